@@ -1,0 +1,48 @@
+// swift-tools-version: 6.0
+import PackageDescription
+
+// Modules in the order in which they may import: each only those above it.
+let modules: [(name: String, dependencies: [Target.Dependency])] = [
+    ("Support", []),
+    ("Tensors", ["Support", "Kernels"]),
+    ("ModelGraph", ["Support", "Tensors"]),
+    ("Operators", ["Support", "Tensors", "ModelGraph", "Kernels", "COpenBLAS"]),
+    ("Importers", ["Support", "Tensors", "ModelGraph", "OnnxSchema", "CZlib"]),
+    ("Rewrites", ["Support", "Tensors", "ModelGraph", "Operators"]),
+    ("PackageFormat", ["Support", "Tensors", "ModelGraph", "Kernels", "CZstd"]),
+    ("Runtime", ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Kernels", "COpenBLAS"]),
+    ("Goldens", ["Support", "Tensors", "Importers", "OnnxSchema", "CZlib"]),
+    ("Quantization", ["Support", "Tensors", "ModelGraph", "Operators", "PackageFormat", "Runtime", "Goldens", "Kernels", "COpenBLAS"]),
+    ("Verification", ["Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
+    ("Preprocessing", ["Support", "Tensors", "CJPEG", "CPNG"]),
+    ("Trips", ["Support", "Tensors", "ModelGraph", "Operators", "Importers", "Rewrites", "PackageFormat", "Runtime",
+               "Goldens", "Quantization", "Verification", "Preprocessing"]),
+    ("ToolSupport", ["Trips", "Support", "Tensors", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+]
+
+let tools = ["trips-convert", "trips-verify", "trips-inspect"]
+
+let package = Package(
+    name: "trips",
+    products: [.library(name: "Trips", targets: ["Trips"])]
+        + tools.map { .executable(name: $0, targets: [$0]) },
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    ],
+    targets: [
+        .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg62-turbo-dev"])]),
+        .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+        .target(name: "OnnxSchema", dependencies: ["CProtobufC"]),
+        .target(name: "Kernels"),
+    ]
+        + modules.map { .target(name: $0.name, dependencies: $0.dependencies) }
+        + tools.map { .executableTarget(name: $0, dependencies: ["ToolSupport"]) }
+        + (["Kernels"] + modules.map(\.name)).map {
+            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)])
+        },
+    swiftLanguageModes: [.v6]
+)
