@@ -1,0 +1,347 @@
+import Support
+import Tensors
+
+// The operators that the field thinks in. Importers of checkpoints build them directly; the fusions lift what ONNX
+// exporters write into them. Notation of shapes: B batch, N image tokens, L text tokens, D width.
+
+/// Cuts an image into patches and projects each: a convolution whose stride is its kernel size.
+///
+/// Inputs: image [B, C, H, W]; weight [D, C, p, q]; optional bias [D]; optional class token (D elements), which goes
+/// first; optional positions, added to all tokens ([1, T, D]). Output: tokens [B, T, D], row by row, T = H/p · W/q (+ 1).
+public struct PatchEmbedding: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let image = try inputs.required(0, "image").ranked(4, "image").type
+        let weight = try inputs.required(1, "weight").ranked(4, "weight").type
+        let width = weight.shape[0]
+        try inputs.required(0, "image").shaped([image.shape[0], weight.shape[1], image.shape[2], image.shape[3]], "image")
+        try inputs.optional(2)?.shaped([width], "bias")
+        var tokens = try patches(image.shape[2], weight.shape[2]).multiplied(by: patches(image.shape[3], weight.shape[3]))
+        if let token = inputs.optional(3) {
+            guard try product(token.type.shape) == width else {
+                throw TripsError.data("class token", found: token.type, expected: "\(width) elements")
+            }
+            tokens = try tokens.adding(1)
+        }
+        try inputs.optional(4)?.shaped([1, tokens, width], "positions")
+        return [ValueType(image.dataType, [image.shape[0], tokens, width])]
+    }
+
+    /// floor(size / patch)
+    private func patches(_ size: Dimension, _ patch: Dimension) throws -> Dimension {
+        guard let patch = patch.constant, patch > 0 else { throw TripsError.data("patch size", found: patch, expected: "1 or more") }
+        if let size = size.constant { return Dimension(size / patch) }
+        return size.divided(exactlyBy: Dimension(patch)) ?? .unknown
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        guard let weight = inputs[1], let tokens = outputs.first else { return nil }
+        let patches = inputs.count > 3 && inputs[3] != nil ? try tokens.shape[1].subtracting(1) : tokens.shape[1]
+        return try tokens.shape[0].multiplied(by: patches).multiplied(by: product(weight.shape))
+    }
+}
+
+/// y = x · Wᵀ + b over the last axis.
+///
+/// Inputs: x [..., K]; weight [N, K], a row for each output; optional bias [N]. Output [..., N].
+public struct Linear: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let x = try inputs.required(0, "x").type
+        let weight = try inputs.required(1, "weight").ranked(2, "weight").type
+        return [try linearType(x, outputs: weight.shape[0], inputs: weight.shape[1], bias: inputs.optional(2))]
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        guard let weight = inputs[1], let y = outputs.first else { return nil }
+        return try product(y.shape).multiplied(by: weight.shape[1])
+    }
+}
+
+private func linearType(_ x: ValueType, outputs: Dimension, inputs: Dimension, bias: Operand?) throws -> ValueType {
+    guard let width = x.shape.last, mayBeEqual(width, inputs) else {
+        throw TripsError.data("width of x", found: x, expected: "last dimension \(inputs)")
+    }
+    try bias?.shaped([outputs], "bias")
+    return ValueType(x.dataType, x.shape.dropLast() + [outputs])
+}
+
+/// How a quantized linear layer treats its activations.
+public enum ActivationPrecision: String, Sendable, Hashable, Codable {
+    /// Rows are quantized to int8 as the model runs; products are summed up in 32-bit integers.
+    case int8
+    /// Weights are widened when they are loaded; all arithmetic is fp32.
+    case float32
+}
+
+/// `Linear` with int8 weights: y = (x ⊙ s) · (scale ⊙ W)ᵀ + b.
+///
+/// Inputs: x [..., K]; weight int8 [N, K]; scales float32 [N, G], one for each output and group of K/G inputs (the last
+/// group may be shorter: group g starts at g · groupSize); optional bias [N]; optional input scale s [K].
+public struct QuantizedLinear: Operator {
+    /// Inputs that share a scale.
+    public var groupSize: Int
+    public var activations: ActivationPrecision
+
+    public init(groupSize: Int, activations: ActivationPrecision) {
+        self.groupSize = groupSize
+        self.activations = activations
+    }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let x = try inputs.required(0, "x").type
+        let weight = try inputs.required(1, "weight").ranked(2, "weight").type
+        guard weight.dataType == .int8, let width = weight.shape[1].constant, groupSize > 0 else {
+            throw TripsError.data("quantized weight", found: "\(weight), groups of \(groupSize)", expected: "int8, groups of 1 or more")
+        }
+        let groups = width / groupSize + (width % groupSize == 0 ? 0 : 1)
+        try inputs.required(2, "scales").shaped([weight.shape[0], Dimension(groups)], "scales")
+        try inputs.optional(4)?.shaped([weight.shape[1]], "input scale")
+        return [try linearType(x, outputs: weight.shape[0], inputs: weight.shape[1], bias: inputs.optional(3))]
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        try Linear().multiplyAccumulates(inputs, outputs)
+    }
+}
+
+/// Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba et al. 2016).
+///
+/// Inputs: x [..., D]; weight [D]; optional bias [D]. Output as x.
+public struct LayerNorm: Operator {
+    /// Added to the variance.
+    public var epsilon: Float
+
+    public init(epsilon: Float) { self.epsilon = epsilon }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let x = try inputs.required(0, "x").type
+        guard let width = x.shape.last else { throw TripsError.data("rank of x", found: x, expected: "1 or more") }
+        try inputs.required(1, "weight").shaped([width], "weight")
+        try inputs.optional(2)?.shaped([width], "bias")
+        return [x]
+    }
+}
+
+/// Multi-head attention over projected rows: softmax(q · kᵀ · scale + mask) · v for each head (Vaswani et al. 2017).
+///
+/// Inputs: q [B, L, D]; k [B, M, D]; v [B, M, E]; optional additive mask that broadcasts to [B, heads, L, M]. Heads lie
+/// side by side in the last axis. Output [B, L, E]. A batch of 1 in k, v and mask serves every q of the batch.
+public struct Attention: Operator {
+    public var heads: Int
+    /// nil: 1 / sqrt(D / heads).
+    public var scale: Float?
+    /// Position i attends to positions 0 ... i only.
+    public var causal: Bool
+
+    public init(heads: Int, scale: Float? = nil, causal: Bool = false) {
+        self.heads = heads
+        self.scale = scale
+        self.causal = causal
+    }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let q = try inputs.required(0, "q").ranked(3, "q").type
+        let k = try inputs.required(1, "k").ranked(3, "k").type
+        let v = try inputs.required(2, "v").ranked(3, "v").type
+        guard heads > 0, let width = q.shape[2].constant, let valueWidth = v.shape[2].constant,
+            width % heads == 0, valueWidth % heads == 0
+        else { throw TripsError.data("heads", found: heads, expected: "a divisor of \(q.shape[2]) and \(v.shape[2])") }
+        try inputs.required(1, "k").shaped([k.shape[0], k.shape[1], q.shape[2]], "k")
+        try inputs.required(2, "v").shaped([k.shape[0], k.shape[1], v.shape[2]], "v")
+        let batch = try broadcast(q.shape[0], k.shape[0])
+        if let mask = inputs.optional(3) {
+            let full = [batch, Dimension(heads), q.shape[1], k.shape[1]]
+            guard mask.type.rank <= 4, zip(mask.type.shape.reversed(), full.reversed()).allSatisfy({ $0 == 1 || mayBeEqual($0, $1) }) else {
+                throw TripsError.data("mask", found: mask.type, expected: "broadcasting to \(ValueType(mask.type.dataType, full))")
+            }
+        }
+        return [ValueType(q.dataType, [batch, q.shape[1], v.shape[2]])]
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        guard let q = inputs[0], let k = inputs[1], let v = inputs[2], let y = outputs.first else { return nil }
+        let pairs = try y.shape[0].multiplied(by: q.shape[1]).multiplied(by: k.shape[1])
+        return try pairs.multiplied(by: q.shape[2].adding(v.shape[2]))
+    }
+}
+
+/// Gaussian error linear units (Hendrycks and Gimpel 2016).
+public struct GELU: Operator {
+    public enum Form: String, Sendable, Hashable, Codable {
+        /// x · Φ(x), by the error function.
+        case erf
+        /// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
+        case tanh
+        /// x · sigmoid(1.702 x)
+        case quick
+    }
+    public var form: Form
+
+    public init(_ form: Form) { self.form = form }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+}
+
+/// Looks up rows of tables and adds them: words, positions and token types of BERT.
+///
+/// Inputs: ids [B, L], integers; table [V, D]; optional positions that broadcast to [B, L, D]; optional token types, the
+/// same. Output [B, L, D].
+public struct Embedding: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let table = try inputs.required(1, "table").ranked(2, "table").type
+        return [try embeddingType(inputs.required(0, "ids"), table.shape[1], table.dataType, inputs.dropFirst(2))]
+    }
+}
+
+/// `Embedding` with an int8 table and a scale for each row.
+///
+/// Inputs: ids [B, L]; table int8 [V, D]; scales float32 [V]; optional positions; optional token types. Output float32.
+public struct QuantizedEmbedding: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let table = try inputs.required(1, "table").ranked(2, "table").type
+        guard table.dataType == .int8 else { throw TripsError.data("quantized table", found: table, expected: "int8") }
+        try inputs.required(2, "scales").shaped([table.shape[0]], "scales")
+        return [try embeddingType(inputs.required(0, "ids"), table.shape[1], .float32, inputs.dropFirst(3))]
+    }
+}
+
+private func embeddingType(
+    _ ids: Operand, _ width: Dimension, _ dataType: DataType, _ addends: ArraySlice<Operand?>
+) throws -> ValueType {
+    guard ids.type.dataType.isInteger else { throw TripsError.data("ids", found: ids.type, expected: "integers") }
+    let shape = ids.type.shape + [width]
+    for case let addend? in addends where try broadcastShape([shape, addend.type.shape]).count != shape.count {
+        throw TripsError.data("embedding addend", found: addend.type, expected: "broadcasting to \(ValueType(dataType, shape))")
+    }
+    return ValueType(dataType, shape)
+}
+
+/// Divides the rows of the last axis by their Euclidean length, or by epsilon where that is longer.
+public struct L2Normalize: Operator {
+    public var epsilon: Float
+
+    public init(epsilon: Float) { self.epsilon = epsilon }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+}
+
+/// Turns a mask of ones and zeros into addends for attention scores: (1 - m) · maskedValue.
+///
+/// Input: mask [B, L], integers, booleans or floating point. Output float32: [B, 1, 1, L], or [B, 1, L, L] where causal:
+/// 1 where m holds and the key is not behind the query, as BERT's decoder mode makes it.
+public struct PaddingMask: Operator {
+    public var maskedValue: Float
+    public var causal: Bool
+
+    public init(maskedValue: Float, causal: Bool = false) {
+        self.maskedValue = maskedValue
+        self.causal = causal
+    }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let mask = try inputs.required(0, "mask").ranked(2, "mask").type
+        return [ValueType(.float32, [mask.shape[0], 1, causal ? mask.shape[1] : 1, mask.shape[1]])]
+    }
+}
+
+/// Keeps the patches that matter and fuses the others into one token (TRIPS, arXiv 2403.07883).
+///
+/// Inputs: tokens [B, 1 + N, D], [CLS] first, after the attention residual; keys [B, 1 + N, D] of the block's attention;
+/// query [B, D], the guide's feature through the block's query projection (absent for `random`); optional positions
+/// int64 [B, N], the original patch of each image token (absent: 0 ..< N).
+/// Outputs: tokens [B, 1 + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
+/// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
+public struct PatchSelection: Operator {
+    public enum Guidance: String, Sendable, Hashable, Codable, CaseIterable {
+        /// Text [CLS], softmax over the image tokens.
+        case text
+        /// Image [CLS], softmax over all tokens, [CLS] among them (EViT).
+        case imageCLS = "image-cls"
+        /// Seeded random scores, for ablations.
+        case random
+    }
+    public enum Fusion: String, Sendable, Hashable, Codable, CaseIterable {
+        /// Σ score · x / Σ score over the dropped tokens.
+        case normalized
+        /// Σ score · x (EViT).
+        case weighted
+        /// Dropped tokens are lost.
+        case none
+    }
+    public enum Order: String, Sendable, Hashable, Codable, CaseIterable {
+        case original
+        /// Highest score first (EViT).
+        case score
+    }
+
+    public var heads: Int
+    /// nil: 1 / sqrt(D / heads).
+    public var scale: Float?
+    /// In (0, 1].
+    public var keepRate: Double
+    public var guidance: Guidance
+    public var fusion: Fusion
+    public var order: Order
+    /// For random guidance.
+    public var seed: Int
+
+    public init(
+        heads: Int, scale: Float? = nil, keepRate: Double, guidance: Guidance = .text, fusion: Fusion = .normalized,
+        order: Order = .original, seed: Int = 0
+    ) {
+        self.heads = heads
+        self.scale = scale
+        self.keepRate = keepRate
+        self.guidance = guidance
+        self.fusion = fusion
+        self.order = order
+        self.seed = seed
+    }
+
+    /// How many of `count` image tokens stay.
+    public func keptCount(of count: Int) -> Int {
+        let kept = (keepRate * Double(count) - 1e-9).rounded(.up)
+        return kept >= Double(count) ? count : max(0, Int(kept))
+    }
+
+    /// The image tokens behind the selection, the fused one counted, [CLS] not.
+    public func streamCount(of count: Int) -> Int {
+        let kept = keptCount(of: count)
+        return kept == count || fusion == .none ? kept : kept + 1
+    }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let tokens = try inputs.required(0, "tokens").ranked(3, "tokens").type
+        let (batch, count, width) = (tokens.shape[0], try tokens.shape[1].subtracting(1), tokens.shape[2])
+        guard keepRate > 0, keepRate <= 1 else { throw TripsError.data("keep rate", found: keepRate, expected: "in (0, 1]") }
+        guard heads > 0, let constantWidth = width.constant, constantWidth % heads == 0 else {
+            throw TripsError.data("heads", found: heads, expected: "a divisor of \(width)")
+        }
+        try inputs.required(1, "keys").shaped(tokens.shape, "keys")
+        if guidance != .random { try inputs.required(2, "query").shaped([batch, width], "query") }
+        try inputs.optional(3)?.shaped([batch, count], "positions")
+        var (kept, stream) = (Dimension.unknown, Dimension.unknown)
+        if let constant = count.constant {
+            guard constant > 0 else { throw TripsError.data("image tokens", found: constant, expected: "1 or more") }
+            (kept, stream) = (Dimension(keptCount(of: constant)), Dimension(streamCount(of: constant)))
+        }
+        return [
+            ValueType(tokens.dataType, [batch, stream == .unknown ? .unknown : try stream.adding(1), width]),
+            ValueType(.int64, [batch, kept]),
+            ValueType(.float32, [batch, count]),
+            ValueType(.int64, [batch, stream]),
+        ]
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        guard guidance == .text, let tokens = inputs[0] else { return nil }
+        return try tokens.shape[0].multiplied(by: tokens.shape[1].subtracting(1)).multiplied(by: tokens.shape[2])
+    }
+}

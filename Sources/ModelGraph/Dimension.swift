@@ -1,0 +1,168 @@
+import Support
+
+/// A size of a tensor: an integer polynomial in named symbols, such as `197`, `batch` or `2*batch*text_length + 1`.
+public struct Dimension: Hashable, Sendable, CustomStringConvertible {
+    /// A product of symbols, sorted; the empty product is the constant term's.
+    private typealias Monomial = [String]
+    /// Sorted by monomial, without zero coefficients.
+    private var terms: [Term]
+
+    private struct Term: Hashable, Sendable {
+        var symbols: [String]
+        var coefficient: Int
+    }
+
+    public init(_ constant: Int) {
+        terms = constant == 0 ? [] : [Term(symbols: [], coefficient: constant)]
+    }
+
+    public init(symbol: String) {
+        terms = [Term(symbols: [symbol], coefficient: 1)]
+    }
+
+    /// A size that the shape rule cannot tell; the graph gives it a symbol of its own.
+    public static let unknown = Dimension(symbol: "?")
+
+    /// The number, where no symbol is in it.
+    public var constant: Int? {
+        if terms.isEmpty { return 0 }
+        return terms.count == 1 && terms[0].symbols.isEmpty ? terms[0].coefficient : nil
+    }
+
+    /// All symbols in it.
+    public var symbols: Set<String> { Set(terms.flatMap(\.symbols)) }
+
+    /// The sum.
+    /// - Throws: `data` where a coefficient overflows.
+    public func adding(_ other: Dimension) throws -> Dimension { try Dimension(collecting: terms + other.terms) }
+
+    /// The difference.
+    public func subtracting(_ other: Dimension) throws -> Dimension { try adding(other.multiplied(by: Dimension(-1))) }
+
+    /// The product.
+    public func multiplied(by other: Dimension) throws -> Dimension {
+        var products: [Term] = []
+        for left in terms {
+            for right in other.terms {
+                let (coefficient, overflow) = left.coefficient.multipliedReportingOverflow(by: right.coefficient)
+                guard !overflow, left.symbols.count + right.symbols.count <= Dimension.maximalDegree else {
+                    throw TripsError.data("a dimension overflows", found: "(\(self)) * (\(other))")
+                }
+                products.append(Term(symbols: (left.symbols + right.symbols).sorted(), coefficient: coefficient))
+            }
+        }
+        return try Dimension(collecting: products)
+    }
+
+    /// The quotient where division by `other` leaves no rest, else nil. `other` is one term, such as `12` or `batch`.
+    public func divided(exactlyBy other: Dimension) -> Dimension? {
+        guard other.terms.count == 1, let divisor = other.terms.first else { return nil }
+        var quotients: [Term] = []
+        for term in terms {
+            guard divisor.coefficient != -1 || term.coefficient != .min, term.coefficient % divisor.coefficient == 0 else { return nil }
+            var symbols = term.symbols
+            for symbol in divisor.symbols {
+                guard let index = symbols.firstIndex(of: symbol) else { return nil }
+                symbols.remove(at: index)
+            }
+            quotients.append(Term(symbols: symbols, coefficient: term.coefficient / divisor.coefficient))
+        }
+        return try? Dimension(collecting: quotients)
+    }
+
+    /// The same polynomial with the given symbols replaced by numbers.
+    public func substituting(_ bindings: [String: Int]) throws -> Dimension {
+        if terms.allSatisfy({ $0.symbols.isEmpty }) { return self }
+        var sum = Dimension(0)
+        for term in terms {
+            var product = Dimension(term.coefficient)
+            for symbol in term.symbols {
+                product = try product.multiplied(by: bindings[symbol].map { Dimension($0) } ?? Dimension(symbol: symbol))
+            }
+            sum = try sum.adding(product)
+        }
+        return sum
+    }
+
+    public var description: String {
+        if terms.isEmpty { return "0" }
+        var text = ""
+        for term in terms.sorted(by: { $0.symbols.count > $1.symbols.count }) {
+            let sign = term.coefficient < 0 ? "-" : text.isEmpty ? "" : "+"
+            var factors = term.symbols
+            if term.coefficient.magnitude != 1 || factors.isEmpty { factors.insert("\(term.coefficient.magnitude)", at: 0) }
+            text += sign + factors.joined(separator: "*")
+        }
+        return text
+    }
+
+    /// Reads what `description` writes.
+    /// - Throws: `data` where the text is something else.
+    public init(parsing text: String) throws {
+        func malformed() -> TripsError { .data("not a dimension", found: "\"\(text.prefix(60))\"") }
+        guard text.utf8.count <= 4096 else { throw malformed() }
+        var sum: [Term] = []
+        let signed = text.replacing("-", with: "+-")
+        for part in signed.split(separator: "+", omittingEmptySubsequences: true) {
+            var term = Term(symbols: [], coefficient: part.hasPrefix("-") ? -1 : 1)
+            for factor in part.drop(while: { $0 == "-" }).split(separator: "*", omittingEmptySubsequences: false) {
+                if let number = Int(factor) {
+                    let (product, overflow) = term.coefficient.multipliedReportingOverflow(by: number)
+                    guard !overflow else { throw malformed() }
+                    term.coefficient = product
+                } else if !factor.isEmpty {
+                    term.symbols.append(String(factor))
+                } else {
+                    throw malformed()
+                }
+            }
+            guard term.symbols.count <= Dimension.maximalDegree else { throw malformed() }
+            sum.append(Term(symbols: term.symbols.sorted(), coefficient: term.coefficient))
+        }
+        guard !sum.isEmpty else { throw malformed() }
+        try self.init(collecting: sum)
+    }
+
+    private static let maximalDegree = 16
+    private static let maximalTerms = 64
+
+    private init(collecting unsorted: [Term]) throws {
+        var coefficients: [Monomial: Int] = [:]
+        for term in unsorted {
+            let (sum, overflow) = coefficients[term.symbols, default: 0].addingReportingOverflow(term.coefficient)
+            guard !overflow else { throw TripsError.data("a dimension overflows") }
+            coefficients[term.symbols] = sum
+        }
+        guard coefficients.count <= Dimension.maximalTerms else {
+            throw TripsError.data("a dimension has too many terms", found: coefficients.count, expected: "at most \(Dimension.maximalTerms)")
+        }
+        terms = coefficients.filter { $0.value != 0 }.map { Term(symbols: $0.key, coefficient: $0.value) }
+            .sorted { $0.symbols.lexicographicallyPrecedes($1.symbols) }
+    }
+}
+
+extension Dimension: ExpressibleByIntegerLiteral {
+    public init(integerLiteral value: Int) { self.init(value) }
+}
+
+extension Dimension: Codable {
+    /// A constant is written as a number, everything else as text.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        if let constant { try container.encode(constant) } else { try container.encode(description) }
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        if let number = try? container.decode(Int.self) {
+            self.init(number)
+        } else {
+            try self.init(parsing: container.decode(String.self))
+        }
+    }
+}
+
+/// The product of all dimensions.
+package func product(_ dimensions: some Sequence<Dimension>) throws -> Dimension {
+    try dimensions.reduce(Dimension(1)) { try $0.multiplied(by: $1) }
+}

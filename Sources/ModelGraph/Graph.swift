@@ -1,0 +1,282 @@
+import Support
+import Tensors
+
+/// An application of an operator.
+public struct Node: Sendable {
+    public let id: NodeID
+    /// Where it comes from, for messages: the source's node name, or the layer.
+    public let name: String
+    public let op: any Operator
+    /// nil stands for an optional input that is absent.
+    public fileprivate(set) var inputs: [ValueID?]
+    public let outputs: [ValueID]
+
+    /// The first output: that of most operators is the only one.
+    public var output: ValueID { outputs[0] }
+
+    /// The input at `index`, nil where it is absent.
+    public func input(_ index: Int) -> ValueID? { index < inputs.count ? inputs[index] : nil }
+}
+
+/// A directed acyclic graph of operators over named values, with constants that are read when they are needed.
+///
+/// Nodes are added, and values replaced by others; what is then of no use is dropped by `prune()`.
+public struct Graph: Sendable {
+    public let name: String
+    /// What the caller gives, in order.
+    public private(set) var inputs: [ValueID] = []
+    /// What the graph computes, in order, under the names that the caller knows.
+    public private(set) var outputs: [(name: String, value: ValueID)] = []
+    /// Intermediates under their canonical names, such as `vision.3`, in order.
+    public private(set) var traces: [(name: String, value: ValueID)] = []
+
+    private var values: [ValueRecord] = []
+    private var nodeSlots: [Node?] = []
+    private var names: [String: ValueID] = [:]
+
+    private struct ValueRecord: Sendable {
+        var name: String
+        var type: ValueType
+        var content: Content?
+        var producer: NodeID?
+        var consumers: [NodeID] = []
+    }
+
+    public init(name: String) { self.name = name }
+
+    // MARK: Looking
+
+    public func name(of value: ValueID) -> String { values[value.index].name }
+    public func type(of value: ValueID) -> ValueType { values[value.index].type }
+    public func shape(of value: ValueID) -> [Dimension] { values[value.index].type.shape }
+    public func content(of value: ValueID) -> Content? { values[value.index].content }
+    public func operand(_ value: ValueID) -> Operand { Operand(type(of: value), content: content(of: value)) }
+
+    /// The constant behind a value, where it is one.
+    public func constant(of value: ValueID) -> Constant? {
+        if case .tensor(let constant) = content(of: value) { return constant }
+        return nil
+    }
+
+    /// The node that computes a value; nil for inputs and constants.
+    public func producer(of value: ValueID) -> Node? { values[value.index].producer.flatMap { nodeSlots[$0.index] } }
+
+    /// The nodes that read a value, each once, in the order in which they were added.
+    public func consumers(of value: ValueID) -> [Node] { values[value.index].consumers.compactMap { nodeSlots[$0.index] } }
+
+    public func node(_ id: NodeID) -> Node? { id.index < nodeSlots.count ? nodeSlots[id.index] : nil }
+    public func value(named name: String) -> ValueID? { names[name] }
+    public func isOutput(_ value: ValueID) -> Bool { outputs.contains { $0.value == value } }
+    public func isTraced(_ value: ValueID) -> Bool { traces.contains { $0.value == value } }
+
+    /// All nodes, in the order in which they were added.
+    public var nodes: [Node] { nodeSlots.compactMap { $0 } }
+
+    /// The number of values ever made: the next value's index.
+    package var valueCount: Int { values.count }
+
+    /// All nodes, each behind those whose outputs it reads.
+    /// - Throws: `data` where there is a cycle.
+    public func topologicalOrder() throws -> [Node] {
+        var waiting = nodeSlots.map { node in
+            node.map { Set($0.inputs.compactMap { $0.flatMap { values[$0.index].producer } }).count } ?? -1
+        }
+        var order: [Node] = []
+        var ready = waiting.indices.filter { waiting[$0] == 0 }.reversed().map { $0 }
+        while let index = ready.popLast() {
+            guard let node = nodeSlots[index] else { continue }
+            order.append(node)
+            for consumer in Set(node.outputs.flatMap { values[$0.index].consumers }).sorted(by: >) {
+                waiting[consumer.index] -= 1
+                if waiting[consumer.index] == 0 { ready.append(consumer.index) }
+            }
+        }
+        guard order.count == nodeSlots.count(where: { $0 != nil }) else {
+            let stuck = nodeSlots.compactMap { $0 }.first { waiting[$0.id.index] > 0 }
+            throw TripsError.data("the graph has a cycle", at: stuck?.name)
+        }
+        return order
+    }
+
+    // MARK: Building
+
+    /// Adds an input. Its name must be free.
+    public mutating func addInput(_ name: String, _ type: ValueType) throws -> ValueID {
+        let value = try addValue(name, type)
+        inputs.append(value)
+        return value
+    }
+
+    /// Adds a constant; a name that is taken gets a number behind it.
+    public mutating func addConstant(_ constant: Constant, name: String) throws -> ValueID {
+        let type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
+        return try addValue(freeName(name), type, content: .tensor(constant))
+    }
+
+    /// Adds a value that is known, in any of the forms of `Content`.
+    public mutating func addKnown(_ content: Content, _ type: ValueType, name: String) throws -> ValueID {
+        try addValue(freeName(name), type, content: content)
+    }
+
+    /// Adds a node and the values that it computes; their types come from the operator's shape rule.
+    /// - Parameter outputNames: names for the first outputs; nil or missing ones are made from the node's name.
+    /// - Throws: what the shape rule throws, with the node's name and operator as the place.
+    @discardableResult
+    public mutating func add(
+        _ op: any Operator, _ inputs: [ValueID?], name: String, outputNames: [String?] = []
+    ) throws -> [ValueID] {
+        let id = NodeID(nodeSlots.count)
+        let types = try inferTypes(op, inputs, name: name)
+        var made: [ValueID] = []
+        for (index, type) in types.enumerated() {
+            let base = index < outputNames.count ? outputNames[index] : nil
+            let valueName = freeName(base ?? (types.count == 1 ? name : "\(name).\(index)"))
+            made.append(try addValue(valueName, naming(type, after: valueName), producer: id))
+        }
+        nodeSlots.append(Node(id: id, name: name, op: op, inputs: inputs, outputs: made))
+        for input in Set(inputs.compactMap { $0 }) { values[input.index].consumers.append(id) }
+        return made
+    }
+
+    /// Declares an output of the graph. Output names are a namespace of their own.
+    public mutating func addOutput(_ name: String, _ value: ValueID) throws {
+        guard !outputs.contains(where: { $0.name == name }) else {
+            throw TripsError.data("two outputs have one name", found: name)
+        }
+        outputs.append((name, value))
+    }
+
+    /// Gives an intermediate its canonical name; a name given before moves to this value.
+    public mutating func addTrace(_ name: String, _ value: ValueID) {
+        traces.removeAll { $0.name == name }
+        traces.append((name, value))
+    }
+
+    /// Drops all traces.
+    public mutating func removeTraces() { traces = [] }
+
+    /// States what a value holds, so that nothing has to compute it.
+    public mutating func setContent(_ content: Content, of value: ValueID) { values[value.index].content = content }
+
+    // MARK: Changing
+
+    /// Lets everything that reads `old`, outputs and traces too, read `new` instead.
+    public mutating func replace(_ old: ValueID, with new: ValueID, except kept: Set<NodeID> = []) {
+        guard old != new else { return }
+        let moving = values[old.index].consumers.filter { !kept.contains($0) }
+        for id in moving {
+            guard var node = nodeSlots[id.index] else { continue }
+            node.inputs = node.inputs.map { $0 == old ? new : $0 }
+            nodeSlots[id.index] = node
+            if !values[new.index].consumers.contains(id) { values[new.index].consumers.append(id) }
+        }
+        values[old.index].consumers.removeAll { !kept.contains($0) }
+        for index in outputs.indices where outputs[index].value == old { outputs[index].value = new }
+        for index in traces.indices where traces[index].value == old { traces[index].value = new }
+    }
+
+    /// Keeps only the outputs with these names, in this order.
+    /// - Throws: `usage` where one does not exist.
+    public mutating func selectOutputs(_ names: [String]) throws {
+        outputs = try names.map { name in
+            guard let output = outputs.first(where: { $0.name == name }) else {
+                throw TripsError.usage("no such output", found: name, expected: outputs.map(\.name).joined(separator: ", "))
+            }
+            return output
+        }
+    }
+
+    /// Removes inputs that nothing reads.
+    public mutating func removeUnusedInputs() {
+        inputs = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
+    }
+
+    /// Drops nodes whose outputs nothing reads. A trace alone keeps no node.
+    public mutating func prune() {
+        var needed = Set<NodeID>()
+        var pending = outputs.map(\.value)
+        while let value = pending.popLast() {
+            guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted, let node = nodeSlots[id.index] else { continue }
+            pending += node.inputs.compactMap { $0 }
+        }
+        for index in nodeSlots.indices where nodeSlots[index] != nil && !needed.contains(NodeID(index)) {
+            removeNode(NodeID(index))
+        }
+        traces = traces.filter { values[$0.value.index].producer.map { nodeSlots[$0.index] != nil } ?? true }
+    }
+
+    /// Removes `node` if nothing needs it any more, and then those that fed only it.
+    package mutating func removeIfUnused(_ id: NodeID) {
+        guard let node = nodeSlots[id.index],
+            node.outputs.allSatisfy({ values[$0.index].consumers.isEmpty && !isOutput($0) && !isTraced($0) })
+        else { return }
+        removeNode(id)
+        for input in Set(node.inputs.compactMap { $0 }) {
+            if let producer = values[input.index].producer { removeIfUnused(producer) }
+        }
+    }
+
+    private mutating func removeNode(_ id: NodeID) {
+        guard let node = nodeSlots[id.index] else { return }
+        nodeSlots[id.index] = nil
+        for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }
+        for output in node.outputs {
+            // The producer stays recorded: a value that was computed must not pass for an input or a constant.
+            if names[values[output.index].name] == output { names[values[output.index].name] = nil }
+        }
+    }
+
+    /// Runs the shape rules again, in order, so that types follow what was changed upstream.
+    /// - Throws: what a shape rule throws, with node and operator as the place.
+    public mutating func inferAgain() throws {
+        for node in try topologicalOrder() {
+            let types = try inferTypes(node.op, node.inputs, name: node.name)
+            for (output, type) in zip(node.outputs, types) {
+                values[output.index].type = naming(type, after: values[output.index].name)
+            }
+        }
+    }
+
+    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
+    public mutating func bind(_ symbols: [String: Int]) throws {
+        for index in values.indices {
+            values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
+            if case .dimensions(let dimensions) = values[index].content {
+                values[index].content = .dimensions(try dimensions.map { try $0.substituting(symbols) })
+            }
+        }
+        try inferAgain()
+    }
+
+    // MARK: Parts
+
+    private func inferTypes(_ op: any Operator, _ inputs: [ValueID?], name: String) throws -> [ValueType] {
+        try locating("\(Swift.type(of: op).name) \"\(name)\"") { try op.infer(inputs.map { $0.map(operand) }) }
+    }
+
+    /// Unknown sizes become symbols that are named after the value and the axis.
+    private func naming(_ type: ValueType, after valueName: String) -> ValueType {
+        var type = type
+        for (axis, size) in type.shape.enumerated() where size.symbols.contains("?") {
+            let safe = valueName.map { $0.isLetter || $0.isNumber || $0 == "_" || $0 == "." || $0 == "/" ? $0 : "_" }
+            type.shape[axis] = Dimension(symbol: "?\(String(safe)).\(axis)")
+        }
+        return type
+    }
+
+    private mutating func addValue(
+        _ name: String, _ type: ValueType, content: Content? = nil, producer: NodeID? = nil
+    ) throws -> ValueID {
+        let id = ValueID(values.count)
+        guard names.updateValue(id, forKey: name) == nil else { throw TripsError.data("two values have one name", found: name) }
+        values.append(ValueRecord(name: name, type: type, content: content, producer: producer))
+        return id
+    }
+
+    private func freeName(_ base: String) -> String {
+        if names[base] == nil { return base }
+        var number = 1
+        while names["\(base).\(number)"] != nil { number += 1 }
+        return "\(base).\(number)"
+    }
+}

@@ -1,0 +1,175 @@
+import Support
+import Tensors
+
+/// A graph as the package's manifest holds it. Types of computed values are not written: the shape rules give them again.
+///
+/// Values are referred to by their name. Constants name the tensor of the package that holds their numbers, or state
+/// small contents in place.
+public struct GraphDocument: Sendable, Codable {
+    public struct Input: Sendable, Codable {
+        public var name: String
+        public var type: ValueType
+    }
+
+    /// A value that is known before the model runs; exactly one of `tensor`, `sizes` and `splat` is present.
+    public struct Known: Sendable, Codable {
+        public var name: String
+        public var type: ValueType
+        /// The name of the package's tensor.
+        public var tensor: String?
+        public var sizes: [Dimension]?
+        /// The number that all elements have.
+        public var splat: Double?
+    }
+
+    public struct Step: Sendable, Codable {
+        public var name: String
+        public var op: OperatorBox
+        public var inputs: [String?]
+        public var outputs: [String]
+    }
+
+    public struct Binding: Sendable, Codable {
+        public var name: String
+        public var value: String
+    }
+
+    public var name: String
+    public var inputs: [Input]
+    public var constants: [Known]
+    public var nodes: [Step]
+    public var outputs: [Binding]
+    public var traces: [Binding]
+}
+
+/// An operator with its name, so that any of the known operators can be written and read.
+public struct OperatorBox: Sendable, Codable {
+    public var op: any Operator
+
+    public init(_ op: any Operator) { self.op = op }
+
+    private enum Key: String, CodingKey { case name, attributes }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Key.self)
+        try container.encode(type(of: op).name, forKey: .name)
+        try op.encode(to: container.superEncoder(forKey: .attributes))
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Key.self)
+        let name = try container.decode(String.self, forKey: .name)
+        guard let type = OperatorTable.types[name] else {
+            throw TripsError.data("unknown operator", found: name)
+        }
+        op = try type.init(from: container.superDecoder(forKey: .attributes))
+    }
+}
+
+/// All operators that a package can hold.
+public enum OperatorTable {
+    public static let all: [any Operator.Type] = blocks + primitives
+
+    static let blocks: [any Operator.Type] = [
+        PatchEmbedding.self, Linear.self, QuantizedLinear.self, LayerNorm.self, Attention.self, GELU.self, Embedding.self,
+        QuantizedEmbedding.self, L2Normalize.self, PaddingMask.self, PatchSelection.self,
+    ]
+
+    static let types: [String: any Operator.Type] = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
+}
+
+extension Graph {
+    /// This graph for the manifest.
+    /// - Parameter tensorName: the package's name for the constant behind a value.
+    /// - Throws: `data` where there is a cycle.
+    public func document(tensorName: (ValueID, Constant) throws -> String) throws -> GraphDocument {
+        let order = try topologicalOrder()
+        var knownValues: [ValueID] = []
+        var seen = Set<ValueID>()
+        for value in order.flatMap({ $0.inputs.compactMap { $0 } }) + outputs.map(\.value) + traces.map(\.value)
+        where content(of: value) != nil && seen.insert(value).inserted { knownValues.append(value) }
+        return GraphDocument(
+            name: name,
+            inputs: inputs.map { .init(name: name(of: $0), type: type(of: $0)) },
+            constants: try knownValues.map { try known($0, tensorName) },
+            nodes: order.filter { !$0.outputs.allSatisfy { content(of: $0) != nil } }.map { node in
+                .init(name: node.name, op: OperatorBox(node.op), inputs: node.inputs.map { $0.map(name(of:)) },
+                      outputs: node.outputs.map(name(of:)))
+            },
+            outputs: outputs.map { .init(name: $0.name, value: name(of: $0.value)) },
+            traces: traces.map { .init(name: $0.name, value: name(of: $0.value)) })
+    }
+
+    private func known(_ value: ValueID, _ tensorName: (ValueID, Constant) throws -> String) throws -> GraphDocument.Known {
+        var known = GraphDocument.Known(name: name(of: value), type: type(of: value))
+        switch content(of: value) {
+        case .tensor(let constant): known.tensor = try tensorName(value, constant)
+        case .dimensions(let sizes): known.sizes = sizes
+        case .splat(let scalar): known.splat = try scalar.converted(to: .float64).elements(Double.self)[0]
+        case nil: break
+        }
+        return known
+    }
+
+    /// The graph that a document describes, checked.
+    /// - Parameter constant: the constant behind a tensor name.
+    /// - Throws: `data` where names are unknown or used twice, or the graph is not legal.
+    public init(_ document: GraphDocument, constant: (String) throws -> Constant) throws {
+        self.init(name: document.name)
+        var named: [String: ValueID] = [:]
+        func define(_ name: String, _ value: ValueID) throws {
+            guard named.updateValue(value, forKey: name) == nil else { throw TripsError.data("two values have one name", found: name) }
+        }
+        func lookUp(_ name: String) throws -> ValueID {
+            guard let value = named[name] else { throw TripsError.data("a value is read before it is defined", found: name) }
+            return value
+        }
+        for input in document.inputs { try define(input.name, addInput(input.name, input.type)) }
+        for known in document.constants {
+            try locating("constant \"\(known.name)\"") {
+                try define(known.name, addKnown(content(known, constant), known.type, name: known.name))
+            }
+        }
+        for step in document.nodes {
+            let made = try add(
+                step.op.op, step.inputs.map { try $0.map(lookUp) }, name: step.name, outputNames: step.outputs)
+            guard made.count == step.outputs.count else {
+                throw TripsError.data("number of outputs", at: step.name, found: step.outputs.count, expected: made.count)
+            }
+            for (name, value) in zip(step.outputs, made) { try define(name, value) }
+        }
+        for output in document.outputs { try addOutput(output.name, lookUp(output.value)) }
+        for trace in document.traces { addTrace(trace.name, try lookUp(trace.value)) }
+        try validate()
+    }
+
+    private func content(_ known: GraphDocument.Known, _ constant: (String) throws -> Constant) throws -> Content {
+        switch (known.tensor, known.sizes, known.splat) {
+        case (let tensor?, nil, nil):
+            let constant = try constant(tensor)
+            guard let shape = known.type.constantShape, shape == constant.shape, known.type.dataType == constant.dataType else {
+                throw TripsError.data("type of tensor \(tensor)", found: "\(constant.dataType)\(constant.shape)", expected: known.type)
+            }
+            return .tensor(constant)
+        case (nil, let sizes?, nil):
+            guard let shape = known.type.constantShape, try elementCount(of: shape) == sizes.count, known.type.dataType.isInteger else {
+                throw TripsError.data("sizes", found: "\(sizes.count) for \(known.type)", expected: "one integer for each element")
+            }
+            return .dimensions(sizes)
+        case (nil, nil, let number?):
+            return .splat(try Tensor(scalar: number).converted(to: known.type.dataType))
+        default:
+            throw TripsError.data("a constant states its content in more or fewer than one way")
+        }
+    }
+}
+
+extension Graph {
+    /// Multiply-accumulate operations of one run, over all nodes.
+    public func multiplyAccumulates() throws -> Dimension {
+        try nodes.reduce(Dimension(0)) { sum, node in
+            let cost = try node.op.multiplyAccumulates(node.inputs.map { $0.map(type(of:)) }, node.outputs.map(type(of:)))
+            return try cost.map { try sum.adding($0) } ?? sum
+        }
+    }
+}

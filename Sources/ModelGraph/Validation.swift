@@ -1,0 +1,46 @@
+import Support
+import Tensors
+
+extension Graph {
+    /// Checks that this is a legal graph: no cycles; everything that is read is an input, a constant or computed by a node
+    /// of the graph; consumers are recorded; types are what the shape rules give; inputs are not known; names are unique.
+    /// - Throws: `data` naming the first value or node that breaks a rule.
+    public func validate() throws {
+        var defined = Set<ValueID>()
+        for input in inputs {
+            guard content(of: input) == nil, producer(of: input) == nil else {
+                throw TripsError.data("an input is also computed", found: name(of: input))
+            }
+            guard defined.insert(input).inserted else { throw TripsError.data("an input is declared twice", found: name(of: input)) }
+        }
+        for node in try topologicalOrder() {
+            try locating("node \"\(node.name)\"") { try validate(node, &defined) }
+        }
+        for (outputName, value) in outputs where !defined.contains(value) && content(of: value) == nil {
+            throw TripsError.data("an output is not computed", found: "\(outputName) = \(name(of: value))")
+        }
+        guard Set(outputs.map(\.name)).count == outputs.count else { throw TripsError.data("two outputs have one name") }
+    }
+
+    private func validate(_ node: Node, _ defined: inout Set<ValueID>) throws {
+        for case let input? in node.inputs {
+            guard defined.contains(input) || content(of: input) != nil else {
+                throw TripsError.data("reads a value that nothing defines", found: name(of: input))
+            }
+            guard consumers(of: input).contains(where: { $0.id == node.id }) else {
+                throw TripsError.data("is not among the consumers of what it reads", found: name(of: input))
+            }
+        }
+        let types = try node.op.infer(node.inputs.map { $0.map(operand) })
+        guard types.count == node.outputs.count else {
+            throw TripsError.data("number of outputs", found: node.outputs.count, expected: types.count)
+        }
+        for (output, type) in zip(node.outputs, types) {
+            guard defined.insert(output).inserted else { throw TripsError.data("a value is computed twice", found: name(of: output)) }
+            let recorded = self.type(of: output)
+            guard recorded.dataType == type.dataType, recorded.rank == type.rank,
+                zip(recorded.shape, type.shape).allSatisfy({ $0 == $1 || $1.symbols.contains("?") })
+            else { throw TripsError.data("type of \(name(of: output))", found: recorded, expected: type) }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+import Foundation
+
+/// A regular file, open for reading at any place; it closes when the last reference goes.
+///
+/// Nothing is mapped: a file that another process truncates gives an error here, not a signal.
+public final class ReadableFile: Sendable {
+    public let path: String
+    /// Size in bytes when the file was opened.
+    public let size: Int
+    private let descriptor: Int32
+
+    /// Opens a regular file.
+    /// - Throws: `TripsError` of kind `cannotOpen`, also for folders, pipes and devices.
+    public init(path: String) throws {
+        // O_NONBLOCK: opening a named pipe must not wait for its writer.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else {
+            throw TripsError(.cannotOpen, "cannot be opened: \(String(cString: strerror(errno)))", at: path)
+        }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            close(descriptor)
+            throw TripsError(.cannotOpen, "not a regular file", at: path)
+        }
+        self.path = path
+        self.descriptor = descriptor
+        size = Int(status.st_size)
+    }
+
+    deinit { close(descriptor) }
+
+    /// The file's name without its folders, for messages.
+    public var name: String { (path as NSString).lastPathComponent }
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    /// - Throws: `data` where the file ends before that, `inputOutput` where reading fails.
+    public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws {
+        guard let base = buffer.baseAddress else { return }
+        var done = 0
+        while done < buffer.count {
+            let (position, overflow) = offset.addingReportingOverflow(done)
+            guard offset >= 0, !overflow else {
+                throw TripsError.data("read beyond the end", at: name, found: "offset \(offset)", expected: "at most \(size)")
+            }
+            let count = pread(descriptor, base + done, buffer.count - done, position)
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw TripsError(.inputOutput, "reading failed: \(String(cString: strerror(errno)))", at: name)
+            }
+            guard count > 0 else {
+                throw TripsError.data("the file ends too early", at: name, found: "\(position) bytes", expected: "\(offset) + \(buffer.count)")
+            }
+            done += count
+        }
+    }
+
+    /// The `count` bytes from `offset` on.
+    public func bytes(at offset: Int, count: Int) throws -> [UInt8] {
+        guard offset >= 0, count >= 0, offset <= size, count <= size - offset else {
+            throw TripsError.data(
+                "read beyond the end", at: name, found: "\(count) bytes at \(offset)", expected: "within \(size) bytes")
+        }
+        return try [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+            try read(into: UnsafeMutableRawBufferPointer(buffer), at: offset)
+            initialized = count
+        }
+    }
+}

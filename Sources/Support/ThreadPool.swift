@@ -1,0 +1,119 @@
+import Foundation
+import Synchronization
+
+/// Worker threads that share out the tasks of one parallel loop at a time, and sleep in between.
+///
+/// The caller takes part in its own loop. Loops may be nested or called from several threads: one that finds the
+/// workers busy runs its tasks on its own thread.
+public final class ThreadPool: Sendable {
+    /// As many threads as the process may use processors.
+    public static let shared = ThreadPool(threads: availableProcessors)
+
+    /// Threads that work in a loop, the caller's own counted.
+    public let threads: Int
+    private let state: State
+    private let busy = Atomic<Bool>(false)
+
+    /// The number of processors that the process may run on.
+    public static var availableProcessors: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
+
+    public init(threads: Int) {
+        self.threads = max(1, threads)
+        state = State()
+        for _ in 1..<self.threads {
+            let thread = Thread { [state] in state.work() }
+            thread.stackSize = 1 << 20
+            thread.start()
+        }
+    }
+
+    deinit { state.shutDown() }
+
+    /// Runs `body` for 0 ..< count, each exactly once, in any order, and returns when all have ended.
+    public func run(_ count: Int, _ body: @Sendable (Int) -> Void) {
+        let free = count > 1 && threads > 1 && busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
+        guard free else {
+            for index in 0..<max(0, count) { body(index) }
+            return
+        }
+        withoutActuallyEscaping(body) { state.run(count, $0) }
+        busy.store(false, ordering: .releasing)
+    }
+
+    /// As `run`, for bodies that throw: the error of the lowest index that threw is thrown.
+    public func tryRun(_ count: Int, _ body: @Sendable (Int) throws -> Void) throws {
+        let failure = Mutex<(index: Int, error: any Error)?>(nil)
+        run(count) { index in
+            do {
+                try body(index)
+            } catch {
+                failure.withLock { if $0.map({ index < $0.index }) ?? true { $0 = (index, error) } }
+            }
+        }
+        if let failure = failure.withLock({ $0 }) { throw failure.error }
+    }
+}
+
+/// What the workers share: the current loop, and the condition on which they sleep.
+private final class State: @unchecked Sendable {
+    private let condition = NSCondition()
+    private let next = Atomic<Int>(0)
+    private let unfinished = Atomic<Int>(0)
+    private var body: (@Sendable (Int) -> Void)?
+    private var count = 0
+    private var generation = 0
+    private var workersInside = 0
+    private var ended = false
+
+    func run(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+        condition.lock()
+        self.body = body
+        self.count = count
+        next.store(0, ordering: .relaxed)
+        unfinished.store(count, ordering: .relaxed)
+        generation += 1
+        condition.broadcast()
+        condition.unlock()
+        takeTasks(body, count)
+        condition.lock()
+        // A worker that is still inside could otherwise take a task of the next loop with this loop's body.
+        while unfinished.load(ordering: .acquiring) > 0 || workersInside > 0 { condition.wait() }
+        self.body = nil
+        condition.unlock()
+    }
+
+    func work() {
+        var seen = 0
+        condition.lock()
+        while true {
+            while !ended && (generation == seen || body == nil) { condition.wait() }
+            if ended { break }
+            seen = generation
+            guard let body else { continue }
+            let count = self.count
+            workersInside += 1
+            condition.unlock()
+            takeTasks(body, count)
+            condition.lock()
+            workersInside -= 1
+            condition.broadcast()
+        }
+        condition.unlock()
+    }
+
+    func shutDown() {
+        condition.lock()
+        ended = true
+        condition.broadcast()
+        condition.unlock()
+    }
+
+    private func takeTasks(_ body: @Sendable (Int) -> Void, _ count: Int) {
+        while true {
+            let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+            guard index < count else { return }
+            body(index)
+            unfinished.wrappingSubtract(1, ordering: .acquiringAndReleasing)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+/// The one error type of the library: what went wrong, where, what was found there and what should have been.
+public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// What kind of failure it is; the tools turn it into their exit code.
+    public enum Kind: Int32, Sendable {
+        /// A request that does not suit the model, or a value out of range (exit code 64).
+        case usage = 64
+        /// Malformed, truncated or unsupported input data (65).
+        case data = 65
+        /// Input that cannot be opened (66).
+        case cannotOpen = 66
+        /// Output that cannot be created (73).
+        case cannotCreate = 73
+        /// Input or output that failed part-way (74).
+        case inputOutput = 74
+    }
+
+    public let kind: Kind
+    /// What went wrong, as a sentence without full stop.
+    public let message: String
+    /// Where: from the file inwards, such as `model.onnx: node /blocks.3/MatMul`.
+    public private(set) var place: [String]
+    public let found: String?
+    public let expected: String?
+
+    public init(
+        _ kind: Kind, _ message: String, at place: String? = nil, found: (any CustomStringConvertible)? = nil,
+        expected: (any CustomStringConvertible)? = nil
+    ) {
+        self.kind = kind
+        self.message = message
+        self.place = place.map { [$0] } ?? []
+        self.found = found?.description
+        self.expected = expected?.description
+    }
+
+    /// Malformed or unsupported input data.
+    public static func data(
+        _ message: String, at place: String? = nil, found: (any CustomStringConvertible)? = nil,
+        expected: (any CustomStringConvertible)? = nil
+    ) -> TripsError {
+        TripsError(.data, message, at: place, found: found, expected: expected)
+    }
+
+    /// A request that does not suit the model, or a value out of range.
+    public static func usage(
+        _ message: String, at place: String? = nil, found: (any CustomStringConvertible)? = nil,
+        expected: (any CustomStringConvertible)? = nil
+    ) -> TripsError {
+        TripsError(.usage, message, at: place, found: found, expected: expected)
+    }
+
+    /// The same error, seen from one level further out.
+    public func inside(_ outerPlace: String) -> TripsError {
+        var error = self
+        error.place.insert(outerPlace, at: 0)
+        return error
+    }
+
+    public var description: String {
+        var text = place.isEmpty ? "" : place.joined(separator: ": ") + ": "
+        text += message
+        if let found { text += "; found \(found)" }
+        if let expected { text += "; expected \(expected)" }
+        return text
+    }
+}
+
+/// Runs `body`; an error of ours that leaves it names `place` as well.
+public func locating<Result>(_ place: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result {
+    do {
+        return try body()
+    } catch let error as TripsError {
+        throw error.inside(place())
+    }
+}

@@ -1,0 +1,128 @@
+import Support
+
+/// A tensor that stays where it is until someone needs its numbers: type, shape, and how to get the bytes.
+public struct Constant: Sendable {
+    public let dataType: DataType
+    public let shape: [Int]
+    /// Names the content: constants of equal identity hold the same bytes (used to store tied weights once).
+    public let identity: String
+    private let source: any ConstantSource
+
+    /// - Parameters:
+    ///   - identity: what tells this content from all other content of the same conversion.
+    package init(_ dataType: DataType, _ shape: [Int], identity: String, source: any ConstantSource) {
+        self.dataType = dataType
+        self.shape = shape
+        self.identity = identity
+        self.source = source
+    }
+
+    /// A constant whose numbers are in memory already.
+    public init(_ tensor: Tensor, identity: String) {
+        self.init(tensor.dataType, tensor.shape, identity: identity, source: MemorySource(tensor: tensor))
+    }
+
+    /// A constant at a place in a file. The region must have been checked to lie inside the file.
+    package init(_ dataType: DataType, _ shape: [Int], in file: ReadableFile, at offset: Int) {
+        self.init(
+            dataType, shape, identity: "\(file.path)@\(offset):\(dataType.rawValue)\(shape)",
+            source: FileSource(file: file, offset: offset))
+    }
+
+    /// Bytes of all elements.
+    public var byteCount: Int { get throws { try Tensors.byteCount(of: dataType, shape) } }
+
+    /// Reads and computes the numbers.
+    /// - Throws: `data` or `inputOutput` where the source cannot give them.
+    public func load() throws -> Tensor { try source.load(dataType, shape) }
+}
+
+/// Gives the bytes of a constant.
+package protocol ConstantSource: Sendable {
+    /// The tensor of the type and shape that the constant states.
+    func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor
+}
+
+private struct MemorySource: ConstantSource {
+    let tensor: Tensor
+    func load(_: DataType, _: [Int]) -> Tensor { tensor }
+}
+
+private struct FileSource: ConstantSource {
+    let file: ReadableFile
+    let offset: Int
+    func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor {
+        try Tensor(dataType, shape) { try file.read(into: $0, at: offset) }
+    }
+}
+
+/// A constant computed from others when it is loaded.
+private struct DerivedSource: ConstantSource {
+    let inputs: [Constant]
+    let derive: @Sendable ([Tensor]) throws -> Tensor
+
+    func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor {
+        let tensor = try derive(inputs.map { try $0.load() })
+        guard tensor.dataType == dataType, tensor.shape == shape else {
+            throw TripsError.data("a derived constant came out wrong", found: "\(tensor.dataType) \(tensor.shape)", expected: "\(dataType) \(shape)")
+        }
+        return tensor
+    }
+}
+
+extension Constant {
+    /// A constant computed from others when it is loaded.
+    /// - Parameter operation: names the computation, in the identity.
+    package static func derived(
+        _ operation: String, from inputs: [Constant], _ dataType: DataType, _ shape: [Int],
+        _ derive: @escaping @Sendable ([Tensor]) throws -> Tensor
+    ) -> Constant {
+        Constant(
+            dataType, shape, identity: "\(operation)(\(inputs.map(\.identity).joined(separator: ",")))",
+            source: DerivedSource(inputs: inputs, derive: derive))
+    }
+
+    /// The same numbers under another shape of as many elements.
+    package func reshaped(_ newShape: [Int]) throws -> Constant {
+        guard try elementCount(of: newShape) == elementCount(of: shape) else {
+            throw TripsError.data("elements do not fill the shape", found: "\(shape)", expected: "\(newShape)")
+        }
+        if newShape == shape { return self }
+        return .derived("reshape\(newShape)", from: [self], dataType, newShape) { try $0[0].reshaped(newShape) }
+    }
+
+    /// The rows `range` along the first dimension.
+    package func rows(_ range: Range<Int>) throws -> Constant {
+        guard let first = shape.first, range.lowerBound >= 0, range.upperBound <= first else {
+            throw TripsError.data("rows beyond the tensor", found: "\(range)", expected: "within \(shape)")
+        }
+        var rowShape = shape
+        rowShape[0] = range.count
+        return .derived("rows\(range)", from: [self], dataType, rowShape) { [dataType, rowShape] inputs in
+            let rowBytes = first == 0 ? 0 : inputs[0].byteCount / first
+            return try Tensor(dataType, rowShape) { target in
+                inputs[0].withBytes { target.copyMemory(from: .init(rebasing: $0[range.lowerBound * rowBytes..<range.upperBound * rowBytes])) }
+            }
+        }
+    }
+
+    /// A matrix with its two dimensions exchanged. Transposing twice gives the first constant back.
+    package func transposed() throws -> Constant {
+        guard shape.count == 2 else { throw TripsError.data("transposing", found: "rank \(shape.count)", expected: "rank 2") }
+        if let transpose = source as? TransposedSource { return transpose.original }
+        return Constant(
+            dataType, [shape[1], shape[0]], identity: "transpose(\(identity))", source: TransposedSource(original: self))
+    }
+
+    /// The same numbers in another type.
+    package func converted(to newType: DataType) -> Constant {
+        if newType == dataType { return self }
+        return .derived("as \(newType)", from: [self], newType, shape) { try $0[0].converted(to: newType) }
+    }
+}
+
+private struct TransposedSource: ConstantSource {
+    let original: Constant
+
+    func load(_: DataType, _: [Int]) throws -> Tensor { try original.load().transposed() }
+}

@@ -1,0 +1,150 @@
+import Foundation
+import Support
+
+/// A dense row-major array that does not change after it is made. Copies share their memory.
+public struct Tensor: Sendable {
+    public let dataType: DataType
+    public let shape: [Int]
+    private let storage: AlignedMemory
+
+    /// Bytes of all elements.
+    public var byteCount: Int { storage.byteCount }
+    /// Number of elements.
+    public var count: Int { storage.byteCount / dataType.byteWidth }
+
+    /// A tensor whose bytes `fill` writes; they are zero before.
+    /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
+    public init(_ dataType: DataType, _ shape: [Int], fill: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
+        self.dataType = dataType
+        self.shape = shape
+        storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape))
+        try fill(storage.bytes)
+    }
+
+    /// A tensor of the given elements.
+    /// - Throws: `data` where their number is not the shape's.
+    public init<Element: TensorElement>(_ elements: [Element], shape: [Int]) throws {
+        guard try elementCount(of: shape) == elements.count else {
+            throw TripsError.data("elements do not fill the shape", found: elements.count, expected: "\(shape)")
+        }
+        try self.init(Element.dataType, shape) { bytes in
+            elements.withUnsafeBytes { bytes.copyMemory(from: $0) }
+        }
+    }
+
+    /// A tensor of rank 0.
+    public init<Element: TensorElement>(scalar: Element) throws {
+        try self.init([scalar], shape: [])
+    }
+
+    /// The same elements under another shape of as many elements.
+    public func reshaped(_ shape: [Int]) throws -> Tensor {
+        guard try elementCount(of: shape) == count else {
+            throw TripsError.data("elements do not fill the shape", found: count, expected: "\(shape)")
+        }
+        return Tensor(dataType: dataType, shape: shape, storage: storage)
+    }
+
+    private init(dataType: DataType, shape: [Int], storage: AlignedMemory) {
+        self.dataType = dataType
+        self.shape = shape
+        self.storage = storage
+    }
+
+    /// Calls `body` with the elements' bytes.
+    public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+        try withExtendedLifetime(storage) { try body(UnsafeRawBufferPointer(storage.bytes)) }
+    }
+
+    /// The elements as a Swift array.
+    /// - Throws: `data` where they are of another type; `converted(to:)` changes types.
+    public func elements<Element: TensorElement>(_: Element.Type = Element.self) throws -> [Element] {
+        guard dataType == Element.dataType else {
+            throw TripsError.data("data type", found: dataType, expected: Element.dataType)
+        }
+        return withBytes { Array($0.bindMemory(to: Element.self)) }
+    }
+
+    /// A view for operators. It is valid while this tensor lives.
+    package var view: TensorView {
+        TensorView(dataType: dataType, shape: shape, bytes: UnsafeRawPointer(storage.bytes.baseAddress!))
+    }
+}
+
+/// Swift types that are elements of tensors. Booleans are bytes that hold 0 or 1.
+public protocol TensorElement: Sendable {
+    static var dataType: DataType { get }
+}
+
+extension Double: TensorElement { public static var dataType: DataType { .float64 } }
+extension Float: TensorElement { public static var dataType: DataType { .float32 } }
+extension Int64: TensorElement { public static var dataType: DataType { .int64 } }
+extension Int32: TensorElement { public static var dataType: DataType { .int32 } }
+extension Int16: TensorElement { public static var dataType: DataType { .int16 } }
+extension Int8: TensorElement { public static var dataType: DataType { .int8 } }
+extension UInt64: TensorElement { public static var dataType: DataType { .uint64 } }
+extension UInt32: TensorElement { public static var dataType: DataType { .uint32 } }
+extension UInt16: TensorElement { public static var dataType: DataType { .uint16 } }
+extension UInt8: TensorElement { public static var dataType: DataType { .uint8 } }
+extension Bool: TensorElement { public static var dataType: DataType { .bool } }
+
+/// Memory at a 64-byte boundary, zeroed, with 64 bytes to spare behind its end (vector loads may read there).
+package final class AlignedMemory: @unchecked Sendable {
+    package let bytes: UnsafeMutableRawBufferPointer
+    private let allocation: UnsafeMutableRawPointer
+    package var byteCount: Int { bytes.count }
+
+    /// - Throws: `data` where the system refuses that much.
+    package init(byteCount: Int) throws {
+        let (padded, overflow) = byteCount.addingReportingOverflow(128)
+        // calloc: large blocks come as untouched zero pages, so nothing is written twice.
+        guard byteCount >= 0, !overflow, let allocation = calloc(padded, 1) else {
+            throw TripsError.data("memory for \(byteCount) bytes was refused")
+        }
+        self.allocation = allocation
+        bytes = UnsafeMutableRawBufferPointer(start: allocation.alignedUp(toMultipleOf: 64), count: byteCount)
+    }
+
+    deinit { free(allocation) }
+}
+
+/// Where a tensor's elements are read: a pointer with type and shape, valid only while its owner lives.
+package struct TensorView: @unchecked Sendable {
+    package let dataType: DataType
+    package let shape: [Int]
+    package let bytes: UnsafeRawPointer
+
+    package init(dataType: DataType, shape: [Int], bytes: UnsafeRawPointer) {
+        self.dataType = dataType
+        self.shape = shape
+        self.bytes = bytes
+    }
+
+    package var count: Int { shape.reduce(1, *) }
+
+    /// The elements as `Element`, whose width must be the data type's.
+    package func elements<Element: TensorElement>(_: Element.Type = Element.self) -> UnsafeBufferPointer<Element> {
+        UnsafeBufferPointer(start: bytes.assumingMemoryBound(to: Element.self), count: count)
+    }
+}
+
+/// Where a tensor's elements are written: as `TensorView`.
+package struct MutableTensorView: @unchecked Sendable {
+    package let dataType: DataType
+    package let shape: [Int]
+    package let bytes: UnsafeMutableRawPointer
+
+    package init(dataType: DataType, shape: [Int], bytes: UnsafeMutableRawPointer) {
+        self.dataType = dataType
+        self.shape = shape
+        self.bytes = bytes
+    }
+
+    package var count: Int { shape.reduce(1, *) }
+
+    package func elements<Element: TensorElement>(_: Element.Type = Element.self) -> UnsafeMutableBufferPointer<Element> {
+        UnsafeMutableBufferPointer(start: bytes.assumingMemoryBound(to: Element.self), count: count)
+    }
+
+    package var readOnly: TensorView { TensorView(dataType: dataType, shape: shape, bytes: bytes) }
+}
