@@ -20,8 +20,8 @@ public final class ThreadPool: Sendable {
     public init(threads: Int) {
         self.threads = max(1, threads)
         state = State()
-        for _ in 1..<self.threads {
-            let thread = Thread { [state] in state.work() }
+        for number in 1..<self.threads {
+            let thread = Thread { [state] in state.work(number) }
             thread.stackSize = 1 << 20
             thread.start()
         }
@@ -31,9 +31,15 @@ public final class ThreadPool: Sendable {
 
     /// Runs `body` for 0 ..< count, each exactly once, in any order, and returns when all have ended.
     public func run(_ count: Int, _ body: @Sendable (Int) -> Void) {
+        run(count) { index, _ in body(index) }
+    }
+
+    /// As `run`; `body` also gets the number of the thread that it runs on, in 0 ..< threads, for scratch memory.
+    /// Within one loop no two tasks that run at once have the same.
+    public func run(_ count: Int, _ body: @Sendable (_ index: Int, _ thread: Int) -> Void) {
         let free = count > 1 && threads > 1 && busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
         guard free else {
-            for index in 0..<max(0, count) { body(index) }
+            for index in 0..<max(0, count) { body(index, 0) }
             return
         }
         withoutActuallyEscaping(body) { state.run(count, $0) }
@@ -59,13 +65,13 @@ private final class State: @unchecked Sendable {
     private let condition = NSCondition()
     private let next = Atomic<Int>(0)
     private let unfinished = Atomic<Int>(0)
-    private var body: (@Sendable (Int) -> Void)?
+    private var body: (@Sendable (Int, Int) -> Void)?
     private var count = 0
     private var generation = 0
     private var workersInside = 0
     private var ended = false
 
-    func run(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+    func run(_ count: Int, _ body: @escaping @Sendable (Int, Int) -> Void) {
         condition.lock()
         self.body = body
         self.count = count
@@ -74,7 +80,7 @@ private final class State: @unchecked Sendable {
         generation += 1
         condition.broadcast()
         condition.unlock()
-        takeTasks(body, count)
+        takeTasks(body, count, 0)
         condition.lock()
         // A worker that is still inside could otherwise take a task of the next loop with this loop's body.
         while unfinished.load(ordering: .acquiring) > 0 || workersInside > 0 { condition.wait() }
@@ -82,7 +88,7 @@ private final class State: @unchecked Sendable {
         condition.unlock()
     }
 
-    func work() {
+    func work(_ thread: Int) {
         var seen = 0
         condition.lock()
         while true {
@@ -93,7 +99,7 @@ private final class State: @unchecked Sendable {
             let count = self.count
             workersInside += 1
             condition.unlock()
-            takeTasks(body, count)
+            takeTasks(body, count, thread)
             condition.lock()
             workersInside -= 1
             condition.broadcast()
@@ -108,11 +114,11 @@ private final class State: @unchecked Sendable {
         condition.unlock()
     }
 
-    private func takeTasks(_ body: @Sendable (Int) -> Void, _ count: Int) {
+    private func takeTasks(_ body: @Sendable (Int, Int) -> Void, _ count: Int, _ thread: Int) {
         while true {
             let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
             guard index < count else { return }
-            body(index)
+            body(index, thread)
             unfinished.wrappingSubtract(1, ordering: .acquiringAndReleasing)
         }
     }
