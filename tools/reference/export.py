@@ -106,13 +106,13 @@ def write_checkpoint(model, path: Path, seed: int = 0, unused: bool = False) -> 
 
 
 def golden(model, inputs: dict, intermediates: bool = True) -> dict:
+    """Inputs, outputs and intermediates; without the latter, still what selections kept."""
     trace: dict = {}
     outputs = run_all(model, inputs, trace)
     tensors = {f"in.{name}": value for name, value in inputs.items()}
     tensors |= {f"out.{name}": value for name, value in outputs.items()}
-    if intermediates:
-        tensors |= {f"mid.{name}": value for name, value in trace.items()}
-    return tensors
+    return tensors | {f"mid.{name}": value for name, value in trace.items()
+                      if intermediates or name.startswith("selection.")}
 
 
 def metadata(model, seed: int, source: str) -> dict[str, str]:

@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--goldens", type=int, default=1, help="how many input sets")
     parser.add_argument("--full-text", action="store_true", help="no padding in the first text of a batch")
-    parser.add_argument("--no-intermediates", action="store_true")
+    parser.add_argument("--no-intermediates", action="store_true", help="none but those of selections")
     parser.add_argument("--opset", type=int, default=17)
     parser.add_argument("--dynamic", action="store_true", help="batch and lengths stay open")
     parser.add_argument("--dynamo", action="store_true", help="torch's newer exporter")
