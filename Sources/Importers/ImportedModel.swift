@@ -50,6 +50,8 @@ public struct Setting: Sendable, Hashable, Codable {
         case configuration = "config file"
         case metadata = "checkpoint metadata"
         case released = "released default"
+        /// Told by the names and shapes of the tensors.
+        case tensors
     }
 
     public var name: String
