@@ -123,13 +123,12 @@ final class ONNXCall {
 
     /// The node's own operator, whose outputs bear the names of the file.
     func add(_ op: any Operator, _ operands: [ValueID?]? = nil) throws -> [ValueID] {
-        try builder.graph.add(
-            op, operands ?? inputs, name: node.label, outputNames: node.outputs.map { $0.isEmpty ? nil : $0 })
+        try builder.add(op, operands ?? inputs, name: node.label, outputNames: node.outputs.map { $0.isEmpty ? nil : $0 })
     }
 
     /// An operator on the way to the node's own.
     func step(_ op: any Operator, _ operands: [ValueID?], _ name: String) throws -> ValueID {
-        try builder.graph.add(op, operands, name: "\(node.label).\(name)")[0]
+        try builder.add(op, operands, name: "\(node.label).\(name)")[0]
     }
 
     /// A constant under the name of the node's output.

@@ -99,6 +99,12 @@ final class ONNXGraphBuilder {
         }
     }
 
+    func add(_ op: any Operator, _ operands: [ValueID?], name: String, outputNames: [String?] = []) throws -> [ValueID] {
+        let made = try graph.add(op, operands, name: name, outputNames: outputNames)
+        if let node = made.first.flatMap(graph.producer(of:)) { try graph.propagateSizes(through: node) }
+        return made
+    }
+
     /// The nodes in an order in which each stands behind those whose outputs it reads; the given one where it is such.
     private func sorted(_ nodes: [ONNXNode]) throws -> [ONNXNode] {
         var producers: [String: Int] = [:]
