@@ -29,6 +29,20 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return terms.count == 1 && terms[0].symbols.isEmpty ? terms[0].coefficient : nil
     }
 
+    /// A number that it is certainly not less than, where one can be told: symbols stand for 1 or more, those that the
+    /// graph made up for unknown sizes for 0 or more.
+    package var lowerBound: Int? {
+        var sum = 0
+        for term in terms {
+            guard term.symbols.isEmpty || term.coefficient > 0 else { return nil }
+            if term.symbols.contains(where: { $0.hasPrefix("?") }) { continue }
+            let (next, overflow) = sum.addingReportingOverflow(term.coefficient)
+            guard !overflow else { return nil }
+            sum = next
+        }
+        return sum
+    }
+
     /// All symbols in it.
     public var symbols: Set<String> { Set(terms.flatMap(\.symbols)) }
 
