@@ -79,7 +79,7 @@ public struct Graph: Sendable {
     /// - Throws: `data` where there is a cycle.
     public func topologicalOrder() throws -> [Node] {
         var waiting = nodeSlots.map { node in
-            node.map { Set($0.inputs.compactMap { $0.flatMap { values[$0.index].producer } }).count } ?? -1
+            node.map { Set($0.inputs.compactMap { $0.flatMap { self.producer(of: $0)?.id } }).count } ?? -1
         }
         var order: [Node] = []
         var ready = waiting.indices.filter { waiting[$0] == 0 }.reversed().map { $0 }
@@ -222,19 +222,30 @@ public struct Graph: Sendable {
         for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }
         for output in node.outputs {
             // The producer stays recorded: a value that was computed must not pass for an input or a constant.
-            if names[values[output.index].name] == output { names[values[output.index].name] = nil }
+            // What became known is still read, and keeps its name.
+            if values[output.index].content == nil, names[values[output.index].name] == output { names[values[output.index].name] = nil }
         }
     }
 
     /// Runs the shape rules again, in order, so that types follow what was changed upstream.
     /// - Throws: what a shape rule throws, with node and operator as the place.
     public mutating func inferAgain() throws {
-        for node in try topologicalOrder() {
-            let types = try inferTypes(node.op, node.inputs, name: node.name)
-            for (output, type) in zip(node.outputs, types) {
-                values[output.index].type = naming(type, after: values[output.index].name)
+        for node in try topologicalOrder() { try inferAgain(node) }
+    }
+
+    /// Runs one node's shape rule again.
+    /// - Returns: whether a type changed.
+    @discardableResult
+    package mutating func inferAgain(_ node: Node) throws -> Bool {
+        var changed = false
+        for (output, type) in zip(node.outputs, try inferTypes(node.op, node.inputs, name: node.name)) where content(of: output) == nil {
+            let named = naming(type, after: values[output.index].name)
+            if values[output.index].type != named {
+                values[output.index].type = named
+                changed = true
             }
         }
+        return changed
     }
 
     /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
