@@ -156,7 +156,12 @@ public struct Graph: Sendable {
     public mutating func removeTraces() { traces = [] }
 
     /// States what a value holds, so that nothing has to compute it.
-    public mutating func setContent(_ content: Content, of value: ValueID) { values[value.index].content = content }
+    public mutating func setContent(_ content: Content, of value: ValueID) {
+        values[value.index].content = content
+        if case .tensor(let constant) = content {
+            values[value.index].type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
+        }
+    }
 
     // MARK: Changing
 
@@ -248,15 +253,30 @@ public struct Graph: Sendable {
         return changed
     }
 
-    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
+    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again. Sizes that
+    /// could not be told before, and can now, are replaced as well wherever they were used.
     public mutating func bind(_ symbols: [String: Int]) throws {
+        try substitute(symbols)
+        for visited in try topologicalOrder() {
+            let before = visited.outputs.map(shape(of:))
+            guard try inferAgain(visited) else { continue }
+            var found: [String: Int] = [:]
+            for (old, output) in zip(before, visited.outputs) {
+                for (dimension, size) in zip(old, shape(of: output)) where dimension.isMadeUp {
+                    if let symbol = dimension.symbols.first, let size = size.constant { found[symbol] = size }
+                }
+            }
+            if !found.isEmpty { try substitute(found) }
+        }
+    }
+
+    private mutating func substitute(_ symbols: [String: Int]) throws {
         for index in values.indices {
             values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
             if case .dimensions(let dimensions) = values[index].content {
                 values[index].content = .dimensions(try dimensions.map { try $0.substituting(symbols) })
             }
         }
-        try inferAgain()
     }
 
     // MARK: Parts

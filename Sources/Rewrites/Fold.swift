@@ -19,6 +19,10 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
         for (rewrite, count) in trail.sorted(by: { $0.key < $1.key }) { add(rewrite, count) }
     }
 
+    mutating func merge(_ other: AuditTrail) {
+        for (rewrite, count) in other.counts { add(rewrite, count) }
+    }
+
     public var description: String { counts.map { "\($0.count) × \($0.rewrite)" }.joined(separator: "\n") }
 }
 
