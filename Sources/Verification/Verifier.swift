@@ -50,7 +50,7 @@ public struct Verifier {
         let traces = canonicalOrder(model.traceNames.filter { wanted.contains($0) })
         var found = try compute(golden, outputs: outputs, traces: traces)
         if !decoded.isEmpty {
-            found.merge(try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata)) { first, _ in first }
+            found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in first }
         }
         var result = try compare(found, with: golden)
         let unread = Set(golden.inputs.keys).subtracting(model.inputNames)
@@ -60,14 +60,16 @@ public struct Verifier {
 
     private func compute(_ golden: GoldenSet, outputs: [String], traces: [String]) throws -> [String: Tensor] {
         if outputs.isEmpty && traces.isEmpty { return [:] }
-        let needed = try model.neededInputs(for: outputs, traces: traces)
-        let missing = needed.filter { golden.inputs[$0] == nil }
-        guard missing.isEmpty else {
-            throw TripsError.data(
-                "the golden set lacks inputs", found: golden.inputs.keys.sorted().joined(separator: ", "),
-                expected: missing.joined(separator: ", "))
+        return try suiting { try model.run(golden.inputs, outputs: outputs, traces: traces) }
+    }
+
+    /// Inputs that do not suit the model come from a file here: they are bad data, not a wrong request.
+    private func suiting<Result>(_ body: () throws -> Result) throws -> Result {
+        do {
+            return try body()
+        } catch let error as TripsError where error.kind == .usage {
+            throw TripsError.data(error.message, found: error.found, expected: error.expected)
         }
-        return try model.run(golden.inputs.filter { needed.contains($0.key) }, outputs: outputs, traces: traces)
     }
 
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
