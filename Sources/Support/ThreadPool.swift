@@ -95,10 +95,15 @@ private final class State: @unchecked Sendable {
 
     func work(_ thread: Int) {
         var seen = 0
-        while let (body, count) = nextLoop(&seen) {
-            takeTasks(body, count, thread)
-            leave()
-        }
+        while takePart(&seen, thread) { leave() }
+    }
+
+    /// Waits for a loop and works in it; false at the end. Its reference to the body must be gone before the worker
+    /// leaves, as the body lives no longer than its loop: hence a function of its own, never inlined.
+    @inline(never) private func takePart(_ seen: inout Int, _ thread: Int) -> Bool {
+        guard let (body, count) = nextLoop(&seen) else { return false }
+        takeTasks(body, count, thread)
+        return true
     }
 
     func shutDown() {
