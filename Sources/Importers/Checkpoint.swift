@@ -8,11 +8,17 @@ public struct Checkpoint: Sendable {
     /// What the file says of itself; PyTorch's formats say nothing.
     public let metadata: [String: String]
     public let format: SourceFormat
+    /// Tensors of the file that are none of the model's, such as an optimizer's; nil where there are none.
+    public let others: LeftOut?
 
-    public init(tensors: [(name: String, constant: Constant)], metadata: [String: String] = [:], format: SourceFormat = .safetensors) {
+    public init(
+        tensors: [(name: String, constant: Constant)], metadata: [String: String] = [:], format: SourceFormat = .safetensors,
+        others: LeftOut? = nil
+    ) {
         self.tensors = tensors
         self.metadata = metadata
         self.format = format
+        self.others = others
     }
 
     /// Opens a safetensors file, a `model.safetensors.index.json`, or what `torch.save` wrote, told apart by their content.

@@ -3,34 +3,37 @@
 /// Query rows of a block.
 #define QUERY_BLOCK (2 * TILE_ROWS)
 
-/// x = v_exp(scale x + mask − maximum) over n scores; returns the sum.
+/// x = exp(scale x + mask − maximum) over n scores; returns the sum. Scores are scaled and masked twice
+/// rather than stored in between.
 static float softmax_weights(float *x, size_t n, float scale, const float *mask) {
-    vf most = vf_set(-INFINITY), s = vf_set(scale), total = vf_zero();
+    vf s = vf_set(scale), log2e = vf_set(1.44269504f), most[4], total[2] = {vf_zero(), vf_zero()};
+#define SCORE(i) (mask ? vf_fma(s, vf_load(x + (i)), vf_load(mask + (i))) : vf_mul(s, vf_load(x + (i))))
+#define SCORE_N(i, left)                                                              \
+    (mask ? vf_fma(s, vf_load_n(x + (i), left), vf_load_n(mask + (i), left)) : vf_mul(s, vf_load_n(x + (i), left)))
+    UNROLLED for (int u = 0; u < 4; u++) most[u] = vf_set(-INFINITY);
     size_t i = 0;
-    for (; i + VL <= n; i += VL) {
-        vf y = vf_mul(s, vf_load(x + i));
-        if (mask) y = vf_add(y, vf_load(mask + i));
-        vf_store(x + i, y);
-        most = vf_max(most, y);
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        UNROLLED for (int u = 0; u < 4; u++) most[u] = vf_max(most[u], SCORE(i + (size_t)u * VL));
+    for (; i < n; i += VL) {
+        size_t left = n - i < VL ? n - i : VL;
+        most[0] = vf_max(most[0], vf_first_n(left, SCORE_N(i, left), vf_set(-INFINITY)));
     }
-    if (i < n) {
-        vf y = vf_mul(s, vf_load_n(x + i, n - i));
-        if (mask) y = vf_add(y, vf_load_n(mask + i, n - i));
-        vf_store_n(x + i, n - i, y);
-        most = vf_max(most, vf_first_n(n - i, y, vf_set(-INFINITY)));
+    vf m = vf_set(vf_maximum(vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3]))));
+    for (i = 0; i + 2 * VL <= n; i += 2 * VL)
+        UNROLLED for (int u = 0; u < 2; u++) {
+            vf y = vf_exp2_negative(vf_mul(log2e, vf_sub(SCORE(i + (size_t)u * VL), m)));
+            vf_store(x + i + (size_t)u * VL, y);
+            total[u] = vf_add(total[u], y);
+        }
+    for (; i < n; i += VL) {
+        size_t left = n - i < VL ? n - i : VL;
+        vf y = vf_exp2_negative(vf_mul(log2e, vf_sub(SCORE_N(i, left), m)));
+        vf_store_n(x + i, left, y);
+        total[0] = vf_add(total[0], vf_first_n(left, y, vf_zero()));
     }
-    vf m = vf_set(vf_maximum(most));
-    for (i = 0; i + VL <= n; i += VL) {
-        vf y = vf_exp(vf_sub(vf_load(x + i), m));
-        vf_store(x + i, y);
-        total = vf_add(total, y);
-    }
-    if (i < n) {
-        vf y = vf_first_n(n - i, vf_exp(vf_sub(vf_load_n(x + i, n - i), m)), vf_zero());
-        vf_store_n(x + i, n - i, y);
-        total = vf_add(total, y);
-    }
-    return vf_sum(total);
+#undef SCORE
+#undef SCORE_N
+    return vf_sum(vf_add(total[0], total[1]));
 }
 
 static void scale_row(float *y, const float *x, size_t n, float factor) {
@@ -59,7 +62,7 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
             sums[r] = softmax_weights(row, own, scale, mask ? mask + (i0 + r) * ldm : NULL);
             for (size_t j = own; j < seen; j++) row[j] = 0;
         }
-        v_sgemm(scores, lds, values, d, seen, out + i0 * ldo, ldo, 0, rows, 0, d, NULL);
+        sgemm_inputs(scores, lds, values, lk, seen, out + i0 * ldo, ldo, 0, rows, 0, d, NULL);
         for (size_t r = 0; r < rows; r++) {
             float *row = out + (i0 + r) * ldo;
             scale_row(row, row, d, 1.0f / sums[r]);

@@ -11,7 +11,7 @@
 static float activation_of(float x, trips_activation activation) {
     switch (activation) {
     case TRIPS_ACTIVATION_NONE: return x;
-    case TRIPS_ACTIVATION_GELU_ERF: return x > 0 ? x - x * 0.5f * erfcf(x * 0.70710678f) : x * 0.5f * erfcf(x * -0.70710678f);
+    case TRIPS_ACTIVATION_GELU_ERF: return x * 0.5f * erfcf(x * -0.70710678f);
     case TRIPS_ACTIVATION_GELU_TANH: return x / (1 + expf(-x * (1.59576912f + 0.0713548163f * x * x)));
     case TRIPS_ACTIVATION_QUICK_GELU: return x / (1 + expf(-1.702f * x));
     case TRIPS_ACTIVATION_RELU: return x < 0 ? 0 : x;

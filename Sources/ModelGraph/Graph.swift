@@ -79,7 +79,7 @@ public struct Graph: Sendable {
     /// - Throws: `data` where there is a cycle.
     public func topologicalOrder() throws -> [Node] {
         var waiting = nodeSlots.map { node in
-            node.map { Set($0.inputs.compactMap { $0.flatMap { values[$0.index].producer } }).count } ?? -1
+            node.map { Set($0.inputs.compactMap { $0.flatMap { self.producer(of: $0)?.id } }).count } ?? -1
         }
         var order: [Node] = []
         var ready = waiting.indices.filter { waiting[$0] == 0 }.reversed().map { $0 }
@@ -156,7 +156,12 @@ public struct Graph: Sendable {
     public mutating func removeTraces() { traces = [] }
 
     /// States what a value holds, so that nothing has to compute it.
-    public mutating func setContent(_ content: Content, of value: ValueID) { values[value.index].content = content }
+    public mutating func setContent(_ content: Content, of value: ValueID) {
+        values[value.index].content = content
+        if case .tensor(let constant) = content {
+            values[value.index].type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
+        }
+    }
 
     // MARK: Changing
 
@@ -222,30 +227,56 @@ public struct Graph: Sendable {
         for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }
         for output in node.outputs {
             // The producer stays recorded: a value that was computed must not pass for an input or a constant.
-            if names[values[output.index].name] == output { names[values[output.index].name] = nil }
+            // What became known is still read, and keeps its name.
+            if values[output.index].content == nil, names[values[output.index].name] == output { names[values[output.index].name] = nil }
         }
     }
 
     /// Runs the shape rules again, in order, so that types follow what was changed upstream.
     /// - Throws: what a shape rule throws, with node and operator as the place.
     public mutating func inferAgain() throws {
-        for node in try topologicalOrder() {
-            let types = try inferTypes(node.op, node.inputs, name: node.name)
-            for (output, type) in zip(node.outputs, types) {
-                values[output.index].type = naming(type, after: values[output.index].name)
+        for node in try topologicalOrder() { try inferAgain(node) }
+    }
+
+    /// Runs one node's shape rule again.
+    /// - Returns: whether a type changed.
+    @discardableResult
+    package mutating func inferAgain(_ node: Node) throws -> Bool {
+        var changed = false
+        for (output, type) in zip(node.outputs, try inferTypes(node.op, node.inputs, name: node.name)) where content(of: output) == nil {
+            let named = naming(type, after: values[output.index].name)
+            if values[output.index].type != named {
+                values[output.index].type = named
+                changed = true
             }
+        }
+        return changed
+    }
+
+    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again. Sizes that
+    /// could not be told before, and can now, are replaced as well wherever they were used.
+    public mutating func bind(_ symbols: [String: Int]) throws {
+        try substitute(symbols)
+        for visited in try topologicalOrder() {
+            let before = visited.outputs.map(shape(of:))
+            guard try inferAgain(visited) else { continue }
+            var found: [String: Int] = [:]
+            for (old, output) in zip(before, visited.outputs) {
+                for (dimension, size) in zip(old, shape(of: output)) where dimension.isMadeUp {
+                    if let symbol = dimension.symbols.first, let size = size.constant { found[symbol] = size }
+                }
+            }
+            if !found.isEmpty { try substitute(found) }
         }
     }
 
-    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
-    public mutating func bind(_ symbols: [String: Int]) throws {
+    private mutating func substitute(_ symbols: [String: Int]) throws {
         for index in values.indices {
             values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
             if case .dimensions(let dimensions) = values[index].content {
                 values[index].content = .dimensions(try dimensions.map { try $0.substituting(symbols) })
             }
         }
-        try inferAgain()
     }
 
     // MARK: Parts

@@ -32,28 +32,29 @@ struct InputScaling {
     /// Exponent of the channels' range; 0 leaves them as they are.
     let strength: Float
 
-    /// Searches the strength with the least expected error of the layer's output, by the model that rounding errors are
+    /// Searches the strength with the least expected error of the outputs, by the model that rounding errors are
     /// uniform and independent:
     /// E = step² / 12 · Σ_k |w_k|² / s_k² + Σ_n δ_n² / 12 · Σ_k E[x_k²] s_k², with the step of a row of activations from
     /// its largest scaled channel and δ_n, the step of a row of weights, from its largest scaled weight.
-    init(weight: Tensor, statistics: ChannelStatistics, groupSize: Int) {
-        let columns = weight.shape[1]
-        let energies = columnEnergies(weight)
+    /// - Parameter weights: of all layers that read these inputs, [N, K] each; they share the factors.
+    init(weights: [Tensor], statistics: ChannelStatistics, groupSize: Int) {
+        let columns = statistics.largest.count
+        let energies = columnEnergies(weights, columns)
         var best: (error: Double, strength: Float, factors: [Float]?) = (.infinity, 0, nil)
         for step in 0...8 {
             let strength = Float(step) / 10
             let factors = InputScaling.factors(statistics, strength: strength)
-            let steps = Double(zip(statistics.largest, factors).map { $0 * $1 }.max() ?? 0) / 127
+            let rowStep = Double(zip(statistics.largest, factors).map { $0 * $1 }.max() ?? 0) / 127
             var activation = 0.0
             var signal = [Double](repeating: 0, count: groupCount(columns, groupSize))
             for column in 0..<columns {
                 let square = Double(factors[column] * factors[column])
-                activation += Double(energies[column]) / square
+                activation += energies[column] / square
                 signal[column / groupSize] += Double(statistics.meanSquare[column]) * square
             }
-            let weights = squaredSteps(weight, factors, groupSize)
-            let error = steps * steps * activation + zip(weights, signal).reduce(0) { $0 + $1.0 * $1.1 }
-            // A factor that gains almost nothing is not worth a multiplication for each activation.
+            let steps = squaredSteps(weights, factors, groupSize)
+            let error = rowStep * rowStep * activation + zip(steps, signal).reduce(0) { $0 + $1.0 * $1.1 }
+            // Factors that gain almost nothing are not worth a multiplication for each activation.
             if error < best.error * (step == 0 ? 1 : 0.98) { best = (error, strength, step == 0 ? nil : factors) }
         }
         (factors, strength) = (best.factors, best.strength)
@@ -69,33 +70,51 @@ struct InputScaling {
 }
 
 /// Σ_n w[n, k]² for each column.
-private func columnEnergies(_ weight: Tensor) -> [Float] {
-    let (rows, columns) = (weight.shape[0], weight.shape[1])
-    var energies = [Float](repeating: 0, count: columns)
-    let values = weight.view.pointer(Float.self)
-    for row in 0..<rows {
-        for column in 0..<columns { energies[column] += values[row * columns + column] * values[row * columns + column] }
+private func columnEnergies(_ weights: [Tensor], _ columns: Int) -> [Double] {
+    var energies = [Double](repeating: 0, count: columns)
+    for weight in weights {
+        var sums = [Float](repeating: 0, count: columns)
+        let values = weight.view.pointer(Float.self)
+        for row in 0..<weight.shape[0] {
+            for column in 0..<columns { sums[column] += values[row * columns + column] * values[row * columns + column] }
+        }
+        for column in 0..<columns { energies[column] += Double(sums[column]) }
     }
     return energies
 }
 
 /// Σ_n δ² for each group of columns, δ the step that holds the row's largest weight of the group after scaling.
-private func squaredSteps(_ weight: Tensor, _ factors: [Float], _ groupSize: Int) -> [Double] {
-    let (rows, columns) = (weight.shape[0], weight.shape[1])
+private func squaredSteps(_ weights: [Tensor], _ factors: [Float], _ groupSize: Int) -> [Double] {
+    let columns = factors.count
     let inverse = factors.map { 1 / $0 }
-    let values = weight.view.pointer(Float.self)
     var sums = [Double](repeating: 0, count: groupCount(columns, groupSize))
-    for row in 0..<rows {
-        for group in sums.indices {
-            var largest: Float = 0
-            for column in group * groupSize..<min(columns, (group + 1) * groupSize) {
-                largest = max(largest, abs(values[row * columns + column] * inverse[column]))
+    for weight in weights {
+        let values = weight.view.pointer(Float.self)
+        for row in 0..<weight.shape[0] {
+            for group in sums.indices {
+                var largest = SIMD8<Float>.zero
+                let range = group * groupSize..<min(columns, (group + 1) * groupSize)
+                var column = range.lowerBound
+                while column + 8 <= range.upperBound {
+                    let scaled = lanes(values + row * columns + column) * inverse.withUnsafeBufferPointer { lanes($0.baseAddress! + column) }
+                    largest.replace(with: scaled, where: scaled .> largest)
+                    largest.replace(with: -scaled, where: -scaled .> largest)
+                    column += 8
+                }
+                var bound = largest.max()
+                while column < range.upperBound {
+                    bound = max(bound, abs(values[row * columns + column] * inverse[column]))
+                    column += 1
+                }
+                sums[group] += Double(bound / 127) * Double(bound / 127)
             }
-            let step = Double(largest) / 127
-            sums[group] += step * step
         }
     }
     return sums
+}
+
+private func lanes(_ pointer: UnsafePointer<Float>) -> SIMD8<Float> {
+    UnsafeRawPointer(pointer).loadUnaligned(as: SIMD8<Float>.self)
 }
 
 extension Double {

@@ -11,21 +11,21 @@ from vision import join_heads, split_heads
 EPSILON = 1e-12
 
 
-def self_mask(mask: torch.Tensor) -> torch.Tensor:
+def self_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """[B,L] of ones and zeros to an additive mask [B,1,1,L]; finite, so a row without keys averages."""
-    return (1.0 - mask[:, None, None, :].to(torch.float32)) * -10000.0
+    return (1.0 - mask[:, None, None, :].to(dtype)) * -10000.0
 
 
-def cross_mask(mask: torch.Tensor) -> torch.Tensor:
-    """The same for the keys of another sequence, with the larger constant of these models."""
-    return (1.0 - mask[:, None, None, :].to(torch.float32)) * -1e9
+def cross_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The same for the keys of another sequence, with the larger constant of these models where the type holds it."""
+    return (1.0 - mask[:, None, None, :].to(dtype)) * (-1e4 if dtype == torch.float16 else -1e9)
 
 
-def causal_mask(mask: torch.Tensor) -> torch.Tensor:
+def causal_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """[B,L] to an additive mask [B,1,L,L] under which no position sees a later one."""
     place = torch.arange(mask.shape[1], device=mask.device)
-    causal = (place[None, :] <= place[:, None]).to(torch.float32)
-    return (1.0 - causal[None, None] * mask[:, None, None, :].to(torch.float32)) * -10000.0
+    causal = (place[None, :] <= place[:, None]).to(dtype)
+    return (1.0 - causal[None, None] * mask[:, None, None, :].to(dtype)) * -10000.0
 
 
 class Embeddings(nn.Module):
@@ -115,14 +115,16 @@ class Bert(nn.Module):
     def text(self, ids, mask, layers: int, trace: dict):
         """The first layers, over text alone."""
         x = self.embeddings(ids)
+        additive = self_mask(mask, x.dtype)
         trace["text.0"] = x
         for index in range(layers):
-            x = self.encoder.layer[index](x, mask)
+            x = self.encoder.layer[index](x, additive)
             trace[f"text.{index + 1}"] = x
         return x
 
     def fuse(self, x, mask, sources, source_masks, first: int, trace: dict):
         """Layers from `first` on, each attending the next of the sources in turn."""
+        mask, source_masks = self_mask(mask, x.dtype), [cross_mask(one, x.dtype) for one in source_masks]
         trace["fusion.0"] = x
         for index, layer in enumerate(self.encoder.layer[first:]):
             turn = index % len(sources)
@@ -133,7 +135,7 @@ class Bert(nn.Module):
     def decode(self, ids, mask, source, source_mask, trace: dict):
         """All layers under the causal mask."""
         x = self.embeddings(ids)
-        mask, source_mask = causal_mask(mask), cross_mask(source_mask)
+        mask, source_mask = causal_mask(mask, x.dtype), cross_mask(source_mask, x.dtype)
         trace["decoder.0"] = x
         for index, layer in enumerate(self.encoder.layer, 1):
             x = layer(x, mask, source, source_mask)
@@ -151,6 +153,7 @@ class ConnectedFusion(Bert):
 
     def forward(self, text, mask, image, image_mask, trace: dict):
         """The image states and the text states after the last layer."""
+        mask, image_mask = self_mask(mask, text.dtype), cross_mask(image_mask, text.dtype)
         trace["fusion.0"] = text
         length = image.shape[1]
         for index, layer in enumerate(self.encoder.layer[self.first:]):

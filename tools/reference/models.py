@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bert import Bert, ConnectedFusion, LanguageModel, cross_mask, self_mask, EPSILON
+from bert import EPSILON, Bert, ConnectedFusion, LanguageModel
 from selection import Selection
 from vision import AlbefVision, ClipVision
 
@@ -77,11 +77,9 @@ class Albef(Model):
 
     def encode_pair(self, image, input_ids, attention_mask, trace):
         """Image states, text states, fused text states."""
-        mask = self_mask(attention_mask)
-        text = self.bert.text(input_ids, mask, self.config.text_layers, trace)
+        text = self.bert.text(input_ids, attention_mask, self.config.text_layers, trace)
         states = self.visual_encoder(image, text[:, :1], self.selection, trace)
-        fused = self.bert.fuse(
-            text, mask, [states], [cross_mask(ones(states))], self.config.text_layers, trace)
+        fused = self.bert.fuse(text, attention_mask, [states], [ones(states)], self.config.text_layers, trace)
         return states, text, fused
 
 
@@ -134,14 +132,13 @@ class AlbefNLVR2(Albef):
         return Bert(config, self.crosses(config, repeat=2))
 
     def main(self, image0, image1, input_ids, attention_mask, trace):
-        mask = self_mask(attention_mask)
-        text = self.bert.text(input_ids, mask, self.config.text_layers, trace)
+        text = self.bert.text(input_ids, attention_mask, self.config.text_layers, trace)
         guide = text[:, :1]
         states = self.visual_encoder(
             torch.cat([image0, image1]), torch.cat([guide, guide]), self.selection, trace)
         images = states.chunk(2)
         fused = self.bert.fuse(
-            text, mask, images, [cross_mask(ones(image)) for image in images], self.config.text_layers, trace)
+            text, attention_mask, images, [ones(image) for image in images], self.config.text_layers, trace)
         return (self.cls_head(fused[:, 0]),)
 
 
@@ -182,10 +179,9 @@ class Mplug(Model):
 
     def encode_pair(self, image, input_ids, attention_mask, trace):
         """Image states before and after fusion, text states before and after fusion."""
-        mask = self_mask(attention_mask)
-        text = self.text_encoder.text(input_ids, mask, self.config.text_layers, trace)
+        text = self.text_encoder.text(input_ids, attention_mask, self.config.text_layers, trace)
         states = self.see(image, text[:, :1], trace)
-        fused_image, fused_text = self.fusion_encoder(text, mask, states, cross_mask(ones(states)), trace)
+        fused_image, fused_text = self.fusion_encoder(text, attention_mask, states, ones(states), trace)
         return states, fused_image, text, fused_text
 
 
