@@ -11,8 +11,14 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
         DropIdentities(), SimplifyViews(), DropExpansions(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
         FuseLayerNorm(), FuseGELU(), FuseL2Normalize(), FusePaddingMask(), FuseAttention(), SinkViews(),
     ]
-    trail.add(try graph.rewrite(rewrites, validating: validating))
-    graph.prune()
-    trail.merge(try fold(&graph, lookups: true))
+    while true {
+        let rewritten = try graph.rewrite(rewrites, validating: validating)
+        trail.add(rewritten)
+        graph.prune()
+        let folded = try fold(&graph, lookups: true)
+        trail.merge(folded)
+        if rewritten.isEmpty { break }
+    }
+    graph.tidyNames()
     return trail
 }
