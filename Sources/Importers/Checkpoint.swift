@@ -1,0 +1,41 @@
+import Support
+import Tensors
+
+/// The named tensors of a model file. They stay in the file until their numbers are needed.
+public struct Checkpoint: Sendable {
+    /// In the order of the file.
+    public let tensors: [(name: String, constant: Constant)]
+    /// What the file says of itself; PyTorch's formats say nothing.
+    public let metadata: [String: String]
+    public let format: SourceFormat
+    /// Tensors of the file that are none of the model's, such as an optimizer's; nil where there are none.
+    public let others: LeftOut?
+
+    public init(
+        tensors: [(name: String, constant: Constant)], metadata: [String: String] = [:], format: SourceFormat = .safetensors,
+        others: LeftOut? = nil
+    ) {
+        self.tensors = tensors
+        self.metadata = metadata
+        self.format = format
+        self.others = others
+    }
+
+    /// Opens a safetensors file, a `model.safetensors.index.json`, or what `torch.save` wrote, told apart by their content.
+    /// - Throws: `cannotOpen`, or `data` where the file is malformed or holds anything but tensors and plain data.
+    public static func open(path: String) throws -> Checkpoint {
+        let file = try ReadableFile(path: path)
+        let start = try file.bytes(at: 0, count: min(4, file.size))
+        let isTorchName = [".pth", ".pt", ".bin"].contains { path.hasSuffix($0) }
+        if start == [0x50, 0x4B, 3, 4] { return Checkpoint(tensors: try readTorchZip(file), format: .torchZip) }
+        if start == [0x80, 2, 0x8A, 0x0A] || isTorchName {
+            return Checkpoint(tensors: try readLegacyTorch(file), format: .torchLegacy)
+        }
+        if path.hasSuffix(".json") {
+            let (tensors, metadata) = try readShardedSafetensors(index: file)
+            return Checkpoint(tensors: tensors, metadata: metadata, format: .shardedSafetensors)
+        }
+        let safetensors = try SafetensorsFile(file)
+        return Checkpoint(tensors: safetensors.tensors, metadata: safetensors.metadata, format: .safetensors)
+    }
+}

@@ -1,0 +1,99 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// What shapes cannot tell, where the caller knows it; nil: the config file, the metadata or the released value decides.
+public struct CheckpointOptions: Sendable {
+    /// nil: recognised from names and shapes.
+    public var architecture: Architecture?
+    /// Attention heads of the vision tower.
+    public var visionHeads: Int?
+    /// Attention heads of the text towers.
+    public var textHeads: Int?
+    /// mPLUG: how many of the stored fusion layers run, the last ones.
+    public var fusionLayers: Int?
+    /// mPLUG: every how many fusion layers image and text states pass one side by side.
+    public var strideLayer: Int?
+    /// A `bert_config.json`.
+    public var configurationPath: String?
+    /// Pixels along a side; position embeddings are resampled for it.
+    public var imageSize: Int?
+
+    public init(
+        architecture: Architecture? = nil, visionHeads: Int? = nil, textHeads: Int? = nil, fusionLayers: Int? = nil,
+        strideLayer: Int? = nil, configurationPath: String? = nil, imageSize: Int? = nil
+    ) {
+        self.architecture = architecture
+        self.visionHeads = visionHeads
+        self.textHeads = textHeads
+        self.fusionLayers = fusionLayers
+        self.strideLayer = strideLayer
+        self.configurationPath = configurationPath
+        self.imageSize = imageSize
+    }
+}
+
+/// Opens a checkpoint of ALBEF or mPLUG and builds its graphs.
+/// - Throws: `cannotOpen`; `data` where the file is malformed, the model is not known, or tensors are missing, unexpected
+///   or misshapen (all of them are named); `usage` where an option does not suit the model.
+public func importCheckpoint(path: String, options: CheckpointOptions = .init()) throws -> ImportedModel {
+    try importCheckpoint(Checkpoint.open(path: path), options: options)
+}
+
+/// As `importCheckpoint(path:options:)`, for tensors from anywhere.
+public func importCheckpoint(_ checkpoint: Checkpoint, options: CheckpointOptions = .init()) throws -> ImportedModel {
+    // Wrapped for training on several devices, all names carry one more prefix.
+    let isWrapped = !checkpoint.tensors.isEmpty && checkpoint.tensors.allSatisfy { $0.name.hasPrefix("module.") }
+    let tensors = isWrapped ? checkpoint.tensors.map { (name: String($0.name.dropFirst(7)), constant: $0.constant) } : checkpoint.tensors
+    let weights = Weights(tensors)
+    var settings = Settings(configuration: try options.configurationPath.map(readConfiguration), metadata: checkpoint.metadata)
+    let architecture = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
+
+    let graphs: [Graph]
+    var generation: Generation?
+    var firstFusionLayer = 0
+    if architecture.isMPLUG {
+        let model = try MPLUG(architecture, weights, options, &settings)
+        graphs = try model.graphs()
+        generation = try model.generation()
+        firstFusionLayer = model.firstFusionLayer
+    } else {
+        graphs = try ALBEF(architecture, weights, options, &settings).graphs()
+        if architecture == .albefVQA { generation = Generation(method: .ranking, startID: 101, endID: 102, maximalLength: 1) }
+    }
+    var leftOut = try locating(architecture.rawValue) {
+        try weights.finish(tensors) { reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer) }
+    }
+    if let others = checkpoint.others { leftOut.append(others) }
+    return ImportedModel(
+        graphs: graphs, format: checkpoint.format, architecture: architecture.rawValue, settings: settings.list, leftOut: leftOut,
+        generation: generation)
+}
+
+private func readConfiguration(_ path: String) throws -> JSON {
+    let file = try ReadableFile(path: path)
+    return try locating(file.name) {
+        guard file.size <= 1 << 20 else { throw TripsError.data("length of the config file", found: file.size, expected: "at most 1 MiB") }
+        return try JSON(parsing: file.bytes(at: 0, count: file.size))
+    }
+}
+
+private func chooseArchitecture(
+    _ options: CheckpointOptions, _ weights: Weights, _ names: [String], _ settings: inout Settings
+) throws -> Architecture {
+    let (architecture, source): (Architecture, Setting.Source)
+    if let option = options.architecture {
+        (architecture, source) = (option, .option)
+    } else if let text = settings.metadata["architecture"] {
+        guard let stated = Architecture(rawValue: text) else {
+            throw TripsError.data(
+                "architecture", at: Setting.Source.metadata.rawValue, found: text.prefix(60),
+                expected: "one of \(Architecture.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        (architecture, source) = (stated, .metadata)
+    } else {
+        (architecture, source) = (try Architecture(recognizing: weights, names: names, metadata: settings.metadata), .tensors)
+    }
+    settings.note("architecture", architecture.rawValue, from: source)
+    return architecture
+}

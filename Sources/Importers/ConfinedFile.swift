@@ -1,0 +1,27 @@
+import Foundation
+import Support
+
+/// Opens the file `name` of the folder at `folder`, where `name` stands in a file that came from outside.
+///
+/// Only a plain name of a regular file that lies in that folder, symbolic links followed, is taken.
+/// - Throws: `data` where the name leads out of the folder, `cannotOpen` where there is no such regular file.
+package func openConfined(_ name: String, in folder: String) throws -> ReadableFile {
+    let isPlain = !name.isEmpty && name != "." && name != ".." && name.utf8.allSatisfy { $0 != 0 && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: "\\") }
+    guard isPlain else {
+        throw TripsError.data("a file name that leads elsewhere", found: "\"\(name.prefix(200))\"", expected: "the name of a file in the same folder")
+    }
+    let path = (folder.isEmpty ? "." : folder) + "/" + name
+    guard let target = resolved(path), let root = resolved(folder.isEmpty ? "." : folder) else {
+        throw TripsError(.cannotOpen, "cannot be opened: \(String(cString: strerror(errno)))", at: path)
+    }
+    guard target.hasPrefix(root == "/" ? root : root + "/") else {
+        throw TripsError.data("a symbolic link that leaves the folder", at: name, found: target, expected: "within \(root)")
+    }
+    return try ReadableFile(path: target)
+}
+
+private func resolved(_ path: String) -> String? {
+    guard let resolved = realpath(path, nil) else { return nil }
+    defer { free(resolved) }
+    return String(cString: resolved)
+}

@@ -1,0 +1,172 @@
+import Support
+import Tensors
+
+/// The bytes of a storage in a checkpoint file.
+struct StoredBytes {
+    let offset: Int
+    let count: Int
+}
+
+/// Reads the state dictionary of a file that `torch.save` wrote: a zip archive with `data.pkl` (PyTorch 1.6 and later), or a
+/// sequence of pickles with the storages behind it. Nothing that the file names is ever called.
+func readTorchZip(_ file: ReadableFile) throws -> [(name: String, constant: Constant)] {
+    let archive = try ZipArchive(file)
+    return try locating(file.name) {
+        let pickles = archive.entries.filter { $0.name == "data.pkl" || $0.name.hasSuffix("/data.pkl") }
+        guard pickles.count == 1, let pickle = pickles.first else {
+            throw TripsError.data("no PyTorch checkpoint", found: "\(pickles.count) entries data.pkl in the archive", expected: "one")
+        }
+        let root = pickle.name.dropLast("data.pkl".count)
+        if let order = archive[root + "byteorder"], order.size <= 16 {
+            let text = String(decoding: try archive.bytes(of: order, checkingSum: false), as: UTF8.self)
+            guard text == "little" else { throw TripsError.data("byte order", at: order.name, found: text, expected: "little") }
+        }
+        guard pickle.size <= Unpickler.maximalLength else {
+            throw TripsError.data("length of the pickle", at: pickle.name, found: pickle.size, expected: "at most \(Unpickler.maximalLength)")
+        }
+        // PyTorch can be told to write no checksums, so none are asked for.
+        var unpickler = Unpickler(try archive.bytes(of: pickle, checkingSum: false))
+        let content = try locating(pickle.name) { try unpickler.run() }
+        let entries = Dictionary(uniqueKeysWithValues: archive.entries.map { ($0.name, $0) })
+        return try stateDictionary(content, unpickler).map { name, tensor in
+            try locating("\"\(name.prefix(120))\"") {
+                let entryName = root + "data/" + tensor.storage.key
+                guard let entry = entries[entryName] else { throw TripsError.data("the tensor's storage is missing", expected: entryName) }
+                guard !entry.isDeflated else { throw TripsError.data("a deflated storage", at: entryName, expected: "a stored one, as torch.save writes it") }
+                return (name, try constant(tensor, StoredBytes(offset: entry.offset, count: entry.size), in: file))
+            }
+        }
+    }
+}
+
+/// See `readTorchZip`.
+func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: Constant)] {
+    try locating(file.name) {
+        var position = 0
+        func nextPickle(_ what: String) throws -> (PickleValue, Unpickler) {
+            let count = min(Unpickler.maximalLength, file.size - position)
+            var unpickler = Unpickler(try file.bytes(at: position, count: count))
+            let value = try locating("\(what) at byte \(position)") { try unpickler.run() }
+            position += unpickler.position
+            return (value, unpickler)
+        }
+        guard case .bytes(let magic) = try nextPickle("first pickle").0, magic.elementsEqual(legacyMagic) else {
+            throw TripsError.data("no PyTorch checkpoint", found: "a pickle of something else", expected: "PyTorch's magic number")
+        }
+        let version = try nextPickle("version").0.integer
+        guard version == 1001 else { throw TripsError.data("version of the format", found: version.map(String.init) ?? "no number", expected: 1001) }
+        let (system, systemUnpickler) = try nextPickle("system description")
+        if let order = systemUnpickler.members(of: system)?.first(where: { $0.key == "little_endian" }), case .bool(false) = order.value {
+            throw TripsError.data("byte order", found: "big", expected: "little")
+        }
+        let (content, unpickler) = try nextPickle("state dictionary")
+        let (keyList, keyUnpickler) = try nextPickle("list of storages")
+        let state = try stateDictionary(content, unpickler)
+        let keys = (keyUnpickler.elements(of: keyList) ?? []).compactMap { $0.string ?? $0.integer.map(String.init) }
+        let widths = Dictionary(unpickler.storageWidths, uniquingKeysWith: { first, _ in first })
+
+        var places: [String: StoredBytes] = [:]
+        for key in keys {
+            let count = try file.bytes(at: position, count: 8).reversed().reduce(Int64(0)) { $0 << 8 | Int64($1) }
+            guard let width = widths[key] else { throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60)) }
+            position += 8
+            let (byteCount, overflow) = Int(count).multipliedReportingOverflow(by: width)
+            guard count >= 0, !overflow, byteCount <= file.size - position else {
+                throw TripsError.data("size of a storage", at: "byte \(position - 8)", found: "\(count) elements", expected: "within \(file.size) bytes")
+            }
+            places[key] = StoredBytes(offset: position, count: byteCount)
+            position += byteCount
+        }
+        return try state.map { name, tensor in
+            try locating("\"\(name.prefix(120))\"") {
+                guard let place = places[tensor.storage.key] else { throw TripsError.data("the tensor's storage is missing", expected: tensor.storage.key) }
+                return (name, try constant(tensor, place, in: file))
+            }
+        }
+    }
+}
+
+/// 0x1950a86a20f9469cfc6c, little-endian
+private let legacyMagic: [UInt8] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19]
+
+/// Finds the tensors: at the top, or under one of the names that training scripts use.
+private func stateDictionary(_ content: PickleValue, _ unpickler: Unpickler) throws -> [(name: String, tensor: TorchTensor)] {
+    var members = unpickler.members(of: content) ?? []
+    for wrapper in ["model", "state_dict", "module"] {
+        if let inner = members.first(where: { $0.key == wrapper }), let innerMembers = unpickler.members(of: inner.value) {
+            members = innerMembers
+        }
+    }
+    let tensors: [(name: String, tensor: TorchTensor)] = members.compactMap { member in
+        if case .tensor(let tensor) = member.value { (member.key, tensor) } else { nil }
+    }
+    guard !tensors.isEmpty else {
+        throw TripsError.data(
+            "no state dictionary", found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
+            expected: "tensors at the top or under model, state_dict or module")
+    }
+    return tensors
+}
+
+/// The tensor as a constant that reads its part of the file.
+private func constant(_ tensor: TorchTensor, _ place: StoredBytes, in file: ReadableFile) throws -> Constant {
+    let (shape, strides, dataType) = (tensor.shape, tensor.strides, tensor.storage.dataType)
+    let width = dataType.byteWidth
+    let stored = place.count / width
+    let (storageEnd, storageOverflow) = tensor.storage.offset.addingReportingOverflow(tensor.storage.count)
+    guard !storageOverflow, storageEnd <= stored else {
+        throw TripsError.data("size of the storage", found: "\(stored) elements", expected: storageEnd)
+    }
+    let count = try elementCount(of: shape)
+    let span = try span(of: shape, strides)
+    guard tensor.offset >= 0, tensor.offset <= tensor.storage.count, span <= tensor.storage.count - tensor.offset, count <= max(span, 1) || count == 0 else {
+        throw TripsError.data(
+            "a tensor beyond its storage", found: "\(shape) with strides \(strides) at \(tensor.offset)", expected: "within \(tensor.storage.count) elements")
+    }
+    let offset = place.offset + (tensor.storage.offset + tensor.offset) * width
+    if isRowMajor(shape, strides) { return Constant(dataType, shape, in: file, at: offset) }
+    let whole = Constant(dataType, [span], in: file, at: offset)
+    return .derived("strided\(shape)\(strides)", from: [whole], dataType, shape) { try gathered($0[0], shape, strides) }
+}
+
+/// Elements from a tensor's first to its last in the storage.
+private func span(of shape: [Int], _ strides: [Int]) throws -> Int {
+    if shape.contains(0) { return 0 }
+    return try zip(shape, strides).reduce(1) { span, axis in
+        let (reach, overflow) = (axis.0 - 1).multipliedReportingOverflow(by: axis.1)
+        let (sum, sumOverflow) = span.addingReportingOverflow(reach)
+        guard axis.0 > 0, axis.1 >= 0, !overflow, !sumOverflow else { throw TripsError.data("strides", found: "\(strides) for \(shape)") }
+        return sum
+    }
+}
+
+private func isRowMajor(_ shape: [Int], _ strides: [Int]) -> Bool {
+    if shape.contains(0) { return true }
+    var expected = 1
+    for (size, stride) in zip(shape, strides).reversed() where size != 1 {
+        guard stride == expected else { return false }
+        expected *= size
+    }
+    return true
+}
+
+/// The elements in row-major order.
+private func gathered(_ source: Tensor, _ shape: [Int], _ strides: [Int]) throws -> Tensor {
+    let width = source.dataType.byteWidth
+    return try Tensor(source.dataType, shape) { target in
+        source.withBytes { bytes in
+            var index = [Int](repeating: 0, count: shape.count)
+            var from = 0
+            for to in 0..<target.count / width {
+                for byte in 0..<width { target[to * width + byte] = bytes[from * width + byte] }
+                for axis in shape.indices.reversed() {
+                    index[axis] += 1
+                    from += strides[axis]
+                    if index[axis] < shape[axis] { break }
+                    from -= strides[axis] * shape[axis]
+                    index[axis] = 0
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+import Support
+import Tensors
+
+/// What a pickle holds, as far as checkpoints use it. Compound values live in the unpickler's table and are named by their
+/// index there: a pickle that nests or repeats them without end costs no more than its own length.
+enum PickleValue {
+    case none
+    case bool(Bool)
+    case integer(Int)
+    case number(Double)
+    case string(String)
+    case bytes(ArraySlice<UInt8>)
+    case global(PickleGlobal)
+    indirect case storage(TorchStorage)
+    indirect case tensor(TorchTensor)
+    case list(Int)
+    case tuple(Int)
+    case dictionary(Int)
+    case set(Int)
+
+    var string: String? { if case .string(let text) = self { text } else { nil } }
+    var integer: Int? { if case .integer(let number) = self { number } else { nil } }
+}
+
+/// The names that a checkpoint may call. There are no others: a pickle cannot run anything.
+enum PickleGlobal: Equatable {
+    case orderedDictionary
+    case size
+    case rebuildTensor
+    case rebuildParameter
+    case storage(DataType)
+
+    init?(module: String, name: String) {
+        switch (module, name) {
+        case ("collections", "OrderedDict"): self = .orderedDictionary
+        case ("torch", "Size"): self = .size
+        case ("torch._utils", "_rebuild_tensor_v2"): self = .rebuildTensor
+        case ("torch._utils", "_rebuild_parameter"): self = .rebuildParameter
+        case ("torch", _):
+            guard let dataType = PickleGlobal.storages[name] else { return nil }
+            self = .storage(dataType)
+        default: return nil
+        }
+    }
+
+    private static let storages: [String: DataType] = [
+        "DoubleStorage": .float64, "FloatStorage": .float32, "HalfStorage": .float16, "BFloat16Storage": .bfloat16,
+        "LongStorage": .int64, "IntStorage": .int32, "ShortStorage": .int16, "CharStorage": .int8, "ByteStorage": .uint8,
+        "BoolStorage": .bool,
+    ]
+}
+
+/// A run of elements of one type, under the key by which the file stores it.
+struct TorchStorage: Equatable {
+    let dataType: DataType
+    let key: String
+    /// Elements.
+    let count: Int
+    /// Old files: elements before the view's first in the storage that the key names.
+    var offset = 0
+}
+
+/// A view of a storage. Offset and strides count elements.
+struct TorchTensor {
+    let storage: TorchStorage
+    let offset: Int
+    let shape: [Int]
+    let strides: [Int]
+}
+
+/// A pickle machine (Python's pickletools, protocols 2 to 5) for the data of PyTorch checkpoints and nothing else.
+struct Unpickler {
+    private(set) var items: [[PickleValue]] = []
+    /// Bytes of the pickle that were read.
+    private(set) var position = 0
+
+    private let bytes: [UInt8]
+    private var stack: [PickleValue] = []
+    private var marks: [Int] = []
+    private var memo: [Int: PickleValue] = [:]
+    private var heldElements = 0
+    /// Bytes per element of every storage that the pickle names, by key.
+    private(set) var storageWidths: [(String, Int)] = []
+
+    /// The longest pickle that is read; those of full-size checkpoints take less than one MiB.
+    static let maximalLength = 16 << 20
+    /// Values that may be held at a time, so that few opcodes cannot ask for much memory.
+    private static let maximalElements = 1 << 20
+
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    /// Reads one pickle from its start to its end.
+    /// - Throws: `data` where it is malformed, names a global that checkpoints have no use for, or is out of proportion.
+    mutating func run() throws -> PickleValue {
+        while true {
+            let start = position
+            let opcode = try byte()
+            if opcode == UInt8(ascii: ".") { return try pop() }
+            do {
+                try execute(opcode)
+            } catch let error as TripsError {
+                throw error.inside("pickle byte \(start)")
+            }
+            guard stack.count + marks.count + memo.count + heldElements <= Unpickler.maximalElements else {
+                throw TripsError.data("a pickle out of proportion", at: "pickle byte \(start)", expected: "at most \(Unpickler.maximalElements) values")
+            }
+        }
+    }
+
+    /// Key and value of each member of a dictionary whose keys are strings, in order; a later value replaces an earlier one.
+    func members(of value: PickleValue) -> [(key: String, value: PickleValue)]? {
+        guard case .dictionary(let index) = value else { return nil }
+        var places: [String: Int] = [:]
+        var members: [(key: String, value: PickleValue)] = []
+        let flat = items[index]
+        for start in stride(from: 0, to: flat.count - 1, by: 2) {
+            guard let key = flat[start].string else { continue }
+            if let place = places[key] {
+                members[place].value = flat[start + 1]
+            } else {
+                places[key] = members.count
+                members.append((key, flat[start + 1]))
+            }
+        }
+        return members
+    }
+
+    /// The elements of a list or tuple.
+    func elements(of value: PickleValue) -> [PickleValue]? {
+        switch value {
+        case .list(let index), .tuple(let index): items[index]
+        default: nil
+        }
+    }
+
+    // MARK: Opcodes
+
+    private mutating func execute(_ opcode: UInt8) throws {
+        switch opcode {
+        case 0x80:
+            let version = try byte()
+            guard (2...5).contains(version) else { throw TripsError.data("pickle protocol", found: version, expected: "2 to 5") }
+        case 0x95: _ = try take(8)  // FRAME: how the bytes were buffered
+        case UInt8(ascii: "("): marks.append(stack.count)
+        case UInt8(ascii: "0"): _ = try pop()
+        case UInt8(ascii: "1"): _ = try popToMark()
+        case UInt8(ascii: "2"): stack.append(try top())
+        case UInt8(ascii: "N"): stack.append(.none)
+        case 0x88: stack.append(.bool(true))
+        case 0x89: stack.append(.bool(false))
+        case UInt8(ascii: "J"): stack.append(.integer(Int(Int32(truncatingIfNeeded: try unsigned(4)))))
+        case UInt8(ascii: "K"): stack.append(.integer(Int(try unsigned(1))))
+        case UInt8(ascii: "M"): stack.append(.integer(Int(try unsigned(2))))
+        case 0x8A: stack.append(try long(Int(try unsigned(1))))
+        case 0x8B: stack.append(try long(length(4)))
+        case UInt8(ascii: "G"): stack.append(.number(Double(bitPattern: try take(8).reduce(0) { $0 << 8 | UInt64($1) })))
+        case UInt8(ascii: "X"), UInt8(ascii: "T"): stack.append(.string(try text(length(4))))
+        case 0x8C, UInt8(ascii: "U"): stack.append(.string(try text(length(1))))
+        case 0x8D: stack.append(.string(try text(length(8))))
+        case UInt8(ascii: "B"): stack.append(.bytes(try take(length(4))))
+        case UInt8(ascii: "C"): stack.append(.bytes(try take(length(1))))
+        case 0x8E, 0x96: stack.append(.bytes(try take(length(8))))
+        case UInt8(ascii: "]"): stack.append(.list(try hold([])))
+        case UInt8(ascii: "}"): stack.append(.dictionary(try hold([])))
+        case 0x8F: stack.append(.set(try hold([])))
+        case UInt8(ascii: ")"): stack.append(.tuple(try hold([])))
+        case UInt8(ascii: "l"): stack.append(.list(try hold(popToMark())))
+        case UInt8(ascii: "t"): stack.append(.tuple(try hold(popToMark())))
+        case UInt8(ascii: "d"): stack.append(.dictionary(try hold(pairs(popToMark()))))
+        case 0x91: stack.append(.set(try hold(popToMark())))
+        case 0x85: stack.append(.tuple(try hold(pop(1))))
+        case 0x86: stack.append(.tuple(try hold(pop(2))))
+        case 0x87: stack.append(.tuple(try hold(pop(3))))
+        case UInt8(ascii: "a"): try extend(pop(1), isPairs: false)
+        case UInt8(ascii: "e"): try extend(popToMark(), isPairs: false)
+        case 0x90: try extend(popToMark(), isPairs: false)
+        case UInt8(ascii: "s"): try extend(pop(2), isPairs: true)
+        case UInt8(ascii: "u"): try extend(popToMark(), isPairs: true)
+        case UInt8(ascii: "q"): memo[Int(try unsigned(1))] = try top()
+        case UInt8(ascii: "r"): memo[Int(try unsigned(4))] = try top()
+        case 0x94: memo[memo.count] = try top()
+        case UInt8(ascii: "h"): stack.append(try recall(Int(unsigned(1))))
+        case UInt8(ascii: "j"): stack.append(try recall(Int(unsigned(4))))
+        case UInt8(ascii: "c"): stack.append(.global(try global(module: line(), name: line())))
+        case 0x93:
+            let names = try pop(2)
+            guard let module = names[0].string, let name = names[1].string else { throw TripsError.data("a global's name", expected: "two strings") }
+            stack.append(.global(try global(module: module, name: name)))
+        case UInt8(ascii: "i"): _ = try global(module: line(), name: line())
+        case UInt8(ascii: "R"), 0x81:
+            let operands = try pop(2)
+            stack.append(try call(operands[0], operands[1]))
+        case UInt8(ascii: "b"): try build()
+        case UInt8(ascii: "Q"): stack.append(try persistent(pop()))
+        default:
+            throw TripsError.data(
+                "pickle opcode", found: "0x" + String(opcode, radix: 16), expected: "one that tensors, dictionaries, lists, numbers or strings need")
+        }
+    }
+
+    private func global(module: String, name: String) throws -> PickleGlobal {
+        guard let global = PickleGlobal(module: module, name: name) else {
+            throw TripsError.data(
+                "the pickle names a global that no checkpoint needs, and is not followed", found: "\(module.prefix(80)).\(name.prefix(80))",
+                expected: "tensors, dictionaries, lists, numbers and strings alone")
+        }
+        return global
+    }
+
+    private mutating func call(_ callee: PickleValue, _ arguments: PickleValue) throws -> PickleValue {
+        guard case .global(let global) = callee, case .tuple(let index) = arguments else {
+            throw TripsError.data("a call in the pickle", expected: "a known global and a tuple")
+        }
+        let operands = items[index]
+        switch global {
+        case .orderedDictionary:
+            guard let list = operands.first else { return .dictionary(try hold([])) }
+            return .dictionary(try hold((elements(of: list) ?? []).flatMap { pair in
+                guard let pair = elements(of: pair), pair.count == 2 else { throw TripsError.data("OrderedDict", expected: "pairs") }
+                return pair
+            }))
+        case .size:
+            guard operands.count == 1, let sizes = elements(of: operands[0]) else { throw TripsError.data("torch.Size", expected: "a tuple") }
+            return .tuple(try hold(sizes))
+        case .rebuildTensor: return .tensor(try tensor(operands))
+        case .rebuildParameter:
+            guard let tensor = operands.first, case .tensor = tensor else { throw TripsError.data("_rebuild_parameter", expected: "a tensor") }
+            return tensor
+        case .storage: throw TripsError.data("a storage made by a call")
+        }
+    }
+
+    /// State of an object: ordered dictionaries carry `_metadata`, versions of modules that no tensor depends on.
+    private mutating func build() throws {
+        _ = try pop()
+        guard case .dictionary = try top() else { throw TripsError.data("state of an object", expected: "that of a dictionary") }
+    }
+
+    /// _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)
+    private func tensor(_ operands: [PickleValue]) throws -> TorchTensor {
+        guard operands.count >= 4, case .storage(let storage) = operands[0], let offset = operands[1].integer,
+            let shape = integers(operands[2]), let strides = integers(operands[3]), shape.count == strides.count, shape.count <= 32
+        else { throw TripsError.data("_rebuild_tensor_v2", expected: "storage, offset, size and stride") }
+        return TorchTensor(storage: storage, offset: offset, shape: shape, strides: strides)
+    }
+
+    private func integers(_ value: PickleValue) -> [Int]? {
+        guard let elements = elements(of: value) else { return nil }
+        let integers = elements.compactMap(\.integer)
+        return integers.count == elements.count ? integers : nil
+    }
+
+    /// ('storage', type, key, place, count); old files add a view of the storage: (key, offset, count).
+    private mutating func persistent(_ value: PickleValue) throws -> PickleValue {
+        guard let fields = elements(of: value), fields.count >= 5, fields[0].string == "storage",
+            case .global(.storage(let dataType)) = fields[1], let key = fields[2].string ?? fields[2].integer.map(String.init),
+            let count = fields[4].integer, count >= 0
+        else { throw TripsError.data("a persistent id", expected: "a storage") }
+        storageWidths.append((key, dataType.byteWidth))
+        guard fields.count > 5, let view = elements(of: fields[5]) else { return .storage(TorchStorage(dataType: dataType, key: key, count: count)) }
+        guard view.count == 3, let offset = view[1].integer, let viewCount = view[2].integer, offset >= 0, viewCount >= 0,
+            offset <= count, viewCount <= count - offset
+        else { throw TripsError.data("a view of a storage", expected: "within \(count) elements") }
+        return .storage(TorchStorage(dataType: dataType, key: key, count: viewCount, offset: offset))
+    }
+
+    // MARK: Stack and table
+
+    /// Puts a compound value into the table.
+    private mutating func hold(_ values: [PickleValue]) throws -> Int {
+        heldElements += values.count + 1
+        items.append(values)
+        return items.count - 1
+    }
+
+    private mutating func extend(_ values: [PickleValue], isPairs: Bool) throws {
+        switch try top() {
+        case .list(let index) where !isPairs, .set(let index) where !isPairs: items[index] += values
+        case .dictionary(let index) where isPairs: items[index] += try pairs(values)
+        default: throw TripsError.data("what is extended", expected: isPairs ? "a dictionary" : "a list or a set")
+        }
+        heldElements += values.count
+    }
+
+    private func pairs(_ values: [PickleValue]) throws -> [PickleValue] {
+        guard values.count % 2 == 0 else { throw TripsError.data("members of a dictionary", found: values.count, expected: "keys and values in pairs") }
+        return values
+    }
+
+    private var floor: Int { marks.last ?? 0 }
+
+    private func top() throws -> PickleValue {
+        guard stack.count > floor, let value = stack.last else { throw underflow }
+        return value
+    }
+
+    private mutating func pop() throws -> PickleValue {
+        guard stack.count > floor, let value = stack.popLast() else { throw underflow }
+        return value
+    }
+
+    private mutating func pop(_ count: Int) throws -> [PickleValue] {
+        guard stack.count - floor >= count else { throw underflow }
+        defer { stack.removeLast(count) }
+        return Array(stack.suffix(count))
+    }
+
+    private mutating func popToMark() throws -> [PickleValue] {
+        guard let mark = marks.popLast(), mark <= stack.count else { throw TripsError.data("a mark is missing in the pickle") }
+        defer { stack.removeLast(stack.count - mark) }
+        return Array(stack[mark...])
+    }
+
+    private var underflow: TripsError { .data("the pickle takes more from its stack than it put there") }
+
+    private func recall(_ key: Int) throws -> PickleValue {
+        guard let value = memo[key] else { throw TripsError.data("the pickle recalls what it did not memorise", found: key) }
+        return value
+    }
+
+    // MARK: Bytes
+
+    private mutating func byte() throws -> UInt8 {
+        guard position < bytes.count else { throw TripsError.data("the pickle ends too early", found: "\(position) bytes") }
+        defer { position += 1 }
+        return bytes[position]
+    }
+
+    private mutating func take(_ count: Int) throws -> ArraySlice<UInt8> {
+        guard count >= 0, count <= bytes.count - position else {
+            throw TripsError.data("the pickle ends too early", found: "\(bytes.count - position) bytes left", expected: count)
+        }
+        defer { position += count }
+        return bytes[position..<position + count]
+    }
+
+    private mutating func unsigned(_ width: Int) throws -> UInt64 { try take(width).reversed().reduce(0) { $0 << 8 | UInt64($1) } }
+
+    private mutating func length(_ width: Int) throws -> Int {
+        let value = try unsigned(width)
+        guard let length = Int(exactly: value) else { throw TripsError.data("a length in the pickle", found: value) }
+        return length
+    }
+
+    /// A two's complement number; one too large for 64 bits is kept as its bytes.
+    private mutating func long(_ count: Int) throws -> PickleValue {
+        let digits = try take(count)
+        guard count <= 8 else { return .bytes(digits) }
+        let isNegative = (digits.last ?? 0) & 0x80 != 0
+        return .integer(Int(truncatingIfNeeded: digits.reversed().reduce(isNegative ? UInt64.max : 0) { $0 << 8 | UInt64($1) }))
+    }
+
+    private mutating func text(_ count: Int) throws -> String {
+        guard let text = String(validating: try take(count), as: UTF8.self) else { throw TripsError.data("a string in the pickle", expected: "UTF-8") }
+        return text
+    }
+
+    private mutating func line() throws -> String {
+        guard let end = bytes[position...].prefix(1024).firstIndex(of: UInt8(ascii: "\n")) else { throw TripsError.data("a line in the pickle has no end") }
+        defer { position = end + 1 }
+        return try text(end - position)
+    }
+}

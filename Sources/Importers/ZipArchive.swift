@@ -1,0 +1,234 @@
+import CZlib
+import Support
+
+/// Reads zip archives (PKWARE APPNOTE 6.3, with zip64): stored and deflated entries, no encryption, one disk.
+///
+/// Opening checks the directory and all local headers: entries lie in the file, apart from each other, before the directory.
+package struct ZipArchive: Sendable {
+    package struct Entry: Sendable {
+        package let name: String
+        /// Bytes once inflated.
+        package let size: Int
+        /// Bytes in the file.
+        package let storedSize: Int
+        /// Where the entry's bytes begin in the file.
+        package let offset: Int
+        package let isDeflated: Bool
+        package let checksum: UInt32
+    }
+
+    package let file: ReadableFile
+    package let entries: [Entry]
+
+    /// The largest entry that is inflated; larger ones must be stored.
+    package static let maximalInflatedSize = 256 << 20
+
+    /// - Throws: `data` where the archive is malformed, encrypted, split, or uses another compression.
+    package init(_ file: ReadableFile) throws {
+        self.file = file
+        entries = try locating(file.name) { try readEntries(of: file) }
+    }
+
+    package subscript(name: String) -> Entry? { entries.first { $0.name == name } }
+
+    /// All bytes of an entry.
+    /// - Parameter checkingSum: compare with the CRC-32 that the archive states.
+    package func bytes(of entry: Entry, checkingSum: Bool = true) throws -> [UInt8] {
+        try locating("\(file.name): \(entry.name)") {
+            let stored = try file.bytes(at: entry.offset, count: entry.storedSize)
+            let bytes = entry.isDeflated ? try inflated(stored, to: entry.size) : stored
+            if checkingSum {
+                let sum = bytes.withUnsafeBufferPointer { UInt32(crc32_z(0, $0.baseAddress, $0.count)) }
+                guard sum == entry.checksum else {
+                    throw TripsError.data("checksum", found: String(sum, radix: 16), expected: String(entry.checksum, radix: 16))
+                }
+            }
+            return bytes
+        }
+    }
+}
+
+/// A cursor over little-endian fields that never leaves its bytes.
+private struct Fields {
+    let bytes: ArraySlice<UInt8>
+    var position: Int
+
+    init(_ bytes: ArraySlice<UInt8>) {
+        self.bytes = bytes
+        position = bytes.startIndex
+    }
+
+    var remaining: Int { bytes.endIndex - position }
+
+    mutating func take(_ count: Int) throws -> ArraySlice<UInt8> {
+        guard count >= 0, count <= remaining else { throw TripsError.data("a zip record ends too early", found: remaining, expected: "\(count) bytes") }
+        defer { position += count }
+        return bytes[position..<position + count]
+    }
+
+    mutating func unsigned(_ width: Int) throws -> UInt64 { try take(width).reversed().reduce(0) { $0 << 8 | UInt64($1) } }
+    mutating func short() throws -> Int { Int(try unsigned(2)) }
+    mutating func word() throws -> UInt64 { try unsigned(4) }
+
+    mutating func size(_ width: Int) throws -> Int {
+        let value = try unsigned(width)
+        guard let size = Int(exactly: value) else { throw TripsError.data("a size in a zip record", found: value) }
+        return size
+    }
+}
+
+private struct Directory {
+    var offset: Int
+    var size: Int
+    var count: Int
+}
+
+private func readEntries(of file: ReadableFile) throws -> [ZipArchive.Entry] {
+    let directory = try findDirectory(of: file)
+    guard directory.offset >= 0, directory.size >= 0, directory.offset <= file.size, directory.size <= file.size - directory.offset,
+        directory.count <= directory.size / 46
+    else {
+        throw TripsError.data(
+            "zip directory", found: "\(directory.count) entries in \(directory.size) bytes at \(directory.offset)", expected: "within \(file.size) bytes")
+    }
+    guard directory.size <= 64 << 20 else { throw TripsError.data("zip directory", found: "\(directory.size) bytes", expected: "at most 64 MiB") }
+    var fields = Fields(try file.bytes(at: directory.offset, count: directory.size)[...])
+    var names = Set<String>()
+    var entries: [ZipArchive.Entry] = []
+    for _ in 0..<directory.count {
+        let entry = try readEntry(&fields, in: file, before: directory.offset)
+        guard names.insert(entry.name).inserted else { throw TripsError.data("two zip entries have one name", found: entry.name) }
+        entries.append(entry)
+    }
+    var end = 0
+    for entry in entries.sorted(by: { ($0.offset, $0.storedSize) < ($1.offset, $1.storedSize) }) {
+        // A local header takes at least 30 bytes before the data.
+        guard entry.offset - 30 - entry.name.utf8.count >= end else { throw TripsError.data("zip entries overlap", at: entry.name) }
+        end = entry.offset + entry.storedSize
+    }
+    return entries
+}
+
+/// Finds the end record, and the zip64 one where a field of the former says so.
+private func findDirectory(of file: ReadableFile) throws -> Directory {
+    let tailSize = min(file.size, 22 + 65535 + 20)
+    let tailOffset = file.size - tailSize
+    let tail = try file.bytes(at: tailOffset, count: tailSize)
+    let signature: [UInt8] = [0x50, 0x4B, 5, 6]
+    guard tailSize >= 22, let start = (0...tailSize - 22).last(where: { tail[$0..<$0 + 4].elementsEqual(signature) }) else {
+        throw TripsError.data("no end of zip directory", expected: "a zip archive")
+    }
+    var fields = Fields(tail[(start + 4)...])
+    let disks = (try fields.short(), try fields.short())
+    let counts = (try fields.short(), try fields.short())
+    let size = try fields.word(), offset = try fields.word()
+    guard disks == (0, 0) || disks == (0xFFFF, 0xFFFF), counts.0 == counts.1 else { throw TripsError.data("a zip archive in several parts") }
+    guard counts.1 == 0xFFFF || size == 0xFFFF_FFFF || offset == 0xFFFF_FFFF else {
+        return Directory(offset: Int(offset), size: Int(size), count: counts.1)
+    }
+    return try findZip64Directory(of: file, locatorAt: tailOffset + start - 20)
+}
+
+private func findZip64Directory(of file: ReadableFile, locatorAt position: Int) throws -> Directory {
+    var locator = Fields(try file.bytes(at: position, count: 20)[...])
+    guard try locator.word() == 0x0706_4B50, try locator.word() == 0 else { throw TripsError.data("zip64 locator", at: "byte \(position)") }
+    let recordOffset = try locator.size(8)
+    var record = Fields(try file.bytes(at: recordOffset, count: 56)[...])
+    guard try record.word() == 0x0606_4B50 else { throw TripsError.data("zip64 end of directory", at: "byte \(recordOffset)") }
+    _ = try record.take(8 + 2 + 2)
+    guard try record.word() == 0, try record.word() == 0 else { throw TripsError.data("a zip archive in several parts") }
+    let counts = (try record.size(8), try record.size(8))
+    guard counts.0 == counts.1 else { throw TripsError.data("a zip archive in several parts") }
+    let size = try record.size(8)
+    return Directory(offset: try record.size(8), size: size, count: counts.1)
+}
+
+private func readEntry(_ fields: inout Fields, in file: ReadableFile, before limit: Int) throws -> ZipArchive.Entry {
+    guard try fields.word() == 0x0201_4B50 else { throw TripsError.data("zip directory entry", at: "byte \(fields.position - 4) of the directory") }
+    _ = try fields.take(4)
+    let flags = try fields.short(), method = try fields.short()
+    _ = try fields.take(4)
+    let checksum = UInt32(try fields.word())
+    var storedSize = try fields.word(), size = try fields.word()
+    let nameLength = try fields.short(), extraLength = try fields.short(), commentLength = try fields.short()
+    let disk = try fields.short()
+    _ = try fields.take(6)
+    var headerOffset = try fields.word()
+    let nameBytes = try fields.take(nameLength)
+    var extra = Fields(try fields.take(extraLength))
+    _ = try fields.take(commentLength)
+    guard let name = String(validating: nameBytes, as: UTF8.self), !name.utf8.contains(0) else { throw TripsError.data("a zip entry's name is not UTF-8") }
+    return try locating("zip entry \"\(name.prefix(120))\"") {
+        guard !name.hasPrefix("/"), !name.contains("\\"), !name.split(separator: "/", omittingEmptySubsequences: false).contains("..") else {
+            throw TripsError.data("a name that leads elsewhere")
+        }
+        while extra.remaining >= 4 {
+            let kind = try extra.short()
+            var field = Fields(try extra.take(extra.short()))
+            guard kind == 1 else { continue }
+            if size == 0xFFFF_FFFF { size = try field.unsigned(8) }
+            if storedSize == 0xFFFF_FFFF { storedSize = try field.unsigned(8) }
+            if headerOffset == 0xFFFF_FFFF { headerOffset = try field.unsigned(8) }
+        }
+        guard flags & 0x2041 == 0 else { throw TripsError.data("encryption", found: "flags 0x\(String(flags, radix: 16))", expected: "none") }
+        guard method == 0 || method == 8, disk == 0 || disk == 0xFFFF else { throw TripsError.data("compression method", found: method, expected: "0 (stored) or 8 (deflate)") }
+        guard let header = Int(exactly: headerOffset), header <= limit, limit - header >= 30 else {
+            throw TripsError.data("place of the entry", found: headerOffset, expected: "before the directory at \(limit)")
+        }
+        let offset = try dataOffset(ofHeaderAt: header, nameBytes, in: file)
+        guard let stored = Int(exactly: storedSize), let whole = Int(exactly: size), offset <= limit, stored <= limit - offset else {
+            throw TripsError.data("size of the entry", found: "\(storedSize) bytes at \(offset)", expected: "before the directory at \(limit)")
+        }
+        if method == 0 {
+            guard stored == whole else { throw TripsError.data("size of a stored entry", found: stored, expected: whole) }
+        } else {
+            // Deflate yields at most 1032 bytes for one.
+            guard whole <= ZipArchive.maximalInflatedSize, whole / 1032 <= stored else {
+                throw TripsError.data("size of a deflated entry", found: "\(stored) bytes that give \(whole)", expected: "at most \(min(ZipArchive.maximalInflatedSize, stored * 1032))")
+            }
+        }
+        return ZipArchive.Entry(name: name, size: whole, storedSize: stored, offset: offset, isDeflated: method == 8, checksum: checksum)
+    }
+}
+
+/// Where the data begins behind a local header, which must name the same entry.
+private func dataOffset(ofHeaderAt header: Int, _ name: ArraySlice<UInt8>, in file: ReadableFile) throws -> Int {
+    var fields = Fields(try file.bytes(at: header, count: 30)[...])
+    guard try fields.word() == 0x0403_4B50 else { throw TripsError.data("zip local header", at: "byte \(header)") }
+    _ = try fields.take(22)
+    let nameLength = try fields.short(), extraLength = try fields.short()
+    guard nameLength == name.count, try file.bytes(at: header + 30, count: nameLength).elementsEqual(name) else {
+        throw TripsError.data("a zip local header names another entry", at: "byte \(header)")
+    }
+    return header + 30 + nameLength + extraLength
+}
+
+/// Inflates raw deflate data that must give exactly `size` bytes.
+private func inflated(_ source: [UInt8], to size: Int) throws -> [UInt8] {
+    var source = source
+    return try [UInt8](unsafeUninitializedCapacity: size) { target, initialized in
+        try source.withUnsafeMutableBufferPointer { source in
+            guard let sourceCount = UInt32(exactly: source.count), let targetCount = UInt32(exactly: size) else {
+                throw TripsError.data("size of a deflated entry", found: max(source.count, size), expected: "below 4 GiB")
+            }
+            var stream = z_stream()
+            stream.next_in = source.baseAddress
+            stream.avail_in = sourceCount
+            guard inflateInit2_(&stream, -15, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size)) == Z_OK else {
+                throw TripsError.data("inflating was refused")
+            }
+            defer { inflateEnd(&stream) }
+            // zlib wants a place to write to even where nothing is to come.
+            var spare: UInt8 = 0
+            let status = withUnsafeMutablePointer(to: &spare) { spare in
+                stream.next_out = target.baseAddress ?? spare
+                stream.avail_out = targetCount
+                return inflate(&stream, Z_FINISH)
+            }
+            initialized = size - Int(stream.avail_out)
+            guard status == Z_STREAM_END, stream.avail_in == 0, stream.avail_out == 0 else {
+                throw TripsError.data("malformed deflate data", found: "\(initialized) bytes", expected: size)
+            }
+        }
+    }
+}
