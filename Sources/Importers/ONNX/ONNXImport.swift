@@ -1,0 +1,118 @@
+import Foundation
+import ModelGraph
+import Support
+import Tensors
+
+public struct ONNXImportOptions: Sendable {
+    /// External data may lie outside the model's folder, behind links (as caches made of links have it).
+    public var followLinks: Bool
+
+    public init(followLinks: Bool = false) { self.followLinks = followLinks }
+}
+
+/// The IR versions (of the file format) and versions of the standard operator set that are read.
+private let supportedIRVersions = 4...11
+private let supportedOperatorSets = 11...23
+
+/// Imports an ONNX model as the graph `main`. Weights stay in the model's files.
+///
+/// IR versions 4 to 11, versions 11 to 23 of the standard operator set (onnx.ai). Element types stay as the file has them.
+/// - Throws: `cannotOpen` where a file cannot be opened; `data` where the model is malformed, of another version, or has
+///   operators that Trips does not know: all of them, in one error.
+public func importONNX(path: String, options: ONNXImportOptions = .init()) throws -> ImportedModel {
+    let file = try ReadableFile(path: path)
+    return try locating(file.name) {
+        let model = try ONNXModel(file)
+        try checkVersions(model)
+        let nodes = try ONNXInliner.inlined(model)
+        try checkOperators(nodes)
+        let builder = try ONNXGraphBuilder(model.graph, tensors: ONNXTensorReader(file, followLinks: options.followLinks))
+        let producer = [model.producer, model.producerVersion].filter { !$0.isEmpty }.joined(separator: " ")
+        let sets = model.operatorSets.sorted { $0.key < $1.key }.map { "\($0.key.isEmpty ? "ai.onnx" : $0.key) \($0.value)" }
+        return ImportedModel(
+            graphs: [try builder.build(nodes)], format: .onnx,
+            producer: [
+                ("producer", producer), ("IR version", "\(model.irVersion)"), ("operator sets", sets.joined(separator: ", ")),
+            ])
+    }
+}
+
+/// An operator of a model, and how often it stands there.
+public struct OperatorCount: Sendable, Hashable {
+    /// ONNX's name of the operator.
+    public var name: String
+    /// `ai.onnx` is the standard one.
+    public var domain: String
+    /// Version of the domain's operator set, 0 where the model imports none.
+    public var version: Int
+    public var count: Int
+    public var firstNode: String
+    /// Why it is refused; nil where it is supported.
+    public var refusal: String?
+
+    public var isSupported: Bool { refusal == nil }
+}
+
+/// The operators of an ONNX model, sorted by domain and name; functions that the model defines are taken apart.
+/// - Throws: `cannotOpen` or `data` where the file is no ONNX model.
+public func operatorInventory(path: String) throws -> [OperatorCount] {
+    let file = try ReadableFile(path: path)
+    return try locating(file.name) { count(try ONNXInliner.inlined(try ONNXModel(file))) }
+}
+
+/// Reads a file with one serialised TensorProto, as ONNX's test data sets have them.
+/// - Throws: `cannotOpen`, or `data` where the file is malformed or the element type unsupported.
+public func readTensorProto(path: String) throws -> (name: String, tensor: Constant) {
+    let file = try ReadableFile(path: path)
+    return try locating(file.name) {
+        let tensor = try ONNXTensor(file)
+        return (tensor.name, try ONNXTensorReader(file, followLinks: false).constant(tensor))
+    }
+}
+
+private func checkVersions(_ model: ONNXModel) throws {
+    guard supportedIRVersions.contains(model.irVersion) else {
+        throw TripsError.data(
+            "IR version of the file", found: model.irVersion,
+            expected: "\(supportedIRVersions.lowerBound) to \(supportedIRVersions.upperBound)")
+    }
+    guard let version = model.operatorSets[""] else {
+        throw TripsError.data("the model imports no standard operator set", expected: "ai.onnx")
+    }
+    guard supportedOperatorSets.contains(version) else {
+        throw TripsError.data(
+            "version of the operator set ai.onnx", found: version,
+            expected: "\(supportedOperatorSets.lowerBound) to \(supportedOperatorSets.upperBound)")
+    }
+}
+
+private func count(_ nodes: [ONNXNode]) -> [OperatorCount] {
+    var counts: [String: OperatorCount] = [:]
+    for node in nodes {
+        let refusal = refusal(of: node)
+        let key = "\(node.domain) \(node.type) \(node.version) \(refusal ?? "")"
+        counts[key, default: OperatorCount(
+            name: node.type, domain: node.domain.isEmpty ? "ai.onnx" : node.domain, version: node.version, count: 0,
+            firstNode: node.label, refusal: refusal)].count += 1
+    }
+    return counts.values.sorted { ($0.domain, $0.name, $0.version, $0.refusal ?? "") < ($1.domain, $1.name, $1.version, $1.refusal ?? "") }
+}
+
+private func checkOperators(_ nodes: [ONNXNode]) throws {
+    let refused = count(nodes).filter { !$0.isSupported }
+    guard refused.isEmpty else {
+        let lines = refused.map { entry in
+            "  \(entry.name) (\(entry.domain) \(entry.version)), \(entry.count) of them, first \"\(entry.firstNode)\": \(entry.refusal ?? "")"
+        }
+        throw TripsError.data("unsupported operators\n" + lines.joined(separator: "\n"))
+    }
+}
+
+/// Why a node is refused; nil where it is not.
+private func refusal(of node: ONNXNode) -> String? {
+    guard node.domain.isEmpty else { return "unknown domain" }
+    guard let rule = ONNXRules.table[node.type] else { return "unknown operator" }
+    guard supportedOperatorSets.contains(node.version) else { return "unsupported version of the operator set" }
+    guard rule.since <= node.version else { return "not in the operator set before version \(rule.since)" }
+    return rule.refusal(node)
+}

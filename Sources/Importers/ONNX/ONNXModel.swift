@@ -1,0 +1,158 @@
+import Support
+import Tensors
+
+// An ONNX file's content, as Swift structs. Numbers of larger tensors are still in the file.
+
+struct ONNXModel: Sendable {
+    var irVersion: Int
+    var producer: String
+    var producerVersion: String
+    /// Versions of operator sets by domain; the standard domain is "".
+    var operatorSets: [String: Int]
+    var graph: ONNXGraph
+    var functions: [ONNXFunction]
+}
+
+struct ONNXGraph: Sendable {
+    var nodes: [ONNXNode]
+    var initializers: [ONNXTensor]
+    var inputs: [ONNXValue]
+    var outputs: [ONNXValue]
+}
+
+struct ONNXNode: Sendable {
+    var name: String
+    var type: String
+    /// "" for the standard domain.
+    var domain: String
+    var overload: String
+    /// "" stands for an optional input that is absent.
+    var inputs: [String]
+    var outputs: [String]
+    var attributes: [ONNXAttribute]
+    /// The version of the node's operator set; 0 where the model imports none for its domain.
+    var version = 0
+
+    /// Name and domain as messages give it.
+    var qualifiedType: String { domain.isEmpty ? type : "\(domain).\(type)" }
+
+    /// Where the node stands, for messages and for the graph.
+    var label: String { name.isEmpty ? outputs.first { !$0.isEmpty } ?? type : name }
+}
+
+struct ONNXAttribute: Sendable {
+    enum Value: Sendable {
+        case float(Float)
+        case integer(Int)
+        case string([UInt8])
+        case tensor(ONNXTensor)
+        case floats([Float])
+        case integers([Int])
+        case strings([[UInt8]])
+        /// The attribute of the calling node that has this name (inside functions).
+        case reference(String)
+        /// A type that Trips does not read, by ONNX's number.
+        case unsupported(Int)
+
+        var typeName: String {
+            switch self {
+            case .float: "FLOAT"
+            case .integer: "INT"
+            case .string: "STRING"
+            case .tensor: "TENSOR"
+            case .floats: "FLOATS"
+            case .integers: "INTS"
+            case .strings: "STRINGS"
+            case .reference: "a reference"
+            case .unsupported(5): "GRAPH"
+            case .unsupported(9): "TENSORS"
+            case .unsupported(10): "GRAPHS"
+            case .unsupported(11): "SPARSE_TENSOR"
+            case .unsupported(12): "SPARSE_TENSORS"
+            case .unsupported(13): "TYPE_PROTO"
+            case .unsupported(14): "TYPE_PROTOS"
+            case .unsupported(let number): "type \(number)"
+            }
+        }
+    }
+
+    var name: String
+    var value: Value
+}
+
+struct ONNXFunction: Sendable {
+    var name: String
+    var domain: String
+    var overload: String
+    var inputs: [String]
+    var outputs: [String]
+    /// Attributes that a call must give, and those with defaults.
+    var attributes: [String]
+    var defaults: [ONNXAttribute]
+    var nodes: [ONNXNode]
+    var operatorSets: [String: Int]
+}
+
+struct ONNXTensor: Sendable {
+    enum Payload: Sendable {
+        case raw([UInt8])
+        case floats([Float])
+        case doubles([Double])
+        /// `int32_data`, `int64_data`
+        case integers([Int64], field: Int)
+        /// `uint64_data`
+        case unsigned([UInt64])
+        /// In the model's file; `field` is the number of the field that holds it there.
+        case place(offset: Int, length: Int, field: Int)
+        /// In another file.
+        case external([(key: String, value: String)])
+        /// No data field is there: a tensor without elements.
+        case none
+    }
+
+    var name: String
+    var shape: [Int]
+    /// ONNX's number.
+    var elementType: Int
+    var payload: Payload
+}
+
+/// A graph's declared input or output.
+struct ONNXValue: Sendable {
+    enum Size: Sendable {
+        case constant(Int)
+        case symbol(String)
+        case unknown
+    }
+
+    var name: String
+    /// ONNX's number; nil where no tensor type is declared.
+    var elementType: Int?
+    /// nil where even the rank is unknown.
+    var shape: [Size]?
+}
+
+/// The domain as this module writes it: the standard one is "".
+func canonicalDomain(_ domain: String) -> String { domain == "ai.onnx" ? "" : domain }
+
+extension DataType {
+    /// The type with this number in ONNX's files.
+    /// - Throws: `data` naming a type that Trips does not know.
+    init(onnx number: Int) throws {
+        let known: [Int: DataType] = [
+            1: .float32, 2: .uint8, 3: .int8, 4: .uint16, 5: .int16, 6: .int32, 7: .int64, 9: .bool, 10: .float16, 11: .float64,
+            12: .uint32, 13: .uint64, 16: .bfloat16,
+        ]
+        guard let type = known[number] else {
+            let others: [Int: String] = [
+                0: "no type", 8: "string", 14: "complex64", 15: "complex128", 17: "float8e4m3fn", 18: "float8e4m3fnuz",
+                19: "float8e5m2", 20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2",
+                26: "int2",
+            ]
+            throw TripsError.data(
+                "unsupported element type", found: others[number] ?? "type number \(number)",
+                expected: "a floating point type of 16 bits or more, an integer type of 8 bits or more, or bool")
+        }
+        self = type
+    }
+}

@@ -1,0 +1,214 @@
+import Foundation
+import Support
+import Tensors
+
+/// Makes constants of a model's tensors, without reading the numbers of those that lie in files.
+final class ONNXTensorReader {
+    private let file: ReadableFile
+    private let followLinks: Bool
+    private var externalFiles: [String: (path: String, size: Int)] = [:]
+    private var inMemory = 0
+
+    init(_ file: ReadableFile, followLinks: Bool) {
+        self.file = file
+        self.followLinks = followLinks
+    }
+
+    /// - Throws: `data` where the type is unsupported or the payload does not fill the shape, and what opening an
+    ///   external file throws.
+    func constant(_ tensor: ONNXTensor) throws -> Constant {
+        try locating("tensor \"\(tensor.name.prefix(200))\"") {
+            let dataType = try DataType(onnx: tensor.elementType)
+            if dataType == .bool {
+                // A file's bytes may be other than 0 and 1; conversion from integers makes them so.
+                var bytes = tensor
+                bytes.elementType = 2
+                return try constant(bytes).converted(to: .bool)
+            }
+            let shape = tensor.shape
+            let (count, bytes) = (try elementCount(of: shape), try byteCount(of: dataType, shape))
+            switch tensor.payload {
+            case .none:
+                try check(0, count, "elements")
+                return named(try Tensor(dataType, shape) { _ in })
+            case .raw(let data):
+                try check(data.count, bytes, "bytes")
+                return named(try Tensor(dataType, shape) { $0.copyBytes(from: data) })
+            case .floats(let numbers):
+                try allow(dataType, in: 4)
+                try check(numbers.count, count, "elements")
+                return named(try Tensor(numbers, shape: shape))
+            case .doubles(let numbers):
+                try allow(dataType, in: 10)
+                try check(numbers.count, count, "elements")
+                return named(try Tensor(numbers, shape: shape))
+            case .integers(let numbers, let field):
+                try allow(dataType, in: field)
+                try check(numbers.count, count, "elements")
+                return named(try integers(numbers, dataType, shape))
+            case .unsigned(let numbers):
+                try allow(dataType, in: 11)
+                try check(numbers.count, count, "elements")
+                return named(try integers(numbers.map { Int64(bitPattern: $0) }, dataType, shape))
+            case .place(let offset, let length, let field):
+                return try constant(dataType, shape, count, at: offset, length: length, field: field)
+            case .external(let entries):
+                return try external(entries, dataType, shape, bytes)
+            }
+        }
+    }
+
+    private func check(_ found: Int, _ expected: Int, _ what: String) throws {
+        guard found == expected else {
+            throw TripsError.data("the numbers do not fill the shape", found: "\(found) \(what)", expected: "\(expected)")
+        }
+    }
+
+    /// Which field holds which element types, as the ONNX format states.
+    private func allow(_ dataType: DataType, in field: Int) throws {
+        let allowed: Bool =
+            switch field {
+            case 4: dataType == .float32
+            case 5: [.int32, .int16, .int8, .uint16, .uint8, .float16, .bfloat16].contains(dataType)
+            case 7: dataType == .int64
+            case 9: true
+            case 10: dataType == .float64
+            case 11: dataType == .uint64 || dataType == .uint32
+            default: false
+            }
+        guard allowed else {
+            throw TripsError.data("the element type does not suit the data field", found: "\(dataType) in field \(field)")
+        }
+    }
+
+    private func named(_ tensor: Tensor) -> Constant {
+        // Small constants repeat a lot; equal ones get one name.
+        if tensor.byteCount <= 64 {
+            let digits = tensor.withBytes { bytes in bytes.map { String($0, radix: 16) }.joined(separator: ".") }
+            return Constant(tensor, identity: "\(tensor.dataType.rawValue)\(tensor.shape):\(digits)")
+        }
+        inMemory += 1
+        return Constant(tensor, identity: "\(file.path)#\(inMemory)")
+    }
+
+    private func constant(
+        _ dataType: DataType, _ shape: [Int], _ count: Int, at offset: Int, length: Int, field: Int
+    ) throws -> Constant {
+        try allow(dataType, in: field)
+        if field == 4 || field == 9 || field == 10 {
+            try check(length, byteCount(of: dataType, shape), "bytes")
+            return Constant(dataType, shape, in: file, at: offset)
+        }
+        // Each varint takes one to ten bytes.
+        guard count <= length, length / 10 <= count else {
+            throw TripsError.data("the numbers do not fill the shape", found: "\(length) bytes of varints", expected: "\(count) elements")
+        }
+        return Constant(
+            dataType, shape, identity: "\(file.path)@\(offset):varints:\(dataType.rawValue)\(shape)",
+            source: VarintSource(file: file, offset: offset, length: length))
+    }
+
+    // MARK: External data
+
+    private func external(
+        _ entries: [(key: String, value: String)], _ dataType: DataType, _ shape: [Int], _ bytes: Int
+    ) throws -> Constant {
+        func number(_ key: String) throws -> Int? {
+            guard let text = entries.first(where: { $0.key == key })?.value else { return nil }
+            guard !text.isEmpty, text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }), let number = Int(text) else {
+                throw TripsError.data("\(key) of external data", found: "\"\(text.prefix(80))\"", expected: "a number, 0 or more")
+            }
+            return number
+        }
+        let location = entries.first { $0.key == "location" }?.value ?? ""
+        return try locating("external data \"\(location.prefix(200))\"") {
+            let offset = try number("offset") ?? 0
+            if let length = try number("length") { try check(length, bytes, "bytes") }
+            let (path, size) = try externalFile(location)
+            guard offset <= size, bytes <= size - offset else {
+                throw TripsError.data("the file is too short", found: "\(size) bytes", expected: "\(bytes) at \(offset)")
+            }
+            return Constant(
+                dataType, shape, identity: "\(path)@\(offset):\(dataType.rawValue)\(shape)",
+                source: ExternalSource(path: path, offset: offset))
+        }
+    }
+
+    private func externalFile(_ location: String) throws -> (path: String, size: Int) {
+        if let known = externalFiles[location] { return known }
+        let components = location.split(separator: "/", omittingEmptySubsequences: false)
+        guard !location.isEmpty, !location.hasPrefix("/"), !location.contains("\\"), !components.contains("..") else {
+            throw TripsError.data("location of external data", found: "\"\(location.prefix(200))\"", expected: "a path inside the model's folder")
+        }
+        let folder = (file.path as NSString).deletingLastPathComponent
+        var path = folder.isEmpty ? location : folder + "/" + location
+        if !followLinks {
+            // The path that was checked is the one that is opened, now and later.
+            let root = try resolved(folder.isEmpty ? "." : folder)
+            path = try resolved(path)
+            guard path.hasPrefix(root.hasSuffix("/") ? root : root + "/") else {
+                throw TripsError.data("external data leave the model's folder through a link", found: path, expected: "a file in \(root)")
+            }
+        }
+        let found = (path, try ReadableFile(path: path).size)
+        externalFiles[location] = found
+        return found
+    }
+
+    private func resolved(_ path: String) throws -> String {
+        guard let resolved = realpath(path, nil) else {
+            throw TripsError(.cannotOpen, "cannot be opened: \(String(cString: strerror(errno)))", at: path)
+        }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+}
+
+/// A tensor whose integers are stored as varints, as `int32_data`, `int64_data` and `uint64_data` are.
+private struct VarintSource: ConstantSource {
+    let file: ReadableFile
+    let offset: Int
+    let length: Int
+
+    func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor {
+        let count = try elementCount(of: shape)
+        let end = offset + length
+        var reader = WireReader(file)
+        try reader.skip(offset, end: file.size)
+        var numbers: [Int64] = []
+        numbers.reserveCapacity(count)
+        while reader.position < end {
+            guard numbers.count < count else {
+                throw TripsError.data("the numbers do not fill the shape", at: file.name, found: "more", expected: "\(count)")
+            }
+            numbers.append(Int64(bitPattern: try reader.varint(end: end)))
+        }
+        guard numbers.count == count else {
+            throw TripsError.data("the numbers do not fill the shape", at: file.name, found: numbers.count, expected: count)
+        }
+        return try integers(numbers, dataType, shape)
+    }
+}
+
+/// A region of another file. The file is opened for each reading, as a model may have more of them than a process may open.
+private struct ExternalSource: ConstantSource {
+    let path: String
+    let offset: Int
+
+    func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor {
+        let file = try ReadableFile(path: path)
+        return try Tensor(dataType, shape) { try file.read(into: $0, at: offset) }
+    }
+}
+
+/// A tensor of integers, or of 16-bit floating-point numbers whose bit patterns are given.
+private func integers(_ numbers: [Int64], _ dataType: DataType, _ shape: [Int]) throws -> Tensor {
+    try Tensor(dataType, shape) { bytes in
+        let width = dataType.byteWidth
+        for (index, number) in numbers.enumerated() {
+            withUnsafeBytes(of: number.littleEndian) {
+                bytes.baseAddress?.advanced(by: index * width).copyMemory(from: $0.baseAddress!, byteCount: width)
+            }
+        }
+    }
+}

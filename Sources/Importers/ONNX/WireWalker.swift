@@ -1,0 +1,201 @@
+import Support
+
+/// Rewrites an ONNX file into a small message of the schema in `formats/onnx.proto`: fields that the schema does not
+/// know are dropped, and tensor payloads above 1 KB are replaced by their place in the file.
+///
+/// The tables below are the schema again, so the walk is as deep as the schema is and no deeper, whatever the file nests.
+struct WireWalker {
+    /// Payloads up to this size stay in the message.
+    static let inlineLimit = 1024
+    /// What a model may hold besides its weights.
+    private static let structureLimit = 128 << 20
+    private static let messageLimit = 2_000_000
+
+    private var reader: WireReader
+    private let fileSize: Int
+    private var emitted = 0
+    private var messages = 0
+
+    /// The small message for a file that holds `kind`.
+    /// - Throws: `data` where the file is malformed or holds what Trips does not read.
+    static func walk(_ file: ReadableFile, as kind: WireMessage) throws -> [UInt8] {
+        var walker = WireWalker(reader: WireReader(file), fileSize: file.size)
+        return try walker.message(kind, end: file.size)
+    }
+
+    private init(reader: WireReader, fileSize: Int) {
+        self.reader = reader
+        self.fileSize = fileSize
+    }
+
+    private mutating func message(_ kind: WireMessage, end: Int) throws -> [UInt8] {
+        messages += 1
+        guard messages <= WireWalker.messageLimit else {
+            throw TripsError.data("the model has too many parts", found: "more than \(WireWalker.messageLimit) messages")
+        }
+        var result: [UInt8] = []
+        var seen = Set<Int>()
+        while reader.position < end {
+            let start = reader.position
+            let (field, type) = try reader.key(end: end)
+            guard let rule = kind.fields[field] else {
+                try skip(type, end: end)
+                continue
+            }
+            let before = result.count
+            try value(rule, field, type, end: end, named: "\(kind.name), field \(field), byte \(start)", &seen, &result)
+            emitted += result.count - before
+            guard emitted <= WireWalker.structureLimit else {
+                throw TripsError.data(
+                    "the model is too large without its weights", found: "more than \(emitted) bytes",
+                    expected: "at most \(WireWalker.structureLimit)")
+            }
+        }
+        return result
+    }
+
+    private mutating func skip(_ type: WireType, end: Int) throws {
+        switch type {
+        case .varint: _ = try reader.varint(end: end)
+        case .fixed64: try reader.skip(8, end: end)
+        case .fixed32: try reader.skip(4, end: end)
+        case .delimited:
+            let fieldEnd = try reader.delimitedEnd(end: end)
+            try reader.skip(fieldEnd - reader.position, end: fieldEnd)
+        }
+    }
+
+    private mutating func value(
+        _ rule: WireRule, _ field: Int, _ type: WireType, end: Int, named place: String, _ seen: inout Set<Int>,
+        _ result: inout [UInt8]
+    ) throws {
+        guard type == rule.type || (type == .delimited && rule.mayBePacked) else {
+            throw TripsError.data("malformed protobuf", at: place, found: "wire type \(type.rawValue)", expected: "\(rule.type.rawValue)")
+        }
+        guard type == .delimited else { return try scalar(field, type, end: end, &result) }
+        let fieldEnd = try reader.delimitedEnd(end: end)
+        let count = fieldEnd - reader.position
+        switch rule {
+        case .refused(let what):
+            throw TripsError.data("unsupported", at: place, found: what)
+        case .one(let kind), .many(let kind):
+            if case .one = rule, !seen.insert(field).inserted {
+                throw TripsError.data("malformed ONNX", at: place, found: "a second \(kind.name)", expected: "one")
+            }
+            result.appendDelimited(field, try message(kind, end: fieldEnd))
+        case .text:
+            let bytes = try reader.bytes(count, end: fieldEnd)
+            // protobuf-c gives text as C strings, which a zero byte would cut short.
+            guard String(validating: bytes, as: UTF8.self) != nil, !bytes.contains(0) else {
+                throw TripsError.data("malformed ONNX", at: place, found: "text with a zero byte or invalid UTF-8")
+            }
+            result.appendDelimited(field, bytes)
+        case .payload where count > WireWalker.inlineLimit:
+            guard seen.insert(-1).inserted else {
+                throw TripsError.data("a tensor's numbers are stored in several places", at: place)
+            }
+            for (number, value) in [(1001, reader.position), (1002, count), (1003, field)] {
+                result.appendKey(number, .varint)
+                result.appendVarint(UInt64(value))
+            }
+            try reader.skip(count, end: fieldEnd)
+        case .payload, .bytes, .integers, .floats, .doubles:
+            result.appendDelimited(field, try reader.bytes(count, end: fieldEnd))
+        }
+    }
+
+    private mutating func scalar(_ field: Int, _ type: WireType, end: Int, _ result: inout [UInt8]) throws {
+        result.appendKey(field, type)
+        switch type {
+        case .varint: result.appendVarint(try reader.varint(end: end))
+        case .fixed32: result += try reader.bytes(4, end: end)
+        case .fixed64, .delimited: result += try reader.bytes(8, end: end)
+        }
+    }
+}
+
+/// What the walker does with a field.
+enum WireRule: Sendable {
+    /// Integers, alone or packed.
+    case integers
+    case floats
+    case doubles
+    case text
+    case bytes
+    /// A tensor's numbers; the wire type is that of one of them.
+    case payload(WireType)
+    case one(WireMessage)
+    case many(WireMessage)
+    /// Part of ONNX, but not of what Trips reads.
+    case refused(String)
+
+    /// The wire type of one value.
+    var type: WireType {
+        switch self {
+        case .integers: .varint
+        case .floats: .fixed32
+        case .doubles: .fixed64
+        case .payload(let type): type
+        case .text, .bytes, .one, .many, .refused: .delimited
+        }
+    }
+
+    var mayBePacked: Bool {
+        switch self {
+        case .integers, .floats, .doubles, .payload: true
+        case .text, .bytes, .one, .many, .refused: false
+        }
+    }
+}
+
+/// The fields of a message that are kept.
+struct WireMessage: Sendable {
+    let name: String
+    let fields: [Int: WireRule]
+
+    static let entry = WireMessage(name: "StringStringEntryProto", fields: [1: .text, 2: .text])
+
+    static let operatorSet = WireMessage(name: "OperatorSetIdProto", fields: [1: .text, 2: .integers])
+
+    static let tensor = WireMessage(name: "TensorProto", fields: [
+        1: .integers, 2: .integers, 3: .refused("a tensor in segments"), 4: .payload(.fixed32), 5: .payload(.varint),
+        7: .payload(.varint), 8: .text, 9: .payload(.delimited), 10: .payload(.fixed64), 11: .payload(.varint), 13: .many(entry),
+        14: .integers,
+    ])
+
+    // Attributes that hold graphs, sparse tensors or types are left empty: no operator that Trips knows has such a one,
+    // and the operator is reported by its name.
+    static let attribute = WireMessage(name: "AttributeProto", fields: [
+        1: .text, 2: .floats, 3: .integers, 4: .bytes, 5: .one(tensor), 7: .floats, 8: .integers, 9: .bytes, 20: .integers, 21: .text,
+    ])
+
+    static let node = WireMessage(name: "NodeProto", fields: [
+        1: .text, 2: .text, 3: .text, 4: .text, 5: .many(attribute), 7: .text, 8: .text,
+    ])
+
+    static let dimension = WireMessage(name: "TensorShapeProto.Dimension", fields: [1: .integers, 2: .text])
+
+    static let shape = WireMessage(name: "TensorShapeProto", fields: [1: .many(dimension)])
+
+    static let tensorType = WireMessage(name: "TypeProto.Tensor", fields: [1: .integers, 2: .one(shape)])
+
+    static let type = WireMessage(name: "TypeProto", fields: [
+        1: .one(tensorType), 4: .refused("a sequence"), 5: .refused("a map"), 7: .refused("an opaque type"),
+        8: .refused("a sparse tensor"), 9: .refused("an optional type"),
+    ])
+
+    static let valueInfo = WireMessage(name: "ValueInfoProto", fields: [1: .text, 2: .one(type)])
+
+    static let graph = WireMessage(name: "GraphProto", fields: [
+        1: .many(node), 2: .text, 5: .many(tensor), 11: .many(valueInfo), 12: .many(valueInfo),
+        15: .refused("a sparse initializer"),
+    ])
+
+    static let function = WireMessage(name: "FunctionProto", fields: [
+        1: .text, 4: .text, 5: .text, 6: .text, 7: .many(node), 9: .many(operatorSet), 10: .text, 11: .many(attribute), 13: .text,
+    ])
+
+    static let model = WireMessage(name: "ModelProto", fields: [
+        1: .integers, 2: .text, 3: .text, 7: .one(graph), 8: .many(operatorSet), 25: .many(function),
+    ])
+}

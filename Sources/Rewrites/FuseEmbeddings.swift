@@ -1,0 +1,159 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// A convolution in steps of its kernel size whose result is laid out as rows of patches becomes PatchEmbedding.
+struct FusePatchEmbedding: Rewrite {
+    let name = "patch embedding"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard let output = node.outputs.first, node.outputs.count == 1 else { return nil }
+        for view in try graph.views(of: output) {
+            guard let (conv, op) = graph.producer(of: view.source, Conv.self), let image = conv.input(0), let weightValue = conv.input(1),
+                let weight = graph.constant(of: weightValue), isPatching(op, weight), graph.type(of: image).rank == 4
+            else { continue }
+            let shape = graph.shape(of: view.source)
+            let rows = try Layout(of: shape).transposed([0, 2, 3, 1]).reshaped([shape[0], shape[2].multiplied(by: shape[3]), shape[1]])
+            guard let rows else { return nil }
+            var patch = Patch(for: graph)
+            let bias = try conv.input(2).map { try graph.row($0, width: shape[1]) }
+            if let bias, bias == nil { return nil }
+            let biasValue = bias.flatMap { $0 }.map { patch.add($0, name: "\(conv.name).bias") }
+            guard view.layout == rows, graph.type(of: output).rank == 3 else { return nil }
+            let made = patch.add(
+                PatchEmbedding(), [image, weightValue] + (biasValue.map { [$0] } ?? []), name: conv.name, outputName: graph.name(of: output))
+            patch.replace(output, with: made)
+            return patch
+        }
+        return nil
+    }
+
+    private func isPatching(_ op: Conv, _ weight: Constant) -> Bool {
+        let kernel = Array(weight.shape.dropFirst(2))
+        return weight.shape.count == 4 && op.groups == 1 && (op.window.strides ?? []) == kernel
+            && (op.window.pads ?? []).allSatisfy { $0 == 0 } && (op.window.dilations ?? []).allSatisfy { $0 == 1 }
+            && (op.window.autoPad == .notSet || op.window.autoPad == .valid)
+    }
+}
+
+/// The class token in front of the patches, and then the positions, join the patch embedding.
+struct FuseTokens: Rewrite {
+    let name = "class token and positions"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        if let concat = node.op as? Concat { return try classToken(concat, node, graph) }
+        guard let (a, b) = graph.operands(of: node.outputs.first, .add) else { return nil }
+        for (tokens, positions) in [(a, b), (b, a)] {
+            guard let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(4) == nil, graph.hasOneUse(tokens),
+                let table = graph.constant(of: positions), let shape = ValueType(.int64, Array(graph.shape(of: tokens)[1...])).constantShape,
+                table.shape.drop(while: { $0 == 1 }).elementsEqual(shape.drop(while: { $0 == 1 })), table.shape.count <= 3
+            else { continue }
+            var patch = Patch(for: graph)
+            let rows = patch.add(try table.reshaped([1] + shape), name: graph.name(of: positions))
+            let operands = (0..<4).map { embedding.input($0) } + [rows]
+            patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
+            return patch
+        }
+        return nil
+    }
+
+    private func classToken(_ concat: Concat, _ node: Node, _ graph: Graph) throws -> Patch? {
+        guard node.inputs.count == 2, let first = node.inputs[0], let tokens = node.inputs[1],
+            let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(3) == nil, embedding.input(4) == nil,
+            graph.hasOneUse(tokens), try resolveAxis(concat.axis, rank: 3) == 1, graph.shape(of: first)[1] == 1
+        else { return nil }
+        let token = graph.producer(of: first, Expand.self)?.node.input(0) ?? first
+        guard let row = try graph.row(token, width: graph.shape(of: tokens)[2]) else { return nil }
+        var patch = Patch(for: graph)
+        let operands = (0..<3).map { embedding.input($0) } + [patch.add(row, name: graph.name(of: token))]
+        patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
+        return patch
+    }
+}
+
+/// Rows of a table, and sums of such rows, become Embedding.
+struct FuseEmbedding: Rewrite {
+    let name = "embedding"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        if node.op is Gather { return try lookup(node, graph) }
+        guard let (a, b) = graph.operands(of: node.outputs.first, .add) else { return nil }
+        for (sum, addend) in [(a, b), (b, a)] {
+            guard let (embedding, op) = graph.producer(of: sum, Embedding.self), graph.hasOneUse(sum),
+                graph.type(of: node.output) == graph.type(of: sum), isTable(addend, graph)
+            else { continue }
+            // One row for all positions is the token type's; as many rows as tokens are positions.
+            let shape = graph.shape(of: addend)
+            let slot = shape.dropLast().allSatisfy { $0 == 1 } && graph.shape(of: sum)[1] != 1 || embedding.input(2) != nil ? 3 : 2
+            guard embedding.input(slot) == nil else { continue }
+            var operands = (0..<4).map { embedding.input($0) }
+            operands[slot] = addend
+            while operands.last == .some(nil) { operands.removeLast() }
+            var patch = Patch(for: graph)
+            patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
+            return patch
+        }
+        return nil
+    }
+
+    private func isTable(_ value: ValueID, _ graph: Graph) -> Bool {
+        if graph.content(of: value) != nil { return true }
+        guard let slice = graph.producer(of: value, Slice.self)?.node, let table = slice.input(0) else { return false }
+        return graph.constant(of: table) != nil
+    }
+
+    private func lookup(_ node: Node, _ graph: Graph) throws -> Patch? {
+        guard let gather = node.op as? Gather, let tableValue = node.input(0), let ids = node.input(1),
+            let table = graph.constant(of: tableValue), table.shape.count == 2, table.dataType.isFloatingPoint,
+            try resolveAxis(gather.axis, rank: 2) == 0, graph.type(of: ids).rank > 0
+        else { return nil }
+        var patch = Patch(for: graph)
+        let width = table.shape[1]
+        if let indices = try knownIndices(ids, graph) {
+            // Which rows, and of what shape: a run of rows, or one row for all.
+            guard let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] }) else { return nil }
+            let rows: Constant
+            if indices.allSatisfy({ $0 == first }) {
+                rows = try table.rows(first..<first + 1).reshaped(graph.shape(of: ids).map { _ in 1 } + [width])
+            } else if indices == Array(first..<first + indices.count), let shape = graph.type(of: ids).constantShape {
+                rows = try table.rows(first..<first + indices.count).reshaped(shape + [width])
+            } else {
+                return nil
+            }
+            let value = patch.add(rows, name: "\(graph.name(of: tableValue)).rows")
+            if rows.shape.map({ Dimension($0) }) == graph.shape(of: node.output) {
+                patch.replace(node.output, with: value)
+            } else {
+                let sizes = try patch.add(sizes: graph.shape(of: node.output), shape: [graph.shape(of: node.output).count], name: "\(node.name).shape")
+                patch.replace(node.output, with: patch.add(Expand(), [value, sizes], name: node.name))
+            }
+            return patch
+        }
+        guard graph.content(of: ids) == nil else { return nil }
+        if let slice = graph.producer(of: ids, Slice.self)?.node, let ranges = try graph.sliceRanges(slice), ranges.count == 1,
+            let range = ranges.first, range.axis == graph.type(of: ids).rank - 1, let base = slice.input(0),
+            let numbers = try knownIndices(base, graph), let first = numbers.first, numbers == Array(first..<first + numbers.count),
+            graph.shape(of: base).dropLast().allSatisfy({ $0 == 1 }) {
+            // Indices 0, 1, 2, … up to a size that has a symbol: the table's first rows.
+            let start = try range.start.adding(Dimension(first))
+            let operands = try [start, start.adding(range.count), 0].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
+            let rows = patch.add(Slice(), [tableValue] + operands, name: node.name)
+            let shape = graph.shape(of: node.output)
+            let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
+            patch.replace(node.output, with: shape.count == 2 ? rows : patch.add(Reshape(), [rows, sizes], name: node.name))
+            return patch
+        }
+        patch.replace(node.output, with: patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: graph.name(of: node.output)))
+        return patch
+    }
+
+    private func knownIndices(_ ids: ValueID, _ graph: Graph) throws -> [Int]? {
+        switch graph.content(of: ids) {
+        case .splat(let scalar): return try scalar.converted(to: .int64).elements(Int64.self).map { Int($0) }
+        case .tensor(let constant):
+            guard try elementCount(of: constant.shape) <= 1 << 16 else { return nil }
+            return try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
+        case .dimensions, nil: return nil
+        }
+    }
+}

@@ -1,0 +1,52 @@
+import ModelGraph
+import Tensors
+
+/// x · W with constant W, as MatMul or as Gemm, becomes Linear; its weight is W transposed, read in place.
+struct FuseLinear: Rewrite {
+    let name = "linear"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard let x = node.input(0), graph.content(of: x) == nil, let matrix = node.input(1).flatMap(graph.constant(of:)),
+            matrix.shape.count == 2, matrix.dataType == .float32, let weightValue = node.input(1)
+        else { return nil }
+        var weight = matrix
+        var bias: Constant?
+        if let gemm = node.op as? Gemm {
+            guard gemm.alpha == 1, !gemm.transposeA else { return nil }
+            if !gemm.transposeB { weight = try matrix.transposed() }
+            if let c = node.input(2) {
+                guard gemm.beta == 1, let row = try graph.row(c, width: Dimension(weight.shape[0])) else { return nil }
+                bias = row
+            }
+        } else if node.op is MatMul, graph.type(of: x).rank >= 2 {
+            weight = try matrix.transposed()
+        } else {
+            return nil
+        }
+        var patch = Patch(for: graph)
+        let operands = [patch.add(weight, name: graph.name(of: weightValue))] + (bias.map { [patch.add($0, name: "\(node.name).bias")] } ?? [])
+        patch.replace(node.output, with: patch.add(Linear(), [x] + operands, name: node.name, outputName: graph.name(of: node.output)))
+        return patch
+    }
+}
+
+/// Linear + constant row becomes Linear with bias.
+struct FuseBias: Rewrite {
+    let name = "bias"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard let (a, b) = graph.operands(of: node.outputs.first, .add) else { return nil }
+        for (sum, row) in [(a, b), (b, a)] {
+            guard let (linear, op) = graph.producer(of: sum, Linear.self), linear.input(2) == nil, graph.hasOneUse(sum),
+                let width = graph.shape(of: sum).last, let bias = try graph.row(row, width: width), bias.dataType == .float32,
+                graph.shape(of: node.output).count == graph.shape(of: sum).count
+            else { continue }
+            var patch = Patch(for: graph)
+            let biasValue = patch.add(bias, name: graph.name(of: row))
+            let made = patch.add(op, [linear.input(0), linear.input(1), biasValue], name: linear.name, outputName: graph.name(of: node.output))
+            patch.replace(node.output, with: made)
+            return patch
+        }
+        return nil
+    }
+}

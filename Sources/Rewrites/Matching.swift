@@ -1,0 +1,93 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// Questions that patterns ask of a graph.
+extension Graph {
+    /// The node behind a value that is computed, where its operator is of this type.
+    func producer<Op: Operator>(of value: ValueID?, _: Op.Type) -> (node: Node, op: Op)? {
+        guard let value, content(of: value) == nil, let node = producer(of: value), let op = node.op as? Op else { return nil }
+        return (node, op)
+    }
+
+    /// The operands of the sum, product, ... behind a value.
+    func operands(of value: ValueID?, _ kind: Binary.Kind) -> (a: ValueID, b: ValueID)? {
+        guard let (node, op) = producer(of: value, Binary.self), op.kind == kind, let a = node.input(0), let b = node.input(1) else { return nil }
+        return (a, b)
+    }
+
+    func operand(of value: ValueID?, _ kind: Unary.Kind) -> ValueID? {
+        guard let (node, op) = producer(of: value, Unary.self), op.kind == kind else { return nil }
+        return node.input(0)
+    }
+
+    /// The number that all elements of a known value are; of constants only those of one element are looked at.
+    func number(_ value: ValueID?) throws -> Double? {
+        guard let value, let content = content(of: value) else { return nil }
+        switch content {
+        case .splat(let scalar): return try scalar.converted(to: .float64).elements(Double.self).first
+        case .tensor(let constant):
+            guard try elementCount(of: constant.shape) == 1 else { return nil }
+            return try constant.load().converted(to: .float64).elements(Double.self).first
+        case .dimensions(let sizes):
+            guard sizes.count == 1, let size = sizes.first?.constant else { return nil }
+            return Double(size)
+        }
+    }
+
+    /// The operands of a sum or product, the one for which `isFirst` holds first.
+    func sorted(_ pair: (a: ValueID, b: ValueID)?, where isFirst: (ValueID) throws -> Bool) rethrows -> (ValueID, ValueID)? {
+        guard let (a, b) = pair else { return nil }
+        if try isFirst(a) { return (a, b) }
+        return try isFirst(b) ? (b, a) : nil
+    }
+
+    /// A value and the number that it is multiplied by or divided by; nil where it is no such product.
+    func scaled(_ value: ValueID) throws -> (value: ValueID, by: Double)? {
+        if let (a, b) = operands(of: value, .mul) {
+            if let factor = try number(b), shape(of: value) == shape(of: a) { return (a, factor) }
+            if let factor = try number(a), shape(of: value) == shape(of: b) { return (b, factor) }
+        }
+        if let (a, b) = operands(of: value, .div), let divisor = try number(b), divisor != 0, shape(of: value) == shape(of: a) {
+            return (a, 1 / divisor)
+        }
+        return nil
+    }
+
+    /// True where nothing but one node reads a value.
+    func hasOneUse(_ value: ValueID) -> Bool { consumers(of: value).count == 1 && !isOutput(value) && !isTraced(value) }
+
+    /// A constant row of `width` numbers, whatever leading axes of size 1 it has.
+    func row(_ value: ValueID?, width: Dimension) throws -> Constant? {
+        guard let value, let constant = constant(of: value), let width = width.constant, constant.shape.last == width,
+            constant.shape.dropLast().allSatisfy({ $0 == 1 })
+        else { return nil }
+        return try constant.reshaped([width])
+    }
+
+    /// True where an operand of `axes` names the last axis of `x` alone.
+    func reducesLastAxis(_ node: Node, of x: ValueID) throws -> Bool {
+        guard let axes = try node.input(1).flatMap({ try operand($0).constantIntegers() }), axes.count == 1 else { return false }
+        return try resolveAxis(axes[0], rank: type(of: x).rank) == type(of: x).rank - 1
+    }
+}
+
+func isClose(_ left: Double, _ right: Double) -> Bool { abs(left - right) <= 1e-6 * abs(right) }
+
+extension Patch {
+    /// Adds integers that are known: sizes, indices, axes.
+    mutating func add(sizes: [Dimension], shape: [Int], name: String) throws -> ValueID {
+        let constants = sizes.compactMap(\.constant)
+        guard constants.count == sizes.count else {
+            return add(.dimensions(sizes), ValueType(.int64, shape.map { Dimension($0) }), name: name)
+        }
+        return add(try Constant(integers: constants, shape: shape), name: name)
+    }
+}
+
+extension Constant {
+    /// Integers that no file holds.
+    init(integers: [Int], shape: [Int]) throws {
+        try self.init(Tensor(integers.map { Int64($0) }, shape: shape), identity: "int64 \(shape) \(integers)")
+    }
+}

@@ -1,0 +1,246 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// A value as a view of another one: the same numbers, arranged by `layout` and multiplied by `scale`.
+struct View {
+    let source: ValueID
+    let layout: Layout
+    var scale = 1.0
+}
+
+extension Graph {
+    /// All values of which `value` is a view, the nearest first; it itself is not among them.
+    /// - Parameter scaled: also look through products with one number.
+    func views(of value: ValueID, scaled isScaled: Bool = false) throws -> [View] {
+        var steps: [(node: Node, output: ValueID)] = []
+        var scale = 1.0
+        var current = value
+        var found: [View] = []
+        while content(of: current) == nil, let node = producer(of: current), steps.count < 32 {
+            let source: ValueID
+            if isView(node), let input = node.input(0) {
+                steps.append((node, current))
+                source = input
+            } else if isScaled, let (inner, factor) = try self.scaled(current) {
+                scale *= factor
+                source = inner
+            } else {
+                break
+            }
+            var layout: Layout? = Layout(of: shape(of: source))
+            for step in steps.reversed() { layout = try layout.flatMap { try arrangement(of: step.output, by: step.node, $0) } }
+            if let layout { found.append(View(source: source, layout: layout, scale: scale)) }
+            current = source
+        }
+        return found
+    }
+
+    private func isView(_ node: Node) -> Bool {
+        node.op is Reshape || node.op is Transpose || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten
+            || node.op is Identity || node.op is Slice || node.op is Gather || node.op is Split
+    }
+
+    /// The layout of what `node` makes of an operand with the given layout; nil where it is no view.
+    private func arrangement(of output: ValueID, by node: Node, _ layout: Layout) throws -> Layout? {
+        guard let input = node.input(0) else { return nil }
+        let (from, to) = (shape(of: input), shape(of: output))
+        switch node.op {
+        case is Identity: return layout
+        case is Reshape, is Squeeze, is Unsqueeze, is Flatten: return try layout.reshaped(to)
+        case let transpose as Transpose: return try layout.transposed(transpose.resolved(rank: from.count))
+        case let gather as Gather: return try arrangement(gather, node, from, layout)
+        case is Slice:
+            guard let ranges = try sliceRanges(node) else { return nil }
+            return try ranges.reduce(layout) { layout, range in
+                try layout?.sliced(range.axis, from: range.start, count: range.count)
+            }
+        case let split as Split:
+            let axis = try resolveAxis(split.axis, rank: from.count)
+            var start = Dimension(0)
+            for part in node.outputs {
+                if part == output { break }
+                start = try start.adding(shape(of: part)[axis])
+            }
+            return try layout.sliced(axis, from: start, count: to[axis])
+        default: return nil
+        }
+    }
+
+    private func arrangement(_ gather: Gather, _ node: Node, _ from: [Dimension], _ layout: Layout) throws -> Layout? {
+        guard let indices = node.input(1), try product(shape(of: indices)) == 1,
+            let index = try operand(indices).integers()?.first
+        else { return nil }
+        let axis = try resolveAxis(gather.axis, rank: from.count)
+        let position = try (index.constant ?? 0) < 0 ? from[axis].adding(index) : index
+        return switch shape(of: indices).count {
+        case 0: try layout.selected(axis, at: position)
+        case 1: try layout.sliced(axis, from: position, count: 1)
+        default: nil
+        }
+    }
+
+    /// What a slice with steps of 1 takes along each axis that it shortens; nil where that is not known.
+    func sliceRanges(_ node: Node) throws -> [(axis: Int, start: Dimension, count: Dimension)]? {
+        guard let x = node.input(0), let starts = try node.input(1).flatMap({ try operand($0).integers() }) else { return nil }
+        let (from, to) = (shape(of: x), shape(of: node.output))
+        let axes = try node.input(3).map { try operand($0).constantIntegers() } ?? Array(starts.indices)
+        let steps = try node.input(4).map { try operand($0).constantIntegers() } ?? starts.map { _ in 1 }
+        guard let axes, let steps, steps.allSatisfy({ $0 == 1 }), axes.count == starts.count else { return nil }
+        return try zip(axes, starts).compactMap { stated, start in
+            let axis = try resolveAxis(stated, rank: from.count)
+            if from[axis] == to[axis] { return nil }
+            if let constant = start.constant, constant < 0 {
+                guard let size = from[axis].constant else { return (axis, try from[axis].adding(start), to[axis]) }
+                return (axis, Dimension(max(0, size + constant)), to[axis])
+            }
+            return (axis, start, to[axis])
+        }
+    }
+}
+
+/// Writes a chain of views in the shortest form that there is: nothing, one row, one slice, one reshape or one transpose.
+struct SimplifyViews: Rewrite {
+    let name = "simplify views"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard node.outputs.count == 1 || node.op is Split else { return nil }
+        for output in node.outputs where !graph.consumers(of: output).isEmpty || graph.isOutput(output) || graph.isTraced(output) {
+            for view in try graph.views(of: output).reversed() {
+                if let patch = try patch(output, of: view, by: node, in: graph) { return patch }
+            }
+        }
+        return nil
+    }
+
+    private func patch(_ output: ValueID, of view: View, by node: Node, in graph: Graph) throws -> Patch? {
+        let (from, to) = (graph.shape(of: view.source), graph.shape(of: output))
+        let whole = Layout(of: from)
+        let isDirect = node.input(0) == view.source
+        var patch = Patch(for: graph)
+        func replacing(_ op: any Operator, _ operands: [ValueID]) -> Patch {
+            let made = patch.add(op, [view.source] + operands, name: node.name, outputName: graph.name(of: output))
+            patch.replace(output, with: made)
+            return patch
+        }
+        if from == to && view.layout == whole {
+            patch.replace(output, with: view.source)
+            return patch
+        }
+        if from.count == to.count + 1, let (axis, index) = try row(view.layout, of: from) {
+            if isDirect, let gather = node.op as? Gather, gather.axis == axis, graph.shape(of: node.inputs[1]!).isEmpty,
+                try graph.operand(node.inputs[1]!).integers()?.first == index { return nil }
+            let position = patch.add(.dimensions([index]), ValueType(.int64, []), name: "\(node.name).index")
+            return replacing(Gather(axis: axis), [position])
+        }
+        if try view.layout == whole.reshaped(to) {
+            if isDirect, node.op is Reshape, let stated = try graph.operand(node.inputs[1]!).integers(), stated == to { return nil }
+            let shape = patch.add(.dimensions(to), ValueType(.int64, [Dimension(to.count)]), name: "\(node.name).shape")
+            return replacing(Reshape(), [shape])
+        }
+        if from.count == to.count, let permutation = permutation(view.layout, of: whole) {
+            if isDirect, let transpose = node.op as? Transpose, transpose.permutation == permutation { return nil }
+            return replacing(Transpose(permutation: permutation), [])
+        }
+        if from.count == to.count, let axis = try range(view.layout, from, to), !(isDirect && node.op is Slice) {
+            let start = view.layout.offsets[axis]
+            let ends = try start.adding(to[axis])
+            let one = ValueType(.int64, [1])
+            let operands = [start, ends, Dimension(axis)].map { patch.add(.dimensions([$0]), one, name: "\(node.name).range") }
+            return replacing(Slice(), operands)
+        }
+        return nil
+    }
+
+    /// The axis and index where the layout is one row of the source.
+    private func row(_ layout: Layout, of shape: [Dimension]) throws -> (Int, Dimension)? {
+        for axis in shape.indices {
+            guard shape.indices.allSatisfy({ $0 == axis || layout.offsets[$0] == 0 }) else { continue }
+            if try Layout(of: shape).selected(axis, at: layout.offsets[axis]) == layout { return (axis, layout.offsets[axis]) }
+        }
+        return nil
+    }
+
+    private func permutation(_ layout: Layout, of whole: Layout) -> [Int]? {
+        guard layout.isWhole else { return nil }
+        let permutation = layout.axes.compactMap { axis in
+            axis.count == 1 ? whole.axes.firstIndex(of: axis) : nil
+        }
+        return permutation.count == whole.axes.count && Set(permutation).count == permutation.count ? permutation : nil
+    }
+
+    /// The axis along which the layout is a slice of the source.
+    private func range(_ layout: Layout, _ from: [Dimension], _ to: [Dimension]) throws -> Int? {
+        let differing = from.indices.filter { from[$0] != to[$0] }
+        guard differing.count == 1, let axis = differing.first else { return nil }
+        return try Layout(of: from).sliced(axis, from: layout.offsets[axis], count: to[axis]) == layout ? axis : nil
+    }
+}
+
+/// Lets operators that treat all rows alike work on the operand of a reshape or transpose instead of its result, so that
+/// reshapes and transposes meet and cancel.
+struct SinkViews: Rewrite {
+    let name = "sink views"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        if let binary = node.op as? Binary { return try patch(binary, node, in: graph) }
+        guard let view = try arranged(node.input(0), in: graph) else { return nil }
+        let rowwise = node.op is Linear || node.op is LayerNorm || node.op is L2Normalize
+        guard node.op is Unary || node.op is GELU || rowwise && view.layout.keepsLastAxis(of: graph.shape(of: view.source))
+        else { return nil }
+        var patch = Patch(for: graph)
+        let inner = patch.add(node.op, [view.source] + node.inputs.dropFirst(), name: node.name)
+        patch.rearrange(inner, as: node.output, like: view.by, in: graph)
+        return patch
+    }
+
+    private func patch(_ binary: Binary, _ node: Node, in graph: Graph) throws -> Patch? {
+        guard let a = node.input(0), let b = node.input(1) else { return nil }
+        var patch = Patch(for: graph)
+        if let left = try arranged(a, in: graph), let right = try arranged(b, in: graph), graph.shape(of: a) == graph.shape(of: b),
+            graph.shape(of: left.source) == graph.shape(of: right.source), left.layout == right.layout {
+            let inner = patch.add(binary, [left.source, right.source], name: node.name)
+            patch.rearrange(inner, as: node.output, like: left.by, in: graph)
+            return patch
+        }
+        for (index, other) in [(0, b), (1, a)] {
+            guard graph.content(of: other) != nil, let view = try arranged(node.input(index), in: graph),
+                graph.shape(of: node.output) == graph.shape(of: node.inputs[index]!), spreads(other, view, in: graph)
+            else { continue }
+            let inner = patch.add(binary, index == 0 ? [view.source, other] : [other, view.source], name: node.name)
+            patch.rearrange(inner, as: node.output, like: view.by, in: graph)
+            return patch
+        }
+        return nil
+    }
+
+    /// Whether a known operand means the same before and after the view: one number, or one row for all rows.
+    private func spreads(_ known: ValueID, _ view: (source: ValueID, layout: Layout, by: Node), in graph: Graph) -> Bool {
+        let shape = graph.shape(of: known)
+        if shape.allSatisfy({ $0 == 1 }) { return shape.count <= 1 }
+        return shape.count == 1 && view.layout.keepsLastAxis(of: graph.shape(of: view.source))
+    }
+
+    /// The reshape or transpose behind a value.
+    private func arranged(_ value: ValueID?, in graph: Graph) throws -> (source: ValueID, layout: Layout, by: Node)? {
+        guard let value, graph.content(of: value) == nil, let node = graph.producer(of: value), node.op is Reshape || node.op is Transpose,
+            let view = try graph.views(of: value).first, view.source == node.input(0), graph.content(of: view.source) == nil
+        else { return nil }
+        return (view.source, view.layout, node)
+    }
+}
+
+extension Patch {
+    /// Puts the view that `node` makes behind `inner`, in place of `output`.
+    fileprivate mutating func rearrange(_ inner: ValueID, as output: ValueID, like node: Node, in graph: Graph) {
+        let shape = graph.shape(of: output)
+        let outer: ValueID
+        if node.op is Reshape {
+            let sizes = add(.dimensions(shape), ValueType(.int64, [Dimension(shape.count)]), name: "\(node.name).shape")
+            outer = add(Reshape(), [inner, sizes], name: node.name)
+        } else {
+            outer = add(node.op, [inner], name: node.name)
+        }
+        replace(output, with: outer)
+    }
+}
