@@ -20,8 +20,8 @@ public final class ThreadPool: Sendable {
     public init(threads: Int) {
         self.threads = max(1, threads)
         state = State()
-        for _ in 1..<self.threads {
-            let thread = Thread { [state] in state.work() }
+        for number in 1..<self.threads {
+            let thread = Thread { [state] in state.work(number) }
             thread.stackSize = 1 << 20
             thread.start()
         }
@@ -31,9 +31,15 @@ public final class ThreadPool: Sendable {
 
     /// Runs `body` for 0 ..< count, each exactly once, in any order, and returns when all have ended.
     public func run(_ count: Int, _ body: @Sendable (Int) -> Void) {
+        run(count) { index, _ in body(index) }
+    }
+
+    /// As `run`; `body` also gets the number of the thread that it runs on, in 0 ..< threads, for scratch memory.
+    /// Within one loop no two tasks that run at once have the same.
+    public func run(_ count: Int, _ body: @Sendable (_ index: Int, _ thread: Int) -> Void) {
         let free = count > 1 && threads > 1 && busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
         guard free else {
-            for index in 0..<max(0, count) { body(index) }
+            for index in 0..<max(0, count) { body(index, 0) }
             return
         }
         withoutActuallyEscaping(body) { state.run(count, $0) }
@@ -56,49 +62,48 @@ public final class ThreadPool: Sendable {
 
 /// What the workers share: the current loop, and the condition on which they sleep.
 private final class State: @unchecked Sendable {
+    private typealias Body = @Sendable (Int, Int) -> Void
     private let condition = NSCondition()
     private let next = Atomic<Int>(0)
-    private let unfinished = Atomic<Int>(0)
-    private var body: (@Sendable (Int) -> Void)?
+    /// Tasks not ended and workers that have not left, of the current loop.
+    private let pending = Atomic<Int>(0)
+    private let generation = Atomic<Int>(0)
+    private var body: Body?
     private var count = 0
-    private var generation = 0
-    private var workersInside = 0
     private var ended = false
 
-    func run(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+    /// How often to look before going to sleep: some ten microseconds, about what waking a thread costs. Steps of a model
+    /// follow each other faster than that; a thread without work for longer sleeps, and leaves the processor to others.
+    private static let looks = 8_000
+
+    func run(_ count: Int, _ body: @escaping @Sendable (Int, Int) -> Void) {
         condition.lock()
         self.body = body
         self.count = count
         next.store(0, ordering: .relaxed)
-        unfinished.store(count, ordering: .relaxed)
-        generation += 1
+        pending.store(count, ordering: .relaxed)
+        generation.wrappingAdd(1, ordering: .releasing)
         condition.broadcast()
         condition.unlock()
-        takeTasks(body, count)
+        takeTasks(body, count, 0)
+        look { pending.load(ordering: .acquiring) > 0 }
         condition.lock()
-        // A worker that is still inside could otherwise take a task of the next loop with this loop's body.
-        while unfinished.load(ordering: .acquiring) > 0 || workersInside > 0 { condition.wait() }
+        while pending.load(ordering: .acquiring) > 0 { condition.wait() }
         self.body = nil
         condition.unlock()
     }
 
-    func work() {
+    func work(_ thread: Int) {
         var seen = 0
-        condition.lock()
-        while true {
-            while !ended && (generation == seen || body == nil) { condition.wait() }
-            if ended { break }
-            seen = generation
-            guard let body else { continue }
-            let count = self.count
-            workersInside += 1
-            condition.unlock()
-            takeTasks(body, count)
-            condition.lock()
-            workersInside -= 1
-            condition.broadcast()
-        }
-        condition.unlock()
+        while takePart(&seen, thread) { leave() }
+    }
+
+    /// Waits for a loop and works in it; false at the end. Its reference to the body must be gone before the worker
+    /// leaves, as the body lives no longer than its loop: hence a function of its own, never inlined.
+    @inline(never) private func takePart(_ seen: inout Int, _ thread: Int) -> Bool {
+        guard let (body, count) = nextLoop(&seen) else { return false }
+        takeTasks(body, count, thread)
+        return true
     }
 
     func shutDown() {
@@ -108,12 +113,41 @@ private final class State: @unchecked Sendable {
         condition.unlock()
     }
 
-    private func takeTasks(_ body: @Sendable (Int) -> Void, _ count: Int) {
+    /// Waits for a loop that this worker has not seen, and enters it; nil at the end.
+    private func nextLoop(_ seen: inout Int) -> (Body, Int)? {
+        while true {
+            look { generation.load(ordering: .acquiring) == seen }
+            condition.lock()
+            defer { condition.unlock() }
+            while !ended && generation.load(ordering: .relaxed) == seen { condition.wait() }
+            if ended { return nil }
+            seen = generation.load(ordering: .relaxed)
+            // The loop may have ended while this worker woke up. If not, it cannot end before this worker leaves.
+            guard let body, pending.load(ordering: .relaxed) > 0 else { continue }
+            pending.wrappingAdd(1, ordering: .relaxed)
+            return (body, count)
+        }
+    }
+
+    /// Returns when `waiting` is false, or after a while.
+    private func look(_ waiting: () -> Bool) {
+        var remaining = State.looks
+        while remaining > 0, waiting() { remaining -= 1 }
+    }
+
+    private func leave() {
+        guard pending.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0 else { return }
+        condition.lock()
+        condition.broadcast()
+        condition.unlock()
+    }
+
+    private func takeTasks(_ body: Body, _ count: Int, _ thread: Int) {
         while true {
             let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
             guard index < count else { return }
-            body(index)
-            unfinished.wrappingSubtract(1, ordering: .acquiringAndReleasing)
+            body(index, thread)
+            leave()
         }
     }
 }

@@ -4,15 +4,21 @@ import Support
 public struct Constant: Sendable {
     public let dataType: DataType
     public let shape: [Int]
+    /// The narrowest type that holds the numbers without loss: that in which the source stores them, or `dataType`.
+    public let storedType: DataType
     /// Names the content: constants of equal identity hold the same bytes (used to store tied weights once).
     public let identity: String
     private let source: any ConstantSource
 
     /// - Parameters:
     ///   - identity: what tells this content from all other content of the same conversion.
-    package init(_ dataType: DataType, _ shape: [Int], identity: String, source: any ConstantSource) {
+    ///   - storedType: where the numbers were widened from it, or rounded to it; nil: `dataType`.
+    package init(
+        _ dataType: DataType, _ shape: [Int], storedAs storedType: DataType? = nil, identity: String, source: any ConstantSource
+    ) {
         self.dataType = dataType
         self.shape = shape
+        self.storedType = storedType ?? dataType
         self.identity = identity
         self.source = source
     }
@@ -74,11 +80,11 @@ extension Constant {
     /// A constant computed from others when it is loaded.
     /// - Parameter operation: names the computation, in the identity.
     package static func derived(
-        _ operation: String, from inputs: [Constant], _ dataType: DataType, _ shape: [Int],
+        _ operation: String, from inputs: [Constant], _ dataType: DataType, _ shape: [Int], storedAs storedType: DataType? = nil,
         _ derive: @escaping @Sendable ([Tensor]) throws -> Tensor
     ) -> Constant {
         Constant(
-            dataType, shape, identity: "\(operation)(\(inputs.map(\.identity).joined(separator: ",")))",
+            dataType, shape, storedAs: storedType, identity: "\(operation)(\(inputs.map(\.identity).joined(separator: ",")))",
             source: DerivedSource(inputs: inputs, derive: derive))
     }
 
@@ -88,7 +94,7 @@ extension Constant {
             throw TripsError.data("elements do not fill the shape", found: "\(shape)", expected: "\(newShape)")
         }
         if newShape == shape { return self }
-        return .derived("reshape\(newShape)", from: [self], dataType, newShape) { try $0[0].reshaped(newShape) }
+        return .derived("reshape\(newShape)", from: [self], dataType, newShape, storedAs: storedType) { try $0[0].reshaped(newShape) }
     }
 
     /// The rows `range` along the first dimension.
@@ -98,7 +104,7 @@ extension Constant {
         }
         var rowShape = shape
         rowShape[0] = range.count
-        return .derived("rows\(range)", from: [self], dataType, rowShape) { [dataType, rowShape] inputs in
+        return .derived("rows\(range)", from: [self], dataType, rowShape, storedAs: storedType) { [dataType, rowShape] inputs in
             let rowBytes = first == 0 ? 0 : inputs[0].byteCount / first
             return try Tensor(dataType, rowShape) { target in
                 inputs[0].withBytes { target.copyMemory(from: .init(rebasing: $0[range.lowerBound * rowBytes..<range.upperBound * rowBytes])) }
@@ -111,13 +117,24 @@ extension Constant {
         guard shape.count == 2 else { throw TripsError.data("transposing", found: "rank \(shape.count)", expected: "rank 2") }
         if let transpose = source as? TransposedSource { return transpose.original }
         return Constant(
-            dataType, [shape[1], shape[0]], identity: "transpose(\(identity))", source: TransposedSource(original: self))
+            dataType, [shape[1], shape[0]], storedAs: storedType, identity: "transpose(\(identity))", source: TransposedSource(original: self))
     }
 
     /// The same numbers in another type.
     package func converted(to newType: DataType) -> Constant {
         if newType == dataType { return self }
-        return .derived("as \(newType)", from: [self], newType, shape) { try $0[0].converted(to: newType) }
+        let isWidening = newType.isFloatingPoint && dataType.isFloatingPoint && newType.byteWidth > dataType.byteWidth
+        return .derived("as \(newType)", from: [self], newType, shape, storedAs: isWidening ? storedType : newType) {
+            try $0[0].converted(to: newType)
+        }
+    }
+
+    /// The numbers rounded to a narrower floating-point type, and seen as before.
+    package func rounded(to narrowType: DataType) -> Constant {
+        guard dataType.isFloatingPoint, narrowType.byteWidth < storedType.byteWidth else { return self }
+        return .derived("rounded to \(narrowType)", from: [self], dataType, shape, storedAs: narrowType) { [dataType] in
+            try $0[0].converted(to: narrowType).converted(to: dataType)
+        }
     }
 }
 

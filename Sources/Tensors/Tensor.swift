@@ -67,7 +67,7 @@ public struct Tensor: Sendable {
 
     /// A view for operators. It is valid while this tensor lives.
     package var view: TensorView {
-        TensorView(dataType: dataType, shape: shape, bytes: UnsafeRawPointer(storage.bytes.baseAddress!))
+        TensorView(dataType: dataType, shape: shape, bytes: UnsafeRawPointer(storage.base))
     }
 }
 
@@ -90,9 +90,10 @@ extension Bool: TensorElement { public static var dataType: DataType { .bool } }
 
 /// Memory at a 64-byte boundary, zeroed, with 64 bytes to spare behind its end (vector loads may read there).
 package final class AlignedMemory: @unchecked Sendable {
-    package let bytes: UnsafeMutableRawBufferPointer
+    package let base: UnsafeMutableRawPointer
+    package let byteCount: Int
     private let allocation: UnsafeMutableRawPointer
-    package var byteCount: Int { bytes.count }
+    package var bytes: UnsafeMutableRawBufferPointer { .init(start: base, count: byteCount) }
 
     /// - Throws: `data` where the system refuses that much.
     package init(byteCount: Int) throws {
@@ -102,7 +103,8 @@ package final class AlignedMemory: @unchecked Sendable {
             throw TripsError.data("memory for \(byteCount) bytes was refused")
         }
         self.allocation = allocation
-        bytes = UnsafeMutableRawBufferPointer(start: allocation.alignedUp(toMultipleOf: 64), count: byteCount)
+        self.byteCount = byteCount
+        base = allocation.alignedUp(toMultipleOf: 64)
     }
 
     deinit { free(allocation) }
@@ -121,6 +123,11 @@ package struct TensorView: @unchecked Sendable {
     }
 
     package var count: Int { shape.reduce(1, *) }
+
+    /// The first element's address. `Element` must be as wide as the data type.
+    package func pointer<Element: TensorElement>(_: Element.Type) -> UnsafePointer<Element> {
+        bytes.assumingMemoryBound(to: Element.self)
+    }
 
     /// The elements as `Element`, whose width must be the data type's.
     package func elements<Element: TensorElement>(_: Element.Type = Element.self) -> UnsafeBufferPointer<Element> {
@@ -141,6 +148,10 @@ package struct MutableTensorView: @unchecked Sendable {
     }
 
     package var count: Int { shape.reduce(1, *) }
+
+    package func pointer<Element: TensorElement>(_: Element.Type) -> UnsafeMutablePointer<Element> {
+        bytes.assumingMemoryBound(to: Element.self)
+    }
 
     package func elements<Element: TensorElement>(_: Element.Type = Element.self) -> UnsafeMutableBufferPointer<Element> {
         UnsafeMutableBufferPointer(start: bytes.assumingMemoryBound(to: Element.self), count: count)

@@ -1,1 +1,78 @@
+import Foundation
+import Goldens
+import Support
+import Tensors
 import Testing
+
+/// An array file as NumPy writes it.
+private func npy(_ type: String, fortran: Bool = false, _ shape: String, _ payload: [UInt8], version: UInt8 = 1) -> [UInt8] {
+    var header = Array("{'descr': '\(type)', 'fortran_order': \(fortran ? "True" : "False"), 'shape': \(shape), }".utf8)
+    let prefix = version == 1 ? 10 : 12
+    header += [UInt8](repeating: 0x20, count: (63 - (prefix + header.count) % 64) % 64) + [0x0A]
+    let length = withUnsafeBytes(of: UInt32(header.count).littleEndian) { Array($0) }.prefix(version == 1 ? 2 : 4)
+    return [0x93] + Array("NUMPY".utf8) + [version, 0] + length + header + payload
+}
+
+private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUnsafeBytes { Array($0) } }
+
+@Test(arguments: [1, 2, 3] as [UInt8]) func numpyArraysOfEveryVersion(version: UInt8) throws {
+    let tensor = try readNPY(npy("<f4", "(2, 3)", bytes([1, 2, 3, 4, 5, 6] as [Float]), version: version))
+    #expect(tensor.shape == [2, 3])
+    #expect(try tensor.elements(Float.self) == [1, 2, 3, 4, 5, 6])
+}
+
+@Test func numpyFortranOrderIsTurned() throws {
+    // [[1, 2, 3], [4, 5, 6]] by columns.
+    let tensor = try readNPY(npy("<i4", fortran: true, "(2, 3)", bytes([1, 4, 2, 5, 3, 6] as [Int32])))
+    #expect(tensor.shape == [2, 3])
+    #expect(try tensor.elements(Int32.self) == [1, 2, 3, 4, 5, 6])
+    let cube = try readNPY(npy("|u1", fortran: true, "(2, 1, 2)", [0, 1, 2, 3]))
+    #expect(try cube.elements(UInt8.self) == [0, 2, 1, 3])
+}
+
+@Test func numpyBigEndianScalarsAndEmptyArrays() throws {
+    #expect(try readNPY(npy(">i8", "()", [0, 0, 0, 0, 0, 0, 1, 2])).elements(Int64.self) == [258])
+    let empty = try readNPY(npy("<f8", "(0, 7)", []))
+    #expect(empty.shape == [0, 7] && empty.count == 0)
+    #expect(try readNPY(npy("|b1", "(3,)", [0, 1, 7])).elements(Bool.self) == [false, true, true])
+}
+
+@Test(arguments: [
+    ("<f4", "(2, 3)", 20), ("<f4", "(2, 3)", 28), ("|O", "(1,)", 8), ("<c8", "(1,)", 8), ("<f4", "(9223372036854775807, 3)", 4),
+    ("<f4", "(-1,)", 4), ("<f4", "(99999999999999999999,)", 4), ("<f4", "(1.5,)", 4), ("<f4", "1", 4), ("f4", "(1,)", 4),
+]) func numpyHostileHeadersAreRefused(type: String, shape: String, count: Int) throws {
+    #expect(throws: TripsError.self) { try readNPY(npy(type, shape, [UInt8](repeating: 0, count: count))) }
+}
+
+@Test func numpyTruncationAtEveryByteIsRefused() throws {
+    let whole = npy("<f4", "(2,)", bytes([1, 2] as [Float]))
+    for count in 0..<whole.count {
+        #expect(throws: TripsError.self) { try readNPY(Array(whole.prefix(count))) }
+    }
+}
+
+@Test func testDataIsNamedByItselfThenByPosition() throws {
+    let tensor = try Tensor([1] as [Float], shape: [1])
+    let named = try assign([("b", 0, tensor), ("", 1, tensor), ("z", 7, tensor)], to: ["a", "c", "b"], in: "set")
+    #expect(Set(named.keys) == ["b", "c", "z"])
+    #expect(throws: TripsError.self) { try assign([("a", 0, tensor), ("a", 1, tensor)], to: ["a"], in: "set") }
+}
+
+@Test func missingGoldensCannotBeOpened() throws {
+    #expect { try GoldenReference.references(at: "/nonexistent/golden.npz") } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("goldens-\(UUID().uuidString)").path
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    #expect { try GoldenReference.references(at: folder) } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
+}
+
+@Test func testDataFoldersAreFoundInNumericOrder() throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("goldens-\(UUID().uuidString)").path
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    for number in [10, 2, 0] {
+        try FileManager.default.createDirectory(atPath: "\(folder)/test_data_set_\(number)", withIntermediateDirectories: true)
+    }
+    #expect(try GoldenReference.references(at: folder).map(\.name) == ["test_data_set_0", "test_data_set_2", "test_data_set_10"])
+    try Data().write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/input_0.pb"))
+    #expect(try GoldenReference.references(at: "\(folder)/test_data_set_2").map(\.name) == ["test_data_set_2"])
+}

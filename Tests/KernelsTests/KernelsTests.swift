@@ -1,1 +1,55 @@
+import Kernels
 import Testing
+
+/// Deterministic test data.
+struct Generator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return (state ^ state >> 33) &* 0xff51_afd7_ed55_8ccd
+    }
+
+    /// Uniform in [-1, 1), with 24 bits.
+    mutating func float() -> Float { Float(Int32(next() >> 40) - 1 << 23) * 0x1p-23 }
+
+    mutating func floats(_ count: Int, scale: Float = 1) -> [Float] { (0..<count).map { _ in float() * scale } }
+}
+
+/// Every path that this processor can run, but the scalar one, which is the reference.
+let paths: [trips_path] = [TRIPS_PATH_AVX2, TRIPS_PATH_AVX512, TRIPS_PATH_AVX512_VNNI].filter(trips_path_available)
+
+func name(_ path: trips_path) -> String { String(cString: trips_path_name(path)) }
+
+/// Runs `body` on each path in turn; the suites that use it are serialized, as the choice is global.
+func onEachPath(_ body: (trips_path) -> Void) {
+    let before = trips_kernels_path()
+    for path in paths {
+        #expect(trips_kernels_force(path))
+        body(path)
+    }
+    #expect(trips_kernels_force(before))
+}
+
+/// Largest |x − y| / (1 + |y|); infinite where NaN or infinity do not agree.
+func error(_ x: [Float], _ y: [Float]) -> Float {
+    guard x.count == y.count else { return .infinity }
+    var worst: Float = 0
+    for (a, b) in zip(x, y) where a.bitPattern != b.bitPattern && !(a.isNaN && b.isNaN) {
+        let difference = abs(a - b) / (1 + abs(b))
+        worst = difference.isFinite ? max(worst, difference) : .infinity
+    }
+    return worst
+}
+
+/// All tests that force a path.
+@Suite(.serialized) struct KernelTests {}
+
+extension KernelTests {
+    @Test func dispatch() {
+        #expect(trips_path_available(TRIPS_PATH_SCALAR))
+        #expect(trips_path_available(trips_kernels_path()))
+        #expect(name(TRIPS_PATH_AVX512_VNNI) == "avx512vnni")
+        onEachPath { #expect(trips_kernels_path() == $0) }
+    }
+}

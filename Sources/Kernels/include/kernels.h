@@ -1,1 +1,224 @@
-#pragma once
+/// Hot loops over plain memory.
+///
+/// Conventions, everywhere:
+/// - Matrices are row-major. `ldx` is the distance between rows of `x`, in elements.
+/// - The weight of a Linear layer is `w` [N, K]: N outputs, K inputs; y = x wᵀ.
+/// - Functions neither allocate nor start threads. A caller splits work by row and column ranges
+///   [begin, end); pointers always address row 0 and column 0 of the whole matrix.
+///   No result depends on how the work was split.
+/// - Input and output may be the same array where a comment says "in place"; otherwise they must not
+///   overlap.
+/// - Sizes are trusted: callers check them. Zero rows, columns or elements are allowed.
+///
+/// Each kernel `trips_x` runs the variant for the best instruction set of this processor;
+/// `kernels_ref.h` declares its scalar reference `trips_x_ref`.
+#ifndef TRIPS_KERNELS_H
+#define TRIPS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef __clang__
+#define _Nullable
+#define _Nonnull
+#else
+#pragma clang assume_nonnull begin
+#endif
+
+// MARK: - Instruction sets
+
+/// A set of kernels for one instruction set, in rising order of preference.
+typedef enum trips_path {
+    TRIPS_PATH_SCALAR = 0,
+    TRIPS_PATH_AVX2 = 1,        ///< AVX2, FMA, F16C
+    TRIPS_PATH_AVX512 = 2,      ///< AVX-512 F, BW, DQ, VL
+    TRIPS_PATH_AVX512_VNNI = 3, ///< the same and VNNI
+} trips_path;
+
+enum { TRIPS_PATH_COUNT = 4 };
+
+/// Name of a path for reports: "scalar", "avx2", "avx512", "avx512vnni".
+const char *trips_path_name(trips_path path);
+
+/// Whether this processor and operating system can run the path.
+bool trips_path_available(trips_path path);
+
+/// The path in use: the best one that is available, or the one forced.
+trips_path trips_kernels_path(void);
+
+/// Makes every later call use `path`; false (and no change) where it is not available. For tests.
+bool trips_kernels_force(trips_path path);
+
+// MARK: - Epilogues
+
+typedef enum trips_activation {
+    TRIPS_ACTIVATION_NONE = 0,
+    TRIPS_ACTIVATION_GELU_ERF = 1,   ///< x Φ(x), exact
+    TRIPS_ACTIVATION_GELU_TANH = 2,  ///< x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
+    TRIPS_ACTIVATION_QUICK_GELU = 3, ///< x sigmoid(1.702 x)
+    TRIPS_ACTIVATION_RELU = 4,
+} trips_activation;
+
+/// What a matrix product does to its output while it is in cache:
+/// c = activation(c + bias) + residual.
+typedef struct trips_epilogue {
+    const float *_Nullable bias;     ///< [N]
+    const float *_Nullable residual; ///< [M, N]; may be the output itself
+    size_t ldr;                      ///< row distance of `residual`
+    trips_activation activation;
+} trips_epilogue;
+
+// MARK: - fp32 matrix product with packed weights
+
+/// Columns of a packed panel. Ranges [n_begin, n_end) of products and packing start at a multiple of
+/// this and end at one, or at N.
+enum { TRIPS_PANEL = 32 };
+
+/// Elements (floats) that `trips_sgemm_pack` needs for weights [n, k].
+///
+/// The layout is the same on every path: panels of TRIPS_PANEL outputs, each [K][TRIPS_PANEL], the
+/// last one filled up with zeros.
+size_t trips_sgemm_pack_size(size_t n, size_t k);
+
+/// Packs outputs [n_begin, n_end) of weights w [N, K]. `rows` points to row n_begin of w, so a caller
+/// can stream weights through a small buffer; ranges can be packed in any order and in parallel.
+void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
+                      size_t n_end);
+
+/// Packs outputs [n_begin, n_end) of a right-hand side b [K, N], as it stands in a plain matrix product.
+/// `b` points to its first row and column.
+void trips_sgemm_pack_kn(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
+                         size_t n_end);
+
+/// c[m, n] = epilogue(Σ_k a[m, k] w[n, k]) for m in [m_begin, m_end), n in [n_begin, n_end).
+///
+/// Each element is one chain of fused multiply-adds over ascending k, so results are bit-identical for
+/// every split and on every path but the scalar one (which may lack fused multiply-add).
+void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size_t k, float *c, size_t ldc,
+                 size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
+                 const trips_epilogue *_Nullable epilogue);
+
+// MARK: - int8 matrix product
+
+/// Bytes of one quantized row of k activations: k rounded up to a multiple of 4.
+size_t trips_quantized_row_size(size_t k);
+
+/// Quantizes rows [m_begin, m_end) of x [M, K], symmetric, one scale per row:
+/// scale[m] = max_k |x[m, k] s[k]| / 127, q[m, k] = 128 + round_to_even(x[m, k] s[k] / scale[m]),
+/// where s is `input_scale` [K] (all 1 without it). A row of zeros has scale 0.
+///
+/// q is biased by 128 (it takes values 1…255), which is what the dot-product instructions want; the
+/// packed weights carry the correction. Bytes from K to `trips_quantized_row_size` are set to 128. A row
+/// holding a NaN or an infinity gets a scale that is not finite: outputs of that row are NaN. Bit-identical on every path.
+void trips_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k,
+                         size_t m_begin, size_t m_end, const float *_Nullable input_scale);
+
+/// Bytes that `trips_igemm_pack` needs for weights [n, k] with scales per group of `group` inputs.
+///
+/// `group` is a positive multiple of 4, or 0: one scale per output. The layout is the same on every path: panels of TRIPS_PANEL
+/// outputs; in each, per group: [K/4][TRIPS_PANEL][4] weights, then TRIPS_PANEL int32 corrections
+/// (−128 Σ w), then TRIPS_PANEL scales. K is filled up to a multiple of 4 with zeros.
+size_t trips_igemm_pack_size(size_t n, size_t k, size_t group);
+
+/// Groups of inputs: ⌈k / group⌉, or 1 where `group` is 0.
+size_t trips_group_count(size_t k, size_t group);
+
+/// Packs outputs [n_begin, n_end) of weights w [N, K] with scales [N][groups]. `rows` and `scales` point
+/// to row n_begin. `packed` is 64-byte aligned.
+void trips_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
+                      size_t group, size_t n_begin, size_t n_end);
+
+/// c[m, n] = epilogue(scale[m] Σ_g scales[n, g] Σ_{k in g} (q[m, k] − 128) w[n, k]).
+///
+/// Inner sums are exact in 32 bits (K up to 65536; nothing saturates), so they are bit-identical on
+/// every path; groups add up in fp32 in ascending order. `a` and `a_scale` come from `trips_quantize_rows`.
+void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
+                 size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
+                 const trips_epilogue *_Nullable epilogue);
+
+/// The inner sums of `trips_igemm` alone: sums[(m * groups + g) * N + n] = Σ_{k in g} (a[m, k] − 128) w[n, k],
+/// for all m < M and n < N.
+void trips_igemm_sums(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k, size_t group,
+                      int32_t *sums);
+
+/// Rows of int8 weights back to fp32: y[r, k] = w[r, k] scales[r, k / group] s[k], where s is
+/// `input_scale` [K] (all 1 without it), for weights-only arithmetic.
+void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
+                           size_t k, size_t group, const float *_Nullable input_scale);
+
+// MARK: - Attention
+
+/// Floats of scratch that `trips_attention` needs.
+size_t trips_attention_scratch(size_t lk, size_t d);
+
+/// One head of one example: out = softmax(scale q kᵀ + mask) v, for query rows [q_begin, q_end).
+///
+/// q [Lq, d], k [Lk, d], v [Lk, d], out [Lq, d]. `mask` is added to the scaled scores: [Lq, Lk] with row
+/// distance `ldm`, or one row [Lk] for all queries where `ldm` is 0. With `causal`, query i sees keys
+/// 0 … i + Lk − Lq only. Softmax subtracts the maximum; a row whose scores are all −inf gives NaN, as
+/// plain softmax does. `out` may be q.
+void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
+                     size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                     const float *_Nullable mask, size_t ldm, bool causal, float *scratch);
+
+/// How much one query looks at each key, averaged over heads:
+/// scores[i] = mean_h softmax_i(scale q_h · k_{h,i}). query [heads · d], keys [n, heads · d],
+/// scratch: n floats.
+void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
+                            size_t d, float scale, float *scratch);
+
+// MARK: - Rows
+
+/// y = (s − mean s) / √(var s + eps) · weight + bias, per row of n, with s = x + residual.
+/// Mean and variance in two passes. `sum` receives s. In place: y or sum may be x or residual.
+void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *_Nullable residual, size_t ldr,
+                          float *_Nullable sum, size_t lds, size_t rows, size_t n, const float *_Nullable weight,
+                          const float *_Nullable bias, float eps);
+
+/// y = softmax of each row of n. In place.
+void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n);
+
+/// y = x / max(‖x‖₂, eps) per row of n. In place.
+void trips_l2_normalize_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, float eps);
+
+/// y = x + bias[n] per row of n. In place.
+void trips_add_bias_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *bias, size_t rows, size_t n);
+
+// MARK: - Elementwise, n elements; all in place
+
+void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
+void trips_exp(float *y, const float *x, size_t n);
+void trips_erf(float *y, const float *x, size_t n);
+void trips_tanh(float *y, const float *x, size_t n);
+void trips_sigmoid(float *y, const float *x, size_t n);
+void trips_add(float *y, const float *a, const float *b, size_t n);
+void trips_mul(float *y, const float *a, const float *b, size_t n);
+
+// MARK: - Conversions
+
+/// Rounding to nearest even; NaN stays NaN; beyond the range gives infinity.
+void trips_f16_to_f32(float *y, const uint16_t *x, size_t n);
+void trips_f32_to_f16(uint16_t *y, const float *x, size_t n);
+void trips_bf16_to_f32(float *y, const uint16_t *x, size_t n);
+void trips_f32_to_bf16(uint16_t *y, const float *x, size_t n);
+
+/// dst [columns, rows] = transpose of src [rows, columns], elements of 1, 2, 4 or 8 bytes.
+/// `lds` and `ldd` are in elements. Moves bits only.
+void trips_transpose(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns, size_t width);
+
+// MARK: - Byte planes
+
+/// Splits n little-endian words of `width` 2, 4 or 8 bytes: plane p, at dst + p * n, holds byte p of each
+/// word (plane 0 the lowest). With `rotate`, words are first rotated left by one bit, which moves the sign
+/// of an IEEE number below its exponent: the highest plane of f32 and bf16 is then the whole exponent.
+void trips_planes_split(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate);
+
+/// The inverse of `trips_planes_split`.
+void trips_planes_merge(void *dst, const uint8_t *src, size_t n, size_t width, bool rotate);
+
+#ifdef __clang__
+#pragma clang assume_nonnull end
+#endif
+
+#endif

@@ -1,0 +1,92 @@
+// Softmax attention of one head, blocked over queries so that a block's scores stay in cache.
+
+/// Query rows of a block.
+#define QUERY_BLOCK (2 * TILE_ROWS)
+
+/// x = exp(scale x + mask − maximum) over n scores; returns the sum. Scores are scaled and masked twice
+/// rather than stored in between.
+static float softmax_weights(float *x, size_t n, float scale, const float *mask) {
+    vf s = vf_set(scale), log2e = vf_set(1.44269504f), most[4], total[2] = {vf_zero(), vf_zero()};
+#define SCORE(i) (mask ? vf_fma(s, vf_load(x + (i)), vf_load(mask + (i))) : vf_mul(s, vf_load(x + (i))))
+#define SCORE_N(i, left)                                                              \
+    (mask ? vf_fma(s, vf_load_n(x + (i), left), vf_load_n(mask + (i), left)) : vf_mul(s, vf_load_n(x + (i), left)))
+    UNROLLED for (int u = 0; u < 4; u++) most[u] = vf_set(-INFINITY);
+    size_t i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        UNROLLED for (int u = 0; u < 4; u++) most[u] = vf_max(most[u], SCORE(i + (size_t)u * VL));
+    for (; i < n; i += VL) {
+        size_t left = n - i < VL ? n - i : VL;
+        most[0] = vf_max(most[0], vf_first_n(left, SCORE_N(i, left), vf_set(-INFINITY)));
+    }
+    vf m = vf_set(vf_maximum(vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3]))));
+    for (i = 0; i + 2 * VL <= n; i += 2 * VL)
+        UNROLLED for (int u = 0; u < 2; u++) {
+            vf y = vf_exp2_negative(vf_mul(log2e, vf_sub(SCORE(i + (size_t)u * VL), m)));
+            vf_store(x + i + (size_t)u * VL, y);
+            total[u] = vf_add(total[u], y);
+        }
+    for (; i < n; i += VL) {
+        size_t left = n - i < VL ? n - i : VL;
+        vf y = vf_exp2_negative(vf_mul(log2e, vf_sub(SCORE_N(i, left), m)));
+        vf_store_n(x + i, left, y);
+        total[0] = vf_add(total[0], vf_first_n(left, y, vf_zero()));
+    }
+#undef SCORE
+#undef SCORE_N
+    return vf_sum(vf_add(total[0], total[1]));
+}
+
+static void scale_row(float *y, const float *x, size_t n, float factor) {
+    vf f = vf_set(factor);
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) vf_store(y + i, vf_mul(f, vf_load(x + i)));
+    if (i < n) vf_store_n(y + i, n - i, vf_mul(f, vf_load_n(x + i, n - i)));
+}
+
+static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
+                      size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                      const float *mask, size_t ldm, bool causal, float *scratch) {
+    float *keys = scratch, *values = keys + trips_sgemm_pack_size(lk, d), *scores = values + trips_sgemm_pack_size(d, lk);
+    size_t lds = (lk + TRIPS_PANEL - 1) / TRIPS_PANEL * TRIPS_PANEL;
+    v_sgemm_pack(keys, k, ldk, lk, d, 0, lk);
+    v_sgemm_pack_kn(values, v, ldv, d, lk, 0, d);
+    for (size_t i0 = q_begin; i0 < q_end; i0 += QUERY_BLOCK) {
+        size_t rows = q_end - i0 < QUERY_BLOCK ? q_end - i0 : QUERY_BLOCK;
+        // Queries of a causal block see different numbers of keys: scores beyond a row's own are zero weights.
+        size_t seen = causal ? visible_keys(i0 + rows - 1, lq, lk) : lk;
+        v_sgemm(q + i0 * ldq, ldq, keys, lk, d, scores, lds, 0, rows, 0, seen, NULL);
+        float sums[QUERY_BLOCK];
+        for (size_t r = 0; r < rows; r++) {
+            float *row = scores + r * lds;
+            size_t own = causal ? visible_keys(i0 + r, lq, lk) : lk;
+            sums[r] = softmax_weights(row, own, scale, mask ? mask + (i0 + r) * ldm : NULL);
+            for (size_t j = own; j < seen; j++) row[j] = 0;
+        }
+        sgemm_inputs(scores, lds, values, lk, seen, out + i0 * ldo, ldo, 0, rows, 0, d, NULL);
+        for (size_t r = 0; r < rows; r++) {
+            float *row = out + (i0 + r) * ldo;
+            scale_row(row, row, d, 1.0f / sums[r]);
+        }
+    }
+}
+
+static void v_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
+                             size_t d, float scale, float *scratch) {
+    for (size_t i = 0; i < n; i++) scores[i] = 0;
+    for (size_t h = 0; h < heads; h++) {
+        const float *q = query + h * d;
+        for (size_t i = 0; i < n; i++) {
+            const float *key = keys + i * ldk + h * d;
+            vf s = vf_zero();
+            size_t j = 0;
+            for (; j + VL <= d; j += VL) s = vf_fma(vf_load(q + j), vf_load(key + j), s);
+            if (j < d) s = vf_fma(vf_load_n(q + j, d - j), vf_load_n(key + j, d - j), s);
+            scratch[i] = vf_sum(s);
+        }
+        float share_of_head = 1.0f / (softmax_weights(scratch, n, scale, NULL) * (float)heads);
+        vf f = vf_set(share_of_head);
+        size_t i = 0;
+        for (; i + VL <= n; i += VL) vf_store(scores + i, vf_fma(f, vf_load(scratch + i), vf_load(scores + i)));
+        if (i < n) vf_store_n(scores + i, n - i, vf_fma(f, vf_load_n(scratch + i, n - i), vf_load_n(scores + i, n - i)));
+    }
+}

@@ -1,0 +1,140 @@
+// Conversions, transposition and byte planes: loops plain enough for the compiler to vectorise for each
+// instruction set. Included by every path.
+
+// Words in memory of any alignment and any declared type.
+typedef uint8_t word1;
+typedef uint16_t word2 __attribute__((aligned(1), may_alias));
+typedef uint32_t word4 __attribute__((aligned(1), may_alias));
+typedef uint64_t word8 __attribute__((aligned(1), may_alias));
+
+static void v_bf16_to_f32(float *restrict y, const uint16_t *restrict x, size_t n) {
+    word4 *restrict bits = (word4 *)y;
+    for (size_t i = 0; i < n; i++) bits[i] = (uint32_t)x[i] << 16;
+}
+
+static void v_f32_to_bf16(uint16_t *restrict y, const float *restrict x, size_t n) {
+    const word4 *restrict bits = (const word4 *)x;
+    for (size_t i = 0; i < n; i++) {
+        // A NaN is cut and made quiet: rounding could carry it into infinity or zero.
+        uint32_t b = bits[i], rounded = (b + 0x7fff + (b >> 16 & 1)) >> 16, cut = b >> 16 | 0x40;
+        y[i] = (uint16_t)((b & 0x7fffffff) > 0x7f800000 ? cut : rounded);
+    }
+}
+
+/// Side of the square blocks of a transposition: both faces of a block stay in L1.
+enum { TRANSPOSE_BLOCK = 16 };
+
+#define TRANSPOSE(T)                                                                                              \
+    static void transpose_##T(T *restrict dst, size_t ldd, const T *restrict src, size_t lds, size_t rows,        \
+                              size_t columns) {                                                                   \
+        for (size_t r0 = 0; r0 < rows; r0 += TRANSPOSE_BLOCK)                                                     \
+            for (size_t c0 = 0; c0 < columns; c0 += TRANSPOSE_BLOCK) {                                            \
+                size_t r1 = rows - r0 < TRANSPOSE_BLOCK ? rows : r0 + TRANSPOSE_BLOCK;                            \
+                size_t c1 = columns - c0 < TRANSPOSE_BLOCK ? columns : c0 + TRANSPOSE_BLOCK;                      \
+                for (size_t c = c0; c < c1; c++)                                                                  \
+                    for (size_t r = r0; r < r1; r++) dst[c * ldd + r] = src[r * lds + c];                         \
+            }                                                                                                     \
+    }
+TRANSPOSE(word1)
+TRANSPOSE(word2)
+TRANSPOSE(word4)
+TRANSPOSE(word8)
+
+static void v_transpose(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns, size_t width) {
+    switch (width) {
+    case 1: transpose_word1(dst, ldd, src, lds, rows, columns); break;
+    case 2: transpose_word2(dst, ldd, src, lds, rows, columns); break;
+    case 4: transpose_word4(dst, ldd, src, lds, rows, columns); break;
+    case 8: transpose_word8(dst, ldd, src, lds, rows, columns); break;
+    }
+}
+
+#define ROTATE_LEFT(T, x) ((T)((T)(x) << 1 | (T)(x) >> (8 * sizeof(T) - 1)))
+#define ROTATE_RIGHT(T, x) ((T)((T)(x) >> 1 | (T)(x) << (8 * sizeof(T) - 1)))
+#define UNCHANGED(T, x) (x)
+
+#define SPLIT_2(name, TURN)                                                           \
+    static void name(uint8_t *restrict d, const word2 *restrict s, size_t n) {        \
+        uint8_t *restrict d1 = d + n;                                                 \
+        for (size_t i = 0; i < n; i++) {                                              \
+            uint16_t x = TURN(uint16_t, s[i]);                                        \
+            d[i] = (uint8_t)x;                                                        \
+            d1[i] = (uint8_t)(x >> 8);                                                \
+        }                                                                             \
+    }
+SPLIT_2(split_2, UNCHANGED)
+SPLIT_2(split_2_rotated, ROTATE_LEFT)
+
+#define SPLIT_4(name, TURN)                                                           \
+    static void name(uint8_t *restrict d, const word4 *restrict s, size_t n) {        \
+        uint8_t *restrict d1 = d + n, *restrict d2 = d + 2 * n, *restrict d3 = d + 3 * n; \
+        for (size_t i = 0; i < n; i++) {                                              \
+            uint32_t x = TURN(uint32_t, s[i]);                                        \
+            d[i] = (uint8_t)x;                                                        \
+            d1[i] = (uint8_t)(x >> 8);                                                \
+            d2[i] = (uint8_t)(x >> 16);                                               \
+            d3[i] = (uint8_t)(x >> 24);                                               \
+        }                                                                             \
+    }
+SPLIT_4(split_4, UNCHANGED)
+SPLIT_4(split_4_rotated, ROTATE_LEFT)
+
+// Blocks bound the memory between two passes over the same words.
+#define SPLIT_8(name, TURN)                                                           \
+    static void name(uint8_t *restrict d, const word8 *restrict s, size_t n) {        \
+        for (size_t i0 = 0; i0 < n; i0 += 1024) {                                     \
+            size_t i1 = n - i0 < 1024 ? n : i0 + 1024;                                \
+            for (size_t p = 0; p < 8; p++)                                            \
+                for (size_t i = i0; i < i1; i++) d[p * n + i] = (uint8_t)(TURN(uint64_t, s[i]) >> 8 * p); \
+        }                                                                             \
+    }
+SPLIT_8(split_8, UNCHANGED)
+SPLIT_8(split_8_rotated, ROTATE_LEFT)
+
+#define MERGE_2(name, TURN)                                                           \
+    static void name(word2 *restrict d, const uint8_t *restrict s, size_t n) {        \
+        for (size_t i = 0; i < n; i++) {                                              \
+            uint16_t x = (uint16_t)(s[i] | (uint16_t)s[n + i] << 8);                  \
+            d[i] = TURN(uint16_t, x);                                                 \
+        }                                                                             \
+    }
+MERGE_2(merge_2, UNCHANGED)
+MERGE_2(merge_2_rotated, ROTATE_RIGHT)
+
+#define MERGE_4(name, TURN)                                                           \
+    static void name(word4 *restrict d, const uint8_t *restrict s, size_t n) {        \
+        const uint8_t *s1 = s + n, *s2 = s + 2 * n, *s3 = s + 3 * n;                  \
+        for (size_t i = 0; i < n; i++) {                                              \
+            uint32_t x = s[i] | (uint32_t)s1[i] << 8 | (uint32_t)s2[i] << 16 | (uint32_t)s3[i] << 24; \
+            d[i] = TURN(uint32_t, x);                                                 \
+        }                                                                             \
+    }
+MERGE_4(merge_4, UNCHANGED)
+MERGE_4(merge_4_rotated, ROTATE_RIGHT)
+
+#define MERGE_8(name, TURN)                                                           \
+    static void name(word8 *restrict d, const uint8_t *restrict s, size_t n) {        \
+        for (size_t i = 0; i < n; i++) {                                              \
+            uint64_t x = 0;                                                           \
+            for (unsigned p = 0; p < 8; p++) x |= (uint64_t)s[p * n + i] << 8 * p;    \
+            d[i] = TURN(uint64_t, x);                                                 \
+        }                                                                             \
+    }
+MERGE_8(merge_8, UNCHANGED)
+MERGE_8(merge_8_rotated, ROTATE_RIGHT)
+
+static void v_planes_split(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate) {
+    switch (width) {
+    case 2: (rotate ? split_2_rotated : split_2)(dst, src, n); break;
+    case 4: (rotate ? split_4_rotated : split_4)(dst, src, n); break;
+    case 8: (rotate ? split_8_rotated : split_8)(dst, src, n); break;
+    }
+}
+
+static void v_planes_merge(void *dst, const uint8_t *src, size_t n, size_t width, bool rotate) {
+    switch (width) {
+    case 2: (rotate ? merge_2_rotated : merge_2)(dst, src, n); break;
+    case 4: (rotate ? merge_4_rotated : merge_4)(dst, src, n); break;
+    case 8: (rotate ? merge_8_rotated : merge_8)(dst, src, n); break;
+    }
+}

@@ -1,0 +1,180 @@
+#include "table.h"
+
+#include <stdatomic.h>
+
+typedef struct trips_variant {
+    const char *name;
+    const trips_table *table;
+} trips_variant;
+
+static const trips_variant variants[TRIPS_PATH_COUNT] = {
+    {"scalar", &trips_table_scalar},
+#if defined(__x86_64__)
+    {"avx2", &trips_table_avx2},
+    {"avx512", &trips_table_avx512},
+    {"avx512vnni", &trips_table_avx512vnni},
+#else
+    {"avx2", NULL},
+    {"avx512", NULL},
+    {"avx512vnni", NULL},
+#endif
+};
+
+const char *trips_path_name(trips_path path) {
+    return (unsigned)path < TRIPS_PATH_COUNT ? variants[path].name : "unknown";
+}
+
+bool trips_path_available(trips_path path) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                __builtin_cpu_supports("bmi2");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    switch (path) {
+    case TRIPS_PATH_SCALAR: return true;
+    case TRIPS_PATH_AVX2: return avx2;
+    case TRIPS_PATH_AVX512: return avx512;
+    case TRIPS_PATH_AVX512_VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
+    default: return false;
+    }
+#else
+    return path == TRIPS_PATH_SCALAR;
+#endif
+}
+
+static atomic_int current = -1;
+
+trips_path trips_kernels_path(void) {
+    int path = atomic_load_explicit(&current, memory_order_relaxed);
+    if (path >= 0) return (trips_path)path;
+    path = TRIPS_PATH_COUNT - 1;
+    while (!trips_path_available((trips_path)path)) path--;
+    int unset = -1;
+    atomic_compare_exchange_strong(&current, &unset, path);
+    return (trips_path)atomic_load(&current);
+}
+
+bool trips_kernels_force(trips_path path) {
+    if (!trips_path_available(path)) return false;
+    atomic_store(&current, (int)path);
+    return true;
+}
+
+static inline const trips_table *table(void) { return variants[trips_kernels_path()].table; }
+
+// MARK: - Sizes
+
+size_t trips_sgemm_pack_size(size_t n, size_t k) { return round_up(n, TRIPS_PANEL) * k; }
+
+size_t trips_quantized_row_size(size_t k) { return round_up(k, 4); }
+
+size_t trips_group_count(size_t k, size_t group) { return group == 0 || k == 0 ? 1 : (k + group - 1) / group; }
+
+size_t trips_igemm_pack_size(size_t n, size_t k, size_t group) {
+    return round_up(n, TRIPS_PANEL) / TRIPS_PANEL * igemm_panel_size(k, group);
+}
+
+size_t trips_attention_scratch(size_t lk, size_t d) {
+    return trips_sgemm_pack_size(lk, d) + trips_sgemm_pack_size(d, lk) + TRIPS_QUERY_BLOCK * round_up(lk, TRIPS_PANEL);
+}
+
+// MARK: - Forwarding
+
+void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
+                      size_t n_end) {
+    table()->sgemm_pack(packed, rows, ldw, n, k, n_begin, n_end);
+}
+
+void trips_sgemm_pack_kn(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
+                         size_t n_end) {
+    table()->sgemm_pack_kn(packed, b, ldb, n, k, n_begin, n_end);
+}
+
+void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size_t k, float *c, size_t ldc,
+                 size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
+    table()->sgemm(a, lda, packed, n, k, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
+}
+
+void trips_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t m_begin,
+                         size_t m_end, const float *input_scale) {
+    table()->quantize_rows(q, ldq, scale, x, ldx, k, m_begin, m_end, input_scale);
+}
+
+void trips_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
+                      size_t group, size_t n_begin, size_t n_end) {
+    table()->igemm_pack(packed, rows, ldw, scales, n, k, group, n_begin, n_end);
+}
+
+void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
+                 size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
+                 const trips_epilogue *epilogue) {
+    table()->igemm(a, lda, a_scale, packed, n, k, group, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
+}
+
+void trips_igemm_sums(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k, size_t group,
+                      int32_t *sums) {
+    table()->igemm_sums(a, lda, packed, m, n, k, group, sums);
+}
+
+void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
+                           size_t k, size_t group, const float *input_scale) {
+    table()->dequantize_rows(y, ldy, w, ldw, scales, rows, k, group, input_scale);
+}
+
+void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
+                     size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                     const float *mask, size_t ldm, bool causal, float *scratch) {
+    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lq, lk, d, q_begin, q_end, scale, mask, ldm, causal, scratch);
+}
+
+void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
+                            size_t d, float scale, float *scratch) {
+    table()->selection_scores(scores, query, keys, ldk, n, heads, d, scale, scratch);
+}
+
+void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *residual, size_t ldr,
+                          float *sum, size_t lds, size_t rows, size_t n, const float *weight, const float *bias,
+                          float eps) {
+    table()->layernorm_rows(y, ldy, x, ldx, residual, ldr, sum, lds, rows, n, weight, bias, eps);
+}
+
+void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n) {
+    table()->softmax_rows(y, ldy, x, ldx, rows, n);
+}
+
+void trips_l2_normalize_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, float eps) {
+    table()->l2_normalize_rows(y, ldy, x, ldx, rows, n, eps);
+}
+
+void trips_add_bias_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *bias, size_t rows, size_t n) {
+    table()->add_bias_rows(y, ldy, x, ldx, bias, rows, n);
+}
+
+void trips_activate(float *y, const float *x, size_t n, trips_activation activation) {
+    table()->activate(y, x, n, activation);
+}
+
+void trips_exp(float *y, const float *x, size_t n) { table()->exp(y, x, n); }
+void trips_erf(float *y, const float *x, size_t n) { table()->erf(y, x, n); }
+void trips_tanh(float *y, const float *x, size_t n) { table()->tanh(y, x, n); }
+void trips_sigmoid(float *y, const float *x, size_t n) { table()->sigmoid(y, x, n); }
+void trips_add(float *y, const float *a, const float *b, size_t n) { table()->add(y, a, b, n); }
+void trips_mul(float *y, const float *a, const float *b, size_t n) { table()->mul(y, a, b, n); }
+
+void trips_f16_to_f32(float *y, const uint16_t *x, size_t n) { table()->f16_to_f32(y, x, n); }
+void trips_f32_to_f16(uint16_t *y, const float *x, size_t n) { table()->f32_to_f16(y, x, n); }
+void trips_bf16_to_f32(float *y, const uint16_t *x, size_t n) { table()->bf16_to_f32(y, x, n); }
+void trips_f32_to_bf16(uint16_t *y, const float *x, size_t n) { table()->f32_to_bf16(y, x, n); }
+
+void trips_transpose(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns, size_t width) {
+    table()->transpose(dst, ldd, src, lds, rows, columns, width);
+}
+
+void trips_planes_split(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate) {
+    table()->planes_split(dst, src, n, width, rotate);
+}
+
+void trips_planes_merge(void *dst, const uint8_t *src, size_t n, size_t width, bool rotate) {
+    table()->planes_merge(dst, src, n, width, rotate);
+}

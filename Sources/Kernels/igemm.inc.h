@@ -1,0 +1,258 @@
+// int8 product: rows of biased bytes (u8) times packed signed bytes, exact in 32 bits.
+//
+// A step takes 4 inputs of VL outputs at once. With VNNI that is one instruction. Without, even and odd
+// bytes are widened to 16 bits in place, so that two multiply-adds of pairs give the same sums in the same
+// lanes; 255 · 128 · 2 fits 32 bits, and nothing saturates.
+
+#if IGEMM_VNNI
+#define IGEMM_ROWS 14
+#define IGEMM_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
+typedef vi vweights;
+typedef vi vinputs;
+INLINE vweights prepare_weights(vi w) { return w; }
+INLINE vinputs prepare_inputs(vi a) { return a; }
+INLINE vi dot4(vi sum, vinputs a, vweights w) { return _mm512_dpbusd_epi32(sum, a, w); }
+#elif VL == 16
+#define IGEMM_ROWS 12
+#define IGEMM_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#define IGEMM_VECTORS(rows) ((rows) <= 4 ? 4 : 2)
+typedef struct { vi even, odd; } vweights;
+typedef struct { vi even, odd; } vinputs;
+INLINE vweights prepare_weights(vi w) {
+    return (vweights){_mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), _mm512_srai_epi16(w, 8)};
+}
+INLINE vinputs prepare_inputs(vi a) {
+    return (vinputs){_mm512_and_si512(a, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(a, 8)};
+}
+INLINE vi dot4(vi sum, vinputs a, vweights w) {
+    return _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(a.even, w.even), _mm512_madd_epi16(a.odd, w.odd)));
+}
+#else
+#define IGEMM_ROWS 4
+#define IGEMM_HEIGHTS(X) X(1) X(2) X(3) X(4)
+#define IGEMM_VECTORS(rows) ((rows) <= 2 ? 4 : 2)
+typedef struct { vi even, odd; } vweights;
+typedef struct { vi even, odd; } vinputs;
+INLINE vweights prepare_weights(vi w) {
+    return (vweights){_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
+}
+INLINE vinputs prepare_inputs(vi a) {
+    return (vinputs){_mm256_and_si256(a, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(a, 8)};
+}
+INLINE vi dot4(vi sum, vinputs a, vweights w) {
+    return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a.even, w.even), _mm256_madd_epi16(a.odd, w.odd)));
+}
+#endif
+
+#if VL == 16
+INLINE vi vi_broadcast4(const uint8_t *p) { int32_t x; memcpy(&x, p, 4); return _mm512_set1_epi32(x); }
+#else
+INLINE vi vi_broadcast4(const uint8_t *p) { int32_t x; memcpy(&x, p, 4); return _mm256_set1_epi32(x); }
+#endif
+
+/// Where a tile starts in the packed weights, and how groups lie.
+typedef struct igemm_place {
+    const void *packed;
+    size_t k, group, groups, column;
+} igemm_place;
+
+/// Integer sums of one group for one register tile.
+INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], const uint8_t *a, size_t lda,
+                             const igemm_place *place, size_t g, const float **scales) {
+    const int8_t *w[8];
+    size_t k = 0;
+    UNROLLED for (int v = 0; v < vectors; v++) {
+        size_t column = place->column + (size_t)v * VL;
+        igemm_group at = igemm_group_at(place->packed, column / TRIPS_PANEL, g, place->k, place->group);
+        w[v] = at.weights + column % TRIPS_PANEL * 4;
+        scales[v] = at.scales + column % TRIPS_PANEL;
+        k = at.k;
+        vi correction = vi_load(at.corrections + column % TRIPS_PANEL);
+        UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = correction;
+    }
+    for (size_t p = 0; p < k; p += 4) {
+        vweights b[8];
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            b[v] = prepare_weights(vi_load((const int32_t *)(const void *)(w[v] + p * TRIPS_PANEL)));
+            if (v % (16 / VL) == 0) _mm_prefetch((const char *)(w[v] + (p + 64) * TRIPS_PANEL), _MM_HINT_T0);
+        }
+        UNROLLED for (int i = 0; i < rows; i++) {
+            vinputs x = prepare_inputs(vi_broadcast4(a + (size_t)i * lda + p));
+            UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = dot4(sum[i][v], x, b[v]);
+        }
+    }
+}
+
+INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a, size_t lda, const float *a_scale,
+                            const igemm_place *place, float *c, size_t ldc, size_t columns) {
+    vi sum[IGEMM_ROWS][8];
+    const float *scales[8];
+    float total[IGEMM_ROWS * 8 * VL];
+    // Of several groups, all but the last add up in memory: the integer sums need the registers.
+    for (size_t g = 0; g + 1 < place->groups; g++) {
+        igemm_group_tile(rows, vectors, sum, a + g * place->group, lda, place, g, scales);
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            vf s = vf_load(scales[v]);
+            UNROLLED for (int i = 0; i < rows; i++) {
+                float *t = total + (i * vectors + v) * VL;
+                vf x = vi_to_float(sum[i][v]);
+                vf_store(t, g == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(t)));
+            }
+        }
+    }
+    size_t last = place->groups - 1;
+    igemm_group_tile(rows, vectors, sum, a + last * place->group, lda, place, last, scales);
+    UNROLLED for (int v = 0; v < vectors; v++) {
+        if (columns <= (size_t)v * VL) return;
+        size_t n = columns - (size_t)v * VL;
+        vf s = vf_load(scales[v]);
+        UNROLLED for (int i = 0; i < rows; i++) {
+            vf x = vi_to_float(sum[i][v]);
+            x = last == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(total + (i * vectors + v) * VL));
+            x = vf_mul(x, vf_set(a_scale[i]));
+            float *to = c + (size_t)i * ldc + v * VL;
+            if (n >= VL) vf_store(to, x);
+            else vf_store_n(to, n, x);
+        }
+    }
+}
+
+typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place, float *c,
+                           size_t ldc, size_t columns);
+
+#define IGEMM_TILE(rows, vectors, name)                                                                            \
+    static void igemm_tile_##name(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,    \
+                                  float *c, size_t ldc, size_t columns) {                                          \
+        igemm_tile_body(rows, vectors, a, lda, a_scale, place, c, ldc, columns);                                   \
+    }
+#define IGEMM_NARROW(rows) IGEMM_TILE(rows, 2, narrow_##rows)
+#define IGEMM_WIDE(rows) IGEMM_TILE(rows, IGEMM_VECTORS(rows), wide_##rows)
+#define IGEMM_NARROW_ENTRY(rows) igemm_tile_narrow_##rows,
+#define IGEMM_WIDE_ENTRY(rows) igemm_tile_wide_##rows,
+IGEMM_HEIGHTS(IGEMM_NARROW)
+IGEMM_HEIGHTS(IGEMM_WIDE)
+static const igemm_tile igemm_narrow_tiles[IGEMM_ROWS + 1] = {NULL, IGEMM_HEIGHTS(IGEMM_NARROW_ENTRY)};
+static const igemm_tile igemm_wide_tiles[IGEMM_ROWS + 1] = {NULL, IGEMM_HEIGHTS(IGEMM_WIDE_ENTRY)};
+
+static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
+                  size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
+                  const trips_epilogue *epilogue) {
+    (void)n;
+    if (m_begin >= m_end) return;
+    size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS;
+    size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL;
+    igemm_place place = {packed, k, group, trips_group_count(k, group), 0};
+    for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
+        size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
+        for (size_t t = 0; t < tiles; t++) {
+            size_t height = share(rows, tiles, t), wide = (size_t)IGEMM_VECTORS((int)height) * VL;
+            for (size_t j = n0; j < n1;) {
+                bool narrow = n1 - j < wide;
+                size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
+                place.column = j;
+                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](a + m * lda, lda, a_scale + m, &place,
+                                                                          c + m * ldc + j, ldc, end - j);
+                if (epilogue) apply_epilogue(c, ldc, m, height, j, end, epilogue);
+                j = end;
+            }
+            m += height;
+        }
+    }
+}
+
+static void v_igemm_sums(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k, size_t group,
+                       int32_t *sums) {
+    igemm_place place = {packed, k, group, trips_group_count(k, group), 0};
+    for (size_t r = 0; r < m; r++)
+        for (size_t g = 0; g < place.groups; g++)
+            for (size_t j = 0; j < n; j += 2 * VL) {
+                vi sum[1][8];
+                const float *scales[8];
+                int32_t found[2 * VL];
+                place.column = j;
+                igemm_group_tile(1, 2, sum, a + r * lda + g * group, lda, &place, g, scales);
+                for (int v = 0; v < 2; v++) vi_store(found + v * VL, sum[0][v]);
+                for (size_t i = j; i < n && i < j + 2 * VL; i++) sums[(r * place.groups + g) * n + i] = found[i - j];
+            }
+}
+
+static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t m_begin,
+                          size_t m_end, const float *input_scale) {
+    for (size_t m = m_begin; m < m_end; m++) {
+        const float *row = x + m * ldx;
+        uint8_t *to = q + m * ldq;
+#define SCALED(load, ...) (input_scale ? vf_mul(load(row + i, ##__VA_ARGS__), load(input_scale + i, ##__VA_ARGS__)) : load(row + i, ##__VA_ARGS__))
+        // A maximum drops NaN; the sum of a − a keeps it, and turns infinity into NaN as well.
+        vf most = vf_zero(), wrong = vf_zero();
+        size_t i = 0;
+        for (; i + VL <= k; i += VL) {
+            vf a = SCALED(vf_load);
+            most = vf_max(most, vf_abs(a));
+            wrong = vf_add(wrong, vf_sub(a, a));
+        }
+        if (i < k) {
+            vf a = SCALED(vf_load_n, k - i);
+            most = vf_max(most, vf_abs(a));
+            wrong = vf_add(wrong, vf_sub(a, a));
+        }
+        float peak = vf_maximum(most);
+        bool finite = vf_sum(wrong) == 0, zero = peak < 1e-35f;
+        scale[m] = !finite ? NAN : zero ? 0 : peak / 127.0f;
+        if (!finite || zero) {
+            memset(to, 128, round_up(k, 4));
+            continue;
+        }
+        vf factor = vf_set(127.0f / peak);
+        for (i = 0; i + VL <= k; i += VL) store_biased_bytes(to + i, vf_mul(SCALED(vf_load), factor));
+        if (i < k) {
+            uint8_t tail[VL];
+            store_biased_bytes(tail, vf_mul(SCALED(vf_load_n, k - i), factor));
+            memcpy(to + i, tail, round_up(k, 4) - i);
+        }
+#undef SCALED
+    }
+}
+
+static void v_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
+                            size_t k, size_t group, const float *input_scale) {
+    size_t groups = trips_group_count(k, group), length = group ? group : k;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t g = 0; g < groups; g++) {
+            size_t i = g * length, end = k - i < length ? k : i + length;
+            float s = scales[r * groups + g];
+            for (; i + VL <= end; i += VL) {
+                vf x = vf_mul(vf_load_bytes(w + r * ldw + i), vf_set(s));
+                vf_store(y + r * ldy + i, input_scale ? vf_mul(x, vf_load(input_scale + i)) : x);
+            }
+            for (; i < end; i++) {
+                float x = (float)w[r * ldw + i] * s;
+                y[r * ldy + i] = input_scale ? x * input_scale[i] : x;
+            }
+        }
+}
+
+static void v_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
+                       size_t group, size_t n_begin, size_t n_end) {
+    size_t end = n_end == n ? round_up(n, TRIPS_PANEL) : n_end, groups = trips_group_count(k, group);
+    for (size_t j = n_begin; j < end; j++)
+        for (size_t g = 0; g < groups; g++) {
+            igemm_group to = igemm_group_at(packed, j / TRIPS_PANEL, g, k, group);
+            size_t column = j % TRIPS_PANEL, start = g * group, p = 0;
+            int8_t *place = to.weights + column * 4;
+            const int8_t *from = rows + (j - n_begin) * ldw + start;
+            int32_t sum = 0;
+            if (j < n)
+                for (; p + 4 <= to.k && start + p + 4 <= k; p += 4) {
+                    memcpy(place + p * TRIPS_PANEL, from + p, 4);
+                    sum += from[p] + from[p + 1] + from[p + 2] + from[p + 3];
+                }
+            for (; p < to.k; p++) {
+                int8_t w = j < n && start + p < k ? from[p] : 0;
+                place[p / 4 * 4 * TRIPS_PANEL + p % 4] = w;
+                sum += w;
+            }
+            to.corrections[column] = -128 * sum;
+            to.scales[column] = j < n ? scales[(j - n_begin) * groups + g] : 0;
+        }
+}

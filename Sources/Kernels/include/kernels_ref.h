@@ -1,0 +1,22 @@
+/// Scalar references: for each kernel `trips_x` of kernels.h, `trips_x_ref` with the same parameters.
+/// They are the definition that the vector variants are tested against, and the portable path.
+#ifndef TRIPS_KERNELS_REF_H
+#define TRIPS_KERNELS_REF_H
+
+#include "kernels.h"
+
+#define TRIPS_REFERENCE(name) __typeof__(trips_##name) trips_##name##_ref;
+
+/// Every kernel that is dispatched by instruction set.
+#define TRIPS_EACH_KERNEL(X)                                                                            \
+    X(sgemm) X(sgemm_pack) X(sgemm_pack_kn)                                                             \
+    X(quantize_rows) X(igemm_pack) X(igemm) X(igemm_sums) X(dequantize_rows)                            \
+    X(attention) X(selection_scores)                                                                    \
+    X(layernorm_rows) X(softmax_rows) X(l2_normalize_rows) X(add_bias_rows)                             \
+    X(activate) X(exp) X(erf) X(tanh) X(sigmoid) X(add) X(mul)                                          \
+    X(f16_to_f32) X(f32_to_f16) X(bf16_to_f32) X(f32_to_bf16)                                           \
+    X(transpose) X(planes_split) X(planes_merge)
+
+TRIPS_EACH_KERNEL(TRIPS_REFERENCE)
+
+#endif

@@ -1,0 +1,10 @@
+// All kernels of one instruction set, over its simd header.
+#include "vector_math.inc.h"
+
+#include "epilogue.inc.h"
+#include "sgemm.inc.h"
+#include "attention.inc.h"
+#include "rows.inc.h"
+#include "igemm.inc.h"
+#include "bits.inc.h"
+#include "f16c.inc.h"

@@ -1,0 +1,318 @@
+// The scalar references: what each kernel computes, said plainly. Products accumulate in the order that
+// kernels.h promises; elementary functions are the C library's.
+#include "table.h"
+
+#include <stddef.h>
+
+#include "bits.inc.h"
+
+// MARK: - Epilogue
+
+static float activation_of(float x, trips_activation activation) {
+    switch (activation) {
+    case TRIPS_ACTIVATION_NONE: return x;
+    case TRIPS_ACTIVATION_GELU_ERF: return x * 0.5f * erfcf(x * -0.70710678f);
+    case TRIPS_ACTIVATION_GELU_TANH: return x / (1 + expf(-x * (1.59576912f + 0.0713548163f * x * x)));
+    case TRIPS_ACTIVATION_QUICK_GELU: return x / (1 + expf(-1.702f * x));
+    case TRIPS_ACTIVATION_RELU: return x < 0 ? 0 : x;
+    }
+    return x;
+}
+
+static float epilogue_of(float x, size_t m, size_t n, const trips_epilogue *e) {
+    if (e == NULL) return x;
+    if (e->bias) x += e->bias[n];
+    x = activation_of(x, e->activation);
+    return e->residual ? x + e->residual[m * e->ldr + n] : x;
+}
+
+// MARK: - fp32 product
+
+void trips_sgemm_pack_kn_ref(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
+                             size_t n_end) {
+    size_t end = n_end == n ? round_up(n, TRIPS_PANEL) : n_end;
+    for (size_t j = n_begin; j < end; j++) {
+        float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
+        for (size_t p = 0; p < k; p++) to[p * TRIPS_PANEL] = j < n ? b[p * ldb + j] : 0;
+    }
+}
+
+void trips_sgemm_pack_ref(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
+                          size_t n_end) {
+    size_t end = n_end == n ? round_up(n, TRIPS_PANEL) : n_end;
+    for (size_t j = n_begin; j < end; j++) {
+        float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
+        for (size_t p = 0; p < k; p++) to[p * TRIPS_PANEL] = j < n ? rows[(j - n_begin) * ldw + p] : 0;
+    }
+}
+
+void trips_sgemm_ref(const float *a, size_t lda, const float *packed, size_t n, size_t k, float *c, size_t ldc,
+                     size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
+    (void)n;
+    for (size_t j0 = n_begin; j0 < n_end; j0 += TRIPS_PANEL) {
+        const float *panel = packed + j0 * k;
+        for (size_t m = m_begin; m < m_end; m++) {
+            float sum[TRIPS_PANEL] = {0};
+            for (size_t p = 0; p < k; p++) {
+                float x = a[m * lda + p];
+                for (size_t i = 0; i < TRIPS_PANEL; i++) sum[i] += x * panel[p * TRIPS_PANEL + i];
+            }
+            for (size_t j = j0; j < n_end && j < j0 + TRIPS_PANEL; j++)
+                c[m * ldc + j] = epilogue_of(sum[j - j0], m, j, epilogue);
+        }
+    }
+}
+
+// MARK: - int8 product
+
+void trips_quantize_rows_ref(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k,
+                             size_t m_begin, size_t m_end, const float *input_scale) {
+    for (size_t m = m_begin; m < m_end; m++) {
+        const float *row = x + m * ldx;
+        uint8_t *to = q + m * ldq;
+        float most = 0;
+        bool finite = true;
+        for (size_t i = 0; i < k; i++) {
+            float a = fabsf(input_scale ? row[i] * input_scale[i] : row[i]);
+            most = a > most ? a : most;
+            finite = finite && a <= FLT_MAX;
+        }
+        // Below this the reciprocal would not be finite: the row counts as zeros.
+        bool zero = most < 1e-35f;
+        float factor = !finite || zero ? 0 : 127.0f / most;
+        scale[m] = !finite ? NAN : zero ? 0 : most / 127.0f;
+        for (size_t i = 0; i < round_up(k, 4); i++) {
+            float a = i < k && factor != 0 ? (input_scale ? row[i] * input_scale[i] : row[i]) * factor : 0;
+            to[i] = (uint8_t)(128 + (int)lrintf(a));
+        }
+    }
+}
+
+void trips_igemm_pack_ref(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
+                          size_t group, size_t n_begin, size_t n_end) {
+    size_t end = n_end == n ? round_up(n, TRIPS_PANEL) : n_end, groups = trips_group_count(k, group);
+    for (size_t j = n_begin; j < end; j++)
+        for (size_t g = 0; g < groups; g++) {
+            igemm_group to = igemm_group_at(packed, j / TRIPS_PANEL, g, k, group);
+            size_t column = j % TRIPS_PANEL, start = g * group;
+            int32_t sum = 0;
+            for (size_t p = 0; p < to.k; p++) {
+                int8_t w = j < n && start + p < k ? rows[(j - n_begin) * ldw + start + p] : 0;
+                to.weights[p / 4 * 4 * TRIPS_PANEL + column * 4 + p % 4] = w;
+                sum += w;
+            }
+            to.corrections[column] = -128 * sum;
+            to.scales[column] = j < n ? scales[(j - n_begin) * groups + g] : 0;
+        }
+}
+
+/// Σ (a − 128) w over one group, for the columns of one panel.
+static void group_sums(int32_t *sum, const uint8_t *a, igemm_group group) {
+    for (size_t i = 0; i < TRIPS_PANEL; i++) sum[i] = group.corrections[i];
+    for (size_t p = 0; p < group.k; p += 4)
+        for (size_t i = 0; i < TRIPS_PANEL; i++)
+            for (size_t u = 0; u < 4; u++) sum[i] += a[p + u] * group.weights[p * TRIPS_PANEL + i * 4 + u];
+}
+
+void trips_igemm_ref(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
+                     size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
+                     const trips_epilogue *epilogue) {
+    (void)n;
+    size_t groups = trips_group_count(k, group);
+    for (size_t j0 = n_begin; j0 < n_end; j0 += TRIPS_PANEL)
+        for (size_t m = m_begin; m < m_end; m++) {
+            float total[TRIPS_PANEL] = {0};
+            for (size_t g = 0; g < groups; g++) {
+                igemm_group at = igemm_group_at(packed, j0 / TRIPS_PANEL, g, k, group);
+                int32_t sum[TRIPS_PANEL];
+                group_sums(sum, a + m * lda + g * group, at);
+                for (size_t i = 0; i < TRIPS_PANEL; i++) total[i] += (float)sum[i] * at.scales[i];
+            }
+            for (size_t j = j0; j < n_end && j < j0 + TRIPS_PANEL; j++)
+                c[m * ldc + j] = epilogue_of(total[j - j0] * a_scale[m], m, j, epilogue);
+        }
+}
+
+void trips_igemm_sums_ref(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k,
+                          size_t group, int32_t *sums) {
+    size_t groups = trips_group_count(k, group);
+    for (size_t r = 0; r < m; r++)
+        for (size_t g = 0; g < groups; g++)
+            for (size_t j0 = 0; j0 < n; j0 += TRIPS_PANEL) {
+                int32_t sum[TRIPS_PANEL];
+                group_sums(sum, a + r * lda + g * group, igemm_group_at(packed, j0 / TRIPS_PANEL, g, k, group));
+                for (size_t j = j0; j < n && j < j0 + TRIPS_PANEL; j++) sums[(r * groups + g) * n + j] = sum[j - j0];
+            }
+}
+
+void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
+                               size_t k, size_t group, const float *input_scale) {
+    size_t groups = trips_group_count(k, group);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < k; i++) {
+            float x = (float)w[r * ldw + i] * scales[r * groups + (group ? i / group : 0)];
+            y[r * ldy + i] = input_scale ? x * input_scale[i] : x;
+        }
+}
+
+// MARK: - Attention
+
+void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
+                         float *out, size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end,
+                         float scale, const float *mask, size_t ldm, bool causal, float *scratch) {
+    for (size_t i = q_begin; i < q_end; i++) {
+        size_t seen = causal ? visible_keys(i, lq, lk) : lk;
+        float most = -INFINITY, sum = 0;
+        for (size_t j = 0; j < seen; j++) {
+            float s = 0;
+            for (size_t p = 0; p < d; p++) s += q[i * ldq + p] * k[j * ldk + p];
+            scratch[j] = s * scale + (mask ? mask[i * ldm + j] : 0);
+            most = scratch[j] > most ? scratch[j] : most;
+        }
+        for (size_t j = 0; j < seen; j++) sum += scratch[j] = expf(scratch[j] - most);
+        for (size_t p = 0; p < d; p++) {
+            float s = 0;
+            for (size_t j = 0; j < seen; j++) s += scratch[j] * v[j * ldv + p];
+            out[i * ldo + p] = s / sum;
+        }
+    }
+}
+
+void trips_selection_scores_ref(float *scores, const float *query, const float *keys, size_t ldk, size_t n,
+                                size_t heads, size_t d, float scale, float *scratch) {
+    for (size_t i = 0; i < n; i++) scores[i] = 0;
+    for (size_t h = 0; h < heads; h++) {
+        float most = -INFINITY, sum = 0;
+        for (size_t i = 0; i < n; i++) {
+            float s = 0;
+            for (size_t p = 0; p < d; p++) s += query[h * d + p] * keys[i * ldk + h * d + p];
+            scratch[i] = s * scale;
+            most = scratch[i] > most ? scratch[i] : most;
+        }
+        for (size_t i = 0; i < n; i++) sum += scratch[i] = expf(scratch[i] - most);
+        for (size_t i = 0; i < n; i++) scores[i] += scratch[i] / (sum * (float)heads);
+    }
+}
+
+// MARK: - Rows
+
+void trips_layernorm_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, const float *residual, size_t ldr,
+                              float *sum, size_t lds, size_t rows, size_t n, const float *weight, const float *bias,
+                              float eps) {
+    for (size_t r = 0; r < rows; r++) {
+        float *to = y + r * ldy;
+        double total = 0, squares = 0;
+        for (size_t i = 0; i < n; i++) {
+            float s = x[r * ldx + i] + (residual ? residual[r * ldr + i] : 0);
+            total += to[i] = s;
+            if (sum) sum[r * lds + i] = s;
+        }
+        double mean = total / (double)n;
+        for (size_t i = 0; i < n; i++) squares += (to[i] - mean) * (to[i] - mean);
+        double inverse = 1 / sqrt(squares / (double)n + (double)eps);
+        for (size_t i = 0; i < n; i++)
+            to[i] = (float)((to[i] - mean) * inverse) * (weight ? weight[i] : 1) + (bias ? bias[i] : 0);
+    }
+}
+
+void trips_softmax_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++) {
+        float most = -INFINITY, sum = 0;
+        for (size_t i = 0; i < n; i++) most = x[r * ldx + i] > most ? x[r * ldx + i] : most;
+        for (size_t i = 0; i < n; i++) sum += y[r * ldy + i] = expf(x[r * ldx + i] - most);
+        for (size_t i = 0; i < n; i++) y[r * ldy + i] /= sum;
+    }
+}
+
+void trips_l2_normalize_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, float eps) {
+    for (size_t r = 0; r < rows; r++) {
+        double squares = 0;
+        for (size_t i = 0; i < n; i++) squares += (double)x[r * ldx + i] * x[r * ldx + i];
+        float norm = (float)sqrt(squares);
+        for (size_t i = 0; i < n; i++) y[r * ldy + i] = x[r * ldx + i] / (norm < eps ? eps : norm);
+    }
+}
+
+void trips_add_bias_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, const float *bias, size_t rows,
+                             size_t n) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < n; i++) y[r * ldy + i] = x[r * ldx + i] + bias[i];
+}
+
+// MARK: - Elementwise
+
+#define ELEMENTWISE(name, EXPRESSION)                                    \
+    void trips_##name##_ref(float *y, const float *x, size_t n) {        \
+        for (size_t i = 0; i < n; i++) y[i] = EXPRESSION;                \
+    }
+ELEMENTWISE(exp, expf(x[i]))
+ELEMENTWISE(erf, erff(x[i]))
+ELEMENTWISE(tanh, tanhf(x[i]))
+ELEMENTWISE(sigmoid, 1 / (1 + expf(-x[i])))
+
+void trips_activate_ref(float *y, const float *x, size_t n, trips_activation activation) {
+    for (size_t i = 0; i < n; i++) y[i] = activation_of(x[i], activation);
+}
+
+void trips_add_ref(float *y, const float *a, const float *b, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
+void trips_mul_ref(float *y, const float *a, const float *b, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = a[i] * b[i];
+}
+
+// MARK: - Conversions and bytes
+
+static float f16_value(uint16_t h) {
+    unsigned exponent = h >> 10 & 31, fraction = h & 0x3ff;
+    uint32_t bits;
+    if (exponent == 0) {
+        float small = (float)fraction * 0x1p-24f;
+        return h & 0x8000 ? -small : small;
+    }
+    bits = (uint32_t)(h & 0x8000) << 16 | (exponent == 31 ? 0xff : exponent + 112) << 23 | fraction << 13;
+    if (exponent == 31 && fraction) bits |= 0x400000;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static uint16_t f16_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    uint32_t magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
+    if (magnitude >= 0x47800000) return (uint16_t)(sign | 0x7c00);
+    if (magnitude < 0x38800000) return (uint16_t)(sign | (uint16_t)lrintf(fabsf(x) * 0x1p24f));
+    uint32_t rounded = magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1);
+    return (uint16_t)(sign | rounded >> 13);
+}
+
+void trips_f16_to_f32_ref(float *y, const uint16_t *x, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = f16_value(x[i]);
+}
+
+void trips_f32_to_f16_ref(uint16_t *y, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = f16_bits(x[i]);
+}
+
+void trips_bf16_to_f32_ref(float *y, const uint16_t *x, size_t n) { v_bf16_to_f32(y, x, n); }
+void trips_f32_to_bf16_ref(uint16_t *y, const float *x, size_t n) { v_f32_to_bf16(y, x, n); }
+
+void trips_transpose_ref(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns,
+                         size_t width) {
+    v_transpose(dst, ldd, src, lds, rows, columns, width);
+}
+
+void trips_planes_split_ref(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate) {
+    v_planes_split(dst, src, n, width, rotate);
+}
+
+void trips_planes_merge_ref(void *dst, const uint8_t *src, size_t n, size_t width, bool rotate) {
+    v_planes_merge(dst, src, n, width, rotate);
+}
+
+#define SCALAR_ENTRY(name) .name = trips_##name##_ref,
+const trips_table trips_table_scalar = {TRIPS_EACH_KERNEL(SCALAR_ENTRY)};

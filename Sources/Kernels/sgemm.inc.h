@@ -1,0 +1,175 @@
+// fp32 product with packed weights.
+//
+// A tile of the output stays in registers over the whole of K: with weights in panels and at most
+// TILE_ROWS rows, loads (from L2, or L3 when prefetched) are well below what the multiply-adds take,
+// so neither K nor A needs blocking, and the epilogue follows at once. The exception is rows of A that
+// lie a multiple of half a page apart: they would evict each other from L1, so they are copied aside,
+// K_BLOCK inputs at a time, and the tile goes on from what it left in the output.
+
+#define PANEL_VECTORS (TRIPS_PANEL / VL)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+
+/// Lanes of vector v of a tile that lie inside the matrix.
+INLINE size_t lanes_left(size_t columns, int v) {
+    size_t start = (size_t)v * VL;
+    return columns <= start ? 0 : columns - start < VL ? columns - start : VL;
+}
+
+/// c[rows, columns] = a b for one register tile. `b` is the first vector's column in the packed panels;
+/// vectors beyond a panel's width continue in the next one. Fewer than `vectors` * VL columns are written
+/// where the matrix ends.
+///
+/// The panels have k rows, of which the tile takes [p0, p1); it starts from 0 where p0 is 0, else from c.
+INLINE void sgemm_tile_body(const int rows, const int vectors, const float *a, size_t lda, const float *b, size_t k,
+                            size_t p0, size_t p1, float *c, size_t ldc, size_t columns) {
+    vf sum[TILE_ROWS][8];
+    const float *panel[8];
+    UNROLLED for (int v = 0; v < vectors; v++)
+        panel[v] = b + ((size_t)(v / PANEL_VECTORS) * k + p0) * TRIPS_PANEL + (v % PANEL_VECTORS) * VL;
+    UNROLLED for (int i = 0; i < rows; i++)
+        UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = vf_zero();
+    if (p0 > 0) {
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            size_t n = lanes_left(columns, v);
+            UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = vf_load_n(c + (size_t)i * ldc + v * VL, n);
+        }
+    }
+    for (size_t p = 0; p < p1 - p0; p++) {
+        vf w[8];
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            w[v] = vf_load(panel[v] + p * TRIPS_PANEL);
+            if (v % (64 / sizeof(float) / VL) == 0) _mm_prefetch((const char *)(panel[v] + (p + 16) * TRIPS_PANEL), _MM_HINT_T0);
+        }
+        UNROLLED for (int i = 0; i < rows; i++) {
+            vf x = vf_set(a[(size_t)i * lda + p]);
+            UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = vf_fma(x, w[v], sum[i][v]);
+        }
+    }
+    if (columns >= (size_t)vectors * VL) {
+        UNROLLED for (int i = 0; i < rows; i++)
+            UNROLLED for (int v = 0; v < vectors; v++) vf_store(c + (size_t)i * ldc + v * VL, sum[i][v]);
+        return;
+    }
+    UNROLLED for (int v = 0; v < vectors; v++) {
+        size_t n = lanes_left(columns, v);
+        UNROLLED for (int i = 0; i < rows; i++) vf_store_n(c + (size_t)i * ldc + v * VL, n, sum[i][v]);
+    }
+}
+
+typedef void (*sgemm_tile)(const float *a, size_t lda, const float *b, size_t k, size_t p0, size_t p1,
+                           float *c, size_t ldc, size_t columns);
+
+// One function per tile height; the wide ones keep enough multiply-adds in flight when rows are few.
+#define SGEMM_TILE(rows, vectors, name)                                                                             \
+    static void sgemm_tile_##name(const float *a, size_t lda, const float *b, size_t k, size_t p0,           \
+                                    size_t p1, float *c, size_t ldc, size_t columns) {                              \
+        sgemm_tile_body(rows, vectors, a, lda, b, k, p0, p1, c, ldc, columns);                                      \
+    }
+#define SGEMM_NARROW(rows) SGEMM_TILE(rows, 2, narrow_##rows)
+#define SGEMM_WIDE(rows) SGEMM_TILE(rows, TILE_VECTORS(rows), wide_##rows)
+#define NARROW_ENTRY(rows) sgemm_tile_narrow_##rows,
+#define WIDE_ENTRY(rows) sgemm_tile_wide_##rows,
+
+#if TILE_ROWS == 14
+#define TILE_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#else
+#define TILE_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#endif
+
+TILE_HEIGHTS(SGEMM_NARROW)
+TILE_HEIGHTS(SGEMM_WIDE)
+static const sgemm_tile narrow_tiles[TILE_ROWS + 1] = {NULL, TILE_HEIGHTS(NARROW_ENTRY)};
+static const sgemm_tile wide_tiles[TILE_ROWS + 1] = {NULL, TILE_HEIGHTS(WIDE_ENTRY)};
+
+/// Rows of tile i when `rows` are spread evenly over `tiles`.
+INLINE size_t share(size_t rows, size_t tiles, size_t i) { return rows / tiles + (i < rows % tiles ? 1 : 0); }
+
+/// Panels that stay in L2 while the row tiles pass over them.
+INLINE size_t panels_per_pass(size_t k, size_t element_size) {
+    size_t bytes = k * TRIPS_PANEL * element_size, budget = 512 << 10;
+    size_t panels = bytes == 0 ? 8 : budget / bytes;
+    return panels < 4 ? 4 : panels;
+}
+
+/// Columns [n0, n1) of rows m… of c, over inputs [p0, p1); `a` points to the first row and to input p0.
+static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size_t k, size_t p0, size_t p1, float *c,
+                           size_t ldc, size_t m, size_t height, size_t n0, size_t n1, const trips_epilogue *epilogue) {
+    size_t wide = (size_t)TILE_VECTORS((int)height) * VL;
+    for (size_t j = n0; j < n1;) {
+        bool narrow = n1 - j < wide;
+        size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
+        const float *b = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
+        (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, c + m * ldc + j, ldc, end - j);
+        if (epilogue) apply_epilogue(c, ldc, m, height, j, end, epilogue);
+        j = end;
+    }
+}
+
+enum { K_BLOCK = 512, COPY_STRIDE = K_BLOCK + 16, HALF_PAGE = 2048 };
+
+/// The product over the first `used` of k inputs.
+static void sgemm_inputs(const float *a, size_t lda, const float *packed, size_t k, size_t used, float *c, size_t ldc,
+                         size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
+    if (m_begin >= m_end) return;
+    size_t rows = m_end - m_begin, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    bool aliased = lda * sizeof(float) % HALF_PAGE == 0 && rows > 4;
+    size_t block = aliased && used > K_BLOCK ? K_BLOCK : used;
+    size_t pass = panels_per_pass(block, sizeof(float)) * TRIPS_PANEL;
+    for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
+        size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, p0 = 0;
+        do {
+            size_t p1 = used - p0 < block ? used : p0 + block, m = m_begin;
+            for (size_t t = 0; t < tiles; t++) {
+                size_t height = share(rows, tiles, t), stride = lda;
+                const float *from = a + m * lda + p0;
+                float copy[TILE_ROWS * COPY_STRIDE];
+                if (aliased) {
+                    for (size_t i = 0; i < height; i++)
+                        memcpy(copy + i * COPY_STRIDE, from + i * lda, (p1 - p0) * sizeof(float));
+                    from = copy, stride = COPY_STRIDE;
+                }
+                sgemm_row_tile(from, stride, packed, k, p0, p1, c, ldc, m, height, n0, n1, p1 == used ? epilogue : NULL);
+                m += height;
+            }
+            p0 = p1;
+        } while (p0 < used);
+    }
+}
+
+static void v_sgemm(const float *a, size_t lda, const float *packed, size_t n, size_t k, float *c, size_t ldc,
+                    size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
+    (void)n;
+    sgemm_inputs(a, lda, packed, k, k, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
+}
+
+static void v_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
+                       size_t n_end) {
+    for (size_t j = n_begin; j < n_end; j += VL) {
+        float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
+        const float *from = rows + (j - n_begin) * ldw;
+        size_t count = n_end - j < VL ? n_end - j : VL, p = 0;
+        if (count == VL)
+            for (; p + VL <= k; p += VL) transpose_block(to + p * TRIPS_PANEL, TRIPS_PANEL, from + p, ldw);
+        for (; p < k; p++)
+            for (size_t i = 0; i < count; i++) to[p * TRIPS_PANEL + i] = from[i * ldw + p];
+    }
+    if (n_end == n && n % TRIPS_PANEL) {
+        float *panel = packed + n / TRIPS_PANEL * TRIPS_PANEL * k;
+        for (size_t p = 0; p < k; p++)
+            for (size_t i = n % TRIPS_PANEL; i < TRIPS_PANEL; i++) panel[p * TRIPS_PANEL + i] = 0;
+    }
+}
+
+static void v_sgemm_pack_kn(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
+                          size_t n_end) {
+    (void)n;
+    for (size_t j = n_begin; j < n_end; j += TRIPS_PANEL) {
+        float *panel = packed + j * k;
+        size_t count = n_end - j < TRIPS_PANEL ? n_end - j : TRIPS_PANEL;
+        for (size_t p = 0; p < k; p++)
+            for (size_t i = 0; i < TRIPS_PANEL; i += VL) {
+                size_t left = count > i ? count - i : 0;
+                vf_store(panel + p * TRIPS_PANEL + i, vf_load_n(b + p * ldb + j + (left ? i : 0), left < VL ? left : VL));
+            }
+    }
+}

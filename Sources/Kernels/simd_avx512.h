@@ -1,0 +1,95 @@
+// Vectors of 16 floats: AVX-512 F, BW, DQ, VL.
+#pragma once
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define VL 16
+#define INLINE static inline __attribute__((always_inline))
+
+// Register tiles of the matrix products: rows, and vectors across for few rows.
+#define TILE_ROWS 14
+#define TILE_VECTORS(rows) ((rows) <= 3 ? 8 : (rows) <= 7 ? 4 : 2)
+
+typedef __m512 vf;
+typedef __m512i vi;
+typedef __mmask16 vm;
+
+INLINE vm lanes(size_t n) { return (vm)_bzhi_u32(0xffff, (unsigned)n); }
+
+INLINE vf vf_set(float x) { return _mm512_set1_ps(x); }
+INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
+INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+/// The first n lanes, n ≤ VL; the others are 0 (load) or untouched (store).
+INLINE vf vf_load_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps(lanes(n), p); }
+INLINE void vf_store_n(float *p, size_t n, vf x) { _mm512_mask_storeu_ps(p, lanes(n), x); }
+/// x in the first n lanes, y in the others.
+INLINE vf vf_first_n(size_t n, vf x, vf y) { return _mm512_mask_blend_ps(lanes(n), y, x); }
+
+INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+/// a b + c
+INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+/// c − a b
+INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
+/// The second operand where either is NaN.
+INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
+/// Magnitude of a, sign of b.
+INLINE vf vf_copysign(vf a, vf b) {
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(_mm512_set1_epi32(0x7fffffff), _mm512_castps_si512(a), _mm512_castps_si512(b), 0xca));
+}
+/// x where a < b, else y.
+INLINE vf vf_if_less(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/// a 2ⁿ for integral n, with overflow to infinity and gradual underflow.
+INLINE vf vf_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+INLINE float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
+INLINE float vf_maximum(vf a) { return _mm512_reduce_max_ps(a); }
+
+INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
+INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
+INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
+/// VL floats to bytes round(a) + 128; a in [−127, 127].
+INLINE void store_biased_bytes(uint8_t *p, vf a) {
+    vi i = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
+}
+/// VL signed bytes as floats.
+INLINE vf vf_load_bytes(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+/// Writes the transpose of VL rows of VL floats to `to`.
+INLINE void transpose_block(float *to, size_t ldt, const float *from, size_t ldf) {
+    __m512 r[16], t[16];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(from + (size_t)i * ldf);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 16; i += 4) {
+        r[i + 0] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 4; i++) {
+        __m512 a = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88), b = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+        __m512 c = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88), d = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+        _mm512_storeu_ps(to + (size_t)(i + 0) * ldt, _mm512_shuffle_f32x4(a, c, 0x88));
+        _mm512_storeu_ps(to + (size_t)(i + 8) * ldt, _mm512_shuffle_f32x4(a, c, 0xdd));
+        _mm512_storeu_ps(to + (size_t)(i + 4) * ldt, _mm512_shuffle_f32x4(b, d, 0x88));
+        _mm512_storeu_ps(to + (size_t)(i + 12) * ldt, _mm512_shuffle_f32x4(b, d, 0xdd));
+    }
+}

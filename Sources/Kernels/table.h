@@ -1,0 +1,51 @@
+// The kernels of one instruction set.
+#pragma once
+#include "kernels_ref.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define TRIPS_ENTRY(name) __typeof__(trips_##name) *name;
+typedef struct trips_table {
+    TRIPS_EACH_KERNEL(TRIPS_ENTRY)
+} trips_table;
+
+extern const trips_table trips_table_scalar;
+#if defined(__x86_64__)
+extern const trips_table trips_table_avx2, trips_table_avx512, trips_table_avx512vnni;
+#endif
+
+/// Query rows per block of attention that scratch is laid out for.
+enum { TRIPS_QUERY_BLOCK = 28 };
+
+/// Keys that causal query i sees.
+static inline size_t visible_keys(size_t i, size_t lq, size_t lk) {
+    if (i + 1 + lk < lq) return 0;
+    size_t seen = i + 1 + lk - lq;
+    return seen < lk ? seen : lk;
+}
+
+static inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/// Place of one group of one panel in packed int8 weights.
+typedef struct igemm_group {
+    int8_t *weights;      ///< [k / 4][TRIPS_PANEL][4]
+    int32_t *corrections; ///< [TRIPS_PANEL]
+    float *scales;        ///< [TRIPS_PANEL]
+    size_t k;             ///< inputs of the group, filled up to a multiple of 4
+} igemm_group;
+
+static inline size_t igemm_panel_size(size_t k, size_t group) {
+    return round_up(k, 4) * TRIPS_PANEL + trips_group_count(k, group) * TRIPS_PANEL * 8;
+}
+
+static inline igemm_group igemm_group_at(const void *packed, size_t panel, size_t g, size_t k, size_t group) {
+    size_t length = group ? group : round_up(k, 4), start = g * length, total = round_up(k, 4);
+    igemm_group result;
+    result.k = total - start < length ? total - start : length;
+    result.weights = (int8_t *)packed + panel * igemm_panel_size(k, group) + start * TRIPS_PANEL + g * TRIPS_PANEL * 8;
+    result.corrections = (int32_t *)(void *)(result.weights + result.k * TRIPS_PANEL);
+    result.scales = (float *)(void *)(result.corrections + TRIPS_PANEL);
+    return result;
+}

@@ -1,0 +1,104 @@
+// Elementary functions over vectors. Included once per instruction set, after its simd header.
+// Polynomials are weighted minimax fits; errors are stated for exact arithmetic.
+
+/// 2ˣ = 2ⁿ p(f) for |f| ≤ 1/2, relative error 2e-9; |x| ≤ 160.
+INLINE vf vf_exp2(vf x) {
+    vf n = vf_round(x), f = vf_sub(x, n);
+    vf p = vf_set(1.53523171e-4f);
+    p = vf_fma(p, f, vf_set(1.34001707e-3f));
+    p = vf_fma(p, f, vf_set(9.61844996e-3f));
+    p = vf_fma(p, f, vf_set(5.55032939e-2f));
+    p = vf_fma(p, f, vf_set(2.40226477e-1f));
+    p = vf_fma(p, f, vf_set(6.93147182e-1f));
+    return vf_scale(vf_fma(p, f, vf_set(1.0f)), n);
+}
+
+/// The same for x ≤ 0: relative error 1e-7.
+INLINE vf vf_exp2_negative(vf x) {
+    x = vf_max(vf_set(-152.0f), x);
+    vf n = vf_round(x), f = vf_sub(x, n);
+    vf p = vf_set(1.32633583e-3f);
+    p = vf_fma(p, f, vf_set(9.67258122e-3f));
+    p = vf_fma(p, f, vf_set(5.55074662e-2f));
+    p = vf_fma(p, f, vf_set(2.40222260e-1f));
+    p = vf_fma(p, f, vf_set(6.93146944e-1f));
+    return vf_scale(vf_fma(p, f, vf_set(1.0f)), n);
+}
+
+/// eˣ within 1 ulp or so. ln 2 is subtracted in two parts. Beyond the clamp the result is 0 or infinity
+/// anyway; the order of operands lets NaN through.
+INLINE vf vf_exp(vf x) {
+    x = vf_min(vf_set(89.0f), vf_max(vf_set(-105.0f), x));
+    vf n = vf_round(vf_mul(x, vf_set(1.44269504f)));
+    vf r = vf_fnma(n, vf_set(0.693359375f), x);
+    r = vf_fnma(n, vf_set(-2.12194440e-4f), r);
+    vf p = vf_set(1.38131448e-3f);
+    p = vf_fma(p, r, vf_set(8.36941879e-3f));
+    p = vf_fma(p, r, vf_set(4.16684560e-2f));
+    p = vf_fma(p, r, vf_set(1.66665152e-1f));
+    p = vf_fma(p, r, vf_set(4.99999940e-1f));
+    p = vf_fma(p, vf_mul(r, r), r);
+    return vf_scale(vf_add(p, vf_set(1.0f)), n);
+}
+
+/// Φ(−a) = erfc(a/√2)/2 for a ≥ 0, as 2 to a polynomial, which needs no division: absolute error 3e-8, and
+/// a Φ(−a) likewise. The leading coefficient is negative, so large a go to 0; the clamp keeps a⁸ finite.
+INLINE vf vf_normal_tail(vf a) {
+    a = vf_min(vf_set(16.0f), a);
+    vf p = vf_set(-1.67423434e-6f);
+    p = vf_fma(p, a, vf_set(2.57921329e-5f));
+    p = vf_fma(p, a, vf_set(-1.23218240e-4f));
+    p = vf_fma(p, a, vf_set(-2.84902082e-4f));
+    p = vf_fma(p, a, vf_set(7.25078443e-3f));
+    p = vf_fma(p, a, vf_set(-5.26211150e-2f));
+    p = vf_fma(p, a, vf_set(-4.59168971e-1f));
+    p = vf_fma(p, a, vf_set(-1.15110946f));
+    p = vf_fma(p, a, vf_set(-1.0f));
+    return vf_exp2(vf_max(vf_set(-160.0f), p));
+}
+
+INLINE vf vf_erf(vf x) {
+    vf a = vf_abs(x), s = vf_mul(x, x);
+    vf p = vf_set(7.88912294e-5f);
+    p = vf_fma(p, s, vf_set(-8.02084222e-4f));
+    p = vf_fma(p, s, vf_set(5.18953567e-3f));
+    p = vf_fma(p, s, vf_set(-2.68544443e-2f));
+    p = vf_fma(p, s, vf_set(1.12836003e-1f));
+    p = vf_fma(p, s, vf_set(-3.76126260e-1f));
+    p = vf_fma(p, s, vf_set(1.12837911f));
+    vf tail = vf_fnma(vf_set(2.0f), vf_normal_tail(vf_mul(a, vf_set(1.41421356f))), vf_set(1.0f));
+    return vf_if_less(a, vf_set(1.0f), vf_mul(p, x), vf_copysign(tail, x));
+}
+
+INLINE vf vf_sigmoid(vf x) {
+    vf one = vf_set(1.0f);
+    return vf_div(one, vf_add(one, vf_exp(vf_sub(vf_zero(), x))));
+}
+
+INLINE vf vf_tanh(vf x) {
+    vf a = vf_abs(x), s = vf_mul(x, x), one = vf_set(1.0f);
+    vf p = vf_set(-5.60391275e-3f);
+    p = vf_fma(p, s, vf_set(2.05517188e-2f));
+    p = vf_fma(p, s, vf_set(-5.37141077e-2f));
+    p = vf_fma(p, s, vf_set(1.33311525e-1f));
+    p = vf_fma(p, s, vf_set(-3.33332717e-1f));
+    vf small = vf_fma(vf_mul(p, s), x, x);
+    vf large = vf_sub(one, vf_div(vf_set(2.0f), vf_add(vf_exp(vf_add(a, a)), one)));
+    return vf_if_less(a, vf_set(0.625f), small, vf_copysign(large, x));
+}
+
+/// x Φ(x) = max(x, 0) − |x| Φ(−|x|): no cancellation for negative x.
+INLINE vf vf_gelu_erf(vf x) {
+    vf a = vf_abs(x);
+    return vf_fnma(vf_min(vf_set(16.0f), a), vf_normal_tail(a), vf_max(vf_zero(), x));
+}
+
+/// x/2 (1 + tanh u) = x sigmoid(2u).
+INLINE vf vf_gelu_tanh(vf x) {
+    vf u = vf_mul(x, vf_fma(vf_mul(x, x), vf_set(0.0713548163f), vf_set(1.59576912f)));
+    return vf_mul(x, vf_sigmoid(u));
+}
+
+INLINE vf vf_quick_gelu(vf x) { return vf_mul(x, vf_sigmoid(vf_mul(x, vf_set(1.702f)))); }
+
+INLINE vf vf_relu(vf x) { return vf_max(vf_zero(), x); }

@@ -1,0 +1,169 @@
+import CZstd
+import Kernels
+import Support
+import Synchronization
+import Tensors
+
+/// How a tensor's bytes are arranged before compression.
+struct Arrangement: Equatable {
+    /// Byte p of each element goes to plane p.
+    let planes: Int
+    /// Elements are rotated left by one bit first, so that the highest plane holds nothing but exponent.
+    let rotated: Bool
+
+    init(_ type: DataType, plain: Bool) {
+        planes = plain ? 1 : type.byteWidth
+        rotated = !plain && type.isFloatingPoint
+    }
+}
+
+/// Compresses chunks; used by one thread at a time.
+final class ChunkEncoder: @unchecked Sendable {
+    /// Negative enough to look for matches hardly anywhere: trained weights have none, and Huffman alone is smaller.
+    private static let huffmanOnly: Int32 = -1000
+    private static let matching: Int32 = 3
+    private static let sampleSize = 1 << 13
+
+    private let context: OpaquePointer
+    private let planes: AlignedMemory
+
+    init() throws {
+        planes = try AlignedMemory(byteCount: Layout.chunkSize)
+        guard let context = ZSTD_createCCtx() else { throw TripsError.data("memory for compression was refused") }
+        self.context = context
+        _ = ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1)
+        // Negative levels would leave literals as they are, and literals are all there is.
+        _ = ZSTD_CCtx_setParameter(context, ZSTD_c_experimentalParam5, Int32(ZSTD_ps_enable.rawValue))
+    }
+
+    deinit { ZSTD_freeCCtx(context) }
+
+    /// The frames of a chunk: one for each plane.
+    /// - Parameter level: nil to choose by a sample.
+    func encode(_ chunk: UnsafeRawBufferPointer, _ arrangement: Arrangement, level: Int32?) throws -> [UInt8] {
+        let bytes = arrange(chunk, arrangement)
+        let planeSize = chunk.count / arrangement.planes
+        let highest = UnsafeRawBufferPointer(rebasing: bytes[(chunk.count - planeSize)...])
+        let level = try level ?? chooseLevel(highest)
+        let bound = arrangement.planes * ZSTD_compressBound(planeSize)
+        return try [UInt8](unsafeUninitializedCapacity: bound) { output, count in
+            for plane in 0..<arrangement.planes {
+                let input = UnsafeRawBufferPointer(rebasing: bytes[plane * planeSize..<(plane + 1) * planeSize])
+                count += try compress(input, into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(output)[count...]), level)
+            }
+        }
+    }
+
+    /// One frame.
+    func encode(_ bytes: [UInt8], level: Int32) throws -> [UInt8] {
+        try [UInt8](unsafeUninitializedCapacity: ZSTD_compressBound(bytes.count)) { output, count in
+            count = try bytes.withUnsafeBytes { try compress($0, into: UnsafeMutableRawBufferPointer(output), level) }
+        }
+    }
+
+    private func arrange(_ chunk: UnsafeRawBufferPointer, _ arrangement: Arrangement) -> UnsafeRawBufferPointer {
+        guard arrangement.planes > 1, let source = chunk.baseAddress, let target = planes.bytes.baseAddress else { return chunk }
+        trips_planes_split(
+            target.assumingMemoryBound(to: UInt8.self), source, chunk.count / arrangement.planes, arrangement.planes,
+            arrangement.rotated)
+        return UnsafeRawBufferPointer(rebasing: planes.bytes[..<chunk.count])
+    }
+
+    private func chooseLevel(_ plane: UnsafeRawBufferPointer) throws -> Int32 {
+        let sample = UnsafeRawBufferPointer(rebasing: plane.prefix(ChunkEncoder.sampleSize))
+        return try withUnsafeTemporaryAllocation(byteCount: ZSTD_compressBound(sample.count), alignment: 16) { output in
+            let withMatches = try compress(sample, into: output, ChunkEncoder.matching)
+            let without = try compress(sample, into: output, ChunkEncoder.huffmanOnly)
+            return withMatches < without - without / 8 ? ChunkEncoder.matching : ChunkEncoder.huffmanOnly
+        }
+    }
+
+    private func compress(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer, _ level: Int32) throws -> Int {
+        _ = ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)
+        return try checked(ZSTD_compress2(context, output.baseAddress, output.count, input.baseAddress, input.count))
+    }
+}
+
+/// Decompresses chunks; used by one thread at a time.
+final class ChunkDecoder: @unchecked Sendable {
+    private let context: OpaquePointer
+    private let planes: AlignedMemory
+    private let narrow: AlignedMemory
+    let compressed: AlignedMemory
+
+    init() throws {
+        planes = try AlignedMemory(byteCount: Layout.chunkSize)
+        narrow = try AlignedMemory(byteCount: Layout.chunkSize)
+        compressed = try AlignedMemory(byteCount: Layout.maximalFrameSize)
+        guard let context = ZSTD_createDCtx() else { throw TripsError.data("memory for decompression was refused") }
+        self.context = context
+    }
+
+    deinit { ZSTD_freeDCtx(context) }
+
+    /// Decodes frames into elements of the stored type; `target` is as large as the chunk.
+    func decode(_ frames: UnsafeRawBufferPointer, _ arrangement: Arrangement, into target: UnsafeMutableRawBufferPointer) throws {
+        guard arrangement.planes > 1, let base = target.baseAddress, let source = planes.bytes.baseAddress else {
+            return try decompress(frames, into: target)
+        }
+        try decompress(frames, into: UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<target.count]))
+        trips_planes_merge(
+            base, source.assumingMemoryBound(to: UInt8.self), target.count / arrangement.planes, arrangement.planes,
+            arrangement.rotated)
+    }
+
+    /// Decodes frames of `count` elements of `storedType` and widens them to `dataType`, into `target`.
+    func decode(
+        _ frames: UnsafeRawBufferPointer, _ arrangement: Arrangement, _ storedType: DataType, as dataType: DataType,
+        count: Int, into target: UnsafeMutableRawBufferPointer
+    ) throws {
+        guard storedType != dataType, let base = target.baseAddress, let source = narrow.bytes.baseAddress else {
+            return try decode(frames, arrangement, into: target)
+        }
+        try decode(frames, arrangement, into: UnsafeMutableRawBufferPointer(rebasing: narrow.bytes[..<(count * storedType.byteWidth)]))
+        switch (storedType, dataType) {
+        case (.bfloat16, .float32):
+            trips_bf16_to_f32(base.assumingMemoryBound(to: Float.self), source.assumingMemoryBound(to: UInt16.self), count)
+        case (.float16, .float32):
+            trips_f16_to_f32(base.assumingMemoryBound(to: Float.self), source.assumingMemoryBound(to: UInt16.self), count)
+        default:
+            convert(
+                TensorView(dataType: storedType, shape: [count], bytes: source),
+                into: MutableTensorView(dataType: dataType, shape: [count], bytes: base))
+        }
+    }
+
+    /// Decompresses a chunk of `size` bytes, for the checks alone.
+    func check(_ frames: UnsafeRawBufferPointer, size: Int) throws {
+        try decompress(frames, into: UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<size]))
+    }
+
+    /// Decompresses to exactly as many bytes as `target` has.
+    func decompress(_ frames: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws {
+        let count = try checked(
+            ZSTD_decompressDCtx(context, target.baseAddress, target.count, frames.baseAddress, frames.count))
+        guard count == target.count else { throw TripsError.data("size after decompression", found: count, expected: target.count) }
+    }
+}
+
+/// The result of a call into libzstd.
+private func checked(_ result: Int) throws -> Int {
+    guard ZSTD_isError(result) == 0 else {
+        throw TripsError.data("zstd: \(String(cString: ZSTD_getErrorName(result)))")
+    }
+    return result
+}
+
+/// Objects that threads borrow one at a time.
+final class Lender<Object: AnyObject & Sendable>: Sendable {
+    private let idle = Mutex<[Object]>([])
+    private let make: @Sendable () throws -> Object
+
+    init(_ make: @escaping @Sendable () throws -> Object) { self.make = make }
+
+    func lend<Result>(_ body: (Object) throws -> Result) throws -> Result {
+        let object = try idle.withLock { $0.popLast() } ?? make()
+        defer { idle.withLock { $0.append(object) } }
+        return try body(object)
+    }
+}

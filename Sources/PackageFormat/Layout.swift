@@ -1,0 +1,196 @@
+import Kernels
+import Support
+import Tensors
+
+/// Sizes and limits of the format (`formats/trips-package.md`).
+enum Layout {
+    static let version: UInt16 = 1
+    /// Bytes of a chunk before compression; a tensor's last chunk may be shorter.
+    static let chunkSize = 1 << 19
+    /// A chunk never takes more in the file.
+    static let maximalFrameSize = 1 << 20
+    /// Nothing that zstd compresses becomes smaller than this part of itself.
+    static let maximalRatio = 1 << 15
+    static let maximalManifestSize = 1 << 24
+    /// A manifest is text; what is packed tighter is a bomb.
+    static let maximalManifestRatio = 256
+    static let maximalRank = 16
+    static let maximalNameLength = 1024
+    /// What this reader knows of what a package may require.
+    static let knownFeatures: Set<String> = [bytePlanes]
+    static let bytePlanes = "byte-planes"
+
+    static func chunkCount(of byteCount: Int) -> Int { byteCount / chunkSize + (byteCount % chunkSize == 0 ? 0 : 1) }
+}
+
+/// A frame that zstd skips, with a magic of eight letters and a CRC-32 over all before it.
+private enum CheckedFrame {
+    static let skippableMagic: UInt32 = 0x184D_2A54
+
+    static func seal(_ magic: StaticString, _ fields: [UInt8]) throws -> [UInt8] {
+        guard let size = UInt32(exactly: 8 + fields.count + 4) else { throw TripsError.data("too many chunks for one package") }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(8 + Int(size))
+        bytes.append(littleEndian: skippableMagic)
+        bytes.append(littleEndian: size)
+        bytes += magic.letters
+        bytes += fields
+        bytes.append(littleEndian: crc32(bytes))
+        return bytes
+    }
+
+    /// The fields of a sealed frame.
+    static func open(_ bytes: [UInt8], _ magic: StaticString) throws -> ByteCursor {
+        var cursor = ByteCursor(bytes)
+        let (frame, size) = (try cursor.integer(UInt32.self), try cursor.integer(UInt32.self))
+        guard frame == skippableMagic, Array(try cursor.take(8)) == magic.letters else {
+            throw TripsError.data("no such frame", found: bytes.prefix(16).map { hexadecimal($0) }.joined(), expected: "\(magic)")
+        }
+        guard Int(size) == bytes.count - 8 else { throw TripsError.data("frame size", found: size, expected: bytes.count - 8) }
+        var end = ByteCursor(bytes.suffix(4))
+        let (stated, computed) = (try end.integer(UInt32.self), crc32(bytes.dropLast(4)))
+        guard stated == computed else { throw TripsError.data("wrong checksum", found: computed, expected: stated) }
+        return ByteCursor(try cursor.take(cursor.remaining - 4))
+    }
+}
+
+extension StaticString {
+    fileprivate var letters: [UInt8] { withUTF8Buffer { Array($0) } }
+}
+
+/// The first 40 bytes.
+struct Header: Equatable {
+    static let size = 40
+    var version = Layout.version
+    /// `zstd -dc` gives a safetensors file: no byte planes, and the manifest stands in its metadata.
+    var isPlain: Bool
+    var manifestFrameSize: Int
+    var manifestSize: Int
+    var manifestChecksum: UInt32
+
+    func bytes() throws -> [UInt8] {
+        guard let frameSize = UInt32(exactly: manifestFrameSize), let size = UInt32(exactly: manifestSize) else {
+            throw TripsError.data("the manifest is too large", found: manifestSize)
+        }
+        var fields: [UInt8] = []
+        fields.append(littleEndian: version)
+        fields.append(littleEndian: UInt16(isPlain ? 1 : 0))
+        fields.append(littleEndian: frameSize)
+        fields.append(littleEndian: size)
+        fields.append(littleEndian: manifestChecksum)
+        fields.append(littleEndian: UInt32(0))
+        return try CheckedFrame.seal("TRIPSPKG", fields)
+    }
+
+    init(isPlain: Bool, manifestFrameSize: Int, manifestSize: Int, manifestChecksum: UInt32) {
+        self.isPlain = isPlain
+        self.manifestFrameSize = manifestFrameSize
+        self.manifestSize = manifestSize
+        self.manifestChecksum = manifestChecksum
+    }
+
+    init(parsing bytes: [UInt8]) throws {
+        var fields = try CheckedFrame.open(bytes, "TRIPSPKG")
+        version = try fields.integer()
+        guard version == Layout.version else { throw TripsError.data("format version", found: version, expected: Layout.version) }
+        let flags = try fields.integer(UInt16.self)
+        guard flags & ~1 == 0 else { throw TripsError.data("reserved flags are set", found: "0x\(String(flags, radix: 16))") }
+        isPlain = flags & 1 == 1
+        manifestFrameSize = Int(try fields.integer(UInt32.self))
+        manifestSize = Int(try fields.integer(UInt32.self))
+        manifestChecksum = try fields.integer()
+        guard try fields.integer(UInt32.self) == 0 else { throw TripsError.data("reserved bytes are not zero") }
+        guard manifestSize <= Layout.maximalManifestSize, manifestSize / Layout.maximalManifestRatio <= manifestFrameSize else {
+            throw TripsError.data(
+                "size of the manifest", found: "\(manifestSize) bytes from \(manifestFrameSize)",
+                expected: "at most \(Layout.maximalManifestSize), and \(Layout.maximalManifestRatio) times the frame")
+        }
+    }
+}
+
+/// Size and checksum of each chunk's frames, in the order of the data.
+struct ChunkIndex {
+    static let overhead = 8 + 8 + 4 + 4 + 4
+    private(set) var sizes: [UInt32] = []
+    private(set) var checksums: [UInt32] = []
+
+    var count: Int { sizes.count }
+
+    init() {}
+
+    mutating func append(size: Int, checksum: UInt32) throws {
+        guard let size = UInt32(exactly: size) else { throw TripsError.data("size of a chunk", found: size) }
+        sizes.append(size)
+        checksums.append(checksum)
+    }
+
+    func bytes() throws -> [UInt8] {
+        guard let count = UInt32(exactly: count) else { throw TripsError.data("too many chunks for one package") }
+        var fields: [UInt8] = []
+        fields.reserveCapacity(8 + 8 * sizes.count)
+        fields.append(littleEndian: count)
+        fields.append(littleEndian: UInt32(0))
+        for (size, checksum) in zip(sizes, checksums) {
+            fields.append(littleEndian: size)
+            fields.append(littleEndian: checksum)
+        }
+        return try CheckedFrame.seal("TRIPSIDX", fields)
+    }
+
+    init(parsing bytes: [UInt8]) throws {
+        var fields = try CheckedFrame.open(bytes, "TRIPSIDX")
+        let count = Int(try fields.integer(UInt32.self))
+        guard try fields.integer(UInt32.self) == 0 else { throw TripsError.data("reserved bytes are not zero") }
+        guard fields.remaining == 8 * count else {
+            throw TripsError.data("number of chunks", found: count, expected: fields.remaining / 8)
+        }
+        sizes.reserveCapacity(count)
+        checksums.reserveCapacity(count)
+        for _ in 0..<count {
+            sizes.append(try fields.integer())
+            checksums.append(try fields.integer())
+        }
+    }
+}
+
+/// The last 40 bytes.
+struct Footer: Equatable {
+    static let size = 40
+    var indexOffset: Int
+    var fileSize: Int
+
+    init(indexOffset: Int, fileSize: Int) {
+        self.indexOffset = indexOffset
+        self.fileSize = fileSize
+    }
+
+    func bytes() throws -> [UInt8] {
+        var fields: [UInt8] = []
+        fields.append(littleEndian: UInt64(indexOffset))
+        fields.append(littleEndian: UInt64(fileSize))
+        fields.append(littleEndian: UInt32(0))
+        return try CheckedFrame.seal("TRIPSEND", fields)
+    }
+
+    init(parsing bytes: [UInt8]) throws {
+        var fields = try CheckedFrame.open(bytes, "TRIPSEND")
+        let (offset, size) = (try fields.integer(UInt64.self), try fields.integer(UInt64.self))
+        guard try fields.integer(UInt32.self) == 0 else { throw TripsError.data("reserved bytes are not zero") }
+        guard let indexOffset = Int(exactly: offset), let fileSize = Int(exactly: size) else {
+            throw TripsError.data("index offset or file size", found: "\(offset), \(size)")
+        }
+        self.indexOffset = indexOffset
+        self.fileSize = fileSize
+    }
+}
+
+/// CRC-32 as in gzip.
+func crc32(_ bytes: some Collection<UInt8>) -> UInt32 { Array(bytes).withUnsafeBytes { crc32($0) } }
+
+/// CRC-32 as in gzip.
+func crc32(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+    guard let base = bytes.baseAddress else { return 0 }
+    return trips_crc32(0, base, bytes.count)
+}
+
+func hexadecimal(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }

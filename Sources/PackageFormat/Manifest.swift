@@ -1,0 +1,169 @@
+import ModelGraph
+import Tensors
+
+/// What a package says of itself. It names no paths and no times, so that the same conversion gives the same bytes.
+///
+/// `formatVersion`, `features`, `libzstd`, `graphs` and `tensors` are filled in by the writer.
+public struct Manifest: Sendable, Codable {
+    /// The version of `formats/trips-package.md`.
+    public internal(set) var formatVersion = 0
+    /// What a reader must know to read this package; it refuses what it does not know, by name.
+    public internal(set) var features: [String] = []
+    /// What wrote the package.
+    public var tool: Tool
+    /// The version of libzstd: equal bytes are promised only for the same one.
+    public internal(set) var libzstd = ""
+    /// What the package was made from.
+    public var source: Source?
+    /// The architecture that was recognised or asked for, such as `albef-pretrain`.
+    public var architecture: String?
+    /// The options of the conversion, as asked for.
+    public var options: [String: String] = [:]
+    /// What the checkpoint's shapes could not tell, and where it came from.
+    public var settings: [Setting] = []
+    /// The selection layers, in the order of their blocks.
+    public var selections: [Selection] = []
+    public var quantization: Quantization?
+    /// What the source holds and the package does not.
+    public var leftOut: [LeftOut] = []
+    /// How the graphs `encode` and `decode` are meant to be run.
+    public var generation: Generation?
+    public var preprocessing: Preprocessing?
+    /// The tensor (`uint8`, UTF-8 text, one word per line) with the tokenizer's vocabulary.
+    public var vocabulary: String?
+    public internal(set) var graphs: [GraphDocument] = []
+    /// The tensors, in the order of their data.
+    public internal(set) var tensors: [TensorRecord] = []
+
+    public init(tool: Tool) { self.tool = tool }
+
+    public struct Tool: Sendable, Codable, Equatable {
+        public var name: String
+        public var version: String
+
+        public init(name: String, version: String) {
+            self.name = name
+            self.version = version
+        }
+    }
+
+    /// A file that was converted.
+    public struct Source: Sendable, Codable, Equatable {
+        /// The file's name, without folders.
+        public var file: String
+        /// `onnx`, `safetensors` or `torch`.
+        public var format: String
+        /// In lowercase hexadecimal digits.
+        public var sha256: String
+        /// What the file tells of its making, such as `pytorch 2.4, opset 17`.
+        public var producer: String?
+
+        public init(file: String, format: String, sha256: String, producer: String? = nil) {
+            self.file = file
+            self.format = format
+            self.sha256 = sha256
+            self.producer = producer
+        }
+    }
+
+    /// A selection layer in a vision block.
+    public struct Selection: Sendable, Codable, Equatable {
+        /// Counted from 1.
+        public var block: Int
+        public var keepRate: Double
+        /// `text`, `image-cls` or `random`.
+        public var guidance: String
+        /// `normalized`, `weighted` or `none`.
+        public var fusion: String
+        /// `original` or `score`.
+        public var order: String
+        /// Image tokens that enter, without [CLS]; a number, or a formula in the graph's symbols.
+        public var tokensBefore: String
+        /// Image tokens that leave, the fused one counted, without [CLS].
+        public var tokensAfter: String
+
+        public init(
+            block: Int, keepRate: Double, guidance: String, fusion: String, order: String, tokensBefore: String,
+            tokensAfter: String
+        ) {
+            self.block = block
+            self.keepRate = keepRate
+            self.guidance = guidance
+            self.fusion = fusion
+            self.order = order
+            self.tokensBefore = tokensBefore
+            self.tokensAfter = tokensAfter
+        }
+    }
+
+    /// How weights were brought to few bits.
+    public struct Quantization: Sendable, Codable {
+        /// `int8`, `bf16` or `f16`.
+        public var scheme: String
+        /// The whole recipe in words.
+        public var summary: String
+        public var layers: [Layer]
+
+        public init(scheme: String, summary: String, layers: [Layer] = []) {
+            self.scheme = scheme
+            self.summary = summary
+            self.layers = layers
+        }
+
+        public struct Layer: Sendable, Codable {
+            public var name: String
+            /// What the layer became, such as `int8`, or `float32` where it was kept.
+            public var precision: String
+            public var groupSize: Int?
+            /// Signal to noise of the layer's output on the calibration data, in dB.
+            public var signalToNoise: Double?
+            /// Why it is so, in words.
+            public var note: String?
+
+            public init(
+                name: String, precision: String, groupSize: Int? = nil, signalToNoise: Double? = nil, note: String? = nil
+            ) {
+                self.name = name
+                self.precision = precision
+                self.groupSize = groupSize
+                self.signalToNoise = signalToNoise
+                self.note = note
+            }
+        }
+    }
+
+    /// How a picture becomes the image input.
+    public struct Preprocessing: Sendable, Codable, Equatable {
+        /// Width and height in pixels.
+        public var imageSize: Int
+        /// Per channel (red, green, blue), of values between 0 and 1.
+        public var mean: [Double]
+        public var deviation: [Double]
+        /// `bicubic` or `bilinear`.
+        public var resampling: String
+
+        public init(imageSize: Int, mean: [Double], deviation: [Double], resampling: String) {
+            self.imageSize = imageSize
+            self.mean = mean
+            self.deviation = deviation
+            self.resampling = resampling
+        }
+    }
+
+    /// A tensor in the table.
+    public struct TensorRecord: Sendable, Codable, Equatable {
+        public var name: String
+        /// The type in which graphs see the tensor.
+        public var dataType: DataType
+        /// The type in which its numbers are stored; readers widen it.
+        public var storedType: DataType
+        public var shape: [Int]
+
+        public init(name: String, dataType: DataType, storedType: DataType, shape: [Int]) {
+            self.name = name
+            self.dataType = dataType
+            self.storedType = storedType
+            self.shape = shape
+        }
+    }
+}

@@ -1,0 +1,157 @@
+import Foundation
+import ModelGraph
+import Support
+import Tensors
+
+extension Manifest {
+    /// The manifest's JSON.
+    func json() throws -> [UInt8] { try Array(Manifest.encoder.encode(self)) }
+
+    /// Parses and checks a manifest.
+    init(parsing json: [UInt8]) throws {
+        // The strict parser refuses what JSONDecoder lets pass: keys twice, deep nesting, text behind the end.
+        _ = try JSON(parsing: json)
+        self = try decoding { try Manifest.decoder.decode(Manifest.self, from: Data(json)) }
+        let unknown = features.filter { !Layout.knownFeatures.contains($0) }
+        guard unknown.isEmpty else {
+            throw TripsError.data("the package requires what this version does not know", found: unknown.joined(separator: ", "))
+        }
+        var names = Set<String>()
+        for tensor in tensors {
+            try locating("tensor \"\(tensor.name.prefix(80))\"") {
+                try tensor.check()
+                guard names.insert(tensor.name).inserted else { throw TripsError.data("two tensors have one name") }
+            }
+        }
+        if let vocabulary, !names.contains(vocabulary) {
+            throw TripsError.data("the vocabulary's tensor is not there", found: vocabulary)
+        }
+    }
+
+    private static var encoder: JSONEncoder {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        return encoder
+    }
+
+    private static var decoder: JSONDecoder {
+        let decoder = JSONDecoder()
+        decoder.nonConformingFloatDecodingStrategy = .convertFromString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        return decoder
+    }
+}
+
+extension Manifest.TensorRecord {
+    fileprivate func check() throws {
+        guard !name.isEmpty, name.utf8.count <= Layout.maximalNameLength else {
+            throw TripsError.data("length of a name", found: name.utf8.count, expected: "1 to \(Layout.maximalNameLength)")
+        }
+        guard shape.count <= Layout.maximalRank else {
+            throw TripsError.data("rank", found: shape.count, expected: "at most \(Layout.maximalRank)")
+        }
+        _ = try byteCount(of: dataType, shape)
+        let narrowed = dataType.isFloatingPoint && storedType.isFloatingPoint && storedType.byteWidth < dataType.byteWidth
+        guard storedType == dataType || narrowed else {
+            throw TripsError.data("stored type", found: storedType, expected: "\(dataType) or a narrower floating-point type")
+        }
+    }
+}
+
+/// The header of the safetensors file that a plain package holds, with the manifest in its metadata.
+enum SafetensorsHeader {
+    static let manifestKey = "trips"
+
+    private struct Tensor: Codable {
+        var dtype: DataType
+        var shape: [Int]
+        var dataOffsets: [Int]
+        private enum CodingKeys: String, CodingKey { case dtype, shape, dataOffsets = "data_offsets" }
+    }
+
+    private enum Entry: Encodable {
+        case metadata([String: String])
+        case tensor(Tensor)
+
+        func encode(to encoder: any Encoder) throws {
+            switch self {
+            case .metadata(let texts): try texts.encode(to: encoder)
+            case .tensor(let tensor): try tensor.encode(to: encoder)
+            }
+        }
+    }
+
+    /// Length, JSON and spaces up to a multiple of eight bytes.
+    static func bytes(_ manifest: [UInt8], _ tensors: [Manifest.TensorRecord]) throws -> [UInt8] {
+        var entries: [String: Entry] = [:]
+        for (name, tensor) in try table(tensors) { entries[name] = .tensor(tensor) }
+        let metadata = Entry.metadata([manifestKey: String(decoding: manifest, as: UTF8.self)])
+        guard entries.updateValue(metadata, forKey: "__metadata__") == nil else {
+            throw TripsError.usage("a plain package cannot hold a tensor of this name", found: "__metadata__")
+        }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        var json = Array(try encoder.encode(entries))
+        while json.count % 8 != 0 { json.append(UInt8(ascii: " ")) }
+        var bytes: [UInt8] = []
+        bytes.append(littleEndian: UInt64(json.count))
+        return bytes + json
+    }
+
+    /// The manifest in a header, which must describe the same tensors.
+    static func manifest(in bytes: [UInt8]) throws -> Manifest {
+        var cursor = ByteCursor(bytes)
+        let length = try cursor.integer(UInt64.self)
+        guard length == cursor.remaining else {
+            throw TripsError.data("length of the safetensors header", found: length, expected: cursor.remaining)
+        }
+        let json = try JSON(parsing: Array(cursor.take(cursor.remaining)))
+        guard let text = json["__metadata__"]?[manifestKey]?.string else {
+            throw TripsError.data("the safetensors header holds no manifest", expected: "__metadata__.\(manifestKey)")
+        }
+        let manifest = try Manifest(parsing: Array(text.utf8))
+        try check(json, against: manifest)
+        return manifest
+    }
+
+    private static func check(_ json: JSON, against manifest: Manifest) throws {
+        guard let members = json.members, members.count == manifest.tensors.count + 1 else {
+            throw TripsError.data("the safetensors header lists other tensors than the manifest")
+        }
+        let entries = Dictionary(uniqueKeysWithValues: members.map { ($0.key, $0.value) })
+        for (name, tensor) in try table(manifest.tensors) {
+            let entry = entries[name]
+            guard entry?["dtype"]?.string == tensor.dtype.rawValue, entry?["shape"]?.array?.map(\.integer) == tensor.shape,
+                entry?["data_offsets"]?.array?.map(\.integer) == tensor.dataOffsets
+            else { throw TripsError.data("the safetensors header describes a tensor unlike the manifest", at: name) }
+        }
+    }
+
+    private static func table(_ tensors: [Manifest.TensorRecord]) throws -> [(String, Tensor)] {
+        var offset = 0
+        return try tensors.map { record in
+            let start = offset
+            let (end, overflow) = offset.addingReportingOverflow(try byteCount(of: record.storedType, record.shape))
+            guard !overflow else { throw TripsError.data("the tensors' bytes overflow") }
+            offset = end
+            return (record.name, Tensor(dtype: record.storedType, shape: record.shape, dataOffsets: [start, end]))
+        }
+    }
+}
+
+/// Runs a JSON decoder; its errors become ours, with the path in the document as the place.
+private func decoding<Value>(_ body: () throws -> Value) throws -> Value {
+    do {
+        return try body()
+    } catch let error as DecodingError {
+        let (context, message) =
+            switch error {
+            case .typeMismatch(_, let context), .valueNotFound(_, let context): (context, context.debugDescription)
+            case .keyNotFound(let key, let context): (context, "\"\(key.stringValue)\" is missing")
+            case .dataCorrupted(let context): (context, context.debugDescription)
+            @unknown default: (DecodingError.Context(codingPath: [], debugDescription: ""), "\(error)")
+            }
+        let place = context.codingPath.map { $0.intValue.map(String.init) ?? $0.stringValue }.joined(separator: ".")
+        throw TripsError.data("malformed manifest: \(message)", at: place.isEmpty ? nil : place)
+    }
+}

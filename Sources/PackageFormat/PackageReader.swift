@@ -1,0 +1,217 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// A tensor of a package, with its place in the file.
+public struct TensorEntry: Sendable {
+    public let name: String
+    /// The type in which graphs see the tensor.
+    public let dataType: DataType
+    /// The type in which its numbers are stored.
+    public let storedType: DataType
+    public let shape: [Int]
+    /// Bytes of the numbers in the stored type.
+    public let storedByteCount: Int
+    /// Bytes that they take in the file.
+    public let compressedByteCount: Int
+    /// Where they begin in the file.
+    public let offset: Int
+    let chunks: Range<Int>
+}
+
+/// Reads a `.trips` package (`formats/trips-package.md`).
+public struct PackageReader: Sendable {
+    public let manifest: Manifest
+    /// The tensors, in the order of their data.
+    public let tensors: [TensorEntry]
+    private let file: PackageFile
+    private let numbers: [String: Int]
+
+    /// Opens a package and checks all but the tensors' data.
+    /// - Throws: `cannotOpen`; `data` where the file is not a sound package.
+    public init(path: String) throws {
+        let file = try ReadableFile(path: path)
+        (self.file, manifest, tensors) = try locating(file.name) {
+            let package = try PackageFile(file)
+            let manifest = try locating("manifest") { try package.manifest() }
+            return (package, manifest, try package.entries(manifest.tensors))
+        }
+        numbers = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($1.name, $0) })
+    }
+
+    /// The graphs, with constants that read their numbers when they are needed.
+    /// - Throws: `data` where a graph is not legal or refers to a tensor that is not there.
+    public func graphs() throws -> [Graph] {
+        try manifest.graphs.map { document in
+            try locating("\(file.name): graph \"\(document.name)\"") { try Graph(document) { try constant(named: $0) } }
+        }
+    }
+
+    /// The tensor of this name; its numbers are read when they are needed.
+    /// - Throws: `data` where there is none.
+    public func constant(named name: String) throws -> Constant {
+        guard let number = numbers[name] else { throw TripsError.data("no such tensor", at: file.name, found: name) }
+        let entry = tensors[number]
+        return Constant(
+            entry.dataType, entry.shape, storedAs: entry.storedType, identity: "\(file.path)#\(name)",
+            source: PackageSource(file: file, entry: entry))
+    }
+
+    /// Reads and checks every byte of the file.
+    /// - Throws: `data` with the first place where something is wrong.
+    public func verify(pool: ThreadPool = .shared) throws {
+        let tasks = tensors.flatMap { entry in entry.chunks.map { (entry, $0) } }
+        try pool.tryRun(tasks.count) { try file.verify(tasks[$0].0, chunk: tasks[$0].1) }
+    }
+}
+
+/// Loads a tensor of a package.
+private struct PackageSource: ConstantSource {
+    let file: PackageFile
+    let entry: TensorEntry
+
+    func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor { try file.load(entry) }
+}
+
+/// An open package: where its chunks are, and how to read them.
+final class PackageFile: Sendable {
+    private let file: ReadableFile
+    private let header: Header
+    private let index: ChunkIndex
+    /// Where each chunk begins, and the end of the last.
+    private let offsets: [Int]
+    private let decoders = Lender { try ChunkDecoder() }
+
+    var path: String { file.path }
+    var name: String { file.name }
+
+    /// Reads and checks header, footer and index.
+    init(_ file: ReadableFile) throws {
+        self.file = file
+        guard file.size >= Header.size + ChunkIndex.overhead + Footer.size else {
+            throw TripsError.data("too short for a package", found: "\(file.size) bytes")
+        }
+        let header = try locating("header") { try Header(parsing: file.bytes(at: 0, count: Header.size)) }
+        let footer = try locating("footer") { try Footer(parsing: file.bytes(at: file.size - Footer.size, count: Footer.size)) }
+        guard footer.fileSize == file.size else {
+            throw TripsError.data("file size", at: "footer", found: file.size, expected: footer.fileSize)
+        }
+        let (dataOffset, indexEnd) = (Header.size + header.manifestFrameSize, file.size - Footer.size)
+        guard footer.indexOffset >= dataOffset, footer.indexOffset <= indexEnd - ChunkIndex.overhead else {
+            throw TripsError.data("index offset", at: "footer", found: footer.indexOffset, expected: "between \(dataOffset) and \(indexEnd)")
+        }
+        let index = try locating("index") {
+            try ChunkIndex(parsing: file.bytes(at: footer.indexOffset, count: indexEnd - footer.indexOffset))
+        }
+        var offsets = [dataOffset]
+        offsets.reserveCapacity(index.count + 1)
+        for size in index.sizes { offsets.append(offsets[offsets.count - 1] + Int(size)) }
+        guard offsets.last == footer.indexOffset else {
+            throw TripsError.data("the chunks do not fill the place before the index", at: "index", found: offsets.last, expected: footer.indexOffset)
+        }
+        (self.header, self.index, self.offsets) = (header, index, offsets)
+    }
+
+    /// Reads and checks the manifest.
+    func manifest() throws -> Manifest {
+        let frame = try file.bytes(at: Header.size, count: header.manifestFrameSize)
+        guard crc32(frame) == header.manifestChecksum else {
+            throw TripsError.data("wrong checksum", found: crc32(frame), expected: header.manifestChecksum)
+        }
+        var bytes = [UInt8](repeating: 0, count: header.manifestSize)
+        try decoders.lend { decoder in
+            try frame.withUnsafeBytes { source in try bytes.withUnsafeMutableBytes { try decoder.decompress(source, into: $0) } }
+        }
+        let manifest = try header.isPlain ? SafetensorsHeader.manifest(in: bytes) : Manifest(parsing: bytes)
+        guard manifest.formatVersion == header.version, manifest.features.contains(Layout.bytePlanes) != header.isPlain else {
+            throw TripsError.data("version or features unlike the header's", found: "\(manifest.formatVersion), \(manifest.features)")
+        }
+        return manifest
+    }
+
+    /// The tensors with their places, which must take up all chunks.
+    func entries(_ records: [Manifest.TensorRecord]) throws -> [TensorEntry] {
+        var first = 0
+        let entries = try records.map { record in
+            try locating("tensor \"\(record.name)\"") {
+                let bytes = try byteCount(of: record.storedType, record.shape)
+                let chunks = Layout.chunkCount(of: bytes)
+                guard chunks <= index.count - first else {
+                    throw TripsError.data("fewer chunks than the tensors take", found: index.count)
+                }
+                defer { first += chunks }
+                for chunk in first..<first + chunks { try checkSize(chunk, of: size(ofChunk: chunk - first, bytes)) }
+                return TensorEntry(
+                    name: record.name, dataType: record.dataType, storedType: record.storedType, shape: record.shape,
+                    storedByteCount: bytes, compressedByteCount: offsets[first + chunks] - offsets[first],
+                    offset: offsets[first], chunks: first..<first + chunks)
+            }
+        }
+        guard first == index.count else { throw TripsError.data("more chunks than the tensors take", found: index.count, expected: first) }
+        return entries
+    }
+
+    private func checkSize(_ chunk: Int, of bytes: Int) throws {
+        let size = Int(index.sizes[chunk])
+        guard size <= Layout.maximalFrameSize, size >= bytes / Layout.maximalRatio else {
+            throw TripsError.data("size of chunk \(chunk)", found: size, expected: "\(bytes / Layout.maximalRatio) to \(Layout.maximalFrameSize)")
+        }
+    }
+
+    /// Bytes of the `number`-th chunk of a tensor of that many bytes.
+    private func size(ofChunk number: Int, _ tensorBytes: Int) -> Int {
+        min(Layout.chunkSize, tensorBytes - number * Layout.chunkSize)
+    }
+
+    /// Reads a tensor, its chunks in parallel, and widens it to its data type.
+    func load(_ entry: TensorEntry) throws -> Tensor {
+        try locating("\(name): tensor \"\(entry.name)\"") {
+            try Tensor(entry.dataType, entry.shape) { target in
+                let target = Target(bytes: target)
+                let chunkElements = Layout.chunkSize / entry.storedType.byteWidth
+                let widened = chunkElements * entry.dataType.byteWidth
+                try ThreadPool.shared.tryRun(entry.chunks.count) { number in
+                    let bytes = self.size(ofChunk: number, entry.storedByteCount)
+                    let count = bytes / entry.storedType.byteWidth
+                    try self.withFrames(entry.chunks.lowerBound + number) { decoder, frames in
+                        try decoder.decode(
+                            frames, Arrangement(entry.storedType, plain: self.header.isPlain), entry.storedType,
+                            as: entry.dataType, count: count,
+                            into: target.part(at: number * widened, count: count * entry.dataType.byteWidth))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks the bytes of a chunk and what they decompress to.
+    func verify(_ entry: TensorEntry, chunk: Int) throws {
+        try locating("\(name): tensor \"\(entry.name)\"") {
+            try withFrames(chunk) { decoder, frames in
+                guard crc32(frames) == index.checksums[chunk] else {
+                    throw TripsError.data("wrong checksum", found: crc32(frames), expected: index.checksums[chunk])
+                }
+                try decoder.check(frames, size: size(ofChunk: chunk - entry.chunks.lowerBound, entry.storedByteCount))
+            }
+        }
+    }
+
+    private func withFrames(_ chunk: Int, _ body: (ChunkDecoder, UnsafeRawBufferPointer) throws -> Void) throws {
+        try decoders.lend { decoder in
+            try locating("chunk \(chunk)") {
+                let buffer = UnsafeMutableRawBufferPointer(rebasing: decoder.compressed.bytes[..<Int(index.sizes[chunk])])
+                try file.read(into: buffer, at: offsets[chunk])
+                try body(decoder, UnsafeRawBufferPointer(buffer))
+            }
+        }
+    }
+
+    /// Where chunks of one tensor are written, each thread in a part of its own.
+    private struct Target: @unchecked Sendable {
+        let bytes: UnsafeMutableRawBufferPointer
+
+        func part(at offset: Int, count: Int) -> UnsafeMutableRawBufferPointer {
+            UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<offset + count])
+        }
+    }
+}

@@ -1,0 +1,287 @@
+import CZstd
+import Kernels
+import ModelGraph
+import Support
+import Synchronization
+import Tensors
+
+/// Writes `.trips` packages (`formats/trips-package.md`).
+public enum PackageWriter {
+    public struct Options: Sendable {
+        /// How the weights' numbers are stored.
+        public enum Storage: String, Sendable, CaseIterable {
+            /// Each in its own type.
+            case asIs, f32, f16, bf16
+
+            fileprivate var dataType: DataType? {
+                switch self {
+                case .asIs: nil
+                case .f32: .float32
+                case .f16: .float16
+                case .bf16: .bfloat16
+                }
+            }
+        }
+
+        /// The zstd level; nil for the one that suits weights.
+        public var level: Int?
+        /// No byte planes: `zstd -dc` gives a safetensors file.
+        public var plain: Bool
+        /// The widest type in which matrices are stored. Vectors, and the scales of quantized weights, keep their own.
+        public var storage: Storage
+        /// Whether a file that is already there may be replaced.
+        public var replacing: Bool
+
+        public init(level: Int? = nil, plain: Bool = false, storage: Storage = .asIs, replacing: Bool = false) {
+            self.level = level
+            self.plain = plain
+            self.storage = storage
+            self.replacing = replacing
+        }
+    }
+
+    /// Writes a package; it appears under its name whole or not at all.
+    ///
+    /// Constants are loaded when their turn comes, so that few of them are in memory at a time.
+    /// - Parameters:
+    ///   - extraTensors: tensors that no graph refers to; they keep their names.
+    ///   - manifest: what is to be said of the package; the writer fills in the tables.
+    ///   - progress: called with the bytes done and the bytes in all.
+    /// - Throws: `cannotCreate`, `inputOutput`; `usage` for options out of range; what loading a constant throws.
+    public static func write(
+        graphs: [Graph], extraTensors: [(name: String, constant: Constant)] = [], manifest: Manifest, to path: String,
+        options: Options = Options(), pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
+    ) throws {
+        let level = try options.checkedLevel()
+        var table = TensorTable(options)
+        for (name, constant) in extraTensors { try table.add(constant, named: name) }
+        var manifest = manifest
+        manifest.graphs = try graphs.map { graph in
+            try graph.document { value, constant in
+                try table.add(constant, proposing: graph.name(of: value), exact: graph.feedsQuantized(value))
+            }
+        }
+        let tensors = table.inOrder
+        manifest.formatVersion = Int(Layout.version)
+        manifest.features = options.plain ? [] : [Layout.bytePlanes]
+        manifest.libzstd = String(cString: ZSTD_versionString())
+        manifest.tensors = tensors.map(\.record)
+        try AtomicFile.write(to: path, replacing: options.replacing) { file in
+            try writeManifest(manifest, isPlain: options.plain, to: file)
+            let data = DataWriter(file: file, level: level, isPlain: options.plain, total: table.byteCount, progress: progress)
+            let index = try data.write(tensors, pool)
+            let indexOffset = file.size
+            let indexBytes = try index.bytes()
+            try file.write(indexBytes)
+            try file.write(Footer(indexOffset: indexOffset, fileSize: indexOffset + indexBytes.count + Footer.size).bytes())
+        }
+    }
+
+    private static func writeManifest(_ manifest: Manifest, isPlain: Bool, to file: AtomicFile) throws {
+        let json = try manifest.json()
+        let bytes = try isPlain ? SafetensorsHeader.bytes(json, manifest.tensors) : json
+        guard bytes.count <= Layout.maximalManifestSize else {
+            throw TripsError.data("the manifest is too large", found: bytes.count, expected: "at most \(Layout.maximalManifestSize)")
+        }
+        let frame = try ChunkEncoder().encode(bytes, level: 9)
+        try file.write(
+            Header(isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: bytes.count, manifestChecksum: crc32(frame)).bytes())
+        try file.write(frame)
+    }
+}
+
+extension PackageWriter.Options {
+    fileprivate func checkedLevel() throws -> Int32? {
+        guard let level else { return plain ? 3 : nil }
+        guard let number = Int32(exactly: level), number >= ZSTD_minCLevel(), number <= ZSTD_maxCLevel() else {
+            throw TripsError.usage("zstd level", found: level, expected: "\(ZSTD_minCLevel()) to \(ZSTD_maxCLevel())")
+        }
+        return number
+    }
+
+    fileprivate func storedType(_ constant: Constant) -> DataType {
+        guard let widest = storage.dataType, constant.dataType.isFloatingPoint, constant.shape.count >= 2,
+            constant.storedType.byteWidth > widest.byteWidth
+        else { return constant.storedType }
+        return widest
+    }
+}
+
+extension Graph {
+    fileprivate func feedsQuantized(_ value: ValueID) -> Bool {
+        consumers(of: value).contains { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }
+    }
+}
+
+/// A tensor that is to be written.
+private struct PendingTensor: Sendable {
+    let record: Manifest.TensorRecord
+    let constant: Constant
+    let storedByteCount: Int
+
+    func load() throws -> Tensor {
+        try locating("tensor \"\(record.name)\"") {
+            let tensor = try constant.load()
+            guard tensor.dataType == record.dataType, tensor.shape == record.shape else {
+                throw TripsError.data("a constant came out wrong", found: "\(tensor.dataType)\(tensor.shape)", expected: "\(record.dataType)\(record.shape)")
+            }
+            let stored = try tensor.converted(to: record.storedType)
+            if record.storedType == .float16 { try checkRange(tensor, stored) }
+            return stored
+        }
+    }
+
+    /// - Throws: `data` where a finite number became infinite.
+    private func checkRange(_ tensor: Tensor, _ stored: Tensor) throws {
+        guard tensor.dataType == .float32 else { return }
+        let tooLarge = tensor.withBytes { $0.bindMemory(to: Float.self).first { $0.isFinite && $0.magnitude >= 65520 } }
+        guard let tooLarge else { return }
+        throw TripsError.data("a weight does not fit float16", found: tooLarge, expected: "at most 65504; bf16 holds it")
+    }
+}
+
+/// The tensors of all graphs, each content once, with unique names.
+private struct TensorTable {
+    private let options: PackageWriter.Options
+    private var tensors: [PendingTensor] = []
+    private var names: [String: String] = [:]
+    private var taken = Set<String>()
+
+    init(_ options: PackageWriter.Options) { self.options = options }
+
+    /// Adds a tensor under exactly this name.
+    mutating func add(_ constant: Constant, named name: String) throws {
+        guard !name.isEmpty, name.utf8.count <= Layout.maximalNameLength, !taken.contains(name) else {
+            throw TripsError.data("the name of a tensor is empty, too long, or used twice", found: name.prefix(80))
+        }
+        try append(constant, name, exact: false)
+    }
+
+    /// Adds a tensor unless its content is there already, and gives its name.
+    mutating func add(_ constant: Constant, proposing proposal: String, exact: Bool) throws -> String {
+        let key = "\(exact) \(constant.identity)"
+        if let name = names[key] { return name }
+        let base = proposal.isEmpty || proposal.utf8.count > Layout.maximalNameLength - 20 ? "tensor" : proposal
+        var (name, number) = (base, 1)
+        while taken.contains(name) {
+            number += 1
+            name = "\(base).\(number)"
+        }
+        try append(constant, name, exact: exact)
+        return name
+    }
+
+    private mutating func append(_ constant: Constant, _ name: String, exact: Bool) throws {
+        let storedType = exact ? constant.storedType : options.storedType(constant)
+        let record = Manifest.TensorRecord(name: name, dataType: constant.dataType, storedType: storedType, shape: constant.shape)
+        tensors.append(PendingTensor(record: record, constant: constant, storedByteCount: try Tensors.byteCount(of: storedType, constant.shape)))
+        taken.insert(name)
+        names["\(exact) \(constant.identity)"] = name
+    }
+
+    var byteCount: Int { tensors.reduce(0) { $0 + $1.storedByteCount } }
+
+    /// Wide elements first: so all are aligned in the safetensors file of a plain package.
+    var inOrder: [PendingTensor] {
+        [8, 4, 2, 1].flatMap { width in tensors.filter { $0.record.storedType.byteWidth == width } }
+    }
+}
+
+/// Writes the tensors' chunks one behind the other: loads, compresses and writes at the same time.
+private final class DataWriter: Sendable {
+    /// Small tensors are loaded and compressed together, up to that many bytes.
+    private static let groupSize = 32 << 20
+
+    private let level: Int32?
+    private let isPlain: Bool
+    private let encoders = Lender { try ChunkEncoder() }
+    private let output: Mutex<Output>
+
+    init(file: AtomicFile, level: Int32?, isPlain: Bool, total: Int, progress: ((Int, Int) -> Void)?) {
+        self.level = level
+        self.isPlain = isPlain
+        output = Mutex(Output(file: file, total: total, progress: progress))
+    }
+
+    /// What has been written, and what waits for the chunks before it.
+    private struct Output: @unchecked Sendable {
+        let file: AtomicFile
+        let total: Int
+        let progress: ((Int, Int) -> Void)?
+        var index = ChunkIndex()
+        var waiting: [Int: (frames: [UInt8], bytes: Int)] = [:]
+        var done = 0
+
+        mutating func put(_ number: Int, _ frames: [UInt8], _ bytes: Int) throws {
+            waiting[number] = (frames, bytes)
+            while let next = waiting.removeValue(forKey: index.count) {
+                try file.write(next.frames)
+                try index.append(size: next.frames.count, checksum: next.frames.withUnsafeBytes { crc32($0) })
+                done += next.bytes
+                progress?(done, total)
+            }
+        }
+    }
+
+    private struct Chunk: Sendable {
+        let tensor: Tensor
+        let range: Range<Int>
+    }
+
+    func write(_ tensors: [PendingTensor], _ pool: ThreadPool) throws -> ChunkIndex {
+        let groups = self.groups(tensors)
+        var first = 0
+        var loaded: [Tensor] = []
+        for number in -1..<groups.count {
+            let chunks = loaded.flatMap(self.chunks)
+            let next = number + 1 < groups.count ? groups[number + 1] : []
+            loaded = try step(chunks, first, next, pool)
+            first += chunks.count
+        }
+        return output.withLock { $0.index }
+    }
+
+    /// Writes chunks, while the tensors that come next are loaded.
+    private func step(_ chunks: [Chunk], _ first: Int, _ next: [PendingTensor], _ pool: ThreadPool) throws -> [Tensor] {
+        let loaded = Mutex([Tensor?](repeating: nil, count: next.count))
+        try pool.tryRun(next.count + chunks.count) { task in
+            if task < next.count {
+                let tensor = try next[task].load()
+                loaded.withLock { $0[task] = tensor }
+            } else {
+                try write(chunks[task - next.count], number: first + task - next.count)
+            }
+        }
+        return loaded.withLock { $0.compactMap { $0 } }
+    }
+
+    private func write(_ chunk: Chunk, number: Int) throws {
+        let arrangement = Arrangement(chunk.tensor.dataType, plain: isPlain)
+        let frames = try encoders.lend { encoder in
+            try chunk.tensor.withBytes {
+                try encoder.encode(UnsafeRawBufferPointer(rebasing: $0[chunk.range]), arrangement, level: level)
+            }
+        }
+        try output.withLock { try $0.put(number, frames, chunk.range.count) }
+    }
+
+    private func chunks(_ tensor: Tensor) -> [Chunk] {
+        stride(from: 0, to: tensor.byteCount, by: Layout.chunkSize).map {
+            Chunk(tensor: tensor, range: $0..<min($0 + Layout.chunkSize, tensor.byteCount))
+        }
+    }
+
+    private func groups(_ tensors: [PendingTensor]) -> [[PendingTensor]] {
+        var groups: [[PendingTensor]] = []
+        var size = 0
+        for tensor in tensors {
+            if groups.isEmpty || size + tensor.storedByteCount > DataWriter.groupSize {
+                groups.append([])
+                size = 0
+            }
+            groups[groups.count - 1].append(tensor)
+            size += tensor.storedByteCount
+        }
+        return groups
+    }
+}

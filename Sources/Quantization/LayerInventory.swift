@@ -1,0 +1,122 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// A linear layer or an embedding with constant weights, in all places where the graphs use those weights.
+struct QuantizableLayer {
+    let name: String
+    let weight: Constant
+    /// A lookup table; one that is also a linear layer's weight (a tied language-model head) keeps one form for both.
+    var isEmbedding: Bool
+    /// Graph index and node of each use.
+    var uses: [(graph: Int, node: NodeID)]
+    /// Why it stays in floating point; nil where it can be quantized.
+    var reasonToStay: String?
+
+    var outputs: Int { weight.shape[0] }
+    var inputs: Int { weight.shape[1] }
+    var kind: String { isEmbedding ? "Embedding \(outputs) × \(inputs)" : "Linear \(inputs) → \(outputs)" }
+}
+
+/// Layers that read the same value. They share its quantized rows, and so its input scale.
+struct InputGroup {
+    let graph: Int
+    let input: ValueID
+    var layers: [Int]
+}
+
+/// What of a model can be quantized.
+struct LayerInventory {
+    private(set) var layers: [QuantizableLayer] = []
+    private(set) var groups: [InputGroup] = []
+
+    /// - Throws: `usage` where a pattern matches no layer.
+    init(_ graphs: [Graph], keep patterns: [String]) throws {
+        var indices: [String: Int] = [:]
+        for (graphIndex, graph) in graphs.enumerated() {
+            let scoring = graph.scoringNodes
+            for node in try graph.topologicalOrder() {
+                guard let (constant, isEmbedding) = graph.quantizableWeight(node) else { continue }
+                let key = constant.identity + (scoring.contains(node.id) ? " scores" : "")
+                let index = indices[key] ?? layers.count
+                if index == layers.count {
+                    indices[key] = index
+                    layers.append(QuantizableLayer(
+                        name: node.input(1).map(graph.name(of:)) ?? node.name, weight: constant, isEmbedding: isEmbedding, uses: []))
+                    if scoring.contains(node.id) { layers[index].reasonToStay = "patch scores come from it" }
+                }
+                layers[index].uses.append((graphIndex, node.id))
+                layers[index].isEmbedding = layers[index].isEmbedding || isEmbedding
+            }
+        }
+        try keep(patterns, graphs)
+        collectGroups(graphs)
+    }
+
+    private mutating func keep(_ patterns: [String], _ graphs: [Graph]) throws {
+        for pattern in patterns {
+            let matching = layers.indices.filter { index in
+                matches(layers[index].name, pattern)
+                    || layers[index].uses.contains { matches(graphs[$0.graph].node($0.node)?.name ?? "", pattern) }
+            }
+            guard !matching.isEmpty else {
+                throw TripsError.usage("--keep matches no layer", found: pattern, expected: "a pattern such as \(layers.first?.name ?? "*")")
+            }
+            for index in matching { layers[index].reasonToStay = "--keep \(pattern)" }
+        }
+    }
+
+    /// A layer belongs to the group of its first use; its weights can be divided by one input scale only.
+    private mutating func collectGroups(_ graphs: [Graph]) {
+        var indices: [String: Int] = [:]
+        for (index, layer) in layers.enumerated() where !layer.isEmbedding && layer.reasonToStay == nil {
+            guard let use = layer.uses.first, let input = graphs[use.graph].node(use.node)?.input(0) else { continue }
+            let key = "\(use.graph)/\(input.index)"
+            if let group = indices[key] {
+                groups[group].layers.append(index)
+            } else {
+                indices[key] = groups.count
+                groups.append(InputGroup(graph: use.graph, input: input, layers: [index]))
+            }
+        }
+    }
+}
+
+extension Graph {
+    /// The constant weight of a linear layer or an embedding in fp32.
+    fileprivate func quantizableWeight(_ node: Node) -> (Constant, isEmbedding: Bool)? {
+        guard node.op is Linear || node.op is Embedding, let weight = node.input(1).flatMap(constant(of:)),
+            weight.dataType == .float32, weight.shape.count == 2
+        else { return nil }
+        return (weight, node.op is Embedding)
+    }
+
+    /// The linear layers that give patch selections their keys and queries.
+    fileprivate var scoringNodes: Set<NodeID> {
+        var found = Set<NodeID>()
+        for node in nodes where node.op is PatchSelection {
+            for input in [node.input(1), node.input(2)].compactMap({ $0 }) {
+                var producer = producer(of: input)
+                // A row of the projected queries is taken by a gather.
+                while let node = producer, !(node.op is Linear), let source = node.input(0), node.op is Gather || node.op is Reshape {
+                    producer = self.producer(of: source)
+                }
+                if let producer, producer.op is Linear { found.insert(producer.id) }
+            }
+        }
+        return found
+    }
+}
+
+/// Whether `text` matches a pattern in which `*` stands for any text.
+func matches(_ text: String, _ pattern: String) -> Bool {
+    let parts = pattern.split(separator: "*", omittingEmptySubsequences: false).map(String.init)
+    guard parts.count > 1 else { return text == pattern }
+    guard text.hasPrefix(parts[0]), text.dropFirst(parts[0].count).hasSuffix(parts[parts.count - 1]) else { return false }
+    var rest = text.dropFirst(parts[0].count).dropLast(parts[parts.count - 1].count)
+    for part in parts.dropFirst().dropLast() where !part.isEmpty {
+        guard let range = rest.firstRange(of: part) else { return false }
+        rest = rest[range.upperBound...]
+    }
+    return true
+}

@@ -1,0 +1,162 @@
+import COpenBLAS
+import ModelGraph
+import Operators
+import PackageFormat
+import Runtime
+import Support
+import Tensors
+
+/// What the inputs of linear layers look like on calibration data.
+final class Observations {
+    private struct Record {
+        var largest: [Float]
+        var squares: [Double]
+        var sums: [Double]
+        var rows = 0
+        /// Some rows, spread over all samples, to judge layers on.
+        var sample: [Float] = []
+    }
+
+    private let model: Model?
+    private let session: Session?
+    private let samples: [[String: Tensor]]
+    private let inventory: LayerInventory
+    private var records: [Int: Record] = [:]
+    private var grams: [Int: Gram] = [:]
+
+    /// Bytes of the Gram matrices that one pass over the samples gathers.
+    private static let gramBudget = 160 << 20
+    private static let sampledRows = 256
+
+    init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [[String: Tensor]], _ pool: ThreadPool) throws {
+        self.samples = samples
+        self.inventory = inventory
+        guard !samples.isEmpty else {
+            (model, session) = (nil, nil)
+            return
+        }
+        var tapped = graphs
+        for (index, group) in inventory.groups.enumerated() {
+            try tapped[group.graph].addOutput(Observations.tap(index), group.input)
+        }
+        let model = Model(graphs: tapped, manifest: Manifest(tool: .init(name: "calibration", version: "")))
+        (self.model, session) = (model, Session(model))
+        for sample in samples {
+            for (index, rows) in try observe(Array(inventory.groups.indices), sample) { add(rows, to: index) }
+        }
+    }
+
+    private static func tap(_ index: Int) -> String { "input of group \(index)" }
+
+    /// The rows that groups read for one sample; groups that it does not reach are left out.
+    private func observe(_ groups: [Int], _ sample: [String: Tensor]) throws -> [(Int, Tensor)] {
+        guard let session else { return [] }
+        let reachable = try groups.filter { index in
+            try session.inputs(for: [Observations.tap(index)]).allSatisfy { sample[$0.name] != nil }
+        }
+        let results = try session.run(sample, outputs: reachable.map(Observations.tap))
+        return reachable.compactMap { index in results[Observations.tap(index)].map { (index, $0) } }
+    }
+
+    private func add(_ tensor: Tensor, to index: Int) {
+        let width = tensor.shape.last ?? 1
+        let rows = tensor.count / max(1, width)
+        var record = records[index] ?? Record(
+            largest: Array(repeating: 0, count: width), squares: Array(repeating: 0, count: width), sums: Array(repeating: 0, count: width))
+        let values = tensor.view.pointer(Float.self)
+        for row in 0..<rows {
+            for column in 0..<width {
+                let value = values[row * width + column]
+                record.largest[column] = max(record.largest[column], abs(value))
+                record.squares[column] += Double(value * value)
+                record.sums[column] += Double(value)
+            }
+        }
+        let wanted = max(1, Observations.sampledRows / samples.count)
+        for row in stride(from: 0, to: rows, by: max(1, rows / wanted)) {
+            record.sample += UnsafeBufferPointer(start: values + row * width, count: width)
+        }
+        record.rows += rows
+        records[index] = record
+    }
+
+    /// Channel by channel; nil without data.
+    func statistics(_ index: Int) -> ChannelStatistics? {
+        guard let record = records[index], record.rows > 0 else { return nil }
+        return ChannelStatistics(
+            largest: record.largest, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
+    }
+
+    /// The mean of each channel; nil without data.
+    func mean(_ index: Int) -> [Float]? {
+        guard let record = records[index], record.rows > 0 else { return nil }
+        return record.sums.map { Float($0 / Double(record.rows)) }
+    }
+
+    /// Σ x xᵀ over all rows; nil without data. Several groups are gathered in one pass and dropped once they are asked for.
+    func gram(_ index: Int) throws -> Gram? {
+        guard !samples.isEmpty, records[index] != nil else { return nil }
+        if grams[index] == nil { try gatherGrams(from: index) }
+        return grams.removeValue(forKey: index)
+    }
+
+    private func gatherGrams(from first: Int) throws {
+        var chosen: [Int] = []
+        var bytes = 0
+        for index in inventory.groups.indices[first...] {
+            guard let width = records[index]?.largest.count else { continue }
+            bytes += width * width * MemoryLayout<Float>.size
+            if !chosen.isEmpty && bytes > Observations.gramBudget { break }
+            chosen.append(index)
+            grams[index] = Gram(width: width)
+        }
+        for sample in samples {
+            for (index, rows) in try observe(chosen, sample) { grams[index]?.add(rows) }
+        }
+    }
+
+    /// Signal to noise, in dB, of a layer's output on sampled rows; nil without data.
+    func outputDecibels(
+        _ index: Int, _ weight: Tensor, _ layer: QuantizedLayer, _ options: QuantizationOptions, _ pool: ThreadPool
+    ) throws -> Double? {
+        guard let record = records[index], record.rows > 0 else { return nil }
+        let rows = try Tensor(record.sample, shape: [record.sample.count / record.largest.count, record.largest.count])
+        let exact = try evaluate(Linear(), [rows, weight])[0].elements(Float.self)
+        let op = QuantizedLinear(groupSize: layer.matrix.groupSize, activations: options.weightsOnly ? .float32 : .int8)
+        let bias = try layer.biasCorrection.map { try Tensor($0, shape: [$0.count]) }
+        let scale = try layer.inputScale.map { try Tensor($0, shape: [$0.count]) }
+        let rounded = try evaluate(op, [rows, layer.matrix.weight, layer.matrix.scales, bias, scale])[0].elements(Float.self)
+        return decibels(exact, rounded)
+    }
+}
+
+/// A sum of outer products of rows.
+final class Gram {
+    let width: Int
+    /// [width, width]; the lower triangle, row-major, is not filled in.
+    private(set) var values: [Float]
+    private(set) var rows = 0
+
+    init(width: Int) {
+        self.width = width
+        values = Array(repeating: 0, count: width * width)
+    }
+
+    func add(_ tensor: Tensor) {
+        let count = tensor.count / max(1, width)
+        cblas_ssyrk(
+            CblasRowMajor, CblasUpper, CblasTrans, Int32(width), Int32(count), 1, tensor.view.pointer(Float.self), Int32(width), 1,
+            &values, Int32(width))
+        rows += count
+    }
+}
+
+/// Signal to noise in dB.
+func decibels(_ exact: [Float], _ other: [Float]) -> Double {
+    var (signal, noise) = (0.0, 0.0)
+    for (x, y) in zip(exact, other) {
+        signal += Double(x) * Double(x)
+        noise += (Double(x) - Double(y)) * (Double(x) - Double(y))
+    }
+    return noise > 0 ? 10 * (signal / noise).logarithm10 : .infinity
+}

@@ -1,0 +1,75 @@
+import ModelGraph
+import PackageFormat
+import Runtime
+import Support
+import Tensors
+
+/// Compares the outputs of changed graphs with those of the original ones on the same inputs.
+final class OutputJudge {
+    private let samples: [[String: Tensor]]
+    private let reference: [[String: Tensor]]
+    private let outputs: [String]
+    /// Original positions of the tokens behind each selection.
+    private let positions: [String]
+
+    init(_ graphs: [Graph], _ samples: [[String: Tensor]]) throws {
+        self.samples = samples
+        let session = OutputJudge.session(graphs)
+        let computable = try session.outputNames.filter { output in
+            try session.inputs(for: [output]).allSatisfy { input in samples.allSatisfy { $0[input.name] != nil } }
+        }
+        outputs = computable.filter { name in
+            graphs.contains { graph in graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType == .float32 } }
+        }
+        guard !outputs.isEmpty else {
+            throw TripsError.usage("the calibration inputs do not suffice for any output", expected: "inputs of \(session.outputNames.joined(separator: ", "))")
+        }
+        positions = session.traceNames.filter { $0.hasPrefix("selection.") && $0.hasSuffix(".positions") }
+        reference = try OutputJudge.run(session, samples, outputs, positions)
+    }
+
+    private static func session(_ graphs: [Graph]) -> Session {
+        Session(Model(graphs: graphs, manifest: Manifest(tool: .init(name: "calibration", version: ""))))
+    }
+
+    private static func run(
+        _ session: Session, _ samples: [[String: Tensor]], _ outputs: [String], _ positions: [String]
+    ) throws -> [[String: Tensor]] {
+        try samples.map { try session.run($0, outputs: outputs, traces: positions) }
+    }
+
+    /// Signal to noise in dB of each output, over all samples together, and the mean overlap of kept patches.
+    func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
+        let results = try OutputJudge.run(OutputJudge.session(graphs), samples, outputs, positions)
+        var ratios: [String: Double] = [:]
+        for output in outputs {
+            ratios[output] = decibels(try joined(reference, output), try joined(results, output))
+        }
+        var overlaps: [String: Double] = [:]
+        for name in positions {
+            let pairs = zip(reference, results).compactMap { pair in pair.0[name].flatMap { a in pair.1[name].map { (a, $0) } } }
+            overlaps[name] = try pairs.map { try overlap($0, $1) }.reduce(0, +) / Double(max(1, pairs.count))
+        }
+        return (ratios, overlaps)
+    }
+
+    /// The lowest ratio of all outputs.
+    func worst(_ graphs: [Graph]) throws -> Double { try compare(graphs).outputs.values.min() ?? .infinity }
+
+    private func joined(_ results: [[String: Tensor]], _ output: String) throws -> [Float] {
+        try results.flatMap { try $0[output]?.elements(Float.self) ?? [] }
+    }
+
+    /// Jaccard overlap of two sets of kept patches, mean over the batch.
+    private func overlap(_ left: Tensor, _ right: Tensor) throws -> Double {
+        let (a, b) = (try left.elements(Int64.self), try right.elements(Int64.self))
+        let (batch, width) = (left.shape[0], left.shape[1])
+        let ratios = (0..<batch).map { example -> Double in
+            // -1 is the fused token.
+            let range = example * width..<(example + 1) * width
+            let (x, y) = (Set(a[range]).subtracting([-1]), Set(b[range]).subtracting([-1]))
+            return Double(x.intersection(y).count) / Double(max(1, x.union(y).count))
+        }
+        return ratios.reduce(0, +) / Double(max(1, batch))
+    }
+}

@@ -1,0 +1,66 @@
+import Tensors
+
+/// What to do with a model's weights.
+public struct QuantizationOptions: Sendable {
+    public enum Scheme: String, Sendable, Codable {
+        case int8
+        case bf16
+        case f16
+    }
+
+    public var scheme: Scheme
+    /// int8 weights, fp32 arithmetic.
+    public var weightsOnly = false
+    /// Layers that stay as they are: patterns of layer or weight names in which `*` stands for any text.
+    public var keep: [String] = []
+    /// Inputs to calibrate on, by name.
+    public var calibration: [[String: Tensor]] = []
+    /// Put layers back to fp32, the most sensitive first, until every floating-point output has this signal-to-noise
+    /// ratio, in dB, on the calibration inputs.
+    public var minimalDecibels: Double?
+
+    public init(_ scheme: Scheme) { self.scheme = scheme }
+}
+
+/// What was done to one layer, and what it costs.
+public struct LayerReport: Sendable, Codable {
+    public var name: String
+    /// Such as `Linear 768 → 3072`.
+    public var kind: String
+    /// `int8`, or `float32` where it stayed.
+    public var precision: String
+    /// Why it stayed, or what was done about outliers.
+    public var note: String?
+    /// Bytes of the weights, before compression.
+    public var bytesBefore: Int
+    public var bytesAfter: Int
+    /// Inputs that share a scale.
+    public var groupSize: Int?
+    /// Signal to noise of the weights, in dB.
+    public var weightDecibels: Double?
+    /// The largest range of an input channel over the median one; from calibration, or from the normalisation in front.
+    public var outlierRatio: Double?
+    /// Exponent of the input scale; nil without one.
+    public var scalingStrength: Double?
+    /// Signal to noise of the layer's output on calibration rows, in dB.
+    public var outputDecibels: Double?
+    /// Signal to noise of the model's worst output when only this layer is quantized, in dB.
+    public var modelDecibels: Double?
+}
+
+/// What quantization did and what it costs.
+public struct QuantizationReport: Sendable, Codable {
+    public var scheme: String
+    public var layers: [LayerReport] = []
+    public var bytesBefore = 0
+    public var bytesAfter = 0
+    /// With calibration: signal to noise of each output, in dB, the worst over the calibration inputs.
+    public var outputDecibels: [String: Double] = [:]
+    /// With calibration: mean overlap (Jaccard) of the kept patches, by selection.
+    public var selectionOverlap: [String: Double] = [:]
+    /// Layers that were put back to reach the wanted ratio, the most sensitive first.
+    public var putBack: [String] = []
+    /// Median milliseconds of one run, before and after, measured alternating on this machine.
+    public var millisecondsBefore: Double?
+    public var millisecondsAfter: Double?
+}

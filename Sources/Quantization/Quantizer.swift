@@ -1,0 +1,288 @@
+import ModelGraph
+import Runtime
+import Support
+import Tensors
+
+/// Gives a model's linear layers and embeddings narrower weights.
+///
+/// - Parameters:
+///   - graphs: those of a package, in order.
+///   - progress: called with the layers done and their number.
+/// - Returns: graphs of the same inputs, outputs and traces, and what was done.
+/// - Throws: `usage` where a pattern matches no layer, or the wanted ratio needs calibration.
+public func quantize(
+    _ graphs: [Graph], _ options: QuantizationOptions, pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
+) throws -> (graphs: [Graph], report: QuantizationReport) {
+    if options.minimalDecibels != nil && options.calibration.isEmpty {
+        throw TripsError.usage("--max-loss needs --calibration")
+    }
+    if options.scheme != .int8 {
+        return try narrow(graphs, to: options.scheme == .bf16 ? .bfloat16 : .float16, options)
+    }
+    var quantizer = try Quantizer(graphs, options, pool)
+    try quantizer.prepare(progress)
+    if !options.calibration.isEmpty { try quantizer.judge() }
+    return try quantizer.result()
+}
+
+/// A layer's new weights.
+struct QuantizedLayer {
+    let matrix: QuantizedMatrix
+    /// [K]
+    var inputScale: [Float]?
+    /// Added to the bias: what rounding takes from the mean of the outputs.
+    var biasCorrection: [Float]?
+}
+
+private struct Quantizer {
+    let graphs: [Graph]
+    let options: QuantizationOptions
+    let pool: ThreadPool
+    var inventory: LayerInventory
+    /// By layer; nil for those that stay.
+    var quantized: [QuantizedLayer?]
+    var reports: [LayerReport]
+    var report: QuantizationReport
+
+    init(_ graphs: [Graph], _ options: QuantizationOptions, _ pool: ThreadPool) throws {
+        self.graphs = graphs
+        self.options = options
+        self.pool = pool
+        inventory = try LayerInventory(graphs, keep: options.keep)
+        quantized = Array(repeating: nil, count: inventory.layers.count)
+        reports = try inventory.layers.map { layer in
+            let bytes = try layer.weight.byteCount
+            return LayerReport(
+                name: layer.name, kind: layer.kind, precision: "float32", note: layer.reasonToStay, bytesBefore: bytes, bytesAfter: bytes)
+        }
+        report = QuantizationReport(scheme: options.weightsOnly ? "int8 weights, fp32 arithmetic" : "int8")
+    }
+
+    private var activations: ActivationPrecision { options.weightsOnly ? .float32 : .int8 }
+
+    /// Inputs that share a scale. Widened weights take finer groups for nothing but their bytes; the int8 product pays a
+    /// conversion for each group, so a row has one scale there.
+    private func groupSize(_ layer: QuantizableLayer) -> Int {
+        options.weightsOnly && !layer.isEmbedding ? min(64, layer.inputs) : layer.inputs
+    }
+
+    // MARK: Rounding
+
+    mutating func prepare(_ progress: ((Int, Int) -> Void)?) throws {
+        let observations = try Observations(graphs, inventory, options.calibration, pool)
+        var done = 0
+        for index in inventory.layers.indices where inventory.layers[index].isEmbedding && inventory.layers[index].reasonToStay == nil {
+            let layer = inventory.layers[index]
+            try finish(index, QuantizedLayer(matrix: roundWeights(layer.weight.load(), groupSize: layer.inputs, pool: pool)))
+            done += 1
+            progress?(done, inventory.layers.count)
+        }
+        for (groupIndex, group) in inventory.groups.enumerated() {
+            try round(group, observations, groupIndex)
+            done += group.layers.count
+            progress?(done, inventory.layers.count)
+        }
+    }
+
+    private mutating func round(_ group: InputGroup, _ observations: Observations, _ groupIndex: Int) throws {
+        let members = group.layers.filter { !inventory.layers[$0].isEmbedding }
+        guard let first = members.first else { return }
+        let weights = try members.map { try inventory.layers[$0].weight.load() }
+        let statistics = observations.statistics(groupIndex) ?? normStatistics(group)
+        let size = groupSize(inventory.layers[first])
+        let scaling = options.weightsOnly ? nil : statistics.map { InputScaling(weights: weights, statistics: $0, groupSize: size) }
+        let factors = scaling?.factors
+        let importance = statistics.map { statistics in
+            factors.map { zip(statistics.meanSquare, $0).map { $0 * $1 * $1 } } ?? statistics.meanSquare
+        }
+        let gram = try observations.gram(groupIndex)
+        for (index, weight) in zip(members, weights) {
+            let inverse = factors.map { $0.map { 1 / $0 } }
+            let matrix: QuantizedMatrix
+            if let gram {
+                matrix = try compensatedRounding(weight, groupSize: size, columnFactor: inverse, gram: gram, pool: pool)
+            } else {
+                matrix = try roundWeights(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
+            }
+            var layer = QuantizedLayer(matrix: matrix, inputScale: factors)
+            if let mean = observations.mean(groupIndex) {
+                layer.biasCorrection = try biasCorrection(weight, layer, mean: mean, pool: pool)
+            }
+            try finish(index, layer)
+            describe(index, statistics, scaling)
+            reports[index].outputDecibels = try observations.outputDecibels(groupIndex, weight, layer, options, pool)
+        }
+    }
+
+    private mutating func finish(_ index: Int, _ layer: QuantizedLayer) throws {
+        quantized[index] = layer
+        reports[index].precision = "int8"
+        reports[index].bytesAfter = layer.matrix.weight.byteCount + layer.matrix.scales.byteCount + (layer.inputScale?.count ?? 0) * 4
+        reports[index].groupSize = layer.matrix.groupSize
+        reports[index].weightDecibels = layer.matrix.decibels
+    }
+
+    private mutating func describe(_ index: Int, _ statistics: ChannelStatistics?, _ scaling: InputScaling?) {
+        guard let statistics else {
+            reports[index].note = "nothing is known of its input"
+            return
+        }
+        let sorted = statistics.largest.sorted()
+        if let largest = sorted.last, sorted[sorted.count / 2] > 0 {
+            reports[index].outlierRatio = Double(largest / sorted[sorted.count / 2])
+        }
+        if let strength = scaling?.strength, scaling?.factors != nil { reports[index].scalingStrength = Double(strength) }
+    }
+
+    /// What a layer normalisation in front tells of the channels.
+    private func normStatistics(_ group: InputGroup) -> ChannelStatistics? {
+        let graph = graphs[group.graph]
+        var producer = graph.producer(of: group.input)
+        // Taking rows leaves the channels as they are.
+        while let node = producer, node.op is Gather || node.op is Slice || node.op is PatchSelection, let source = node.input(0) {
+            producer = graph.producer(of: source)
+        }
+        guard let node = producer, node.op is LayerNorm, let weight = try? node.input(1).flatMap(graph.constant)?.load(),
+            let normWeight = try? weight.elements(Float.self)
+        else { return nil }
+        let bias = try? node.input(2).flatMap(graph.constant)?.load().elements(Float.self)
+        return ChannelStatistics(normWeight: normWeight, normBias: bias)
+    }
+
+    // MARK: Judging
+
+    /// Runs both models on the calibration inputs; puts layers back where that is wanted.
+    mutating func judge() throws {
+        let judge = try OutputJudge(graphs, options.calibration)
+        guard let wanted = options.minimalDecibels else {
+            (report.outputDecibels, report.selectionOverlap) = try judge.compare(result().graphs)
+            return
+        }
+        let candidates = quantized.indices.filter { quantized[$0] != nil }
+        for index in candidates {
+            let alone = try graphs(quantizing: [index])
+            reports[index].modelDecibels = try judge.worst(alone)
+        }
+        let order = candidates.sorted { (reports[$0].modelDecibels ?? 0) < (reports[$1].modelDecibels ?? 0) }
+        // The ratio grows with the number of layers put back: the smallest number that suffices is found by halving.
+        var (low, high) = (0, order.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if try judge.worst(graphs(quantizing: Set(order[middle...]))) >= wanted { high = middle } else { low = middle + 1 }
+        }
+        for index in order[..<low] {
+            report.putBack.append(reports[index].name)
+            quantized[index] = nil
+            reports[index].precision = "float32"
+            reports[index].bytesAfter = reports[index].bytesBefore
+            reports[index].note = "put back to reach \(wanted) dB"
+        }
+        (report.outputDecibels, report.selectionOverlap) = try judge.compare(result().graphs)
+    }
+
+    // MARK: Graphs
+
+    func result() throws -> (graphs: [Graph], report: QuantizationReport) {
+        var report = report
+        report.layers = reports
+        report.bytesBefore = reports.reduce(0) { $0 + $1.bytesBefore }
+        report.bytesAfter = reports.reduce(0) { $0 + $1.bytesAfter }
+        return (try graphs(quantizing: Set(quantized.indices)), report)
+    }
+
+    /// The model with only these layers quantized.
+    private func graphs(quantizing chosen: Set<Int>) throws -> [Graph] {
+        try graphs.enumerated().map { graphIndex, graph in
+            var graph = graph
+            for index in chosen.sorted() {
+                guard let layer = quantized[index] else { continue }
+                for use in inventory.layers[index].uses where use.graph == graphIndex {
+                    try graph.quantize(use.node, layer, name: inventory.layers[index].name, activations)
+                }
+            }
+            try graph.roundRest()
+            graph.prune()
+            return graph
+        }
+    }
+}
+
+extension Graph {
+    /// Replaces a linear layer or an embedding by its quantized form.
+    fileprivate mutating func quantize(
+        _ id: NodeID, _ layer: QuantizedLayer, name: String, _ activations: ActivationPrecision
+    ) throws {
+        guard let node = node(id), let input = node.input(0), let original = node.input(1).flatMap(constant(of:)) else { return }
+        func known(_ tensor: Tensor, _ suffix: String) throws -> ValueID {
+            try addConstant(Constant(tensor, identity: "\(original.identity).\(suffix)"), name: "\(name).\(suffix)")
+        }
+        let weight = try known(layer.matrix.weight, "int8")
+        let made: [ValueID]
+        if node.op is Embedding {
+            let scales = try known(layer.matrix.scales.reshaped([layer.matrix.scales.count]), "scales")
+            made = try add(QuantizedEmbedding(), [input, weight, scales, node.input(2), node.input(3)], name: node.name, outputNames: [self.name(of: node.output)])
+        } else {
+            let scales = try known(layer.matrix.scales, "group_scales")
+            let inputScale = try layer.inputScale.map { try known(Tensor($0, shape: [$0.count]), "input_scale") }
+            let bias = try correctedBias(node.input(2), layer.biasCorrection, name: name)
+            made = try add(
+                QuantizedLinear(groupSize: layer.matrix.groupSize, activations: activations),
+                [input, weight, scales, bias, inputScale], name: node.name, outputNames: [self.name(of: node.output)])
+        }
+        replace(node.output, with: made[0])
+    }
+
+    private mutating func correctedBias(_ bias: ValueID?, _ correction: [Float]?, name: String) throws -> ValueID? {
+        guard let correction else { return bias }
+        var values = correction
+        if let bias {
+            guard let old = try constant(of: bias)?.load().elements(Float.self), old.count == values.count else { return bias }
+            for index in values.indices { values[index] += old[index] }
+        }
+        return try addConstant(
+            Constant(Tensor(values, shape: [values.count]), identity: "corrected bias of \(name)"), name: "\(name).corrected_bias")
+    }
+
+    /// Stores what stays but is large (patch projection, position tables) in bfloat16: 54 dB, far above what int8 leaves.
+    fileprivate mutating func roundRest() throws {
+        for node in nodes where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
+            for case let input? in node.inputs {
+                guard let constant = constant(of: input), constant.dataType == .float32, try constant.byteCount > 65_536 else { continue }
+                setContent(.tensor(constant.rounded(to: .bfloat16)), of: input)
+            }
+        }
+    }
+}
+
+/// Rounds all large weights to a 16-bit type; arithmetic stays fp32.
+private func narrow(
+    _ graphs: [Graph], to type: DataType, _ options: QuantizationOptions
+) throws -> (graphs: [Graph], report: QuantizationReport) {
+    let inventory = try LayerInventory(graphs, keep: options.keep)
+    let kept = Set(inventory.layers.filter { $0.reasonToStay?.hasPrefix("--keep") ?? false }.map(\.weight.identity))
+    var report = QuantizationReport(scheme: options.scheme.rawValue)
+    var seen = Set<String>()
+    let narrowed = try graphs.map { graph in
+        var graph = graph
+        for node in graph.nodes {
+            for case let input? in node.inputs {
+                guard let constant = graph.constant(of: input), constant.dataType == .float32, constant.shape.count >= 2 else { continue }
+                let stays = kept.contains(constant.identity)
+                if seen.insert(constant.identity).inserted {
+                    let bytes = try constant.byteCount
+                    report.layers.append(LayerReport(
+                        name: graph.name(of: input), kind: "\(constant.shape)", precision: stays ? "float32" : type.description,
+                        note: stays ? "--keep" : nil, bytesBefore: bytes, bytesAfter: stays ? bytes : bytes / 2))
+                }
+                if !stays { graph.setContent(.tensor(constant.rounded(to: type)), of: input) }
+            }
+        }
+        return graph
+    }
+    report.bytesBefore = report.layers.reduce(0) { $0 + $1.bytesBefore }
+    report.bytesAfter = report.layers.reduce(0) { $0 + $1.bytesAfter }
+    if !options.calibration.isEmpty {
+        (report.outputDecibels, report.selectionOverlap) = try OutputJudge(graphs, options.calibration).compare(narrowed)
+    }
+    return (narrowed, report)
+}

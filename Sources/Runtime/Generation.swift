@@ -1,0 +1,224 @@
+import Foundation
+import ModelGraph
+import Support
+import Tensors
+
+/// A generated sequence.
+public struct Hypothesis: Sendable, Equatable {
+    /// Tokens, the start token included, and the end token where it was reached.
+    public let ids: [Int]
+    /// Σ log p / ((5 + length) / 6)^alpha, over the tokens behind the start.
+    public let score: Float
+}
+
+/// How a sequence is generated.
+public struct GenerationParameters: Sendable, Equatable {
+    /// Hypotheses kept at each step; 1 is greedy.
+    public var beam: Int
+    /// Tokens before which the end token is suppressed.
+    public var minimalLength: Int
+    public var maximalLength: Int
+    public var startID: Int
+    public var endID: Int
+    /// Exponent of the length penalty.
+    public var alpha: Double
+
+    public init(
+        beam: Int = 5, minimalLength: Int = 1, maximalLength: Int = 10, startID: Int = 101, endID: Int = 102, alpha: Double = 0.6
+    ) {
+        self.beam = beam
+        self.minimalLength = minimalLength
+        self.maximalLength = maximalLength
+        self.startID = startID
+        self.endID = endID
+        self.alpha = alpha
+    }
+}
+
+extension Session {
+    /// Generates a sequence for one example with beam search, as mPLUG's generator scores it.
+    ///
+    /// A hypothesis that ends below the top of the beam is stored, and stays in the beam, end token and all; the search
+    /// stops when the top one ends or at the maximal length. The best stored hypothesis is returned.
+    /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
+    /// - Throws: `usage` where the package does not generate, or a parameter is out of range.
+    public func generate(_ inputs: [String: Tensor], _ parameters: GenerationParameters) throws -> Hypothesis {
+        guard parameters.beam > 0, parameters.maximalLength > 0, parameters.alpha.isFinite else {
+            throw TripsError.usage("generation parameters", found: "\(parameters)", expected: "beam and maximal length of 1 or more")
+        }
+        let decoder = try Decoder(self, inputs, beam: parameters.beam)
+        var prefixes = Array(repeating: [parameters.startID], count: parameters.beam)
+        // All hypotheses are alike at first: only one may grow, or the beam would hold copies.
+        var cumulative = [Float](repeating: -.infinity, count: parameters.beam)
+        cumulative[0] = 0
+        var best: Hypothesis?
+        for step in 0..<parameters.maximalLength {
+            let logits = try decoder.nextLogits(prefixes)
+            let penalty = Float(pow((5 + Double(step + 1)) / 6, parameters.alpha))
+            let suppressed = step < parameters.minimalLength ? parameters.endID : nil
+            let grown = expand(logits, cumulative, penalty, suppressed: suppressed, keeping: parameters.beam)
+            prefixes = grown.map { prefixes[$0.row] + [$0.token] }
+            cumulative = grown.map { $0.score * penalty }
+            let isDone = grown[0].token == parameters.endID || step + 1 == parameters.maximalLength
+            for (candidate, ids) in zip(grown, prefixes) where isDone || candidate.token == parameters.endID {
+                if best.map({ candidate.score > $0.score }) ?? true { best = Hypothesis(ids: ids, score: candidate.score) }
+            }
+            if isDone { break }
+        }
+        guard let best else { throw TripsError.data("no hypothesis was generated") }
+        return best
+    }
+
+    /// The box [x0, y0, x1, y1], as fractions of the picture, that a grounding model answers: four greedy tokens.
+    /// - Throws: `usage` where the package does not ground.
+    public func ground(_ inputs: [String: Tensor], startID: Int, firstTargetID: Int, targetCount: Int) throws -> [Float] {
+        guard targetCount > 1 else { throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more") }
+        let decoder = try Decoder(self, inputs, beam: 1)
+        var ids = [startID]
+        for _ in 0..<4 {
+            let logits = try decoder.nextLogits([ids])[0]
+            ids.append(logits.indices.max { logits[$0] < logits[$1] } ?? 0)
+        }
+        return ids.dropFirst().map { Float($0 - firstTargetID) / Float(targetCount - 1) }
+    }
+
+    /// Ranks given answers by their likelihood (ALBEF's visual question answering).
+    ///
+    /// The `k` answers with the likeliest first token are compared as a whole: softmax over their log-probabilities.
+    /// - Parameters:
+    ///   - inputs: those of the `encode` graph for one example, with `answer_ids` [C, A] and `answer_mask` [C, A].
+    ///   - k: answers to compare, at most C.
+    /// - Returns: indices of the candidates and their probabilities, the likeliest first.
+    /// - Throws: `usage` where the package does not rank answers or `k` is out of range.
+    public func rankAnswers(_ inputs: [String: Tensor], k: Int) throws -> (indices: [Int], probabilities: [Float]) {
+        guard let ids = inputs["answer_ids"], let mask = inputs["answer_mask"], ids.shape.count == 2, ids.shape == mask.shape,
+            ids.shape[1] > 1, k > 0, k <= ids.shape[0]
+        else { throw TripsError.usage("answers to rank", expected: "answer_ids and answer_mask [C, A], A of 2 or more, k in 1 ... C") }
+        let (answers, masks) = (try rows(ids), try rows(mask))
+        let states = try run(inputs, outputs: ["question_states"])
+        let known = inputs.merging(states) { _, new in new }
+
+        let first = try answerLogits(known, [[answers[0][0]]], [[1]])
+        let chances = logSoftmax(first[0][0])
+        let candidates = try answers.indices.sorted { left, right in
+            let (a, b) = (try chance(chances, answers[left][1]), try chance(chances, answers[right][1]))
+            return a == b ? left < right : a > b
+        }.prefix(k)
+        let logits = try answerLogits(known, candidates.map { answers[$0] }, candidates.map { masks[$0] })
+        var totals: [Float] = []
+        for (row, candidate) in candidates.enumerated() {
+            var total = try chance(chances, answers[candidate][1])
+            for position in 1..<answers[candidate].count where masks[candidate][position] != 0 {
+                total += try chance(logSoftmax(logits[row][position - 1]), answers[candidate][position])
+            }
+            totals.append(total)
+        }
+        let probabilities = logSoftmax(totals).map { exp($0) }
+        let order = probabilities.indices.sorted { (probabilities[$0], $1) > (probabilities[$1], $0) }
+        return (order.map { candidates[$0] }, order.map { probabilities[$0] })
+    }
+
+    private func answerLogits(_ known: [String: Tensor], _ ids: [[Int]], _ mask: [[Int]]) throws -> [[[Float]]] {
+        var inputs = try known.mapValues { $0 }
+        inputs["answer_ids"] = try tensor(ids)
+        inputs["answer_mask"] = try tensor(mask)
+        for name in ["question_states", "attention_mask"] {
+            if let shared = known[name] { inputs[name] = try shared.repeatingFirst(ids.count) }
+        }
+        guard let logits = try run(inputs, outputs: ["answer_logits"])["answer_logits"] else { return [] }
+        let (length, vocabulary) = (logits.shape[1], logits.shape[2])
+        let values = try logits.elements(Float.self)
+        return ids.indices.map { row in
+            (0..<length).map { Array(values[(row * length + $0) * vocabulary..<(row * length + $0 + 1) * vocabulary]) }
+        }
+    }
+
+    private func chance(_ logarithms: [Float], _ id: Int) throws -> Float {
+        guard logarithms.indices.contains(id) else {
+            throw TripsError.usage("answer token", found: id, expected: "within the vocabulary of \(logarithms.count)")
+        }
+        return logarithms[id]
+    }
+
+    private func rows(_ tensor: Tensor) throws -> [[Int]] {
+        let (count, width) = (tensor.shape[0], tensor.shape[1])
+        let values = try tensor.converted(to: .int64).elements(Int64.self)
+        return (0..<count).map { row in values[row * width..<(row + 1) * width].map { Int($0) } }
+    }
+}
+
+/// The next tokens of a beam: the highest scores over all rows and tokens.
+private func expand(
+    _ logits: [[Float]], _ cumulative: [Float], _ penalty: Float, suppressed: Int?, keeping count: Int
+) -> [(row: Int, token: Int, score: Float)] {
+    var best: [(row: Int, token: Int, score: Float)] = []
+    for (row, values) in logits.enumerated() where cumulative[row] > -.infinity {
+        var logarithms = logSoftmax(values)
+        if let suppressed, logarithms.indices.contains(suppressed) { logarithms[suppressed] = -1e20 }
+        for (token, logarithm) in logarithms.enumerated() {
+            let score = (logarithm + cumulative[row]) / penalty
+            if best.count == count, score <= best[count - 1].score { continue }
+            let place = best.firstIndex { score > $0.score } ?? best.count
+            best.insert((row, token, score), at: place)
+            if best.count > count { best.removeLast() }
+        }
+    }
+    // A vocabulary smaller than the beam leaves rows empty: they hold a hypothesis that cannot grow.
+    while best.count < count { best.append((0, 0, -.infinity)) }
+    return best
+}
+
+private func logSoftmax(_ values: [Float]) -> [Float] {
+    let largest = values.max() ?? 0
+    let sum = values.reduce(0) { $0 + exp(Double($1 - largest)) }
+    let logarithm = largest + Float(log(sum))
+    return values.map { $0 - logarithm }
+}
+
+/// The `decode` graph of one example, with what does not depend on the tokens computed once.
+private struct Decoder {
+    private let session: Session
+    private let states: [String: Tensor]
+
+    init(_ session: Session, _ inputs: [String: Tensor], beam: Int) throws {
+        guard let graph = session.model.graph("decode"), graph.outputs.contains(where: { $0.name == "next_logits" }) else {
+            throw TripsError.usage("the package does not generate text", expected: "a graph decode with next_logits")
+        }
+        self.session = session
+        let needed = graph.inputs.map(graph.name(of:)).filter { $0 != "decoder_ids" }
+        let computed = try session.run(inputs, outputs: needed.filter { inputs[$0] == nil })
+        states = try inputs.merging(computed) { given, _ in given }.filter { needed.contains($0.key) }
+            .mapValues { try $0.repeatingFirst(beam) }
+    }
+
+    /// Logits of the token behind each prefix.
+    func nextLogits(_ prefixes: [[Int]]) throws -> [[Float]] {
+        var inputs = states
+        inputs["decoder_ids"] = try tensor(prefixes)
+        guard let logits = try session.run(inputs, outputs: ["next_logits"])["next_logits"] else { return [] }
+        let vocabulary = logits.shape[1]
+        let values = try logits.elements(Float.self)
+        return prefixes.indices.map { Array(values[$0 * vocabulary..<($0 + 1) * vocabulary]) }
+    }
+}
+
+private func tensor(_ rows: [[Int]]) throws -> Tensor {
+    try Tensor(rows.flatMap { $0.map { Int64($0) } }, shape: [rows.count, rows.first?.count ?? 0])
+}
+
+extension Tensor {
+    /// `count` copies of the one example of a batch.
+    fileprivate func repeatingFirst(_ count: Int) throws -> Tensor {
+        guard let batch = shape.first, batch == 1 else {
+            throw TripsError.usage("batch", found: "\(shape)", expected: "one example")
+        }
+        if count == 1 { return self }
+        return try Tensor(dataType, [count] + shape.dropFirst()) { target in
+            withBytes { bytes in
+                for copy in 0..<count {
+                    UnsafeMutableRawBufferPointer(rebasing: target[copy * bytes.count..<(copy + 1) * bytes.count]).copyMemory(from: bytes)
+                }
+            }
+        }
+    }
+}

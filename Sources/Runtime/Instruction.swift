@@ -1,0 +1,52 @@
+import ModelGraph
+import Operators
+import Support
+import Tensors
+
+/// One step of a plan before memory is laid out: what it reads and writes, and how to make it run.
+protocol Instruction {
+    /// The name for profiles.
+    var label: String { get }
+    /// The operator for profiles; several joined by `+` where they were fused.
+    var kind: String { get }
+    var multiplyAccumulates: Int { get }
+    /// Values that must be in memory, constants aside.
+    var reads: [ValueID] { get }
+    var writes: [ValueID] { get }
+    /// Working memory during the step.
+    func scratchBytes(threads: Int) -> Int
+    /// The work of the step, with all addresses resolved.
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void
+}
+
+extension Instruction {
+    func scratchBytes(threads: Int) -> Int { 0 }
+}
+
+/// Where the values of a plan are.
+protocol PlanMemory {
+    func view(_ value: ValueID) throws -> TensorView
+    func mutableView(_ value: ValueID) throws -> MutableTensorView
+    /// The working memory of the instruction that is being bound.
+    var scratch: UnsafeMutableRawPointer { get }
+    /// The model's constants in the kernels' form.
+    var weights: Weights { get }
+}
+
+/// Any operator, computed as `Operators` computes it.
+struct GenericInstruction: Instruction {
+    let node: Node
+    let op: any Computable
+    let multiplyAccumulates: Int
+    let reads: [ValueID]
+
+    var label: String { node.name }
+    var kind: String { type(of: op).name }
+    var writes: [ValueID] { node.outputs }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let inputs = try node.inputs.map { try $0.map(memory.view) }
+        let outputs = try node.outputs.map(memory.mutableView)
+        return { [op, node] pool in try locating(node.name) { try op.compute(inputs, into: outputs, on: pool) } }
+    }
+}

@@ -1,0 +1,185 @@
+import Kernels
+import ModelGraph
+import Operators
+import Support
+import Tensors
+
+/// Turns a graph of constant shapes into instructions, in an order in which they can run.
+struct Lowering {
+    private let graph: Graph
+    private(set) var instructions: [any Instruction] = []
+    /// Values that are another value's memory under another shape.
+    private(set) var aliases: [ValueID: ValueID] = [:]
+    private var done = Set<NodeID>()
+    private var written = Set<ValueID>()
+
+    init(_ graph: Graph) throws {
+        self.graph = graph
+        for node in try graph.topologicalOrder() where !done.contains(node.id) {
+            try locating("planning \"\(node.name)\"") { try lower(node) }
+        }
+    }
+
+    private mutating func lower(_ node: Node) throws {
+        if isLinear(node), let instruction = try linears(node) {
+            emit(instruction)
+        } else if let instruction = try attention(node) ?? layerNorm(node) {
+            done.insert(node.id)
+            emit(instruction)
+        } else if isReshape(node), let source = node.input(0), graph.content(of: source) == nil {
+            done.insert(node.id)
+            aliases[node.output] = source
+            written.insert(node.output)
+        } else {
+            guard let op = node.op as? any Computable else {
+                throw TripsError.data("no computation is known for the operator", found: type(of: node.op).name)
+            }
+            done.insert(node.id)
+            emit(GenericInstruction(node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node)))
+        }
+    }
+
+    private mutating func emit(_ instruction: any Instruction) {
+        instructions.append(instruction)
+        written.formUnion(instruction.writes)
+    }
+
+    // MARK: Linear layers
+
+    private func isLinear(_ node: Node) -> Bool { node.op is Linear || node.op is QuantizedLinear }
+
+    /// All linear layers that read what `node` reads, with what can be fused behind each.
+    private mutating func linears(_ node: Node) throws -> LinearInstruction? {
+        guard let input = node.input(0), graph.content(of: input) == nil, graph.type(of: input).dataType == .float32,
+            let shape = graph.type(of: input).constantShape, let width = shape.last, let first = try member(node)
+        else { return nil }
+        var instruction = LinearInstruction(
+            input: input, rows: shape.dropLast().reduce(1, *), inputs: width, inputScale: rowScale(first.recipe), members: [])
+        for other in graph.consumers(of: input) where isLinear(other) && other.input(0) == input && !done.contains(other.id) {
+            guard let member = try member(other), sharesRows(member.recipe, first.recipe) else { continue }
+            done.insert(other.id)
+            instruction.members.append(fusing(member, behind: other))
+        }
+        return instruction
+    }
+
+    /// Products can share an instruction where they read the rows in the same form.
+    private func sharesRows(_ left: ProductRecipe, _ right: ProductRecipe) -> Bool {
+        quantizesRows(left) == quantizesRows(right) && rowScale(left)?.identity == rowScale(right)?.identity
+    }
+
+    private func quantizesRows(_ recipe: ProductRecipe) -> Bool {
+        if case .int8 = recipe.form { true } else { false }
+    }
+
+    private func rowScale(_ recipe: ProductRecipe) -> Constant? { quantizesRows(recipe) ? recipe.inputScale : nil }
+
+    /// The layer alone; nil where its weights are not constant.
+    private func member(_ node: Node) throws -> LinearInstruction.Member? {
+        guard let weight = node.input(1).flatMap(graph.constant) else { return nil }
+        var recipe: ProductRecipe
+        let bias: ValueID?
+        if let op = node.op as? QuantizedLinear {
+            guard let scales = node.input(2).flatMap(graph.constant) else { return nil }
+            let form: ProductRecipe.Form =
+                op.activations == .int8 ? .int8(groupSize: op.groupSize) : .widened(groupSize: op.groupSize)
+            recipe = ProductRecipe(form: form, weight: weight, scales: scales)
+            recipe.inputScale = node.input(4).flatMap(graph.constant)
+            guard (node.input(4) == nil) == (recipe.inputScale == nil) else { return nil }
+            bias = node.input(3)
+        } else {
+            guard weight.dataType == .float32 else { return nil }
+            recipe = ProductRecipe(form: .float, weight: weight)
+            bias = node.input(2)
+        }
+        if let bias, graph.content(of: bias) == nil { return nil }
+        return LinearInstruction.Member(
+            name: node.name, recipe: recipe, bias: bias, output: node.output, multiplyAccumulates: try cost(node),
+            kind: type(of: node.op).name)
+    }
+
+    /// Fuses an activation and a residual that are the only readers of what comes before them.
+    private mutating func fusing(_ member: LinearInstruction.Member, behind node: Node) -> LinearInstruction.Member {
+        var member = member
+        if let next = onlyConsumer(of: member.output), let activation = activation(next.op) {
+            member.activation = activation
+            member.output = next.output
+            member.kind += "+\(type(of: next.op).name)"
+            done.insert(next.id)
+        }
+        if let next = onlyConsumer(of: member.output), next.op as? Binary == Binary(.add), next.inputs.count == 2,
+            let residual = next.inputs.compactMap({ $0 }).first(where: { $0 != member.output }), isReady(residual),
+            graph.type(of: residual) == graph.type(of: member.output), graph.type(of: next.output) == graph.type(of: member.output) {
+            member.residual = residual
+            member.output = next.output
+            member.kind += "+Add"
+            done.insert(next.id)
+        }
+        return member
+    }
+
+    private func activation(_ op: any Operator) -> trips_activation? {
+        if let gelu = op as? GELU {
+            return switch gelu.form {
+            case .erf: TRIPS_ACTIVATION_GELU_ERF
+            case .tanh: TRIPS_ACTIVATION_GELU_TANH
+            case .quick: TRIPS_ACTIVATION_QUICK_GELU
+            }
+        }
+        return op as? Unary == Unary(.relu) ? TRIPS_ACTIVATION_RELU : nil
+    }
+
+    // MARK: Other blocks
+
+    private func attention(_ node: Node) throws -> (any Instruction)? {
+        guard let op = node.op as? Attention, let inputs = constantShapes(node), inputs.count >= 3,
+            let q = inputs[0], let k = inputs[1], inputs[2] == k, q[2] == k[2], isFloat(node),
+            inputs.count < 4 || inputs[3].map({ $0.last == k[1] && $0.count <= 4 }) ?? true,
+            let output = graph.type(of: node.output).constantShape, q[0] == output[0]
+        else { return nil }
+        return AttentionInstruction(
+            node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: q[0], queries: q[1],
+            keys: k[1], width: q[2])
+    }
+
+    private func layerNorm(_ node: Node) throws -> (any Instruction)? {
+        guard let op = node.op as? LayerNorm, let shape = constantShapes(node)?.first, let shape, let width = shape.last,
+            isFloat(node)
+        else { return nil }
+        return LayerNormInstruction(
+            node: node, op: op, reads: variables(node), rows: shape.dropLast().reduce(1, *), width: width)
+    }
+
+    /// Operators that only say how the same elements are arranged.
+    private func isReshape(_ node: Node) -> Bool {
+        node.op is Reshape || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten || node.op is Identity
+    }
+
+    // MARK: Parts
+
+    private func onlyConsumer(of value: ValueID) -> Node? {
+        guard !graph.isOutput(value) else { return nil }
+        let consumers = graph.consumers(of: value)
+        guard consumers.count == 1, consumers[0].inputs.count(where: { $0 == value }) == 1, !done.contains(consumers[0].id) else { return nil }
+        return consumers[0]
+    }
+
+    private func isReady(_ value: ValueID) -> Bool {
+        graph.content(of: value) != nil || graph.producer(of: value) == nil || written.contains(value)
+    }
+
+    private func isFloat(_ node: Node) -> Bool {
+        node.inputs.allSatisfy { $0.map { graph.type(of: $0).dataType == .float32 } ?? true }
+    }
+
+    private func constantShapes(_ node: Node) -> [[Int]?]? {
+        node.inputs.map { $0.flatMap { graph.type(of: $0).constantShape } }
+    }
+
+    private func variables(_ node: Node) -> [ValueID] { node.inputs.compactMap { $0 }.filter { graph.content(of: $0) == nil } }
+
+    private func cost(_ node: Node) throws -> Int {
+        let types = node.inputs.map { $0.map(graph.type(of:)) }
+        return try node.op.multiplyAccumulates(types, node.outputs.map(graph.type(of:)))?.constant ?? 0
+    }
+}

@@ -1,0 +1,55 @@
+import ModelGraph
+import PackageFormat
+import Support
+import Tensors
+
+/// A converted model: its graphs and its weights. It does not change, and sessions on any threads can share it.
+public final class Model: Sendable {
+    /// What the package says of itself.
+    public let manifest: Manifest
+    /// The graphs, in the order in which they feed each other.
+    public let graphs: [Graph]
+    let weights: Weights
+
+    /// Opens a package. Weights are read when a session first needs them.
+    /// - Throws: `TripsError`: `cannotOpen`, or `data` for what is not a sound package.
+    public convenience init(contentsOf path: String) throws {
+        let reader = try PackageReader(path: path)
+        self.init(graphs: try reader.graphs(), manifest: reader.manifest)
+    }
+
+    /// A model from graphs in memory.
+    package init(graphs: [Graph], manifest: Manifest) {
+        self.graphs = graphs
+        self.manifest = manifest
+        weights = Weights(owned: Set(graphs.flatMap(\.constantIdentities)))
+    }
+
+    /// The graph with this name.
+    public func graph(_ name: String) -> Graph? { graphs.first { $0.name == name } }
+
+    /// Bytes of the weights that sessions have loaded so far.
+    public var loadedBytes: Int { weights.byteCount }
+}
+
+extension Graph {
+    fileprivate var constantIdentities: [String] {
+        nodes.flatMap { $0.inputs.compactMap { $0.flatMap(constant(of:))?.identity } }
+    }
+
+    /// The inputs on which the values depend, in the graph's order.
+    func inputs(behind wanted: [ValueID]) -> [ValueID] {
+        var reached = Set<ValueID>()
+        var pending = wanted
+        while let value = pending.popLast() {
+            guard content(of: value) == nil, reached.insert(value).inserted else { continue }
+            pending += producer(of: value)?.inputs.compactMap { $0 } ?? []
+        }
+        return inputs.filter(reached.contains)
+    }
+
+    /// The value of an output or a trace.
+    func value(ofResult name: String) -> ValueID? {
+        outputs.first { $0.name == name }?.value ?? traces.first { $0.name == name }?.value
+    }
+}

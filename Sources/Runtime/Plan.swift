@@ -1,0 +1,201 @@
+import Foundation
+import ModelGraph
+import Rewrites
+import Support
+import Tensors
+
+/// A graph made ready for one set of input shapes: all memory laid out, all weights packed, nothing left to decide.
+///
+/// A plan owns its memory and is used by one thread at a time.
+final class Plan {
+    /// What was wanted, under the names it was asked for.
+    private let outputs: [(name: String, value: ValueID)]
+    private let inputs: [(name: String, view: MutableTensorView)]
+    private let steps: [Step]
+    private let memory: BoundMemory
+
+    struct Step {
+        let label: String
+        let kind: String
+        let multiplyAccumulates: Int
+        let run: @Sendable (ThreadPool) throws -> Void
+    }
+
+    /// - Parameters:
+    ///   - graph: with the wanted outputs only, for these shapes.
+    ///   - shapes: of all inputs that the graph reads.
+    /// - Throws: `usage` where the shapes do not suit the graph; `data` where sizes depend on the inputs' numbers.
+    init(_ graph: Graph, shapes: [String: [Int]], weights: Weights, threads: Int) throws {
+        var graph = graph
+        try graph.specialize(to: shapes)
+        let lowering = try Lowering(graph)
+        let memory = try BoundMemory(graph, lowering, weights: weights, threads: threads)
+        self.memory = memory
+        outputs = graph.outputs
+        inputs = try graph.inputs.map { (graph.name(of: $0), try memory.mutableView($0)) }
+        steps = try lowering.instructions.enumerated().map { index, instruction in
+            memory.current = index
+            return Step(
+                label: instruction.label, kind: instruction.kind, multiplyAccumulates: instruction.multiplyAccumulates,
+                run: try instruction.bind(memory))
+        }
+    }
+
+    /// Runs all steps.
+    /// - Parameters:
+    ///   - tensors: for each input, of the planned type and shape.
+    ///   - observe: is told of each step and the time that it took.
+    func run(_ tensors: [String: Tensor], on pool: ThreadPool, observe: ((Step, Duration) -> Void)? = nil) throws -> [String: Tensor] {
+        for (name, view) in inputs {
+            guard let tensor = tensors[name], tensor.dataType == view.dataType, tensor.shape == view.shape else {
+                throw TripsError.usage("input does not fit the plan", found: name)
+            }
+            tensor.withBytes { bytes in
+                if let base = bytes.baseAddress { view.bytes.copyMemory(from: base, byteCount: bytes.count) }
+            }
+        }
+        if let observe {
+            let clock = ContinuousClock()
+            for step in steps { observe(step, try clock.measure { try step.run(pool) }) }
+        } else {
+            for step in steps { try step.run(pool) }
+        }
+        var results: [String: Tensor] = [:]
+        for (name, value) in outputs { results[name] = try Tensor(copying: memory.view(value)) }
+        return results
+    }
+
+    /// Bytes of activations and working memory.
+    var arenaBytes: Int { memory.arenaBytes }
+}
+
+extension Graph {
+    /// Replaces all symbols by numbers and folds what became constant.
+    mutating func specialize(to shapes: [String: [Int]]) throws {
+        var symbols: [String: Int] = [:]
+        for input in inputs {
+            let type = type(of: input)
+            guard let shape = shapes[name(of: input)] else { throw TripsError.usage("an input is missing", found: name(of: input)) }
+            guard shape.count == type.rank else {
+                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type)
+            }
+            for (size, dimension) in zip(shape, type.shape) {
+                guard dimension.constant == nil, let symbol = dimension.symbols.first, dimension == Dimension(symbol: symbol) else { continue }
+                symbols[symbol] = symbols[symbol] ?? size
+            }
+        }
+        try bind(symbols)
+        for input in inputs {
+            let (shape, type) = (shapes[name(of: input)] ?? [], type(of: input))
+            guard type.constantShape == shape else {
+                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type)
+            }
+        }
+        try fold(&self)
+        prune()
+        for node in nodes {
+            for output in node.outputs where type(of: output).constantShape == nil {
+                throw TripsError.data(
+                    "a size depends on the inputs' numbers, which is not supported", at: node.name, found: type(of: output))
+            }
+        }
+    }
+}
+
+/// The memory of a plan: one arena for what is computed, and the constants that it reads.
+private final class BoundMemory: PlanMemory {
+    let weights: Weights
+    var current = 0
+    private let graph: Graph
+    private let arena: AlignedMemory
+    private let aliases: [ValueID: ValueID]
+    private var offsets: [ValueID: Int] = [:]
+    private var scratchOffsets: [Int] = []
+    private var constants: [ValueID: Tensor] = [:]
+
+    var arenaBytes: Int { arena.byteCount }
+    var scratch: UnsafeMutableRawPointer { arena.base + scratchOffsets[current] }
+
+    init(_ graph: Graph, _ lowering: Lowering, weights: Weights, threads: Int) throws {
+        self.graph = graph
+        self.weights = weights
+        aliases = lowering.aliases
+        func root(_ value: ValueID) -> ValueID {
+            var value = value
+            while let source = lowering.aliases[value] { value = source }
+            return value
+        }
+        let instructions = lowering.instructions
+        var buffers: [ArenaLayout.Buffer] = []
+        var indices: [ValueID: Int] = [:]
+        func begin(_ value: ValueID, at step: Int) throws {
+            guard let shape = graph.type(of: value).constantShape else { return }
+            indices[value] = buffers.count
+            buffers.append(.init(byteCount: try byteCount(of: graph.type(of: value).dataType, shape), first: step, last: step))
+        }
+        for input in graph.inputs { try begin(input, at: -1) }
+        for (step, instruction) in instructions.enumerated() {
+            for value in instruction.writes { try begin(value, at: step) }
+            for value in instruction.reads { if let index = indices[root(value)] { buffers[index].last = step } }
+        }
+        for (_, value) in graph.outputs { if let index = indices[root(value)] { buffers[index].last = instructions.count } }
+        let scratchStart = buffers.count
+        for (step, instruction) in instructions.enumerated() {
+            buffers.append(.init(byteCount: instruction.scratchBytes(threads: threads), first: step, last: step))
+        }
+        let layout = ArenaLayout(buffers)
+        arena = try AlignedMemory(byteCount: layout.byteCount)
+        offsets = indices.mapValues { layout.offsets[$0] }
+        scratchOffsets = Array(layout.offsets[scratchStart...])
+    }
+
+    func view(_ value: ValueID) throws -> TensorView {
+        if let content = graph.content(of: value) { return try constant(value, content).view }
+        return try mutableView(value).readOnly
+    }
+
+    func mutableView(_ value: ValueID) throws -> MutableTensorView {
+        var root = value
+        while let source = aliases[root] { root = source }
+        guard let offset = offsets[root], let shape = graph.type(of: value).constantShape else {
+            throw TripsError.data("a value has no place in the plan", found: graph.name(of: value))
+        }
+        return MutableTensorView(dataType: graph.type(of: value).dataType, shape: shape, bytes: arena.base + offset)
+    }
+
+    private func constant(_ value: ValueID, _ content: Content) throws -> Tensor {
+        if let tensor = constants[value] { return tensor }
+        let tensor: Tensor
+        let type = graph.type(of: value)
+        let shape = type.constantShape ?? []
+        switch content {
+        case .tensor(let constant): tensor = try weights.tensor(constant)
+        case .dimensions(let dimensions):
+            tensor = try Tensor(dimensions.map { Int64($0.constant ?? 0) }, shape: shape).converted(to: type.dataType)
+        case .splat(let scalar): tensor = try Tensor(repeating: scalar, shape: shape)
+        }
+        constants[value] = tensor
+        return tensor
+    }
+}
+
+extension Tensor {
+    /// A copy of what a view shows.
+    init(copying view: TensorView) throws {
+        try self.init(view.dataType, view.shape) { bytes in
+            bytes.copyMemory(from: UnsafeRawBufferPointer(start: view.bytes, count: bytes.count))
+        }
+    }
+
+    /// The one element of `scalar` everywhere.
+    init(repeating scalar: Tensor, shape: [Int]) throws {
+        let width = scalar.dataType.byteWidth
+        try self.init(scalar.dataType, shape) { bytes in
+            scalar.withBytes { element in
+                for offset in stride(from: 0, to: bytes.count, by: width) {
+                    for byte in 0..<width { bytes[offset + byte] = element[byte] }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+import Kernels
+import ModelGraph
+import Support
+import Tensors
+
+/// Multi-head attention, a task for each example and head.
+struct AttentionInstruction: Instruction {
+    let node: Node
+    let op: Attention
+    let multiplyAccumulates: Int
+    let reads: [ValueID]
+    let batch: Int
+    let queries: Int
+    let keys: Int
+    let width: Int
+
+    var label: String { node.name }
+    var kind: String { Attention.name }
+    var writes: [ValueID] { node.outputs }
+    private var headSize: Int { width / op.heads }
+    private var scratchFloats: Int { (trips_attention_scratch(keys, headSize) + 15) & ~15 }
+
+    func scratchBytes(threads: Int) -> Int { threads * scratchFloats * MemoryLayout<Float>.size }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let (q, k, v) = (try rows(0, memory), try rows(1, memory), try rows(2, memory))
+        let mask = try node.input(3).map { try MaskRows(memory.view($0)) }
+        let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
+        let scratch = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
+        let (heads, headSize, width, scratchFloats) = (op.heads, headSize, width, scratchFloats)
+        let (batch, queries, keys, causal) = (batch, queries, keys, op.causal)
+        let scale = op.scale ?? 1 / Float(headSize).squareRoot()
+        return { pool in
+            pool.run(batch * heads) { index, thread in
+                let (example, head) = (index / heads, index % heads)
+                let column = head * headSize
+                trips_attention(
+                    q.row(example, queries) + column, width, k.row(example, keys) + column, width,
+                    v.row(example, keys) + column, width, output.pointer + example * queries * width + column, width,
+                    queries, keys, headSize, 0, queries, scale, mask?.address(example, head), mask?.rowStride ?? 0, causal,
+                    scratch.pointer + thread * scratchFloats)
+            }
+        }
+    }
+
+    private func rows(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows {
+        guard let value = node.input(index) else { throw TripsError.data("input \(index) is missing", at: node.name) }
+        return BatchedRows(try memory.view(value))
+    }
+}
+
+/// Rows [B or 1, L, D]: a batch of one serves every example.
+private struct BatchedRows: @unchecked Sendable {
+    let base: UnsafePointer<Float>
+    let width: Int
+    let isShared: Bool
+
+    init(_ view: TensorView) {
+        base = view.pointer(Float.self)
+        width = view.shape[2]
+        isShared = view.shape[0] == 1
+    }
+
+    func row(_ example: Int, _ rows: Int) -> UnsafePointer<Float> { base + (isShared ? 0 : example * rows * width) }
+}
+
+/// An additive mask that broadcasts to [B, heads, L, M], with its last axis whole.
+private struct MaskRows: @unchecked Sendable {
+    let base: UnsafePointer<Float>
+    let batchStride: Int
+    let headStride: Int
+    let rowStride: Int
+
+    init(_ view: TensorView) {
+        let shape = Array(repeating: 1, count: 4 - view.shape.count) + view.shape
+        base = view.pointer(Float.self)
+        rowStride = shape[2] == 1 ? 0 : shape[3]
+        headStride = shape[1] == 1 ? 0 : shape[2] * shape[3]
+        batchStride = shape[0] == 1 ? 0 : shape[1] * shape[2] * shape[3]
+    }
+
+    func address(_ example: Int, _ head: Int) -> UnsafePointer<Float> { base + example * batchStride + head * headStride }
+}
+
+/// Layer normalisation, with the addition of a residual fused in front.
+struct LayerNormInstruction: Instruction {
+    let node: Node
+    let op: LayerNorm
+    let reads: [ValueID]
+    let rows: Int
+    let width: Int
+
+    var label: String { node.name }
+    var kind: String { LayerNorm.name }
+    var multiplyAccumulates: Int { 0 }
+    var writes: [ValueID] { node.outputs }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        guard let x = node.input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
+        let source = SharedRows(try memory.view(x))
+        let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
+        let weight = try node.input(1).map(memory.view)
+        let bias = try node.input(2).map(memory.view)
+        let (rows, width, epsilon) = (rows, width, op.epsilon)
+        return { pool in
+            let step = 32
+            pool.run((rows + step - 1) / step) { index in
+                let first = index * step
+                trips_layernorm_rows(
+                    target.pointer + first * width, width, source.pointer + first * width, width, nil, 0, nil, 0,
+                    min(step, rows - first), width, weight?.pointer(Float.self),
+                    bias?.pointer(Float.self), epsilon)
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// Runs a model. A session keeps the plans and the memory of its last runs; it is used by one thread at a time.
+public final class Session {
+    public let model: Model
+    private let pool: ThreadPool
+    private var plans: [(key: PlanKey, plan: Plan)] = []
+    private static let keptPlans = 8
+
+    private struct PlanKey: Hashable {
+        let graph: String
+        let shapes: [String: [Int]]
+        let results: [String]
+    }
+
+    /// - Parameter threads: threads to work with; nil: as many as there are processors.
+    public init(_ model: Model, threads: Int? = nil) {
+        self.model = model
+        pool = threads.map { ThreadPool(threads: $0) } ?? .shared
+    }
+
+    /// All outputs of all graphs.
+    public var outputNames: [String] { model.graphs.flatMap { $0.outputs.map(\.name) } }
+
+    /// All intermediates that can be asked for, under their canonical names.
+    public var traceNames: [String] { model.graphs.flatMap { $0.traces.map(\.name) } }
+
+    /// The inputs that are needed to compute these outputs and intermediates, with their types.
+    /// - Throws: `usage` where a name is unknown.
+    public func inputs(for results: [String]) throws -> [(name: String, type: ValueType)] {
+        var seen = Set<String>()
+        return try stages(for: results, given: []).flatMap { stage in
+            stage.inputs.map { (stage.graph.name(of: $0), stage.graph.type(of: $0)) }
+        }.filter { input in
+            !model.graphs.contains { $0.outputs.contains { $0.name == input.0 } } && seen.insert(input.0).inserted
+        }
+    }
+
+    /// Computes outputs and intermediates, and only what they need.
+    /// - Parameters:
+    ///   - inputs: by name; those that the results do not need may be left out. An input that another graph of the
+    ///     package computes is computed, unless it is given.
+    ///   - outputs: names; nil: all that the given inputs allow.
+    ///   - traces: names of intermediates.
+    /// - Returns: tensors by name.
+    /// - Throws: `usage` for unknown names, missing inputs, wrong types and shapes.
+    public func run(
+        _ inputs: [String: Tensor], outputs: [String]? = nil, traces: [String] = []
+    ) throws -> [String: Tensor] {
+        try run(inputs, outputs: outputs, traces: traces, observe: nil)
+    }
+
+    func run(
+        _ inputs: [String: Tensor], outputs: [String]?, traces: [String], observe: ((Plan.Step, Duration) -> Void)?
+    ) throws -> [String: Tensor] {
+        let wanted = try (outputs ?? computable(from: inputs)) + traces
+        var known = inputs
+        for stage in try stages(for: wanted, given: Set(inputs.keys)) {
+            let results = try runStage(stage, known, observe)
+            known.merge(results) { _, new in new }
+        }
+        return known.filter { wanted.contains($0.key) }
+    }
+
+    /// A graph to run, with what is wanted of it.
+    private struct Stage {
+        let graph: Graph
+        var results: [String]
+        var inputs: [ValueID]
+    }
+
+    /// The graphs to run, in order.
+    private func stages(for wanted: [String], given: Set<String>) throws -> [Stage] {
+        var missing = Set(wanted)
+        var stages: [Stage] = []
+        for graph in model.graphs.reversed() {
+            let results = (graph.outputs + graph.traces).map(\.name).filter { missing.contains($0) && !(given.contains($0) && !wanted.contains($0)) }
+            guard !results.isEmpty else { continue }
+            missing.subtract(results)
+            let inputs = graph.inputs(behind: results.compactMap(graph.value(ofResult:)))
+            missing.formUnion(inputs.map(graph.name(of:)).filter { name in
+                !given.contains(name) && model.graphs.contains { $0.outputs.contains { $0.name == name } }
+            })
+            stages.insert(Stage(graph: graph, results: results, inputs: inputs), at: 0)
+        }
+        if let unknown = missing.sorted().first {
+            throw TripsError.usage("no such output", found: unknown, expected: outputNames.joined(separator: ", "))
+        }
+        return stages
+    }
+
+    /// The outputs that need no other inputs than the given ones.
+    private func computable(from inputs: [String: Tensor]) throws -> [String] {
+        try outputNames.filter { output in try self.inputs(for: [output]).allSatisfy { inputs[$0.name] != nil } }
+    }
+
+    private func runStage(
+        _ stage: Stage, _ known: [String: Tensor], _ observe: ((Plan.Step, Duration) -> Void)?
+    ) throws -> [String: Tensor] {
+        var tensors: [String: Tensor] = [:]
+        for input in stage.inputs {
+            let (name, type) = (stage.graph.name(of: input), stage.graph.type(of: input))
+            guard let tensor = known[name] else {
+                throw TripsError.usage("input \(name) is missing", expected: type)
+            }
+            guard tensor.dataType == type.dataType else {
+                throw TripsError.usage("data type of input \(name)", found: tensor.dataType, expected: type.dataType)
+            }
+            tensors[name] = tensor
+        }
+        return try plan(stage, tensors.mapValues(\.shape)).run(tensors, on: pool, observe: observe)
+    }
+
+    private func plan(_ stage: Stage, _ shapes: [String: [Int]]) throws -> Plan {
+        let key = PlanKey(graph: stage.graph.name, shapes: shapes, results: stage.results)
+        if let index = plans.firstIndex(where: { $0.key == key }) {
+            let kept = plans.remove(at: index)
+            plans.append(kept)
+            return kept.plan
+        }
+        let plan = try Plan(
+            stage.graph.reduced(to: stage.results), shapes: shapes, weights: model.weights, threads: pool.threads)
+        plans.append((key, plan))
+        if plans.count > Session.keptPlans { plans.removeFirst() }
+        return plan
+    }
+}
+
+extension Graph {
+    /// The part that computes these outputs and traces, all as outputs.
+    func reduced(to results: [String]) throws -> Graph {
+        var graph = self
+        let values = results.compactMap { name in value(ofResult: name).map { (name, $0) } }
+        try graph.selectOutputs([])
+        for (name, value) in values { try graph.addOutput(name, value) }
+        graph.removeTraces()
+        graph.prune()
+        graph.removeUnusedInputs()
+        return graph
+    }
+}

@@ -1,0 +1,62 @@
+import Foundation
+
+/// The place of an intermediate in the order in which models compute: text, vision with its selections, fusion, decoder.
+struct TraceOrder: Comparable {
+    let stage: Int
+    let layer: Int
+    let part: Int
+    let name: String
+
+    init(_ name: String) {
+        let parts = name.split(separator: ".").map(String.init)
+        let stages = ["text": 0, "vision": 1, "selection": 1, "fusion": 2, "decoder": 3]
+        stage = stages[parts.first ?? ""] ?? 4
+        layer = parts.count > 1 ? Int(parts[1]) ?? 0 : 0
+        // A selection stands inside its block: before the state that leaves it.
+        let order = ["scores": 0, "indices": 1, "positions": 2]
+        part = parts.first == "selection" ? order[parts.last ?? ""] ?? 0 : parts.last == "image" ? 4 : 3
+        self.name = name
+    }
+
+    static func < (left: TraceOrder, right: TraceOrder) -> Bool {
+        (left.stage, left.layer, left.part, left.name) < (right.stage, right.layer, right.part, right.name)
+    }
+
+    static func == (left: TraceOrder, right: TraceOrder) -> Bool { left.name == right.name }
+}
+
+/// The names in the order in which models compute them.
+package func canonicalOrder(_ names: some Sequence<String>) -> [String] { names.map(TraceOrder.init).sorted().map(\.name) }
+
+extension Divergence {
+    /// How many times the noise that entered a block may leave it. Rounding grows by less than twice per block.
+    static let jumpFactor = 5.0
+
+    /// Looks through judgements in canonical order.
+    /// - Parameter noiseFloor: noise (10^(-SNR/20)) that means nothing in this arithmetic.
+    package init(_ judgements: [(name: String, judgement: Judgement)], noiseFloor: Double) {
+        let ordered = judgements.map { (order: TraceOrder($0.name), judgement: $0.judgement) }.sorted { $0.order < $1.order }
+        firstFailure = ordered.first { $0.judgement.verdict == .fail }?.order.name
+        var noise: [Int: Double] = [:]
+        for (order, judgement) in ordered where !order.name.hasPrefix("selection.") {
+            let entered: Double
+            switch order.stage {
+            case 0, 1: entered = noise[order.stage] ?? 0
+            default: entered = (0...order.stage).compactMap { noise[$0] }.max() ?? 0
+            }
+            let left = judgement.metrics.map { pow(10, -$0.snr / 20) } ?? (judgement.verdict == .fail ? 1 : 0)
+            if left > Divergence.jumpFactor * max(entered, noiseFloor) {
+                firstJump = Jump(name: order.name, before: -20 * log10(entered), after: -20 * log10(left))
+                return
+            }
+            noise[order.stage] = left
+        }
+    }
+
+    func isEarlier(than other: Divergence?) -> Bool {
+        let own = [firstFailure, firstJump?.name].compactMap { $0 }.map(TraceOrder.init).min()
+        let others = [other?.firstFailure, other?.firstJump?.name].compactMap { $0 }.map(TraceOrder.init).min()
+        guard let own else { return false }
+        return others.map { own < $0 } ?? true
+    }
+}

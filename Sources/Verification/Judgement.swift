@@ -1,0 +1,111 @@
+import Support
+import Tensors
+
+/// What came out of comparing one tensor with its reference.
+public enum Verdict: String, Sendable, Codable {
+    case pass, fail
+    /// Compared, or not even that, but without a say in the verdict.
+    case unjudged
+}
+
+/// The comparison of one tensor of one golden set.
+public struct Judgement: Sendable {
+    public var verdict: Verdict
+    /// Why it failed or was not judged, or what is worth knowing of a pass.
+    public var reason: String?
+    public var criterion: Criterion?
+    /// The largest |x - g| / (atol + rtol · |g|): up to 1 passes. Nil for other criteria.
+    public var toleranceUse: Double?
+    public var metrics: Metrics?
+    /// For logits.
+    public var agreement: Agreement?
+    /// How many tokens were compared by their patch, and how many of each side had no partner.
+    public var alignment: TokenAlignment?
+    public var dataType: DataType?
+    public var shape: [Int] = []
+
+    package init(verdict: Verdict, reason: String? = nil, criterion: Criterion? = nil, dataType: DataType? = nil, shape: [Int] = []) {
+        (self.verdict, self.reason, self.criterion, self.dataType, self.shape) = (verdict, reason, criterion, dataType, shape)
+    }
+
+    public static func failed(_ reason: String) -> Judgement { Judgement(verdict: .fail, reason: reason) }
+}
+
+/// Judges `x` against the golden tensor `g`.
+/// - Parameters:
+///   - alignment: how the tokens of both correspond, where selections flipped.
+public func judge(_ x: Tensor, golden g: Tensor, name: String, criterion: Criterion, alignment: TokenAlignment? = nil) throws -> Judgement {
+    guard x.dataType == g.dataType else {
+        return .failed("data type \(x.dataType); expected \(g.dataType)")
+    }
+    guard x.shape == g.shape || alignment != nil && x.shape.count == g.shape.count else {
+        return .failed("shape \(x.shape); expected \(g.shape)")
+    }
+    guard g.dataType.isFloatingPoint else { return try judgeIntegers(x, g) }
+    var (values, reference) = try (x.numbers(), g.numbers())
+    var shape = g.shape
+    if let alignment { (values, reference, shape) = alignment.gather(values, reference, x.shape, g.shape) }
+    var judgement = Judgement(verdict: .pass, criterion: criterion, dataType: g.dataType, shape: g.shape)
+    judgement.metrics = Metrics(values, reference: reference, shape: shape)
+    judgement.alignment = alignment
+    if name.contains("logits") || name == "prediction" { judgement.agreement = Agreement(values, reference: reference, shape: shape) }
+    judgement.decide(values, reference)
+    return judgement
+}
+
+extension Judgement {
+    fileprivate mutating func decide(_ x: [Double], _ g: [Double]) {
+        guard let metrics, let criterion else { return }
+        if metrics.nonFiniteMismatches > 0 {
+            verdict = .fail
+            reason = "NaN or infinity at \(metrics.nonFiniteMismatches) places where the other side has none"
+            return
+        }
+        switch criterion {
+        case .elementwise(let absolute, let relative):
+            var (use, failures) = (0.0, 0)
+            for index in g.indices where g[index].isFinite {
+                let (error, allowed) = (abs(x[index] - g[index]), absolute + relative * abs(g[index]))
+                if error > allowed { failures += 1 }
+                if error > 0 { use = max(use, error / allowed) }
+            }
+            toleranceUse = use
+            if failures > 0 {
+                verdict = .fail
+                reason = "\(failures) of \(g.count) elements beyond tolerance"
+            } else if let alignment, alignment.unmatched > 0 {
+                verdict = .fail
+                reason = "\(alignment.unmatched) tokens have no counterpart after a flipped selection"
+            }
+        case .snr(let minimum):
+            if metrics.snr < minimum {
+                verdict = .fail
+                reason = "SNR \(short(metrics.snr)) dB; expected \(short(minimum)) or more"
+            }
+        case .equal, .sets:
+            if metrics.absolute.maximum > 0 {
+                verdict = .fail
+                reason = "not equal"
+            }
+        }
+        if verdict == .pass, let alignment { reason = alignment.description }
+    }
+}
+
+private func judgeIntegers(_ x: Tensor, _ g: Tensor) throws -> Judgement {
+    var judgement = Judgement(verdict: .pass, criterion: .equal, dataType: g.dataType, shape: g.shape)
+    let (values, reference) = try (x.integers(), g.integers())
+    let differing = g.count == 0 ? [] : reference.indices.filter { values[$0] != reference[$0] }
+    judgement.metrics = Metrics(values.map { Double($0) }, reference: reference.map { Double($0) }, shape: g.shape)
+    if let first = differing.first {
+        judgement.verdict = .fail
+        judgement.reason = "\(differing.count) of \(g.count) elements differ, first at \(coordinates(of: first, in: g.shape)): "
+            + "\(values[first]); expected \(reference[first])"
+    }
+    return judgement
+}
+
+extension Tensor {
+    func numbers() throws -> [Double] { count == 0 ? [] : try converted(to: .float64).elements(Double.self) }
+    func integers() throws -> [Int] { count == 0 ? [] : try converted(to: .int64).elements(Int64.self).map { Int($0) } }
+}

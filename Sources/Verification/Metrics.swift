@@ -1,0 +1,178 @@
+import Foundation
+import Support
+import Tensors
+
+/// The spread of an error over the elements of a tensor.
+public struct ErrorSpread: Sendable, Codable, Equatable {
+    public var maximum = 0.0
+    public var mean = 0.0
+    public var median = 0.0
+    /// The error that 99 of 100 elements stay below.
+    public var percentile99 = 0.0
+
+    package init(maximum: Double = 0, mean: Double = 0, median: Double = 0, percentile99: Double = 0) {
+        (self.maximum, self.mean, self.median, self.percentile99) = (maximum, mean, median, percentile99)
+    }
+}
+
+/// How far a tensor of numbers is from its reference. Elements that are not finite in both are left out of the errors.
+public struct Metrics: Sendable, Equatable {
+    /// Number of elements.
+    public var count = 0
+    /// |x - g|
+    public var absolute = ErrorSpread()
+    /// |x - g| / |g|, elements with g = 0 left out.
+    public var relative = ErrorSpread()
+    /// Where |x - g| is largest.
+    public var worstIndex: [Int] = []
+    /// The model's element there, and the reference's.
+    public var worstPair: (value: Double, reference: Double)?
+    /// Cosine of the angle between both tensors; 1 for two zero tensors.
+    public var cosine = 1.0
+    /// 10 · log10(Σ g² / Σ (g - x)²) in dB; infinite for equal tensors.
+    public var snr = Double.infinity
+    /// Elements where NaN or infinity stands in one tensor and something else in the other.
+    public var nonFiniteMismatches = 0
+    /// How many elements have |x - g| below 10^-12, then in half decades from there, and from 100 up.
+    public var histogram = [Int](repeating: 0, count: Metrics.histogramEdges.count + 1)
+
+    /// The lower edges of the histogram's bins but the first.
+    public static let histogramEdges = (0...28).map { pow(10, -12 + Double($0) / 2) }
+
+    public static func == (left: Metrics, right: Metrics) -> Bool {
+        left.count == right.count && left.absolute == right.absolute && left.relative == right.relative
+            && left.worstIndex == right.worstIndex && left.snr == right.snr && left.cosine == right.cosine
+            && left.nonFiniteMismatches == right.nonFiniteMismatches && left.histogram == right.histogram
+    }
+
+    /// Compares `x` with the reference `g` of the same shape.
+    public init(_ x: [Double], reference g: [Double], shape: [Int]) {
+        count = g.count
+        var absoluteErrors: [Float] = []
+        var relativeErrors: [Float] = []
+        absoluteErrors.reserveCapacity(g.count)
+        relativeErrors.reserveCapacity(g.count)
+        var (signal, noise, product, power) = (0.0, 0.0, 0.0, 0.0)
+        var (worst, worstError) = (-1, -1.0)
+        for index in g.indices {
+            let (value, reference) = (x[index], g[index])
+            guard value.isFinite && reference.isFinite else {
+                if !sameNonFinite(value, reference) { nonFiniteMismatches += 1 }
+                continue
+            }
+            let error = abs(value - reference)
+            if error > worstError { (worst, worstError) = (index, error) }
+            signal += reference * reference
+            noise += error * error
+            product += value * reference
+            power += value * value
+            absoluteErrors.append(Float(error))
+            absolute.mean += error
+            if reference != 0 {
+                relativeErrors.append(Float(error / abs(reference)))
+                relative.mean += error / abs(reference)
+            }
+            histogram[Metrics.bin(error)] += 1
+        }
+        absolute.mean /= Double(max(1, absoluteErrors.count))
+        relative.mean /= Double(max(1, relativeErrors.count))
+        absolute.fill(from: &absoluteErrors)
+        relative.fill(from: &relativeErrors)
+        if worst >= 0 {
+            absolute.maximum = worstError
+            worstIndex = coordinates(of: worst, in: shape)
+            worstPair = (x[worst], g[worst])
+        }
+        snr = noise == 0 ? .infinity : signal == 0 ? -.infinity : 10 * log10(signal / noise)
+        cosine = signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
+    }
+
+    static func bin(_ error: Double) -> Int {
+        guard error >= 1e-12 else { return 0 }
+        // The logarithm of an edge may come out a hair below it.
+        let position = Int(((log10(error) + 12) * 2 + 1e-9).rounded(.down)) + 1
+        return min(position, histogramEdges.count)
+    }
+}
+
+extension ErrorSpread {
+    fileprivate mutating func fill(from errors: inout [Float]) {
+        guard !errors.isEmpty else { return }
+        errors.sort()
+        maximum = Double(errors[errors.count - 1])
+        median = Double(errors[(errors.count - 1) / 2])
+        percentile99 = Double(errors[Int((Double(errors.count - 1) * 0.99).rounded(.up))])
+    }
+}
+
+/// True for two NaNs, and for two infinities of one sign.
+func sameNonFinite(_ left: Double, _ right: Double) -> Bool {
+    left.isNaN ? right.isNaN : left == right
+}
+
+/// The index along each axis of the element at `offset` in row-major order.
+func coordinates(of offset: Int, in shape: [Int]) -> [Int] {
+    var rest = offset
+    var result: [Int] = []
+    for size in shape.reversed() where size > 0 {
+        result.append(rest % size)
+        rest /= size
+    }
+    return result.reversed()
+}
+
+/// How well two tensors of logits agree on what they would choose. Rows are the last axis.
+public struct Agreement: Sendable, Codable, Equatable {
+    public var rows = 0
+    /// The share of rows whose largest element stands at the same place.
+    public var top1 = 1.0
+    /// The mean share of the reference's k largest that are among the model's k largest.
+    public var topK = 1.0
+    public var k = 1
+    /// KL(softmax g ‖ softmax x) in nats, mean and worst over rows.
+    public var divergence = 0.0
+    public var worstDivergence = 0.0
+
+    /// Nil where the tensors have no rows of two or more finite elements.
+    public init?(_ x: [Double], reference g: [Double], shape: [Int], k: Int = 5) {
+        guard let width = shape.last, width > 1, !g.isEmpty, g.allSatisfy(\.isFinite), x.allSatisfy(\.isFinite) else { return nil }
+        self.k = min(k, width)
+        rows = g.count / width
+        var (sameTop, overlap, total) = (0, 0, 0.0)
+        for row in 0..<rows {
+            let (left, right) = (x[row * width..<(row + 1) * width], g[row * width..<(row + 1) * width])
+            let (chosen, expected) = (largest(self.k, of: left), largest(self.k, of: right))
+            if chosen.first == expected.first { sameTop += 1 }
+            overlap += Set(chosen).intersection(expected).count
+            let divergence = klDivergence(of: left, from: right)
+            total += divergence
+            worstDivergence = max(worstDivergence, divergence)
+        }
+        top1 = Double(sameTop) / Double(rows)
+        topK = Double(overlap) / Double(rows * self.k)
+        divergence = total / Double(rows)
+    }
+}
+
+/// The places of the `k` largest elements, the largest first; the lower place wins ties.
+private func largest(_ k: Int, of row: ArraySlice<Double>) -> [Int] {
+    var best: [(place: Int, value: Double)] = []
+    for (place, value) in row.enumerated() {
+        if best.count == k, let last = best.last, value <= last.value { continue }
+        let position = best.firstIndex { value > $0.value } ?? best.count
+        best.insert((place, value), at: position)
+        if best.count > k { best.removeLast() }
+    }
+    return best.map(\.place)
+}
+
+private func klDivergence(of x: ArraySlice<Double>, from g: ArraySlice<Double>) -> Double {
+    let (left, right) = (logSoftmax(x), logSoftmax(g))
+    return max(0, zip(left, right).reduce(0) { $0 + exp($1.1) * ($1.1 - $1.0) })
+}
+
+private func logSoftmax(_ row: ArraySlice<Double>) -> [Double] {
+    let largest = row.max() ?? 0
+    let sum = log(row.reduce(0) { $0 + exp($1 - largest) })
+    return row.map { $0 - largest - sum }
+}

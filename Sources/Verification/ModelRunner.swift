@@ -1,0 +1,27 @@
+import Goldens
+import Tensors
+
+/// Something that answers like a model: a package in a session, or a stand-in for tests.
+public protocol ModelRunner {
+    /// All inputs in order.
+    var inputNames: [String] { get }
+    /// All outputs in order.
+    var outputNames: [String] { get }
+    /// Intermediates that can be asked for.
+    var traceNames: [String] { get }
+
+    /// Computes outputs and intermediates, both under their names. Inputs that they do not need are ignored.
+    /// - Throws: `usage` for inputs that are missing or do not suit the model.
+    func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor]
+
+    /// Which of these names stand for results of decoding (`ids`, `score`, `topk_ids`, `topk_probs`, `box`).
+    func decodedNames(among names: [String]) -> [String]
+
+    /// Decodes with the golden set's parameters.
+    func decode(_ names: [String], inputs: [String: Tensor], metadata: GoldenMetadata) throws -> [String: Tensor]
+}
+
+extension ModelRunner {
+    public func decodedNames(among _: [String]) -> [String] { [] }
+    public func decode(_: [String], inputs _: [String: Tensor], metadata _: GoldenMetadata) throws -> [String: Tensor] { [:] }
+}

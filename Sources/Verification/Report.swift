@@ -1,0 +1,184 @@
+import Foundation
+import Goldens
+import Support
+
+/// Worst and median of a figure over golden sets, and the set that gave the worst.
+public struct Spread: Sendable {
+    public private(set) var worst: Double
+    public private(set) var worstSet: String
+    private var values: [Double]
+    private let higherIsWorse: Bool
+
+    init(_ value: Double, set: String, higherIsWorse: Bool) {
+        (worst, worstSet, values, self.higherIsWorse) = (value, set, [value], higherIsWorse)
+    }
+
+    mutating func add(_ value: Double, set: String) {
+        values.append(value)
+        if higherIsWorse ? value > worst : value < worst { (worst, worstSet) = (value, set) }
+    }
+
+    public var median: Double { values.sorted()[(values.count - 1) / 2] }
+}
+
+/// One output or intermediate over all golden sets.
+public struct TensorSummary: Sendable {
+    public let name: String
+    public var isIntermediate: Bool
+    public var sets = 0
+    public var failedSets = 0
+    public var unjudgedSets = 0
+    /// The comparison of the worst set: a failed one if there is any, and among equals that of lowest SNR.
+    public var worst: Judgement
+    public var worstSet: String
+    public var snr: Spread?
+    public var maximalError: Spread?
+
+    public var verdict: Verdict { failedSets > 0 ? .fail : unjudgedSets == sets ? .unjudged : .pass }
+
+    init(name: String, isIntermediate: Bool, _ judgement: Judgement, set: String) {
+        (self.name, self.isIntermediate, worst, worstSet) = (name, isIntermediate, judgement, set)
+        add(judgement, set: set)
+    }
+
+    mutating func add(_ judgement: Judgement, set: String) {
+        sets += 1
+        if judgement.verdict == .fail { failedSets += 1 }
+        if judgement.verdict == .unjudged { unjudgedSets += 1 }
+        if let metrics = judgement.metrics {
+            if snr?.add(metrics.snr, set: set) == nil { snr = Spread(metrics.snr, set: set, higherIsWorse: false) }
+            if maximalError?.add(metrics.absolute.maximum, set: set) == nil {
+                maximalError = Spread(metrics.absolute.maximum, set: set, higherIsWorse: true)
+            }
+        }
+        if judgement.isWorse(than: worst) { (worst, worstSet) = (judgement, set) }
+    }
+}
+
+extension Judgement {
+    fileprivate func isWorse(than other: Judgement) -> Bool {
+        if (verdict == .fail) != (other.verdict == .fail) { return verdict == .fail }
+        guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict == .fail }
+        return metrics.snr < others.snr
+    }
+}
+
+/// One selection layer over all golden sets.
+public struct SelectionSummary: Sendable {
+    public let layer: Int
+    public var sets = 0
+    public var setsWithFlips = 0
+    public var overlap: Spread
+    public var worst: SelectionComparison
+    public var smallestMargin: Double?
+
+    init(_ comparison: SelectionComparison, set: String) {
+        layer = comparison.layer
+        overlap = Spread(comparison.overlap, set: set, higherIsWorse: false)
+        worst = comparison
+        count(comparison)
+    }
+
+    mutating func add(_ comparison: SelectionComparison, set: String) {
+        overlap.add(comparison.overlap, set: set)
+        if comparison.overlap < worst.overlap { worst = comparison }
+        count(comparison)
+    }
+
+    private mutating func count(_ comparison: SelectionComparison) {
+        sets += 1
+        if comparison.flips > 0 { setsWithFlips += 1 }
+        if let margin = comparison.margin { smallestMargin = min(smallestMargin ?? margin, margin) }
+    }
+}
+
+/// Where the error along the model's order begins.
+public struct Divergence: Sendable, Equatable {
+    /// The first intermediate that fails its tolerance.
+    public var firstFailure: String?
+    /// The first intermediate whose error is far above what entered its block.
+    public var firstJump: Jump?
+
+    package init(firstFailure: String? = nil, firstJump: Jump? = nil) {
+        (self.firstFailure, self.firstJump) = (firstFailure, firstJump)
+    }
+
+    public struct Jump: Sendable, Equatable, Codable {
+        public var name: String
+        /// SNR of what entered the block, and of what left it, in dB.
+        public var before: Double
+        public var after: Double
+
+        package init(name: String, before: Double, after: Double) { (self.name, self.before, self.after) = (name, before, after) }
+    }
+}
+
+/// What verifying a package found.
+public struct VerificationReport: Sendable {
+    public var sets: [String] = []
+    public var outputs: [TensorSummary] = []
+    public var intermediates: [TensorSummary] = []
+    public var selections: [SelectionSummary] = []
+    /// With intermediates: where the error begins, in the set where it begins earliest.
+    public var divergence: Divergence?
+    public var divergenceSet: String?
+    /// Each block fed with the reference's own states.
+    public var isolated: [TensorSummary]?
+    /// What a person must know to read the verdict.
+    public var notes: [String] = []
+    public var metadata: [String: String] = [:]
+
+    /// True where everything that is judged passes.
+    public var passes: Bool { (outputs + intermediates).allSatisfy { $0.verdict != .fail } }
+
+    mutating func add(_ result: SetResult) {
+        sets.append(result.name)
+        for (name, value) in result.metadata.values where metadata[name] == nil { metadata[name] = value }
+        for entry in result.tensors {
+            let path: WritableKeyPath<VerificationReport, [TensorSummary]> = entry.isIntermediate ? \.intermediates : \.outputs
+            if let index = self[keyPath: path].firstIndex(where: { $0.name == entry.name }) {
+                self[keyPath: path][index].add(entry.judgement, set: result.name)
+            } else {
+                self[keyPath: path].append(TensorSummary(name: entry.name, isIntermediate: entry.isIntermediate, entry.judgement, set: result.name))
+            }
+        }
+        for comparison in result.selections {
+            if let index = selections.firstIndex(where: { $0.layer == comparison.layer }) {
+                selections[index].add(comparison, set: result.name)
+            } else {
+                selections.append(SelectionSummary(comparison, set: result.name))
+            }
+        }
+        if let found = result.divergence, divergence == nil || found.isEarlier(than: divergence) {
+            (divergence, divergenceSet) = (found, result.name)
+        }
+        for note in result.notes where !notes.contains(note) { notes.append(note) }
+    }
+
+    mutating func addIsolated(_ entries: [SetResult.Entry], set: String) {
+        var summaries = isolated ?? []
+        for entry in entries {
+            if let index = summaries.firstIndex(where: { $0.name == entry.name }) {
+                summaries[index].add(entry.judgement, set: set)
+            } else {
+                summaries.append(TensorSummary(name: entry.name, isIntermediate: true, entry.judgement, set: set))
+            }
+        }
+        isolated = summaries
+    }
+}
+
+/// What one golden set showed.
+public struct SetResult: Sendable {
+    package struct Entry: Sendable {
+        package var name: String
+        package var isIntermediate: Bool
+        package var judgement: Judgement
+    }
+    public var name: String
+    var metadata: GoldenMetadata
+    package var tensors: [Entry] = []
+    package var selections: [SelectionComparison] = []
+    package var divergence: Divergence?
+    package var notes: [String] = []
+}

@@ -1,0 +1,243 @@
+import Support
+import Tensors
+
+/// What the selection layers of one run kept, by original patch.
+package struct SelectionTrail: Sendable {
+    package struct Layer: Sendable {
+        let number: Int
+        /// [B][K], 0-based places in the stream that enters the layer, ascending.
+        let indices: [[Int]]
+        /// [B][N]; empty where the run has none.
+        let scores: [[Double]]
+        /// [B][K (+ 1)], original patches of the stream behind the layer, -1 for a fused token.
+        let positions: [[Int]]
+        /// [B][K]: the original patches that stay, fused tokens among them as -1.
+        let kept: [[Int]]
+
+        /// The stream of a model that drops nothing, beside one that does.
+        static func unselected(_ other: SelectionTrail) -> Layer? {
+            guard let first = other.layers.first, let count = first.scores.first?.count else { return nil }
+            let all = first.indices.map { _ in Array(0..<count) }
+            return Layer(number: 0, indices: all, scores: [], positions: all, kept: all)
+        }
+    }
+    package let layers: [Layer]
+
+    /// Reads the layers from traces `selection.L.indices`, `.scores` and `.positions`.
+    ///
+    /// Where positions are absent they follow from the indices: the stream keeps its order and ends in a fused token
+    /// if the next layer's scores count one more.
+    package init(_ traces: [String: Tensor]) throws {
+        let numbers = traces.keys.filter(isSelectionIndices).compactMap { Int($0.split(separator: ".").dropFirst().first ?? "") }.sorted()
+        var layers: [Layer] = []
+        for (place, number) in numbers.enumerated() {
+            guard let indexTensor = traces["selection.\(number).indices"] else { continue }
+            let indices = try rows(indexTensor).map { row in row.map { Int($0) } }
+            let scores = try traces["selection.\(number).scores"].map(rows) ?? []
+            let incoming = layers.last?.positions
+            let nextCount = place + 1 < numbers.count ? traces["selection.\(numbers[place + 1]).scores"]?.shape.last : nil
+            let kept = indices.enumerated().map { batch, row in
+                row.map { index in incoming.map { batch < $0.count && $0[batch].indices.contains(index) ? $0[batch][index] : -2 } ?? index }
+            }
+            let positions: [[Int]]
+            if let stated = traces["selection.\(number).positions"] {
+                positions = try rows(stated).map { row in row.map { Int($0) } }
+            } else {
+                let keptCount = indices.first?.count ?? 0
+                let fuses = nextCount.map { $0 == keptCount + 1 } ?? (scores.first.map { $0.count > keptCount } ?? true)
+                positions = kept.map { fuses ? $0 + [-1] : $0 }
+            }
+            layers.append(Layer(number: number, indices: indices, scores: scores, positions: positions, kept: kept))
+        }
+        self.layers = layers
+    }
+
+    /// The last selection at or before a block; all blocks where nil.
+    func last(upTo block: Int? = nil) -> Layer? { layers.last { layer in block.map { layer.number <= $0 } ?? true } }
+}
+
+/// A matrix [B, N] as rows.
+private func rows(_ tensor: Tensor) throws -> [[Double]] {
+    guard tensor.shape.count == 2 else {
+        throw TripsError.data("a selection's tensor", found: "shape \(tensor.shape)", expected: "rank 2")
+    }
+    let (numbers, width) = (try tensor.numbers(), tensor.shape[1])
+    return (0..<tensor.shape[0]).map { Array(numbers[$0 * width..<($0 + 1) * width]) }
+}
+
+/// How a selection layer's choice compares with the reference's, over a batch.
+public struct SelectionComparison: Sendable, Codable, Equatable {
+    public var layer: Int
+    public var kept: Int
+    /// Tokens to choose from.
+    public var tokens: Int
+    /// |A ∩ B| / |A ∪ B| of the kept sets in original patches, mean over the batch.
+    public var overlap: Double
+    /// Kept patches that the reference dropped.
+    public var flips: Int
+    /// The smallest gap between the reference's lowest kept and highest dropped score, relative to the former.
+    public var margin: Double?
+    /// The largest such gap that a flip bridges.
+    public var flipGap: Double?
+    /// The largest relative difference of scores.
+    public var scoreError: Double?
+    /// True where the layer chose what its own scores say.
+    public var followsItsScores: Bool?
+    /// True where an earlier flip already changed what it could choose from.
+    public var streamChanged: Bool
+
+    /// The comparison in words.
+    public var summary: String {
+        let share = "overlap \(short(overlap)), kept \(kept) of \(tokens)"
+        let gap = margin.map { ", margin \(short($0))" } ?? ""
+        guard flips > 0 else { return share + gap }
+        return share + gap + ", \(flips) flipped: " + explanation
+    }
+
+    /// Where flips come from.
+    private var explanation: String {
+        if followsItsScores == false { return "not what its own scores say" }
+        if streamChanged { return "an earlier selection differs" }
+        guard let flipGap, let scoreError else { return "no scores to explain it" }
+        return "scores \(short(flipGap)) apart, score error \(short(scoreError))"
+    }
+
+    /// True where all flips are between patches whose reference scores lie closer than `tolerance`.
+    public func isExplained(within tolerance: Double) -> Bool {
+        if flips == 0 { return true }
+        return followsItsScores != false && (streamChanged || flipGap.map { $0 <= tolerance } ?? false)
+    }
+
+    init(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, before: [SelectionComparison]) {
+        layer = g.number
+        kept = g.indices.first?.count ?? 0
+        tokens = g.scores.first?.count ?? x.scores.first?.count ?? 0
+        streamChanged = before.contains { $0.flips > 0 }
+        (flips, overlap) = (0, 0)
+        var overlaps: [Double] = []
+        for batch in g.kept.indices where batch < x.kept.count {
+            let (own, theirs) = (Set(x.kept[batch]), Set(g.kept[batch]))
+            let union = own.union(theirs).count
+            overlaps.append(union == 0 ? 1 : Double(own.intersection(theirs).count) / Double(union))
+            flips += theirs.subtracting(own).count
+            if g.scores.indices.contains(batch) { compareScores(x, g, batch) }
+            if x.scores.indices.contains(batch) {
+                let chosen = boundary(x.scores[batch], x.indices[batch])
+                let follows = chosen.map { $0.lowestKept >= $0.highestDropped * (1 - 1e-6) } ?? true
+                followsItsScores = follows && (followsItsScores ?? true)
+            }
+        }
+        if x.kept.count != g.kept.count { flips += kept }
+        overlap = overlaps.isEmpty ? 0 : overlaps.reduce(0, +) / Double(overlaps.count)
+    }
+
+    private mutating func compareScores(_ x: SelectionTrail.Layer, _ g: SelectionTrail.Layer, _ batch: Int) {
+        let scores = g.scores[batch]
+        guard let edge = boundary(scores, g.indices[batch]) else { return }
+        let gap = (edge.lowestKept - edge.highestDropped) / max(abs(edge.lowestKept), .leastNormalMagnitude)
+        margin = min(margin ?? gap, gap)
+        guard !streamChanged else { return }
+        if x.scores.indices.contains(batch), x.scores[batch].count == scores.count {
+            let error = zip(x.scores[batch], scores).map { abs($0 - $1) / max(abs($1), .leastNormalMagnitude) }.max() ?? 0
+            scoreError = max(scoreError ?? 0, error)
+        }
+        let (own, theirs) = (Set(x.indices[batch]), Set(g.indices[batch]))
+        let lost = theirs.subtracting(own).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
+        let gained = own.subtracting(theirs).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
+        if let high = lost.max(), let low = gained.min() {
+            flipGap = max(flipGap ?? 0, (high - low) / max(abs(high), .leastNormalMagnitude))
+        }
+    }
+}
+
+/// The scores on both sides of a selection's edge; nil where nothing was dropped.
+private func boundary(_ scores: [Double], _ kept: [Int]) -> (lowestKept: Double, highestDropped: Double)? {
+    let keptSet = Set(kept)
+    let keptScores = scores.indices.filter(keptSet.contains).map { scores[$0] }
+    let dropped = scores.indices.filter { !keptSet.contains($0) }.map { scores[$0] }
+    guard let low = keptScores.min(), let high = dropped.max() else { return nil }
+    return (low, high)
+}
+
+/// Compares the selections of two runs, layer by layer.
+package func compareSelections(_ x: SelectionTrail, reference g: SelectionTrail) -> [SelectionComparison] {
+    g.layers.reduce(into: []) { comparisons, layer in
+        guard let own = x.layers.first(where: { $0.number == layer.number }) else { return }
+        comparisons.append(SelectionComparison(own, reference: layer, before: comparisons))
+    }
+}
+
+/// Which image tokens of two runs show the same patch, where their selections flipped.
+public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
+    /// For each example of the batch, pairs of token places: the run's, the reference's. [CLS] and text included.
+    let pairs: [[(own: Int, reference: Int)]]
+    /// Tokens of the reference without a partner.
+    public let unmatched: Int
+
+    public static func == (left: TokenAlignment, right: TokenAlignment) -> Bool {
+        left.description == right.description
+    }
+
+    public var description: String {
+        "\(pairs.reduce(0) { $0 + $1.count }) tokens compared by patch, \(unmatched) without a counterpart"
+    }
+
+    /// The alignment of tensors [B, 1 + T (+ L), D] whose image tokens are those behind the given selections; nil where
+    /// the kept patches are the same, or the shapes are not such.
+    init?(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int]) {
+        let (own, theirs) = (x.positions, g.positions)
+        guard shape.count == 3, goldenShape.count == 3, own.map({ $0.sorted() }) != theirs.map({ $0.sorted() }), own.count == shape[0],
+            theirs.count == goldenShape[0], shape[0] == goldenShape[0], shape[2] == goldenShape[2],
+            let ownTokens = own.first?.count, let tokens = theirs.first?.count, shape[1] - ownTokens == goldenShape[1] - tokens,
+            goldenShape[1] > tokens
+        else { return nil }
+        var missing = 0
+        pairs = own.indices.map { batch in
+            let places = Dictionary(own[batch].enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
+            let image = theirs[batch].enumerated().compactMap { place, patch in places[patch].map { (own: $0 + 1, reference: place + 1) } }
+            missing += tokens - image.count
+            let text = (tokens + 1..<goldenShape[1]).map { (own: $0 - tokens + ownTokens, reference: $0) }
+            return [(own: 0, reference: 0)] + image + text
+        }
+        unmatched = missing
+    }
+
+    /// The rows of both tensors that belong together.
+    func gather(_ x: [Double], _ g: [Double], _ xShape: [Int], _ gShape: [Int]) -> ([Double], [Double], [Int]) {
+        var (own, theirs): ([Double], [Double]) = ([], [])
+        let width = gShape[2]
+        for (batch, tokens) in pairs.enumerated() {
+            for pair in tokens {
+                let (left, right) = ((batch * xShape[1] + pair.own) * width, (batch * gShape[1] + pair.reference) * width)
+                own += x[left..<left + width]
+                theirs += g[right..<right + width]
+            }
+        }
+        return (own, theirs, [theirs.count / max(1, width), width])
+    }
+}
+
+/// The block behind which a tensor's image tokens stand: `vision.7` gives 7, an output 0 for "the last"; nil for
+/// tensors without image tokens.
+func imageTokenBlock(of name: String) -> Int? {
+    let parts = name.split(separator: ".")
+    if parts.first == "vision", parts.count == 2 { return Int(parts[1]) }
+    if ["text", "fusion", "decoder", "selection"].contains(parts.first) { return parts.last == "image" ? 0 : nil }
+    let lowered = name.lowercased()
+    return ["image", "vision", "visual", "patch", "question_output"].contains { lowered.contains($0) } ? 0 : nil
+}
+
+/// Judges the indices of one selection as sets.
+func judgeSelection(_ comparison: SelectionComparison, x: Tensor, golden g: Tensor, criterion: Criterion) throws -> Judgement {
+    guard x.dataType == g.dataType else { return .failed("data type \(x.dataType); expected \(g.dataType)") }
+    guard x.shape == g.shape else { return .failed("shape \(x.shape); expected \(g.shape)") }
+    var judgement = Judgement(verdict: .pass, reason: comparison.summary, criterion: criterion, dataType: g.dataType, shape: g.shape)
+    if case .sets(let margin) = criterion {
+        let (own, theirs) = try (rows(x).map(Set.init), rows(g).map(Set.init))
+        let equal = own == theirs
+        let allowed = margin.map { comparison.isExplained(within: $0) } ?? false
+        judgement.verdict = equal || allowed ? .pass : .fail
+        if equal && comparison.flips == 0 { judgement.reason = nil }
+    }
+    return judgement
+}

@@ -1,0 +1,162 @@
+import Goldens
+import Runtime
+import Support
+import Tensors
+
+/// What to judge, and by what.
+public struct VerificationOptions: Sendable {
+    public var tolerances = Tolerances()
+    /// Judge `mid.*` too.
+    public var intermediates = false
+
+    public init() {}
+}
+
+/// Judges a model against golden sets, one after the other; only figures stay in memory.
+public struct Verifier {
+    private let model: any ModelRunner
+    private var options: VerificationOptions
+    /// What was found so far.
+    public private(set) var report = VerificationReport()
+
+    /// - Throws: `usage` where a tolerance names nothing that the model computes.
+    public init(_ model: any ModelRunner, options: VerificationOptions) throws {
+        self.model = model
+        self.options = options
+        let decoded = ["ids", "score", "topk_ids", "topk_probs", "box"]
+        for pattern in options.tolerances.patterns {
+            let rule = ToleranceRule(pattern: pattern, value: 0)
+            guard (model.outputNames + model.traceNames + decoded).contains(where: rule.names) else {
+                throw TripsError.usage("a tolerance names no output", found: pattern, expected: model.outputNames.joined(separator: ", "))
+            }
+        }
+    }
+
+    /// Runs the model on a set and judges it.
+    /// - Throws: `data` where the set lacks inputs, and what running throws.
+    @discardableResult
+    public mutating func verify(_ golden: GoldenSet) throws -> SetResult {
+        let result = try locating(golden.name) { try judge(golden) }
+        report.add(result)
+        return result
+    }
+
+    /// Takes in what was computed elsewhere.
+    /// - Parameter judging: false leaves the verdict open.
+    mutating func add(_ found: [String: Tensor], against golden: GoldenSet, judging: Bool) throws -> SetResult {
+        var result = try compare(found, with: golden)
+        if !judging {
+            for index in result.tensors.indices { result.tensors[index].judgement.verdict = .unjudged }
+            result.divergence = nil
+        }
+        report.add(result)
+        return result
+    }
+
+    /// Judges each block alone, on the reference's states.
+    mutating func isolate(_ model: Model, _ golden: GoldenSet, threads: Int?) throws {
+        try locating(golden.name) {
+            guard !golden.intermediates.isEmpty else {
+                throw TripsError.data("blocks cannot be judged alone", found: "no mid.NAME", expected: "a golden set with intermediates")
+            }
+            let isolated = try IsolatedModel(
+                model, states: Set(golden.intermediates.keys), outputs: Set(golden.outputs.keys), threads: threads)
+            let found = try isolated.run(golden)
+            var only = golden
+            only.intermediates = golden.intermediates.filter { found[$0.key] != nil }
+            only.outputs = golden.outputs.filter { found[$0.key] != nil }
+            var alone = self
+            alone.options.intermediates = true
+            report.addIsolated(try alone.compare(found, with: only).tensors, set: golden.name)
+        }
+    }
+
+    private func judge(_ golden: GoldenSet) throws -> SetResult {
+        guard !golden.outputs.isEmpty || options.intermediates && !golden.intermediates.isEmpty else {
+            throw TripsError.data("nothing to judge", found: "no out.NAME", expected: "a golden output")
+        }
+        let outputs = model.outputNames.filter { golden.outputs[$0] != nil }
+        let decoded = model.decodedNames(among: golden.outputs.keys.filter { !outputs.contains($0) }.sorted())
+        let wanted = golden.intermediates.keys.filter { options.intermediates || $0.hasPrefix("selection.") }
+        let traces = canonicalOrder(model.traceNames.filter { wanted.contains($0) })
+        var found = try compute(golden, outputs: outputs, traces: traces)
+        if !decoded.isEmpty {
+            found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in first }
+        }
+        var result = try compare(found, with: golden)
+        let unread = Set(golden.inputs.keys).subtracting(model.inputNames)
+        if !unread.isEmpty && decoded.isEmpty { result.notes.append("inputs that the model does not have: \(unread.sorted().joined(separator: ", "))") }
+        return result
+    }
+
+    private func compute(_ golden: GoldenSet, outputs: [String], traces: [String]) throws -> [String: Tensor] {
+        if outputs.isEmpty && traces.isEmpty { return [:] }
+        return try suiting { try model.run(golden.inputs, outputs: outputs, traces: traces) }
+    }
+
+    /// Inputs that do not suit the model come from a file here: they are bad data, not a wrong request.
+    private func suiting<Result>(_ body: () throws -> Result) throws -> Result {
+        do {
+            return try body()
+        } catch let error as TripsError where error.kind == .usage {
+            throw TripsError.data(error.message, found: error.found, expected: error.expected)
+        }
+    }
+
+    /// Judges what the model gave; also for values that come from elsewhere, such as another package.
+    func compare(_ found: [String: Tensor], with golden: GoldenSet) throws -> SetResult {
+        var result = SetResult(name: golden.name, metadata: golden.metadata)
+        let (own, theirs) = (try SelectionTrail(found), try SelectionTrail(golden.intermediates))
+        result.selections = compareSelections(own, reference: theirs)
+        let flipped = theirs.layers.isEmpty != own.layers.isEmpty || result.selections.contains { $0.flips > 0 }
+
+        func judged(_ name: String, _ g: Tensor) throws -> Judgement {
+            guard let x = found[name] else { return .failed("no counterpart") }
+            if isSelectionIndices(name), let comparison = result.selections.first(where: { "selection.\($0.layer).indices" == name }) {
+                return try judgeSelection(comparison, x: x, golden: g, criterion: options.tolerances.setCriterion)
+            }
+            var alignment: TokenAlignment?
+            if flipped, let block = imageTokenBlock(of: name) {
+                let limit = block == 0 ? nil : block
+                if let left = own.last(upTo: limit), let right = theirs.last(upTo: limit) ?? .unselected(own) {
+                    alignment = TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
+                }
+            }
+            var judgement = try Verification.judge(
+                x, golden: g, name: name, criterion: options.tolerances.criterion(for: name), alignment: alignment)
+            excuse(&judgement, name, result.selections)
+            return judgement
+        }
+
+        let order = model.outputNames.filter { golden.outputs[$0] != nil }
+        for name in order + golden.outputs.keys.filter({ !order.contains($0) }).sorted() {
+            guard let g = golden.outputs[name] else { continue }
+            result.tensors.append(.init(name: name, isIntermediate: false, judgement: try judged(name, g)))
+        }
+        let names = canonicalOrder(golden.intermediates.keys)
+        guard options.intermediates else {
+            if !names.isEmpty { result.notes.append("\(names.count) intermediates of the golden sets are not judged (--intermediates judges them)") }
+            return result
+        }
+        for name in names {
+            guard let g = golden.intermediates[name] else { continue }
+            result.tensors.append(.init(name: name, isIntermediate: true, judgement: try judged(name, g)))
+        }
+        result.divergence = Divergence(
+            result.tensors.filter(\.isIntermediate).map { ($0.name, $0.judgement) }, noiseFloor: options.tolerances.preset.noiseFloor)
+        return result
+    }
+
+    /// Behind a flip that the arithmetic explains, a later selection's scores and positions mean other patches.
+    private func excuse(_ judgement: inout Judgement, _ name: String, _ selections: [SelectionComparison]) {
+        guard options.tolerances.allowsFlips, judgement.verdict == .fail, name.hasPrefix("selection."),
+            let layer = Int(name.split(separator: ".").dropFirst().first ?? ""),
+            let comparison = selections.first(where: { $0.layer == layer })
+        else { return }
+        let excused = name.hasSuffix(".scores") ? comparison.streamChanged : comparison.flips > 0
+        if excused && comparison.isExplained(within: 2 * options.tolerances.preset.scoreTolerance) {
+            judgement.verdict = .unjudged
+            judgement.reason = "patches flipped within the margin"
+        }
+    }
+}

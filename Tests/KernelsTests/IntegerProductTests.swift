@@ -1,0 +1,170 @@
+import Kernels
+import Testing
+
+private let sizes: [(m: Int, n: Int, k: Int)] = [
+    (0, 5, 3), (1, 1, 1), (2, 33, 4), (3, 64, 130), (5, 31, 17), (8, 100, 256), (14, 129, 200), (29, 65, 77),
+]
+
+private let groups = [0, 64, 128]
+
+/// Weights of every value, activations at both ends of their range: what saturates, shows.
+private struct Problem {
+    var m, n, k, group, stride: Int
+    var a: [UInt8]
+    var w: [Int8]
+    var scales: [Float]
+
+    init(_ size: (m: Int, n: Int, k: Int), group: Int, random: inout Generator, extreme: Bool) {
+        (m, n, k) = size
+        self.group = group
+        stride = trips_quantized_row_size(k)
+        a = (0..<(m * stride)).map { _ in extreme ? (random.next() & 1 == 0 ? 1 : 255) : UInt8(truncatingIfNeeded: random.next() >> 9) }
+        w = (0..<(n * k)).map { _ in extreme ? (random.next() & 1 == 0 ? -128 : 127) : Int8(truncatingIfNeeded: random.next() >> 9) }
+        scales = random.floats(n * trips_group_count(k, group), scale: 0.01)
+    }
+
+    func packed(reference: Bool = true) -> [UInt32] {
+        var result = [UInt32](repeating: 0xabcd_abcd, count: trips_igemm_pack_size(n, k, group) / 4)
+        result.withUnsafeMutableBytes { buffer in
+            guard let base = buffer.baseAddress else { return }
+            if reference {
+                trips_igemm_pack_ref(base, w, k, scales, n, k, group, 0, n)
+            } else {
+                trips_igemm_pack(base, w, k, scales, n, k, group, 0, n)
+            }
+        }
+        return result
+    }
+}
+
+extension KernelTests {
+    @Test func quantizeRows() {
+        var random = Generator(state: 3)
+        for k in [0, 1, 3, 4, 15, 16, 17, 64, 100] {
+            let rows = 6, ldx = k + 2, ldq = trips_quantized_row_size(k) + 4
+            var x = random.floats(rows * ldx, scale: 3)
+            for i in 0..<k { x[ldx + i] = 0 }
+            if k > 2 {
+                x[2 * ldx + k - 1] = .nan
+                x[3 * ldx] = -.infinity
+                for i in 0..<k { x[4 * ldx + i] *= 1e-38 }
+            }
+            let factors = random.floats(k, scale: 2)
+            for factors in [nil, factors] as [[Float]?] {
+                var expected = [UInt8](repeating: 9, count: rows * ldq), scale = [Float](repeating: 9, count: rows)
+                trips_quantize_rows_ref(&expected, ldq, &scale, x, ldx, k, 0, rows, factors)
+                if k > 2 {
+                    #expect(scale[1] == 0 && scale[2].isNaN && scale[3].isNaN)
+                    #expect(expected[0..<k].contains { $0 == 1 || $0 == 255 })
+                    for i in 0..<k {
+                        let exact = x[i] * (factors?[i] ?? 1)
+                        #expect(abs(Float(Int(expected[i]) - 128) * scale[0] - exact) <= 0.5001 * scale[0])
+                    }
+                }
+                onEachPath { path in
+                    var q = [UInt8](repeating: 9, count: rows * ldq), s = [Float](repeating: 9, count: rows)
+                    trips_quantize_rows(&q, ldq, &s, x, ldx, k, 0, 2, factors)
+                    trips_quantize_rows(&q, ldq, &s, x, ldx, k, 2, rows, factors)
+                    #expect(q == expected, "\(name(path)) k \(k)")
+                    #expect(s.map(\.bitPattern) == scale.map(\.bitPattern), "\(name(path)) k \(k)")
+                }
+            }
+        }
+    }
+
+    @Test func integerPacking() {
+        var random = Generator(state: 4)
+        for size in sizes {
+            for group in groups {
+                let problem = Problem(size, group: group, random: &random, extreme: false), expected = problem.packed()
+                onEachPath { path in
+                    #expect(problem.packed(reference: false) == expected, "\(name(path)) \(size) \(group)")
+                }
+            }
+        }
+    }
+
+    /// The sums are integers: equal to plain arithmetic in 64 bits, on every path, at the ends of the range too.
+    @Test func integerSums() {
+        var random = Generator(state: 5)
+        for size in sizes {
+            for group in groups {
+                for extreme in [false, true] {
+                    let p = Problem(size, group: group, random: &random, extreme: extreme)
+                    let count = trips_group_count(p.k, group), packed = p.packed()
+                    var expected = [Int32]()
+                    for m in 0..<p.m {
+                        for g in 0..<count {
+                            let inputs = group == 0 ? 0..<p.k : (g * group)..<min(p.k, (g + 1) * group)
+                            for n in 0..<p.n {
+                                expected.append(Int32(inputs.reduce(0) { $0 + (Int(p.a[m * p.stride + $1]) - 128) * Int(p.w[n * p.k + $1]) }))
+                            }
+                        }
+                    }
+                    var reference = [Int32](repeating: 1, count: expected.count)
+                    trips_igemm_sums_ref(p.a, p.stride, packed, p.m, p.n, p.k, group, &reference)
+                    #expect(reference == expected)
+                    onEachPath { path in
+                        var sums = [Int32](repeating: 1, count: expected.count)
+                        trips_igemm_sums(p.a, p.stride, packed, p.m, p.n, p.k, group, &sums)
+                        #expect(sums == expected, "\(name(path)) \(size) \(group)")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Integer sums are exact; scaling and adding up groups rounds a few times: 1e-5 relative to outputs up to about 10.
+    @Test func igemm() {
+        var random = Generator(state: 6)
+        for size in sizes + [(1, 96, 8), (31, 90, 300)] {
+            for group in groups {
+                let p = Problem(size, group: group, random: &random, extreme: false), packed = p.packed(), ldc = p.n + 1
+                let rowScale = random.floats(p.m, scale: 0.01), bias = random.floats(p.n), residual = random.floats(p.m * ldc)
+                bias.withUnsafeBufferPointer { bias in
+                    residual.withUnsafeBufferPointer { residual in
+                        var epilogue = trips_epilogue(
+                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc,
+                            activation: TRIPS_ACTIVATION_GELU_ERF)
+                        var expected = [Float](repeating: 7, count: p.m * ldc)
+                        trips_igemm_ref(
+                            p.a, p.stride, rowScale, packed, p.n, p.k, group, &expected, ldc, 0, p.m, 0, p.n, &epilogue)
+                        onEachPath { path in
+                            var whole = [Float](repeating: 7, count: p.m * ldc), split = whole
+                            trips_igemm(
+                                p.a, p.stride, rowScale, packed, p.n, p.k, group, &whole, ldc, 0, p.m, 0, p.n, &epilogue)
+                            #expect(error(whole, expected) < 1e-5, "\(name(path)) \(size) \(group)")
+                            let row = p.m / 3, column = p.n / 2 / 32 * 32
+                            for (m0, m1) in [(0, row), (row, p.m)] {
+                                for (n0, n1) in [(0, column), (column, p.n)] {
+                                    trips_igemm(
+                                        p.a, p.stride, rowScale, packed, p.n, p.k, group, &split, ldc, m0, m1, n0, n1,
+                                        &epilogue)
+                                }
+                            }
+                            #expect(split == whole, "\(name(path)) \(size) \(group)")
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    @Test func dequantizeRows() {
+        var random = Generator(state: 7)
+        for size in sizes {
+            for group in groups {
+                let p = Problem(size, group: group, random: &random, extreme: false), factors = random.floats(p.k)
+                for factors in [nil, factors] as [[Float]?] {
+                    var expected = [Float](repeating: 0, count: p.n * p.k)
+                    trips_dequantize_rows_ref(&expected, p.k, p.w, p.k, p.scales, p.n, p.k, group, factors)
+                    onEachPath { path in
+                        var y = [Float](repeating: 0, count: p.n * p.k)
+                        trips_dequantize_rows(&y, p.k, p.w, p.k, p.scales, p.n, p.k, group, factors)
+                        #expect(y == expected, "\(name(path)) \(size) \(group)")
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+import Kernels
+import Testing
+
+/// Sizes around the tile heights and panel widths.
+private let sizes: [(m: Int, n: Int, k: Int)] = [
+    (0, 5, 3), (3, 0, 2), (1, 1, 1), (2, 33, 0), (1, 64, 7), (3, 129, 40), (5, 31, 17), (7, 100, 33), (8, 32, 64),
+    (13, 48, 19), (14, 47, 65), (15, 257, 12), (29, 65, 100), (43, 96, 31), (15, 70, 1024), (29, 33, 1536),
+]
+
+extension KernelTests {
+    @Test func packing() {
+        var random = Generator(state: 1)
+        for (_, n, k) in sizes {
+            let w = random.floats(n * (k + 3)), size = trips_sgemm_pack_size(n, k)
+            var expected = [Float](repeating: .nan, count: size)
+            trips_sgemm_pack_ref(&expected, w, k + 3, n, k, 0, n)
+            let transposed = (0..<(k * n)).map { w[$0 % n * (k + 3) + $0 / n] }
+            var fromTransposed = [Float](repeating: .nan, count: size)
+            trips_sgemm_pack_kn_ref(&fromTransposed, transposed, n, n, k, 0, n)
+            #expect(expected == fromTransposed)
+            onEachPath { path in
+                var whole = [Float](repeating: .nan, count: size), parts = whole, other = whole
+                trips_sgemm_pack(&whole, w, k + 3, n, k, 0, n)
+                let middle = n / 2 / 32 * 32
+                w.withUnsafeBufferPointer { w in
+                    guard let rows = w.baseAddress else { return }
+                    trips_sgemm_pack(&parts, rows + middle * (k + 3), k + 3, n, k, middle, n)
+                    trips_sgemm_pack(&parts, rows, k + 3, n, k, 0, middle)
+                }
+                trips_sgemm_pack_kn(&other, transposed, n, n, k, 0, n)
+                #expect(whole == expected, "\(name(path)) n \(n) k \(k)")
+                if n > 0 { #expect(parts == expected, "\(name(path)) n \(n) k \(k)") }
+                #expect(other == expected, "\(name(path)) n \(n) k \(k)")
+            }
+        }
+    }
+
+    /// The reference may round products before adding them: each of k terms below 1 contributes at most
+    /// half an ulp of a sum that grows like √k; 1e-5 holds with room for k = 1536.
+    @Test func sgemm() {
+        var random = Generator(state: 2)
+        for (m, n, k) in sizes {
+            let lda = k + 5, ldc = n + 3, a = random.floats(m * lda), w = random.floats(n * k)
+            let bias = random.floats(n), residual = random.floats(m * ldc)
+            var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(n, k))
+            trips_sgemm_pack_ref(&packed, w, k, n, k, 0, n)
+            for activation in [TRIPS_ACTIVATION_NONE, TRIPS_ACTIVATION_GELU_ERF, TRIPS_ACTIVATION_RELU] {
+                bias.withUnsafeBufferPointer { bias in
+                    residual.withUnsafeBufferPointer { residual in
+                        var epilogue = trips_epilogue(
+                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc, activation: activation)
+                        var expected = [Float](repeating: 7, count: m * ldc)
+                        trips_sgemm_ref(a, lda, packed, n, k, &expected, ldc, 0, m, 0, n, &epilogue)
+                        var first: [Float]?
+                        onEachPath { path in
+                            var whole = [Float](repeating: 7, count: m * ldc), split = whole
+                            trips_sgemm(a, lda, packed, n, k, &whole, ldc, 0, m, 0, n, &epilogue)
+                            #expect(error(whole, expected) < 1e-5, "\(name(path)) \(m) \(n) \(k)")
+                            let row = m / 3, column = n / 2 / 32 * 32
+                            for (m0, m1) in [(0, row), (row, m)] {
+                                for (n0, n1) in [(0, column), (column, n)] {
+                                    trips_sgemm(a, lda, packed, n, k, &split, ldc, m0, m1, n0, n1, &epilogue)
+                                }
+                            }
+                            #expect(split == whole, "\(name(path)) \(m) \(n) \(k)")
+                            if activation == TRIPS_ACTIVATION_NONE {
+                                if let first { #expect(first == whole, "the same chain of fused multiply-adds") }
+                                first = whole
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+import Foundation
+import ModelGraph
+import Support
+import Tensors
+
+import PackageFormat
+
+/// A folder that goes away with the value.
+final class TemporaryFolder {
+    let path = (NSTemporaryDirectory() as NSString).appendingPathComponent("trips-test-\(UInt64.random(in: 0...UInt64.max))")
+
+    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    subscript(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
+    var contents: [String] { (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? [] }
+}
+
+func bytes(of path: String) throws -> [UInt8] { try Array(Data(contentsOf: URL(fileURLWithPath: path))) }
+func write(_ bytes: [UInt8], to path: String) throws { try Data(bytes).write(to: URL(fileURLWithPath: path)) }
+
+/// Numbers that repeat from run to run (SplitMix64).
+struct Repeatable: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
+
+enum Samples {
+    /// Numbers distributed as weights are: many small, few large.
+    static func weights(_ shape: [Int], seed: UInt64 = 1) throws -> Tensor {
+        var random = Repeatable(state: seed)
+        let count = try elementCount(of: shape)
+        let numbers = (0..<count).map { _ in
+            (0..<4).reduce(Float(0)) { sum, _ in sum + Float.random(in: -0.05...0.05, using: &random) }
+        }
+        return try Tensor(numbers, shape: shape)
+    }
+
+    /// Random bytes as elements of any type.
+    static func noise(_ type: DataType, _ shape: [Int], seed: UInt64 = 2) throws -> Tensor {
+        var random = Repeatable(state: seed)
+        return try Tensor(type, shape) { bytes in
+            for index in bytes.indices { bytes[index] = UInt8.random(in: 0...(type == .bool ? 1 : 255), using: &random) }
+        }
+    }
+
+    static func constant(_ tensor: Tensor, _ name: String) -> Constant { Constant(tensor, identity: name) }
+
+    /// One tensor of each type, and sizes around the chunk's: none, one, a chunk, a chunk and some.
+    static func tensors() throws -> [(name: String, constant: Constant)] {
+        var tensors: [(String, Tensor)] = []
+        for type in DataType.allCases { tensors.append(("type.\(type)", try noise(type, [3, 7], seed: 5))) }
+        tensors.append(("scalar", try Tensor(scalar: Float(0.1))))
+        tensors.append(("empty", try Tensor(.float32, [0, 4]) { _ in }))
+        tensors.append(("zeros", try Tensor(.float32, [300, 1000]) { _ in }))
+        tensors.append(("one chunk", try weights([131072])))
+        tensors.append(("chunk and one", try weights([131073])))
+        tensors.append(("matrix", try weights([700, 600])))
+        tensors.append(("int8 chunks", try noise(.int8, [1_500_000])))
+        tensors.append(("ids", try Tensor((0..<100_000).map { Int64($0) }, shape: [100_000])))
+        tensors.append(("naïve \"name\"\n/✓", try noise(.uint8, [9])))
+        return tensors.map { ($0, constant($1, $0)) }
+    }
+
+    static var manifest: Manifest {
+        var manifest = Manifest(tool: .init(name: "trips-test", version: "1"))
+        manifest.source = .init(file: "model.onnx", format: "onnx", sha256: String(repeating: "ab", count: 32), producer: "none")
+        manifest.architecture = "albef-retrieval"
+        manifest.options = ["select": "5,10", "keep-rate": "0.7"]
+        manifest.settings = [.init(name: "vision-heads", value: "12", source: "default")]
+        manifest.selections = [
+            .init(block: 5, keepRate: 0.7, guidance: "text", fusion: "normalized", order: "original", tokensBefore: "256", tokensAfter: "181")
+        ]
+        manifest.quantization = .init(
+            scheme: "int8", summary: "per channel", layers: [.init(name: "a", precision: "int8", groupSize: 64, signalToNoise: .infinity)])
+        manifest.leftOut = ["momentum encoder: 200 tensors"]
+        manifest.preprocessing = .init(imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: "bicubic")
+        return manifest
+    }
+
+    /// Two layers with one weight between them, an embedding and a constant of each kind.
+    static func graph(named name: String = "main") throws -> Graph {
+        var graph = Graph(name: name)
+        let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 96]))
+        let tied = constant(try weights([96, 96], seed: 3), "tied")
+        let first = try graph.addConstant(tied, name: "first.weight")
+        let second = try graph.addConstant(tied, name: "second.weight")
+        let bias = try graph.addConstant(constant(weights([96], seed: 4), "bias"), name: "bias")
+        let hidden = try graph.add(Linear(), [x, first, bias], name: "first")
+        let y = try graph.add(Linear(), [hidden[0], second, nil], name: "second")
+        try graph.addOutput("y", y[0])
+        graph.addTrace("vision.1", hidden[0])
+        return graph
+    }
+}

@@ -1,0 +1,119 @@
+import Foundation
+import Support
+import Tensors
+import Testing
+import Verification
+
+private func floats(_ elements: [Float], _ shape: [Int]? = nil) throws -> Tensor {
+    try Tensor(elements, shape: shape ?? [elements.count])
+}
+
+private func verdict(_ x: [Float], _ g: [Float], _ criterion: Criterion) throws -> Verdict {
+    try judge(floats(x), golden: floats(g), name: "y", criterion: criterion).verdict
+}
+
+private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
+
+@Test func elementsPassUpToTheToleranceAndNotBeyond() throws {
+    let exact = Criterion.elementwise(absolute: 0.5, relative: 0)
+    #expect(try verdict([1.5], [1], exact) == .pass)
+    #expect(try verdict([1.5000001], [1], exact) == .fail)
+    #expect(try verdict([11], [10], .elementwise(absolute: 0, relative: 0.1)) == .pass)
+    // Relative to the reference, not to the value.
+    #expect(try verdict([10], [11.2], .elementwise(absolute: 0, relative: 0.11)) == .pass)
+    #expect(try verdict([11.2], [10], .elementwise(absolute: 0, relative: 0.11)) == .fail)
+    #expect(try verdict([0], [0], .elementwise(absolute: 0, relative: 0)) == .pass)
+}
+
+@Test func nonFiniteElementsMustStandInTheSamePlaces() throws {
+    let (inf, nan) = (Float.infinity, Float.nan)
+    #expect(try verdict([1, inf, -inf, nan], [1, inf, -inf, nan], standard) == .pass)
+    #expect(try verdict([inf], [-inf], standard) == .fail)
+    #expect(try verdict([nan], [1], standard) == .fail)
+    #expect(try verdict([1], [nan], standard) == .fail)
+    #expect(try verdict([1], [inf], .elementwise(absolute: 1, relative: 1)) == .fail)
+    #expect(try verdict([nan], [1], .snr(-100)) == .fail)
+}
+
+@Test func anotherShapeOrTypeFails() throws {
+    #expect(try judge(floats([1, 2]), golden: floats([1, 2], [1, 2]), name: "y", criterion: standard).verdict == .fail)
+    let double = try Tensor([1.0, 2.0], shape: [2])
+    #expect(try judge(double, golden: floats([1, 2]), name: "y", criterion: standard).verdict == .fail)
+}
+
+@Test func integersAndBooleansMustBeEqual() throws {
+    let (left, right) = (try Tensor([1, 2] as [Int64], shape: [2]), try Tensor([1, 3] as [Int64], shape: [2]))
+    #expect(try judge(left, golden: left, name: "y", criterion: standard).verdict == .pass)
+    #expect(try judge(left, golden: right, name: "y", criterion: .elementwise(absolute: 5, relative: 5)).verdict == .fail)
+    let (yes, no) = (try Tensor([true], shape: [1]), try Tensor([false], shape: [1]))
+    #expect(try judge(yes, golden: no, name: "y", criterion: .snr(-10)).verdict == .fail)
+}
+
+@Test func snrIsTakenOverTheWholeTensor() throws {
+    // Σ g² = 100, Σ (g - x)² = 1: 20 dB.
+    let judgement = try judge(floats([6, 9]), golden: floats([6, 8]), name: "y", criterion: .snr(20))
+    #expect(judgement.verdict == .pass)
+    #expect(abs(try #require(judgement.metrics).snr - 20) < 1e-12)
+    #expect(try verdict([6, 9.01], [6, 8], .snr(20)) == .fail)
+    #expect(try verdict([0, 0], [0, 0], .snr(300)) == .pass)
+    #expect(try verdict([1, 0], [0, 0], .snr(0)) == .fail)
+}
+
+@Test func emptyTensorsPass() throws {
+    #expect(try judge(floats([], [0, 4]), golden: floats([], [0, 4]), name: "y", criterion: standard).verdict == .pass)
+}
+
+@Test func metricsOfAHandMadeTensor() throws {
+    let x = [1.0, 2.5, -3, 4]
+    let metrics = Metrics(x, reference: [1, 2, -3, 5], shape: [2, 2])
+    #expect(metrics.absolute == ErrorSpread(maximum: 1, mean: 0.375, median: 0, percentile99: 1))
+    #expect(abs(metrics.relative.maximum - 0.25) < 1e-7)
+    #expect(metrics.worstIndex == [1, 1])
+    #expect(metrics.worstPair?.value == 4 && metrics.worstPair?.reference == 5)
+    #expect(abs(metrics.snr - 10 * log10(39 / 1.25)) < 1e-12)
+    #expect(abs(metrics.cosine - 35 / (32.25 * 39).squareRoot()) < 1e-12)
+    #expect(metrics.histogram.reduce(0, +) == 4 && metrics.histogram[0] == 2)
+    #expect(metrics.nonFiniteMismatches == 0)
+}
+
+@Test func agreementOfLogits() throws {
+    let g = [3.0, 2, 1, 0, 0, 1, 2, 3]
+    let same = try #require(Agreement(g, reference: g, shape: [2, 4], k: 2))
+    #expect(same == Agreement(g.map { $0 + 1 }, reference: g, shape: [2, 4], k: 2))
+    #expect(same.top1 == 1 && same.topK == 1 && same.divergence < 1e-12)
+    let swapped = try #require(Agreement([2.0, 3, 1, 0, 3, 2, 1, 0], reference: g, shape: [2, 4], k: 2))
+    #expect(swapped.rows == 2 && swapped.top1 == 0 && swapped.topK == 0.5)
+    // Row 0: p = softmax(3,2,1,0), two logits exchanged: KL = p0 - p1.
+    let p = [3.0, 2, 1, 0].map { exp($0) }
+    let first = try #require(Agreement([2.0, 3, 1, 0], reference: [3, 2, 1, 0], shape: [1, 4]))
+    #expect(abs(first.divergence - (p[0] - p[1]) / p.reduce(0, +)) < 1e-12)
+    #expect(Agreement([1, .nan], reference: [1, 2], shape: [1, 2]) == nil)
+}
+
+@Test func patternsMatchWholeNames() {
+    #expect(matches("image_feat", pattern: "image_*"))
+    #expect(matches("image_feat", pattern: "*"))
+    #expect(matches("a.b.c", pattern: "a*c"))
+    #expect(matches("aXbXc", pattern: "*X*c"))
+    #expect(!matches("image_feat", pattern: "image"))
+    #expect(!matches("ab", pattern: "a*c"))
+    #expect(matches("", pattern: "*") && !matches("", pattern: "a"))
+}
+
+@Test func tolerancesByNameGoBeforeThoseForAll() throws {
+    var tolerances = Tolerances()
+    #expect(tolerances.criterion(for: "a") == standard)
+    tolerances.absolute = [try ToleranceRule(parsing: "1e-2"), try ToleranceRule(parsing: "image_*:0.5")]
+    #expect(tolerances.criterion(for: "a") == .elementwise(absolute: 1e-2, relative: 1e-3))
+    #expect(tolerances.criterion(for: "image_feat") == .elementwise(absolute: 0.5, relative: 1e-3))
+    tolerances.snr = [try ToleranceRule(parsing: "30"), try ToleranceRule(parsing: "out.text:40")]
+    #expect(tolerances.criterion(for: "a") == .snr(30))
+    #expect(tolerances.criterion(for: "text") == .snr(40))
+    #expect(tolerances.criterion(for: "image_feat") == .elementwise(absolute: 0.5, relative: 1e-3))
+    // Scores by relative tolerance alone, unless named.
+    #expect(tolerances.criterion(for: "selection.5.scores") == .elementwise(absolute: 0, relative: 1e-3))
+}
+
+@Test(arguments: ["", "x", "a:", ":1", "nan", "a:inf", "1e"]) func malformedTolerancesAreUsageErrors(text: String) {
+    #expect { try ToleranceRule(parsing: text) } throws: { ($0 as? TripsError)?.kind == .usage }
+}

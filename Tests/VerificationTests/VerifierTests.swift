@@ -1,0 +1,177 @@
+import Goldens
+import Support
+import Tensors
+import Testing
+import Verification
+
+/// A model whose answers are given.
+private struct FakeModel: ModelRunner {
+    var inputNames = ["image"]
+    var outputNames: [String]
+    var traceNames: [String] = []
+    var values: [String: Tensor]
+
+    func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
+        if let missing = inputNames.first(where: { inputs[$0] == nil }) { throw TripsError.usage("input \(missing) is missing") }
+        return values.filter { outputs.contains($0.key) || traces.contains($0.key) }
+    }
+}
+
+private func floats(_ elements: [Float], _ shape: [Int]? = nil) throws -> Tensor {
+    try Tensor(elements, shape: shape ?? [1, elements.count])
+}
+private func indices(_ elements: [Int64]) throws -> Tensor { try Tensor(elements, shape: [1, elements.count]) }
+
+private func golden(_ outputs: [String: Tensor], _ intermediates: [String: Tensor] = [:]) throws -> GoldenSet {
+    GoldenSet(name: "set", inputs: ["image": try floats([0])], outputs: outputs, intermediates: intermediates)
+}
+
+private func report(_ model: FakeModel, _ golden: GoldenSet, intermediates: Bool = false, preset: TolerancePreset? = nil) throws -> VerificationReport {
+    var options = VerificationOptions()
+    options.intermediates = intermediates
+    if let preset { (options.tolerances.preset, options.tolerances.allowsFlips) = (preset, true) }
+    var verifier = try Verifier(model, options: options)
+    try verifier.verify(golden)
+    return verifier.report
+}
+
+@Test func aModelThatAnswersAsTheGoldenPasses() throws {
+    let y = try floats([1, 2, 3])
+    let result = try report(FakeModel(outputNames: ["y"], values: ["y": y]), golden(["y": y]))
+    #expect(result.passes && result.outputs.map(\.name) == ["y"])
+}
+
+@Test func aGoldenOutputWithoutCounterpartFails() throws {
+    let y = try floats([1])
+    let result = try report(FakeModel(outputNames: ["y"], values: ["y": y]), golden(["y": y, "z": y]))
+    #expect(!result.passes)
+    #expect(result.outputs.first { $0.name == "z" }?.worst.reason == "no counterpart")
+}
+
+@Test func intermediatesAreJudgedOnlyWhenAskedFor() throws {
+    let (y, other) = (try floats([1]), try floats([2]))
+    let model = FakeModel(outputNames: ["y"], traceNames: ["vision.1"], values: ["y": y, "vision.1": other])
+    let set = try golden(["y": y], ["vision.1": y, "vision.2": y])
+    let without = try report(model, set)
+    #expect(without.passes && without.notes.contains { $0.contains("not judged") })
+    let with = try report(model, set, intermediates: true)
+    #expect(!with.passes && with.intermediates.map(\.verdict) == [.fail, .fail])
+    #expect(with.divergence?.firstFailure == "vision.1")
+}
+
+@Test func missingInputsAreBadData() throws {
+    let y = try floats([1])
+    let model = FakeModel(inputNames: ["image", "input_ids"], outputNames: ["y"], values: ["y": y])
+    #expect { try report(model, golden(["y": y])) } throws: { error in
+        (error as? TripsError)?.kind == .data && (error as? TripsError)?.message == "input input_ids is missing"
+    }
+}
+
+@Test func aToleranceThatNamesNothingIsAUsageError() throws {
+    var options = VerificationOptions()
+    options.tolerances.absolute = [ToleranceRule(pattern: "nosuch", value: 1)]
+    let model = FakeModel(outputNames: ["y"], values: [:])
+    #expect { try Verifier(model, options: options) } throws: { ($0 as? TripsError)?.kind == .usage }
+}
+
+@Test func worstSetsAreNamed() throws {
+    let model = FakeModel(outputNames: ["y"], values: ["y": try floats([1])])
+    var verifier = try Verifier(model, options: VerificationOptions())
+    for (name, value) in [("a", 1.00001), ("b", 1.5), ("c", 1)] as [(String, Float)] {
+        try verifier.verify(GoldenSet(name: name, inputs: ["image": floats([0])], outputs: ["y": floats([value])]))
+    }
+    let summary = try #require(verifier.report.outputs.first)
+    #expect(summary.worstSet == "b" && summary.failedSets == 1 && summary.sets == 3)
+    #expect(summary.maximalError?.worstSet == "b")
+    #expect(abs(try #require(summary.maximalError).median - 1e-5) < 1e-6)
+}
+
+// MARK: Selections
+
+private let scores: [Float] = [0.4, 0.3, 0.1001, 0.1, 0.0999]
+
+private func selection(_ kept: [Int64], _ scores: [Float]) throws -> [String: Tensor] {
+    ["selection.2.indices": try indices(kept), "selection.2.scores": try floats(scores)]
+}
+
+private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) throws -> FakeModel {
+    FakeModel(
+        outputNames: ["image_embeds"], traceNames: ["selection.2.indices", "selection.2.scores"],
+        values: try selection(kept, scores).merging(["image_embeds": y]) { first, _ in first })
+}
+
+@Test func equalSelectionsReportTheirMargin() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let result = try report(selectingModel([0, 1, 2], scores, y), golden(["image_embeds": y], selection([0, 1, 2], scores)), intermediates: true)
+    #expect(result.passes)
+    let found = try #require(result.selections.first?.worst)
+    #expect(found.overlap == 1 && found.flips == 0 && found.kept == 3 && found.tokens == 5)
+    #expect(abs(try #require(found.margin) - 0.0001 / 0.1001) < 1e-5)
+}
+
+@Test func aFlipWithinTheMarginIsToldFromAWrongSelection() throws {
+    // [CLS], patches 0 and 1, one that flipped, the fused token.
+    let (own, reference) = (try floats([1, 2, 3, 9, 5], [1, 5, 1]), try floats([1, 2, 3, 4, 5], [1, 5, 1]))
+    let close: [Float] = [0.4, 0.3, 0.1000, 0.1002, 0.0998]
+    let set = try golden(["image_embeds": reference], selection([0, 1, 2], scores))
+    let strict = try report(selectingModel([0, 1, 3], close, own), set, intermediates: true)
+    #expect(!strict.passes)
+    let comparison = try #require(strict.selections.first?.worst)
+    #expect(comparison.flips == 1 && comparison.overlap == 0.5)
+    #expect(comparison.isExplained(within: 2e-3) && !comparison.isExplained(within: 1e-4))
+
+    // int8: explained by the arithmetic, and the tokens that both kept are compared by their patch.
+    let lenient = try report(selectingModel([0, 1, 3], close, own), set, intermediates: true, preset: .int8)
+    #expect(lenient.passes)
+    let embeds = try #require(lenient.outputs.first?.worst)
+    #expect(embeds.alignment?.unmatched == 1 && embeds.metrics?.snr == .infinity)
+
+    // Kept something that its own scores put last.
+    let wrong = try report(selectingModel([0, 1, 4], scores, own), set, intermediates: true, preset: .int8)
+    #expect(!wrong.passes)
+    #expect(wrong.selections.first?.worst.followsItsScores == false)
+}
+
+@Test func laterSelectionsAreComparedByOriginalPatch() throws {
+    func trail(_ first: [Int64], _ second: [Int64]) throws -> SelectionTrail {
+        // Five tokens, three stay, with the fused one four enter the second layer.
+        try SelectionTrail([
+            "selection.2.indices": indices(first), "selection.2.scores": floats([5, 4, 3, 2, 1]),
+            "selection.5.indices": indices(second), "selection.5.scores": floats([4, 3, 2, 1]),
+        ])
+    }
+    let same = try compareSelections(trail([0, 2, 4], [1, 2]), reference: trail([0, 2, 4], [1, 2]))
+    #expect(same.map(\.overlap) == [1, 1])
+    // The same places of the second stream mean other patches.
+    let other = try compareSelections(trail([0, 1, 4], [1, 2]), reference: trail([0, 2, 4], [1, 2]))
+    #expect(other.map(\.flips) == [1, 1] && other[1].streamChanged)
+    #expect(abs(other[1].overlap - 1 / 3) < 1e-12)
+}
+
+// MARK: Divergence
+
+private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
+    var judgement = Judgement(verdict: verdict)
+    judgement.metrics = Metrics([1], reference: [1], shape: [1])
+    judgement.metrics?.snr = snr
+    return judgement
+}
+
+@Test func theFirstBlockWhoseErrorJumpsIsNamed() {
+    let smooth: [(name: String, judgement: Judgement)] = [
+        ("text.0", judgement(.pass, snr: 140)), ("text.1", judgement(.pass, snr: 132)), ("vision.0", judgement(.pass, snr: 139)),
+        ("vision.1", judgement(.pass, snr: 130)), ("fusion.1", judgement(.pass, snr: 126)),
+    ]
+    #expect(Divergence(smooth, noiseFloor: 1e-6) == Divergence())
+    let planted = smooth.map { $0.name == "vision.1" || $0.name == "fusion.1" ? ($0.name, judgement(.pass, snr: 62)) : $0 }.shuffled()
+    let found = Divergence(planted, noiseFloor: 1e-6)
+    #expect(found.firstFailure == nil)
+    #expect(found.firstJump == Divergence.Jump(name: "vision.1", before: 139, after: 62))
+}
+
+@Test func canonicalOrderFollowsTheComputation() {
+    let shuffled = ["fusion.1", "vision.10", "vision.2", "selection.2.scores", "text.0", "fusion.1.image", "vision.1", "selection.2.indices"]
+    #expect(canonicalOrder(shuffled) == [
+        "text.0", "vision.1", "selection.2.scores", "selection.2.indices", "vision.2", "vision.10", "fusion.1", "fusion.1.image",
+    ])
+}
