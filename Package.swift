@@ -17,7 +17,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Preprocessing", ["Support", "Tensors", "CJPEG", "CPNG"]),
     ("Trips", ["Support", "Tensors", "ModelGraph", "Operators", "Importers", "Rewrites", "PackageFormat", "Runtime",
                "Goldens", "Quantization", "Verification", "Preprocessing"]),
-    ("ToolSupport", ["Trips", "Support", "Tensors", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    ("ToolSupport", ["Trips", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 
 let tools = ["trips-convert", "trips-verify", "trips-inspect"]

@@ -32,7 +32,7 @@ func loadONNXTestData(folder: String, name: String, inputNames: [String], output
         let tensors = try files.map { file in
             try locating("\(name)/\(file.fileName)") {
                 let tensor = try readTensorProto(path: (folder as NSString).appendingPathComponent(file.fileName))
-                return (name: tensor.name, number: file.number, tensor: tensor.tensor)
+                return (name: tensor.name, number: file.number, tensor: try tensor.tensor.load())
             }
         }
         return try assign(tensors, to: modelNames, in: name)

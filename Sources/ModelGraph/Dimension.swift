@@ -43,6 +43,11 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return sum
     }
 
+    /// True for a symbol alone that the graph made up for a size that it could not tell.
+    package var isMadeUp: Bool {
+        terms.count == 1 && terms[0].coefficient == 1 && terms[0].symbols.count == 1 && terms[0].symbols[0].hasPrefix("?")
+    }
+
     /// All symbols in it.
     public var symbols: Set<String> { Set(terms.flatMap(\.symbols)) }
 

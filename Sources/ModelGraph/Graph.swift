@@ -36,6 +36,8 @@ public struct Graph: Sendable {
 
     private struct ValueRecord: Sendable {
         var name: String
+        /// The name without the number that tells it from others.
+        var wantedName: String?
         var type: ValueType
         var content: Content?
         var producer: NodeID?
@@ -110,12 +112,12 @@ public struct Graph: Sendable {
     /// Adds a constant; a name that is taken gets a number behind it.
     public mutating func addConstant(_ constant: Constant, name: String) throws -> ValueID {
         let type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
-        return try addValue(freeName(name), type, content: .tensor(constant))
+        return try addValue(name, type, content: .tensor(constant), isNumbered: true)
     }
 
     /// Adds a value that is known, in any of the forms of `Content`.
     public mutating func addKnown(_ content: Content, _ type: ValueType, name: String) throws -> ValueID {
-        try addValue(freeName(name), type, content: content)
+        try addValue(name, type, content: content, isNumbered: true)
     }
 
     /// Adds a node and the values that it computes; their types come from the operator's shape rule.
@@ -130,8 +132,8 @@ public struct Graph: Sendable {
         var made: [ValueID] = []
         for (index, type) in types.enumerated() {
             let base = index < outputNames.count ? outputNames[index] : nil
-            let valueName = freeName(base ?? (types.count == 1 ? name : "\(name).\(index)"))
-            made.append(try addValue(valueName, naming(type, after: valueName), producer: id))
+            let valueName = base ?? (types.count == 1 ? name : "\(name).\(index)")
+            made.append(try addValue(valueName, type, producer: id, isNumbered: true))
         }
         nodeSlots.append(Node(id: id, name: name, op: op, inputs: inputs, outputs: made))
         for input in Set(inputs.compactMap { $0 }) { values[input.index].consumers.append(id) }
@@ -156,7 +158,12 @@ public struct Graph: Sendable {
     public mutating func removeTraces() { traces = [] }
 
     /// States what a value holds, so that nothing has to compute it.
-    public mutating func setContent(_ content: Content, of value: ValueID) { values[value.index].content = content }
+    public mutating func setContent(_ content: Content, of value: ValueID) {
+        values[value.index].content = content
+        if case .tensor(let constant) = content {
+            values[value.index].type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
+        }
+    }
 
     // MARK: Changing
 
@@ -248,15 +255,43 @@ public struct Graph: Sendable {
         return changed
     }
 
-    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
+    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again. Sizes that
+    /// could not be told before, and can now, are replaced as well wherever they were used.
     public mutating func bind(_ symbols: [String: Int]) throws {
+        try substitute(symbols)
+        for visited in try topologicalOrder() {
+            let before = visited.outputs.map(shape(of:))
+            guard try inferAgain(visited) else { continue }
+            var found: [String: Int] = [:]
+            for (old, output) in zip(before, visited.outputs) {
+                for (dimension, size) in zip(old, shape(of: output)) where dimension.isMadeUp {
+                    if let symbol = dimension.symbols.first, let size = size.constant { found[symbol] = size }
+                }
+            }
+            if !found.isEmpty { try substitute(found) }
+        }
+    }
+
+    private mutating func substitute(_ symbols: [String: Int]) throws {
         for index in values.indices {
             values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
             if case .dimensions(let dimensions) = values[index].content {
                 values[index].content = .dimensions(try dimensions.map { try $0.substituting(symbols) })
             }
         }
-        try inferAgain()
+    }
+
+    /// Takes the numbers off names that had to differ from others, where those others are gone.
+    package mutating func tidyNames() {
+        let used = Set(inputs + outputs.map(\.value) + traces.map(\.value) + nodes.flatMap { $0.inputs.compactMap { $0 } + $0.outputs })
+        names = [:]
+        for value in used { names[values[value.index].name] = value }
+        for value in used.sorted() {
+            guard let wanted = values[value.index].wantedName, names[wanted] == nil else { continue }
+            names[values[value.index].name] = nil
+            values[value.index].name = wanted
+            names[wanted] = value
+        }
     }
 
     // MARK: Parts
@@ -276,11 +311,14 @@ public struct Graph: Sendable {
     }
 
     private mutating func addValue(
-        _ name: String, _ type: ValueType, content: Content? = nil, producer: NodeID? = nil
+        _ wantedName: String, _ type: ValueType, content: Content? = nil, producer: NodeID? = nil, isNumbered: Bool = false
     ) throws -> ValueID {
         let id = ValueID(values.count)
+        let name = isNumbered ? freeName(wantedName) : wantedName
         guard names.updateValue(id, forKey: name) == nil else { throw TripsError.data("two values have one name", found: name) }
-        values.append(ValueRecord(name: name, type: type, content: content, producer: producer))
+        let named = producer == nil ? type : naming(type, after: name)
+        values.append(ValueRecord(
+            name: name, wantedName: name == wantedName ? nil : wantedName, type: named, content: content, producer: producer))
         return id
     }
 

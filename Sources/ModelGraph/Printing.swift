@@ -38,19 +38,14 @@ extension Graph: CustomStringConvertible {
     /// The graph's structure alone: operators, attributes and connections in an order that does not depend on names
     /// or on the order of building. Graphs of the same model through different importers have the same structure.
     ///
-    /// Sizes and constants' numbers are left out; constants are shown by their rank.
+    /// What is known is left out: sizes, and constants' numbers and ranks.
     public var structure: String {
         var numbers: [ValueID: String] = [:]
         var lines: [String] = []
         for input in inputs { numbers[input] = "$\(name(of: input))" }
         func reference(_ value: ValueID) -> String {
             if let number = numbers[value] { return number }
-            switch content(of: value) {
-            case .dimensions: return "sizes"
-            case .splat: return "splat"
-            case .tensor(let constant): return "constant/\(constant.shape.count)"
-            case nil: return "?"
-            }
+            return content(of: value) == nil ? "?" : "known"
         }
         var pending = outputs.reversed().map { (value: $0.value, expanded: false) }
         while let (value, expanded) = pending.popLast() {

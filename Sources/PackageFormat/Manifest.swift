@@ -24,8 +24,10 @@ public struct Manifest: Sendable, Codable {
     /// The selection layers, in the order of their blocks.
     public var selections: [Selection] = []
     public var quantization: Quantization?
-    /// What the source holds and the package does not, in words.
-    public var leftOut: [String] = []
+    /// What the source holds and the package does not.
+    public var leftOut: [LeftOut] = []
+    /// How the graphs `encode` and `decode` are meant to be run.
+    public var generation: Generation?
     public var preprocessing: Preprocessing?
     /// The tensor (`uint8`, UTF-8 text, one word per line) with the tokenizer's vocabulary.
     public var vocabulary: String?
@@ -61,20 +63,6 @@ public struct Manifest: Sendable, Codable {
             self.format = format
             self.sha256 = sha256
             self.producer = producer
-        }
-    }
-
-    /// A number that shapes cannot tell, such as the heads of an attention.
-    public struct Setting: Sendable, Codable, Equatable {
-        public var name: String
-        public var value: String
-        /// `option`, `config`, `metadata` or `default`.
-        public var source: String
-
-        public init(name: String, value: String, source: String) {
-            self.name = name
-            self.value = value
-            self.source = source
         }
     }
 

@@ -53,7 +53,8 @@ public struct PackageReader: Sendable {
         guard let number = numbers[name] else { throw TripsError.data("no such tensor", at: file.name, found: name) }
         let entry = tensors[number]
         return Constant(
-            entry.dataType, entry.shape, identity: "\(file.path)#\(name)", source: PackageSource(file: file, entry: entry))
+            entry.dataType, entry.shape, storedAs: entry.storedType, identity: "\(file.path)#\(name)",
+            source: PackageSource(file: file, entry: entry))
     }
 
     /// Reads and checks every byte of the file.

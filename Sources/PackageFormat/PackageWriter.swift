@@ -101,8 +101,8 @@ extension PackageWriter.Options {
 
     fileprivate func storedType(_ constant: Constant) -> DataType {
         guard let widest = storage.dataType, constant.dataType.isFloatingPoint, constant.shape.count >= 2,
-            constant.dataType.byteWidth > widest.byteWidth
-        else { return constant.dataType }
+            constant.storedType.byteWidth > widest.byteWidth
+        else { return constant.storedType }
         return widest
     }
 }
@@ -172,7 +172,7 @@ private struct TensorTable {
     }
 
     private mutating func append(_ constant: Constant, _ name: String, exact: Bool) throws {
-        let storedType = exact ? constant.dataType : options.storedType(constant)
+        let storedType = exact ? constant.storedType : options.storedType(constant)
         let record = Manifest.TensorRecord(name: name, dataType: constant.dataType, storedType: storedType, shape: constant.shape)
         tensors.append(PendingTensor(record: record, constant: constant, storedByteCount: try Tensors.byteCount(of: storedType, constant.shape)))
         taken.insert(name)

@@ -1,7 +1,7 @@
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
-func execute(_ op: any Operator, _ inputs: [Tensor?]) throws -> [Tensor] {
-    throw TripsError.data("not yet")
-}
+/// Runs an operator on numbers, before the model runs.
+func execute(_ op: any Operator, _ inputs: [Tensor?]) throws -> [Tensor] { try evaluate(op, inputs) }

@@ -19,6 +19,10 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
         for (rewrite, count) in trail.sorted(by: { $0.key < $1.key }) { add(rewrite, count) }
     }
 
+    mutating func merge(_ other: AuditTrail) {
+        for (rewrite, count) in other.counts { add(rewrite, count) }
+    }
+
     public var description: String { counts.map { "\($0.count) × \($0.rewrite)" }.joined(separator: "\n") }
 }
 
@@ -85,6 +89,7 @@ extension Graph {
     }
 
     private func uniformResult(_ node: Node, _ elements: [Tensor]) throws -> Tensor? {
+        if node.op is PaddingMask { return try execute(node.op, [elements[0].reshaped([1, 1])]).first?.reshaped([]) }
         if movedOperands(node) == nil { return try execute(node.op, elements).first?.reshaped([]) }
         guard let first = elements.first else { return nil }
         let bytes = first.withBytes { Array($0) }
@@ -124,7 +129,7 @@ extension Graph {
     }
 
     private func elementwiseOperands(_ node: Node) -> [ValueID]? {
-        node.op is Unary || node.op is Binary || node.op is Cast || node.op is Clip || node.op is PaddingMask
+        node.op is Unary || node.op is Binary || node.op is Cast || node.op is Clip || (node.op as? PaddingMask)?.causal == false
             ? node.inputs.compactMap { $0 } : nil
     }
 

@@ -30,8 +30,9 @@ struct FusePatchEmbedding: Rewrite {
 
     private func isPatching(_ op: Conv, _ weight: Constant) -> Bool {
         let kernel = Array(weight.shape.dropFirst(2))
-        return weight.shape.count == 4 && op.group == 1 && op.strides == kernel && (op.pads ?? []).allSatisfy { $0 == 0 }
-            && (op.dilations ?? []).allSatisfy { $0 == 1 } && op.automaticPadding == .explicit
+        return weight.shape.count == 4 && op.groups == 1 && (op.window.strides ?? []) == kernel
+            && (op.window.pads ?? []).allSatisfy { $0 == 0 } && (op.window.dilations ?? []).allSatisfy { $0 == 1 }
+            && (op.window.autoPad == .notSet || op.window.autoPad == .valid)
     }
 }
 

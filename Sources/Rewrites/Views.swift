@@ -2,31 +2,38 @@ import ModelGraph
 import Support
 import Tensors
 
-/// A value as a view of another one: the same numbers, arranged by `layout`.
+/// A value as a view of another one: the same numbers, arranged by `layout` and multiplied by `scale`.
 struct View {
     let source: ValueID
     let layout: Layout
+    var scale = 1.0
 }
 
 extension Graph {
     /// All values of which `value` is a view, the nearest first; it itself is not among them.
-    func views(of value: ValueID) throws -> [View] {
+    /// - Parameter scaled: also look through products with one number.
+    func views(of value: ValueID, scaled isScaled: Bool = false) throws -> [View] {
         var steps: [(node: Node, output: ValueID)] = []
+        var scale = 1.0
         var current = value
         var found: [View] = []
-        while content(of: current) == nil, let node = producer(of: current), isView(node), let source = node.input(0), steps.count < 32 {
-            steps.append((node, current))
+        while content(of: current) == nil, let node = producer(of: current), steps.count < 32 {
+            let source: ValueID
+            if isView(node), let input = node.input(0) {
+                steps.append((node, current))
+                source = input
+            } else if isScaled, let (inner, factor) = try self.scaled(current) {
+                scale *= factor
+                source = inner
+            } else {
+                break
+            }
             var layout: Layout? = Layout(of: shape(of: source))
             for step in steps.reversed() { layout = try layout.flatMap { try arrangement(of: step.output, by: step.node, $0) } }
-            if let layout { found.append(View(source: source, layout: layout)) }
+            if let layout { found.append(View(source: source, layout: layout, scale: scale)) }
             current = source
         }
         return found
-    }
-
-    /// The farthest value of which `value` is a view; possibly it itself.
-    func origin(of value: ValueID) throws -> View {
-        try views(of: value).last ?? View(source: value, layout: Layout(of: shape(of: value)))
     }
 
     private func isView(_ node: Node) -> Bool {

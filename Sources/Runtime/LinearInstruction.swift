@@ -40,12 +40,12 @@ struct LinearInstruction: Instruction {
     }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let (rows, inputs) = (rows, inputs)
         let tiles = try members.flatMap { member in
             let product = try BoundProduct(member, memory)
             return Tile.cover(rows: rows, outputs: product.packed.outputs).map { (product, $0) }
         }
         let x = SharedRows(try memory.view(input))
-        let inputs = inputs
         guard quantizesRows else {
             return { pool in
                 pool.run(tiles.count) { index in
@@ -56,7 +56,6 @@ struct LinearInstruction: Instruction {
         }
         let quantized = QuantizedRows(memory.scratch, rows: rows, inputs: inputs)
         let inputScale = try inputScale.map(memory.weights.tensor)
-        let rows = rows
         return { pool in
             let step = 16
             pool.run((rows + step - 1) / step) { index in

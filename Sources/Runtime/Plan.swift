@@ -29,8 +29,9 @@ final class Plan {
         var graph = graph
         try graph.specialize(to: shapes)
         let lowering = try Lowering(graph)
+        let memory = try BoundMemory(graph, lowering, weights: weights, threads: threads)
+        self.memory = memory
         outputs = graph.outputs
-        memory = try BoundMemory(graph, lowering, weights: weights, threads: threads)
         inputs = try graph.inputs.map { (graph.name(of: $0), try memory.mutableView($0)) }
         steps = try lowering.instructions.enumerated().map { index, instruction in
             memory.current = index

@@ -10,10 +10,8 @@ public protocol ModelRunner {
     /// Intermediates that can be asked for.
     var traceNames: [String] { get }
 
-    /// The inputs that these outputs and intermediates need.
-    func neededInputs(for outputs: [String], traces: [String]) throws -> [String]
-
-    /// Computes outputs and intermediates, both under their names.
+    /// Computes outputs and intermediates, both under their names. Inputs that they do not need are ignored.
+    /// - Throws: `usage` for inputs that are missing or do not suit the model.
     func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor]
 
     /// Which of these names stand for results of decoding (`ids`, `score`, `topk_ids`, `topk_probs`, `box`).

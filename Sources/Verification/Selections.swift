@@ -13,8 +13,15 @@ package struct SelectionTrail: Sendable {
         let positions: [[Int]]
         /// [B][K]: the original patches that stay, fused tokens among them as -1.
         let kept: [[Int]]
+
+        /// The stream of a model that drops nothing, beside one that does.
+        static func unselected(_ other: SelectionTrail) -> Layer? {
+            guard let first = other.layers.first, let count = first.scores.first?.count else { return nil }
+            let all = first.indices.map { _ in Array(0..<count) }
+            return Layer(number: 0, indices: all, scores: [], positions: all, kept: all)
+        }
     }
-    let layers: [Layer]
+    package let layers: [Layer]
 
     /// Reads the layers from traces `selection.L.indices`, `.scores` and `.positions`.
     ///

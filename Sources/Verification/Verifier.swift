@@ -1,4 +1,5 @@
 import Goldens
+import Runtime
 import Support
 import Tensors
 
@@ -14,7 +15,7 @@ public struct VerificationOptions: Sendable {
 /// Judges a model against golden sets, one after the other; only figures stay in memory.
 public struct Verifier {
     private let model: any ModelRunner
-    private let options: VerificationOptions
+    private var options: VerificationOptions
     /// What was found so far.
     public private(set) var report = VerificationReport()
 
@@ -40,6 +41,36 @@ public struct Verifier {
         return result
     }
 
+    /// Takes in what was computed elsewhere.
+    /// - Parameter judging: false leaves the verdict open.
+    mutating func add(_ found: [String: Tensor], against golden: GoldenSet, judging: Bool) throws -> SetResult {
+        var result = try compare(found, with: golden)
+        if !judging {
+            for index in result.tensors.indices { result.tensors[index].judgement.verdict = .unjudged }
+            result.divergence = nil
+        }
+        report.add(result)
+        return result
+    }
+
+    /// Judges each block alone, on the reference's states.
+    mutating func isolate(_ model: Model, _ golden: GoldenSet, threads: Int?) throws {
+        try locating(golden.name) {
+            guard !golden.intermediates.isEmpty else {
+                throw TripsError.data("blocks cannot be judged alone", found: "no mid.NAME", expected: "a golden set with intermediates")
+            }
+            let isolated = try IsolatedModel(
+                model, states: Set(golden.intermediates.keys), outputs: Set(golden.outputs.keys), threads: threads)
+            let found = try isolated.run(golden)
+            var only = golden
+            only.intermediates = golden.intermediates.filter { found[$0.key] != nil }
+            only.outputs = golden.outputs.filter { found[$0.key] != nil }
+            var alone = self
+            alone.options.intermediates = true
+            report.addIsolated(try alone.compare(found, with: only).tensors, set: golden.name)
+        }
+    }
+
     private func judge(_ golden: GoldenSet) throws -> SetResult {
         guard !golden.outputs.isEmpty || options.intermediates && !golden.intermediates.isEmpty else {
             throw TripsError.data("nothing to judge", found: "no out.NAME", expected: "a golden output")
@@ -50,7 +81,7 @@ public struct Verifier {
         let traces = canonicalOrder(model.traceNames.filter { wanted.contains($0) })
         var found = try compute(golden, outputs: outputs, traces: traces)
         if !decoded.isEmpty {
-            found.merge(try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata)) { first, _ in first }
+            found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in first }
         }
         var result = try compare(found, with: golden)
         let unread = Set(golden.inputs.keys).subtracting(model.inputNames)
@@ -60,14 +91,16 @@ public struct Verifier {
 
     private func compute(_ golden: GoldenSet, outputs: [String], traces: [String]) throws -> [String: Tensor] {
         if outputs.isEmpty && traces.isEmpty { return [:] }
-        let needed = try model.neededInputs(for: outputs, traces: traces)
-        let missing = needed.filter { golden.inputs[$0] == nil }
-        guard missing.isEmpty else {
-            throw TripsError.data(
-                "the golden set lacks inputs", found: golden.inputs.keys.sorted().joined(separator: ", "),
-                expected: missing.joined(separator: ", "))
+        return try suiting { try model.run(golden.inputs, outputs: outputs, traces: traces) }
+    }
+
+    /// Inputs that do not suit the model come from a file here: they are bad data, not a wrong request.
+    private func suiting<Result>(_ body: () throws -> Result) throws -> Result {
+        do {
+            return try body()
+        } catch let error as TripsError where error.kind == .usage {
+            throw TripsError.data(error.message, found: error.found, expected: error.expected)
         }
-        return try model.run(golden.inputs.filter { needed.contains($0.key) }, outputs: outputs, traces: traces)
     }
 
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
@@ -75,7 +108,7 @@ public struct Verifier {
         var result = SetResult(name: golden.name, metadata: golden.metadata)
         let (own, theirs) = (try SelectionTrail(found), try SelectionTrail(golden.intermediates))
         result.selections = compareSelections(own, reference: theirs)
-        let flipped = result.selections.contains { $0.flips > 0 }
+        let flipped = theirs.layers.isEmpty != own.layers.isEmpty || result.selections.contains { $0.flips > 0 }
 
         func judged(_ name: String, _ g: Tensor) throws -> Judgement {
             guard let x = found[name] else { return .failed("no counterpart") }
@@ -85,7 +118,7 @@ public struct Verifier {
             var alignment: TokenAlignment?
             if flipped, let block = imageTokenBlock(of: name) {
                 let limit = block == 0 ? nil : block
-                if let left = own.last(upTo: limit), let right = theirs.last(upTo: limit) {
+                if let left = own.last(upTo: limit), let right = theirs.last(upTo: limit) ?? .unselected(own) {
                     alignment = TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
                 }
             }

@@ -11,9 +11,9 @@ private struct FakeModel: ModelRunner {
     var traceNames: [String] = []
     var values: [String: Tensor]
 
-    func neededInputs(for outputs: [String], traces: [String]) -> [String] { inputNames }
-    func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) -> [String: Tensor] {
-        values.filter { outputs.contains($0.key) || traces.contains($0.key) }
+    func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
+        if let missing = inputNames.first(where: { inputs[$0] == nil }) { throw TripsError.usage("input \(missing) is missing") }
+        return values.filter { outputs.contains($0.key) || traces.contains($0.key) }
     }
 }
 
@@ -63,7 +63,7 @@ private func report(_ model: FakeModel, _ golden: GoldenSet, intermediates: Bool
     let y = try floats([1])
     let model = FakeModel(inputNames: ["image", "input_ids"], outputNames: ["y"], values: ["y": y])
     #expect { try report(model, golden(["y": y])) } throws: { error in
-        (error as? TripsError)?.kind == .data && (error as? TripsError)?.expected == "input_ids"
+        (error as? TripsError)?.kind == .data && (error as? TripsError)?.message == "input input_ids is missing"
     }
 }
 

@@ -59,7 +59,7 @@ extension GraphBuilder {
         let prefix = "\(bert.prefix)embeddings"
         let words = isHeadTied ? wordTable(bert) : weights.take("\(prefix).word_embeddings.weight", [bert.vocabulary, bert.width])
         let positions = try weights.take("\(prefix).position_embeddings.weight", [bert.positions, bert.width]).reshaped([1, bert.positions, bert.width])
-        let types = try weights.take("\(prefix).token_type_embeddings.weight", [bert.tokenTypes, bert.width]).rows(0..<1)
+        let types = try weights.take("\(prefix).token_type_embeddings.weight", [bert.tokenTypes, bert.width]).rows(0..<1).reshaped([1, 1, bert.width])
         let table = try constant(positions, "\(prefix).position_embeddings.weight")
         let length = try size(of: ids, axis: 1, "\(prefix).length")
         let used = try slice(table, from: integers([0], "\(prefix).start"), to: length, "\(prefix).positions")

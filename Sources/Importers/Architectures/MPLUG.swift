@@ -74,7 +74,7 @@ struct MPLUG {
             }
             return Generation(method: .greedy, startID: startID, endID: 102, maximalLength: 4, firstTargetID: first, targetCount: targets.count)
         case .mplugCaption:
-            return Generation(method: .beam, startID: 101, endID: 102, beam: 10, minimalLength: 8, maximalLength: 25)
+            return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 8, maximalLength: 25)
         default:
             return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 1, maximalLength: 10)
         }

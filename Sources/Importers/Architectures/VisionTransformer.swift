@@ -113,7 +113,7 @@ extension GraphBuilder {
             PatchEmbedding(),
             [
                 image, constant(weight, names.patchWeight), bias.map { try constant($0, names.patchBias ?? "") },
-                constant(token, names.classToken), constant(positions, names.positions),
+                constant(token.reshaped([width]), names.classToken), constant(positions, names.positions),
             ], "visual_encoder.patch_embed")
     }
 

@@ -1,0 +1,82 @@
+// What is to be said of a model beside its graphs; importers find it out and packages keep it.
+
+/// A number that the tensors' shapes cannot tell.
+public struct Setting: Sendable, Hashable, Codable {
+    public enum Source: String, Sendable, Hashable, Codable {
+        case option
+        case configuration = "config file"
+        case metadata = "checkpoint metadata"
+        case released = "released default"
+        /// Told by the names and shapes of the tensors.
+        case tensors
+    }
+
+    public var name: String
+    public var value: String
+    public var source: Source
+
+    public init(_ name: String, _ value: String, from source: Source) {
+        self.name = name
+        self.value = value
+        self.source = source
+    }
+}
+
+/// Tensors that were left out for one reason.
+public struct LeftOut: Sendable, Hashable, Codable {
+    /// Such as `momentum twins`.
+    public var reason: String
+    /// Number of tensors.
+    public var count: Int
+    /// Bytes of all of them.
+    public var bytes: Int
+
+    public init(reason: String, count: Int, bytes: Int) {
+        self.reason = reason
+        self.count = count
+        self.bytes = bytes
+    }
+}
+
+/// How the graphs `encode` and `decode` produce an answer.
+public struct Generation: Sendable, Hashable, Codable {
+    public enum Method: String, Sendable, Hashable, Codable {
+        /// Beam search with a length penalty (mPLUG's generator).
+        case beam
+        /// The likeliest token at each step; grounding adds its mask to the logits.
+        case greedy
+        /// Given answers are ranked by their likelihood (ALBEF's visual question answering).
+        case ranking
+    }
+
+    public var method: Method
+    public var startID: Int
+    public var endID: Int
+    /// Hypotheses kept at each step.
+    public var beam: Int
+    /// Tokens before which the end token is suppressed.
+    public var minimalLength: Int
+    /// Tokens at which generation stops.
+    public var maximalLength: Int
+    /// Exponent of the length penalty ((5 + length) / 6)^alpha.
+    public var alpha: Double
+    /// Grounding: the first of the ids that stand for coordinates; nil elsewhere.
+    public var firstTargetID: Int?
+    /// Grounding: how many ids stand for coordinates 0 ... 1.
+    public var targetCount: Int?
+
+    public init(
+        method: Method, startID: Int, endID: Int, beam: Int = 1, minimalLength: Int = 1, maximalLength: Int,
+        alpha: Double = 0.6, firstTargetID: Int? = nil, targetCount: Int? = nil
+    ) {
+        self.method = method
+        self.startID = startID
+        self.endID = endID
+        self.beam = beam
+        self.minimalLength = minimalLength
+        self.maximalLength = maximalLength
+        self.alpha = alpha
+        self.firstTargetID = firstTargetID
+        self.targetCount = targetCount
+    }
+}

@@ -1,0 +1,191 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// An operator that can be computed. These are the plain, exact forms: what folding, tests and the runtime's fallback use.
+package protocol Computable: Operator {
+    /// Writes the outputs, whose types are those of the shape rule for these inputs.
+    /// - Parameter inputs: nil stands for an optional input that is absent.
+    /// - Throws: `data` where the inputs' numbers are out of range, or give other shapes than the outputs have.
+    func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws
+}
+
+/// Runs an operator on tensors.
+/// - Throws: `data` where it cannot be computed, and what its shape rule and its computation throw.
+package func evaluate(_ op: any Operator, _ inputs: [Tensor?], on pool: ThreadPool = .shared) throws -> [Tensor] {
+    guard let computable = op as? any Computable else {
+        throw TripsError.data("an operator that is not computed", found: type(of: op).name)
+    }
+    let operands = inputs.map { input in
+        input.map { Operand(ValueType($0.dataType, $0.shape.map { Dimension($0) }), content: .tensor(Constant($0, identity: ""))) }
+    }
+    let types = try op.infer(operands)
+    return try allocate(types[...], []) { outputs in
+        try withExtendedLifetime(inputs) { try computable.compute(inputs.map { $0?.view }, into: outputs, on: pool) }
+    }
+}
+
+/// Tensors of the given types that `fill` writes.
+private func allocate(
+    _ types: ArraySlice<ValueType>, _ made: [MutableTensorView], fill: ([MutableTensorView]) throws -> Void
+) throws -> [Tensor] {
+    guard let type = types.first else {
+        try fill(made)
+        return []
+    }
+    guard let shape = type.constantShape else {
+        throw TripsError.data("shape of an output", found: type, expected: "one that the inputs determine")
+    }
+    var rest: [Tensor] = []
+    let tensor = try Tensor(type.dataType, shape) { bytes in
+        guard let base = bytes.baseAddress else { return }
+        let view = MutableTensorView(dataType: type.dataType, shape: shape, bytes: base)
+        rest = try allocate(types.dropFirst(), made + [view], fill: fill)
+    }
+    return [tensor] + rest
+}
+
+extension Operator {
+    /// Checks that the shape rule gives the outputs' types for the inputs' numbers: for operators whose shapes depend on
+    /// numbers that may have been unknown when memory was laid out.
+    func checkTypes(_ inputs: [TensorView?], _ outputs: [MutableTensorView]) throws {
+        let operands = try inputs.map { try $0.map { Operand($0.type, content: try $0.smallContent()) } }
+        let types = try infer(operands)
+        guard types.count == outputs.count, zip(types, outputs).allSatisfy({ $0.accepts($1) }) else {
+            throw TripsError.data("output of \(Self.name)", found: "\(types)", expected: "\(outputs.map { $0.readOnly.type })")
+        }
+    }
+}
+
+extension ValueType {
+    fileprivate func accepts(_ view: MutableTensorView) -> Bool { dataType == view.dataType && constantShape == view.shape }
+}
+
+extension TensorView {
+    var type: ValueType { ValueType(dataType, shape.map { Dimension($0) }) }
+
+    /// The numbers of an operand that is small enough to state sizes.
+    fileprivate func smallContent() throws -> Content? {
+        guard shape.count <= 1, count <= 4096 else { return nil }
+        return .tensor(Constant(try tensor(), identity: ""))
+    }
+
+    /// A copy that owns its memory.
+    func tensor() throws -> Tensor {
+        try Tensor(dataType, shape) { target in
+            target.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: target.count))
+        }
+    }
+
+    /// The elements, converted.
+    func integers() throws -> [Int] { try tensor().converted(to: .int64).elements(Int64.self).map { Int($0) } }
+    func numbers() throws -> [Double] { try tensor().converted(to: .float64).elements() }
+
+    /// The same elements under another shape of as many elements.
+    func reshaped(_ shape: [Int]) -> TensorView { TensorView(dataType: dataType, shape: shape, bytes: bytes) }
+}
+
+extension MutableTensorView {
+    func reshaped(_ shape: [Int]) -> MutableTensorView { MutableTensorView(dataType: dataType, shape: shape, bytes: bytes) }
+}
+
+extension [TensorView?] {
+    /// The input at `index`.
+    /// - Throws: `data` where it is absent.
+    func required(_ index: Int) throws -> TensorView {
+        guard index < count, let view = self[index] else { throw TripsError.data("input \(index) is missing") }
+        return view
+    }
+
+    /// The input at `index`, nil where it is absent.
+    func optional(_ index: Int) -> TensorView? { index < count ? self[index] : nil }
+}
+
+/// Elements that tasks of a parallel loop read. Valid while the view's owner lives.
+struct Source<Element>: @unchecked Sendable {
+    let base: UnsafePointer<Element>
+    subscript(index: Int) -> Element { @inline(__always) get { base[index] } }
+    static func + (source: Source, offset: Int) -> Source { Source(base: source.base + offset) }
+}
+
+/// Elements that tasks of a parallel loop write, each its own.
+struct Target<Element>: @unchecked Sendable {
+    let base: UnsafeMutablePointer<Element>
+    subscript(index: Int) -> Element {
+        @inline(__always) get { base[index] }
+        @inline(__always) nonmutating set { base[index] = newValue }
+    }
+    static func + (target: Target, offset: Int) -> Target { Target(base: target.base + offset) }
+    var source: Source<Element> { Source(base: base) }
+}
+
+extension TensorView {
+    /// The elements as numbers of this width, which must be the data type's.
+    func source<Element>(_: Element.Type = Element.self) -> Source<Element> {
+        Source(base: bytes.assumingMemoryBound(to: Element.self))
+    }
+}
+
+extension MutableTensorView {
+    func target<Element>(_: Element.Type = Element.self) -> Target<Element> {
+        Target(base: bytes.assumingMemoryBound(to: Element.self))
+    }
+}
+
+/// Memory for intermediate results, zeroed.
+final class Scratch<Element>: Sendable {
+    private let memory: AlignedMemory
+
+    init(_ count: Int) throws {
+        let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
+        guard !overflow else { throw TripsError.data("memory for \(count) elements was refused") }
+        memory = try AlignedMemory(byteCount: bytes)
+    }
+
+    /// Valid while this object lives.
+    func withTarget<Result>(_ body: (Target<Element>) throws -> Result) throws -> Result {
+        try withExtendedLifetime(memory) {
+            guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory") }
+            return try body(Target(base: base.assumingMemoryBound(to: Element.self)))
+        }
+    }
+}
+
+extension DataType {
+    var isHalf: Bool { self == .float16 || self == .bfloat16 }
+}
+
+/// Runs `body` with half-precision inputs widened to single precision, and rounds what it writes for such outputs.
+func widened(
+    _ inputs: [TensorView?], _ outputs: [MutableTensorView],
+    _ body: ([TensorView?], [MutableTensorView]) throws -> Void
+) throws {
+    guard inputs.contains(where: { $0?.dataType.isHalf ?? false }) || outputs.contains(where: { $0.dataType.isHalf }) else {
+        return try body(inputs, outputs)
+    }
+    var owners: [Tensor] = []
+    let wideInputs = try inputs.map { input in
+        guard let input, input.dataType.isHalf else { return input }
+        let wide = try Tensor(.float32, input.shape) { bytes in
+            guard let base = bytes.baseAddress else { return }
+            convert(input, into: MutableTensorView(dataType: .float32, shape: input.shape, bytes: base))
+        }
+        owners.append(wide)
+        return wide.view
+    }
+    let types = outputs.map { ValueType($0.dataType.isHalf ? .float32 : $0.dataType, $0.shape.map { Dimension($0) }) }
+    let results = try withExtendedLifetime(owners) { try allocate(types[...], []) { try body(wideInputs, $0) } }
+    for (result, output) in zip(results, outputs) { withExtendedLifetime(result) { convert(result.view, into: output) } }
+}
+
+/// Calls `body` for consecutive parts of 0 ..< count, some at the same time. The parts depend on the numbers alone.
+func parallel(_ count: Int, grain: Int, on pool: ThreadPool, _ body: @Sendable (Range<Int>) -> Void) {
+    guard count > 0 else { return }
+    let grain = max(1, grain)
+    let tasks = (count - 1) / grain + 1
+    if tasks == 1 { return body(0..<count) }
+    pool.run(tasks) { body($0 * grain..<min(count, ($0 + 1) * grain)) }
+}
+
+/// Elements that one task of a parallel loop should have at least.
+let taskGrain = 1 << 15

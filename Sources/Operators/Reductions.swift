@@ -1,0 +1,249 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// A tensor with some of its axes moved behind the others: a matrix whose rows are reduced.
+private struct ReducedRows {
+    let rows: Int
+    let columns: Int
+    let view: TensorView
+    private let owner: Tensor?
+
+    init(_ x: TensorView, axes: [Int], on pool: ThreadPool) throws {
+        let kept = x.shape.indices.filter { !axes.contains($0) }
+        let reduced = x.shape.indices.filter { axes.contains($0) }
+        rows = kept.reduce(1) { $0 * x.shape[$1] }
+        columns = reduced.reduce(1) { $0 * x.shape[$1] }
+        let order = kept + reduced
+        if order == Array(x.shape.indices) {
+            (view, owner) = (x, nil)
+            return
+        }
+        let strides = denseStrides(x.shape)
+        let moved = try Tensor(x.dataType, order.map { x.shape[$0] }) { bytes in
+            guard let base = bytes.baseAddress else { return }
+            MutableTensorView(dataType: x.dataType, shape: order.map { x.shape[$0] }, bytes: base)
+                .copy(from: x, strides: order.map { strides[$0] }, on: pool)
+        }
+        (view, owner) = (moved.view, moved)
+    }
+
+    /// y[row] = f(the row's elements)
+    func reduce<T, R>(_: T.Type, into y: Target<R>, on pool: ThreadPool, _ f: @Sendable (UnsafeBufferPointer<T>) -> R) {
+        withExtendedLifetime(owner) {
+            let (source, columns) = (view.source(T.self), columns)
+            parallel(rows, grain: taskGrain / max(1, columns), on: pool) { part in
+                for row in part { y[row] = f(UnsafeBufferPointer(start: (source + row * columns).base, count: columns)) }
+            }
+        }
+    }
+}
+
+extension Reduce: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try checkTypes(inputs, outputs)
+        try widened(inputs, outputs) { inputs, outputs in
+            let x = try inputs.required(0)
+            var axes = try inputs.optional(1)?.integers() ?? []
+            if axes.isEmpty && !noopWithEmptyAxes { axes = Array(x.shape.indices) }
+            let rows = try ReducedRows(x, axes: resolveAxes(axes, rank: x.shape.count), on: pool)
+            switch x.dataType {
+            case .float64: floating(Double.self, rows, outputs[0], pool)
+            case .float32, .float16, .bfloat16: floating(Float.self, rows, outputs[0], pool)
+            case .int64: integer(Int64.self, rows, outputs[0], pool)
+            case .int32: integer(Int32.self, rows, outputs[0], pool)
+            case .int16: integer(Int16.self, rows, outputs[0], pool)
+            case .int8: integer(Int8.self, rows, outputs[0], pool)
+            case .uint64: integer(UInt64.self, rows, outputs[0], pool)
+            case .uint32: integer(UInt32.self, rows, outputs[0], pool)
+            case .uint16: integer(UInt16.self, rows, outputs[0], pool)
+            case .uint8: integer(UInt8.self, rows, outputs[0], pool)
+            case .bool:
+                let all = kind == .min
+                rows.reduce(UInt8.self, into: outputs[0].target(UInt8.self), on: pool) { row in
+                    (all ? row.allSatisfy { $0 != 0 } : row.contains { $0 != 0 }) ? 1 : 0
+                }
+            }
+        }
+    }
+
+    private func floating<T: Real>(_: T.Type, _ rows: ReducedRows, _ output: MutableTensorView, _ pool: ThreadPool) {
+        let y = output.target(T.self)
+        let count = Double(rows.columns)
+        switch kind {
+        case .sum: rows.reduce(T.self, into: y, on: pool) { T(sum($0) { Double($0) }) }
+        case .mean: rows.reduce(T.self, into: y, on: pool) { T(sum($0) { Double($0) } / count) }
+        case .l1: rows.reduce(T.self, into: y, on: pool) { T(sum($0) { Double($0.magnitude) }) }
+        case .l2: rows.reduce(T.self, into: y, on: pool) { T(sum($0) { Double($0) * Double($0) }.squareRoot()) }
+        case .sumSquare: rows.reduce(T.self, into: y, on: pool) { T(sum($0) { Double($0) * Double($0) }) }
+        case .logSum: rows.reduce(T.self, into: y, on: pool) { T(Double.log(sum($0) { Double($0) })) }
+        case .logSumExp:
+            rows.reduce(T.self, into: y, on: pool) { row in
+                let top = row.reduce(-T.infinity) { $0 > $1 || $0.isNaN ? $0 : $1 }
+                // All -inf, or some inf: the shifted differences would be NaN.
+                guard top.isFinite else { return top }
+                return top + T(Double.log(sum(row) { Double(T.exp($0 - top)) }))
+            }
+        case .prod: rows.reduce(T.self, into: y, on: pool) { T($0.reduce(1.0) { $0 * Double($1) }) }
+        case .max: rows.reduce(T.self, into: y, on: pool) { $0.reduce(-T.infinity) { $0 > $1 || $0.isNaN ? $0 : $1 } }
+        case .min: rows.reduce(T.self, into: y, on: pool) { $0.reduce(T.infinity) { $0 < $1 || $0.isNaN ? $0 : $1 } }
+        }
+    }
+
+    private func integer<T: FixedWidthInteger & Sendable>(
+        _: T.Type, _ rows: ReducedRows, _ output: MutableTensorView, _ pool: ThreadPool
+    ) {
+        let y = output.target(T.self)
+        let count = T(truncatingIfNeeded: rows.columns)
+        switch kind {
+        case .sum: rows.reduce(T.self, into: y, on: pool) { $0.reduce(0, &+) }
+        case .mean:
+            rows.reduce(T.self, into: y, on: pool) { row in
+                if count > 0, Int(count) == row.count, T.bitWidth < 64 {
+                    return T(truncatingIfNeeded: row.reduce(0) { $0 &+ Int(truncatingIfNeeded: $1) } / row.count)
+                }
+                return row.reduce(0, &+).dividedReportingOverflow(by: count).partialValue
+            }
+        case .prod: rows.reduce(T.self, into: y, on: pool) { $0.reduce(1, &*) }
+        case .l1: rows.reduce(T.self, into: y, on: pool) { $0.reduce(0) { $0 &+ ($1 < 0 ? 0 &- $1 : $1) } }
+        case .sumSquare: rows.reduce(T.self, into: y, on: pool) { $0.reduce(0) { $0 &+ $1 &* $1 } }
+        case .l2: rows.reduce(T.self, into: y, on: pool) { saturating(sum($0) { Double($0) * Double($0) }.squareRoot()) }
+        case .logSum: rows.reduce(T.self, into: y, on: pool) { saturating(Double.log(sum($0) { Double($0) })) }
+        case .logSumExp:
+            rows.reduce(T.self, into: y, on: pool) { row in
+                let top = Double(row.max() ?? 0)
+                return saturating(top + Double.log(sum(row) { Double.exp(Double($0) - top) }))
+            }
+        case .max: rows.reduce(T.self, into: y, on: pool) { $0.max() ?? .min }
+        case .min: rows.reduce(T.self, into: y, on: pool) { $0.min() ?? .max }
+        }
+    }
+}
+
+/// The sum of f over a row, in double precision; four running sums let the processor overlap them.
+@inline(__always)
+func sum<T>(_ row: UnsafeBufferPointer<T>, _ f: (T) -> Double) -> Double {
+    var sums = SIMD4<Double>(repeating: 0)
+    var index = 0
+    while index + 4 <= row.count {
+        sums += SIMD4(f(row[index]), f(row[index + 1]), f(row[index + 2]), f(row[index + 3]))
+        index += 4
+    }
+    var total = sums[0] + sums[1] + sums[2] + sums[3]
+    while index < row.count {
+        total += f(row[index])
+        index += 1
+    }
+    return total
+}
+
+extension ArgReduce: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            let x = try inputs.required(0)
+            let rows = AxisRows(x.shape, axis: try resolveAxis(axis, rank: x.shape.count))
+            dispatch(x.dataType, Search(x: x, y: outputs[0], rows: rows, largest: kind == .max, last: selectLastIndex, pool: pool))
+        }
+    }
+
+    private struct Search: ComparableElements {
+        let x: TensorView, y: MutableTensorView, rows: AxisRows, largest, last: Bool, pool: ThreadPool
+
+        func callAsFunction<T: Comparable & Sendable>(_: T.Type) {
+            let (source, target, rows, largest, last) = (x.source(T.self), y.target(Int64.self), rows, largest, last)
+            parallel(rows.count, grain: taskGrain / max(1, rows.size), on: pool) { part in
+                for row in part {
+                    let start = rows.start(row)
+                    var (best, index) = (source[start], 0)
+                    for place in 1..<max(1, rows.size) {
+                        let value = source[start + place * rows.inner]
+                        // NaN (not equal to itself) wins over every number.
+                        let better = value != value ? best == best : largest ? value > best : value < best
+                        let equal = value == best || (value != value && best != best)
+                        if better || (last && equal) { (best, index) = (value, place) }
+                    }
+                    target[row] = Int64(index)
+                }
+            }
+        }
+    }
+}
+
+extension CumSum: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            let x = try inputs.required(0)
+            let axis = try resolveAxis(inputs.required(1).integers().first ?? 0, rank: x.shape.count)
+            let rows = AxisRows(x.shape, axis: axis)
+            func accumulate<T: Sendable>(_: T.Type, zero: T, _ add: @Sendable (T, T) -> T) {
+                let (source, target, exclusive, reverse) = (x.source(T.self), outputs[0].target(T.self), exclusive, reverse)
+                parallel(rows.count, grain: taskGrain / max(1, rows.size), on: pool) { part in
+                    for row in part {
+                        var total = zero
+                        for step in 0..<rows.size {
+                            let place = rows.start(row) + (reverse ? rows.size - 1 - step : step) * rows.inner
+                            let next = add(total, source[place])
+                            target[place] = exclusive ? total : next
+                            total = next
+                        }
+                    }
+                }
+            }
+            switch x.dataType {
+            case .float64: accumulate(Double.self, zero: 0) { $0 + $1 }
+            case .float32, .float16, .bfloat16: accumulate(Float.self, zero: 0) { $0 + $1 }
+            case .int64, .uint64: accumulate(Int64.self, zero: 0) { $0 &+ $1 }
+            case .int32, .uint32: accumulate(Int32.self, zero: 0) { $0 &+ $1 }
+            case .int16, .uint16: accumulate(Int16.self, zero: 0) { $0 &+ $1 }
+            case .int8, .uint8, .bool: accumulate(Int8.self, zero: 0) { $0 &+ $1 }
+            }
+        }
+    }
+}
+
+/// Softmax, or its logarithm, along an axis.
+private func softmax(_ x: TensorView, _ y: MutableTensorView, axis: Int, logarithm: Bool, on pool: ThreadPool) throws {
+    let rows = AxisRows(x.shape, axis: try resolveAxis(axis, rank: x.shape.count))
+    func run<T: Real>(_: T.Type) {
+        let (source, target) = (x.source(T.self), y.target(T.self))
+        parallel(rows.count, grain: taskGrain / max(1, 8 * rows.size), on: pool) { part in
+            for row in part {
+                let start = rows.start(row)
+                softmaxRow(source + start, target + start, count: rows.size, stride: rows.inner, logarithm: logarithm)
+            }
+        }
+    }
+    if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }
+}
+
+/// Softmax of one row, whose elements lie `stride` apart.
+@inline(__always)
+func softmaxRow<T: Real>(_ x: Source<T>, _ y: Target<T>, count: Int, stride: Int = 1, logarithm: Bool = false) {
+    var top = -T.infinity
+    for index in 0..<count { top = max(top, x[index &* stride]) }
+    var total = T(0)
+    for index in 0..<count {
+        let power = T.exp(x[index &* stride] - top)
+        total += power
+        if !logarithm { y[index &* stride] = power }
+    }
+    if logarithm {
+        let shift = T.log(total)
+        for index in 0..<count { y[index &* stride] = x[index &* stride] - top - shift }
+    } else {
+        let factor = 1 / total
+        for index in 0..<count { y[index &* stride] *= factor }
+    }
+}
+
+extension Softmax: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { try softmax($0.required(0), $1[0], axis: axis, logarithm: false, on: pool) }
+    }
+}
+
+extension LogSoftmax: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { try softmax($0.required(0), $1[0], axis: axis, logarithm: true, on: pool) }
+    }
+}

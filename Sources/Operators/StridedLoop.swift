@@ -1,0 +1,136 @@
+import Support
+import Tensors
+
+/// A loop over several arrays of one shape at once, each with its own strides: what broadcasting, transposing, slicing
+/// and joining have in common. Axes that lie one behind the other in all arrays are merged.
+struct StridedLoop: Sendable {
+    /// Offsets or strides of up to four arrays, in elements.
+    typealias Offsets = SIMD4<Int>
+
+    private var sizes: [Int] = []
+    private var strides: [Offsets] = []
+    private var inner = 1
+    private var innerStride = Offsets(repeating: 0)
+
+    init(_ shape: [Int], _ arrays: [[Int]]) {
+        for axis in shape.indices where shape[axis] != 1 {
+            var stride = Offsets(repeating: 0)
+            for (index, array) in arrays.enumerated() { stride[index] = array[axis] }
+            if let last = strides.last, last == stride &* Offsets(repeating: shape[axis]) {
+                sizes[sizes.count - 1] *= shape[axis]
+                strides[strides.count - 1] = stride
+            } else {
+                sizes.append(shape[axis])
+                strides.append(stride)
+            }
+        }
+        inner = sizes.popLast() ?? 1
+        innerStride = strides.popLast() ?? innerStride
+    }
+
+    /// Calls `body` for each innermost row: where it begins in each array, the strides, the number of elements.
+    func run(on pool: ThreadPool, _ body: @Sendable (Offsets, Offsets, Int) -> Void) {
+        let rows = sizes.reduce(1, *)
+        guard rows > 0, inner > 0 else { return }
+        if rows == 1 {
+            return parallel(inner, grain: taskGrain, on: pool) { part in
+                body(innerStride &* Offsets(repeating: part.lowerBound), innerStride, part.count)
+            }
+        }
+        parallel(rows, grain: taskGrain / inner, on: pool) { part in
+            var (position, offset) = start(part.lowerBound)
+            for _ in part {
+                body(offset, innerStride, inner)
+                advance(&position, &offset)
+            }
+        }
+    }
+
+    private func start(_ row: Int) -> (position: [Int], offset: Offsets) {
+        var position = Array(repeating: 0, count: sizes.count)
+        var (rest, offset) = (row, Offsets(repeating: 0))
+        for axis in sizes.indices.reversed() {
+            position[axis] = rest % sizes[axis]
+            rest /= sizes[axis]
+            offset &+= strides[axis] &* Offsets(repeating: position[axis])
+        }
+        return (position, offset)
+    }
+
+    @inline(__always)
+    private func advance(_ position: inout [Int], _ offset: inout Offsets) {
+        var axis = sizes.count - 1
+        while axis >= 0 {
+            position[axis] += 1
+            offset &+= strides[axis]
+            if position[axis] < sizes[axis] { return }
+            offset &-= strides[axis] &* Offsets(repeating: sizes[axis])
+            position[axis] = 0
+            axis -= 1
+        }
+    }
+}
+
+/// The strides of a dense row-major array.
+func denseStrides(_ shape: [Int]) -> [Int] {
+    var strides = Array(repeating: 1, count: shape.count)
+    for axis in shape.indices.dropLast().reversed() { strides[axis] = strides[axis + 1] &* shape[axis + 1] }
+    return strides
+}
+
+/// The strides with which a dense array of `shape` is read as one of `target`, to which it broadcasts.
+/// - Throws: `data` where it does not.
+func broadcastStrides(_ shape: [Int], to target: [Int]) throws -> [Int] {
+    let missing = target.count - shape.count
+    guard missing >= 0, shape.indices.allSatisfy({ shape[$0] == 1 || shape[$0] == target[$0 + missing] }) else {
+        throw TripsError.data("shapes do not broadcast", found: "\(shape)", expected: "\(target)")
+    }
+    let dense = denseStrides(shape)
+    return Array(repeating: 0, count: missing) + shape.indices.map { shape[$0] == 1 ? 0 : dense[$0] }
+}
+
+/// Copies elements of `byteWidth` bytes, one for each place of `shape`. Offsets and strides count elements.
+func copyStrided(
+    _ shape: [Int], byteWidth: Int, from source: UnsafeRawPointer, _ sourceStrides: [Int],
+    to target: UnsafeMutableRawPointer, _ targetStrides: [Int], on pool: ThreadPool
+) {
+    let loop = StridedLoop(shape, [sourceStrides, targetStrides])
+    func copy<Element>(_: Element.Type) {
+        let source = Source(base: source.assumingMemoryBound(to: Element.self))
+        let target = Target(base: target.assumingMemoryBound(to: Element.self))
+        loop.run(on: pool) { offset, stride, count in
+            let (from, to) = (source + offset[0], target + offset[1])
+            switch (stride[0], stride[1]) {
+            case (1, 1): to.base.update(from: from.base, count: count)
+            case (0, 1): to.base.update(repeating: from[0], count: count)
+            case (let stride, 1): for index in 0..<count { to[index] = from[index &* stride] }
+            default: for index in 0..<count { to[index &* stride[1]] = from[index &* stride[0]] }
+            }
+        }
+    }
+    switch byteWidth {
+    case 1: copy(UInt8.self)
+    case 2: copy(UInt16.self)
+    case 4: copy(UInt32.self)
+    default: copy(UInt64.self)
+    }
+}
+
+extension MutableTensorView {
+    /// Copies from elements of the same type that lie with these strides.
+    func copy(from source: TensorView, offset: Int = 0, strides: [Int], on pool: ThreadPool) {
+        copyStrided(
+            shape, byteWidth: dataType.byteWidth, from: source.bytes + offset * dataType.byteWidth, strides,
+            to: bytes, denseStrides(shape), on: pool)
+    }
+
+    /// Copies as many elements of the same type.
+    func copy(from source: TensorView) {
+        bytes.copyMemory(from: source.bytes, byteCount: count * dataType.byteWidth)
+    }
+
+    /// Writes the same element everywhere.
+    func fill(with element: TensorView, on pool: ThreadPool) {
+        copy(from: element, strides: Array(repeating: 0, count: shape.count), on: pool)
+    }
+}

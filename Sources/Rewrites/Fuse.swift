@@ -1,0 +1,24 @@
+import ModelGraph
+
+/// Lifts what exporters write into block operators: patch and word embeddings, Linear, LayerNorm, GELU, Attention, masks,
+/// L2 normalisation. What is not recognised stays as it is.
+/// - Parameter validating: check the whole graph after each rewrite (for tests).
+/// - Throws: `data` where a rewrite would change a type, which is a mistake in it.
+@discardableResult
+public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> AuditTrail {
+    var trail = AuditTrail()
+    let rewrites: [any Rewrite] = [
+        DropIdentities(), SimplifyViews(), DropExpansions(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
+        FuseLayerNorm(), FuseGELU(), FuseL2Normalize(), FusePaddingMask(), FuseAttention(), SinkViews(),
+    ]
+    while true {
+        let rewritten = try graph.rewrite(rewrites, validating: validating)
+        trail.add(rewritten)
+        graph.prune()
+        let folded = try fold(&graph, lookups: true)
+        trail.merge(folded)
+        if rewritten.isEmpty { break }
+    }
+    graph.tidyNames()
+    return trail
+}

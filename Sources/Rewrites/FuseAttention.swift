@@ -1,0 +1,280 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// softmax(q · kᵀ · scale + mask) · v becomes Attention, whatever reshapes, transposes, slices and splits cut the heads
+/// out of the projections, wherever the scale is applied, and whether the projections are packed or not.
+///
+/// The parts of a packed projection become a Linear each, over rows of its weight. A mask that adds the same to all keys
+/// of a query is dropped: the softmax does not see it.
+struct FuseAttention: Rewrite {
+    let name = "attention"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard let parts = try node.op is MatMul ? products(node, graph) : onnx(node, graph), let output = node.outputs.first else { return nil }
+        guard let q = try heads(parts.q, keysLast: false, graph), let k = try heads(parts.k, keysLast: parts.keysLast, graph),
+            let v = try heads(parts.v, keysLast: false, graph)
+        else { return nil }
+        guard q.heads == k.heads, k.heads == v.heads, q.headSize == k.headSize else { return nil }
+        var patch = Patch(for: graph)
+        let mask: ValueID?
+        switch try self.mask(parts, q, k, node, graph, &patch) {
+        case .none: mask = nil
+        case .additive(let value): mask = value
+        case .unclear: return nil
+        }
+        let scale = parts.scale * q.scale * k.scale
+        let attention = Attention(
+            heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale), causal: parts.causal)
+        guard v.scale == 1 else { return nil }
+        let operands = try [q, k, v].enumerated().map { index, part in
+            try projection(part, suffix: ["query", "key", "value"][index], graph, &patch)
+        }
+        let made = patch.add(attention, operands + (mask.map { [$0] } ?? []), name: node.name)
+        // [B, L, H · E] back into the place of [B, H, L, E].
+        let shape = graph.shape(of: output)
+        let (batch, length) = (q.batch, q.length)
+        let split = try patch.add(
+            sizes: [batch, length, Dimension(v.heads), Dimension(v.headSize)], shape: [4], name: "\(node.name).heads")
+        let cut = patch.add(Reshape(), [made, split], name: node.name)
+        var placed = patch.add(Transpose(permutation: [0, 2, 1, 3]), [cut], name: node.name)
+        if shape != [batch, Dimension(v.heads), length, Dimension(v.headSize)] {
+            let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
+            placed = patch.add(Reshape(), [placed, sizes], name: node.name)
+        }
+        patch.replace(output, with: placed)
+        return patch
+    }
+
+    /// What a pattern was found to multiply.
+    private struct Parts {
+        var q: ValueID
+        var k: ValueID
+        var v: ValueID
+        /// k is [..., D, M] instead of [..., M, D].
+        var keysLast: Bool
+        var scale: Double
+        /// Where it is added, and what the scores' shape is there.
+        var mask: (value: ValueID, shape: [Dimension])?
+        /// True where scores are replaced instead of added to.
+        var replacement: (condition: ValueID, number: Double, whereTrue: Bool, shape: [Dimension])?
+        var causal = false
+    }
+
+    // MARK: Recognising
+
+    private func products(_ node: Node, _ graph: Graph) throws -> Parts? {
+        guard let weights = node.input(0), let v = node.input(1) else { return nil }
+        guard let softmax = try behindReshapes(weights, graph).flatMap({ graph.producer(of: $0, Softmax.self) }),
+            let input = softmax.node.input(0),
+            try resolveAxis(softmax.op.axis, rank: graph.type(of: input).rank) == graph.type(of: input).rank - 1
+        else { return nil }
+        var parts = Parts(q: v, k: v, v: v, keysLast: true, scale: 1)
+        var current = input
+        for _ in 0..<8 {
+            if let (product, _) = graph.producer(of: current, MatMul.self), let q = product.input(0), let k = product.input(1) {
+                parts.q = q
+                parts.k = k
+                return parts
+            }
+            if let (inner, factor) = try graph.scaled(current) {
+                parts.scale *= factor
+                current = inner
+                continue
+            }
+            // A scale found before the mask would scale the mask as well.
+            if let (a, b) = graph.operands(of: current, .add) {
+                guard parts.mask == nil, parts.replacement == nil, parts.scale == 1 else { return nil }
+                let scores = try isScores(a, graph) ? a : try isScores(b, graph) ? b : nil
+                guard let scores, graph.shape(of: scores) == graph.shape(of: current) else { return nil }
+                parts.mask = (scores == a ? b : a, graph.shape(of: current))
+                current = scores
+                continue
+            }
+            if let (choice, _) = graph.producer(of: current, Where.self), let condition = choice.input(0), let a = choice.input(1), let b = choice.input(2) {
+                guard parts.mask == nil, parts.replacement == nil, parts.scale == 1 else { return nil }
+                let (scores, other) = try graph.number(a) == nil ? (a, b) : (b, a)
+                guard let number = try graph.number(other), graph.shape(of: scores) == graph.shape(of: current) else { return nil }
+                parts.replacement = (condition, number, other == a, graph.shape(of: current))
+                current = scores
+                continue
+            }
+            guard let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0) else { return nil }
+            current = inner
+        }
+        return nil
+    }
+
+    private func behindReshapes(_ value: ValueID, _ graph: Graph) throws -> ValueID? {
+        var current = value
+        while let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0),
+            graph.shape(of: inner).last == graph.shape(of: current).last { current = inner }
+        return current
+    }
+
+    /// True where a value leads to a product of matrices by scales and reshapes.
+    private func isScores(_ value: ValueID, _ graph: Graph) throws -> Bool {
+        var current = value
+        for _ in 0..<6 {
+            if graph.producer(of: current, MatMul.self) != nil { return true }
+            if let (inner, _) = try graph.scaled(current) {
+                current = inner
+            } else if let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0) {
+                current = inner
+            } else {
+                return false
+            }
+        }
+        return false
+    }
+
+    /// ONNX's own Attention, where it has no past and no cap.
+    private func onnx(_ node: Node, _ graph: Graph) throws -> Parts? {
+        guard let op = node.op as? OnnxAttention, op.outputs == 1, op.softcap == 0, node.inputs.dropFirst(4).allSatisfy({ $0 == nil }),
+            let q = node.input(0), let k = node.input(1), let v = node.input(2), graph.type(of: q).rank == 4,
+            let size = graph.shape(of: q)[3].constant, size > 0
+        else { return nil }
+        let scale = op.scale.map { Double($0) } ?? 1 / Double(size).squareRoot()
+        var parts = Parts(q: q, k: k, v: v, keysLast: false, scale: scale, causal: op.causal)
+        let scores = [graph.shape(of: q)[0], graph.shape(of: q)[1], graph.shape(of: q)[2], graph.shape(of: k)[2]]
+        if let mask = node.input(3) {
+            if graph.type(of: mask).dataType == .bool {
+                parts.replacement = (mask, -.infinity, false, scores)
+            } else {
+                parts.mask = (mask, scores)
+            }
+        }
+        return parts
+    }
+
+    // MARK: Masks
+
+    private enum Mask { case none, additive(ValueID), unclear }
+
+    private func mask(_ parts: Parts, _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch) throws -> Mask {
+        guard let (value, shape) = parts.mask ?? parts.replacement.map({ ($0.condition, $0.shape) }) else { return .none }
+        if parts.mask != nil, try isEvenAlongLastAxis(value, graph) { return .none }
+        guard aligns(graph.shape(of: value), with: shape, q, k) else { return .unclear }
+        guard let (condition, number, whereTrue, _) = parts.replacement else {
+            return graph.type(of: value).dataType == .float32 ? .additive(value) : .unclear
+        }
+        // Adding such a number hides a score as surely as replacing the score by it.
+        guard number <= -1e30 else { return .unclear }
+        let hidden = patch.add(Constant(try Tensor(scalar: Float(number)), identity: "float32 \(number)"), name: "\(node.name).hidden")
+        let shown = patch.add(Constant(try Tensor(scalar: Float(0)), identity: "float32 0"), name: "\(node.name).shown")
+        return .additive(patch.add(Where(), [condition, whereTrue ? hidden : shown, whereTrue ? shown : hidden], name: "\(node.name).mask"))
+    }
+
+    /// Whether a mask that broadcasts with the scores as they were shaped broadcasts with [B, heads, L, M] the same way.
+    private func aligns(_ mask: [Dimension], with scores: [Dimension], _ q: Heads, _ k: Heads) -> Bool {
+        if scores == [q.batch, Dimension(q.heads), q.length, k.length] { return mask.count <= 4 }
+        guard scores.count == 3, Array(scores[1...]) == [q.length, k.length] else { return false }
+        return mask.count <= 2 || mask[0] == 1 || q.batch == 1
+    }
+
+    /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it.
+    private func isEvenAlongLastAxis(_ value: ValueID, _ graph: Graph) throws -> Bool {
+        switch graph.content(of: value) {
+        case .splat(let scalar):
+            return try scalar.converted(to: .float32).elements(Float.self).allSatisfy(\.isFinite)
+        case .tensor(let constant):
+            guard let size = constant.shape.last, size > 0, try elementCount(of: constant.shape) <= 1 << 22, constant.dataType.isFloatingPoint else { return false }
+            let numbers = try constant.load().converted(to: .float32).elements(Float.self)
+            return stride(from: 0, to: numbers.count, by: size).allSatisfy { start in
+                numbers[start].isFinite && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
+            }
+        case .dimensions, nil: return false
+        }
+    }
+
+    // MARK: Heads
+
+    /// How an operand [..., L, D] of a product is cut out of a value whose last axis holds the heads side by side.
+    private struct Heads {
+        var source: ValueID
+        var heads: Int
+        var headSize: Int
+        var batch: Dimension
+        var length: Dimension
+        /// The axes of the source that are the batch (nil: there is none, or it has size 1) and the tokens.
+        var batchAxis: Int?
+        var lengthAxis: Int
+        /// Where the first head starts in the last axis.
+        var offset: Int
+        var scale: Double
+    }
+
+    private func heads(_ value: ValueID, keysLast: Bool, _ graph: Graph) throws -> Heads? {
+        let itself = View(source: value, layout: Layout(of: graph.shape(of: value)))
+        for view in try ([itself] + graph.views(of: value, scaled: true)).reversed() {
+            var layout = view.layout
+            let rank = layout.axes.count
+            guard rank >= 2 else { continue }
+            if keysLast { layout = layout.transposed(Array(0..<rank - 2) + [rank - 1, rank - 2]) }
+            if let heads = try heads(view, layout, graph.shape(of: view.source)) { return heads }
+        }
+        return nil
+    }
+
+    private func heads(_ view: View, _ layout: Layout, _ shape: [Dimension]) throws -> Heads? {
+        let last = shape.count - 1
+        guard shape.count == 2 || shape.count == 3, layout.axes.count >= 2 else { return nil }
+        let depth = layout.axes[layout.axes.count - 1], tokens = layout.axes[layout.axes.count - 2]
+        let outer = layout.axes.dropLast(2).flatMap { $0 }
+        guard depth.count == 1, let run = depth.first, run.axis == last, run.stride == 1, let headSize = run.size.constant, headSize > 0 else { return nil }
+        let headRuns = outer.filter { $0.axis == last }, batchRuns = outer.filter { $0.axis != last }
+        guard headRuns.count <= 1, batchRuns.count <= 1, tokens.count <= 1, outer == batchRuns + headRuns else { return nil }
+        var heads = 1
+        if let run = headRuns.first {
+            guard run.stride == Dimension(headSize), let count = run.size.constant else { return nil }
+            heads = count
+        }
+        for run in batchRuns + tokens {
+            guard run.axis != last, run.stride == 1, run.size == shape[run.axis], layout.offsets[run.axis] == 0 else { return nil }
+        }
+        guard let offset = layout.offsets[last].constant, batchRuns.first?.axis != tokens.first?.axis || tokens.isEmpty else { return nil }
+        let others = (0..<last).filter { $0 != batchRuns.first?.axis && $0 != tokens.first?.axis }
+        // Axes of size 1 leave no trace in the layout; what is left over must be of that kind.
+        guard others.allSatisfy({ shape[$0] == 1 }) else { return nil }
+        let lengthAxis = tokens.first?.axis ?? others.last ?? 0
+        let batchAxis = (0..<last).first { $0 != lengthAxis }
+        return Heads(
+            source: view.source, heads: heads, headSize: headSize, batch: batchAxis.map { shape[$0] } ?? 1, length: shape[lengthAxis],
+            batchAxis: batchAxis, lengthAxis: lengthAxis, offset: offset, scale: view.scale)
+    }
+
+    // MARK: Building
+
+    /// The operand [B, L, D] for the heads: the projection itself, or its rows as a projection of their own.
+    private func projection(_ part: Heads, suffix: String, _ graph: Graph, _ patch: inout Patch) throws -> ValueID {
+        let width = part.heads * part.headSize
+        var value = part.source
+        let shape = graph.shape(of: value)
+        var sizes = shape
+        if shape[shape.count - 1] != Dimension(width) {
+            sizes[shape.count - 1] = Dimension(width)
+            let rows = part.offset..<part.offset + width
+            if let (linear, op) = graph.producer(of: value, Linear.self), let weight = linear.input(1), let matrix = graph.constant(of: weight),
+                linear.input(2).map({ graph.constant(of: $0) != nil }) ?? true {
+                var operands = [linear.input(0), patch.add(try matrix.rows(rows), name: "\(graph.name(of: weight)).\(suffix)")]
+                if let bias = linear.input(2), let row = graph.constant(of: bias) {
+                    operands.append(patch.add(try row.rows(rows), name: "\(graph.name(of: bias)).\(suffix)"))
+                }
+                value = patch.add(op, operands, name: "\(linear.name).\(suffix)")
+            } else {
+                let range = try [rows.lowerBound, rows.upperBound, shape.count - 1].map {
+                    try patch.add(sizes: [Dimension($0)], shape: [1], name: "\(graph.name(of: value)).range")
+                }
+                value = patch.add(Slice(), [value] + range, name: "\(graph.name(of: value)).\(suffix)")
+            }
+        }
+        if shape.count == 2 {
+            let target = try patch.add(sizes: [1] + sizes, shape: [3], name: "\(graph.name(of: part.source)).shape")
+            return patch.add(Reshape(), [value, target], name: "\(graph.name(of: part.source)).batch")
+        }
+        if part.lengthAxis == 0 {
+            return patch.add(Transpose(permutation: [1, 0, 2]), [value], name: "\(graph.name(of: part.source)).batch")
+        }
+        return value
+    }
+}

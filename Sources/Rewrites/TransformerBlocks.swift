@@ -1,0 +1,242 @@
+import ModelGraph
+
+/// A layer of a transformer, as it is found in a block graph.
+struct TransformerBlock {
+    enum Form { case preNorm, postNorm }
+
+    let form: Form
+    /// The state that enters, and the one behind the layer.
+    let input: ValueID
+    let output: ValueID
+    let selfAttention: Node
+    /// The state behind the self-attention's residual sum (not yet normalised).
+    let residual: ValueID
+    let crossAttention: Node?
+}
+
+/// Layers each of which reads what the one before puts out.
+struct Tower {
+    var blocks: [TransformerBlock]
+    var input: ValueID { blocks[0].input }
+    var output: ValueID { blocks[blocks.count - 1].output }
+}
+
+extension Graph {
+    /// All runs of transformer layers, in topological order.
+    func towers() throws -> [Tower] {
+        var blocks: [TransformerBlock] = []
+        for node in try topologicalOrder() where node.op is Attention {
+            if let block = preNormBlock(node) ?? postNormBlock(node) { blocks.append(block) }
+        }
+        var towers: [Tower] = []
+        for block in blocks {
+            if let index = towers.lastIndex(where: { $0.output == block.input && $0.blocks[0].form == block.form }) {
+                towers[index].blocks.append(block)
+            } else {
+                towers.append(Tower(blocks: [block]))
+            }
+        }
+        return towers
+    }
+
+    /// x + f(attention(norm x)), then y + g(norm y).
+    private func preNormBlock(_ attention: Node) -> TransformerBlock? {
+        guard let normed = projected(attention, 0), normed == projected(attention, 1), normed == projected(attention, 2),
+            let (norm, _) = producer(of: normed, LayerNorm.self), let input = norm.input(0)
+        else { return nil }
+        for residual in sums(from: attention.output, with: input) {
+            for hidden in consumers(of: residual) where hidden.op is LayerNorm {
+                if let output = sums(from: hidden.output, with: residual).first {
+                    return TransformerBlock(
+                        form: .preNorm, input: input, output: output, selfAttention: attention, residual: residual, crossAttention: nil)
+                }
+            }
+            // A selection stands between the two halves.
+            for selection in consumers(of: residual) where selection.op is PatchSelection && selection.input(0) == residual {
+                for hidden in consumers(of: selection.output) where hidden.op is LayerNorm {
+                    if let output = sums(from: hidden.output, with: selection.output).first {
+                        return TransformerBlock(
+                            form: .preNorm, input: input, output: output, selfAttention: attention, residual: residual, crossAttention: nil)
+                    }
+                }
+            }
+        }
+        return nil
+    }
+
+    /// norm(x + attention x), perhaps norm(y + cross-attention y), norm(z + f z).
+    private func postNormBlock(_ attention: Node) -> TransformerBlock? {
+        guard let input = projected(attention, 0), input == projected(attention, 1), input == projected(attention, 2) else { return nil }
+        for residual in sums(from: attention.output, with: input) {
+            guard let norm = consumers(of: residual).first(where: { $0.op is LayerNorm }) else { continue }
+            var state = norm.output
+            let cross = crossAttention(from: state)
+            if let cross {
+                guard let sum = sums(from: cross.output, with: state).first, let norm = consumers(of: sum).first(where: { $0.op is LayerNorm })
+                else { continue }
+                state = norm.output
+            }
+            guard let sum = sums(from: state, with: state).first, let last = consumers(of: sum).first(where: { $0.op is LayerNorm }) else { continue }
+            return TransformerBlock(
+                form: .postNorm, input: input, output: last.output, selfAttention: attention, residual: residual, crossAttention: cross)
+        }
+        return nil
+    }
+
+    /// The attention whose queries, and nothing else, come from `state`.
+    private func crossAttention(from state: ValueID) -> Node? {
+        for linear in consumers(of: state) where linear.op is Linear {
+            for attention in consumers(of: linear.output) where attention.op is Attention && attention.input(0) == linear.output {
+                if projected(attention, 1) != state && projected(attention, 1) == projected(attention, 2) { return attention }
+            }
+        }
+        return nil
+    }
+
+    /// What an operand of an attention is a projection of.
+    func projected(_ attention: Node, _ index: Int) -> ValueID? {
+        guard let operand = attention.input(index), let (linear, _) = producer(of: operand, Linear.self) else { return nil }
+        return linear.input(0)
+    }
+
+    /// The sums of `base` and what row-wise operators make of `start`, the nearest first.
+    private func sums(from start: ValueID, with base: ValueID) -> [ValueID] {
+        var found: [ValueID] = []
+        var reached: [ValueID] = [start]
+        var index = 0
+        while index < reached.count, reached.count < 24 {
+            let value = reached[index]
+            index += 1
+            for node in consumers(of: value) {
+                if let binary = node.op as? Binary, binary.kind == .add, node.inputs.contains(base), value != base {
+                    if node.inputs.contains(value) { found.append(node.output) }
+                } else if isRowwise(node, of: value) {
+                    reached.append(node.output)
+                }
+            }
+        }
+        return found
+    }
+
+    private func isRowwise(_ node: Node, of value: ValueID) -> Bool {
+        if node.op is Linear || node.op is QuantizedLinear || node.op is GELU || node.op is Unary { return node.input(0) == value }
+        guard node.op is Binary else { return false }
+        return node.inputs.allSatisfy { $0 == value || $0.map { content(of: $0) != nil } == true }
+    }
+
+    /// Everything that depends on one of `values`, they themselves among it.
+    func reach(of values: [ValueID]) -> Set<ValueID> {
+        var reached = Set(values)
+        var pending = values
+        while let value = pending.popLast() {
+            for node in consumers(of: value) {
+                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
+            }
+        }
+        return reached
+    }
+
+    /// The node of this type that a value comes from through operators of one operand that keep the tokens apart.
+    func stem<Op: Operator>(of value: ValueID, _: Op.Type) -> Node? {
+        var current = value
+        for _ in 0..<8 {
+            guard content(of: current) == nil, let node = producer(of: current) else { return nil }
+            if node.op is Op { return node }
+            guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: node.input(0) ?? current), let inner = node.input(0) else { return nil }
+            current = inner
+        }
+        return nil
+    }
+}
+
+/// The towers of a vision-language model.
+struct Anatomy {
+    /// Pre-norm layers fed by a patch embedding.
+    var vision: [Tower] = []
+    /// Layers fed by word embeddings that do not see an image.
+    var text: Tower?
+    /// Layers behind the text tower that see an image, or (without an image in the graph) something else.
+    var fusion: [TransformerBlock] = []
+    /// Layers whose tokens see no later ones.
+    var decoder: Tower?
+
+    init(of graph: Graph) throws {
+        let towers = try graph.towers()
+        let images = graph.nodes.filter { $0.op is PatchEmbedding }.map(\.output)
+        let seesImage = graph.reach(of: images)
+        for tower in towers {
+            if tower.blocks[0].form == .preNorm, graph.stem(of: tower.input, PatchEmbedding.self) != nil {
+                vision.append(tower)
+            } else if graph.stem(of: tower.input, Embedding.self) != nil {
+                if graph.isCausal(tower.blocks[0].selfAttention) {
+                    decoder = tower
+                } else {
+                    let split = tower.blocks.firstIndex { seesImage.contains($0.output) } ?? tower.blocks.count
+                    if split > 0 { text = Tower(blocks: Array(tower.blocks[..<split])) }
+                    fusion = Array(tower.blocks[split...])
+                }
+            } else if tower.blocks[0].form == .postNorm, seesImage.contains(tower.output) {
+                fusion += tower.blocks
+            }
+        }
+    }
+}
+
+extension Graph {
+    fileprivate func isCausal(_ attention: Node) -> Bool {
+        if (attention.op as? Attention)?.causal == true { return true }
+        guard let mask = attention.input(3) else { return false }
+        if let (_, padding) = producer(of: mask, PaddingMask.self) { return padding.causal }
+        return shape(of: mask).count == 4 && shape(of: mask)[2] != 1
+    }
+
+    /// Gives intermediates their canonical names: `vision.L`, `text.L`, `fusion.L` (and `.image`), `decoder.L`, `selection.L.…`.
+    /// - Throws: `data` where the graph has a cycle.
+    public mutating func nameIntermediates() throws {
+        let anatomy = try Anatomy(of: self)
+        func trace(_ name: String, _ value: ValueID) {
+            // A state may be an output too; a trace that exists stays.
+            if !traces.contains(where: { $0.name == name }) { addTrace(name, value) }
+        }
+        for (index, tower) in anatomy.vision.enumerated() {
+            let prefix = anatomy.vision.count == 1 ? "vision" : "vision\(index)"
+            trace("\(prefix).0", tower.input)
+            for (layer, block) in tower.blocks.enumerated() {
+                trace("\(prefix).\(layer + 1)", block.output)
+                if let selection = consumers(of: block.residual).first(where: { $0.op is PatchSelection && $0.input(0) == block.residual }) {
+                    let prefix = anatomy.vision.count == 1 ? "selection" : "selection\(index)"
+                    trace("\(prefix).\(layer + 1).indices", selection.outputs[1])
+                    trace("\(prefix).\(layer + 1).scores", selection.outputs[2])
+                    trace("\(prefix).\(layer + 1).positions", selection.outputs[3])
+                }
+            }
+        }
+        for (prefix, blocks) in [("text", anatomy.text?.blocks ?? []), ("decoder", anatomy.decoder?.blocks ?? [])] {
+            guard let first = blocks.first else { continue }
+            trace("\(prefix).0", first.input)
+            for (layer, block) in blocks.enumerated() { trace("\(prefix).\(layer + 1)", block.output) }
+        }
+        guard let first = anatomy.fusion.first else { return }
+        trace("fusion.0", first.input)
+        for (layer, block) in anatomy.fusion.enumerated() {
+            guard let (concat, _) = producer(of: block.input, Concat.self), concat.inputs.count == 2, let image = concat.input(0),
+                let parts = parts(of: block.output, like: concat)
+            else {
+                trace("fusion.\(layer + 1)", block.output)
+                continue
+            }
+            trace("fusion.\(layer + 1)", parts.text)
+            let sum = consumers(of: parts.image).first { ($0.op as? Binary)?.kind == .add && $0.inputs.contains(image) }
+            trace("fusion.\(layer + 1).image", sum?.output ?? parts.image)
+        }
+    }
+
+    /// The slices of a joint state that hold the image's and the text's tokens.
+    private func parts(of state: ValueID, like concat: Node) -> (image: ValueID, text: ValueID)? {
+        let slices = consumers(of: state).filter { $0.op is Slice || $0.op is Split }.flatMap(\.outputs)
+        guard let imageTokens = concat.inputs[0].map({ shape(of: $0) }), let textTokens = concat.inputs[1].map({ shape(of: $0) }),
+            let image = slices.first(where: { shape(of: $0) == imageTokens }), let text = slices.last(where: { shape(of: $0) == textTokens }), image != text
+        else { return nil }
+        return (image, text)
+    }
+}

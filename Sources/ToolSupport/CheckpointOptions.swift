@@ -1,0 +1,60 @@
+import Trips
+
+/// What a checkpoint's tensors cannot tell.
+public struct CheckpointOptions: ParsableArguments {
+    public static let architectures = [
+        "albef-pretrain", "albef-retrieval", "albef-vqa", "albef-nlvr2", "albef-ve", "mplug-vqa", "mplug-caption", "mplug-retrieval",
+        "mplug-grounding", "tensors",
+    ]
+
+    @Option(name: .long, help: ArgumentHelp(
+        "The checkpoint's architecture: \(architectures.dropLast().joined(separator: ", ")); or tensors: packed as they are, without a graph.",
+        discussion: "Default: recognised from the tensors' names and shapes.", valueName: "name"))
+    public var architecture: String?
+
+    @Option(name: .long, help: ArgumentHelp("Attention heads of the vision tower.", valueName: "n"))
+    public var visionHeads: Int?
+
+    @Option(name: .long, help: ArgumentHelp("Attention heads of the text layers.", valueName: "n"))
+    public var textHeads: Int?
+
+    @Option(name: .long, help: ArgumentHelp("How many of the stored fusion layers run (mPLUG).", valueName: "n"))
+    public var fusionLayers: Int?
+
+    @Option(name: .long, help: ArgumentHelp("Every how many fusion layers one is connected (mPLUG).", valueName: "n"))
+    public var strideLayer: Int?
+
+    @Option(name: .long, help: ArgumentHelp("A bert_config.json that states what no option does.", valueName: "file"))
+    public var config: String?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "Resample the position embedding for images of this many pixels a side.",
+        discussion: "Checkpoints only; an ONNX graph is exported again instead.", valueName: "pixels"))
+    public var imageSize: Int?
+
+    public init() {}
+
+    public func validate() throws {
+        if let architecture, !Self.architectures.contains(architecture) {
+            throw ValidationError("--architecture: found \(architecture); expected one of \(Self.architectures.joined(separator: ", "))")
+        }
+        let counts = [
+            ("--vision-heads", visionHeads, 1024), ("--text-heads", textHeads, 1024), ("--fusion-layers", fusionLayers, 1024),
+            ("--stride-layer", strideLayer, 1024), ("--image-size", imageSize, 16384),
+        ]
+        for case (let name, let value?, let limit) in counts where !(1...limit).contains(value) {
+            throw ValidationError("\(name) \(value): expected 1 to \(limit)")
+        }
+    }
+
+    /// Writes what was asked for into the options of a conversion.
+    public func apply(to options: inout ConversionOptions) {
+        options.architecture = architecture
+        options.visionHeads = visionHeads
+        options.textHeads = textHeads
+        options.fusionLayers = fusionLayers
+        options.strideLayer = strideLayer
+        options.configuration = config
+        options.imageSize = imageSize
+    }
+}

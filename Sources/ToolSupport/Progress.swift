@@ -1,0 +1,33 @@
+import Foundation
+
+/// A progress bar on standard error, drawn only where that is a terminal.
+public final class Progress {
+    private let label: String
+    private let isShown: Bool
+    private var lastDrawn: ContinuousClock.Instant?
+    private let clock = ContinuousClock()
+
+    public init(_ label: String, quiet: Bool) {
+        self.label = label
+        isShown = !quiet && isatty(2) == 1
+    }
+
+    /// Draws the bar, at most ten times a second.
+    public func update(_ done: Int, of total: Int) {
+        guard isShown, total > 0 else { return }
+        let now = clock.now
+        if let lastDrawn, done < total, lastDrawn.duration(to: now) < .milliseconds(100) { return }
+        lastDrawn = now
+        let width = 30
+        let filled = min(width, max(0, Int(Double(done) / Double(total) * Double(width))))
+        let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
+        FileHandle.standardError.write(Data("\r\(label) \(bar) \(Int(Double(done) / Double(total) * 100)) %".utf8))
+    }
+
+    /// Removes the bar.
+    public func end() {
+        guard isShown, lastDrawn != nil else { return }
+        FileHandle.standardError.write(Data("\r\u{1B}[2K".utf8))
+        lastDrawn = nil
+    }
+}

@@ -1,0 +1,89 @@
+import Foundation
+import ModelGraph
+import Trips
+
+/// Which selection layers to insert.
+public struct SelectionOptions: ParsableArguments {
+    @Option(name: .long, help: ArgumentHelp(
+        "Vision blocks that get a selection layer, counted from 1, such as 5,10.",
+        discussion: "Without it, nothing is selected. Selecting changes the outputs of a model that was not trained with it.",
+        valueName: "blocks"))
+    public var select: String?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "Share of the image tokens that a selection keeps, in (0, 1]: one for all, or one per block (0.7,0.5).",
+        discussion: "Default: 0.7.", valueName: "rate"))
+    public var keepRate: String?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "What scores the patches: text, image-cls or random (for ablations).", discussion: "Default: text.", valueName: "guide"))
+    public var guidance: PatchSelection.Guidance?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "What becomes of dropped tokens: normalized, weighted or none.", discussion: "Default: normalized.", valueName: "form"))
+    public var fuse: PatchSelection.Fusion?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "Order of kept tokens: original or score.", discussion: "Default: original.", valueName: "order"))
+    public var order: PatchSelection.Order?
+
+    @Option(name: .long, help: ArgumentHelp("Seed of random guidance.", discussion: "Default: 0.", valueName: "n"))
+    public var seed: Int?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "A value inside the vision tower, where it is not recognised (ONNX).", valueName: "name"))
+    public var visionTower: String?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "The hidden state whose first row guides, where it is not recognised (ONNX).", valueName: "name"))
+    public var textGuide: String?
+
+    public init() {}
+
+    public func validate() throws { _ = try request() }
+
+    /// What is asked for; nil where nothing is selected.
+    /// - Throws: `ValidationError` for values out of range, and for options that say nothing without `--select`.
+    public func request() throws -> SelectionRequest? {
+        let rates = try keepRates()
+        guard let select else {
+            let idle = [
+                ("--keep-rate", keepRate != nil), ("--guidance", guidance != nil), ("--fuse", fuse != nil), ("--order", order != nil),
+                ("--seed", seed != nil), ("--vision-tower", visionTower != nil), ("--text-guide", textGuide != nil),
+            ].filter(\.1).map(\.0)
+            guard idle.isEmpty else {
+                throw ValidationError("\(idle.joined(separator: ", ")): nothing is selected without --select")
+            }
+            return nil
+        }
+        let blocks = try select.split(separator: ",", omittingEmptySubsequences: false).map { part in
+            guard let block = Int(part.trimmingCharacters(in: .whitespaces)), block > 0 else {
+                throw ValidationError("--select \(select): found \"\(part)\"; expected blocks from 1 on, such as 5,10")
+            }
+            return block
+        }
+        guard Set(blocks).count == blocks.count else { throw ValidationError("--select \(select): a block is named twice") }
+        guard rates.count == 1 || rates.count == blocks.count else {
+            throw ValidationError("--keep-rate: found \(rates.count) rates; expected 1 or \(blocks.count), one per block")
+        }
+        let pairs = zip(blocks, rates.count == 1 ? Array(repeating: rates[0], count: blocks.count) : rates).sorted { $0.0 < $1.0 }
+        return SelectionRequest(
+            blocks: pairs.map(\.0), keepRates: pairs.map(\.1), guidance: guidance ?? .text, fusion: fuse ?? .normalized,
+            order: order ?? .original, seed: seed ?? 0, visionTower: visionTower, textGuide: textGuide)
+    }
+
+    private func keepRates() throws -> [Double] {
+        let text = keepRate ?? "0.7"
+        return try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
+            guard let rate = Double(part.trimmingCharacters(in: .whitespaces)), rate > 0, rate <= 1 else {
+                throw ValidationError("--keep-rate \(text): found \"\(part)\"; expected a number above 0 and up to 1")
+            }
+            return rate
+        }
+    }
+}
+
+extension PatchSelection.Guidance: ExpressibleByArgument {}
+extension PatchSelection.Fusion: ExpressibleByArgument {}
+extension PatchSelection.Order: ExpressibleByArgument {}
+extension ConversionStage: ExpressibleByArgument {}

@@ -1,0 +1,52 @@
+import Verification
+
+/// What outputs are judged by.
+public struct ToleranceOptions: ParsableArguments {
+    @Option(name: .long, parsing: .unconditionalSingleValue, help: ArgumentHelp(
+        "Absolute tolerance: X for all outputs, or NAME:X (NAME may hold *).", discussion: "Default: 1e-4.", valueName: "x"))
+    public var atol: [ToleranceRule] = []
+
+    @Option(name: .long, parsing: .unconditionalSingleValue, help: ArgumentHelp(
+        "Relative tolerance, the same way.", discussion: "Default: 1e-3.", valueName: "x"))
+    public var rtol: [ToleranceRule] = []
+
+    @Option(name: .long, parsing: .unconditionalSingleValue, help: ArgumentHelp(
+        "Smallest signal-to-noise ratio in dB instead of tolerances: for all, or NAME:DB.", valueName: "db"))
+    public var minSnr: [ToleranceRule] = []
+
+    @Option(name: .long, help: ArgumentHelp(
+        "Tolerances that suit what the package holds: f32, f16, bf16, int8, or auto.",
+        discussion: "Below f32, outputs are judged by SNR, and selections may flip between patches whose scores lie within the arithmetic's error.",
+        valueName: "name"))
+    public var preset: PresetChoice?
+
+    public enum PresetChoice: String, CaseIterable, ExpressibleByArgument, Sendable { case auto, f32, f16, bf16, int8 }
+
+    public init() {}
+
+    public func validate() throws {
+        for rule in atol + rtol where rule.value < 0 {
+            throw ValidationError("a tolerance: found \(rule.value); expected 0 or more")
+        }
+    }
+
+    /// - Parameter fitting: the preset that suits the package.
+    public func tolerances(fitting: TolerancePreset) -> Tolerances {
+        var tolerances = Tolerances()
+        if let preset {
+            tolerances.preset = preset == .auto ? fitting : TolerancePreset(rawValue: preset.rawValue) ?? .f32
+            tolerances.allowsFlips = tolerances.preset != .f32
+        }
+        tolerances.absolute = atol
+        tolerances.relative = rtol
+        tolerances.snr = minSnr
+        return tolerances
+    }
+}
+
+extension ToleranceRule: ExpressibleByArgument {
+    public init?(argument: String) {
+        guard let rule = try? ToleranceRule(parsing: argument) else { return nil }
+        self = rule
+    }
+}

@@ -1,0 +1,101 @@
+import Verification
+
+extension VerificationReport {
+    /// The report as text: a table of outputs, one of intermediates where they are judged, selections, and the verdict.
+    public var text: String {
+        var parts: [String] = []
+        if !outputs.isEmpty { parts.append(table("output", outputs)) }
+        if !intermediates.isEmpty { parts.append(table("intermediate", intermediates)) }
+        if let isolated, !isolated.isEmpty {
+            parts.append("each block fed with the reference's own states:\n" + table("block", isolated))
+        }
+        if !selections.isEmpty { parts.append(selectionTable) }
+        let agreements = outputs.compactMap { output in output.worst.agreement.map { (output.name, $0) } }
+        if !agreements.isEmpty {
+            parts.append(agreements.map { name, agreement in
+                "\(name): top-1 agrees in \(percent(agreement.top1)) of \(agreement.rows) rows, top-\(agreement.k) in "
+                    + "\(percent(agreement.topK)), KL \(short(agreement.divergence)) (worst \(short(agreement.worstDivergence)))"
+            }.joined(separator: "\n"))
+        }
+        if let lines = divergenceLines { parts.append(lines) }
+        if !notes.isEmpty { parts.append(notes.map { "note: \($0)" }.joined(separator: "\n")) }
+        parts.append(verdictLine)
+        return parts.joined(separator: "\n\n")
+    }
+
+    /// The verdict in one line.
+    public var verdictLine: String {
+        let judged = (outputs + intermediates).filter { $0.verdict != .unjudged }
+        let failed = judged.filter { $0.verdict == .fail }
+        let count = sets.count == 1 ? "1 golden set" : "\(sets.count) golden sets"
+        if judged.isEmpty { return "COMPARED  \(outputs.count) outputs over \(count), nothing judged" }
+        if failed.isEmpty { return "PASS  \(outputs.count) outputs" + (intermediates.isEmpty ? "" : " and \(intermediates.count) intermediates") + " over \(count)" }
+        let names = failed.prefix(8).map(\.name).joined(separator: ", ") + (failed.count > 8 ? ", …" : "")
+        return "FAIL  \(failed.count) of \(judged.count) over \(count): \(names)"
+    }
+
+    private func table(_ title: String, _ summaries: [TensorSummary]) -> String {
+        let several = sets.count > 1
+        var columns: [(title: String, alignment: TextTable.Alignment)] = [
+            (title, .left), ("shape", .left), ("max |Δ|", .right), ("at", .left), ("max rel", .right), ("cosine", .right), ("SNR dB", .right),
+        ]
+        if several { columns += [("median", .right), ("worst in", .left)] }
+        columns += [("of tol.", .right), ("verdict", .left)]
+        var table = TextTable(columns)
+        for summary in summaries {
+            let judgement = summary.worst
+            let metrics = judgement.metrics
+            var cells = [summary.name, judgement.shape.isEmpty ? "" : "\(judgement.shape)"]
+            if let metrics {
+                let place = metrics.absolute.maximum == 0 ? "" : "\(metrics.worstIndex)"
+                cells += [short(metrics.absolute.maximum), place, short(metrics.relative.maximum)]
+                cells += [digits(metrics.cosine, 6), decibel(metrics.snr)]
+            } else {
+                cells += ["", "", "", "", ""]
+            }
+            if several { cells += [summary.snr.map { decibel($0.median) } ?? "", summary.worstSet] }
+            let failures = several && summary.failedSets > 0 ? " (\(summary.failedSets) of \(summary.sets))" : ""
+            let reason = judgement.reason.map { ": \($0)" } ?? ""
+            cells += [judgement.toleranceUse.map(use) ?? "", mark(summary.verdict) + failures + reason]
+            table.add(cells)
+        }
+        return table.text
+    }
+
+    private var selectionTable: String {
+        var table = TextTable([
+            ("selection", .left), ("kept", .right), ("of", .right), ("overlap", .right), ("margin", .right), ("flipped", .left),
+        ])
+        for selection in selections {
+            let worst = selection.worst
+            let flips = sets.count > 1 ? "in \(selection.setsWithFlips) of \(selection.sets) sets" : "\(worst.flips)"
+            table.add([
+                "block \(selection.layer)", "\(worst.kept)", "\(worst.tokens)", digits(worst.overlap, 3),
+                selection.smallestMargin.map(short) ?? "", worst.flips == 0 ? flips : "\(flips): \(worst.summary)",
+            ])
+        }
+        return table.text
+    }
+
+    private var divergenceLines: String? {
+        guard let divergence else { return nil }
+        let inSet = sets.count > 1 ? divergenceSet.map { " (\($0))" } ?? "" : ""
+        let lines = [
+            divergence.firstFailure.map { "first to fail, in the model's order: \($0)\(inSet)" },
+            divergence.firstJump.map { "first block whose error jumps: \($0.name), SNR \(decibel($0.before)) -> \(decibel($0.after)) dB\(inSet)" },
+        ].compactMap { $0 }
+        return lines.isEmpty ? nil : lines.joined(separator: "\n")
+    }
+}
+
+private func percent(_ share: Double) -> String { "\(digits(share * 100, share == 1 ? 0 : 1)) %" }
+private func decibel(_ snr: Double) -> String { snr.isFinite ? digits(snr, 1) : snr > 0 ? "exact" : "-∞" }
+private func use(_ ratio: Double) -> String { ratio < 0.005 ? "0 %" : ratio < 10 ? "\(digits(ratio * 100, 0)) %" : "\(short(ratio))x" }
+
+private func mark(_ verdict: Verdict) -> String {
+    switch verdict {
+    case .pass: "pass"
+    case .fail: "FAIL"
+    case .unjudged: "unjudged"
+    }
+}

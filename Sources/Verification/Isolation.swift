@@ -1,0 +1,50 @@
+import Goldens
+import ModelGraph
+import PackageFormat
+import Runtime
+import Support
+import Tensors
+
+/// A model whose blocks are cut apart: each reads the reference's states where it would read its predecessor's, so
+/// that an error stays in the block that makes it.
+struct IsolatedModel {
+    private let session: Session
+    /// What blocks compute: intermediates, and outputs.
+    private let results: [String]
+
+    /// The name under which a state is given to the graph that is cut there.
+    private static func input(_ state: String) -> String { "reference.\(state)" }
+
+    /// - Parameters:
+    ///   - states: names of intermediates of which the reference has values.
+    ///   - outputs: names of outputs to compute as well.
+    init(_ model: Model, states: Set<String>, outputs: Set<String>, threads: Int?) throws {
+        var cut: [Graph] = []
+        for original in model.graphs {
+            var graph = original
+            let traces = graph.traces.filter { states.contains($0.name) }
+            let wanted = traces + graph.outputs.filter { outputs.contains($0.name) }
+            for (name, value) in traces where graph.producer(of: value) != nil && !name.hasPrefix("selection.") {
+                guard !graph.consumers(of: value).isEmpty else { continue }
+                let given = try graph.addInput(IsolatedModel.input(name), graph.type(of: value))
+                graph.replace(value, with: given)
+            }
+            // Results stay what the blocks compute: `replace` has moved them to what is given.
+            try graph.selectOutputs([])
+            graph.removeTraces()
+            for (name, value) in wanted { try graph.addOutput(name, value) }
+            graph.prune()
+            graph.removeUnusedInputs()
+            if !graph.outputs.isEmpty { cut.append(graph) }
+        }
+        session = Session(Model(graphs: cut, manifest: model.manifest), threads: threads)
+        results = session.outputNames
+    }
+
+    /// What each block makes of the reference's states.
+    func run(_ golden: GoldenSet) throws -> [String: Tensor] {
+        var inputs = golden.inputs
+        for (name, tensor) in golden.intermediates { inputs[IsolatedModel.input(name)] = tensor }
+        return try session.run(inputs, outputs: results.filter { golden.intermediates[$0] != nil || golden.outputs[$0] != nil })
+    }
+}

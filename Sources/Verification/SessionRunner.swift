@@ -1,0 +1,64 @@
+import Goldens
+import ModelGraph
+import Runtime
+import Support
+import Tensors
+
+/// A session as the verifier sees it.
+public struct SessionRunner: ModelRunner {
+    public let session: Session
+
+    public init(_ session: Session) { self.session = session }
+
+    private var graphs: [Graph] { session.model.graphs }
+
+    /// What callers give: inputs that another graph computes are left out, unless nothing else is there.
+    public var inputNames: [String] {
+        var seen = Set<String>()
+        return graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }.filter { seen.insert($0).inserted }
+    }
+
+    public var outputNames: [String] { session.outputNames }
+    public var traceNames: [String] { session.traceNames }
+
+    public func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
+        try session.run(inputs, outputs: outputs, traces: traces)
+    }
+
+    public func decodedNames(among names: [String]) -> [String] {
+        let outputs = Set(outputNames)
+        var possible: Set<String> = []
+        if outputs.contains("next_logits") { possible.formUnion(["ids", "score", "box"]) }
+        if outputs.contains("answer_logits") { possible.formUnion(["topk_ids", "topk_probs"]) }
+        return names.filter { possible.contains($0) && !outputs.contains($0) }
+    }
+
+    public func decode(_ names: [String], inputs: [String: Tensor], metadata: GoldenMetadata) throws -> [String: Tensor] {
+        var results: [String: Tensor] = [:]
+        if names.contains("ids") || names.contains("score") {
+            let best = try session.generate(inputs, GenerationParameters(metadata))
+            results["ids"] = try Tensor(best.ids.map { Int64($0) }, shape: [best.ids.count])
+            results["score"] = try Tensor([best.score], shape: [1])
+        }
+        if names.contains("topk_ids") || names.contains("topk_probs") {
+            guard let k = try metadata.integer("k") else { throw TripsError.data("golden metadata", found: "no k", expected: "k answers to rank") }
+            let ranked = try session.rankAnswers(inputs, k: k)
+            results["topk_ids"] = try Tensor(ranked.indices.map { Int64($0) }, shape: [1, k])
+            results["topk_probs"] = try Tensor(ranked.probabilities, shape: [1, k])
+        }
+        return results
+    }
+}
+
+extension GenerationParameters {
+    /// The parameters that a golden set states; what it leaves out is as in the released models.
+    init(_ metadata: GoldenMetadata) throws {
+        self.init()
+        beam = try metadata.integer("beam") ?? beam
+        minimalLength = try metadata.integer("min_length") ?? minimalLength
+        maximalLength = try metadata.integer("max_length") ?? maximalLength
+        startID = try metadata.integer("start_id") ?? startID
+        endID = try metadata.integer("end_id") ?? endID
+        alpha = try metadata.number("alpha") ?? alpha
+    }
+}

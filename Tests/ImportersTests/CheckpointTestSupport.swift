@@ -1,0 +1,103 @@
+import Foundation
+import Importers
+import ModelGraph
+import Support
+import Tensors
+import Testing
+
+/// A folder that goes when the test ends.
+final class TemporaryFolder {
+    let path: String
+
+    init() throws {
+        path = NSTemporaryDirectory() + "/trips-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func write(_ bytes: [UInt8], _ name: String) throws -> String {
+        let file = "\(path)/\(name)"
+        try Data(bytes).write(to: URL(fileURLWithPath: file))
+        return file
+    }
+}
+
+/// The root of the package.
+let packageRoot = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+
+/// A file beside the package that the tests need; nil, with a notice, where it is absent.
+func sharedFile(_ name: String) -> String? {
+    let root = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(packageRoot)/../shared"
+    return existing("\(root)/\(name)")
+}
+
+/// A file of Tests/Fixtures.
+func fixture(_ name: String) -> String? { existing("\(packageRoot)/Tests/Fixtures/\(name)") }
+
+private func existing(_ path: String) -> String? {
+    if FileManager.default.fileExists(atPath: path) { return path }
+    print("skipped: \(path) is absent")
+    return nil
+}
+
+/// A constant that states a shape and holds nothing.
+func emptyConstant(_ name: String, _ shape: [Int], _ dataType: DataType = .float32) -> Constant {
+    Constant(dataType, shape, identity: name, source: NoNumbers())
+}
+
+private struct NoNumbers: ConstantSource {
+    func load(_: DataType, _: [Int]) throws -> Tensor { throw TripsError.data("this constant has no numbers") }
+}
+
+/// Expects an error of this kind whose text holds all of the words.
+func expectFailure<Result>(
+    _ kind: TripsError.Kind = .data, _ words: String..., sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Result
+) {
+    do {
+        _ = try body()
+        Issue.record("nothing was thrown", sourceLocation: sourceLocation)
+    } catch let error as TripsError {
+        #expect(error.kind == kind, "\(error)", sourceLocation: sourceLocation)
+        for word in words { #expect(error.description.contains(word), "\(error)", sourceLocation: sourceLocation) }
+    } catch {
+        Issue.record("\(error)", sourceLocation: sourceLocation)
+    }
+}
+
+func littleEndian<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] { withUnsafeBytes(of: value.littleEndian) { Array($0) } }
+
+/// A safetensors file: header text, then data.
+func safetensors(_ header: String, _ data: [UInt8] = []) -> [UInt8] { littleEndian(UInt64(header.utf8.count)) + Array(header.utf8) + data }
+
+/// A zip archive of stored entries. `storedSizes` and `offsets` lie where the test wants it.
+struct ZipWriter {
+    struct Entry {
+        var name: String
+        var data: [UInt8]
+        var method: UInt16 = 0
+        var flags: UInt16 = 0
+        /// What the directory says; nil: the truth.
+        var statedSize: UInt32?
+        var statedStoredSize: UInt32?
+        var statedOffset: UInt32?
+    }
+
+    static func archive(_ entries: [Entry]) -> [UInt8] {
+        var file: [UInt8] = []
+        var directory: [UInt8] = []
+        for entry in entries {
+            let offset = entry.statedOffset ?? UInt32(file.count)
+            let size = entry.statedSize ?? UInt32(entry.data.count), stored = entry.statedStoredSize ?? UInt32(entry.data.count)
+            let shared: [UInt8] = littleEndian(entry.flags) + littleEndian(entry.method) + littleEndian(UInt32(0)) + littleEndian(UInt32(0))
+                + littleEndian(stored) + littleEndian(size) + littleEndian(UInt16(entry.name.utf8.count)) + littleEndian(UInt16(0))
+            directory += littleEndian(UInt32(0x0201_4B50)) + littleEndian(UInt16(20)) + littleEndian(UInt16(20)) + shared
+            directory += littleEndian(UInt16(0)) + littleEndian(UInt16(0)) + littleEndian(UInt16(0)) + littleEndian(UInt32(0))
+            directory += littleEndian(offset) + Array(entry.name.utf8)
+            file += littleEndian(UInt32(0x0403_4B50)) + littleEndian(UInt16(20)) + shared + Array(entry.name.utf8) + entry.data
+        }
+        let end = littleEndian(UInt32(0x0605_4B50)) + littleEndian(UInt32(0)) + littleEndian(UInt16(entries.count)) + littleEndian(UInt16(entries.count))
+            + littleEndian(UInt32(directory.count)) + littleEndian(UInt32(file.count)) + littleEndian(UInt16(0))
+        return file + directory + end
+    }
+}
