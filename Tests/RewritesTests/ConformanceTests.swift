@@ -7,18 +7,18 @@ import Testing
 
 /// The shared models: numbers kept, one graph by whichever road.
 struct ConformanceTests {
-    /// PyTorch's own numbers differ from onnxruntime's by 6e-6 at most.
-    static let tolerance = 2e-5
+    /// All arithmetic is fp32, and intermediates grow to some ten: sums in another order differ by some 1e-6 of that.
+    static let (absolute, relative) = (1e-4, 1e-5)
 
     static func check(_ graph: Graph, _ golden: GoldenSet) throws {
         let results = try outputs(graph, golden.inputs)
         for output in graph.outputs {
             let expected = try #require(golden.outputs[output.name])
-            #expect(try distance(results[output.name], expected) < tolerance, "\(output.name)")
+            #expect(try excess(results[output.name], expected, absolute, relative) <= 0, "\(output.name)")
         }
         let states = try intermediates(graph, golden.inputs)
         for (name, expected) in golden.intermediates.sorted(by: { $0.key < $1.key }) {
-            #expect(try distance(states[name], expected) < tolerance, "\(name)")
+            #expect(try excess(states[name], expected, absolute, relative) <= 0, "\(name)")
         }
     }
 
@@ -54,7 +54,9 @@ struct ConformanceTests {
         }
         try built.bind(symbols)
         try fold(&built, lookups: true)
-        #expect(exported.structure == built.structure)
+        let pairs = zip(exported.structure.split(separator: "\n"), built.structure.split(separator: "\n"))
+        let difference = pairs.first { $0 != $1 }
+        #expect(difference == nil && exported.structure == built.structure, "\(difference.map { "\($0.0) / \($0.1)" } ?? "lengths")")
         #expect(Set(exported.traces.map(\.name)) == Set(built.traces.map(\.name)))
     }
 
@@ -65,5 +67,16 @@ struct ConformanceTests {
         let report = try select(&graph, options: SelectionOptions(blocks: [2, 5]))
         #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[16, 13], [13, 11]])
         try Self.check(graph, golden(goldens))
+    }
+}
+
+extension ConformanceTests {
+    @Test func aGraphThatSelectsByItselfIsLifted() throws {
+        guard let lifting = shared("albef_trips/model_opset17.onnx"), let plain = shared("albef_pretrain/model_opset17.onnx") else { return }
+        let lifted = try #require(blocks(lifting).first)
+        var selected = try #require(blocks(plain).first)
+        try select(&selected, options: SelectionOptions(blocks: [2, 5]))
+        #expect(lifted.structure == selected.structure)
+        #expect(Set(lifted.traces.map(\.name)) == Set(selected.traces.map(\.name)))
     }
 }

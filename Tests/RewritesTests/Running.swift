@@ -54,11 +54,11 @@ func intermediates(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [String
     return Dictionary(uniqueKeysWithValues: graph.traces.compactMap { trace in numbers[trace.value].map { (trace.name, $0) } })
 }
 
-/// The largest absolute difference; infinity where shapes or types differ.
-func distance(_ x: Tensor?, _ y: Tensor?) throws -> Double {
-    guard let x, let y, x.shape == y.shape, x.dataType == y.dataType else { return .infinity }
-    let pairs = try zip(x.converted(to: .float64).elements(Double.self), y.converted(to: .float64).elements(Double.self))
-    return pairs.reduce(0) { max($0, $1.0 == $1.1 ? 0 : abs($1.0 - $1.1)) }
+/// By how much the worst element lies beyond `absolute` + `relative` · |expected|; infinity where shapes or types differ.
+func excess(_ x: Tensor?, _ expected: Tensor?, _ absolute: Double, _ relative: Double) throws -> Double {
+    guard let x, let expected, x.shape == expected.shape, x.dataType == expected.dataType else { return .infinity }
+    let pairs = try zip(x.converted(to: .float64).elements(Double.self), expected.converted(to: .float64).elements(Double.self))
+    return pairs.reduce(-absolute) { max($0, $1.0 == $1.1 ? -absolute : abs($1.0 - $1.1) - absolute - relative * abs($1.1)) }
 }
 
 /// A file of the shared conformance set; nil, with a notice, where it is not there.
