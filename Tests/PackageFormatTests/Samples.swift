@@ -74,13 +74,13 @@ enum Samples {
         manifest.source = .init(file: "model.onnx", format: "onnx", sha256: String(repeating: "ab", count: 32), producer: "none")
         manifest.architecture = "albef-retrieval"
         manifest.options = ["select": "5,10", "keep-rate": "0.7"]
-        manifest.settings = [.init(name: "vision-heads", value: "12", source: "default")]
+        manifest.settings = [.init("vision-heads", "12", from: .released)]
         manifest.selections = [
             .init(block: 5, keepRate: 0.7, guidance: "text", fusion: "normalized", order: "original", tokensBefore: "256", tokensAfter: "181")
         ]
         manifest.quantization = .init(
             scheme: "int8", summary: "per channel", layers: [.init(name: "a", precision: "int8", groupSize: 64, signalToNoise: .infinity)])
-        manifest.leftOut = ["momentum encoder: 200 tensors"]
+        manifest.leftOut = [.init(reason: "momentum twins", count: 200, bytes: 1000)]
         manifest.preprocessing = .init(imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: "bicubic")
         return manifest
     }
