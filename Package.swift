@@ -22,6 +22,11 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
 
 let tools = ["trips-convert", "trips-verify", "trips-inspect"]
 
+// Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
+let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
+    .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "Development/benchmark-format")
+]
+
 let package = Package(
     name: "trips",
     products: [.library(name: "Trips", targets: ["Trips"])]
@@ -43,6 +48,7 @@ let package = Package(
         + tools.map { .executableTarget(name: $0, dependencies: ["ToolSupport"]) }
         + (["Kernels"] + modules.map(\.name)).map {
             .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)])
-        },
+        }
+        + development,
     swiftLanguageModes: [.v6]
 )

@@ -88,7 +88,7 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
                             const igemm_place *place, float *c, size_t ldc, size_t columns) {
     vi sum[IGEMM_ROWS][8];
     const float *scales[8];
-    float total[IGEMM_ROWS * 8 * VL];
+    float total[TILE_FLOATS];
     // Of several groups, all but the last add up in memory: the integer sums need the registers.
     for (size_t g = 0; g + 1 < place->groups; g++) {
         igemm_group_tile(rows, vectors, sum, a + g * place->group, lda, place, g, scales);
@@ -151,9 +151,11 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
                 bool narrow = n1 - j < wide;
                 size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
                 place.column = j;
-                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](a + m * lda, lda, a_scale + m, &place,
-                                                                          c + m * ldc + j, ldc, end - j);
-                if (epilogue) apply_epilogue(c, ldc, m, height, j, end, epilogue);
+                float tile[TILE_FLOATS], *to = epilogue ? tile : c + m * ldc + j;
+                size_t ldt = epilogue ? width : ldc;
+                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](a + m * lda, lda, a_scale + m, &place, to, ldt,
+                                                                          epilogue ? width : end - j);
+                if (epilogue) apply_epilogue(tile, ldt, c, ldc, m, height, j, end, epilogue);
                 j = end;
             }
             m += height;

@@ -7,6 +7,8 @@
 // K_BLOCK inputs at a time, and the tile goes on from what it left in the output.
 
 #define PANEL_VECTORS (TRIPS_PANEL / VL)
+/// Upper bound of a tile's size, narrow or wide.
+#define TILE_FLOATS (32 * VL)
 #define UNROLLED _Pragma("clang loop unroll(full)")
 
 /// Lanes of vector v of a tile that lie inside the matrix.
@@ -92,15 +94,19 @@ INLINE size_t panels_per_pass(size_t k, size_t element_size) {
 }
 
 /// Columns [n0, n1) of rows m… of c, over inputs [p0, p1); `a` points to the first row and to input p0.
+/// Sums wait aside for their epilogue, so that the residual may be the output, unless c already holds a part.
 static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size_t k, size_t p0, size_t p1, float *c,
                            size_t ldc, size_t m, size_t height, size_t n0, size_t n1, const trips_epilogue *epilogue) {
     size_t wide = (size_t)TILE_VECTORS((int)height) * VL;
+    bool aside = epilogue && p0 == 0;
     for (size_t j = n0; j < n1;) {
         bool narrow = n1 - j < wide;
         size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
         const float *b = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
-        (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, c + m * ldc + j, ldc, end - j);
-        if (epilogue) apply_epilogue(c, ldc, m, height, j, end, epilogue);
+        float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
+        size_t ldt = aside ? width : ldc;
+        (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, to, ldt, aside ? width : end - j);
+        if (epilogue) apply_epilogue(to, ldt, c, ldc, m, height, j, end, epilogue);
         j = end;
     }
 }
@@ -112,7 +118,8 @@ static void sgemm_inputs(const float *a, size_t lda, const float *packed, size_t
                          size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
     if (m_begin >= m_end) return;
     size_t rows = m_end - m_begin, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    bool aliased = lda * sizeof(float) % HALF_PAGE == 0 && rows > 4;
+    bool in_place = epilogue && epilogue->residual == c;
+    bool aliased = lda * sizeof(float) % HALF_PAGE == 0 && rows > 4 && !in_place;
     size_t block = aliased && used > K_BLOCK ? K_BLOCK : used;
     size_t pass = panels_per_pass(block, sizeof(float)) * TRIPS_PANEL;
     for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {

@@ -182,6 +182,17 @@ public struct Graph: Sendable {
         for index in traces.indices where traces[index].value == old { traces[index].value = new }
     }
 
+    /// Gives a node other inputs, of which its operator makes outputs of perhaps other types; `inferAgain` follows them.
+    /// - Throws: what the shape rule throws.
+    package mutating func setInputs(of id: NodeID, _ inputs: [ValueID?]) throws {
+        guard var node = nodeSlots[id.index] else { return }
+        _ = try inferTypes(node.op, inputs, name: node.name)
+        for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }
+        node.inputs = inputs
+        nodeSlots[id.index] = node
+        for input in Set(inputs.compactMap { $0 }) { values[input.index].consumers.append(id) }
+    }
+
     /// Keeps only the outputs with these names, in this order.
     /// - Throws: `usage` where one does not exist.
     public mutating func selectOutputs(_ names: [String]) throws {

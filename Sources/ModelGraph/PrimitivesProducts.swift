@@ -148,7 +148,7 @@ public struct Einsum: Operator {
 public struct OnnxAttention: Operator {
     /// Which scores are put out.
     public enum Scores: Int, Sendable, Hashable, Codable, CaseIterable {
-        case products = 0, masked, capped, softmax
+        case products = 0, capped, masked, softmax
     }
     /// Needed where the operands have rank 3.
     public var queryHeads: Int?

@@ -24,8 +24,9 @@ public struct Reduce: Operator {
             throw TripsError.data("data type of x", found: x, expected: "numbers")
         }
         let stated = inputs.optional(1)
-        if let stated, try stated.length("axes") > 0, try stated.constantIntegers() == nil, keepDimensions {
-            return [ValueType(x.dataType, Array(repeating: .unknown, count: x.rank))]
+        if let stated, case let count = try stated.length("axes"), count > 0, try stated.constantIntegers() == nil {
+            guard count <= x.rank else { throw TripsError.data("reduced axes", found: stated.type, expected: "at most \(x.rank)") }
+            return [ValueType(x.dataType, Array(repeating: .unknown, count: keepDimensions ? x.rank : x.rank - count))]
         }
         let axes = Set(try self.axes(stated, rank: x.rank))
         let shape = x.shape.indices.compactMap { axes.contains($0) ? (keepDimensions ? 1 : nil) : x.shape[$0] }

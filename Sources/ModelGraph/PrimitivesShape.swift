@@ -201,6 +201,11 @@ public struct Squeeze: Operator {
             }
             return [ValueType(x.dataType, x.shape.filter { $0 != 1 })]
         }
+        let rank = try x.rank - stated.length("axes")
+        guard rank >= 0 else { throw TripsError.data("squeezed axes", found: stated.type, expected: "at most \(x.rank)") }
+        guard try stated.constantIntegers() != nil else {
+            return [ValueType(x.dataType, Array(repeating: .unknown, count: rank))]
+        }
         let axes = try stated.constantAxes(rank: x.rank)
         for axis in axes where !mayBeEqual(x.shape[axis], 1) {
             throw TripsError.data("squeezed axis \(axis)", found: x, expected: "size 1")
@@ -217,6 +222,9 @@ public struct Unsqueeze: Operator {
         let x = try inputs.required(0, "x").type
         let stated = try inputs.required(1, "axes")
         let rank = try x.rank + stated.length("axes")
+        guard try stated.constantIntegers() != nil else {
+            return [ValueType(x.dataType, Array(repeating: .unknown, count: rank))]
+        }
         let axes = try stated.constantAxes(rank: rank)
         var sizes = x.shape.makeIterator()
         return [ValueType(x.dataType, (0..<rank).map { axes.contains($0) ? 1 : sizes.next() ?? 1 })]

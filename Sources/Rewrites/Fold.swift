@@ -19,7 +19,7 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
         for (rewrite, count) in trail.sorted(by: { $0.key < $1.key }) { add(rewrite, count) }
     }
 
-    mutating func merge(_ other: AuditTrail) {
+    public mutating func merge(_ other: AuditTrail) {
         for (rewrite, count) in other.counts { add(rewrite, count) }
     }
 

@@ -1,3 +1,4 @@
+import ModelGraph
 import Support
 
 /// Finds what shapes cannot tell: an option, else the config file, else the checkpoint's metadata, else the released value.

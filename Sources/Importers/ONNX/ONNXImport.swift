@@ -24,7 +24,7 @@ public func importONNX(path: String, options: ONNXImportOptions = .init()) throw
     return try locating(file.name) {
         let model = try ONNXModel(file)
         try checkVersions(model)
-        let nodes = try ONNXInliner.inlined(model)
+        let nodes = try ordered(ONNXInliner.inlined(model), for: model.graph)
         try checkOperators(nodes)
         let builder = try ONNXGraphBuilder(model.graph, tensors: ONNXTensorReader(file, followLinks: options.followLinks))
         let producer = [model.producer, model.producerVersion].filter { !$0.isEmpty }.joined(separator: " ")

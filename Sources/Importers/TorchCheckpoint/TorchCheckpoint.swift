@@ -9,7 +9,7 @@ struct StoredBytes {
 
 /// Reads the state dictionary of a file that `torch.save` wrote: a zip archive with `data.pkl` (PyTorch 1.6 and later), or a
 /// sequence of pickles with the storages behind it. Nothing that the file names is ever called.
-func readTorchZip(_ file: ReadableFile) throws -> [(name: String, constant: Constant)] {
+func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
     let archive = try ZipArchive(file)
     return try locating(file.name) {
         let pickles = archive.entries.filter { $0.name == "data.pkl" || $0.name.hasSuffix("/data.pkl") }
@@ -28,19 +28,20 @@ func readTorchZip(_ file: ReadableFile) throws -> [(name: String, constant: Cons
         var unpickler = Unpickler(try archive.bytes(of: pickle, checkingSum: false))
         let content = try locating(pickle.name) { try unpickler.run() }
         let entries = Dictionary(uniqueKeysWithValues: archive.entries.map { ($0.name, $0) })
-        return try stateDictionary(content, unpickler).map { name, tensor in
+        let state = try StateDictionary(content, unpickler)
+        return try state.checkpoint(.torchZip) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
                 let entryName = root + "data/" + tensor.storage.key
                 guard let entry = entries[entryName] else { throw TripsError.data("the tensor's storage is missing", expected: entryName) }
                 guard !entry.isDeflated else { throw TripsError.data("a deflated storage", at: entryName, expected: "a stored one, as torch.save writes it") }
-                return (name, try constant(tensor, StoredBytes(offset: entry.offset, count: entry.size), in: file))
+                return try constant(tensor, StoredBytes(offset: entry.offset, count: entry.size), in: file)
             }
         }
     }
 }
 
 /// See `readTorchZip`.
-func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: Constant)] {
+func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
     try locating(file.name) {
         var position = 0
         func nextPickle(_ what: String) throws -> (PickleValue, Unpickler) {
@@ -61,7 +62,7 @@ func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: C
         }
         let (content, unpickler) = try nextPickle("state dictionary")
         let (keyList, keyUnpickler) = try nextPickle("list of storages")
-        let state = try stateDictionary(content, unpickler)
+        let state = try StateDictionary(content, unpickler)
         let keys = (keyUnpickler.elements(of: keyList) ?? []).compactMap { $0.string ?? $0.integer.map(String.init) }
         let widths = Dictionary(unpickler.storageWidths, uniquingKeysWith: { first, _ in first })
 
@@ -77,10 +78,10 @@ func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: C
             places[key] = StoredBytes(offset: position, count: byteCount)
             position += byteCount
         }
-        return try state.map { name, tensor in
+        return try state.checkpoint(.torchLegacy) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
                 guard let place = places[tensor.storage.key] else { throw TripsError.data("the tensor's storage is missing", expected: tensor.storage.key) }
-                return (name, try constant(tensor, place, in: file))
+                return try constant(tensor, place, in: file)
             }
         }
     }
@@ -89,23 +90,45 @@ func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: C
 /// 0x1950a86a20f9469cfc6c, little-endian
 private let legacyMagic: [UInt8] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19]
 
-/// Finds the tensors: at the top, or under one of the names that training scripts use.
-private func stateDictionary(_ content: PickleValue, _ unpickler: Unpickler) throws -> [(name: String, tensor: TorchTensor)] {
-    var members = unpickler.members(of: content) ?? []
-    for wrapper in ["model", "state_dict", "module"] {
-        if let inner = members.first(where: { $0.key == wrapper }), let innerMembers = unpickler.members(of: inner.value) {
-            members = innerMembers
+/// The model's tensors, and a sum of those that are not the model's.
+private struct StateDictionary {
+    private let tensors: [(name: String, tensor: TorchTensor)]
+    private let others: LeftOut?
+
+    /// Finds the tensors at the top, or under one of the names that training scripts use.
+    init(_ content: PickleValue, _ unpickler: Unpickler) throws {
+        var members = unpickler.members(of: content) ?? []
+        for wrapper in ["model", "state_dict", "module"] {
+            if let inner = members.first(where: { $0.key == wrapper }), let innerMembers = unpickler.members(of: inner.value) {
+                members = innerMembers
+            }
         }
+        tensors = members.compactMap { member in
+            if case .tensor(let tensor) = member.value { (member.key, tensor) } else { nil }
+        }
+        guard !tensors.isEmpty else {
+            throw TripsError.data(
+                "no state dictionary", found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
+                expected: "tensors at the top or under model, state_dict or module")
+        }
+        others = try StateDictionary.others(besides: tensors.map(\.tensor), unpickler)
     }
-    let tensors: [(name: String, tensor: TorchTensor)] = members.compactMap { member in
-        if case .tensor(let tensor) = member.value { (member.key, tensor) } else { nil }
+
+    private static func others(besides tensors: [TorchTensor], _ unpickler: Unpickler) throws -> LeftOut? {
+        var seen = Set(tensors)
+        var others = LeftOut(reason: "optimizer and training state", count: 0, bytes: 0)
+        for case .tensor(let tensor) in unpickler.items.joined() where seen.insert(tensor).inserted {
+            let (sum, overflow) = others.bytes.addingReportingOverflow(try byteCount(of: tensor.storage.dataType, tensor.shape))
+            guard !overflow else { throw TripsError.data("the number of bytes overflows", found: "shape \(tensor.shape)") }
+            others.count += 1
+            others.bytes = sum
+        }
+        return others.count > 0 ? others : nil
     }
-    guard !tensors.isEmpty else {
-        throw TripsError.data(
-            "no state dictionary", found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
-            expected: "tensors at the top or under model, state_dict or module")
+
+    func checkpoint(_ format: SourceFormat, _ constant: (String, TorchTensor) throws -> Constant) throws -> Checkpoint {
+        Checkpoint(tensors: try tensors.map { ($0.name, try constant($0.name, $0.tensor)) }, format: format, others: others)
     }
-    return tensors
 }
 
 /// The tensor as a constant that reads its part of the file.

@@ -51,7 +51,7 @@ enum PickleGlobal: Equatable {
 }
 
 /// A run of elements of one type, under the key by which the file stores it.
-struct TorchStorage: Equatable {
+struct TorchStorage: Hashable {
     let dataType: DataType
     let key: String
     /// Elements.
@@ -61,7 +61,7 @@ struct TorchStorage: Equatable {
 }
 
 /// A view of a storage. Offset and strides count elements.
-struct TorchTensor {
+struct TorchTensor: Hashable {
     let storage: TorchStorage
     let offset: Int
     let shape: [Int]

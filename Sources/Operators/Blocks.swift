@@ -1,0 +1,347 @@
+import ModelGraph
+import Support
+import Tensors
+
+// The block operators in their plain forms.
+
+extension Linear: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            let weight = try inputs.required(1)
+            try inputs.check(outputs[0].dataType, 0, 1, 2)
+            func run<T: Factor & Real>(_: T.Type) throws {
+                try linear(inputs.required(0), weight.source(T.self), width: weight.shape[1], inputs.optional(2), outputs[0], on: pool)
+            }
+            if outputs[0].dataType == .float64 { try run(Double.self) } else { try run(Float.self) }
+        }
+    }
+}
+
+/// y = x · Wᵀ + b
+private func linear<T: Factor & Real>(
+    _ x: TensorView, _ weight: Source<T>, width: Int, _ bias: TensorView?, _ y: MutableTensorView, on pool: ThreadPool
+) throws {
+    guard let outputs = y.shape.last, x.shape.last == width else {
+        throw TripsError.data("width of x", found: x.type, expected: "\(width)")
+    }
+    if let bias { y.copy(from: bias, strides: y.shape.indices.map { $0 == y.shape.count - 1 ? 1 : 0 }, on: pool) }
+    try multiply(
+        outputs == 0 ? 0 : y.count / outputs, outputs, width, Matrix(elements: x.source(T.self), stride: max(1, width)),
+        Matrix(elements: weight, stride: max(1, width), transposed: true), beta: bias == nil ? 0 : 1, y.target(T.self),
+        stride: outputs, on: pool)
+}
+
+extension QuantizedLinear: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            let (weight, scales) = (try inputs.required(1), try inputs.required(2))
+            try inputs.check(.float32, 0, 2, 3)
+            let x = try scaled(inputs.required(0), by: inputs.optional(4), on: pool)
+            try withExtendedLifetime(x) {
+                switch activations {
+                case .float32:
+                    let wide = try widenedWeight(weight, scales)
+                    try wide.withTarget { try linear(x.view, $0.source, width: weight.shape[1], inputs.optional(3), outputs[0], on: pool) }
+                case .int8: try multiplyIntegers(x.view, weight, scales, inputs.optional(3), outputs[0], on: pool)
+                }
+            }
+        }
+    }
+
+    private func scaled(_ x: TensorView, by scale: TensorView?, on pool: ThreadPool) throws -> Tensor {
+        let x = try x.tensor()
+        guard let scale else { return x }
+        return try evaluate(Binary(.mul), [x, scale.tensor().converted(to: x.dataType)], on: pool)[0]
+    }
+
+    private func widenedWeight(_ weight: TensorView, _ scales: TensorView) throws -> Scratch<Float> {
+        let (rows, columns, groups) = (weight.shape[0], weight.shape[1], scales.shape[1])
+        let (levels, factors) = (weight.source(Int8.self), scales.source(Float.self))
+        let wide = try Scratch<Float>(rows * columns)
+        try wide.withTarget { target in
+            for row in 0..<rows {
+                for column in 0..<columns {
+                    target[row * columns + column] = Float(levels[row * columns + column]) * factors[row * groups + column / groupSize]
+                }
+            }
+        }
+        return wide
+    }
+
+    /// Rows of x are quantized symmetrically: scale = largest magnitude / 127, halves go to the even neighbour. Products of
+    /// a group are summed up exactly, groups in single precision, in order.
+    private func multiplyIntegers(
+        _ x: TensorView, _ weight: TensorView, _ scales: TensorView, _ bias: TensorView?, _ y: MutableTensorView, on pool: ThreadPool
+    ) throws {
+        let (outputs, width, groups) = (weight.shape[0], weight.shape[1], scales.shape[1])
+        guard x.shape.last == width, y.shape.last == outputs else { throw TripsError.data("width of x", found: x.type, expected: "\(width)") }
+        let (source, levels, factors, target) = (x.source(Float.self), weight.source(Int8.self), scales.source(Float.self), y.target(Float.self))
+        let (addends, groupSize) = (bias?.source(Float.self), groupSize)
+        parallel(outputs == 0 ? 0 : y.count / outputs, grain: 1, on: pool) { part in
+            for row in part {
+                let quantized = quantizedRow(source + row * width, count: width)
+                for output in 0..<outputs {
+                    var total = Float(0)
+                    for group in 0..<groups {
+                        var sum: Int32 = 0
+                        for column in group * groupSize..<min(width, (group + 1) * groupSize) {
+                            sum &+= Int32(quantized.levels[column]) &* Int32(levels[output * width + column])
+                        }
+                        total += Float(sum) * factors[output * groups + group]
+                    }
+                    target[row * outputs + output] = total * quantized.scale + (addends?[output] ?? 0)
+                }
+            }
+        }
+    }
+}
+
+/// A row as integers of -127 ... 127 and the scale that gives it back.
+private func quantizedRow(_ x: Source<Float>, count: Int) -> (levels: [Int8], scale: Float) {
+    var largest = Float(0)
+    for index in 0..<count { largest = max(largest, x[index].magnitude) }
+    let inverse = largest > 0 ? 127 / largest : 0
+    let levels = (0..<count).map { index -> Int8 in saturating((x[index] * inverse).rounded(.toNearestOrEven)) }
+    return (levels, largest / 127)
+}
+
+extension LayerNorm: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            let (x, y) = (try inputs.required(0), outputs[0])
+            try inputs.check(y.dataType, 0, 1, 2)
+            let width = x.shape.last ?? 1
+            func run<T: Real>(_: T.Type) throws {
+                let (source, target, scale) = (x.source(T.self), y.target(T.self), try inputs.required(1).source(T.self))
+                let (bias, epsilon) = (inputs.optional(2)?.source(T.self), Double(epsilon))
+                parallel(width == 0 ? 0 : x.count / width, grain: taskGrain / max(1, width), on: pool) { part in
+                    for row in part {
+                        let values = UnsafeBufferPointer(start: (source + row * width).base, count: width)
+                        let (mean, factor) = moments(values, epsilon: epsilon)
+                        for index in 0..<width {
+                            let normal = T((Double(values[index]) - mean) * factor)
+                            target[row * width + index] = normal * scale[index] + (bias?[index] ?? 0)
+                        }
+                    }
+                }
+            }
+            if x.dataType == .float64 { try run(Double.self) } else { try run(Float.self) }
+        }
+    }
+}
+
+extension GELU: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            let x = try inputs.required(0)
+            func run<T: Real>(_: T.Type) {
+                let (source, target, n) = (x.source(T.self), outputs[0].target(T.self), x.count)
+                switch form {
+                case .erf:
+                    let factor = T(0.5).squareRoot()
+                    map(source, target, n, on: pool) { T(0.5) * $0 * (1 + T.erf($0 * factor)) }
+                case .tanh:
+                    let factor = (2 / T.pi).squareRoot()
+                    map(source, target, n, on: pool) { T(0.5) * $0 * (1 + T.tanh(factor * ($0 + T(0.044715) * $0 * $0 * $0))) }
+                case .quick: map(source, target, n, on: pool) { $0 * sigmoid(T(1.702) * $0) }
+                }
+            }
+            if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }
+        }
+    }
+}
+
+extension L2Normalize: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            let x = try inputs.required(0)
+            let width = x.shape.last ?? 1
+            func run<T: Real>(_: T.Type) {
+                let (source, target, epsilon) = (x.source(T.self), outputs[0].target(T.self), Double(epsilon))
+                parallel(width == 0 ? 0 : x.count / width, grain: taskGrain / max(1, width), on: pool) { part in
+                    for row in part {
+                        let values = UnsafeBufferPointer(start: (source + row * width).base, count: width)
+                        let length = max(epsilon, sum(values) { Double($0) * Double($0) }.squareRoot())
+                        for index in 0..<width { target[row * width + index] = T(Double(values[index]) / length) }
+                    }
+                }
+            }
+            if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }
+        }
+    }
+}
+
+extension Embedding: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        let (ids, table) = (try inputs.required(0), try inputs.required(1))
+        try widened(inputs, outputs) { inputs, outputs in
+            let wide = try inputs.required(1)
+            try Gather(axis: 0).compute([wide, indexing(ids)?.view ?? ids], into: [outputs[0]], on: pool)
+            try add(inputs.dropFirst(2).compactMap { $0 }, to: outputs[0], table.dataType, on: pool)
+        }
+    }
+}
+
+/// Ids as int64, where they are neither that nor int32.
+private func indexing(_ ids: TensorView) throws -> Tensor? {
+    ids.dataType == .int64 || ids.dataType == .int32 ? nil : try ids.tensor().converted(to: .int64)
+}
+
+/// y = y + the addends, which broadcast to it.
+private func add(_ addends: [TensorView], to y: MutableTensorView, _ dataType: DataType, on pool: ThreadPool) throws {
+    for addend in addends {
+        let converted = try addend.dataType == y.dataType ? nil : addend.tensor().converted(to: y.dataType)
+        try withExtendedLifetime(converted) { try Binary(.add).compute([y.readOnly, converted?.view ?? addend], into: [y], on: pool) }
+    }
+}
+
+extension QuantizedEmbedding: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        let (ids, table, scales, y) = (try inputs.required(0), try inputs.required(1), try inputs.required(2), outputs[0])
+        let width = table.shape[1]
+        try inputs.check(.float32, 2)
+        let rows = try (indexing(ids)?.view ?? ids).indices(below: table.shape[0])
+        let (levels, factors, target) = (table.source(Int8.self), scales.source(Float.self), y.target(Float.self))
+        parallel(rows.count, grain: taskGrain / max(1, width), on: pool) { part in
+            for row in part {
+                for column in 0..<width {
+                    target[row * width + column] = Float(levels[rows[row] * width + column]) * factors[rows[row]]
+                }
+            }
+        }
+        try add(inputs.dropFirst(3).compactMap { $0 }, to: y, .float32, on: pool)
+    }
+}
+
+extension PaddingMask: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        let mask = try inputs.required(0)
+        let numbers = try mask.tensor().converted(to: .float32).elements(Float.self)
+        let (batch, length) = (mask.shape[0], mask.shape[1])
+        let target = outputs[0].target(Float.self)
+        let rows = causal ? length : 1
+        for b in 0..<batch {
+            for row in 0..<rows {
+                for key in 0..<length {
+                    let seen = causal && key > row ? 0 : numbers[b * length + key]
+                    target[(b * rows + row) * length + key] = (1 - seen) * maskedValue
+                }
+            }
+        }
+    }
+}
+
+extension PatchEmbedding: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            try inputs.check(outputs[0].dataType, 0, 1, 2, 3)
+            if outputs[0].dataType == .float64 {
+                try embed(Double.self, inputs, outputs[0], pool)
+            } else {
+                try embed(Float.self, inputs, outputs[0], pool)
+            }
+        }
+    }
+
+    private func embed<T: Factor & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
+        let (image, weight) = (try inputs.required(0), try inputs.required(1))
+        let (channels, height, columns) = (image.shape[1], image.shape[2], image.shape[3])
+        let (width, p, q) = (weight.shape[0], weight.shape[2], weight.shape[3])
+        let token = inputs.optional(3)
+        let first = token == nil ? 0 : 1
+        let (patches, across, tokens) = (y.shape[1] - first, columns / max(1, q), y.shape[1])
+        let patchSize = channels * p * q
+        guard weight.shape[1] == channels, patches == height / max(1, p) * across, y.shape[2] == width else {
+            throw TripsError.data("image and weight", found: "\(image.type) and \(weight.type)", expected: "\(patches) patches")
+        }
+        let (source, factors, target) = (image.source(T.self), weight.source(T.self), y.target(T.self))
+        if let token { y.copyToken(token, T.self) }
+        try pool.tryRun(y.shape[0]) { batch in
+            let rows = try Scratch<T>(elementCount(of: [patches, patchSize]))
+            try rows.withTarget { rows in
+                for patch in 0..<patches {
+                    let (row, column) = patch.quotientAndRemainder(dividingBy: across)
+                    for channel in 0..<channels {
+                        for line in 0..<p {
+                            let from = source + ((batch * channels + channel) * height + row * p + line) * columns + column * q
+                            (rows + patch * patchSize + (channel * p + line) * q).base.update(from: from.base, count: q)
+                        }
+                    }
+                }
+                try multiply(
+                    patches, width, patchSize, Matrix(elements: rows.source, stride: max(1, patchSize)),
+                    Matrix(elements: factors, stride: max(1, patchSize), transposed: true), target + (batch * tokens + first) * width,
+                    stride: width, on: pool)
+            }
+        }
+        if let bias = inputs.optional(2)?.source(T.self) {
+            for row in 0..<y.shape[0] * tokens where row % tokens >= first {
+                for index in 0..<width { target[row * width + index] += bias[index] }
+            }
+        }
+        if let positions = inputs.optional(4) { try add([positions], to: y, y.dataType, on: pool) }
+    }
+}
+
+extension MutableTensorView {
+    /// The class token as the first of each example.
+    fileprivate func copyToken<T>(_ token: TensorView, _: T.Type) {
+        let (target, source, width) = (target(T.self), token.source(T.self), shape[2])
+        for batch in 0..<shape[0] { (target + batch * shape[1] * width).base.update(from: source.base, count: width) }
+    }
+}
+
+extension Attention: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        try widened(inputs, outputs) { inputs, outputs in
+            try inputs.check(outputs[0].dataType, 0, 1, 2)
+            if outputs[0].dataType == .float64 {
+                try attend(Double.self, inputs, outputs[0], pool)
+            } else {
+                try attend(Float.self, inputs, outputs[0], pool)
+            }
+        }
+    }
+
+    private func attend<T: Factor & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
+        let (q, k, v) = (try inputs.required(0), try inputs.required(1), try inputs.required(2))
+        let (batch, length, keys) = (y.shape[0], q.shape[1], k.shape[1])
+        let (width, valueWidth) = (q.shape[2], v.shape[2])
+        guard heads > 0, width % heads == 0, valueWidth % heads == 0, k.shape[2] == width, v.shape[1] == keys,
+            [q, k, v].allSatisfy({ $0.shape[0] == batch || $0.shape[0] == 1 })
+        else { throw TripsError.data("shapes of q, k and v", found: "\(q.type), \(k.type), \(v.type)") }
+        let (head, valueHead, heads, causal) = (width / heads, valueWidth / heads, heads, causal)
+        let scale = T(scale.map { Double($0) } ?? 1 / Double(head).squareRoot())
+        let mask = try inputs.optional(3).map { try $0.tensor().converted(to: y.dataType) }
+        let maskStrides = try mask.map { try broadcastStrides($0.shape, to: [batch, heads, length, keys]) } ?? []
+        let (query, key, value, target) = (q.source(T.self), k.source(T.self), v.source(T.self), y.target(T.self))
+        let (sharedQuery, sharedKey, sharedValue) = (q.shape[0] == 1, k.shape[0] == 1, v.shape[0] == 1)
+        let addends = mask?.view.source(T.self)
+        try withExtendedLifetime(mask) {
+            try pool.tryRun(batch * heads) { task in
+                let (b, h) = task.quotientAndRemainder(dividingBy: heads)
+                let scores = try Scratch<T>(elementCount(of: [length, keys]))
+                try scores.withTarget { scores in
+                    try multiply(
+                        length, keys, head, alpha: scale,
+                        Matrix(elements: query + (sharedQuery ? 0 : b) * length * width + h * head, stride: width),
+                        Matrix(elements: key + (sharedKey ? 0 : b) * keys * width + h * head, stride: width, transposed: true),
+                        scores, stride: max(1, keys), on: pool)
+                    for row in 0..<length {
+                        let line = scores + row * keys
+                        if let addends {
+                            let start = b * maskStrides[0] + h * maskStrides[1] + row * maskStrides[2]
+                            for column in 0..<keys { line[column] += addends[start + column * maskStrides[3]] }
+                        }
+                        if causal, row + 1 < keys { for column in (row + 1)..<keys { line[column] = -.infinity } }
+                        softmaxRow(line.source, line, count: keys)
+                    }
+                    try multiply(
+                        length, valueHead, keys, Matrix(elements: scores.source, stride: max(1, keys)),
+                        Matrix(elements: value + (sharedValue ? 0 : b) * keys * valueWidth + h * valueHead, stride: valueWidth),
+                        target + b * length * valueWidth + h * valueHead, stride: valueWidth, on: pool)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+import ModelGraph
+import Support
+import Tensors
+
+extension PatchSelection: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        let positions = try inputs.optional(3).map { try $0.integers() }
+        try widened(Array(inputs.prefix(3)), outputs) { inputs, outputs in
+            let tokens = try inputs.required(0)
+            try inputs.check(outputs[0].dataType, 0, 1, 2)
+            func run<T: Real>(_: T.Type) throws {
+                let (batch, count, width) = (tokens.shape[0], tokens.shape[1] - 1, tokens.shape[2])
+                let stream = Stream(
+                    x: tokens.source(T.self), y: outputs[0].target(T.self), indices: outputs[1].target(), scores: outputs[2].target(),
+                    positions: outputs[3].target(), count: count, width: width, kept: keptCount(of: count), total: streamCount(of: count))
+                guard count > 0, outputs[0].shape[1] == stream.total + 1, outputs[1].shape[1] == stream.kept else {
+                    throw TripsError.data("tokens", found: tokens.type, expected: "as many as were planned for: \(outputs[0].shape)")
+                }
+                var generator = SplitMix64(state: UInt64(bitPattern: Int64(seed)))
+                let random = guidance == .random ? (0..<batch * count).map { _ in generator.uniform() } : []
+                try pool.tryRun(batch) { example in
+                    let scores: [Double]
+                    switch guidance {
+                    case .random: scores = Array(random[example * count..<(example + 1) * count])
+                    case .text:
+                        let query = try inputs.required(2).source(T.self) + example * width
+                        scores = try attention(query, inputs.required(1).source(T.self) + (example * (count + 1) + 1) * width, keys: count, width: width)
+                    case .imageCLS:
+                        let query = try inputs.required(2).source(T.self) + example * width
+                        let keys = try inputs.required(1).source(T.self) + example * (count + 1) * width
+                        scores = Array(attention(query, keys, keys: count + 1, width: width).dropFirst())
+                    }
+                    select(example, scores, stream, positions)
+                }
+            }
+            if tokens.dataType == .float64 { try run(Double.self) } else { try run(Float.self) }
+        }
+    }
+
+    /// For each key the mean over all heads of softmax(query · key · scale).
+    private func attention<T: Real>(_ query: Source<T>, _ key: Source<T>, keys: Int, width: Int) -> [Double] {
+        let head = width / heads
+        let factor = scale.map { Double($0) } ?? 1 / Double(head).squareRoot()
+        var means = Array(repeating: 0.0, count: keys)
+        for h in 0..<heads {
+            let products = (0..<keys).map { index -> Double in
+                var total = 0.0
+                for d in h * head..<(h + 1) * head { total += Double(query[d]) * Double(key[index * width + d]) }
+                return total * factor
+            }
+            let top = products.max() ?? 0
+            let powers = products.map { Double.exp($0 - top) }
+            let sum = powers.reduce(0, +)
+            for index in means.indices { means[index] += powers[index] / sum / Double(heads) }
+        }
+        return means
+    }
+
+    /// Where one call reads and writes.
+    private struct Stream<T: Real>: Sendable {
+        let x: Source<T>, y: Target<T>, indices: Target<Int64>, scores: Target<Float>, positions: Target<Int64>
+        let count, width, kept, total: Int
+    }
+
+    private func select<T: Real>(_ example: Int, _ exact: [Double], _ stream: Stream<T>, _ positions: [Int]?) {
+        // The scores that are put out are those that decide, so that a reader can retrace the choice.
+        let scores = exact.map { Float($0) }
+        let (count, width, kept) = (stream.count, stream.width, stream.kept)
+        for index in 0..<count { stream.scores[example * count + index] = scores[index] }
+        let ranking = bestFirst(count, largest: true) { scores[$0] }
+        let best = Array(ranking.prefix(kept))
+        let inOrder = best.sorted()
+        for (place, index) in inOrder.enumerated() { stream.indices[example * kept + place] = Int64(index) }
+        let x = stream.x + example * (count + 1) * width
+        let y = stream.y + example * (stream.total + 1) * width
+        y.base.update(from: x.base, count: width)
+        for (place, index) in (order == .original ? inOrder : best).enumerated() {
+            (y + (place + 1) * width).base.update(from: (x + (index + 1) * width).base, count: width)
+            stream.positions[example * stream.total + place] = Int64(positions?[example * count + index] ?? index)
+        }
+        guard stream.total > kept else { return }
+        stream.positions[example * stream.total + kept] = -1
+        fuse(Array(ranking[kept...].sorted()), scores, x + width, y + (kept + 1) * width, width: width)
+    }
+
+    /// The token that stands for the dropped ones.
+    private func fuse<T: Real>(_ dropped: [Int], _ scores: [Float], _ x: Source<T>, _ y: Target<T>, width: Int) {
+        var weights = dropped.map { Double(scores[$0]) }
+        let total = weights.reduce(0, +)
+        if fusion == .normalized {
+            weights = weights.map { total > 0 ? $0 / total : 1 / Double(dropped.count) }
+        }
+        var fused = Array(repeating: 0.0, count: width)
+        for (token, weight) in zip(dropped, weights) {
+            for index in 0..<width { fused[index] += weight * Double(x[token * width + index]) }
+        }
+        for index in 0..<width { y[index] = T(fused[index]) }
+    }
+}
+
+/// A small generator of random numbers (Steele, Lea and Flood 2014): the same seed gives the same numbers everywhere.
+struct SplitMix64 {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    /// In [0, 1), from the upper 24 bits, so that single precision holds it exactly.
+    mutating func uniform() -> Double { Double(next() >> 40) / 16_777_216 }
+}
