@@ -91,3 +91,58 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         }
     }
 }
+
+/// What the decoding loops make of converted checkpoints.
+@Suite struct CheckpointGeneration {
+    private func session(_ architecture: String) throws -> Session {
+        let model = try importCheckpoint(path: "\(root)/Tests/Fixtures/\(architecture)/checkpoint.safetensors")
+        var manifest = Manifest(tool: .init(name: "tests", version: "0"))
+        manifest.generation = model.generation
+        return Session(Model(graphs: model.graphs, manifest: manifest))
+    }
+
+    private func golden(_ path: String) throws -> (inputs: [String: Tensor], outputs: [String: Tensor], metadata: [String: String]) {
+        let file = try SafetensorsFile(path: "\(root)/Tests/Fixtures/\(path).safetensors")
+        func part(_ prefix: String) throws -> [String: Tensor] {
+            try Dictionary(uniqueKeysWithValues: file.tensors.filter { $0.name.hasPrefix(prefix) }.map { (String($0.name.dropFirst(prefix.count)), try $0.constant.load()) })
+        }
+        return (try part("in."), try part("out."), file.metadata)
+    }
+
+    @Test(arguments: ["mplug-vqa", "mplug-caption"], ["golden-beam", "golden-greedy"])
+    func generatesTheReferenceSequence(_ architecture: String, _ name: String) throws {
+        let golden = try golden("\(architecture)/\(name)")
+        func number(_ key: String) throws -> Int { try #require(golden.metadata[key].flatMap { Int($0) }, "\(key)") }
+        let parameters = GenerationParameters(
+            beam: try number("beam"), minimalLength: try number("min_length"), maximalLength: try number("max_length"),
+            startID: try number("start_id"), endID: try number("end_id"), alpha: 0.6)
+        let hypothesis = try session(architecture).generate(golden.inputs, parameters)
+        #expect(hypothesis.ids.map { Int64($0) } == (try #require(golden.outputs["ids"]).elements()))
+        let score: [Float] = try #require(golden.outputs["score"]).elements()
+        #expect(abs(hypothesis.score - score[0]) < 1e-4)
+    }
+
+    @Test func groundingAnswersTheReferenceBox() throws {
+        let golden = try golden("mplug-grounding/golden-box")
+        let session = try session("mplug-grounding")
+        let generation = try #require(session.model.manifest.generation)
+        #expect(generation.method == .greedy && generation.maximalLength == 4)
+        let box = try session.ground(
+            golden.inputs, startID: generation.startID, firstTargetID: #require(generation.firstTargetID), targetCount: #require(generation.targetCount))
+        let expected: [Float] = try #require(golden.outputs["box"]).elements()
+        #expect(box == expected)
+    }
+
+    @Test func answersAreRankedAsByTheReference() throws {
+        let golden = try golden("albef-vqa/golden-ranking")
+        let ranking = try session("albef-vqa").rankAnswers(golden.inputs, k: #require(golden.metadata["k"].flatMap { Int($0) }))
+        let ids: [Int64] = try #require(golden.outputs["topk_ids"]).converted(to: .int64).elements()
+        let probabilities: [Float] = try #require(golden.outputs["topk_probs"]).elements()
+        // Two candidates are the same answer: which of them comes first is nobody's to say.
+        let answers: [Int64] = try #require(golden.inputs["answer_ids"]).elements()
+        func answer(_ index: Int) -> ArraySlice<Int64> { answers[index * 6..<(index + 1) * 6] }
+        #expect(ranking.indices.map { Array(answer($0)) } == ids.map { Array(answer(Int($0))) })
+        #expect(Set(ranking.indices.map { Int64($0) }) == Set(ids))
+        for (found, expected) in zip(ranking.probabilities, probabilities) { #expect(abs(found - expected) < 1e-5) }
+    }
+}
