@@ -39,7 +39,7 @@ extension Graph: CustomStringConvertible {
     /// or on the order of building. Graphs of the same model through different importers have the same structure.
     ///
     /// What no input has a part in is left out: sizes, and constants' numbers and ranks; parts of constants whose sizes
-    /// hold symbols are constants, too.
+    /// hold symbols are constants, too. So are the types of floating-point numbers, and casts from one to another.
     public var structure: String {
         var numbers: [ValueID: String] = [:]
         var lines: [String] = []
@@ -53,7 +53,9 @@ extension Graph: CustomStringConvertible {
         var pending = outputs.reversed().map { (value: $0.value, expanded: false) }
         while let (value, expanded) = pending.popLast() {
             guard numbers[value] == nil, dependent.contains(value), let node = producer(of: value) else { continue }
-            if expanded {
+            if let cast = node.op as? Cast, let inner = node.input(0), cast.to.isFloatingPoint, type(of: inner).dataType.isFloatingPoint {
+                if expanded { numbers[value] = reference(inner) } else { pending += [(value, true), (inner, false)] }
+            } else if expanded {
                 for (index, output) in node.outputs.enumerated() { numbers[output] = "%\(lines.count)" + (index == 0 ? "" : ".\(index)") }
                 lines.append("%\(lines.count) = \(Swift.type(of: node.op).name)(\(node.inputs.map { $0.map(reference) ?? "_" }.joined(separator: ", "))) {\(attributeText(node.op))}")
             } else {
