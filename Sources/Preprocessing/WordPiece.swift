@@ -45,9 +45,9 @@ public struct WordPiece: Sendable {
     /// The ids of a text, [CLS] first and [SEP] last.
     /// - Parameter maximalLength: longer texts lose their end, but keep [SEP].
     public func encode(_ text: String, maximalLength: Int? = nil) -> [Int] {
-        var pieces = parts(of: text).flatMap { part in part.special.map { [$0] } ?? split(part.text).flatMap(pieces) }
-        if let maximalLength { pieces = Array(pieces.prefix(max(0, maximalLength - 2))) }
-        return [classID] + pieces + [separatorID]
+        var ids = parts(of: text).flatMap { part in part.special.map { [$0] } ?? split(part.text).flatMap(pieces) }
+        if let maximalLength { ids = Array(ids.prefix(max(0, maximalLength - 2))) }
+        return [classID] + ids + [separatorID]
     }
 
     /// Ids and mask [1, L] as a model takes them.
