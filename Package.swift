@@ -48,7 +48,7 @@ let package = Package(
         + modules.map { .target(name: $0.name, dependencies: $0.dependencies) }
         + tools.map { .executableTarget(name: $0, dependencies: ["ToolSupport"]) }
         + (["Kernels"] + modules.map(\.name)).map {
-            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)])
+            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)] + ($0 == "Rewrites" ? ["Importers", "Goldens"] : []))
         }
         + development,
     swiftLanguageModes: [.v6]

@@ -47,6 +47,7 @@ extension Graph: CustomStringConvertible {
             if let number = numbers[value] { return number }
             return content(of: value) == nil ? "?" : "known"
         }
+        let outputs = outputs.sorted { $0.name < $1.name }
         var pending = outputs.reversed().map { (value: $0.value, expanded: false) }
         while let (value, expanded) = pending.popLast() {
             guard numbers[value] == nil, content(of: value) == nil, let node = producer(of: value) else { continue }

@@ -10,6 +10,7 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
     let rewrites: [any Rewrite] = [
         DropIdentities(), SimplifyViews(), DropExpansions(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
         FuseLayerNorm(), FuseGELU(), FuseL2Normalize(), FusePaddingMask(), FuseAttention(), SinkViews(),
+        LiftPatchSelection(), ThreadPositions(),
     ]
     while true {
         let rewritten = try graph.rewrite(rewrites, validating: validating)
