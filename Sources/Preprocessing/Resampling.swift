@@ -25,27 +25,41 @@ public enum Resampling: String, Sendable {
 }
 
 extension Picture {
-    /// The picture at another size, bit for bit what Pillow's `resize` gives: the filter is widened when shrinking, rows
-    /// come before columns, sums are in fixed point with 22 bits behind the point and rounded to bytes after each pass.
+    /// The picture at another size, bit for bit what Pillow 13's `resize` gives: the filter is widened when shrinking,
+    /// sums are in fixed point with 22 bits behind the point and rounded to bytes after each of the two passes. Rows are
+    /// filtered before columns, unless the height shrinks by more than twice what the width does.
     public func resized(width newWidth: Int, height newHeight: Int, _ filter: Resampling) throws -> Picture {
         guard newWidth > 0, newHeight > 0, newWidth <= Picture.maximalSide, newHeight <= Picture.maximalSide else {
             throw TripsError.usage("size of a picture", found: "\(newWidth) x \(newHeight)", expected: "1 to \(Picture.maximalSide)")
         }
-        var picture = self
-        if newWidth != width {
-            let taps = taps(from: width, to: newWidth, filter)
-            picture = try Picture(
-                width: newWidth, height: height,
-                pixels: convolve(picture.pixels, taps, lines: height, lineStride: 3 * width, step: 3, outputLineStride: 3 * newWidth, outputStep: 3))
+        if height > newHeight && height - newHeight > 2 * (width - newWidth) {
+            return try withHeight(newHeight, filter).withWidth(newWidth, filter)
         }
-        if newHeight != height {
-            let taps = taps(from: height, to: newHeight, filter)
-            picture = try Picture(
-                width: newWidth, height: newHeight,
-                pixels: convolve(picture.pixels, taps, lines: newWidth, lineStride: 3, step: 3 * newWidth, outputLineStride: 3, outputStep: 3 * newWidth))
-        }
-        return picture
+        return try withWidth(newWidth, filter).withHeight(newHeight, filter)
     }
+
+    private func withWidth(_ newWidth: Int, _ filter: Resampling) throws -> Picture {
+        if newWidth == width { return self }
+        let taps = taps(from: width, to: newWidth, filter)
+        let rows = Lines(count: height, stride: 3 * width, step: 3, newStride: 3 * newWidth, newStep: 3)
+        return try Picture(width: newWidth, height: height, pixels: convolve(pixels, taps, rows))
+    }
+
+    private func withHeight(_ newHeight: Int, _ filter: Resampling) throws -> Picture {
+        if newHeight == height { return self }
+        let taps = taps(from: height, to: newHeight, filter)
+        let columns = Lines(count: width, stride: 3, step: 3 * width, newStride: 3, newStep: 3 * width)
+        return try Picture(width: width, height: newHeight, pixels: convolve(pixels, taps, columns))
+    }
+}
+
+/// Rows or columns to filter: how far apart they lie, and their pixels, in bytes, before and after.
+private struct Lines {
+    let count: Int
+    let stride: Int
+    let step: Int
+    let newStride: Int
+    let newStep: Int
 }
 
 /// The source pixels that make one target pixel, with their weights in fixed point.
@@ -73,20 +87,19 @@ private func taps(from size: Int, to newSize: Int, _ filter: Resampling) -> [Tap
     }
 }
 
-/// Filters every line of RGB pixels; strides and steps are in bytes.
-private func convolve(
-    _ source: [UInt8], _ taps: [Taps], lines: Int, lineStride: Int, step: Int, outputLineStride: Int, outputStep: Int
-) -> [UInt8] {
-    var target = [UInt8](repeating: 0, count: lines * taps.count * 3)
-    for line in 0..<lines {
+/// Filters every line of RGB pixels.
+private func convolve(_ source: [UInt8], _ taps: [Taps], _ lines: Lines) -> [UInt8] {
+    var target = [UInt8](repeating: 0, count: lines.count * taps.count * 3)
+    for line in 0..<lines.count {
         for (place, tap) in taps.enumerated() {
-            let (start, output) = (line * lineStride + tap.first * step, line * outputLineStride + place * outputStep)
+            let start = line * lines.stride + tap.first * lines.step
+            let output = line * lines.newStride + place * lines.newStep
             for channel in 0..<3 {
                 var sum = Int32(1) << Int32(fractionBits - 1)
                 var index = start + channel
                 for weight in tap.weights {
                     sum &+= Int32(source[index]) &* weight
-                    index += step
+                    index += lines.step
                 }
                 target[output + channel] = UInt8(clamping: sum >> Int32(fractionBits))
             }

@@ -45,9 +45,9 @@ public struct WordPiece: Sendable {
     /// The ids of a text, [CLS] first and [SEP] last.
     /// - Parameter maximalLength: longer texts lose their end, but keep [SEP].
     public func encode(_ text: String, maximalLength: Int? = nil) -> [Int] {
-        var pieces = split(text).flatMap(pieces)
-        if let maximalLength { pieces = Array(pieces.prefix(max(0, maximalLength - 2))) }
-        return [classID] + pieces + [separatorID]
+        var ids = parts(of: text).flatMap { part in part.special.map { [$0] } ?? split(part.text).flatMap(pieces) }
+        if let maximalLength { ids = Array(ids.prefix(max(0, maximalLength - 2))) }
+        return [classID] + ids + [separatorID]
     }
 
     /// Ids and mask [1, L] as a model takes them.
@@ -72,6 +72,22 @@ public struct WordPiece: Sendable {
 
     /// The word of an id.
     public func word(_ id: Int) -> String { words.indices.contains(id) ? words[id] : "?" }
+
+    /// The text between special words, and their ids, in order.
+    private func parts(of text: String) -> [(text: String, special: Int?)] {
+        var parts: [(text: String, special: Int?)] = []
+        var rest = text[...]
+        while let bracket = rest.firstIndex(of: "[") {
+            let word = WordPiece.specialWords.first { rest[bracket...].hasPrefix($0) && ids[$0] != nil }
+            let end = word.map { rest.index(bracket, offsetBy: $0.count) } ?? rest.index(after: bracket)
+            parts.append((String(word == nil ? rest[..<end] : rest[..<bracket]), nil))
+            if let word { parts.append((word, ids[word])) }
+            rest = rest[end...]
+        }
+        return parts + [(String(rest), nil)]
+    }
+
+    private static let specialWords = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
     /// Words and punctuation marks, lowercased and without accents.
     private func split(_ text: String) -> [String] {
