@@ -99,10 +99,12 @@ extension PatchSelection: Computable {
 }
 
 /// A small generator of random numbers (Steele, Lea and Flood 2014): the same seed gives the same numbers everywhere.
-struct SplitMix64 {
-    var state: UInt64
+package struct SplitMix64 {
+    package var state: UInt64
 
-    mutating func next() -> UInt64 {
+    package init(state: UInt64) { self.state = state }
+
+    package mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var z = state
         z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
