@@ -4,11 +4,12 @@ import PackageFormat
 import Support
 import Tensors
 
-// benchmark-format FILE.safetensors FOLDER THREADS [plain] [level=N]
-// Writes the file's tensors, already in memory, as a package into FOLDER, reads them back, and prints sizes and times.
+// benchmark-format FILE.safetensors FOLDER THREADS [plain] [level=N] [storage=TYPE] [from-file]
+// Writes the file's tensors, already in memory unless told otherwise, as a package into FOLDER, reads them back, and
+// prints sizes, times, and the most memory that it ever held.
 let arguments = CommandLine.arguments
 guard arguments.count >= 4, let threads = Int(arguments[3]) else {
-    print("usage: benchmark-format FILE.safetensors FOLDER THREADS [plain] [level=N]")
+    print("usage: benchmark-format FILE.safetensors FOLDER THREADS [plain] [level=N] [storage=TYPE] [from-file]")
     exit(64)
 }
 
@@ -33,19 +34,36 @@ struct Cost {
     var json: String { #"{"wall": \#(wall), "processor": \#(processor)}"# }
 }
 
-let tensors = try SafetensorsFile(path: arguments[1]).tensors.map { (name: $0.name, constant: Constant(try $0.constant.load(), identity: $0.name)) }
+/// The most resident memory so far, in bytes.
+func peakMemory() -> Int {
+    let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+    let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
+    return (line.split(separator: " ").compactMap { Int($0) }.first ?? 0) * 1024
+}
+
+func value(_ name: String) -> String? {
+    arguments.first { $0.hasPrefix(name + "=") }.map { String($0.dropFirst(name.count + 1)) }
+}
+
+var tensors = try SafetensorsFile(path: arguments[1]).tensors
+if !arguments.contains("from-file") {
+    tensors = try tensors.map { ($0.name, Constant(try $0.constant.load(), identity: $0.name)) }
+}
 let byteCount = try tensors.reduce(0) { try $0 + $1.constant.byteCount }
-let level = arguments.dropFirst(4).first { $0.hasPrefix("level=") }.flatMap { Int($0.dropFirst(6)) }
-let options = PackageWriter.Options(level: level, plain: arguments.contains("plain"), replacing: true)
+let storage = value("storage").flatMap { PackageWriter.Options.Storage(rawValue: $0) } ?? .asIs
+let options = PackageWriter.Options(
+    level: value("level").flatMap { Int($0) }, plain: arguments.contains("plain"), storage: storage, replacing: true)
 let path = (arguments[2] as NSString).appendingPathComponent("benchmark.trips")
 let pool = ThreadPool(threads: threads)
 let manifest = Manifest(tool: .init(name: "benchmark-format", version: "1"))
 
 var (write, read, verify) = (Cost(), Cost(), Cost())
+var memory = 0
 for _ in 0..<5 {
     try write.measure {
         try PackageWriter.write(graphs: [], extraTensors: tensors, manifest: manifest, to: path, options: options, pool: pool)
     }
+    memory = max(memory, peakMemory())
     let package = try PackageReader(path: path)
     try read.measure {
         try pool.tryRun(package.tensors.count) { _ = try package.constant(named: package.tensors[$0].name).load() }
@@ -54,4 +72,4 @@ for _ in 0..<5 {
 }
 let size = try ReadableFile(path: path).size
 try FileManager.default.removeItem(atPath: path)
-print(#"{"bytes": \#(byteCount), "size": \#(size), "write": \#(write.json), "read": \#(read.json), "verify": \#(verify.json)}"#)
+print(#"{"bytes": \#(byteCount), "size": \#(size), "memory": \#(memory), "write": \#(write.json), "read": \#(read.json), "verify": \#(verify.json)}"#)

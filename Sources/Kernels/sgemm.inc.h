@@ -9,6 +9,14 @@
 #define PANEL_VECTORS (TRIPS_PANEL / VL)
 /// Upper bound of a tile's size, narrow or wide.
 #define TILE_FLOATS (32 * VL)
+/// X(1) … X(rows), for a macro `rows`.
+#define EACH_HEIGHT(rows, X) EACH_HEIGHT_(rows, X)
+#define EACH_HEIGHT_(rows, X) EACH_HEIGHT_##rows(X)
+#define EACH_HEIGHT_4(X) X(1) X(2) X(3) X(4)
+#define EACH_HEIGHT_6(X) EACH_HEIGHT_4(X) X(5) X(6)
+#define EACH_HEIGHT_12(X) EACH_HEIGHT_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
+#define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
+
 #define UNROLLED _Pragma("clang loop unroll(full)")
 
 /// Lanes of vector v of a tile that lie inside the matrix.
@@ -72,16 +80,10 @@ typedef void (*sgemm_tile)(const float *a, size_t lda, const float *b, size_t k,
 #define NARROW_ENTRY(rows) sgemm_tile_narrow_##rows,
 #define WIDE_ENTRY(rows) sgemm_tile_wide_##rows,
 
-#if TILE_ROWS == 14
-#define TILE_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#else
-#define TILE_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#endif
-
-TILE_HEIGHTS(SGEMM_NARROW)
-TILE_HEIGHTS(SGEMM_WIDE)
-static const sgemm_tile narrow_tiles[TILE_ROWS + 1] = {NULL, TILE_HEIGHTS(NARROW_ENTRY)};
-static const sgemm_tile wide_tiles[TILE_ROWS + 1] = {NULL, TILE_HEIGHTS(WIDE_ENTRY)};
+EACH_HEIGHT(TILE_ROWS, SGEMM_NARROW)
+EACH_HEIGHT(TILE_ROWS, SGEMM_WIDE)
+static const sgemm_tile narrow_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, NARROW_ENTRY)};
+static const sgemm_tile wide_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, WIDE_ENTRY)};
 
 /// Rows of tile i when `rows` are spread evenly over `tiles`.
 INLINE size_t share(size_t rows, size_t tiles, size_t i) { return rows / tiles + (i < rows % tiles ? 1 : 0); }
@@ -111,7 +113,7 @@ static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size
     }
 }
 
-enum { K_BLOCK = 512, COPY_STRIDE = K_BLOCK + 16, HALF_PAGE = 2048 };
+enum { K_BLOCK = 256, COPY_STRIDE = K_BLOCK + 16, HALF_PAGE = 2048 };
 
 /// The product over the first `used` of k inputs.
 static void sgemm_inputs(const float *a, size_t lda, const float *packed, size_t k, size_t used, float *c, size_t ldc,

@@ -15,6 +15,9 @@ struct Matrix<Element>: Sendable {
 
 /// Element types of matrix products.
 protocol Factor: TensorElement, Numeric {
+    /// The number, integers rounded towards zero.
+    init(factor: Float)
+
     /// c = alpha · a · b + beta · c, with a [m, k] and b [k, n]. All numbers fit 32 bits; none of the sizes is 0.
     static func multiply(
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self,
@@ -22,6 +25,8 @@ protocol Factor: TensorElement, Numeric {
 }
 
 extension Float: Factor {
+    init(factor: Float) { self = factor }
+
     static func multiply(
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float,
         _ c: Target<Float>, stride: Int
@@ -35,6 +40,8 @@ extension Float: Factor {
 }
 
 extension Double: Factor {
+    init(factor: Float) { self = Double(factor) }
+
     static func multiply(
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Double, _ a: Matrix<Double>, _ b: Matrix<Double>, _ beta: Double,
         _ c: Target<Double>, stride: Int
@@ -48,6 +55,8 @@ extension Double: Factor {
 }
 
 extension Factor where Self: FixedWidthInteger {
+    init(factor: Float) { self = saturating(factor) }
+
     static func multiply(
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self,
         _ c: Target<Self>, stride: Int
@@ -201,17 +210,9 @@ extension Gemm: Computable {
             let k = a.shape[op.transposeA ? 0 : 1]
             guard b.shape[op.transposeB ? 1 : 0] == k else { throw TripsError.data("factors", found: "\(a.type) and \(b.type)") }
             try multiply(
-                m, n, k, alpha: factor(op.alpha), Matrix(elements: a.source(), stride: a.shape[1], transposed: op.transposeA),
-                Matrix(elements: b.source(), stride: b.shape[1], transposed: op.transposeB), beta: adds ? factor(op.beta) : 0,
+                m, n, k, alpha: T(factor: op.alpha), Matrix(elements: a.source(), stride: a.shape[1], transposed: op.transposeA),
+                Matrix(elements: b.source(), stride: b.shape[1], transposed: op.transposeB), beta: adds ? T(factor: op.beta) : 0,
                 y.target(), stride: n, on: pool)
-        }
-
-        private func factor<T: Factor>(_ value: Float) -> T {
-            switch T.self {
-            case is Float.Type: (value as? T) ?? 1
-            case is Double.Type: (Double(value) as? T) ?? 1
-            default: T(exactly: Int(saturating(value) as Int32)) ?? 1
-            }
         }
     }
 }

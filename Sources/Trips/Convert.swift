@@ -12,6 +12,7 @@ public struct PreparedModel: Sendable {
     public var graphs: [Graph] { imported.graphs }
     /// What the rewrites did, by graph.
     public var trails: [(graph: String, trail: AuditTrail)] = []
+    public var selection: SelectionReport?
 }
 
 /// What a conversion did.
@@ -40,8 +41,16 @@ public func prepare(
         model.imported.graphs[index] = graph
         model.trails.append((graph.name, trail))
     }
+    if lastStage == .select, let request = options.selection { try insertSelection(request, into: &model) }
     for graph in model.imported.graphs { try graph.validate() }
     return model
+}
+
+/// Selects in the graph that looks at images: the first one that embeds patches.
+private func insertSelection(_ request: SelectionRequest, into model: inout PreparedModel) throws {
+    let index = model.imported.graphs.firstIndex { $0.nodes.contains { $0.op is PatchEmbedding } } ?? 0
+    guard model.imported.graphs.indices.contains(index) else { throw TripsError.usage("there is no graph to select in") }
+    model.selection = try select(&model.imported.graphs[index], options: request)
 }
 
 /// Converts a model to a `.trips` package.
@@ -57,6 +66,7 @@ public func convert(
     if options.architecture == "tensors" { return try packTensors(source, to: path, options, progress) }
     let model = try prepare(source, options)
     var manifest = try manifest(source, options, model.imported)
+    manifest.selections = model.selection.map { records($0, options.selection) } ?? []
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = try options.vocabulary.map(readVocabulary) {
         manifest.vocabulary = vocabulary.name
@@ -65,6 +75,15 @@ public func convert(
     try PackageWriter.write(
         graphs: model.graphs, extraTensors: extra, manifest: manifest, to: path, options: options.writing, progress: progress)
     return try report(source, path, model)
+}
+
+private func records(_ report: SelectionReport, _ request: SelectionRequest?) -> [Manifest.Selection] {
+    report.blocks.map { block in
+        Manifest.Selection(
+            block: block.block, keepRate: block.keepRate, guidance: report.guidance.rawValue,
+            fusion: (request?.fusion ?? .normalized).rawValue, order: (request?.order ?? .original).rawValue,
+            tokensBefore: block.tokensBefore.description, tokensAfter: block.tokensAfter.description)
+    }
 }
 
 /// Packs the tensors of a checkpoint as they are, without a graph.

@@ -1,5 +1,6 @@
 import Foundation
 import Importers
+import ModelGraph
 import Support
 import Tensors
 import Testing
