@@ -100,6 +100,12 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         #expect(!FileManager.default.fileExists(atPath: mark))
     }
 
+    @Test(arguments: ["os-system.pth", "os-system-older.pt"]) func filesOfTorchThatCallTheSystemAreRefused(_ name: String) throws {
+        let mark = "checkpoint-code-was-run"
+        expectFailure(.data, "system") { try Checkpoint.open(path: "\(packageRoot)/Tests/Fixtures/hostile/\(name)") }
+        #expect(!FileManager.default.fileExists(atPath: mark))
+    }
+
     @Test(arguments: [
         ("builtins", "eval"), ("torch", "load"), ("torch._utils", "_rebuild_sparse_tensor"), ("argparse", "Namespace"), ("collections", "defaultdict"),
     ]) func everyOtherGlobalIsRefusedByName(_ module: String, _ name: String) {

@@ -15,9 +15,12 @@ private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().d
 struct CheckpointCase: Sendable, CustomTestStringConvertible {
     let checkpoint: String
     let golden: String
+    /// Pixels for which the position embedding is resampled.
+    let imageSize: Int?
     var testDescription: String { golden }
 
-    init(_ folder: String, _ golden: String = "golden", checkpoint: String = "checkpoint.safetensors") {
+    init(_ folder: String, _ golden: String = "golden", checkpoint: String = "checkpoint.safetensors", imageSize: Int? = nil) {
+        self.imageSize = imageSize
         self.checkpoint = "\(folder)/\(checkpoint)"
         self.golden = "\(folder)/\(golden).safetensors"
     }
@@ -28,9 +31,11 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         (Architecture.allCases.map(\.rawValue) + ["sample"]).flatMap { [CheckpointCase($0), CheckpointCase($0, "golden-select")] }
         + ["golden-batch3", "golden-weighted", "golden-none-score", "golden-image-cls"].map { CheckpointCase("albef-pretrain", $0) }
         + ["checkpoint.pth", "checkpoint-older.pt"].map { CheckpointCase("albef-ve", checkpoint: $0) }
+        + ["albef-pretrain", "mplug-vqa"].map { CheckpointCase($0, "golden-24px", imageSize: 24) }
+        + [CheckpointCase("albef-ve/sharded-bf16", checkpoint: "model.safetensors.index.json")]
 
     @Test(arguments: fixtures) func fixtureGivesTheReferenceNumbers(_ example: CheckpointCase) throws {
-        try verify("\(root)/Tests/Fixtures/\(example.checkpoint)", "\(root)/Tests/Fixtures/\(example.golden)")
+        try verify("\(root)/Tests/Fixtures/\(example.checkpoint)", "\(root)/Tests/Fixtures/\(example.golden)", imageSize: example.imageSize)
     }
 
     static let conformance: [CheckpointCase] = [
@@ -55,11 +60,12 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         return nil
     }
 
-    private func verify(_ checkpointPath: String, _ goldenPath: String) throws {
+    private func verify(_ checkpointPath: String, _ goldenPath: String, imageSize: Int? = nil) throws {
         let golden = try SafetensorsFile(path: goldenPath)
-        // PyTorch's files carry no metadata: the golden set tells the heads.
+        // PyTorch's files and shards carry no metadata: the golden set tells the heads.
         let heads = checkpointPath.hasSuffix(".safetensors") ? nil : golden.metadata["heads"].flatMap { Int($0) }
-        var model = try importCheckpoint(path: checkpointPath, options: .init(visionHeads: heads, textHeads: heads))
+        let options = CheckpointOptions(visionHeads: heads, textHeads: heads, imageSize: imageSize)
+        var model = try importCheckpoint(path: checkpointPath, options: options)
         for index in model.graphs.indices {
             try fold(&model.graphs[index])
             try fuse(&model.graphs[index], validating: true)
