@@ -16,7 +16,8 @@ import Testing
     }
 
     private func encoder(_ name: String) throws -> Graph? {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().path
         let path = "\(ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared")/models/\(name).json"
         guard FileManager.default.fileExists(atPath: path) else {
             print("skipped: \(path) is absent")
@@ -35,12 +36,17 @@ import Testing
     }
 
     @Test(arguments: [
-        ("albef_pretrain", 256, 181, 128), ("albef_retrieval", 576, 405, 285), ("albef_vqa", 576, 405, 285), ("albef_nlvr2", 576, 405, 285),
-        ("albef_ve", 576, 405, 285), ("mplug_base_vqa", 576, 405, 285), ("mplug_base_retrieval", 576, 405, 285), ("mplug_base_grounding", 576, 405, 285),
+        ("albef_pretrain", 256, 181, 128), ("albef_retrieval", 576, 405, 285), ("albef_vqa", 576, 405, 285),
+        ("albef_nlvr2", 576, 405, 285),
+        ("albef_ve", 576, 405, 285), ("mplug_base_vqa", 576, 405, 285), ("mplug_base_retrieval", 576, 405, 285),
+        ("mplug_base_grounding", 576, 405, 285),
     ]) func textSelectsInEveryReleasedLayout(_ name: String, _ whole: Int, _ first: Int, _ second: Int) throws {
         guard var graph = try encoder(name) else { return }
         let report = try select(&graph, options: SelectionOptions(blocks: [5, 10], keepRates: [0.7]))
-        #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[Dimension(whole), Dimension(first)], [Dimension(first), Dimension(second)]])
+        #expect(
+            report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [
+                [Dimension(whole), Dimension(first)], [Dimension(first), Dimension(second)],
+            ])
         try graph.validate()
     }
 
