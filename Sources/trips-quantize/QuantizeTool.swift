@@ -1,6 +1,7 @@
 import Foundation
 import Goldens
 import Quantization
+import Runtime
 import Support
 import ToolSupport
 import Trips
