@@ -8,10 +8,11 @@ import Tensors
 /// The parts of a packed projection become a Linear each, over rows of its weight. A mask that adds the same to all keys
 /// of a query is dropped: the softmax does not see it.
 struct FuseAttention: Rewrite {
+    let isClose: Closeness
     let name = "attention"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let parts = try node.op is MatMul ? products(node, graph) : onnx(node, graph), let output = node.outputs.first else { return nil }
+        guard var parts = try node.op is MatMul ? products(node, graph) : onnx(node, graph), let output = node.outputs.first else { return nil }
         guard let q = try heads(parts.q, keysLast: false, graph), let k = try heads(parts.k, keysLast: parts.keysLast, graph),
             let v = try heads(parts.v, keysLast: false, graph)
         else { return nil }
@@ -20,6 +21,9 @@ struct FuseAttention: Rewrite {
         let mask: ValueID?
         switch try self.mask(parts, q, k, node, graph, &patch) {
         case .none: mask = nil
+        case .causal:
+            mask = nil
+            parts.causal = true
         case .additive(let value): mask = value
         case .unclear: return nil
         }
@@ -149,11 +153,12 @@ struct FuseAttention: Rewrite {
 
     // MARK: Masks
 
-    private enum Mask { case none, additive(ValueID), unclear }
+    private enum Mask { case none, causal, additive(ValueID), unclear }
 
     private func mask(_ parts: Parts, _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch) throws -> Mask {
         guard let (value, shape) = parts.mask ?? parts.replacement.map({ ($0.condition, $0.shape) }) else { return .none }
         if parts.mask != nil, try isEvenAlongLastAxis(value, graph) { return .none }
+        if parts.mask != nil, q.length == k.length, try hidesLaterKeys(value, graph, length: q.length) { return .causal }
         guard aligns(graph.shape(of: value), with: shape, q, k) else { return .unclear }
         guard let (condition, number, whereTrue, _) = parts.replacement else {
             return graph.type(of: value).dataType == .float32 ? .additive(value) : .unclear
@@ -184,6 +189,20 @@ struct FuseAttention: Rewrite {
                 numbers[start].isFinite && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
             }
         case .dimensions, nil: return false
+        }
+    }
+
+    /// True where a known mask adds 0 for keys up to the query's place, and -10000 or less (the number that BERT hides
+    /// with: its exponential is 0 in fp32) for the later ones.
+    private func hidesLaterKeys(_ value: ValueID, _ graph: Graph, length: Dimension) throws -> Bool {
+        guard let constant = graph.constant(of: value), constant.dataType.isFloatingPoint, let size = constant.shape.last, size > 0,
+            length == Dimension(size), constant.shape.count >= 2, constant.shape[constant.shape.count - 2] == size,
+            try elementCount(of: constant.shape) <= 1 << 22
+        else { return false }
+        let numbers = try constant.load().converted(to: .float32).elements(Float.self)
+        return numbers.indices.allSatisfy { index in
+            let (query, key) = (index / size % size, index % size)
+            return key <= query ? numbers[index] == 0 : numbers[index] <= -10000
         }
     }
 
