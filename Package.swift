@@ -17,7 +17,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
     ("Trips", ["Support", "Tensors", "ModelGraph", "Operators", "Importers", "Rewrites", "PackageFormat", "Runtime",
                "Goldens", "Quantization", "Verification", "Preprocessing"]),
-    ("ToolSupport", ["Trips", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 
 let tools = ["trips-convert", "trips-verify", "trips-inspect"]

@@ -5,7 +5,6 @@ import PackageFormat
 import Support
 import ToolSupport
 import Trips
-import Verification
 
 @main
 struct ConvertTool: Tool {
@@ -101,10 +100,7 @@ struct ConvertTool: Tool {
     }
 
     private func costLines(_ report: ConversionReport) -> [String] {
-        report.model.graphs.compactMap { graph in
-            guard let count = try? graph.multiplyAccumulates() else { return nil }
-            return "cost          \(graph.name): \(macText(count)) for one example with 40 text tokens"
-        }
+        report.model.graphs.compactMap { graph in costText(graph).map { "cost          \(graph.name): \($0)" } }
     }
 
     private func printOperators() throws {
