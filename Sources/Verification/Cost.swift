@@ -25,14 +25,15 @@ extension Graph {
     /// The same graph with selections that keep everything.
     public func withoutSelection() throws -> Graph {
         var graph = self
-        for node in nodes {
-            guard var selection = node.op as? PatchSelection else { continue }
+        for old in try topologicalOrder() where old.op is PatchSelection {
+            guard let node = graph.node(old.id), var selection = node.op as? PatchSelection else { continue }
             selection.keepRate = 1
             let whole = try graph.add(selection, node.inputs, name: node.name + ".all")
-            for (old, new) in zip(node.outputs, whole) { graph.replace(old, with: new) }
+            for (kept, all) in zip(node.outputs, whole) { graph.replace(kept, with: all) }
+            // A later selection reads sizes that follow from this one.
+            graph.prune()
+            try graph.inferAgain()
         }
-        graph.prune()
-        try graph.inferAgain()
         return graph
     }
 

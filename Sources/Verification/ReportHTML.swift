@@ -89,7 +89,7 @@ extension VerificationReport {
             + ["of tolerance", "verdict"]
         let body = """
             <div class="scroll"><table>
-            <thead><tr>\(titles.map { "<th scope=\"col\">\($0)</th>" }.joined())</tr></thead>
+            <thead><tr>\(titleCells(titles))</tr></thead>
             <tbody>
             \(rows.joined(separator: "\n"))
             </tbody></table></div>
@@ -155,7 +155,7 @@ extension VerificationReport {
         return """
             <section><h2>Selections</h2>
             <div class="scroll"><table>
-            <thead><tr>\(titles.map { "<th scope=\"col\">\($0)</th>" }.joined())</tr></thead>
+            <thead><tr>\(titleCells(titles))</tr></thead>
             <tbody>\(rows.joined(separator: "\n"))</tbody></table></div>
             <p>Overlap: kept by both of those kept by either, in original patches. Margin: the gap between the lowest kept and the highest
             dropped score of the reference, relative to the former.</p>
@@ -298,6 +298,11 @@ extension VerificationReport {
 
 // MARK: Words
 
+private func titleCells(_ titles: [String]) -> String {
+    let words: Set = ["", "shape", "worst in", "of tolerance", "verdict", "selection"]
+    return titles.map { "<th scope=\"col\"\(words.contains($0) ? "" : " class=\"number\"")>\($0)</th>" }.joined()
+}
+
 private func number(_ text: String?) -> String { "<td class=\"number\">\(text ?? "")</td>" }
 private func percent(_ share: Double) -> String { String(format: share == 1 ? "%.0f %%" : "%.1f %%", share * 100) }
 private func decibel(_ snr: Double) -> String { snr.isFinite ? String(format: "%.1f", snr) : snr > 0 ? "exact" : "-∞" }
@@ -323,7 +328,7 @@ private let styleSheet = """
     section { margin: 0 0 2.2rem; } .facts, figcaption, small { color: var(--muted); }
     .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; width: 100%; }
     th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-    thead th { color: var(--muted); font-weight: 500; white-space: nowrap; } td.number { text-align: right; white-space: nowrap; } td.use { white-space: nowrap; }
+    thead th { color: var(--muted); font-weight: 500; white-space: nowrap; } th.number { text-align: right; } td.number { text-align: right; white-space: nowrap; } td.use { white-space: nowrap; }
     .bar { display: inline-block; width: 4rem; height: .5rem; background: var(--line); border-radius: .25rem; overflow: hidden; vertical-align: middle; }
     .bar i { display: block; height: 100%; background: var(--a); }
     figure { margin: 0; } .plot { width: 100%; height: auto; } .plot text { font-size: 12px; fill: var(--muted); } .plot .tick { font-size: 10px; }

@@ -56,7 +56,11 @@ public struct Verifier {
     mutating func add(_ found: [String: Tensor], against golden: GoldenSet, judging: Bool) throws -> SetResult {
         var result = try compare(found, with: golden)
         if !judging {
-            for index in result.tensors.indices { result.tensors[index].judgement.verdict = .unjudged }
+            for index in result.tensors.indices {
+                result.tensors[index].judgement.verdict = .unjudged
+                result.tensors[index].judgement.reason = result.tensors[index].judgement.alignment?.description
+                result.tensors[index].judgement.toleranceUse = nil
+            }
             result.divergence = nil
         }
         report.add(result)
