@@ -20,7 +20,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 
-let tools = ["trips-convert", "trips-verify", "trips-inspect", "trips-run"]
+let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]
 
 // Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
 let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [

@@ -209,10 +209,10 @@ public struct Graph: Sendable {
         inputs = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
     }
 
-    /// Drops nodes whose outputs nothing reads. A trace alone keeps no node.
+    /// Drops nodes that neither an output nor a trace needs; a session computes what is asked for only.
     public mutating func prune() {
         var needed = Set<NodeID>()
-        var pending = outputs.map(\.value)
+        var pending = outputs.map(\.value) + traces.map(\.value)
         while let value = pending.popLast() {
             guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted, let node = nodeSlots[id.index] else { continue }
             pending += node.inputs.compactMap { $0 }
@@ -220,7 +220,6 @@ public struct Graph: Sendable {
         for index in nodeSlots.indices where nodeSlots[index] != nil && !needed.contains(NodeID(index)) {
             removeNode(NodeID(index))
         }
-        traces = traces.filter { values[$0.value.index].producer.map { nodeSlots[$0.index] != nil } ?? true }
     }
 
     /// Removes `node` if nothing needs it any more, and then those that fed only it.

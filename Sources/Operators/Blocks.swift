@@ -135,15 +135,17 @@ extension GELU: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             func run<T: Real>(_: T.Type) {
-                let (source, target, n) = (x.source(T.self), outputs[0].target(T.self), x.count)
-                switch form {
-                case .erf:
-                    let factor = T(0.5).squareRoot()
-                    map(source, target, n, on: pool) { T(0.5) * $0 * (1 + T.erf($0 * factor)) }
-                case .tanh:
-                    let factor = (2 / T.pi).squareRoot()
-                    map(source, target, n, on: pool) { T(0.5) * $0 * (1 + T.tanh(factor * ($0 + T(0.044715) * $0 * $0 * $0))) }
-                case .quick: map(source, target, n, on: pool) { $0 * sigmoid(T(1.702) * $0) }
+                let (source, target, form) = (x.source(T.self), outputs[0].target(T.self), form)
+                let (half, deep) = (T(0.5).squareRoot(), (2 / T.pi).squareRoot())
+                parallel(x.count, grain: taskGrain, on: pool) { part in
+                    for index in part {
+                        let x = source[index]
+                        target[index] = switch form {
+                        case .erf: T(0.5) * x * (1 + T.erf(x * half))
+                        case .tanh: T(0.5) * x * (1 + T.tanh(deep * (x + T(0.044715) * x * x * x)))
+                        case .quick: x * sigmoid(T(1.702) * x)
+                        }
+                    }
                 }
             }
             if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }

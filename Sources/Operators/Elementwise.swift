@@ -2,30 +2,43 @@ import ModelGraph
 import Support
 import Tensors
 
-/// r[i] = f(x[i])
-@inline(__always)
-func map<X, R>(_ x: Source<X>, _ r: Target<R>, _ count: Int, on pool: ThreadPool, _ f: @Sendable (X) -> R) {
-    parallel(count, grain: taskGrain, on: pool) { part in
-        for index in part { r[index] = f(x[index]) }
+/// Consecutive elements of two arrays. The functions that are mapped are inlined into one loop each, which is why the
+/// choice between them stands inside the parallel loop.
+private struct UnaryRow<X, R> {
+    let x: Source<X>, y: Target<R>, range: Range<Int>
+
+    @inline(__always)
+    func map(_ f: (X) -> R) {
+        for index in range { y[index] = f(x[index]) }
     }
 }
 
-/// r = f(a, b) with broadcasting.
-@inline(__always)
-func map<A, B, R>(
-    _ a: Source<A>, _ b: Source<B>, _ r: Target<R>, _ loop: StridedLoop, on pool: ThreadPool, _ f: @Sendable (A, B) -> R
-) {
-    loop.run(on: pool) { offset, stride, count in
-        let (x, y, z) = (a + offset[0], b + offset[1], r + offset[2])
+/// A row of two operands and a result, with the operands' strides.
+struct BinaryRow<A, B, R> {
+    let a: Source<A>, b: Source<B>, y: Target<R>, stride: StridedLoop.Offsets, count: Int
+
+    @inline(__always)
+    func map(_ f: (A, B) -> R) {
         switch (stride[0], stride[1]) {
-        case (1, 1): for index in 0..<count { z[index] = f(x[index], y[index]) }
+        case (1, 1): for index in 0..<count { y[index] = f(a[index], b[index]) }
         case (1, 0):
-            let right = y[0]
-            for index in 0..<count { z[index] = f(x[index], right) }
+            let right = b[0]
+            for index in 0..<count { y[index] = f(a[index], right) }
         case (0, 1):
-            let left = x[0]
-            for index in 0..<count { z[index] = f(left, y[index]) }
-        default: for index in 0..<count { z[index] = f(x[index &* stride[0]], y[index &* stride[1]]) }
+            let left = a[0]
+            for index in 0..<count { y[index] = f(left, b[index]) }
+        default: for index in 0..<count { y[index] = f(a[index &* stride[0]], b[index &* stride[1]]) }
+        }
+    }
+}
+
+extension StridedLoop {
+    /// Calls `body` for each row of y = f(a, b); this loop's arrays are a, b and y.
+    func rows<A, B, R>(
+        _ a: Source<A>, _ b: Source<B>, _ y: Target<R>, on pool: ThreadPool, _ body: @Sendable (BinaryRow<A, B, R>) -> Void
+    ) {
+        run(on: pool) { offset, stride, count in
+            body(BinaryRow(a: a + offset[0], b: b + offset[1], y: y + offset[2], stride: stride, count: count))
         }
     }
 }
@@ -47,76 +60,97 @@ extension Unary: Computable {
             case .uint32: integer(UInt32.self, x, y, pool)
             case .uint16: integer(UInt16.self, x, y, pool)
             case .uint8: integer(UInt8.self, x, y, pool)
-            case .bool: map(x.source(UInt8.self), y.target(UInt8.self), x.count, on: pool) { $0 == 0 ? 1 : 0 }
+            case .bool: rows(UInt8.self, UInt8.self, x, y, pool) { $0.map { $0 == 0 ? 1 : 0 } }
             }
         }
     }
 
     private func integer<T: FixedWidthInteger & Sendable>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
-        let (x, y, n) = (input.source(T.self), output.target(T.self), input.count)
-        switch kind {
-        case .abs: map(x, y, n, on: pool) { $0 < 0 ? 0 &- $0 : $0 }
-        case .neg: map(x, y, n, on: pool) { 0 &- $0 }
-        case .sign: map(x, y, n, on: pool) { $0.signum() }
-        case .relu: map(x, y, n, on: pool) { $0 < 0 ? 0 : $0 }
-        case .bitwiseNot: map(x, y, n, on: pool) { ~$0 }
-        case .shrink:
-            let (lambda, bias) = (Double(alpha ?? 0.5), Double(beta ?? 0))
-            map(x, y, n, on: pool) { value in
-                let number = Double(value)
-                return number < -lambda ? saturating(number + bias) : number > lambda ? saturating(number - bias) : 0
+        let kind = kind
+        let (lambda, bias) = (Double(alpha ?? defaultAlpha), Double(beta ?? defaultBeta))
+        rows(T.self, T.self, input, output, pool) { row in
+            switch kind {
+            case .abs: row.map { $0 < 0 ? 0 &- $0 : $0 }
+            case .neg: row.map { 0 &- $0 }
+            case .sign: row.map { $0.signum() }
+            case .relu: row.map { $0 < 0 ? 0 : $0 }
+            case .bitwiseNot: row.map { ~$0 }
+            case .shrink:
+                row.map { value in
+                    let number = Double(value)
+                    return number < -lambda ? saturating(number + bias) : number > lambda ? saturating(number - bias) : 0
+                }
+            default: break // The shape rule takes no other kind for integers.
             }
-        default: break // The shape rule takes no other kind for integers.
         }
     }
 
     private func floating<T: Real>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
-        let (x, y, n) = (input.source(T.self), output.target(T.self), input.count)
+        if output.dataType == .bool { return test(T.self, input, output, pool) }
+        let kind = kind
         let (alpha, beta) = (T(alpha ?? defaultAlpha), T(beta ?? defaultBeta))
-        switch kind {
-        case .abs: map(x, y, n, on: pool) { $0.magnitude }
-        case .neg: map(x, y, n, on: pool) { -$0 }
-        case .sign: map(x, y, n, on: pool) { $0 > 0 ? 1 : $0 < 0 ? -1 : $0 }
-        case .reciprocal: map(x, y, n, on: pool) { 1 / $0 }
-        case .sqrt: map(x, y, n, on: pool) { $0.squareRoot() }
-        case .exp: map(x, y, n, on: pool) { T.exp($0) }
-        case .log: map(x, y, n, on: pool) { T.log($0) }
-        case .erf: map(x, y, n, on: pool) { T.erf($0) }
-        case .floor: map(x, y, n, on: pool) { $0.rounded(.down) }
-        case .ceil: map(x, y, n, on: pool) { $0.rounded(.up) }
-        case .round: map(x, y, n, on: pool) { $0.rounded(.toNearestOrEven) }
-        case .sin: map(x, y, n, on: pool) { T.sin($0) }
-        case .cos: map(x, y, n, on: pool) { T.cos($0) }
-        case .tan: map(x, y, n, on: pool) { T.tan($0) }
-        case .asin: map(x, y, n, on: pool) { T.asin($0) }
-        case .acos: map(x, y, n, on: pool) { T.acos($0) }
-        case .atan: map(x, y, n, on: pool) { T.atan($0) }
-        case .sinh: map(x, y, n, on: pool) { T.sinh($0) }
-        case .cosh: map(x, y, n, on: pool) { T.cosh($0) }
-        case .tanh: map(x, y, n, on: pool) { T.tanh($0) }
-        case .asinh: map(x, y, n, on: pool) { T.asinh($0) }
-        case .acosh: map(x, y, n, on: pool) { T.acosh($0) }
-        case .atanh: map(x, y, n, on: pool) { T.atanh($0) }
-        case .sigmoid: map(x, y, n, on: pool) { sigmoid($0) }
-        case .relu: map(x, y, n, on: pool) { $0 < 0 ? 0 : $0 }
-        case .softplus: map(x, y, n, on: pool) { softplus($0) }
-        case .softsign: map(x, y, n, on: pool) { $0 / (1 + $0.magnitude) }
-        case .mish: map(x, y, n, on: pool) { $0 * T.tanh(softplus($0)) }
-        case .hardSwish: map(x, y, n, on: pool) { $0 * unit($0 / 6 + T(0.5)) }
-        case .swish: map(x, y, n, on: pool) { $0 * sigmoid(alpha * $0) }
-        case .leakyRelu: map(x, y, n, on: pool) { $0 < 0 ? alpha * $0 : $0 }
-        case .elu: map(x, y, n, on: pool) { $0 < 0 ? alpha * T.expm1($0) : $0 }
-        case .celu: map(x, y, n, on: pool) { $0 < 0 ? alpha * T.expm1($0 / alpha) : $0 }
-        case .selu: map(x, y, n, on: pool) { beta * ($0 <= 0 ? alpha * T.expm1($0) : $0) }
-        case .hardSigmoid: map(x, y, n, on: pool) { unit(alpha * $0 + beta) }
-        case .thresholdedRelu: map(x, y, n, on: pool) { $0 > alpha || $0.isNaN ? $0 : 0 }
-        case .shrink: map(x, y, n, on: pool) { $0 < -alpha ? $0 + beta : $0 > alpha ? $0 - beta : 0 }
-        case .isNaN: map(x, output.target(UInt8.self), n, on: pool) { $0.isNaN ? 1 : 0 }
-        case .isInf: map(x, output.target(UInt8.self), n, on: pool) { $0.isInfinite ? 1 : 0 }
-        case .isPositiveInf: map(x, output.target(UInt8.self), n, on: pool) { $0 == .infinity ? 1 : 0 }
-        case .isNegativeInf: map(x, output.target(UInt8.self), n, on: pool) { $0 == -.infinity ? 1 : 0 }
-        case .not, .bitwiseNot: break // The shape rule takes them for booleans and integers alone.
+        rows(T.self, T.self, input, output, pool) { row in
+            switch kind {
+            case .abs: row.map { $0.magnitude }
+            case .neg: row.map { -$0 }
+            case .sign: row.map { $0 > 0 ? 1 : $0 < 0 ? -1 : $0 }
+            case .reciprocal: row.map { 1 / $0 }
+            case .sqrt: row.map { $0.squareRoot() }
+            case .exp: row.map { T.exp($0) }
+            case .log: row.map { T.log($0) }
+            case .erf: row.map { T.erf($0) }
+            case .floor: row.map { $0.rounded(.down) }
+            case .ceil: row.map { $0.rounded(.up) }
+            case .round: row.map { $0.rounded(.toNearestOrEven) }
+            case .sin: row.map { T.sin($0) }
+            case .cos: row.map { T.cos($0) }
+            case .tan: row.map { T.tan($0) }
+            case .asin: row.map { T.asin($0) }
+            case .acos: row.map { T.acos($0) }
+            case .atan: row.map { T.atan($0) }
+            case .sinh: row.map { T.sinh($0) }
+            case .cosh: row.map { T.cosh($0) }
+            case .tanh: row.map { T.tanh($0) }
+            case .asinh: row.map { T.asinh($0) }
+            case .acosh: row.map { T.acosh($0) }
+            case .atanh: row.map { T.atanh($0) }
+            case .sigmoid: row.map { sigmoid($0) }
+            case .relu: row.map { $0 < 0 ? 0 : $0 }
+            case .softplus: row.map { softplus($0) }
+            case .softsign: row.map { $0 / (1 + $0.magnitude) }
+            case .mish: row.map { $0 * T.tanh(softplus($0)) }
+            case .hardSwish: row.map { $0 * unit($0 / 6 + T(0.5)) }
+            case .swish: row.map { $0 * sigmoid(alpha * $0) }
+            case .leakyRelu: row.map { $0 < 0 ? alpha * $0 : $0 }
+            case .elu: row.map { $0 < 0 ? alpha * T.expm1($0) : $0 }
+            case .celu: row.map { $0 < 0 ? alpha * T.expm1($0 / alpha) : $0 }
+            case .selu: row.map { beta * ($0 <= 0 ? alpha * T.expm1($0) : $0) }
+            case .hardSigmoid: row.map { unit(alpha * $0 + beta) }
+            case .thresholdedRelu: row.map { $0 > alpha || $0.isNaN ? $0 : 0 }
+            case .shrink: row.map { $0 < -alpha ? $0 + beta : $0 > alpha ? $0 - beta : 0 }
+            default: break // Predicates have booleans as result; the rest is not for floating point.
+            }
         }
+    }
+
+    private func test<T: Real>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
+        let kind = kind
+        rows(T.self, UInt8.self, input, output, pool) { row in
+            switch kind {
+            case .isNaN: row.map { $0.isNaN ? 1 : 0 }
+            case .isInf: row.map { $0.isInfinite ? 1 : 0 }
+            case .isPositiveInf: row.map { $0 == .infinity ? 1 : 0 }
+            default: row.map { $0 == -.infinity ? 1 : 0 }
+            }
+        }
+    }
+
+    private func rows<X, R>(
+        _: X.Type, _: R.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool,
+        _ body: @Sendable (UnaryRow<X, R>) -> Void
+    ) {
+        let (x, y) = (input.source(X.self), output.target(R.self))
+        parallel(input.count, grain: taskGrain, on: pool) { body(UnaryRow(x: x, y: y, range: $0)) }
     }
 
     private var defaultAlpha: Float {
@@ -183,58 +217,66 @@ extension Binary: Computable {
     private func floating<T: Real>(
         _: T.Type, _ left: TensorView, _ right: TensorView, _ output: MutableTensorView, _ loop: StridedLoop, _ pool: ThreadPool
     ) {
-        let (a, b, y) = (left.source(T.self), right.source(T.self), output.target(T.self))
-        switch kind {
-        case .add: map(a, b, y, loop, on: pool) { $0 + $1 }
-        case .sub: map(a, b, y, loop, on: pool) { $0 - $1 }
-        case .mul: map(a, b, y, loop, on: pool) { $0 * $1 }
-        case .div: map(a, b, y, loop, on: pool) { $0 / $1 }
-        case .fmod: map(a, b, y, loop, on: pool) { T.fmod($0, $1) }
-        case .min: map(a, b, y, loop, on: pool) { $0 < $1 || $0.isNaN ? $0 : $1 }
-        case .max: map(a, b, y, loop, on: pool) { $0 > $1 || $0.isNaN ? $0 : $1 }
-        case .prelu: map(a, b, y, loop, on: pool) { $0 < 0 ? $0 * $1 : $0 }
-        default: compare(a, b, output, loop, pool)
+        let (a, b, kind) = (left.source(T.self), right.source(T.self), kind)
+        if kind.isComparison { return compare(a, b, output, loop, pool) }
+        loop.rows(a, b, output.target(T.self), on: pool) { row in
+            switch kind {
+            case .add: row.map { $0 + $1 }
+            case .sub: row.map { $0 - $1 }
+            case .mul: row.map { $0 * $1 }
+            case .div: row.map { $0 / $1 }
+            case .fmod: row.map { T.fmod($0, $1) }
+            case .min: row.map { $0 < $1 || $0.isNaN ? $0 : $1 }
+            case .max: row.map { $0 > $1 || $0.isNaN ? $0 : $1 }
+            case .prelu: row.map { $0 < 0 ? $0 * $1 : $0 }
+            default: break // The shape rule takes no other kind for this type.
+            }
         }
     }
 
     private func integer<T: FixedWidthInteger & Sendable>(
         _: T.Type, _ left: TensorView, _ right: TensorView, _ output: MutableTensorView, _ loop: StridedLoop, _ pool: ThreadPool
     ) {
-        let (a, b, y) = (left.source(T.self), right.source(T.self), output.target(T.self))
-        switch kind {
-        case .add: map(a, b, y, loop, on: pool) { $0 &+ $1 }
-        case .sub: map(a, b, y, loop, on: pool) { $0 &- $1 }
-        case .mul: map(a, b, y, loop, on: pool) { $0 &* $1 }
-        case .div: map(a, b, y, loop, on: pool) { $0.dividedReportingOverflow(by: $1).partialValue }
-        case .fmod: map(a, b, y, loop, on: pool) { $0.remainderReportingOverflow(dividingBy: $1).partialValue }
-        case .mod:
-            map(a, b, y, loop, on: pool) { a, b in
-                let rest = a.remainderReportingOverflow(dividingBy: b).partialValue
-                return rest != 0 && (rest < 0) != (b < 0) ? rest &+ b : rest
+        let (a, b, kind) = (left.source(T.self), right.source(T.self), kind)
+        if kind.isComparison { return compare(a, b, output, loop, pool) }
+        loop.rows(a, b, output.target(T.self), on: pool) { row in
+            switch kind {
+            case .add: row.map { $0 &+ $1 }
+            case .sub: row.map { $0 &- $1 }
+            case .mul: row.map { $0 &* $1 }
+            case .div: row.map { $0.dividedReportingOverflow(by: $1).partialValue }
+            case .fmod: row.map { $0.remainderReportingOverflow(dividingBy: $1).partialValue }
+            case .mod:
+                row.map { a, b in
+                    let rest = a.remainderReportingOverflow(dividingBy: b).partialValue
+                    return rest != 0 && (rest < 0) != (b < 0) ? rest &+ b : rest
+                }
+            case .min: row.map { Swift.min($0, $1) }
+            case .max: row.map { Swift.max($0, $1) }
+            case .prelu: row.map { $0 < 0 ? $0 &* $1 : $0 }
+            case .and, .bitwiseAnd: row.map { $0 & $1 }
+            case .or, .bitwiseOr: row.map { $0 | $1 }
+            case .xor, .bitwiseXor: row.map { $0 ^ $1 }
+            case .shiftLeft: row.map { $0 << $1 }
+            case .shiftRight: row.map { $0 >> $1 }
+            default: break // The shape rule takes no other kind for this type.
             }
-        case .min: map(a, b, y, loop, on: pool) { Swift.min($0, $1) }
-        case .max: map(a, b, y, loop, on: pool) { Swift.max($0, $1) }
-        case .prelu: map(a, b, y, loop, on: pool) { $0 < 0 ? $0 &* $1 : $0 }
-        case .and, .bitwiseAnd: map(a, b, y, loop, on: pool) { $0 & $1 }
-        case .or, .bitwiseOr: map(a, b, y, loop, on: pool) { $0 | $1 }
-        case .xor, .bitwiseXor: map(a, b, y, loop, on: pool) { $0 ^ $1 }
-        case .shiftLeft: map(a, b, y, loop, on: pool) { $0 << $1 }
-        case .shiftRight: map(a, b, y, loop, on: pool) { $0 >> $1 }
-        default: compare(a, b, output, loop, pool)
         }
     }
 
     private func compare<T: Comparable & Sendable>(
         _ a: Source<T>, _ b: Source<T>, _ output: MutableTensorView, _ loop: StridedLoop, _ pool: ThreadPool
     ) {
-        let y = output.target(UInt8.self)
-        switch kind {
-        case .equal: map(a, b, y, loop, on: pool) { $0 == $1 ? 1 : 0 }
-        case .less: map(a, b, y, loop, on: pool) { $0 < $1 ? 1 : 0 }
-        case .lessOrEqual: map(a, b, y, loop, on: pool) { $0 <= $1 ? 1 : 0 }
-        case .greater: map(a, b, y, loop, on: pool) { $0 > $1 ? 1 : 0 }
-        case .greaterOrEqual: map(a, b, y, loop, on: pool) { $0 >= $1 ? 1 : 0 }
-        default: break // The shape rule takes no other kind for this type.
+        let kind = kind
+        loop.rows(a, b, output.target(UInt8.self), on: pool) { row in
+            switch kind {
+            case .equal: row.map { $0 == $1 ? 1 : 0 }
+            case .less: row.map { $0 < $1 ? 1 : 0 }
+            case .lessOrEqual: row.map { $0 <= $1 ? 1 : 0 }
+            case .greater: row.map { $0 > $1 ? 1 : 0 }
+            case .greaterOrEqual: row.map { $0 >= $1 ? 1 : 0 }
+            default: break // Nothing else is a comparison.
+            }
         }
     }
 
@@ -246,16 +288,18 @@ extension Binary: Computable {
         if a.dataType.isInteger && b.dataType.isInteger {
             return try converting([a, b], to: .int64, result: y) { views, result in
                 let loop = try loop(views[0], views[1], result)
-                map(views[0].source(Int64.self), views[1].source(Int64.self), result.target(Int64.self), loop, on: pool) { integerPower($0, $1) }
+                loop.rows(views[0].source(Int64.self), views[1].source(Int64.self), result.target(Int64.self), on: pool) { $0.map { integerPower($0, $1) } }
             }
         }
         let wide = a.dataType.isInteger || a.dataType == .float64 || b.dataType == .float64
         try converting([a, b], to: wide ? .float64 : .float32, result: y) { views, result in
             let loop = try loop(views[0], views[1], result)
             if wide {
-                map(views[0].source(Double.self), views[1].source(Double.self), result.target(Double.self), loop, on: pool) { Double.pow($0, $1) }
+                loop.rows(views[0].source(Double.self), views[1].source(Double.self), result.target(Double.self), on: pool) { $0.map { Double.pow($0, $1) } }
             } else {
-                map(views[0].source(Float.self), views[1].source(Float.self), result.target(Float.self), loop, on: pool) { $1 == 2 ? $0 * $0 : Float.pow($0, $1) }
+                loop.rows(views[0].source(Float.self), views[1].source(Float.self), result.target(Float.self), on: pool) { row in
+                    row.map { $1 == 2 ? $0 * $0 : Float.pow($0, $1) }
+                }
             }
         }
     }
@@ -323,11 +367,14 @@ extension Clip: Computable {
             func clip<T: Comparable & Sendable>(_: T.Type) throws {
                 let lower = try inputs.optional(1).map { try $0.first(T.self) }
                 let upper = try inputs.optional(2).map { try $0.first(T.self) }
-                map(x.source(T.self), outputs[0].target(T.self), x.count, on: pool) { value in
-                    var value = value
-                    if let lower, value < lower { value = lower }
-                    if let upper, value > upper { value = upper }
-                    return value
+                let (source, target) = (x.source(T.self), outputs[0].target(T.self))
+                parallel(x.count, grain: taskGrain, on: pool) { part in
+                    for index in part {
+                        var value = source[index]
+                        if let lower, value < lower { value = lower }
+                        if let upper, value > upper { value = upper }
+                        target[index] = value
+                    }
                 }
             }
             switch x.dataType {

@@ -35,10 +35,10 @@ private func scaleAndShift<T: Real>(
 ) {
     let target = y.target(T.self)
     let factors = scale.source(T.self)
-    map(target.source, factors, target, StridedLoop(y.shape, [denseStrides(y.shape), scaleStrides, denseStrides(y.shape)]), on: pool) { $0 * $1 }
+    StridedLoop(y.shape, [denseStrides(y.shape), scaleStrides, denseStrides(y.shape)]).rows(target.source, factors, target, on: pool) { $0.map { $0 * $1 } }
     guard let bias else { return }
     let addends = bias.source(T.self)
-    map(target.source, addends, target, StridedLoop(y.shape, [denseStrides(y.shape), biasStrides, denseStrides(y.shape)]), on: pool) { $0 + $1 }
+    StridedLoop(y.shape, [denseStrides(y.shape), biasStrides, denseStrides(y.shape)]).rows(target.source, addends, target, on: pool) { $0.map { $0 + $1 } }
 }
 
 /// The strides with which a number for each channel is read over [B, C, ...].

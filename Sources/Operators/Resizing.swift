@@ -136,20 +136,21 @@ private struct Sampling: Sendable {
 
     func apply<T: Real>(_: T.Type, _ x: TensorView, _ y: MutableTensorView, extrapolation: Double, on pool: ThreadPool) {
         let (from, to) = (AxisRows(x.shape, axis: axis), AxisRows(y.shape, axis: axis))
-        let (source, target, places) = (x.source(T.self), y.target(T.self), places)
-        parallel(to.outer * to.size, grain: taskGrain / max(1, 4 * to.inner), on: pool) { part in
-            for row in part {
-                let (block, place) = (row / to.size, places[row % to.size])
-                let result = target + row * to.inner
-                guard !place.indices.isEmpty else {
-                    for index in 0..<to.inner { result[index] = T(extrapolation) }
-                    continue
-                }
-                for (index, weight) in zip(place.indices, place.weights) where weight != 0 {
-                    let line = source + (block * from.size + index) * from.inner
-                    // One whole element is copied, so that infinities do not meet a zero.
-                    if weight == 1 { for inner in 0..<to.inner { result[inner] += line[inner] } } else {
-                        for inner in 0..<to.inner { result[inner] += T(weight) * line[inner] }
+        let (source, target) = (x.source(T.self), y.target(T.self))
+        // One flat list, as lists of lists are slow to walk through.
+        let starts = places.reduce(into: [0]) { $0.append(($0.last ?? 0) + $1.indices.count) }
+        let indices = places.flatMap(\.indices)
+        let weights = places.flatMap { $0.weights.map { T($0) } }
+        parallel(to.outer, grain: taskGrain / max(1, 4 * to.inner * to.size), on: pool) { part in
+            for block in part {
+                for place in 0..<to.size {
+                    let result = target + (block * to.size + place) * to.inner
+                    if starts[place] == starts[place + 1] {
+                        for inner in 0..<to.inner { result[inner] = T(extrapolation) }
+                    }
+                    for tap in starts[place]..<starts[place + 1] where weights[tap] != 0 {
+                        let (line, weight) = (source + (block * from.size + indices[tap]) * from.inner, weights[tap])
+                        for inner in 0..<to.inner { result[inner] += weight * line[inner] }
                     }
                 }
             }

@@ -33,6 +33,7 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
 @discardableResult
 public func fold(_ graph: inout Graph, lookups: Bool = false) throws -> AuditTrail {
     var trail = AuditTrail()
+    trail.add("widen to float32", try graph.promoteHalves())
     while true {
         let known = try graph.propagateKnown(lookups: lookups)
         trail.add("known values", known)

@@ -8,6 +8,7 @@ import Tensors
 /// The parts of a packed projection become a Linear each, over rows of its weight. A mask that adds the same to all keys
 /// of a query is dropped: the softmax does not see it.
 struct FuseAttention: Rewrite {
+    let isClose: Closeness
     let name = "attention"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {

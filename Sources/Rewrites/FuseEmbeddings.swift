@@ -136,11 +136,13 @@ struct FuseEmbedding: Rewrite {
             graph.shape(of: base).dropLast().allSatisfy({ $0 == 1 }) {
             // Indices 0, 1, 2, … up to a size that has a symbol: the table's first rows.
             let start = try range.start.adding(Dimension(first))
-            let operands = try [start, start.adding(range.count), 0].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
-            let rows = patch.add(Slice(), [tableValue] + operands, name: node.name)
-            let shape = graph.shape(of: node.output)
-            let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
-            patch.replace(node.output, with: shape.count == 2 ? rows : patch.add(Reshape(), [rows, sizes], name: node.name))
+            let axis = Dimension(range.axis)
+            let rows = patch.add(
+                try table.reshaped(Array(repeating: 1, count: range.axis) + table.shape), name: graph.name(of: tableValue))
+            let operands = try [start, start.adding(range.count), axis].map {
+                try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range")
+            }
+            patch.replace(node.output, with: patch.add(Slice(), [rows] + operands, name: node.name))
             return patch
         }
         patch.replace(node.output, with: patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: graph.name(of: node.output)))

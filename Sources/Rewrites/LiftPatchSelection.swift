@@ -4,6 +4,7 @@ import Support
 /// A graph that selects patches by itself, by TopK and GatherElements, gets PatchSelection where it does exactly what that
 /// operator does with text guidance: the kept tokens, and perhaps one fused of the others, behind [CLS].
 struct LiftPatchSelection: Rewrite {
+    let isClose: Closeness
     let name = "patch selection"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {

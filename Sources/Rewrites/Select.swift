@@ -145,7 +145,7 @@ private func textGuide(of graph: Graph, _ anatomy: Anatomy, _ tower: Tower, name
         guard let value = graph.value(named: name) ?? graph.outputs.first(where: { $0.name == name })?.value
             ?? graph.traces.first(where: { $0.name == name })?.value, (2...3).contains(graph.type(of: value).rank)
         else { throw TripsError.usage("no text guide of that name", found: name, expected: "a value [batch, length, width] or [batch, width]") }
-        guard !graph.reach(of: [tower.input]).contains(value) else {
+        guard !graph.dependents(of: [tower.input]).contains(value) else {
             throw TripsError.usage("the text guide depends on the image", found: name, expected: "a text-only state")
         }
         guide = value

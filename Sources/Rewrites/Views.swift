@@ -17,7 +17,8 @@ extension Graph {
         var scale = 1.0
         var current = value
         var found: [View] = []
-        while content(of: current) == nil, let node = producer(of: current), steps.count < 32 {
+        // Not through a traced value: it would lose its last reader, and with it the trace.
+        while content(of: current) == nil, current == value || !isTraced(current), let node = producer(of: current), steps.count < 32 {
             let source: ValueID
             if isView(node), let input = node.input(0) {
                 steps.append((node, current))

@@ -68,8 +68,7 @@ extension Answer {
             let names = Answer.classNames(manifest.architecture, count: logits.count)
             classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
         }
-        let duration = start.duration(to: clock.now)
-        seconds = Double(duration.components.seconds) + Double(duration.components.attoseconds) / 1e18
+        seconds = start.duration(to: clock.now).milliseconds / 1e3
         let traces = session.traceNames.filter { $0.hasPrefix("selection.") }
         if !traces.isEmpty { selections = try Answer.selections(session.run(inputs, outputs: [], traces: traces)) }
     }

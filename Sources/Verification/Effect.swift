@@ -35,18 +35,9 @@ public struct Effect: Sendable, Encodable {
 
     /// Runs both packages by turns.
     public static func measure(
-        _ model: Model, beside reference: Model, named name: String, on golden: GoldenSet, rounds: Int = 5, threads: Int? = nil
+        _ model: Model, beside reference: Model, named name: String, on golden: GoldenSet, threads: Int? = nil
     ) throws -> Effect {
-        let sessions = [Session(model, threads: threads), Session(reference, threads: threads)]
-        var times: [[Double]] = [[], []]
-        let clock = ContinuousClock()
-        for round in 0...rounds {
-            for (index, session) in sessions.enumerated() {
-                let time = try clock.measure { _ = try session.run(golden.inputs) }
-                // The first round plans and packs weights.
-                if round > 0 { times[index].append(Double(time.components.seconds) + Double(time.components.attoseconds) / 1e18) }
-            }
-        }
+        let times = try measureAlternating(model, reference, inputs: golden.inputs, threads: threads)
         let sizes = ExampleSizes(
             batch: golden.inputs["image"]?.shape.first ?? 1, textLength: golden.inputs["input_ids"]?.shape.last ?? 40)
         let cost = { (model: Model) in
@@ -54,7 +45,7 @@ public struct Effect: Sendable, Encodable {
         }
         return Effect(
             reference: name, multiplyAccumulates: try cost(model), referenceMultiplyAccumulates: try cost(reference),
-            seconds: times[0].sorted()[rounds / 2], referenceSeconds: times[1].sorted()[rounds / 2])
+            seconds: times.first / 1e3, referenceSeconds: times.second / 1e3)
     }
 }
 
@@ -98,8 +89,7 @@ extension Accuracy {
                 let best = scores.indices.max { scores[$0] < scores[$1] || scores[$0].isNaN && !scores[$1].isNaN }
                 right.append(best.map { $0 - row * classes == testSet.labels[start + row] } ?? false)
             }
-            let duration = Double(time.components.seconds) + Double(time.components.attoseconds) / 1e18
-            seconds.append(duration / Double(range.count))
+            seconds.append(time.milliseconds / 1e3 / Double(range.count))
             start = range.upperBound
             progress(start)
         }
@@ -107,7 +97,7 @@ extension Accuracy {
         let share = { (part: ArraySlice<Bool>) in part.isEmpty ? 0 : Double(part.count { $0 }) / Double(part.count) }
         return Accuracy(
             right: right.count { $0 }, count: right.count, halves: [share(right[..<middle]), share(right[middle...])],
-            seconds: seconds.sorted()[seconds.count / 2])
+            seconds: median(seconds))
     }
 
     /// As many examples as the model's inputs are made for, else eight.

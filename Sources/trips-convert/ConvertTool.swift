@@ -2,6 +2,7 @@ import Foundation
 import Importers
 import ModelGraph
 import PackageFormat
+import Runtime
 import Support
 import ToolSupport
 import Trips
@@ -83,9 +84,8 @@ struct ConvertTool: Tool {
         }
         if let selections = manifest.selectionText { lines += ["", selections, ""] + guidanceRemarks(manifest) }
         lines.append(contentsOf: costLines(report))
-        let seconds = Double(time.components.seconds) + Double(time.components.attoseconds) / 1e18
         lines.append(
-            "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(seconds, 1)) s")
+            "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(time.milliseconds / 1e3, 1)) s")
         print(lines.joined(separator: "\n"))
     }
 

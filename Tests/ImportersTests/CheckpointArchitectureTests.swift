@@ -297,7 +297,9 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
             Checkpoint(tensors: tinyVE { $0 = $0.map { $0.name == name ? (name, emptyConstant(name, shape)) : $0 } }, metadata: ["heads": "2"])
         }
         expectFailure(.data, "a square") { try importCheckpoint(changed("visual_encoder.pos_embed", [1, 7, 8])) }
-        expectFailure(.data, "position embedding") { try importCheckpoint(changed("visual_encoder.pos_embed", [])) }
+        for shape in [[], [0, .max, 8], [1, 1, 8], [1, 5, 9]] {
+            expectFailure(.data, "position embedding") { try importCheckpoint(changed("visual_encoder.pos_embed", shape)) }
+        }
         expectFailure(.data, "patch embedding") { try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [8, 3, 4, 5])) }
         expectFailure(.data, "patch embedding") { try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [0, 3, 4, 4])) }
         expectFailure(.data, "embedding") { try importCheckpoint(changed("text_encoder.embeddings.word_embeddings.weight", [20])) }

@@ -85,3 +85,10 @@ func blocks(_ path: String) throws -> [Graph] {
     }
     return graphs
 }
+
+/// Where the structures of two graphs first differ.
+func firstDifference(_ left: Graph, _ right: Graph) -> String? {
+    let (left, right) = (left.structure.split(separator: "\n"), right.structure.split(separator: "\n"))
+    if let pair = zip(left, right).first(where: { $0 != $1 }) { return "\(pair.0) / \(pair.1)" }
+    return left.count == right.count ? nil : "\(left.count) / \(right.count) lines"
+}

@@ -47,7 +47,7 @@ struct Settings {
             return 1e-12
         }
         guard let number = stated.double, number > 0, number < 1 else {
-            throw TripsError.data("layer_norm_eps", at: Setting.Source.configuration.rawValue, found: "\(stated)", expected: "a number between 0 and 1")
+            throw TripsError.data("layer_norm_eps", at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60), expected: "a number between 0 and 1")
         }
         note("text_layer_norm_epsilon", "\(number)", from: .configuration)
         return Float(number)
@@ -57,7 +57,7 @@ struct Settings {
         if let option { return (option, .option) }
         if let key = configurationKey, let stated = configuration?[key] {
             guard let number = stated.integer else {
-                throw TripsError.data(key, at: Setting.Source.configuration.rawValue, found: "\(stated)", expected: "an integer")
+                throw TripsError.data(key, at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60), expected: "an integer")
             }
             return (number, .configuration)
         }

@@ -62,7 +62,9 @@ struct VisionSizes {
         }
         (width, channels, patch) = (kernel[0], kernel[1], kernel[2])
         let positions = weights.shape(names.positions) ?? []
-        guard positions.count >= 2, positions.last == width, let patches = positions.dropLast().last.map({ $0 - 1 }), patches > 0 else {
+        guard positions.count >= 2, positions.last == width, let patches = positions.dropLast().last.map({ $0 - 1 }),
+            (1...8192 * 8192).contains(patches)
+        else {
             throw TripsError.data("the position embedding", found: "\(names.positions) \(positions)", expected: "1 + patches rows of \(width)")
         }
         let side = Int(Double(patches).squareRoot().rounded())
@@ -79,7 +81,7 @@ struct VisionSizes {
             grid = side
         }
         layers = weights.layerCount(names.blocks)
-        guard layers > 0, patch <= 8192, side <= 8192 else { throw TripsError.data("vision blocks", found: layers, expected: "1 or more") }
+        guard layers > 0, patch <= 8192 else { throw TripsError.data("vision blocks", found: layers, expected: "1 or more") }
     }
 }
 
