@@ -17,10 +17,10 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
     ("Trips", ["Support", "Tensors", "ModelGraph", "Operators", "Importers", "Rewrites", "PackageFormat", "Runtime",
                "Goldens", "Quantization", "Verification", "Preprocessing"]),
-    ("ToolSupport", ["Trips", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 
-let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench"]
+let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]
 
 // Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
 let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
