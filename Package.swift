@@ -13,14 +13,28 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Runtime", ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Kernels", "COpenBLAS"]),
     ("Goldens", ["Support", "Tensors", "Importers", "OnnxSchema", "CZlib"]),
     ("Quantization", ["Support", "Tensors", "ModelGraph", "Operators", "PackageFormat", "Runtime", "Goldens", "Kernels", "COpenBLAS"]),
-    ("Verification", ["Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
-    ("Preprocessing", ["Support", "Tensors", "CJPEG", "CPNG"]),
+    ("Preprocessing", ["Support", "Tensors", "CPictures"]),
+    ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
     ("Trips", ["Support", "Tensors", "ModelGraph", "Operators", "Importers", "Rewrites", "PackageFormat", "Runtime",
                "Goldens", "Quantization", "Verification", "Preprocessing"]),
-    ("ToolSupport", ["Trips", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 
-let tools = ["trips-convert", "trips-verify", "trips-inspect"]
+let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]
+
+// Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
+let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
+    ("fuzz-package", ["PackageFormat", "Support", "Tensors"])
+]
+let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
+    .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "Development/benchmark-format"),
+    .target(name: "FuzzSupport", dependencies: ["Support"], path: "Development/FuzzSupport"),
+] + fuzzers.map {
+    // gold, the default linker, does not cope with libFuzzer.
+    .executableTarget(
+        name: $0.name, dependencies: $0.dependencies + ["FuzzSupport"], path: "Development/\($0.name)",
+        linkerSettings: [.unsafeFlags(["-use-ld=lld"])])
+}
 
 let package = Package(
     name: "trips",
@@ -37,12 +51,14 @@ let package = Package(
         .systemLibrary(name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg62-turbo-dev"])]),
         .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
         .target(name: "OnnxSchema", dependencies: ["CProtobufC"]),
+        .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
         .target(name: "Kernels"),
     ]
         + modules.map { .target(name: $0.name, dependencies: $0.dependencies) }
         + tools.map { .executableTarget(name: $0, dependencies: ["ToolSupport"]) }
         + (["Kernels"] + modules.map(\.name)).map {
-            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)])
-        },
+            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)] + ($0 == "Rewrites" ? ["Importers", "Goldens"] : []))
+        }
+        + development,
     swiftLanguageModes: [.v6]
 )

@@ -9,9 +9,10 @@
 #include <string.h>
 #include <time.h>
 
+/// Processor time of this thread, so that other load on the machine counts little.
 static double seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -266,6 +267,9 @@ static void run_rest(void *p) {
     case 12: trips_f32_to_bf16(x->h, x->x, n); break;
     case 13: trips_transpose(x->y, x->rows, x->x, x->n, x->rows, x->n, 4); break;
     case 14: trips_sgemm_pack(x->y, x->x, x->n, x->rows, x->n, 0, x->rows); break;
+    case 16: trips_igemm_pack(x->y, (int8_t *)x->x, x->n, x->w, x->rows * 4 / 32 * 32, x->n, 0, 0, x->rows * 4 / 32 * 32); break;
+    case 17: trips_dequantize_rows(x->y, x->n, (int8_t *)x->x, x->n, x->w, x->rows, x->n, 0, NULL); break;
+    case 18: trips_quantize_rows((uint8_t *)x->y, x->n, x->scratch, x->x, x->n, x->n, 0, x->rows, NULL); break;
     case 15: trips_selection_scores(x->y, x->w, x->x, x->n, x->rows, 12, x->n / 12, 0.125f, x->scratch); break;
     }
 }
@@ -285,12 +289,13 @@ static void bench_rest(void) {
         printf("%5zu x %5zu %8.1f   %8.1f us %6.2f x product\n", x.lq, x.lk, rate[0], work / rate[0] * 1e-3, rate[0] / reference);
     }
     static const char *names[] = {"LayerNorm",      "softmax",        "GELU erf",   "quick GELU", "exp",        "split f32", "merge f32", "split f16",
-                                  "merge f16",      "f16 to f32",     "f32 to f16", "bf16 to f32", "f32 to bf16", "transpose", "pack fp32", "selection scores"};
+                                  "merge f16",      "f16 to f32",     "f32 to f16", "bf16 to f32", "f32 to bf16", "transpose", "pack fp32", "selection scores",
+                                  "pack int8", "dequantize (out)", "quantize rows"};
     printf("\nGB/s of fp32 elements (read once), 577 x 768\n");
     rest x = {.rows = 577, .n = 768};
     size_t n = 640 * 768;
-    x.x = random_floats(n), x.y = random_floats(n), x.w = random_floats(768), x.h = allocate(n * 2), x.scratch = random_floats(n);
-    for (x.which = 0; x.which < 16; x.which++) {
+    x.x = random_floats(n), x.y = random_floats(n), x.w = random_floats(n), x.h = allocate(n * 2), x.scratch = random_floats(n);
+    for (x.which = 0; x.which < 19; x.which++) {
         contender c = {"", run_rest, &x};
         double rate;
         measure(&c, 1, 4.0 * (double)(x.rows * x.n), &rate);

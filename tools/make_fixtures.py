@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def albef_pretrain(folder: Path, plain, selecting) -> None:
                "image-cls": Selection((2, 3), (0.7,), "image-cls")}
     for name, selection in options.items():
         save_golden(select(plain, selection), folder, f"golden-{name}.safetensors", "albef-pretrain")
+    save_golden(models.resized(plain, 24), folder, "golden-24px.safetensors", "albef-pretrain")
     save_golden(plain, folder, "golden-batch3.safetensors", "albef-pretrain", SEED + 1, False, TEXT_LENGTH + 3, batch=3)
 
 
@@ -131,6 +133,9 @@ def albef_ve(folder: Path, plain, selecting) -> None:
     # Torch's older form holds memory addresses: made again, the same state has other bytes.
     if not (older.exists() and same_state(torch.load(older)["model"], plain.state_dict())):
         export.write_checkpoint(plain, older)
+    rounded = made(plain.config).bfloat16().float()
+    export.write_shards(rounded, folder / "sharded-bf16", torch.bfloat16)
+    save_golden(rounded, folder / "sharded-bf16", "golden.safetensors", "albef-ve")
 
 
 def same_state(one: dict, other: dict) -> bool:
@@ -140,6 +145,7 @@ def same_state(one: dict, other: dict) -> bool:
 def mplug_vqa(folder: Path, plain, selecting) -> None:
     save_onnx(plain, "encode", folder / "encode.onnx")
     save_onnx(plain, "decode", folder / "decode.onnx", dynamic=True)
+    save_golden(models.resized(plain, 24), folder, "golden-24px.safetensors", "mplug-vqa")
 
 
 def sample(folder: Path) -> None:
@@ -152,12 +158,28 @@ def sample(folder: Path) -> None:
     save_golden(selecting, folder, "golden-select.safetensors", "sample", length=12)
 
 
+class Command:
+    """Pickled, this calls os.system when it is read."""
+
+    def __reduce__(self):
+        return os.system, ("touch checkpoint-code-was-run",)
+
+
+def hostile(folder: Path) -> None:
+    """Torch files that run a command in readers that let pickles call what they name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"model": {"temp": torch.tensor(0.07), "command": Command()}}
+    torch.save(state, folder / "os-system.pth")
+    torch.save({"model": {"command": Command()}}, folder / "os-system-older.pt", _use_new_zipfile_serialization=False)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE.parent / "Tests" / "Fixtures")
     out = parser.parse_args().out
     torch.set_num_threads(1)
     sample(out / "sample")
+    hostile(out / "hostile")
     for name in configurations.ARCHITECTURES:
         architecture(out / name, name)
     total = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

@@ -150,6 +150,12 @@ def structure(printed: str) -> list[str]:
             if node[1] == first:
                 numbers[result] = f"%{len(lines)}" + (f".{node[0]}" if node[0] else "")
         shown = [numbers.get(argument, "_" if argument == "_" else "constant") for argument in arguments]
+        if all(argument in ("constant", "_") for argument in shown):
+            numbers[first] = "constant"  # part of a table, as long as a text whose length is open
+            continue
+        if kind == "Cast" and re.search(r"to: b?float", attributes):
+            numbers[first] = shown[0]  # a 16-bit export's inputs and outputs
+            continue
         lines.append(f"%{len(lines)} = {kind}({', '.join(shown)}){attributes}")
     return lines + [f"{label} = {numbers.get(name, '?')}" for label, name in outputs]
 

@@ -1,3 +1,4 @@
+import ModelGraph
 import Support
 import Tensors
 
@@ -27,10 +28,8 @@ public struct Checkpoint: Sendable {
         let file = try ReadableFile(path: path)
         let start = try file.bytes(at: 0, count: min(4, file.size))
         let isTorchName = [".pth", ".pt", ".bin"].contains { path.hasSuffix($0) }
-        if start == [0x50, 0x4B, 3, 4] { return Checkpoint(tensors: try readTorchZip(file), format: .torchZip) }
-        if start == [0x80, 2, 0x8A, 0x0A] || isTorchName {
-            return Checkpoint(tensors: try readLegacyTorch(file), format: .torchLegacy)
-        }
+        if start == [0x50, 0x4B, 3, 4] { return try readTorchZip(file) }
+        if start == [0x80, 2, 0x8A, 0x0A] || isTorchName { return try readLegacyTorch(file) }
         if path.hasSuffix(".json") {
             let (tensors, metadata) = try readShardedSafetensors(index: file)
             return Checkpoint(tensors: tensors, metadata: metadata, format: .shardedSafetensors)

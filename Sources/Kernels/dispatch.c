@@ -67,7 +67,10 @@ static inline const trips_table *table(void) { return variants[trips_kernels_pat
 
 size_t trips_sgemm_pack_size(size_t n, size_t k) { return round_up(n, TRIPS_PANEL) * k; }
 
-size_t trips_quantized_row_size(size_t k) { return round_up(k, 4); }
+size_t trips_quantized_row_size(size_t k) {
+    size_t bytes = round_up(k, 64);
+    return bytes % 1024 == 0 ? bytes + 64 : bytes;
+}
 
 size_t trips_group_count(size_t k, size_t group) { return group == 0 || k == 0 ? 1 : (k + group - 1) / group; }
 

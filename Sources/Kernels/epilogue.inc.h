@@ -11,23 +11,24 @@
 
 INLINE vf vf_same(vf x) { return x; }
 
-/// Rows [m0, m0 + rows), columns [n0, n1) of c.
-static void apply_epilogue(float *c, size_t ldc, size_t m0, size_t rows, size_t n0, size_t n1,
+/// Rows [m0, m0 + rows), columns [n0, n1) of c, from sums that start at `from`.
+static void apply_epilogue(const float *from, size_t ldf, float *c, size_t ldc, size_t m0, size_t rows, size_t n0, size_t n1,
                            const trips_epilogue *e) {
 #define BODY(f)                                                                                    \
     for (size_t m = m0; m < m0 + rows; m++) {                                                      \
+        const float *s = from + (m - m0) * ldf;                                                    \
         float *y = c + m * ldc;                                                                    \
         const float *r = e->residual ? e->residual + m * e->ldr : NULL;                            \
         size_t n = n0;                                                                             \
         for (; n + VL <= n1; n += VL) {                                                            \
-            vf x = vf_load(y + n);                                                                 \
+            vf x = vf_load(s + (n - n0));                                                           \
             if (e->bias) x = vf_add(x, vf_load(e->bias + n));                                      \
             x = f(x);                                                                              \
             if (r) x = vf_add(x, vf_load(r + n));                                                  \
             vf_store(y + n, x);                                                                    \
         }                                                                                          \
         if (n < n1) {                                                                              \
-            vf x = vf_load_n(y + n, n1 - n);                                                       \
+            vf x = vf_load_n(s + (n - n0), n1 - n);                                                \
             if (e->bias) x = vf_add(x, vf_load_n(e->bias + n, n1 - n));                            \
             x = f(x);                                                                              \
             if (r) x = vf_add(x, vf_load_n(r + n, n1 - n));                                        \

@@ -5,50 +5,22 @@
 // lanes; 255 · 128 · 2 fits 32 bits, and nothing saturates.
 
 #if IGEMM_VNNI
-#define IGEMM_ROWS 14
-#define IGEMM_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
 typedef vi vweights;
 typedef vi vinputs;
 INLINE vweights prepare_weights(vi w) { return w; }
 INLINE vinputs prepare_inputs(vi a) { return a; }
 INLINE vi dot4(vi sum, vinputs a, vweights w) { return _mm512_dpbusd_epi32(sum, a, w); }
-#elif VL == 16
-#define IGEMM_ROWS 12
-#define IGEMM_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#define IGEMM_VECTORS(rows) ((rows) <= 4 ? 4 : 2)
-typedef struct { vi even, odd; } vweights;
-typedef struct { vi even, odd; } vinputs;
-INLINE vweights prepare_weights(vi w) {
-    return (vweights){_mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), _mm512_srai_epi16(w, 8)};
-}
-INLINE vinputs prepare_inputs(vi a) {
-    return (vinputs){_mm512_and_si512(a, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(a, 8)};
-}
-INLINE vi dot4(vi sum, vinputs a, vweights w) {
-    return _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(a.even, w.even), _mm512_madd_epi16(a.odd, w.odd)));
-}
 #else
-#define IGEMM_ROWS 4
-#define IGEMM_HEIGHTS(X) X(1) X(2) X(3) X(4)
-#define IGEMM_VECTORS(rows) ((rows) <= 2 ? 4 : 2)
-typedef struct { vi even, odd; } vweights;
-typedef struct { vi even, odd; } vinputs;
-INLINE vweights prepare_weights(vi w) {
-    return (vweights){_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
-}
-INLINE vinputs prepare_inputs(vi a) {
-    return (vinputs){_mm256_and_si256(a, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(a, 8)};
-}
+typedef struct vpair {
+    vi even, odd;
+} vpair;
+typedef vpair vweights;
+typedef vpair vinputs;
+INLINE vweights prepare_weights(vi w) { return (vweights){vi_even_signed(w), vi_odd_signed(w)}; }
+INLINE vinputs prepare_inputs(vi a) { return (vinputs){vi_even(a), vi_odd(a)}; }
 INLINE vi dot4(vi sum, vinputs a, vweights w) {
-    return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a.even, w.even), _mm256_madd_epi16(a.odd, w.odd)));
+    return vi_add(sum, vi_add(vi_madd(a.even, w.even), vi_madd(a.odd, w.odd)));
 }
-#endif
-
-#if VL == 16
-INLINE vi vi_broadcast4(const uint8_t *p) { int32_t x; memcpy(&x, p, 4); return _mm512_set1_epi32(x); }
-#else
-INLINE vi vi_broadcast4(const uint8_t *p) { int32_t x; memcpy(&x, p, 4); return _mm256_set1_epi32(x); }
 #endif
 
 /// Where a tile starts in the packed weights, and how groups lie.
@@ -78,7 +50,7 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
             if (v % (16 / VL) == 0) _mm_prefetch((const char *)(w[v] + (p + 64) * TRIPS_PANEL), _MM_HINT_T0);
         }
         UNROLLED for (int i = 0; i < rows; i++) {
-            vinputs x = prepare_inputs(vi_broadcast4(a + (size_t)i * lda + p));
+            vinputs x = prepare_inputs(vi_broadcast(a + (size_t)i * lda + p));
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = dot4(sum[i][v], x, b[v]);
         }
     }
@@ -88,7 +60,7 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
                             const igemm_place *place, float *c, size_t ldc, size_t columns) {
     vi sum[IGEMM_ROWS][8];
     const float *scales[8];
-    float total[IGEMM_ROWS * 8 * VL];
+    float total[TILE_FLOATS];
     // Of several groups, all but the last add up in memory: the integer sums need the registers.
     for (size_t g = 0; g + 1 < place->groups; g++) {
         igemm_group_tile(rows, vectors, sum, a + g * place->group, lda, place, g, scales);
@@ -130,10 +102,10 @@ typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, c
 #define IGEMM_WIDE(rows) IGEMM_TILE(rows, IGEMM_VECTORS(rows), wide_##rows)
 #define IGEMM_NARROW_ENTRY(rows) igemm_tile_narrow_##rows,
 #define IGEMM_WIDE_ENTRY(rows) igemm_tile_wide_##rows,
-IGEMM_HEIGHTS(IGEMM_NARROW)
-IGEMM_HEIGHTS(IGEMM_WIDE)
-static const igemm_tile igemm_narrow_tiles[IGEMM_ROWS + 1] = {NULL, IGEMM_HEIGHTS(IGEMM_NARROW_ENTRY)};
-static const igemm_tile igemm_wide_tiles[IGEMM_ROWS + 1] = {NULL, IGEMM_HEIGHTS(IGEMM_WIDE_ENTRY)};
+EACH_HEIGHT(IGEMM_ROWS, IGEMM_NARROW)
+EACH_HEIGHT(IGEMM_ROWS, IGEMM_WIDE)
+static const igemm_tile igemm_narrow_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, IGEMM_NARROW_ENTRY)};
+static const igemm_tile igemm_wide_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, IGEMM_WIDE_ENTRY)};
 
 static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
                   size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
@@ -151,9 +123,11 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
                 bool narrow = n1 - j < wide;
                 size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
                 place.column = j;
-                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](a + m * lda, lda, a_scale + m, &place,
-                                                                          c + m * ldc + j, ldc, end - j);
-                if (epilogue) apply_epilogue(c, ldc, m, height, j, end, epilogue);
+                float tile[TILE_FLOATS], *to = epilogue ? tile : c + m * ldc + j;
+                size_t ldt = epilogue ? width : ldc;
+                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](a + m * lda, lda, a_scale + m, &place, to, ldt,
+                                                                          epilogue ? width : end - j);
+                if (epilogue) apply_epilogue(tile, ldt, c, ldc, m, height, j, end, epilogue);
                 j = end;
             }
             m += height;

@@ -1,4 +1,4 @@
-// All kernels of one instruction set, over its simd header.
+// All kernels of one instruction set, over its simd header; v_x is its variant of trips_x.
 #include "vector_math.inc.h"
 
 #include "epilogue.inc.h"

@@ -7,6 +7,16 @@
 // K_BLOCK inputs at a time, and the tile goes on from what it left in the output.
 
 #define PANEL_VECTORS (TRIPS_PANEL / VL)
+/// Upper bound of a tile's size, narrow or wide.
+#define TILE_FLOATS (32 * VL)
+/// X(1) … X(rows), for a macro `rows`.
+#define EACH_HEIGHT(rows, X) EACH_HEIGHT_(rows, X)
+#define EACH_HEIGHT_(rows, X) EACH_HEIGHT_##rows(X)
+#define EACH_HEIGHT_4(X) X(1) X(2) X(3) X(4)
+#define EACH_HEIGHT_6(X) EACH_HEIGHT_4(X) X(5) X(6)
+#define EACH_HEIGHT_12(X) EACH_HEIGHT_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
+#define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
+
 #define UNROLLED _Pragma("clang loop unroll(full)")
 
 /// Lanes of vector v of a tile that lie inside the matrix.
@@ -70,16 +80,10 @@ typedef void (*sgemm_tile)(const float *a, size_t lda, const float *b, size_t k,
 #define NARROW_ENTRY(rows) sgemm_tile_narrow_##rows,
 #define WIDE_ENTRY(rows) sgemm_tile_wide_##rows,
 
-#if TILE_ROWS == 14
-#define TILE_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#else
-#define TILE_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#endif
-
-TILE_HEIGHTS(SGEMM_NARROW)
-TILE_HEIGHTS(SGEMM_WIDE)
-static const sgemm_tile narrow_tiles[TILE_ROWS + 1] = {NULL, TILE_HEIGHTS(NARROW_ENTRY)};
-static const sgemm_tile wide_tiles[TILE_ROWS + 1] = {NULL, TILE_HEIGHTS(WIDE_ENTRY)};
+EACH_HEIGHT(TILE_ROWS, SGEMM_NARROW)
+EACH_HEIGHT(TILE_ROWS, SGEMM_WIDE)
+static const sgemm_tile narrow_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, NARROW_ENTRY)};
+static const sgemm_tile wide_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, WIDE_ENTRY)};
 
 /// Rows of tile i when `rows` are spread evenly over `tiles`.
 INLINE size_t share(size_t rows, size_t tiles, size_t i) { return rows / tiles + (i < rows % tiles ? 1 : 0); }
@@ -92,27 +96,32 @@ INLINE size_t panels_per_pass(size_t k, size_t element_size) {
 }
 
 /// Columns [n0, n1) of rows m… of c, over inputs [p0, p1); `a` points to the first row and to input p0.
+/// Sums wait aside for their epilogue, so that the residual may be the output, unless c already holds a part.
 static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size_t k, size_t p0, size_t p1, float *c,
                            size_t ldc, size_t m, size_t height, size_t n0, size_t n1, const trips_epilogue *epilogue) {
     size_t wide = (size_t)TILE_VECTORS((int)height) * VL;
+    bool aside = epilogue && p0 == 0;
     for (size_t j = n0; j < n1;) {
         bool narrow = n1 - j < wide;
         size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
         const float *b = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
-        (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, c + m * ldc + j, ldc, end - j);
-        if (epilogue) apply_epilogue(c, ldc, m, height, j, end, epilogue);
+        float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
+        size_t ldt = aside ? width : ldc;
+        (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, to, ldt, aside ? width : end - j);
+        if (epilogue) apply_epilogue(to, ldt, c, ldc, m, height, j, end, epilogue);
         j = end;
     }
 }
 
-enum { K_BLOCK = 512, COPY_STRIDE = K_BLOCK + 16, HALF_PAGE = 2048 };
+enum { K_BLOCK = 256, COPY_STRIDE = K_BLOCK + 16, HALF_PAGE = 2048 };
 
 /// The product over the first `used` of k inputs.
 static void sgemm_inputs(const float *a, size_t lda, const float *packed, size_t k, size_t used, float *c, size_t ldc,
                          size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
     if (m_begin >= m_end) return;
     size_t rows = m_end - m_begin, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    bool aliased = lda * sizeof(float) % HALF_PAGE == 0 && rows > 4;
+    bool in_place = epilogue && epilogue->residual == c;
+    bool aliased = lda * sizeof(float) % HALF_PAGE == 0 && rows > 4 && !in_place;
     size_t block = aliased && used > K_BLOCK ? K_BLOCK : used;
     size_t pass = panels_per_pass(block, sizeof(float)) * TRIPS_PANEL;
     for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {

@@ -9,6 +9,8 @@
 
 #define TILE_ROWS 6
 #define TILE_VECTORS(rows) ((rows) <= 1 ? 8 : (rows) <= 3 ? 4 : 2)
+#define IGEMM_ROWS 4
+#define IGEMM_VECTORS(rows) ((rows) <= 2 ? 4 : 2)
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -63,6 +65,17 @@ INLINE float vf_maximum(vf a) {
 INLINE vi vi_zero(void) { return _mm256_setzero_si256(); }
 INLINE vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)p, x); }
+INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+INLINE vi vi_madd(vi a, vi b) { return _mm256_madd_epi16(a, b); }
+INLINE vi vi_even(vi a) { return _mm256_and_si256(a, _mm256_set1_epi16(0xff)); }
+INLINE vi vi_odd(vi a) { return _mm256_srli_epi16(a, 8); }
+INLINE vi vi_even_signed(vi a) { return _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8); }
+INLINE vi vi_odd_signed(vi a) { return _mm256_srai_epi16(a, 8); }
+INLINE vi vi_broadcast(const uint8_t *p) {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+    return _mm256_set1_epi32(bytes);
+}
 INLINE vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 INLINE void store_biased_bytes(uint8_t *p, vf a) {
     __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(128));

@@ -10,6 +10,13 @@
 // Register tiles of the matrix products: rows, and vectors across for few rows.
 #define TILE_ROWS 14
 #define TILE_VECTORS(rows) ((rows) <= 3 ? 8 : (rows) <= 7 ? 4 : 2)
+#if IGEMM_VNNI
+#define IGEMM_ROWS 14
+#define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
+#else
+#define IGEMM_ROWS 12
+#define IGEMM_VECTORS(rows) ((rows) <= 4 ? 4 : 2)
+#endif
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -55,6 +62,20 @@ INLINE float vf_maximum(vf a) { return _mm512_reduce_max_ps(a); }
 INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
+INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+/// Sums of products of pairs of 16-bit numbers.
+INLINE vi vi_madd(vi a, vi b) { return _mm512_madd_epi16(a, b); }
+/// Even and odd bytes as 16-bit numbers.
+INLINE vi vi_even(vi a) { return _mm512_and_si512(a, _mm512_set1_epi16(0xff)); }
+INLINE vi vi_odd(vi a) { return _mm512_srli_epi16(a, 8); }
+INLINE vi vi_even_signed(vi a) { return _mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8); }
+INLINE vi vi_odd_signed(vi a) { return _mm512_srai_epi16(a, 8); }
+/// The same 4 bytes in every lane.
+INLINE vi vi_broadcast(const uint8_t *p) {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
 INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 /// VL floats to bytes round(a) + 128; a in [−127, 127].
 INLINE void store_biased_bytes(uint8_t *p, vf a) {

@@ -1,19 +1,7 @@
 // Elementary functions over vectors. Included once per instruction set, after its simd header.
 // Polynomials are weighted minimax fits; errors are stated for exact arithmetic.
 
-/// 2ˣ = 2ⁿ p(f) for |f| ≤ 1/2, relative error 2e-9; |x| ≤ 160.
-INLINE vf vf_exp2(vf x) {
-    vf n = vf_round(x), f = vf_sub(x, n);
-    vf p = vf_set(1.53523171e-4f);
-    p = vf_fma(p, f, vf_set(1.34001707e-3f));
-    p = vf_fma(p, f, vf_set(9.61844996e-3f));
-    p = vf_fma(p, f, vf_set(5.55032939e-2f));
-    p = vf_fma(p, f, vf_set(2.40226477e-1f));
-    p = vf_fma(p, f, vf_set(6.93147182e-1f));
-    return vf_scale(vf_fma(p, f, vf_set(1.0f)), n);
-}
-
-/// The same for x ≤ 0: relative error 1e-7.
+/// 2ˣ for x ≤ 0, as 2ⁿ p(f) with |f| ≤ 1/2: relative error 1e-7.
 INLINE vf vf_exp2_negative(vf x) {
     x = vf_max(vf_set(-152.0f), x);
     vf n = vf_round(x), f = vf_sub(x, n);
@@ -54,7 +42,7 @@ INLINE vf vf_normal_tail(vf a) {
     p = vf_fma(p, a, vf_set(-4.59168971e-1f));
     p = vf_fma(p, a, vf_set(-1.15110946f));
     p = vf_fma(p, a, vf_set(-1.0f));
-    return vf_exp2(vf_max(vf_set(-160.0f), p));
+    return vf_exp2_negative(p);
 }
 
 INLINE vf vf_erf(vf x) {

@@ -38,19 +38,24 @@ extension Graph: CustomStringConvertible {
     /// The graph's structure alone: operators, attributes and connections in an order that does not depend on names
     /// or on the order of building. Graphs of the same model through different importers have the same structure.
     ///
-    /// What is known is left out: sizes, and constants' numbers and ranks.
+    /// What no input has a part in is left out: sizes, and constants' numbers and ranks; parts of constants whose sizes
+    /// hold symbols are constants, too. So are the types of floating-point numbers, and casts from one to another.
     public var structure: String {
         var numbers: [ValueID: String] = [:]
         var lines: [String] = []
         for input in inputs { numbers[input] = "$\(name(of: input))" }
         func reference(_ value: ValueID) -> String {
             if let number = numbers[value] { return number }
-            return content(of: value) == nil ? "?" : "known"
+            return "known"
         }
+        let dependent = dependents(of: self.inputs)
+        let outputs = outputs.sorted { $0.name < $1.name }
         var pending = outputs.reversed().map { (value: $0.value, expanded: false) }
         while let (value, expanded) = pending.popLast() {
-            guard numbers[value] == nil, content(of: value) == nil, let node = producer(of: value) else { continue }
-            if expanded {
+            guard numbers[value] == nil, dependent.contains(value), let node = producer(of: value) else { continue }
+            if let cast = node.op as? Cast, let inner = node.input(0), cast.to.isFloatingPoint, type(of: inner).dataType.isFloatingPoint {
+                if expanded { numbers[value] = reference(inner) } else { pending += [(value, true), (inner, false)] }
+            } else if expanded {
                 for (index, output) in node.outputs.enumerated() { numbers[output] = "%\(lines.count)" + (index == 0 ? "" : ".\(index)") }
                 lines.append("%\(lines.count) = \(Swift.type(of: node.op).name)(\(node.inputs.map { $0.map(reference) ?? "_" }.joined(separator: ", "))) {\(attributeText(node.op))}")
             } else {
@@ -59,6 +64,20 @@ extension Graph: CustomStringConvertible {
             }
         }
         return (lines + outputs.map { "\($0.name) = \(reference($0.value))" }).joined(separator: "\n")
+    }
+}
+
+extension Graph {
+    /// Everything that is computed from any of `values`, they themselves among it.
+    package func dependents(of values: [ValueID]) -> Set<ValueID> {
+        var reached = Set(values)
+        var pending = values
+        while let value = pending.popLast() {
+            for node in consumers(of: value) {
+                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
+            }
+        }
+        return reached
     }
 }
 

@@ -5,20 +5,20 @@ import Synchronization
 import Tensors
 
 /// How a tensor's bytes are arranged before compression.
-struct Arrangement: Equatable {
+package struct Arrangement: Equatable {
     /// Byte p of each element goes to plane p.
     let planes: Int
     /// Elements are rotated left by one bit first, so that the highest plane holds nothing but exponent.
     let rotated: Bool
 
-    init(_ type: DataType, plain: Bool) {
+    package init(_ type: DataType, plain: Bool) {
         planes = plain ? 1 : type.byteWidth
         rotated = !plain && type.isFloatingPoint
     }
 }
 
 /// Compresses chunks; used by one thread at a time.
-final class ChunkEncoder: @unchecked Sendable {
+package final class ChunkEncoder: @unchecked Sendable {
     /// Negative enough to look for matches hardly anywhere: trained weights have none, and Huffman alone is smaller.
     private static let huffmanOnly: Int32 = -1000
     private static let matching: Int32 = 3
@@ -27,7 +27,7 @@ final class ChunkEncoder: @unchecked Sendable {
     private let context: OpaquePointer
     private let planes: AlignedMemory
 
-    init() throws {
+    package init() throws {
         planes = try AlignedMemory(byteCount: Layout.chunkSize)
         guard let context = ZSTD_createCCtx() else { throw TripsError.data("memory for compression was refused") }
         self.context = context
@@ -40,7 +40,7 @@ final class ChunkEncoder: @unchecked Sendable {
 
     /// The frames of a chunk: one for each plane.
     /// - Parameter level: nil to choose by a sample.
-    func encode(_ chunk: UnsafeRawBufferPointer, _ arrangement: Arrangement, level: Int32?) throws -> [UInt8] {
+    package func encode(_ chunk: UnsafeRawBufferPointer, _ arrangement: Arrangement, level: Int32?) throws -> [UInt8] {
         let bytes = arrange(chunk, arrangement)
         let planeSize = chunk.count / arrangement.planes
         let highest = UnsafeRawBufferPointer(rebasing: bytes[(chunk.count - planeSize)...])
@@ -55,7 +55,7 @@ final class ChunkEncoder: @unchecked Sendable {
     }
 
     /// One frame.
-    func encode(_ bytes: [UInt8], level: Int32) throws -> [UInt8] {
+    package func encode(_ bytes: [UInt8], level: Int32) throws -> [UInt8] {
         try [UInt8](unsafeUninitializedCapacity: ZSTD_compressBound(bytes.count)) { output, count in
             count = try bytes.withUnsafeBytes { try compress($0, into: UnsafeMutableRawBufferPointer(output), level) }
         }

@@ -3,24 +3,24 @@ import Support
 import Tensors
 
 /// Sizes and limits of the format (`formats/trips-package.md`).
-enum Layout {
-    static let version: UInt16 = 1
+package enum Layout {
+    package static let version: UInt16 = 1
     /// Bytes of a chunk before compression; a tensor's last chunk may be shorter.
-    static let chunkSize = 1 << 19
+    package static let chunkSize = 1 << 19
     /// A chunk never takes more in the file.
-    static let maximalFrameSize = 1 << 20
+    package static let maximalFrameSize = 1 << 20
     /// Nothing that zstd compresses becomes smaller than this part of itself.
-    static let maximalRatio = 1 << 15
-    static let maximalManifestSize = 1 << 24
+    package static let maximalRatio = 1 << 15
+    package static let maximalManifestSize = 1 << 24
     /// A manifest is text; what is packed tighter is a bomb.
-    static let maximalManifestRatio = 256
-    static let maximalRank = 16
-    static let maximalNameLength = 1024
+    package static let maximalManifestRatio = 256
+    package static let maximalRank = 16
+    package static let maximalNameLength = 1024
     /// What this reader knows of what a package may require.
-    static let knownFeatures: Set<String> = [bytePlanes]
-    static let bytePlanes = "byte-planes"
+    package static let knownFeatures: Set<String> = [bytePlanes]
+    package static let bytePlanes = "byte-planes"
 
-    static func chunkCount(of byteCount: Int) -> Int { byteCount / chunkSize + (byteCount % chunkSize == 0 ? 0 : 1) }
+    package static func chunkCount(of byteCount: Int) -> Int { byteCount / chunkSize + (byteCount % chunkSize == 0 ? 0 : 1) }
 }
 
 /// A frame that zstd skips, with a magic of eight letters and a CRC-32 over all before it.
@@ -59,16 +59,16 @@ extension StaticString {
 }
 
 /// The first 40 bytes.
-struct Header: Equatable {
-    static let size = 40
-    var version = Layout.version
+package struct Header: Equatable {
+    package static let size = 40
+    package var version = Layout.version
     /// `zstd -dc` gives a safetensors file: no byte planes, and the manifest stands in its metadata.
-    var isPlain: Bool
-    var manifestFrameSize: Int
-    var manifestSize: Int
-    var manifestChecksum: UInt32
+    package var isPlain: Bool
+    package var manifestFrameSize: Int
+    package var manifestSize: Int
+    package var manifestChecksum: UInt32
 
-    func bytes() throws -> [UInt8] {
+    package func bytes() throws -> [UInt8] {
         guard let frameSize = UInt32(exactly: manifestFrameSize), let size = UInt32(exactly: manifestSize) else {
             throw TripsError.data("the manifest is too large", found: manifestSize)
         }
@@ -82,14 +82,14 @@ struct Header: Equatable {
         return try CheckedFrame.seal("TRIPSPKG", fields)
     }
 
-    init(isPlain: Bool, manifestFrameSize: Int, manifestSize: Int, manifestChecksum: UInt32) {
+    package init(isPlain: Bool, manifestFrameSize: Int, manifestSize: Int, manifestChecksum: UInt32) {
         self.isPlain = isPlain
         self.manifestFrameSize = manifestFrameSize
         self.manifestSize = manifestSize
         self.manifestChecksum = manifestChecksum
     }
 
-    init(parsing bytes: [UInt8]) throws {
+    package init(parsing bytes: [UInt8]) throws {
         var fields = try CheckedFrame.open(bytes, "TRIPSPKG")
         version = try fields.integer()
         guard version == Layout.version else { throw TripsError.data("format version", found: version, expected: Layout.version) }
@@ -109,22 +109,22 @@ struct Header: Equatable {
 }
 
 /// Size and checksum of each chunk's frames, in the order of the data.
-struct ChunkIndex {
-    static let overhead = 8 + 8 + 4 + 4 + 4
-    private(set) var sizes: [UInt32] = []
-    private(set) var checksums: [UInt32] = []
+package struct ChunkIndex {
+    package static let overhead = 8 + 8 + 4 + 4 + 4
+    package private(set) var sizes: [UInt32] = []
+    package private(set) var checksums: [UInt32] = []
 
-    var count: Int { sizes.count }
+    package var count: Int { sizes.count }
 
-    init() {}
+    package init() {}
 
-    mutating func append(size: Int, checksum: UInt32) throws {
+    package mutating func append(size: Int, checksum: UInt32) throws {
         guard let size = UInt32(exactly: size) else { throw TripsError.data("size of a chunk", found: size) }
         sizes.append(size)
         checksums.append(checksum)
     }
 
-    func bytes() throws -> [UInt8] {
+    package func bytes() throws -> [UInt8] {
         guard let count = UInt32(exactly: count) else { throw TripsError.data("too many chunks for one package") }
         var fields: [UInt8] = []
         fields.reserveCapacity(8 + 8 * sizes.count)
@@ -137,7 +137,7 @@ struct ChunkIndex {
         return try CheckedFrame.seal("TRIPSIDX", fields)
     }
 
-    init(parsing bytes: [UInt8]) throws {
+    package init(parsing bytes: [UInt8]) throws {
         var fields = try CheckedFrame.open(bytes, "TRIPSIDX")
         let count = Int(try fields.integer(UInt32.self))
         guard try fields.integer(UInt32.self) == 0 else { throw TripsError.data("reserved bytes are not zero") }
@@ -154,17 +154,17 @@ struct ChunkIndex {
 }
 
 /// The last 40 bytes.
-struct Footer: Equatable {
-    static let size = 40
-    var indexOffset: Int
-    var fileSize: Int
+package struct Footer: Equatable {
+    package static let size = 40
+    package var indexOffset: Int
+    package var fileSize: Int
 
-    init(indexOffset: Int, fileSize: Int) {
+    package init(indexOffset: Int, fileSize: Int) {
         self.indexOffset = indexOffset
         self.fileSize = fileSize
     }
 
-    func bytes() throws -> [UInt8] {
+    package func bytes() throws -> [UInt8] {
         var fields: [UInt8] = []
         fields.append(littleEndian: UInt64(indexOffset))
         fields.append(littleEndian: UInt64(fileSize))
@@ -172,7 +172,7 @@ struct Footer: Equatable {
         return try CheckedFrame.seal("TRIPSEND", fields)
     }
 
-    init(parsing bytes: [UInt8]) throws {
+    package init(parsing bytes: [UInt8]) throws {
         var fields = try CheckedFrame.open(bytes, "TRIPSEND")
         let (offset, size) = (try fields.integer(UInt64.self), try fields.integer(UInt64.self))
         guard try fields.integer(UInt32.self) == 0 else { throw TripsError.data("reserved bytes are not zero") }
@@ -185,10 +185,10 @@ struct Footer: Equatable {
 }
 
 /// CRC-32 as in gzip.
-func crc32(_ bytes: some Collection<UInt8>) -> UInt32 { Array(bytes).withUnsafeBytes { crc32($0) } }
+package func crc32(_ bytes: some Collection<UInt8>) -> UInt32 { Array(bytes).withUnsafeBytes { crc32($0) } }
 
 /// CRC-32 as in gzip.
-func crc32(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+package func crc32(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
     guard let base = bytes.baseAddress else { return 0 }
     return trips_crc32(0, base, bytes.count)
 }

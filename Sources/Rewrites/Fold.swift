@@ -19,7 +19,7 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
         for (rewrite, count) in trail.sorted(by: { $0.key < $1.key }) { add(rewrite, count) }
     }
 
-    mutating func merge(_ other: AuditTrail) {
+    public mutating func merge(_ other: AuditTrail) {
         for (rewrite, count) in other.counts { add(rewrite, count) }
     }
 
@@ -33,6 +33,7 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
 @discardableResult
 public func fold(_ graph: inout Graph, lookups: Bool = false) throws -> AuditTrail {
     var trail = AuditTrail()
+    trail.add("widen to float32", try graph.promoteHalves())
     while true {
         let known = try graph.propagateKnown(lookups: lookups)
         trail.add("known values", known)
@@ -138,7 +139,7 @@ extension Graph {
     /// Where an operand holds symbols: arithmetic on polynomials, or their movement.
     private func sizeOutputs(of node: Node) throws -> [Content?]? {
         let inputs = node.inputs.compactMap { $0 }
-        guard inputs.contains(where: { if case .dimensions = content(of: $0) { true } else { false } }) else { return nil }
+        guard inputs.contains(where: holdsSymbols) else { return nil }
         if let cast = node.op as? Cast { return try cast.to.isInteger ? moved(node) : [] }
         if let binary = node.op as? Binary { return try [arithmetic(binary.kind, node)] }
         if let unary = node.op as? Unary, unary.kind == .neg, let sizes = try integers(node.input(0)) {
@@ -149,7 +150,12 @@ extension Graph {
             let result = try reduce.kind == .prod ? product(sizes) : sizes.reduce(Dimension(0)) { try $0.adding($1) }
             return [try Content(sizes: [result], type(of: node.output))]
         }
-        return movedOperands(node) != nil ? try moved(node) : []
+        return movedOperands(node)?.contains(where: holdsSymbols) == true ? try moved(node) : []
+    }
+
+    private func holdsSymbols(_ value: ValueID) -> Bool {
+        guard case .dimensions(let sizes) = content(of: value) else { return false }
+        return sizes.contains { $0.constant == nil }
     }
 
     private func integers(_ value: ValueID?) throws -> [Dimension]? {
@@ -213,7 +219,7 @@ extension Graph {
         case .mul: return try a.multiplied(by: b)
         case .div:
             if let a = a.constant, let b = b.constant, b != 0, a != .min || b != -1 { return Dimension(a / b) }
-            return a.divided(exactlyBy: b)
+            return a.divided(exactlyBy: b) ?? b.constant.flatMap { a.divided(roundingDownBy: $0) }
         case .mod: return a.divided(exactlyBy: b).map { _ in 0 }
         case .max: return isAtLeast ? a : isAtMost ? b : nil
         case .min: return isAtMost ? a : isAtLeast ? b : nil

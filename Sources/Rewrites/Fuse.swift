@@ -7,9 +7,11 @@ import ModelGraph
 @discardableResult
 public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> AuditTrail {
     var trail = AuditTrail()
+    let isClose = Closeness(of: graph)
     let rewrites: [any Rewrite] = [
         DropIdentities(), SimplifyViews(), DropExpansions(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
-        FuseLayerNorm(), FuseGELU(), FuseL2Normalize(), FusePaddingMask(), FuseAttention(), SinkViews(),
+        FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
+        LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]
     while true {
         let rewritten = try graph.rewrite(rewrites, validating: validating)

@@ -8,10 +8,11 @@ import Tensors
 /// The parts of a packed projection become a Linear each, over rows of its weight. A mask that adds the same to all keys
 /// of a query is dropped: the softmax does not see it.
 struct FuseAttention: Rewrite {
+    let isClose: Closeness
     let name = "attention"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let parts = try node.op is MatMul ? products(node, graph) : onnx(node, graph), let output = node.outputs.first else { return nil }
+        guard var parts = try node.op is MatMul ? products(node, graph) : onnx(node, graph), let output = node.outputs.first else { return nil }
         guard let q = try heads(parts.q, keysLast: false, graph), let k = try heads(parts.k, keysLast: parts.keysLast, graph),
             let v = try heads(parts.v, keysLast: false, graph)
         else { return nil }
@@ -20,6 +21,9 @@ struct FuseAttention: Rewrite {
         let mask: ValueID?
         switch try self.mask(parts, q, k, node, graph, &patch) {
         case .none: mask = nil
+        case .causal:
+            mask = nil
+            parts.causal = true
         case .additive(let value): mask = value
         case .unclear: return nil
         }
@@ -149,11 +153,15 @@ struct FuseAttention: Rewrite {
 
     // MARK: Masks
 
-    private enum Mask { case none, additive(ValueID), unclear }
+    private enum Mask { case none, causal, additive(ValueID), unclear }
 
     private func mask(_ parts: Parts, _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch) throws -> Mask {
         guard let (value, shape) = parts.mask ?? parts.replacement.map({ ($0.condition, $0.shape) }) else { return .none }
         if parts.mask != nil, try isEvenAlongLastAxis(value, graph) { return .none }
+        if q.length == k.length, graph.shape(of: value).suffix(2) == [q.length, k.length] {
+            if parts.mask != nil, try graph.hidesLaterKeys(value) { return .causal }
+            if let hidden = parts.replacement, !hidden.whereTrue, hidden.number <= -10000, try graph.isCausal(value) { return .causal }
+        }
         guard aligns(graph.shape(of: value), with: shape, q, k) else { return .unclear }
         guard let (condition, number, whereTrue, _) = parts.replacement else {
             return graph.type(of: value).dataType == .float32 ? .additive(value) : .unclear

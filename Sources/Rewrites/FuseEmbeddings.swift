@@ -63,12 +63,22 @@ struct FuseTokens: Rewrite {
             graph.hasOneUse(tokens), try resolveAxis(concat.axis, rank: 3) == 1, graph.shape(of: first)[1] == 1
         else { return nil }
         let token = graph.producer(of: first, Expand.self)?.node.input(0) ?? first
-        guard let row = try graph.row(token, width: graph.shape(of: tokens)[2]) else { return nil }
+        guard let row = try graph.row(token, width: graph.shape(of: tokens)[2]) ?? repeatedRow(token, graph) else { return nil }
         var patch = Patch(for: graph)
         let operands = (0..<3).map { embedding.input($0) } + [patch.add(row, name: graph.name(of: token))]
         patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
         return patch
     }
+}
+
+/// The row of which a constant [B, 1, D] consists, written once for each example of a batch of constant size.
+private func repeatedRow(_ value: ValueID, _ graph: Graph) throws -> Constant? {
+    guard let constant = graph.constant(of: value), constant.shape.count == 3, constant.shape[1] == 1, constant.shape[0] > 0,
+        constant.dataType == .float32, let width = constant.shape.last, try elementCount(of: constant.shape) <= 1 << 20
+    else { return nil }
+    let numbers = try constant.load().elements(Float.self)
+    guard numbers.indices.allSatisfy({ numbers[$0] == numbers[$0 % width] }) else { return nil }
+    return try constant.rows(0..<1).reshaped([width])
 }
 
 /// Rows of a table, and sums of such rows, become Embedding.
@@ -136,11 +146,13 @@ struct FuseEmbedding: Rewrite {
             graph.shape(of: base).dropLast().allSatisfy({ $0 == 1 }) {
             // Indices 0, 1, 2, … up to a size that has a symbol: the table's first rows.
             let start = try range.start.adding(Dimension(first))
-            let operands = try [start, start.adding(range.count), 0].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
-            let rows = patch.add(Slice(), [tableValue] + operands, name: node.name)
-            let shape = graph.shape(of: node.output)
-            let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
-            patch.replace(node.output, with: shape.count == 2 ? rows : patch.add(Reshape(), [rows, sizes], name: node.name))
+            let axis = Dimension(range.axis)
+            let rows = patch.add(
+                try table.reshaped(Array(repeating: 1, count: range.axis) + table.shape), name: graph.name(of: tableValue))
+            let operands = try [start, start.adding(range.count), axis].map {
+                try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range")
+            }
+            patch.replace(node.output, with: patch.add(Slice(), [rows] + operands, name: node.name))
             return patch
         }
         patch.replace(node.output, with: patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: graph.name(of: node.output)))

@@ -3,6 +3,7 @@ import Support
 
 /// The exact GELU by erf, its approximation by tanh, and the quick one by sigmoid, in whatever order their factors stand.
 struct FuseGELU: Rewrite {
+    let isClose: Closeness
     let name = "gelu"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {

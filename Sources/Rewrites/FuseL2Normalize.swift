@@ -2,6 +2,7 @@ import ModelGraph
 
 /// x / max(|x|, epsilon) over the last axis becomes L2Normalize.
 struct FuseL2Normalize: Rewrite {
+    let isClose: Closeness
     let name = "L2 normalisation"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
@@ -15,6 +16,8 @@ struct FuseL2Normalize: Rewrite {
             let number = try graph.number(bound) {
             (length, epsilon) = (inner, number)
         }
+        // The usual epsilon is 0 in 16 bits.
+        if isClose.isNarrow, epsilon < 1e-12 { epsilon = 1e-12 }
         guard epsilon >= 0, try isLength(length, of: x, graph) else { return nil }
         var patch = Patch(for: graph)
         let made = patch.add(L2Normalize(epsilon: Float(epsilon)), [x], name: node.name, outputName: graph.name(of: node.output))

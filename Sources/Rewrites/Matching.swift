@@ -72,7 +72,25 @@ extension Graph {
     }
 }
 
-func isClose(_ left: Double, _ right: Double) -> Bool { abs(left - right) <= 1e-6 * abs(right) }
+/// How far apart numbers of a source may lie that stand for the same one.
+struct Closeness: Sendable {
+    /// float32 rounds by 6e-8; float16, whose numbers may have been multiplied, by 5e-4, and bfloat16 by 4e-3.
+    let tolerance: Double
+
+    init(of graph: Graph) {
+        let narrow = graph.nodes.lazy.flatMap { $0.inputs.lazy.compactMap { $0.flatMap(graph.constant(of:))?.storedType } }
+        tolerance = switch narrow.first(where: { $0 == .float16 || $0 == .bfloat16 }) {
+        case .float16: 1e-3
+        case .bfloat16: 8e-3
+        default: 1e-6
+        }
+    }
+
+    /// True where the source's numbers were widened from 16 bits.
+    var isNarrow: Bool { tolerance > 1e-6 }
+
+    func callAsFunction(_ left: Double, _ right: Double) -> Bool { abs(left - right) <= tolerance * abs(right) }
+}
 
 extension Patch {
     /// Adds integers that are known: sizes, indices, axes.

@@ -124,18 +124,6 @@ extension Graph {
         return node.inputs.allSatisfy { $0 == value || $0.map { content(of: $0) != nil } == true }
     }
 
-    /// Everything that depends on one of `values`, they themselves among it.
-    func reach(of values: [ValueID]) -> Set<ValueID> {
-        var reached = Set(values)
-        var pending = values
-        while let value = pending.popLast() {
-            for node in consumers(of: value) {
-                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
-            }
-        }
-        return reached
-    }
-
     /// The node of this type that a value comes from through operators of one operand that keep the tokens apart.
     func stem<Op: Operator>(of value: ValueID, _: Op.Type) -> Node? {
         var current = value
@@ -163,7 +151,7 @@ struct Anatomy {
     init(of graph: Graph) throws {
         let towers = try graph.towers()
         let images = graph.nodes.filter { $0.op is PatchEmbedding }.map(\.output)
-        let seesImage = graph.reach(of: images)
+        let seesImage = graph.dependents(of: images)
         for tower in towers {
             if tower.blocks[0].form == .preNorm, graph.stem(of: tower.input, PatchEmbedding.self) != nil {
                 vision.append(tower)

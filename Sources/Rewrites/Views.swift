@@ -17,7 +17,8 @@ extension Graph {
         var scale = 1.0
         var current = value
         var found: [View] = []
-        while content(of: current) == nil, let node = producer(of: current), steps.count < 32 {
+        // Not through a traced value: it would lose its last reader, and with it the trace.
+        while content(of: current) == nil, current == value || !isTraced(current), let node = producer(of: current), steps.count < 32 {
             let source: ValueID
             if isView(node), let input = node.input(0) {
                 steps.append((node, current))
@@ -130,13 +131,11 @@ struct SimplifyViews: Rewrite {
         if from.count == to.count + 1, let (axis, index) = try row(view.layout, of: from) {
             if isDirect, let gather = node.op as? Gather, gather.axis == axis, graph.shape(of: node.inputs[1]!).isEmpty,
                 try graph.operand(node.inputs[1]!).integers()?.first == index { return nil }
-            let position = patch.add(.dimensions([index]), ValueType(.int64, []), name: "\(node.name).index")
-            return replacing(Gather(axis: axis), [position])
+            return try replacing(Gather(axis: axis), [patch.add(sizes: [index], shape: [], name: "\(node.name).index")])
         }
         if try view.layout == whole.reshaped(to) {
             if isDirect, node.op is Reshape, let stated = try graph.operand(node.inputs[1]!).integers(), stated == to { return nil }
-            let shape = patch.add(.dimensions(to), ValueType(.int64, [Dimension(to.count)]), name: "\(node.name).shape")
-            return replacing(Reshape(), [shape])
+            return try replacing(Reshape(), [patch.add(sizes: to, shape: [to.count], name: "\(node.name).shape")])
         }
         if from.count == to.count, let permutation = permutation(view.layout, of: whole) {
             if isDirect, let transpose = node.op as? Transpose, transpose.permutation == permutation { return nil }
@@ -145,8 +144,7 @@ struct SimplifyViews: Rewrite {
         if from.count == to.count, let axis = try range(view.layout, from, to), !(isDirect && node.op is Slice) {
             let start = view.layout.offsets[axis]
             let ends = try start.adding(to[axis])
-            let one = ValueType(.int64, [1])
-            let operands = [start, ends, Dimension(axis)].map { patch.add(.dimensions([$0]), one, name: "\(node.name).range") }
+            let operands = try [start, ends, Dimension(axis)].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
             return replacing(Slice(), operands)
         }
         return nil
@@ -154,7 +152,7 @@ struct SimplifyViews: Rewrite {
 
     /// The axis and index where the layout is one row of the source.
     private func row(_ layout: Layout, of shape: [Dimension]) throws -> (Int, Dimension)? {
-        for axis in shape.indices {
+        for axis in shape.indices where shape[axis] != 1 {
             guard shape.indices.allSatisfy({ $0 == axis || layout.offsets[$0] == 0 }) else { continue }
             if try Layout(of: shape).selected(axis, at: layout.offsets[axis]) == layout { return (axis, layout.offsets[axis]) }
         }
@@ -190,7 +188,7 @@ struct SinkViews: Rewrite {
         else { return nil }
         var patch = Patch(for: graph)
         let inner = patch.add(node.op, [view.source] + node.inputs.dropFirst(), name: node.name)
-        patch.rearrange(inner, as: node.output, like: view.by, in: graph)
+        try patch.rearrange(inner, as: node.output, like: view.by, in: graph)
         return patch
     }
 
@@ -200,7 +198,7 @@ struct SinkViews: Rewrite {
         if let left = try arranged(a, in: graph), let right = try arranged(b, in: graph), graph.shape(of: a) == graph.shape(of: b),
             graph.shape(of: left.source) == graph.shape(of: right.source), left.layout == right.layout {
             let inner = patch.add(binary, [left.source, right.source], name: node.name)
-            patch.rearrange(inner, as: node.output, like: left.by, in: graph)
+            try patch.rearrange(inner, as: node.output, like: left.by, in: graph)
             return patch
         }
         for (index, other) in [(0, b), (1, a)] {
@@ -208,7 +206,7 @@ struct SinkViews: Rewrite {
                 graph.shape(of: node.output) == graph.shape(of: node.inputs[index]!), spreads(other, view, in: graph)
             else { continue }
             let inner = patch.add(binary, index == 0 ? [view.source, other] : [other, view.source], name: node.name)
-            patch.rearrange(inner, as: node.output, like: view.by, in: graph)
+            try patch.rearrange(inner, as: node.output, like: view.by, in: graph)
             return patch
         }
         return nil
@@ -232,11 +230,11 @@ struct SinkViews: Rewrite {
 
 extension Patch {
     /// Puts the view that `node` makes behind `inner`, in place of `output`.
-    fileprivate mutating func rearrange(_ inner: ValueID, as output: ValueID, like node: Node, in graph: Graph) {
+    fileprivate mutating func rearrange(_ inner: ValueID, as output: ValueID, like node: Node, in graph: Graph) throws {
         let shape = graph.shape(of: output)
         let outer: ValueID
         if node.op is Reshape {
-            let sizes = add(.dimensions(shape), ValueType(.int64, [Dimension(shape.count)]), name: "\(node.name).shape")
+            let sizes = try add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
             outer = add(Reshape(), [inner, sizes], name: node.name)
         } else {
             outer = add(node.op, [inner], name: node.name)

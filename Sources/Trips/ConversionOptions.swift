@@ -1,5 +1,6 @@
 import ModelGraph
 import PackageFormat
+import Rewrites
 
 /// How a model file is converted.
 public struct ConversionOptions: Sendable {
@@ -25,34 +26,7 @@ public struct ConversionOptions: Sendable {
 }
 
 /// Selection layers to insert.
-public struct SelectionRequest: Sendable, Equatable {
-    /// 1-based vision blocks, ascending.
-    public var blocks: [Int]
-    /// One for each block, in (0, 1].
-    public var keepRates: [Double]
-    public var guidance: PatchSelection.Guidance
-    public var fusion: PatchSelection.Fusion
-    public var order: PatchSelection.Order
-    /// For random guidance.
-    public var seed: Int
-    /// Names where recognition needs help: a value of the vision tower, and the guide's hidden state.
-    public var visionTower: String?
-    public var textGuide: String?
-
-    public init(
-        blocks: [Int], keepRates: [Double], guidance: PatchSelection.Guidance = .text, fusion: PatchSelection.Fusion = .normalized,
-        order: PatchSelection.Order = .original, seed: Int = 0, visionTower: String? = nil, textGuide: String? = nil
-    ) {
-        self.blocks = blocks
-        self.keepRates = keepRates
-        self.guidance = guidance
-        self.fusion = fusion
-        self.order = order
-        self.seed = seed
-        self.visionTower = visionTower
-        self.textGuide = textGuide
-    }
-}
+public typealias SelectionRequest = Rewrites.SelectionOptions
 
 /// A stage of the road from a source to a package.
 public enum ConversionStage: String, Sendable, CaseIterable {

@@ -136,7 +136,7 @@ public struct Agreement: Sendable, Codable, Equatable {
     /// Nil where the tensors have no rows of two or more finite elements.
     public init?(_ x: [Double], reference g: [Double], shape: [Int], k: Int = 5) {
         guard let width = shape.last, width > 1, !g.isEmpty, g.allSatisfy(\.isFinite), x.allSatisfy(\.isFinite) else { return nil }
-        self.k = min(k, width)
+        self.k = min(k, width - 1)
         rows = g.count / width
         var (sameTop, overlap, total) = (0, 0, 0.0)
         for row in 0..<rows {

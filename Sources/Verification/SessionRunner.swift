@@ -28,15 +28,16 @@ public struct SessionRunner: ModelRunner {
     public func decodedNames(among names: [String]) -> [String] {
         let outputs = Set(outputNames)
         var possible: Set<String> = []
-        if outputs.contains("next_logits") { possible.formUnion(["ids", "score", "box"]) }
+        if outputs.contains("next_logits") { possible.formUnion(["ids", "score"]) }
         if outputs.contains("answer_logits") { possible.formUnion(["topk_ids", "topk_probs"]) }
+        if session.model.manifest.generation?.firstTargetID != nil { possible.insert("box") }
         return names.filter { possible.contains($0) && !outputs.contains($0) }
     }
 
     public func decode(_ names: [String], inputs: [String: Tensor], metadata: GoldenMetadata) throws -> [String: Tensor] {
         var results: [String: Tensor] = [:]
         if names.contains("ids") || names.contains("score") {
-            let best = try session.generate(inputs, GenerationParameters(metadata))
+            let best = try session.generate(inputs, GenerationParameters(metadata, session.model.manifest.generation))
             results["ids"] = try Tensor(best.ids.map { Int64($0) }, shape: [best.ids.count])
             results["score"] = try Tensor([best.score], shape: [1])
         }
@@ -46,19 +47,24 @@ public struct SessionRunner: ModelRunner {
             results["topk_ids"] = try Tensor(ranked.indices.map { Int64($0) }, shape: [1, k])
             results["topk_probs"] = try Tensor(ranked.probabilities, shape: [1, k])
         }
+        if names.contains("box"), let generation = session.model.manifest.generation, let first = generation.firstTargetID {
+            let box = try session.ground(
+                inputs, startID: generation.startID, firstTargetID: first, targetCount: generation.targetCount ?? 0)
+            results["box"] = try Tensor(box, shape: [4])
+        }
         return results
     }
 }
 
 extension GenerationParameters {
-    /// The parameters that a golden set states; what it leaves out is as in the released models.
-    init(_ metadata: GoldenMetadata) throws {
+    /// The parameters that a golden set states; what it leaves out is as in the package, else as in the released models.
+    init(_ metadata: GoldenMetadata, _ generation: Generation?) throws {
         self.init()
-        beam = try metadata.integer("beam") ?? beam
-        minimalLength = try metadata.integer("min_length") ?? minimalLength
-        maximalLength = try metadata.integer("max_length") ?? maximalLength
-        startID = try metadata.integer("start_id") ?? startID
-        endID = try metadata.integer("end_id") ?? endID
-        alpha = try metadata.number("alpha") ?? alpha
+        beam = try metadata.integer("beam") ?? generation?.beam ?? beam
+        minimalLength = try metadata.integer("min_length") ?? generation?.minimalLength ?? minimalLength
+        maximalLength = try metadata.integer("max_length") ?? generation?.maximalLength ?? maximalLength
+        startID = try metadata.integer("start_id") ?? generation?.startID ?? startID
+        endID = try metadata.integer("end_id") ?? generation?.endID ?? endID
+        alpha = try metadata.number("alpha") ?? generation?.alpha ?? alpha
     }
 }

@@ -1,4 +1,8 @@
 import Foundation
+import Importers
+import ModelGraph
+import PackageFormat
+import Runtime
 import Support
 import ToolSupport
 import Trips
@@ -19,7 +23,7 @@ struct ConvertTool: Tool {
     var output: String?
 
     @OptionGroup(title: "Selection") var selection: SelectionOptions
-    @OptionGroup(title: "Checkpoints") var checkpoint: CheckpointOptions
+    @OptionGroup(title: "Checkpoints") var checkpoint: ArchitectureOptions
     @OptionGroup(title: "Package") var package: PackageOptions
 
     @Option(name: .long, help: ArgumentHelp("Keep this WordPiece vocabulary (vocab.txt) in the package.", valueName: "file"))
@@ -43,7 +47,74 @@ struct ConvertTool: Tool {
     }
 
     func run() throws {
-        print("\(source) -> \(outputPath)")
+        if listOperators { return try printOperators() }
+        let options = try conversionOptions()
+        if let until {
+            let model = try prepare(source, options, until: until)
+            print(model.graphs.map(graphText).joined(separator: "\n\n"))
+            return
+        }
+        try replacing.checkOutput(outputPath)
+        let clock = ContinuousClock()
+        let start = clock.now
+        let progress = Progress("writing", quiet: common.quiet)
+        let report = try convert(source, to: outputPath, options) { progress.update($0, of: $1) }
+        progress.end()
+        printReport(report, in: start.duration(to: clock.now))
+    }
+
+    private func conversionOptions() throws -> ConversionOptions {
+        var options = ConversionOptions()
+        checkpoint.apply(to: &options)
+        options.selection = try selection.request()
+        options.followsLinks = followLinks
+        options.vocabulary = vocabulary
+        options.writing = package.writing(force: replacing.force)
+        return options
+    }
+
+    private func printReport(_ report: ConversionReport, in time: Duration) {
+        let manifest = report.manifest
+        var lines = manifest.factLines
+        for graph in report.model.graphs {
+            lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
+            let names = { (values: [(name: String, type: ValueType)]) in values.map { "\($0.name) \($0.type)" }.joined(separator: ", ") }
+            lines.append("graph         \(graph.name): \(names(graph.inputs.map { (graph.name(of: $0), graph.type(of: $0)) }))")
+            lines.append("              -> \(names(graph.outputs.map { ($0.name, graph.type(of: $0.value)) }))")
+        }
+        if let selections = manifest.selectionText { lines += ["", selections, ""] + guidanceRemarks(manifest) }
+        lines.append(contentsOf: costLines(report))
+        lines.append(
+            "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(time.milliseconds / 1e3, 1)) s")
+        print(lines.joined(separator: "\n"))
+    }
+
+    /// What selecting means for those who did not train with it.
+    private func guidanceRemarks(_ manifest: Manifest) -> [String] {
+        guard selection.select != nil else { return [] }
+        var remarks = ["Selecting changes the outputs of a model that was not trained with it: trips-verify --against measures by how much."]
+        if manifest.selections.contains(where: { $0.guidance == "text" }) {
+            remarks.append("Image features now depend on the text: they cannot be kept per image for retrieval.")
+        }
+        return remarks
+    }
+
+    private func costLines(_ report: ConversionReport) -> [String] {
+        report.model.graphs.compactMap { graph in costText(graph).map { "cost          \(graph.name): \($0)" } }
+    }
+
+    private func printOperators() throws {
+        let operators = try operatorInventory(path: source)
+        var table = TextTable([("operator", .left), ("domain", .left), ("opset", .right), ("count", .right), ("first node", .left), ("", .left)])
+        for entry in operators {
+            table.add([
+                entry.name, entry.domain.isEmpty ? "ai.onnx" : entry.domain, "\(entry.version)", "\(entry.count)", entry.firstNode,
+                entry.refusal.map { "unsupported: \($0)" } ?? "",
+            ])
+        }
+        print(table.text)
+        let unsupported = operators.filter { !$0.isSupported }.count
+        print("\n\(operators.count) operators, " + (unsupported == 0 ? "all supported" : "\(unsupported) unsupported"))
     }
 
     private var outputPath: String { output ?? defaultOutput(for: source) }

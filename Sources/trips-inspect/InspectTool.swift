@@ -1,4 +1,7 @@
 import Foundation
+import ModelGraph
+import PackageFormat
+import Tensors
 import ToolSupport
 import Trips
 
@@ -25,6 +28,57 @@ struct InspectTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func run() throws {
-        print(model)
+        let reader = try PackageReader(path: model)
+        if verify { try reader.verify() }
+        if json { return try printJSON(reader.manifest) }
+        let graphs = try reader.graphs()
+        var parts = [summary(reader, graphs)]
+        if let selections = reader.manifest.selectionText { parts.append(selections) }
+        if !reader.manifest.graphs.isEmpty { parts.append(graphs.map(interface).joined(separator: "\n")) }
+        if tensors { parts.append(tensorTable(reader)) }
+        if graph { parts += graphs.map(graphText) }
+        if verify { parts.append("every byte read: the file is sound") }
+        print(parts.joined(separator: "\n\n"))
+    }
+
+    private func printJSON(_ manifest: Manifest) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        print(String(decoding: try encoder.encode(manifest), as: UTF8.self))
+    }
+
+    private func summary(_ reader: PackageReader, _ graphs: [Graph]) -> String {
+        let manifest = reader.manifest
+        let stored = reader.tensors.reduce(0) { $0 + $1.storedByteCount }
+        let packed = reader.tensors.reduce(0) { $0 + $1.compressedByteCount }
+        let types = Dictionary(grouping: reader.tensors, by: \.storedType).map { (type: $0.key, bytes: $0.value.reduce(0) { $0 + $1.storedByteCount }) }
+            .sorted { $0.bytes > $1.bytes }
+        var lines = ["\((model as NSString).lastPathComponent): .trips version \(manifest.formatVersion), \(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd)"]
+        lines += manifest.factLines
+        lines.append("tensors       \(reader.tensors.count), \(byteText(stored)) in \(byteText(packed))"
+            + (stored > 0 ? " (\(digits(Double(packed) / Double(stored), 3)))" : "") + ": "
+            + types.map { "\($0.type) \(byteText($0.bytes))" }.joined(separator: ", "))
+        for graph in graphs {
+            lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
+            if let cost = costText(graph) { lines.append("cost          \(graph.name): \(cost)") }
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private func interface(_ graph: Graph) -> String {
+        var table = TextTable([("graph \(graph.name)", .left), ("", .left), ("", .left)])
+        for input in graph.inputs { table.add(["  in", graph.name(of: input), graph.type(of: input).description]) }
+        for (name, value) in graph.outputs { table.add(["  out", name, graph.type(of: value).description]) }
+        return table.text + (graph.traces.isEmpty ? "" : "\n  intermediates: \(graph.traces.map(\.name).joined(separator: " "))")
+    }
+
+    private func tensorTable(_ reader: PackageReader) -> String {
+        var table = TextTable([("tensor", .left), ("type", .left), ("shape", .left), ("bytes", .right), ("in file", .right), ("ratio", .right), ("offset", .right)])
+        for tensor in reader.tensors {
+            let type = tensor.storedType == tensor.dataType ? "\(tensor.dataType)" : "\(tensor.storedType) as \(tensor.dataType)"
+            let ratio = tensor.storedByteCount == 0 ? "" : digits(Double(tensor.compressedByteCount) / Double(tensor.storedByteCount), 3)
+            table.add([tensor.name, type, "\(tensor.shape)", "\(tensor.storedByteCount)", "\(tensor.compressedByteCount)", ratio, "\(tensor.offset)"])
+        }
+        return table.text
     }
 }

@@ -134,6 +134,17 @@ extension KernelTests {
                             trips_igemm(
                                 p.a, p.stride, rowScale, packed, p.n, p.k, group, &whole, ldc, 0, p.m, 0, p.n, &epilogue)
                             #expect(error(whole, expected) < 1e-5, "\(name(path)) \(size) \(group)")
+                            var inPlace = [Float](residual)
+                            inPlace.withUnsafeMutableBufferPointer { inPlace in
+                                guard let output = inPlace.baseAddress else { return }
+                                var own = epilogue
+                                own.residual = UnsafePointer(output)
+                                trips_igemm(
+                                    p.a, p.stride, rowScale, packed, p.n, p.k, group, output, ldc, 0, p.m, 0, p.n, &own)
+                            }
+                            for r in 0..<p.m {
+                                #expect(inPlace[r * ldc..<r * ldc + p.n] == whole[r * ldc..<r * ldc + p.n], "\(name(path)) \(size) \(group)")
+                            }
                             let row = p.m / 3, column = p.n / 2 / 32 * 32
                             for (m0, m1) in [(0, row), (row, p.m)] {
                                 for (n0, n1) in [(0, column), (column, p.n)] {

@@ -56,6 +56,16 @@ extension KernelTests {
                             var whole = [Float](repeating: 7, count: m * ldc), split = whole
                             trips_sgemm(a, lda, packed, n, k, &whole, ldc, 0, m, 0, n, &epilogue)
                             #expect(error(whole, expected) < 1e-5, "\(name(path)) \(m) \(n) \(k)")
+                            var inPlace = [Float](residual)
+                            inPlace.withUnsafeMutableBufferPointer { inPlace in
+                                guard let output = inPlace.baseAddress else { return }
+                                var own = epilogue
+                                own.residual = UnsafePointer(output)
+                                trips_sgemm(a, lda, packed, n, k, output, ldc, 0, m, 0, n, &own)
+                            }
+                            for r in 0..<m {
+                                #expect(inPlace[r * ldc..<r * ldc + n] == whole[r * ldc..<r * ldc + n], "\(name(path)) \(m) \(n) \(k)")
+                            }
                             let row = m / 3, column = n / 2 / 32 * 32
                             for (m0, m1) in [(0, row), (row, m)] {
                                 for (n0, n1) in [(0, column), (column, n)] {

@@ -56,7 +56,7 @@ enum Samples {
     /// One tensor of each type, and sizes around the chunk's: none, one, a chunk, a chunk and some.
     static func tensors() throws -> [(name: String, constant: Constant)] {
         var tensors: [(String, Tensor)] = []
-        for type in DataType.allCases { tensors.append(("type.\(type)", try noise(type, [3, 7], seed: 5))) }
+        for type in DataType.allCases { tensors.append(("type.\(type)", try noise(type, [21], seed: 5))) }
         tensors.append(("scalar", try Tensor(scalar: Float(0.1))))
         tensors.append(("empty", try Tensor(.float32, [0, 4]) { _ in }))
         tensors.append(("zeros", try Tensor(.float32, [300, 1000]) { _ in }))
@@ -74,13 +74,13 @@ enum Samples {
         manifest.source = .init(file: "model.onnx", format: "onnx", sha256: String(repeating: "ab", count: 32), producer: "none")
         manifest.architecture = "albef-retrieval"
         manifest.options = ["select": "5,10", "keep-rate": "0.7"]
-        manifest.settings = [.init(name: "vision-heads", value: "12", source: "default")]
+        manifest.settings = [.init("vision-heads", "12", from: .released)]
         manifest.selections = [
             .init(block: 5, keepRate: 0.7, guidance: "text", fusion: "normalized", order: "original", tokensBefore: "256", tokensAfter: "181")
         ]
         manifest.quantization = .init(
             scheme: "int8", summary: "per channel", layers: [.init(name: "a", precision: "int8", groupSize: 64, signalToNoise: .infinity)])
-        manifest.leftOut = ["momentum encoder: 200 tensors"]
+        manifest.leftOut = [.init(reason: "momentum twins", count: 200, bytes: 1000)]
         manifest.preprocessing = .init(imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: "bicubic")
         return manifest
     }

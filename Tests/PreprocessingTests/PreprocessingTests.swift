@@ -1,1 +1,86 @@
+import Foundation
+import Preprocessing
+import Support
 import Testing
+
+private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .appendingPathComponent("Fixtures/preprocessing").path
+
+/// Tensors of a safetensors file, as bytes; enough of the format for a file of our own.
+private func expected() throws -> [String: [UInt8]] {
+    let file = try ReadableFile(path: fixtures + "/expected.safetensors")
+    let length = try file.bytes(at: 0, count: 8).reversed().reduce(0) { $0 << 8 | Int($1) }
+    let header = try JSON(parsing: file.bytes(at: 8, count: length))
+    return try Dictionary(uniqueKeysWithValues: (header.members ?? []).compactMap { member in
+        guard let offsets = member.value["data_offsets"]?.array?.compactMap(\.integer), offsets.count == 2 else { return nil }
+        return (member.key, try file.bytes(at: 8 + length + offsets[0], count: offsets[1] - offsets[0]))
+    })
+}
+
+private let files = [
+    "colour.png", "small.png", "wide.png", "gray.png", "palette.png", "alpha.png", "colour.jpg", "full.jpg", "progressive.jpg", "gray.jpg",
+]
+
+@Test(arguments: files) func picturesAreResizedAsPillowDoes(name: String) throws {
+    let picture = try Picture(path: "\(fixtures)/\(name)")
+    let resized = try picture.resized(width: 24, height: 24, .bicubic)
+    #expect(resized.pixels == (try expected()["\(name).resized"]))
+}
+
+@Test(arguments: files) func picturesAreNormalisedAsTorchvisionDoes(name: String) throws {
+    let input = try Picture(path: "\(fixtures)/\(name)").modelInput(
+        size: 24, mean: [0.48145466, 0.4578275, 0.40821073], deviation: [0.26862954, 0.26130258, 0.27577711], .bicubic)
+    #expect(input.shape == [1, 3, 24, 24])
+    let bytes = try #require(try expected()["\(name).image"])
+    let reference = bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+    let worst = zip(try input.elements(Float.self), reference).map { abs($0 - $1) }.max() ?? .infinity
+    // Equal bytes go in; only the order of three roundings may differ.
+    #expect(worst <= 3e-7)
+}
+
+@Test func modelInputsTurnBackIntoTheirPicture() throws {
+    let (mean, deviation) = ([0.48, 0.45, 0.4], [0.26, 0.26, 0.27])
+    let square = try Picture(path: fixtures + "/colour.png").resized(width: 20, height: 20, .bilinear)
+    let input = try square.modelInput(size: 20, mean: mean, deviation: deviation, .bicubic)
+    #expect(try Picture(modelInput: input, mean: mean, deviation: deviation) == square)
+}
+
+@Test func pngFilesReadBackAsTheyWereWritten() throws {
+    let picture = try Picture(path: fixtures + "/colour.jpg")
+    #expect(try Picture(decoding: picture.png()) == picture)
+}
+
+@Test(arguments: files) func damagedPicturesAreRefused(name: String) throws {
+    let file = try ReadableFile(path: "\(fixtures)/\(name)")
+    let bytes = try file.bytes(at: 0, count: file.size)
+    for count in stride(from: 0, to: bytes.count - 16, by: 13) {
+        #expect { try Picture(decoding: Array(bytes.prefix(count))) } throws: { ($0 as? TripsError)?.kind == .data }
+    }
+}
+
+@Test func hugePicturesInSmallFilesAreRefused() throws {
+    var png = try Picture(width: 2, height: 2, pixels: [UInt8](repeating: 9, count: 12)).png()
+    png.replaceSubrange(16..<20, with: [0, 0, 0x70, 0])
+    #expect { try Picture(decoding: png) } throws: { ($0 as? TripsError)?.kind == .data }
+    #expect { try Picture(decoding: Array("GIF89a".utf8)) } throws: { ($0 as? TripsError)?.kind == .data }
+}
+
+@Test func sentencesAreCutAsHuggingFaceDoes() throws {
+    let tokenizer = try WordPiece(path: fixtures + "/vocab.txt")
+    let file = try ReadableFile(path: fixtures + "/sentences.json")
+    let cases = try #require(try JSON(parsing: file.bytes(at: 0, count: file.size)).array)
+    #expect(cases.count > 20)
+    for entry in cases {
+        let text = try #require(entry["text"]?.string)
+        #expect(tokenizer.encode(text) == entry["ids"]?.array?.compactMap(\.integer), "\(text)")
+        let padded = try tokenizer.modelInput(text, paddedTo: 10)
+        #expect(try padded.ids.elements(Int64.self).map(Int.init) == entry["ids10"]?.array?.compactMap(\.integer), "\(text)")
+        #expect(try padded.mask.elements(Int64.self).map(Int.init) == entry["mask10"]?.array?.compactMap(\.integer), "\(text)")
+    }
+}
+
+@Test func idsReadAsWords() throws {
+    let tokenizer = try WordPiece(path: fixtures + "/vocab.txt")
+    #expect(tokenizer.decode(tokenizer.encode("two dogs running")) == "two dogs running")
+    #expect(throws: TripsError.self) { try WordPiece(vocabulary: "a\nb") }
+}

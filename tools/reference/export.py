@@ -93,6 +93,21 @@ def save_file(tensors: dict, path: Path, metadata: dict[str, str]) -> None:
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
+def write_shards(model, folder: Path, dtype: torch.dtype) -> None:
+    """A state in two safetensors files and the index that names them, its floating-point tensors in another type."""
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+             for name, tensor in weights.used_state(model).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    names, places = list(state), {}
+    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2:]), 1):
+        file = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: state[name] for name in part}, folder / file, model.config.metadata)
+        places |= {name: file for name in part}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
 def write_checkpoint(model, path: Path, seed: int = 0, unused: bool = False) -> None:
     """A state dict as safetensors, or as torch's own file if the name says so: .pth the zip form, .pt the older."""
     state = weights.released_state(model, seed) if unused else weights.used_state(model)

@@ -14,7 +14,6 @@ Writes into DIR, as --write asks:
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import configurations
@@ -34,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--write", default="checkpoint,onnx,golden", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--input-seed", type=int, default=0, help="of the first golden's inputs")
-    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--image-size", type=int, help="of goldens and ONNX: resamples the position embedding")
     parser.add_argument("--unused", action="store_true", help="also the tensors that released files carry unused")
     parser.add_argument("--planted-outliers", action="store_true",
                         help="eightfold channels in LayerNorm weights and feed-forward outputs")
@@ -116,8 +115,6 @@ def main() -> int:
     if unknown:
         raise SystemExit(f"--write {','.join(unknown)}: expected {', '.join(PARTS)}")
     config = configurations.named(options.config)
-    if options.image_size:
-        config = replace(config, image_size=options.image_size)
     length = options.text_length or (40 if config.positions > 100 else 12)
     options.out.mkdir(parents=True, exist_ok=True)
     model = models.make(config)
@@ -125,6 +122,8 @@ def main() -> int:
     for part, suffix in (("checkpoint", "safetensors"), ("pth", "pth"), ("pt", "pt")):
         if part in parts:
             export.write_checkpoint(model, options.out / f"checkpoint.{suffix}", options.seed, options.unused)
+    if options.image_size:
+        model = models.resized(model, options.image_size)
     if "golden" in parts:
         write_goldens(model, options, "golden", length)
     if "task" in parts:
@@ -132,7 +131,7 @@ def main() -> int:
     if "onnx" in parts:
         write_onnx(model, options, "", length, model.graphs)
     if {"select-golden", "select-onnx"} & set(parts):
-        selecting = select(model, selection_of(options, config))
+        selecting = select(model, selection_of(options, model.config))
         if "select-golden" in parts:
             write_goldens(selecting, options, "golden-select", length)
         if "select-onnx" in parts:

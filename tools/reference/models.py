@@ -4,6 +4,8 @@ Each class names its graphs: the functions that a converted package holds, with 
 A graph takes its inputs by name and a trace, into which the intermediates go, and returns outputs by name.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -274,3 +276,23 @@ CLASSES = {
 
 def make(config, selection: Selection = Selection()) -> Model:
     return CLASSES[config.architecture](config, selection).eval()
+
+
+def resized(model: Model, image_size: int) -> Model:
+    """The same model for another picture size: its position embedding resampled, the [CLS] row kept.
+
+    ALBEF's loaders do that with bicubic interpolation, mPLUG's with bilinear.
+    """
+    config = replace(model.config, image_size=image_size)
+    name, mode = {"albef": ("visual_encoder.pos_embed", "bicubic"),
+                  "mplug": ("visual_encoder.visual.positional_embedding", "bilinear")}[config.family]
+    state = model.state_dict()
+    rows = state[name].reshape(-1, config.vision_width)
+    side = round((len(rows) - 1) ** 0.5)
+    grid = rows[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    count = image_size // config.patch
+    grid = F.interpolate(grid, (count, count), mode=mode, align_corners=False).permute(0, 2, 3, 1).flatten(0, 2)
+    state[name] = torch.cat([rows[:1], grid]).reshape(*state[name].shape[:-2], -1, config.vision_width)
+    other = make(config, model.selection)
+    other.load_state_dict(state)
+    return other

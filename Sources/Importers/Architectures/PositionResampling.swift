@@ -2,7 +2,7 @@ import Support
 import Tensors
 
 /// How position embeddings follow another image size: torch's `interpolate` with `align_corners=False`.
-enum Interpolation: String {
+package enum Interpolation: String {
     case bilinear
     /// Keys' cubic convolution with a = -0.75.
     case bicubic
@@ -37,7 +37,7 @@ enum Interpolation: String {
 
 extension Constant {
     /// Positions [1, 1 + grid², D] for another grid; the first row, [CLS], stays as it is.
-    func resampled(grid: Int, to newGrid: Int, _ interpolation: Interpolation) throws -> Constant {
+    package func resampled(grid: Int, to newGrid: Int, _ interpolation: Interpolation) throws -> Constant {
         if grid == newGrid { return self }
         guard let width = shape.last, shape == [1, 1 + grid * grid, width] else {
             throw TripsError.data("positions", found: "\(shape)", expected: "[1, \(1 + grid * grid), width]")

@@ -109,15 +109,18 @@ final class ONNXCall {
     func constant(_ numbers: [Int], _ name: String) throws -> ValueID {
         let identity = "I64[\(numbers.count)]\(numbers)"
         let tensor = try Tensor(numbers.map { Int64($0) }, shape: [numbers.count])
-        return try builder.graph.addConstant(Constant(tensor, identity: identity), name: "\(node.label).\(name)")
+        return try builder.graph.addConstant(Constant(tensor, identity: identity), name: "\(prefix).\(name)")
     }
 
     /// A number of rank 0.
     func constant(_ number: Double, _ dataType: DataType, _ name: String) throws -> ValueID {
         let tensor = try Tensor(scalar: number).converted(to: dataType)
         return try builder.graph.addConstant(
-            Constant(tensor, identity: "\(dataType.rawValue):\(number)"), name: "\(node.label).\(name)")
+            Constant(tensor, identity: "\(dataType.rawValue):\(number)"), name: "\(prefix).\(name)")
     }
+
+    /// Begins the names of what the node becomes beside its outputs. Nodes may share a name, outputs do not.
+    private var prefix: String { node.outputs.first { !$0.isEmpty } ?? node.label }
 
     // MARK: Results
 
@@ -128,17 +131,21 @@ final class ONNXCall {
 
     /// An operator on the way to the node's own.
     func step(_ op: any Operator, _ operands: [ValueID?], _ name: String) throws -> ValueID {
-        try builder.add(op, operands, name: "\(node.label).\(name)")[0]
+        try builder.add(op, operands, name: "\(prefix).\(name)")[0]
+    }
+
+    func add(_ constant: Constant, _ name: String) throws -> ValueID {
+        try builder.graph.addConstant(constant, name: "\(prefix).\(name)")
     }
 
     /// A constant under the name of the node's output.
-    func add(_ constant: Constant) throws -> ValueID {
-        try builder.graph.addConstant(constant, name: node.outputs.first ?? node.label)
+    func output(_ constant: Constant) throws -> [ValueID] {
+        [try builder.graph.addConstant(constant, name: prefix)]
     }
 
     /// A value of this type that is the same number everywhere.
     func add(splat number: Double, _ type: ValueType, _ name: String) throws -> ValueID {
         let scalar = try Tensor(scalar: number).converted(to: type.dataType)
-        return try builder.graph.addKnown(.splat(scalar), type, name: "\(node.label).\(name)")
+        return try builder.graph.addKnown(.splat(scalar), type, name: "\(prefix).\(name)")
     }
 }

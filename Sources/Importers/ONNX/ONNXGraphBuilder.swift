@@ -23,11 +23,11 @@ final class ONNXGraphBuilder {
         }
     }
 
-    /// - Parameter nodes: the graph's nodes, functions inlined, all of known operators.
+    /// - Parameter nodes: the graph's nodes, functions inlined, all of known operators, each behind those that it reads.
     func build(_ nodes: [ONNXNode]) throws -> Graph {
         try addInputs()
-        for node in try sorted(nodes) {
-            try locating("node \"\(node.label)\" (\(node.type))") { try add(node) }
+        for node in nodes {
+            try locating("node \"\(node.label.prefix(200))\" (\(node.type))") { try add(node) }
         }
         guard !source.outputs.isEmpty else { throw TripsError.data("the graph has no outputs") }
         for output in source.outputs {
@@ -103,42 +103,6 @@ final class ONNXGraphBuilder {
         let made = try graph.add(op, operands, name: name, outputNames: outputNames)
         if let node = made.first.flatMap(graph.producer(of:)) { try graph.propagateSizes(through: node) }
         return made
-    }
-
-    /// The nodes in an order in which each stands behind those whose outputs it reads; the given one where it is such.
-    private func sorted(_ nodes: [ONNXNode]) throws -> [ONNXNode] {
-        var producers: [String: Int] = [:]
-        for (index, node) in nodes.enumerated() {
-            for output in node.outputs where !output.isEmpty {
-                guard producers.updateValue(index, forKey: output) == nil, values[output] == nil, initializers[output] == nil else {
-                    throw TripsError.data("two values have one name", at: "node \"\(node.label)\"", found: output)
-                }
-            }
-        }
-        enum State { case waiting, open, done }
-        var states = Array(repeating: State.waiting, count: nodes.count)
-        var order: [ONNXNode] = []
-        for root in nodes.indices {
-            var pending = [root]
-            while let index = pending.last {
-                let before = nodes[index].inputs.compactMap { producers[$0] }.filter { states[$0] != .done }
-                if states[index] == .done {
-                    pending.removeLast()
-                } else if before.isEmpty {
-                    states[index] = .done
-                    order.append(nodes[index])
-                    pending.removeLast()
-                } else {
-                    // Met again with producers still open: one of them waits for this node.
-                    guard states[index] == .waiting else {
-                        throw TripsError.data("the graph has a cycle", at: "node \"\(nodes[index].label)\"")
-                    }
-                    states[index] = .open
-                    pending += before.reversed()
-                }
-            }
-        }
-        return order
     }
 }
 

@@ -24,7 +24,7 @@ public func importONNX(path: String, options: ONNXImportOptions = .init()) throw
     return try locating(file.name) {
         let model = try ONNXModel(file)
         try checkVersions(model)
-        let nodes = try ONNXInliner.inlined(model)
+        let nodes = try ordered(ONNXInliner.inlined(model), for: model.graph)
         try checkOperators(nodes)
         let builder = try ONNXGraphBuilder(model.graph, tensors: ONNXTensorReader(file, followLinks: options.followLinks))
         let producer = [model.producer, model.producerVersion].filter { !$0.isEmpty }.joined(separator: " ")
@@ -111,7 +111,7 @@ private func checkOperators(_ nodes: [ONNXNode]) throws {
 /// Why a node is refused; nil where it is not.
 private func refusal(of node: ONNXNode) -> String? {
     guard node.domain.isEmpty else { return "unknown domain" }
-    guard let rule = ONNXRules.table[node.type] else { return "unknown operator" }
+    guard let rule = ONNXRules.table[node.type] else { return node.holdsGraph ? "subgraphs are not read" : "unknown operator" }
     guard supportedOperatorSets.contains(node.version) else { return "unsupported version of the operator set" }
     guard rule.since <= node.version else { return "not in the operator set before version \(rule.since)" }
     return rule.refusal(node)

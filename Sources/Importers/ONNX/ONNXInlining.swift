@@ -4,8 +4,9 @@ import Support
 /// operator set.
 struct ONNXInliner {
     private static let maximalDepth = 32
-    /// Nodes that inlining may make: functions that call functions grow a model exponentially.
-    private static let maximalNodes = 500_000
+    /// What inlining may make, in nodes and in bytes of names: functions that call functions grow a model exponentially.
+    private static let maximalNodes = 100_000
+    private static let maximalNames = 64 << 20
 
     private struct Key: Hashable {
         var domain: String
@@ -16,6 +17,8 @@ struct ONNXInliner {
     private let functions: [Key: ONNXFunction]
     private var names: Set<String>
     private var nodes: [ONNXNode] = []
+    private var inlinedNodes = 0
+    private var inlinedNames = 0
 
     /// The graph's nodes without calls.
     /// - Throws: `data` where functions are defined twice, call themselves, or grow too large.
@@ -48,9 +51,6 @@ struct ONNXInliner {
                 }
                 try append(try body(of: function, for: node), versions: function.operatorSets, calls: calls + [key])
             } else {
-                guard nodes.count < ONNXInliner.maximalNodes else {
-                    throw TripsError.data("the model has too many nodes", found: "more than \(ONNXInliner.maximalNodes)")
-                }
                 node.version = versions[node.domain] ?? 0
                 nodes.append(node)
             }
@@ -84,6 +84,11 @@ struct ONNXInliner {
         // Outputs first: nodes may stand in any order.
         for output in function.nodes.flatMap(\.outputs) where actual[output] == nil {
             actual[output] = freshName("\(call.label)/\(output)")
+        }
+        inlinedNodes += function.nodes.count
+        inlinedNames += function.nodes.reduce(0) { $0 + 2 * call.label.utf8.count + $1.label.utf8.count + $1.outputs.reduce(0) { $0 + $1.utf8.count } }
+        guard inlinedNodes <= ONNXInliner.maximalNodes, inlinedNames <= ONNXInliner.maximalNames else {
+            throw TripsError.data("the model's functions make too many nodes", found: "more than \(inlinedNodes - 1)")
         }
         return copies + (try function.nodes.map { node in
             var node = node

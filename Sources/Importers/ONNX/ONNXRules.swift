@@ -102,7 +102,7 @@ enum ONNXRules {
         "Shape": .same(inputs: 1) { Shape(start: try $0.integer("start") ?? 0, end: try $0.integer("end")) },
         "Size": .same(inputs: 1) { _ in Size() },
         "ConstantOfShape": ONNXRule { call in
-            let value = try call.tensor("value").map { try call.add($0) }
+            let value = try call.tensor("value").map { try call.add($0, "value") }
             return try call.add(ConstantOfShape(), [call.required(0), value])
         },
         "Range": .same(11, inputs: 3) { _ in Arange() },
@@ -391,9 +391,9 @@ private func kernelShape(_ call: ONNXCall) throws -> [Int] {
 @Sendable private func constant(_ call: ONNXCall) throws -> [ValueID] {
     func made<Element: TensorElement>(_ numbers: [Element], shape: [Int]? = nil) throws -> [ValueID] {
         let tensor = try Tensor(numbers, shape: shape ?? [numbers.count])
-        return [try call.add(Constant(tensor, identity: "\(tensor.dataType.rawValue)\(tensor.shape)\(numbers)"))]
+        return try call.output(Constant(tensor, identity: "\(tensor.dataType.rawValue)\(tensor.shape)\(numbers)"))
     }
-    if let tensor = try call.tensor("value") { return [try call.add(tensor)] }
+    if let tensor = try call.tensor("value") { return try call.output(tensor) }
     if let number = try call.integer("value_int") { return try made([Int64(number)], shape: []) }
     if let numbers = try call.integers("value_ints") { return try made(numbers.map { Int64($0) }) }
     if let number = try call.float("value_float") { return try made([number], shape: []) }

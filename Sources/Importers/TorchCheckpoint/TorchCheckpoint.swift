@@ -1,3 +1,4 @@
+import ModelGraph
 import Support
 import Tensors
 
@@ -9,12 +10,13 @@ struct StoredBytes {
 
 /// Reads the state dictionary of a file that `torch.save` wrote: a zip archive with `data.pkl` (PyTorch 1.6 and later), or a
 /// sequence of pickles with the storages behind it. Nothing that the file names is ever called.
-func readTorchZip(_ file: ReadableFile) throws -> [(name: String, constant: Constant)] {
+func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
     let archive = try ZipArchive(file)
     return try locating(file.name) {
         let pickles = archive.entries.filter { $0.name == "data.pkl" || $0.name.hasSuffix("/data.pkl") }
         guard pickles.count == 1, let pickle = pickles.first else {
-            throw TripsError.data("no PyTorch checkpoint", found: "\(pickles.count) entries data.pkl in the archive", expected: "one")
+            throw TripsError.data(
+                "no PyTorch checkpoint", found: "\(pickles.count) entries data.pkl in the archive", expected: "one")
         }
         let root = pickle.name.dropLast("data.pkl".count)
         if let order = archive[root + "byteorder"], order.size <= 16 {
@@ -22,25 +24,31 @@ func readTorchZip(_ file: ReadableFile) throws -> [(name: String, constant: Cons
             guard text == "little" else { throw TripsError.data("byte order", at: order.name, found: text, expected: "little") }
         }
         guard pickle.size <= Unpickler.maximalLength else {
-            throw TripsError.data("length of the pickle", at: pickle.name, found: pickle.size, expected: "at most \(Unpickler.maximalLength)")
+            throw TripsError.data(
+                "length of the pickle", at: pickle.name, found: pickle.size, expected: "at most \(Unpickler.maximalLength)")
         }
         // PyTorch can be told to write no checksums, so none are asked for.
         var unpickler = Unpickler(try archive.bytes(of: pickle, checkingSum: false))
         let content = try locating(pickle.name) { try unpickler.run() }
         let entries = Dictionary(uniqueKeysWithValues: archive.entries.map { ($0.name, $0) })
-        return try stateDictionary(content, unpickler).map { name, tensor in
+        let state = try StateDictionary(content, unpickler)
+        return try state.checkpoint(.torchZip) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
                 let entryName = root + "data/" + tensor.storage.key
-                guard let entry = entries[entryName] else { throw TripsError.data("the tensor's storage is missing", expected: entryName) }
-                guard !entry.isDeflated else { throw TripsError.data("a deflated storage", at: entryName, expected: "a stored one, as torch.save writes it") }
-                return (name, try constant(tensor, StoredBytes(offset: entry.offset, count: entry.size), in: file))
+                guard let entry = entries[entryName] else {
+                    throw TripsError.data("the tensor's storage is missing", expected: entryName)
+                }
+                guard !entry.isDeflated else {
+                    throw TripsError.data("a deflated storage", at: entryName, expected: "a stored one, as torch.save writes it")
+                }
+                return try constant(tensor, StoredBytes(offset: entry.offset, count: entry.size), in: file)
             }
         }
     }
 }
 
 /// See `readTorchZip`.
-func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: Constant)] {
+func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
     try locating(file.name) {
         var position = 0
         func nextPickle(_ what: String) throws -> (PickleValue, Unpickler) {
@@ -54,33 +62,43 @@ func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: C
             throw TripsError.data("no PyTorch checkpoint", found: "a pickle of something else", expected: "PyTorch's magic number")
         }
         let version = try nextPickle("version").0.integer
-        guard version == 1001 else { throw TripsError.data("version of the format", found: version.map(String.init) ?? "no number", expected: 1001) }
+        guard version == 1001 else {
+            throw TripsError.data("version of the format", found: version.map(String.init) ?? "no number", expected: 1001)
+        }
         let (system, systemUnpickler) = try nextPickle("system description")
-        if let order = systemUnpickler.members(of: system)?.first(where: { $0.key == "little_endian" }), case .bool(false) = order.value {
+        if let order = systemUnpickler.members(of: system)?.first(where: { $0.key == "little_endian" }),
+            case .bool(false) = order.value
+        {
             throw TripsError.data("byte order", found: "big", expected: "little")
         }
         let (content, unpickler) = try nextPickle("state dictionary")
         let (keyList, keyUnpickler) = try nextPickle("list of storages")
-        let state = try stateDictionary(content, unpickler)
+        let state = try StateDictionary(content, unpickler)
         let keys = (keyUnpickler.elements(of: keyList) ?? []).compactMap { $0.string ?? $0.integer.map(String.init) }
         let widths = Dictionary(unpickler.storageWidths, uniquingKeysWith: { first, _ in first })
 
         var places: [String: StoredBytes] = [:]
         for key in keys {
             let count = try file.bytes(at: position, count: 8).reversed().reduce(Int64(0)) { $0 << 8 | Int64($1) }
-            guard let width = widths[key] else { throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60)) }
+            guard let width = widths[key] else {
+                throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60))
+            }
             position += 8
             let (byteCount, overflow) = Int(count).multipliedReportingOverflow(by: width)
             guard count >= 0, !overflow, byteCount <= file.size - position else {
-                throw TripsError.data("size of a storage", at: "byte \(position - 8)", found: "\(count) elements", expected: "within \(file.size) bytes")
+                throw TripsError.data(
+                    "size of a storage", at: "byte \(position - 8)", found: "\(count) elements",
+                    expected: "within \(file.size) bytes")
             }
             places[key] = StoredBytes(offset: position, count: byteCount)
             position += byteCount
         }
-        return try state.map { name, tensor in
+        return try state.checkpoint(.torchLegacy) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
-                guard let place = places[tensor.storage.key] else { throw TripsError.data("the tensor's storage is missing", expected: tensor.storage.key) }
-                return (name, try constant(tensor, place, in: file))
+                guard let place = places[tensor.storage.key] else {
+                    throw TripsError.data("the tensor's storage is missing", expected: tensor.storage.key)
+                }
+                return try constant(tensor, place, in: file)
             }
         }
     }
@@ -89,23 +107,46 @@ func readLegacyTorch(_ file: ReadableFile) throws -> [(name: String, constant: C
 /// 0x1950a86a20f9469cfc6c, little-endian
 private let legacyMagic: [UInt8] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19]
 
-/// Finds the tensors: at the top, or under one of the names that training scripts use.
-private func stateDictionary(_ content: PickleValue, _ unpickler: Unpickler) throws -> [(name: String, tensor: TorchTensor)] {
-    var members = unpickler.members(of: content) ?? []
-    for wrapper in ["model", "state_dict", "module"] {
-        if let inner = members.first(where: { $0.key == wrapper }), let innerMembers = unpickler.members(of: inner.value) {
-            members = innerMembers
+/// The model's tensors, and a sum of those that are not the model's.
+private struct StateDictionary {
+    private let tensors: [(name: String, tensor: TorchTensor)]
+    private let others: LeftOut?
+
+    /// Finds the tensors at the top, or under one of the names that training scripts use.
+    init(_ content: PickleValue, _ unpickler: Unpickler) throws {
+        var members = unpickler.members(of: content) ?? []
+        for wrapper in ["model", "state_dict", "module"] {
+            if let inner = members.first(where: { $0.key == wrapper }), let innerMembers = unpickler.members(of: inner.value) {
+                members = innerMembers
+            }
         }
+        tensors = members.compactMap { member in
+            if case .tensor(let tensor) = member.value { (member.key, tensor) } else { nil }
+        }
+        guard !tensors.isEmpty else {
+            throw TripsError.data(
+                "no state dictionary",
+                found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
+                expected: "tensors at the top or under model, state_dict or module")
+        }
+        others = try StateDictionary.others(besides: tensors.map(\.tensor), unpickler)
     }
-    let tensors: [(name: String, tensor: TorchTensor)] = members.compactMap { member in
-        if case .tensor(let tensor) = member.value { (member.key, tensor) } else { nil }
+
+    private static func others(besides tensors: [TorchTensor], _ unpickler: Unpickler) throws -> LeftOut? {
+        var seen = Set(tensors)
+        var others = LeftOut(reason: "optimizer and training state", count: 0, bytes: 0)
+        for case .tensor(let tensor) in unpickler.items.joined() where seen.insert(tensor).inserted {
+            let (sum, overflow) = others.bytes.addingReportingOverflow(try byteCount(of: tensor.storage.dataType, tensor.shape))
+            guard !overflow else { throw TripsError.data("the number of bytes overflows", found: "shape \(tensor.shape)") }
+            others.count += 1
+            others.bytes = sum
+        }
+        return others.count > 0 ? others : nil
     }
-    guard !tensors.isEmpty else {
-        throw TripsError.data(
-            "no state dictionary", found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
-            expected: "tensors at the top or under model, state_dict or module")
+
+    func checkpoint(_ format: SourceFormat, _ constant: (String, TorchTensor) throws -> Constant) throws -> Checkpoint {
+        Checkpoint(tensors: try tensors.map { ($0.name, try constant($0.name, $0.tensor)) }, format: format, others: others)
     }
-    return tensors
 }
 
 /// The tensor as a constant that reads its part of the file.
@@ -119,9 +160,12 @@ private func constant(_ tensor: TorchTensor, _ place: StoredBytes, in file: Read
     }
     let count = try elementCount(of: shape)
     let span = try span(of: shape, strides)
-    guard tensor.offset >= 0, tensor.offset <= tensor.storage.count, span <= tensor.storage.count - tensor.offset, count <= max(span, 1) || count == 0 else {
+    guard tensor.offset >= 0, tensor.offset <= tensor.storage.count, span <= tensor.storage.count - tensor.offset,
+        count <= max(span, 1) || count == 0
+    else {
         throw TripsError.data(
-            "a tensor beyond its storage", found: "\(shape) with strides \(strides) at \(tensor.offset)", expected: "within \(tensor.storage.count) elements")
+            "a tensor beyond its storage", found: "\(shape) with strides \(strides) at \(tensor.offset)",
+            expected: "within \(tensor.storage.count) elements")
     }
     let offset = place.offset + (tensor.storage.offset + tensor.offset) * width
     if isRowMajor(shape, strides) { return Constant(dataType, shape, in: file, at: offset) }
@@ -135,7 +179,9 @@ private func span(of shape: [Int], _ strides: [Int]) throws -> Int {
     return try zip(shape, strides).reduce(1) { span, axis in
         let (reach, overflow) = (axis.0 - 1).multipliedReportingOverflow(by: axis.1)
         let (sum, sumOverflow) = span.addingReportingOverflow(reach)
-        guard axis.0 > 0, axis.1 >= 0, !overflow, !sumOverflow else { throw TripsError.data("strides", found: "\(strides) for \(shape)") }
+        guard axis.0 > 0, axis.1 >= 0, !overflow, !sumOverflow else {
+            throw TripsError.data("strides", found: "\(strides) for \(shape)")
+        }
         return sum
     }
 }

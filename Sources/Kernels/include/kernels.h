@@ -64,7 +64,7 @@ typedef enum trips_activation {
 /// c = activation(c + bias) + residual.
 typedef struct trips_epilogue {
     const float *_Nullable bias;     ///< [N]
-    const float *_Nullable residual; ///< [M, N]; may be the output itself
+    const float *_Nullable residual; ///< [M, N]; may be the output itself, but is faster apart
     size_t ldr;                      ///< row distance of `residual`
     trips_activation activation;
 } trips_epilogue;
@@ -101,7 +101,9 @@ void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size
 
 // MARK: - int8 matrix product
 
-/// Bytes of one quantized row of k activations: k rounded up to a multiple of 4.
+/// Bytes from one quantized row of k activations to the next that suit the caches: whole cache lines, and
+/// no multiple of 1 KB, at which rows would evict each other. Other distances of at least k rounded up to a
+/// multiple of 4 work too.
 size_t trips_quantized_row_size(size_t k);
 
 /// Quantizes rows [m_begin, m_end) of x [M, K], symmetric, one scale per row:
@@ -109,16 +111,17 @@ size_t trips_quantized_row_size(size_t k);
 /// where s is `input_scale` [K] (all 1 without it). A row of zeros has scale 0.
 ///
 /// q is biased by 128 (it takes values 1…255), which is what the dot-product instructions want; the
-/// packed weights carry the correction. Bytes from K to `trips_quantized_row_size` are set to 128. A row
-/// holding a NaN or an infinity gets a scale that is not finite: outputs of that row are NaN. Bit-identical on every path.
+/// packed weights carry the correction. Bytes from K to the next multiple of 4 are set to 128. A row whose
+/// values are all below 1e-35 counts as zeros; one that holds a NaN or an infinity gets the scale NaN, and
+/// outputs follow. Bit-identical on every path.
 void trips_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k,
                          size_t m_begin, size_t m_end, const float *_Nullable input_scale);
 
 /// Bytes that `trips_igemm_pack` needs for weights [n, k] with scales per group of `group` inputs.
 ///
-/// `group` is a positive multiple of 4, or 0: one scale per output. The layout is the same on every path: panels of TRIPS_PANEL
-/// outputs; in each, per group: [K/4][TRIPS_PANEL][4] weights, then TRIPS_PANEL int32 corrections
-/// (−128 Σ w), then TRIPS_PANEL scales. K is filled up to a multiple of 4 with zeros.
+/// `group` is a positive multiple of 4, or 0: one scale per output. The layout is the same on every path:
+/// panels of TRIPS_PANEL outputs; in each, per group: [K/4][TRIPS_PANEL][4] weights, then TRIPS_PANEL int32
+/// corrections (−128 Σ w), then TRIPS_PANEL scales. K is filled up to a multiple of 4 with zeros.
 size_t trips_igemm_pack_size(size_t n, size_t k, size_t group);
 
 /// Groups of inputs: ⌈k / group⌉, or 1 where `group` is 0.

@@ -1,7 +1,7 @@
 import Trips
 
 /// What a checkpoint's tensors cannot tell.
-public struct CheckpointOptions: ParsableArguments {
+public struct ArchitectureOptions: ParsableArguments {
     public static let architectures = [
         "albef-pretrain", "albef-retrieval", "albef-vqa", "albef-nlvr2", "albef-ve", "mplug-vqa", "mplug-caption", "mplug-retrieval",
         "mplug-grounding", "tensors",

@@ -1,0 +1,58 @@
+import Support
+
+/// The nodes that the graph's outputs need, each behind those whose outputs it reads: in the order given where that is
+/// such an order.
+/// - Throws: `data` where two values have one name, or where there is a cycle.
+func ordered(_ nodes: [ONNXNode], for graph: ONNXGraph) throws -> [ONNXNode] {
+    let producers = try producers(nodes, graph)
+    let needed = needed(nodes, producers, graph)
+    enum State { case waiting, open, done }
+    var states = Array(repeating: State.waiting, count: nodes.count)
+    var order: [ONNXNode] = []
+    for root in nodes.indices where needed[root] {
+        var pending = [root]
+        while let index = pending.last {
+            let before = nodes[index].inputs.compactMap { producers[$0] }.filter { states[$0] != .done }
+            if states[index] == .done {
+                pending.removeLast()
+            } else if before.isEmpty {
+                states[index] = .done
+                order.append(nodes[index])
+                pending.removeLast()
+            } else {
+                // Met again with producers still open: one of them waits for this node.
+                guard states[index] == .waiting else {
+                    throw TripsError.data("the graph has a cycle", at: "node \"\(nodes[index].label)\"")
+                }
+                states[index] = .open
+                pending += before.reversed()
+            }
+        }
+    }
+    return order
+}
+
+/// The index of the node that computes each name.
+private func producers(_ nodes: [ONNXNode], _ graph: ONNXGraph) throws -> [String: Int] {
+    let given = Set(graph.inputs.map(\.name) + graph.initializers.map(\.name))
+    var producers: [String: Int] = [:]
+    for (index, node) in nodes.enumerated() {
+        for output in node.outputs where !output.isEmpty {
+            guard producers.updateValue(index, forKey: output) == nil, !given.contains(output) else {
+                throw TripsError.data("two values have one name", at: "node \"\(node.label)\"", found: output)
+            }
+        }
+    }
+    return producers
+}
+
+private func needed(_ nodes: [ONNXNode], _ producers: [String: Int], _ graph: ONNXGraph) -> [Bool] {
+    var needed = Array(repeating: false, count: nodes.count)
+    var pending = graph.outputs.compactMap { producers[$0.name] }
+    while let index = pending.popLast() {
+        if needed[index] { continue }
+        needed[index] = true
+        pending += nodes[index].inputs.compactMap { producers[$0] }
+    }
+    return needed
+}

@@ -1,0 +1,184 @@
+import Foundation
+import Support
+import Tensors
+
+/// BERT's tokenizer (uncased): text is cleaned, lowercased, stripped of accents, split at spaces and punctuation, and each
+/// word cut into the longest pieces of the vocabulary (Devlin et al. 2019, `tokenization.py`).
+public struct WordPiece: Sendable {
+    private let ids: [String: Int]
+    private let words: [String]
+    private let unknown: Int
+    /// The id that starts a text.
+    public let classID: Int
+    /// The id that ends it.
+    public let separatorID: Int
+    public let paddingID: Int
+
+    /// - Parameter vocabulary: a word per line; its number, from 0, is its id.
+    /// - Throws: `data` where one of [PAD], [UNK], [CLS], [SEP] is missing.
+    public init(vocabulary: String) throws {
+        words = vocabulary.split(separator: "\n", omittingEmptySubsequences: false).map { line in
+            String(line.hasSuffix("\r") ? line.dropLast() : line)
+        }
+        var ids: [String: Int] = [:]
+        for (id, word) in words.enumerated() where !word.isEmpty { ids[word] = id }
+        self.ids = ids
+        func special(_ word: String) throws -> Int {
+            guard let id = ids[word] else { throw TripsError.data("vocabulary", found: "no \(word)", expected: "BERT's special words") }
+            return id
+        }
+        (unknown, classID, separatorID, paddingID) = try (special("[UNK]"), special("[CLS]"), special("[SEP]"), special("[PAD]"))
+    }
+
+    /// The vocabulary in a file.
+    public init(path: String) throws {
+        let file = try ReadableFile(path: path)
+        self = try locating(file.name) {
+            guard file.size <= 16 << 20 else { throw TripsError.data("size of a vocabulary", found: file.size, expected: "at most 16 MiB") }
+            guard let text = String(validating: try file.bytes(at: 0, count: file.size), as: UTF8.self) else {
+                throw TripsError.data("vocabulary", expected: "UTF-8 text")
+            }
+            return try WordPiece(vocabulary: text)
+        }
+    }
+
+    /// The ids of a text, [CLS] first and [SEP] last.
+    /// - Parameter maximalLength: longer texts lose their end, but keep [SEP].
+    public func encode(_ text: String, maximalLength: Int? = nil) -> [Int] {
+        var ids = parts(of: text).flatMap { part in part.special.map { [$0] } ?? split(part.text).flatMap(pieces) }
+        if let maximalLength { ids = Array(ids.prefix(max(0, maximalLength - 2))) }
+        return [classID] + ids + [separatorID]
+    }
+
+    /// Ids and mask [1, L] as a model takes them.
+    public func modelInput(_ text: String, maximalLength: Int? = nil, paddedTo length: Int? = nil) throws -> (ids: Tensor, mask: Tensor) {
+        let ids = encode(text, maximalLength: length.map { min($0, maximalLength ?? $0) } ?? maximalLength)
+        let padding = max(0, (length ?? ids.count) - ids.count)
+        let all = ids + Array(repeating: paddingID, count: padding)
+        let mask = Array(repeating: 1, count: ids.count) + Array(repeating: 0, count: padding)
+        return (try Tensor(all.map { Int64($0) }, shape: [1, all.count]), try Tensor(mask.map { Int64($0) }, shape: [1, mask.count]))
+    }
+
+    /// Text for ids: pieces joined, special words left out.
+    public func decode(_ ids: [Int]) -> String {
+        var text = ""
+        for id in ids where words.indices.contains(id) {
+            let word = words[id]
+            if word.hasPrefix("[") && word.hasSuffix("]") && word.count > 2 { continue }
+            if word.hasPrefix("##") { text += word.dropFirst(2) } else { text += (text.isEmpty ? "" : " ") + word }
+        }
+        return text
+    }
+
+    /// The word of an id.
+    public func word(_ id: Int) -> String { words.indices.contains(id) ? words[id] : "?" }
+
+    /// The text between special words, and their ids, in order.
+    private func parts(of text: String) -> [(text: String, special: Int?)] {
+        var parts: [(text: String, special: Int?)] = []
+        var rest = text[...]
+        while let bracket = rest.firstIndex(of: "[") {
+            let word = WordPiece.specialWords.first { rest[bracket...].hasPrefix($0) && ids[$0] != nil }
+            let end = word.map { rest.index(bracket, offsetBy: $0.count) } ?? rest.index(after: bracket)
+            parts.append((String(word == nil ? rest[..<end] : rest[..<bracket]), nil))
+            if let word { parts.append((word, ids[word])) }
+            rest = rest[end...]
+        }
+        return parts + [(String(rest), nil)]
+    }
+
+    private static let specialWords = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+    /// Words and punctuation marks, lowercased and without accents.
+    private func split(_ text: String) -> [String] {
+        var cleaned = String.UnicodeScalarView()
+        for scalar in text.unicodeScalars {
+            if scalar.value == 0 || scalar.value == 0xFFFD || isControl(scalar) { continue }
+            if isSpace(scalar) {
+                cleaned.append(" ")
+            } else if isIdeograph(scalar) {
+                cleaned.append(contentsOf: [" ", scalar, " "])
+            } else {
+                cleaned.append(scalar)
+            }
+        }
+        let plain = String(cleaned).decomposedStringWithCanonicalMapping.unicodeScalars.filter {
+            $0.properties.generalCategory != .nonspacingMark
+        }
+        var words: [String] = []
+        var word = ""
+        func endWord() {
+            if !word.isEmpty { words.append(word) }
+            word = ""
+        }
+        for scalar in String(String.UnicodeScalarView(plain)).lowercased().unicodeScalars {
+            if scalar == " " {
+                endWord()
+            } else if isPunctuation(scalar) {
+                endWord()
+                words.append(String(scalar))
+            } else {
+                word.unicodeScalars.append(scalar)
+            }
+        }
+        endWord()
+        return words
+    }
+
+    /// The longest pieces of the vocabulary that make the word, from its start on; unknown where one is missing.
+    private func pieces(of word: String) -> [Int] {
+        let scalars = Array(word.unicodeScalars)
+        guard scalars.count <= 100 else { return [unknown] }
+        var found: [Int] = []
+        var start = 0
+        while start < scalars.count {
+            var end = scalars.count
+            var id: Int?
+            while end > start, id == nil {
+                var piece = String.UnicodeScalarView(scalars[start..<end])
+                if start > 0 { piece.insert(contentsOf: "##".unicodeScalars, at: piece.startIndex) }
+                id = ids[String(piece)]
+                if id == nil { end -= 1 }
+            }
+            guard let id else { return [unknown] }
+            found.append(id)
+            start = end
+        }
+        return found
+    }
+}
+
+private func isSpace(_ scalar: Unicode.Scalar) -> Bool {
+    ["\t", "\n", "\r", " "].contains(scalar) || scalar.properties.isWhitespace
+}
+
+private func isControl(_ scalar: Unicode.Scalar) -> Bool {
+    if ["\t", "\n", "\r"].contains(scalar) { return false }
+    switch scalar.properties.generalCategory {
+    case .control, .format, .unassigned, .privateUse, .surrogate: return true
+    default: return false
+    }
+}
+
+private func isPunctuation(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 33...47, 58...64, 91...96, 123...126: return true
+    default: break
+    }
+    switch scalar.properties.generalCategory {
+    case .connectorPunctuation, .dashPunctuation, .openPunctuation, .closePunctuation, .initialPunctuation, .finalPunctuation,
+        .otherPunctuation:
+        return true
+    default: return false
+    }
+}
+
+/// The blocks that BERT counts as Chinese characters, each a word of its own.
+private func isIdeograph(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0x4E00...0x9FFF, 0x3400...0x4DBF, 0x20000...0x2A6DF, 0x2A700...0x2B73F, 0x2B740...0x2B81F, 0x2B820...0x2CEAF, 0xF900...0xFAFF,
+        0x2F800...0x2FA1F:
+        return true
+    default: return false
+    }
+}

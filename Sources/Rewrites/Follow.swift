@@ -1,0 +1,243 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// Lets what is downstream of a selection follow the new number of tokens.
+///
+/// Where image and text tokens stand side by side, the token axis of a state is a list of segments. Slices that end at
+/// the border of a segment, masks that are the same for a whole segment, and reshapes that keep the axis are stated anew;
+/// anything else that holds the old number is in the way.
+private struct Following {
+    /// A run of tokens, before and after.
+    private struct Segment: Equatable {
+        var old: Dimension
+        var new: Dimension
+        var isChanged: Bool { old != new }
+    }
+
+    private var segments: [ValueID: [Segment]] = [:]
+    private var followed: [String] = []
+    /// The graph with the selection inserted, and the sizes downstream still as they were.
+    private let old: Graph
+
+    init(old: Graph) { self.old = old }
+
+    /// - Returns: the names of the values that were stated anew.
+    mutating func run(_ graph: inout Graph, behind selection: Node) throws -> [String] {
+        for visited in try graph.topologicalOrder() {
+            guard let node = graph.node(visited.id) else { continue }
+            if node.id == selection.id, let tokens = node.input(0) {
+                segments[node.output] = [Segment(old: old.shape(of: tokens)[1], new: graph.shape(of: node.output)[1])]
+                continue
+            }
+            do {
+                try restate(node, &graph)
+                if let restated = graph.node(visited.id) { try graph.inferAgain(restated) }
+            } catch let error as TripsError {
+                throw TripsError.usage(
+                    "a value holds the number of image tokens and cannot follow the selection", at: node.name,
+                    found: "\(node.outputs.map { graph.name(of: $0) }.joined(separator: ", ")): \(error)",
+                    expected: "a graph where only masks, slices and concatenations count tokens")
+            }
+            if let node = graph.node(visited.id) { note(node, graph) }
+        }
+        try restateLooseMasks(&graph)
+        return followed
+    }
+
+    // MARK: Segments
+
+    private func segments(of value: ValueID, _ graph: Graph) -> [Segment]? {
+        if let known = segments[value] { return known }
+        guard graph.type(of: value).rank == 3 || graph.type(of: value).rank == 2 else { return nil }
+        return [Segment(old: old.shape(of: value)[1], new: graph.shape(of: value)[1])]
+    }
+
+    /// What the node's result is made of along the token axis.
+    private mutating func note(_ node: Node, _ graph: Graph) {
+        guard let output = node.outputs.first, graph.type(of: output).rank == 3, let x = node.input(0) else { return }
+        switch node.op {
+        case let concat as Concat where concat.axis == 1 || concat.axis == -2:
+            let parts = node.inputs.compactMap { $0.flatMap { segments(of: $0, graph) } }
+            if parts.joined().contains(where: \.isChanged) { segments[output] = Array(parts.joined()) }
+        case is Linear, is LayerNorm, is GELU, is Unary, is Attention, is L2Normalize, is Cast, is Identity:
+            segments[output] = segments[x]
+        case is Concat, is Split:
+            if let parts = segments[x], parts.contains(where: \.isChanged), graph.shape(of: output)[1] == graph.shape(of: x)[1] {
+                for output in node.outputs { segments[output] = parts }
+            }
+        case is Binary:
+            segments[output] = node.inputs.compactMap { $0.flatMap { segments[$0] } }.first { parts in
+                (try? parts.reduce(Dimension(0)) { try $0.adding($1.new) }) == graph.shape(of: output)[1]
+            }
+        default: break
+        }
+    }
+
+    // MARK: Stating anew
+
+    private mutating func restate(_ node: Node, _ graph: inout Graph) throws {
+        switch node.op {
+        case is Slice: try restateSlice(node, &graph)
+        case is Attention: try restateMask(node, &graph)
+        case is Reshape: try restateReshape(node, &graph)
+        case let gather as Gather: try restateGather(gather, node, &graph)
+        case is Expand, is Tile, is Pad, is Resize, is Conv, is ConvTranspose:
+            guard let x = node.input(0), old.shape(of: x) == graph.shape(of: x) else {
+                throw TripsError.data("sizes of \(Swift.type(of: node.op).name)", found: "\(graph.type(of: node.inputs[0] ?? node.output))")
+            }
+        default: break
+        }
+    }
+
+    private mutating func restateSlice(_ node: Node, _ graph: inout Graph) throws {
+        guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
+        guard let ranges = try old.sliceRanges(node) else { throw TripsError.data("a slice whose range is not known") }
+        guard let parts = segments[x] else { throw TripsError.data("a slice of tokens", found: "\(graph.type(of: x))") }
+        if !ranges.contains(where: { $0.axis == 1 }) { segments[node.output] = parts }
+        for range in ranges {
+            guard range.axis == 1 else {
+                guard old.shape(of: x)[range.axis] == graph.shape(of: x)[range.axis] else { throw TripsError.data("a slice along axis \(range.axis)") }
+                continue
+            }
+            var (before, after) = (Dimension(0), Dimension(0))
+            var borders = [(before, after)]
+            for part in parts {
+                before = try before.adding(part.old)
+                after = try after.adding(part.new)
+                borders.append((before, after))
+            }
+            let stop = try range.start.adding(range.count)
+            guard let first = borders.first(where: { $0.0 == range.start }), let last = borders.first(where: { $0.0 == stop }) else {
+                // The first token is [CLS], whatever the number behind it.
+                if range.start == 0, range.count == 1 { continue }
+                throw TripsError.data("a slice of tokens", found: "\(range.start) ..< \(stop)", expected: "ends at \(borders.map { "\($0.0)" }.joined(separator: ", "))")
+            }
+            guard ranges.count == 1 else { throw TripsError.data("a slice along several axes") }
+            let operands = try [first.1, last.1, Dimension(1)].map {
+                try graph.addKnown(Content(sizes: [$0], scalar: false), ValueType(.int64, [1]), name: "\(node.name).range")
+            }
+            try graph.setInputs(of: node.id, [x] + operands)
+            followed.append(graph.name(of: node.output))
+            let (start, end) = (borders.firstIndex { $0.0 == range.start } ?? 0, borders.firstIndex { $0.0 == stop } ?? 0)
+            if start < end { segments[node.output] = Array(parts[start..<end]) }
+        }
+    }
+
+    /// The mask of an attention follows its keys.
+    private mutating func restateMask(_ node: Node, _ graph: inout Graph) throws {
+        guard let mask = node.input(3), let k = node.input(1), let q = node.input(0), let size = graph.shape(of: mask).last else { return }
+        let (keys, queries) = (graph.shape(of: k)[1], graph.shape(of: q)[1])
+        if graph.shape(of: mask).count >= 2, let rows = graph.shape(of: mask).dropLast().last, rows != 1, rows != queries {
+            throw TripsError.data("rows of the mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(queries)")
+        }
+        if size == 1 || size == keys { return }
+        guard let parts = segments[k] else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
+        guard let (concat, op) = graph.producer(of: mask, Concat.self), concat.inputs.count == parts.count,
+            try resolveAxis(op.axis, rank: graph.type(of: mask).rank) == graph.type(of: mask).rank - 1
+        else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
+        try restate(concat, axis: graph.type(of: mask).rank - 1, parts, &graph)
+    }
+
+    /// Gives the known operands of a concatenation the new sizes of the segments that they stand for.
+    private mutating func restate(_ concat: Node, axis: Int, _ parts: [Segment], _ graph: inout Graph) throws {
+        var inputs = concat.inputs
+        for (index, part) in parts.enumerated() where part.isChanged {
+            guard let operand = inputs[index] else { continue }
+            if graph.shape(of: operand)[axis] == part.new { continue }
+            guard let scalar = try graph.evenNumber(operand), graph.shape(of: operand)[axis] == part.old else {
+                throw TripsError.data("part \(index) of \(graph.name(of: concat.output))", found: "\(graph.type(of: operand))", expected: "\(part.new)")
+            }
+            var type = graph.type(of: operand)
+            type.shape[axis] = part.new
+            inputs[index] = try graph.addKnown(.splat(scalar), type, name: graph.name(of: operand))
+        }
+        guard inputs != concat.inputs else { return }
+        try graph.setInputs(of: concat.id, inputs)
+        followed.append(graph.name(of: concat.output))
+        if let restated = graph.node(concat.id) { try graph.inferAgain(restated) }
+    }
+
+    /// Masks that are put out and read by nothing here: one is made of parts as a state is, where its sizes are the same.
+    private mutating func restateLooseMasks(_ graph: inout Graph) throws {
+        let lists = Set(segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
+        for node in graph.nodes {
+            guard let concat = node.op as? Concat, node.inputs.contains(where: { $0.map { graph.content(of: $0) != nil } ?? false }) else { continue }
+            let axis = try resolveAxis(concat.axis, rank: graph.type(of: node.output).rank)
+            let sizes = node.inputs.compactMap { $0 }.map { graph.shape(of: $0)[axis] }
+            guard graph.type(of: node.output).rank == 2 || graph.type(of: node.output).rank == 4,
+                let match = lists.first(where: { $0.map { $0[0] } == sizes })
+            else { continue }
+            try restate(node, axis: axis, match.map { Segment(old: $0[0], new: $0[1]) }, &graph)
+            try graph.inferAgain()
+        }
+    }
+
+    private mutating func restateReshape(_ node: Node, _ graph: inout Graph) throws {
+        guard let x = node.input(0), let stated = node.input(1), old.shape(of: x) != graph.shape(of: x) else { return }
+        let target = old.shape(of: node.output)
+        guard let layout = try Layout(of: old.shape(of: x)).reshaped(target) else { throw TripsError.data("a reshape that mixes tokens") }
+        let sizes = try layout.axes.map { runs in
+            try runs.reduce(Dimension(1)) { size, run in
+                let (before, after) = (old.shape(of: x)[run.axis], graph.shape(of: x)[run.axis])
+                guard before != after else { return try size.multiplied(by: run.size) }
+                guard run.stride == 1, run.size == before else { throw TripsError.data("a reshape that splits the tokens", found: "\(graph.type(of: x))") }
+                return try size.multiplied(by: after)
+            }
+        }
+        let shape = try graph.addKnown(Content(sizes: sizes, scalar: false), ValueType(.int64, [Dimension(sizes.count)]), name: graph.name(of: stated))
+        try graph.setInputs(of: node.id, [x, shape])
+        followed.append(graph.name(of: node.output))
+    }
+
+    /// A row keeps its place in its segment: the first is [CLS], and others stay where nothing was dropped.
+    private mutating func restateGather(_ gather: Gather, _ node: Node, _ graph: inout Graph) throws {
+        guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
+        let axis = try resolveAxis(gather.axis, rank: graph.type(of: x).rank)
+        guard old.shape(of: x)[axis] != graph.shape(of: x)[axis] else { return }
+        guard axis == 1, let parts = segments[x], let index = node.input(1), let stated = try graph.operand(index).integers(), stated.count == 1,
+            var row = stated.first
+        else { throw TripsError.data("tokens are read by their numbers", found: "\(graph.type(of: x))", expected: "one row") }
+        if row == 0 { return }
+        if (row.constant ?? 0) < 0 { row = try old.shape(of: x)[1].adding(row) }
+        var (before, after) = (Dimension(0), Dimension(0))
+        for part in parts {
+            let place = try row.subtracting(before)
+            let isInside = try (place.lowerBound ?? -1) >= 0 && (part.old.subtracting(place).lowerBound ?? 0) > 0
+            if place == 0 || isInside && !part.isChanged {
+                let moved = try graph.addKnown(
+                    Content(sizes: [after.adding(place)], graph.type(of: index)), graph.type(of: index), name: graph.name(of: index))
+                try graph.setInputs(of: node.id, [x, moved])
+                followed.append(graph.name(of: node.output))
+                return
+            }
+            before = try before.adding(part.old)
+            after = try after.adding(part.new)
+        }
+        throw TripsError.data("a token is read by its number", found: "\(row)", expected: "[CLS], or a token that is not selected from")
+    }
+}
+
+extension Graph {
+    /// Lets what is downstream of a selection that was just inserted follow its number of tokens.
+    /// - Returns: the names of the values that were stated anew.
+    /// - Throws: `usage` naming the value that cannot follow.
+    mutating func follow(_ selection: Node) throws -> [String] {
+        var following = Following(old: self)
+        return try following.run(&self, behind: selection)
+    }
+
+    /// The number, rank 0, that all elements of a known value are; nil where they differ.
+    func evenNumber(_ value: ValueID) throws -> Tensor? {
+        switch content(of: value) {
+        case .splat(let scalar): return scalar
+        case .tensor(let constant):
+            guard try elementCount(of: constant.shape) <= 1 << 20, try elementCount(of: constant.shape) > 0 else { return nil }
+            let tensor = try constant.load()
+            let numbers = try tensor.converted(to: .float64).elements(Double.self)
+            guard let first = numbers.first, numbers.allSatisfy({ $0 == first }) else { return nil }
+            return try Tensor(scalar: first).converted(to: tensor.dataType)
+        case .dimensions, nil: return nil
+        }
+    }
+}

@@ -1,0 +1,127 @@
+import Foundation
+import ModelGraph
+import Support
+import Tensors
+
+/// The time that one step of a plan takes.
+public struct StepTime: Sendable, Codable {
+    /// The nodes that the step computes.
+    public let label: String
+    /// Their operators, joined by `+` where they are fused.
+    public let kind: String
+    public let multiplyAccumulates: Int
+    /// Median over the runs.
+    public let milliseconds: Double
+}
+
+extension Session {
+    /// Runs and takes the time of each step.
+    /// - Parameter runs: runs to take the median of, behind one that is not counted.
+    /// - Throws: as `run`.
+    public func profile(_ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int = 5) throws -> [StepTime] {
+        var names: [(label: String, kind: String, cost: Int)] = []
+        var times: [[Double]] = []
+        for number in 0...max(1, runs) {
+            var step = 0
+            _ = try run(inputs, outputs: outputs, traces: []) { planned, time in
+                if number == 0 {
+                    names.append((planned.label, planned.kind, planned.multiplyAccumulates))
+                    times.append([])
+                } else if step < times.count {
+                    times[step].append(time.milliseconds)
+                }
+                step += 1
+            }
+        }
+        return zip(names, times).map { name, times in
+            StepTime(label: name.label, kind: name.kind, multiplyAccumulates: name.cost, milliseconds: median(times))
+        }
+    }
+
+    /// Milliseconds of each of `runs` runs, behind `warmUp` that are not counted.
+    public func measure(_ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int, warmUp: Int = 1) throws -> [Double] {
+        let clock = ContinuousClock()
+        for _ in 0..<warmUp { _ = try run(inputs, outputs: outputs) }
+        return try (0..<runs).map { _ in try clock.measure { _ = try run(inputs, outputs: outputs) }.milliseconds }
+    }
+
+    /// Inputs of the right types and shapes: ids from the vocabulary, masks of ones, images of noise. The same every time.
+    /// - Parameters:
+    ///   - batch: for a symbol named `batch`.
+    ///   - length: for all other symbols, such as the text's length.
+    /// - Throws: `data` where an input's size cannot be told.
+    public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
+        var generator = SplitMix64(state: 1)
+        var inputs: [String: Tensor] = [:]
+        for (name, type) in try self.inputs(for: outputNames) {
+            let shape = try type.shape.map { dimension in
+                let bindings = Dictionary(uniqueKeysWithValues: dimension.symbols.map { ($0, $0.contains("batch") ? batch : length) })
+                guard let size = try dimension.substituting(bindings).constant, size >= 0 else {
+                    throw TripsError.data("the size of input \(name) cannot be told", found: type)
+                }
+                return size
+            }
+            inputs[name] = try synthetic(name, type.dataType, shape, &generator)
+        }
+        return inputs
+    }
+
+    private func synthetic(_ name: String, _ type: DataType, _ shape: [Int], _ generator: inout SplitMix64) throws -> Tensor {
+        let count = try elementCount(of: shape)
+        if type.isFloatingPoint {
+            let noise = (0..<count).map { _ in generator.normal() }
+            return try Tensor(noise, shape: shape).converted(to: type)
+        }
+        let bound = model.graphs.compactMap { $0.vocabulary(of: name) }.min()
+        let numbers = (0..<count).map { _ in Int64(bound.map { generator.below($0) } ?? 1) }
+        return try Tensor(numbers, shape: shape).converted(to: type)
+    }
+}
+
+/// Median milliseconds of two models on the same inputs, run in turn so that both see the machine in the same state.
+public func measureAlternating(
+    _ first: Model, _ second: Model, inputs: [String: Tensor], threads: Int? = nil, rounds: Int = 7
+) throws -> (first: Double, second: Double) {
+    let sessions = [Session(first, threads: threads), Session(second, threads: threads)]
+    var times: [[Double]] = [[], []]
+    for round in 0...rounds {
+        for index in sessions.indices {
+            let time = try sessions[index].measure(inputs, runs: 1, warmUp: 0)
+            if round > 0 { times[index] += time }
+        }
+    }
+    return (median(times[0]), median(times[1]))
+}
+
+/// The middle of the sorted numbers; 0 for none.
+public func median(_ numbers: [Double]) -> Double {
+    let sorted = numbers.sorted()
+    guard !sorted.isEmpty else { return 0 }
+    let middle = sorted.count / 2
+    return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+}
+
+extension Graph {
+    /// Rows of the table in which an input's numbers are looked up.
+    fileprivate func vocabulary(of input: String) -> Int? {
+        guard let value = value(named: input) else { return nil }
+        return consumers(of: value).compactMap { node in
+            String(describing: Swift.type(of: node.op)).hasSuffix("Embedding") && node.input(0) == value
+                ? node.input(1).flatMap { shape(of: $0).first?.constant } : nil
+        }.min()
+    }
+}
+
+extension Duration {
+    /// The duration in milliseconds.
+    public var milliseconds: Double { Double(components.seconds) * 1e3 + Double(components.attoseconds) * 1e-15 }
+}
+
+extension SplitMix64 {
+    fileprivate mutating func below(_ bound: Int) -> Int { max(0, min(bound - 1, Int(uniform() * Double(bound)))) }
+
+    /// Normal, by Box and Muller.
+    fileprivate mutating func normal() -> Float {
+        Float((-2 * log(1 - uniform())).squareRoot() * cos(2 * .pi * uniform()))
+    }
+}

@@ -1,0 +1,56 @@
+import Foundation
+import ModelGraph
+import Support
+import Tensors
+import Verification
+
+/// The towers of a graph in a few lines, as far as its intermediates name them: blocks, widths, heads, token counts.
+public func towerSummary(_ graph: Graph) -> [String] {
+    ["text", "vision", "fusion", "decoder"].compactMap { tower in
+        let states = graph.traces.compactMap { trace -> (layer: Int, type: ValueType)? in
+            let parts = trace.name.split(separator: ".")
+            guard parts.count == 2, parts[0] == tower, let layer = Int(parts[1]) else { return nil }
+            return (layer, graph.type(of: trace.value))
+        }.sorted { $0.layer < $1.layer }
+        guard let last = states.last, last.type.rank == 3, states.count > 1 || last.layer > 0 else { return nil }
+        let tokens = states.map { $0.type.shape[1].description }
+        let counts = tokens.enumerated().filter { $0.offset == 0 || tokens[$0.offset - 1] != $0.element }.map(\.element)
+        let heads = headCounts(in: graph, tower: tower).map { ", \($0) heads" } ?? ""
+        return "\(tower): \(last.layer) blocks, width \(last.type.shape[2])\(heads), tokens \(counts.joined(separator: " -> "))"
+    }
+}
+
+/// The heads of the attentions that compute a tower's last state from its first.
+private func headCounts(in graph: Graph, tower: String) -> String? {
+    let states = graph.traces.filter { $0.name.hasPrefix(tower + ".") }
+    guard let last = states.last?.value else { return nil }
+    let edges = Set(graph.traces.filter { !$0.name.hasPrefix(tower + ".") }.map(\.value)).subtracting(states.map(\.value))
+    var heads = Set<Int>()
+    var seen = Set<ValueID>()
+    var pending = [last]
+    while let value = pending.popLast() {
+        guard seen.insert(value).inserted, !edges.contains(value), let node = graph.producer(of: value) else { continue }
+        if let attention = node.op as? Attention { heads.insert(attention.heads) }
+        pending += node.inputs.compactMap { $0 }
+    }
+    return heads.isEmpty ? nil : heads.sorted().map(String.init).joined(separator: " or ")
+}
+
+/// A graph as people read it: its towers, then a line for each operator.
+public func graphText(_ graph: Graph) -> String {
+    (towerSummary(graph).map { "# \($0)" } + [graph.description]).joined(separator: "\n")
+}
+
+/// A number of multiply-accumulate operations for people.
+public func macText(_ count: Int) -> String {
+    count >= 1_000_000_000 ? "\(digits(Double(count) / 1e9, 2)) GMACs" : "\(digits(Double(count) / 1e6, 2)) MMACs"
+}
+
+/// What a graph costs, and what it would without its selections; nil where sizes stay unknown.
+public func costText(_ graph: Graph) -> String? {
+    guard let cost = try? graph.multiplyAccumulates() else { return nil }
+    let example = graph.hasOpenSizes ? "one example with 40 text tokens" : "one example"
+    guard graph.nodes.contains(where: { $0.op is PatchSelection }), let whole = try? graph.withoutSelection().multiplyAccumulates(), cost > 0
+    else { return "\(macText(cost)) for \(example)" }
+    return "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
+}

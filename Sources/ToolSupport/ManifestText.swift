@@ -1,0 +1,50 @@
+import ModelGraph
+import PackageFormat
+
+extension Manifest {
+    /// What the package was made from and how, a line for each fact.
+    public var factLines: [String] {
+        var lines: [String] = []
+        if let source {
+            lines.append("source        \(source.file) (\(source.format)), SHA-256 \(source.sha256)")
+            if let producer = source.producer { lines.append("made by       \(producer)") }
+        }
+        if let architecture { lines.append("architecture  \(architecture)") }
+        if !options.isEmpty {
+            lines.append("options       " + options.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
+        }
+        if !settings.isEmpty {
+            lines.append("settings      " + settings.map { "\($0.name) \($0.value) (\($0.source.rawValue))" }.joined(separator: ", "))
+        }
+        for left in leftOut { lines.append("left out      \(left.reason): \(left.count) tensors, \(byteText(left.bytes))") }
+        if let quantization { lines.append("quantized     \(quantization.scheme): \(quantization.summary)") }
+        if let preprocessing {
+            lines.append("images        \(preprocessing.imageSize) px, \(preprocessing.resampling), mean "
+                + preprocessing.mean.map { short($0) }.joined(separator: " ") + ", deviation "
+                + preprocessing.deviation.map { short($0) }.joined(separator: " "))
+        }
+        if let generation {
+            lines.append("generates     by \(generation.method.rawValue)" + (generation.method == .beam ? " \(generation.beam)" : "")
+                + ", up to \(generation.maximalLength) tokens")
+        }
+        return lines
+    }
+
+    /// The selection layers as a table; nil where there are none.
+    public var selectionText: String? {
+        guard !selections.isEmpty else { return nil }
+        var table = TextTable([
+            ("selection", .left), ("keep rate", .right), ("guidance", .left), ("dropped are", .left), ("order", .left), ("image tokens", .left),
+        ])
+        for selection in selections {
+            table.add([
+                "block \(selection.block)", "\(selection.keepRate)", selection.guidance,
+                selection.fusion == "none" ? "lost" : "fused, \(selection.fusion)", selection.order,
+                "\(selection.tokensBefore) -> \(selection.tokensAfter)",
+            ])
+        }
+        return table.text
+    }
+}
+
+private func short(_ number: Double) -> String { digits(number, 4) }

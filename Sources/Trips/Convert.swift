@@ -1,0 +1,198 @@
+import Foundation
+import Importers
+import ModelGraph
+import PackageFormat
+import Rewrites
+import Support
+import Tensors
+
+/// A source on its way to a package: imported, and rewritten as far as was asked for.
+public struct PreparedModel: Sendable {
+    public var imported: ImportedModel
+    public var graphs: [Graph] { imported.graphs }
+    /// What the rewrites did, by graph.
+    public var trails: [(graph: String, trail: AuditTrail)] = []
+    public var selection: SelectionReport?
+}
+
+/// What a conversion did.
+public struct ConversionReport: Sendable {
+    public let model: PreparedModel
+    public let manifest: Manifest
+    /// Size of the source and of the package, in bytes.
+    public let sourceBytes: Int
+    public let packageBytes: Int
+}
+
+/// Imports a model and rewrites it: folded, fused, and with selection layers where the options ask for them.
+/// - Parameters:
+///   - source: an ONNX model, a safetensors file or the index of several, or a PyTorch checkpoint.
+///   - lastStage: where to stop.
+/// - Throws: `TripsError`; see the importers and the rewrites.
+public func prepare(
+    _ source: String, _ options: ConversionOptions = ConversionOptions(), until lastStage: ConversionStage = .select
+) throws -> PreparedModel {
+    var model = PreparedModel(imported: try importModel(source, options))
+    for index in model.imported.graphs.indices {
+        var graph = model.imported.graphs[index]
+        var trail = try fold(&graph)
+        if lastStage != .fold { trail.merge(try fuse(&graph)) }
+        if model.imported.format == .onnx && lastStage != .fold { try graph.nameIntermediates() }
+        model.imported.graphs[index] = graph
+        model.trails.append((graph.name, trail))
+    }
+    if lastStage == .select, let request = options.selection { try insertSelection(request, into: &model) }
+    for graph in model.imported.graphs { try graph.validate() }
+    return model
+}
+
+/// Selects in the graph that looks at images: the first one that embeds patches.
+private func insertSelection(_ request: SelectionRequest, into model: inout PreparedModel) throws {
+    let index = model.imported.graphs.firstIndex { $0.nodes.contains { $0.op is PatchEmbedding } } ?? 0
+    guard model.imported.graphs.indices.contains(index) else { throw TripsError.usage("there is no graph to select in") }
+    model.selection = try select(&model.imported.graphs[index], options: request)
+}
+
+/// Converts a model to a `.trips` package.
+/// - Parameters:
+///   - source: as for `prepare`.
+///   - path: where the package goes; it appears there whole or not at all.
+///   - progress: called with the bytes of weights written and their number.
+/// - Throws: `TripsError` of any kind.
+@discardableResult
+public func convert(
+    _ source: String, to path: String, _ options: ConversionOptions = ConversionOptions(), progress: ((Int, Int) -> Void)? = nil
+) throws -> ConversionReport {
+    if options.architecture == "tensors" { return try packTensors(source, to: path, options, progress) }
+    let model = try prepare(source, options)
+    var manifest = try manifest(source, options, model.imported)
+    manifest.selections = model.selection.map { records($0, options.selection) } ?? []
+    var extra: [(name: String, constant: Constant)] = []
+    if let vocabulary = try options.vocabulary.map(readVocabulary) {
+        manifest.vocabulary = vocabulary.name
+        extra.append(vocabulary)
+    }
+    try PackageWriter.write(
+        graphs: model.graphs, extraTensors: extra, manifest: manifest, to: path, options: options.writing, progress: progress)
+    return try report(source, path, model)
+}
+
+private func records(_ report: SelectionReport, _ request: SelectionRequest?) -> [Manifest.Selection] {
+    report.blocks.map { block in
+        Manifest.Selection(
+            block: block.block, keepRate: block.keepRate, guidance: report.guidance.rawValue,
+            fusion: (request?.fusion ?? .normalized).rawValue, order: (request?.order ?? .original).rawValue,
+            tokensBefore: block.tokensBefore.description, tokensAfter: block.tokensAfter.description)
+    }
+}
+
+/// Packs the tensors of a checkpoint as they are, without a graph.
+private func packTensors(
+    _ source: String, to path: String, _ options: ConversionOptions, _ progress: ((Int, Int) -> Void)?
+) throws -> ConversionReport {
+    guard options.selection == nil else { throw TripsError.usage("without a graph nothing can be selected") }
+    let checkpoint = try Checkpoint.open(path: source)
+    let model = ImportedModel(graphs: [], format: checkpoint.format)
+    let manifest = try manifest(source, options, model)
+    try PackageWriter.write(
+        graphs: [], extraTensors: checkpoint.tensors, manifest: manifest, to: path, options: options.writing, progress: progress)
+    return try report(source, path, PreparedModel(imported: model))
+}
+
+private func importModel(_ source: String, _ options: ConversionOptions) throws -> ImportedModel {
+    if (source as NSString).pathExtension.lowercased() == "onnx" {
+        let idle: [(String, Bool)] = [
+            ("--architecture", options.architecture != nil), ("--vision-heads", options.visionHeads != nil),
+            ("--text-heads", options.textHeads != nil), ("--fusion-layers", options.fusionLayers != nil),
+            ("--stride-layer", options.strideLayer != nil), ("--config", options.configuration != nil),
+            ("--image-size", options.imageSize != nil),
+        ]
+        let given = idle.filter(\.1).map(\.0)
+        guard given.isEmpty else {
+            throw TripsError.usage(
+                "an ONNX model states this itself", found: given.joined(separator: ", "),
+                expected: "a checkpoint, or a graph exported again")
+        }
+        return try importONNX(path: source, options: ONNXImportOptions(followLinks: options.followsLinks))
+    }
+    let architecture = try options.architecture.map { name in
+        guard let architecture = Architecture(rawValue: name) else {
+            throw TripsError.usage(
+                "unknown architecture", found: name, expected: Architecture.allCases.map(\.rawValue).joined(separator: ", "))
+        }
+        return architecture
+    }
+    return try importCheckpoint(
+        path: source,
+        options: CheckpointOptions(
+            architecture: architecture, visionHeads: options.visionHeads, textHeads: options.textHeads,
+            fusionLayers: options.fusionLayers, strideLayer: options.strideLayer, configurationPath: options.configuration,
+            imageSize: options.imageSize))
+}
+
+private func manifest(_ source: String, _ options: ConversionOptions, _ model: ImportedModel) throws -> Manifest {
+    var manifest = Manifest(tool: .init(name: "trips", version: version))
+    let file = try ReadableFile(path: source)
+    let producer = model.producer.filter { !$0.value.isEmpty }.map { "\($0.name) \($0.value)" }.joined(separator: ", ")
+    manifest.source = .init(
+        file: file.name, format: model.format.rawValue, sha256: try SHA256.hexadecimalDigest(of: file),
+        producer: producer.isEmpty ? nil : producer)
+    manifest.architecture = model.architecture
+    manifest.options = options.recorded
+    manifest.settings = model.settings
+    manifest.leftOut = model.leftOut
+    manifest.generation = model.generation
+    if model.architecture != nil, let size = imageSize(model.graphs) {
+        // Both families take over CLIP's normalisation; their loaders resize with bicubic interpolation.
+        manifest.preprocessing = .init(
+            imageSize: size, mean: [0.48145466, 0.4578275, 0.40821073], deviation: [0.26862954, 0.26130258, 0.27577711],
+            resampling: "bicubic")
+    }
+    return manifest
+}
+
+/// Pixels along a side of the first image input.
+private func imageSize(_ graphs: [Graph]) -> Int? {
+    for graph in graphs {
+        for input in graph.inputs where graph.name(of: input).hasPrefix("image") && graph.shape(of: input).count == 4 {
+            return graph.shape(of: input)[3].constant
+        }
+    }
+    return nil
+}
+
+/// A WordPiece vocabulary as a tensor of its bytes.
+private func readVocabulary(_ path: String) throws -> (name: String, constant: Constant) {
+    let file = try ReadableFile(path: path)
+    guard file.size <= 16 << 20 else { throw TripsError.data("vocabulary", at: file.name, found: "\(file.size) bytes", expected: "at most 16 MB") }
+    let bytes = try file.bytes(at: 0, count: file.size)
+    guard String(validating: bytes, as: UTF8.self) != nil else { throw TripsError.data("vocabulary", at: file.name, expected: "UTF-8 text") }
+    return ("vocabulary", Constant(try Tensor(bytes, shape: [bytes.count]), identity: "vocabulary"))
+}
+
+private func report(_ source: String, _ path: String, _ model: PreparedModel) throws -> ConversionReport {
+    ConversionReport(
+        model: model, manifest: try PackageReader(path: path).manifest, sourceBytes: try ReadableFile(path: source).size,
+        packageBytes: try ReadableFile(path: path).size)
+}
+
+extension ConversionOptions {
+    /// The options as they were asked for, for the manifest. Paths stay out of it.
+    fileprivate var recorded: [String: String] {
+        var recorded: [String: String] = [:]
+        recorded["architecture"] = architecture
+        recorded["image-size"] = imageSize.map(String.init)
+        if let selection {
+            recorded["select"] = selection.blocks.map(String.init).joined(separator: ",")
+            recorded["keep-rate"] = selection.keepRates.map { "\($0)" }.joined(separator: ",")
+            recorded["guidance"] = selection.guidance.rawValue
+            recorded["fuse"] = selection.fusion.rawValue
+            recorded["order"] = selection.order.rawValue
+            if selection.guidance == .random { recorded["seed"] = "\(selection.seed)" }
+        }
+        if writing.storage != .asIs { recorded["weights"] = writing.storage.rawValue }
+        if writing.plain { recorded["plain"] = "true" }
+        if let level = writing.level { recorded["level"] = "\(level)" }
+        return recorded
+    }
+}

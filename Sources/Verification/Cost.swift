@@ -1,0 +1,63 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// Sizes that stand for symbols where none are given: one example with a text of 40 tokens.
+public struct ExampleSizes: Sendable, Equatable {
+    public var batch: Int
+    public var textLength: Int
+
+    public init(batch: Int = 1, textLength: Int = 40) {
+        self.batch = batch
+        self.textLength = textLength
+    }
+
+    /// The size for a symbol by its name; nil for what is neither a batch nor a length.
+    func size(of symbol: String) -> Int? {
+        let lowered = symbol.lowercased()
+        if symbol.hasPrefix("?") { return nil }
+        if ["batch", "b", "n"].contains(lowered) || lowered.contains("batch") { return batch }
+        return textLength
+    }
+}
+
+extension Graph {
+    /// The same graph with selections that keep everything.
+    public func withoutSelection() throws -> Graph {
+        var graph = self
+        for old in try topologicalOrder() where old.op is PatchSelection {
+            guard let node = graph.node(old.id), var selection = node.op as? PatchSelection else { continue }
+            selection.keepRate = 1
+            let whole = try graph.add(selection, node.inputs, name: node.name + ".all")
+            for (kept, all) in zip(node.outputs, whole) { graph.replace(kept, with: all) }
+            // A later selection reads sizes that follow from this one.
+            graph.prune()
+            try graph.inferAgain()
+        }
+        return graph
+    }
+
+    /// True where sizes of the inputs are left open.
+    public var hasOpenSizes: Bool { inputs.contains { type(of: $0).constantShape == nil } }
+
+    /// Multiply-accumulate operations of one run; nil where sizes stay unknown.
+    public func multiplyAccumulates(_ sizes: ExampleSizes = ExampleSizes()) throws -> Int? {
+        let symbols = Set(inputs.flatMap { shape(of: $0).flatMap(\.symbols) })
+        var bound = self
+        do {
+            try bound.bind(Dictionary(uniqueKeysWithValues: symbols.compactMap { name in sizes.size(of: name).map { (name, $0) } }))
+        } catch is TripsError {
+            return nil
+        }
+        var total = 0
+        for node in bound.nodes {
+            let types = node.inputs.map { $0.map { bound.type(of: $0) } }
+            guard let cost = try node.op.multiplyAccumulates(types, node.outputs.map { bound.type(of: $0) }) else { continue }
+            guard let count = cost.constant else { return nil }
+            let (sum, overflow) = total.addingReportingOverflow(count)
+            guard !overflow else { return nil }
+            total = sum
+        }
+        return total
+    }
+}

@@ -1,0 +1,162 @@
+import Foundation
+import Goldens
+import Quantization
+import Runtime
+import Support
+import ToolSupport
+import Trips
+
+@main
+struct QuantizeTool: Tool {
+    static let configuration = CommandConfiguration(
+        commandName: "trips-quantize",
+        abstract: "Gives a .trips package narrower weights, and says what that costs.",
+        version: Trips.version)
+
+    @Argument(help: ArgumentHelp("The package, with weights in floating point.", valueName: "in.trips"))
+    var model: String
+
+    @Flag(help: "Type of the new weights.") var scheme: SchemeFlag
+
+    @Option(name: [.short, .long], help: ArgumentHelp(
+        "The package to write.", discussion: "Default: the input's stem + -int8.trips, -bf16.trips or -f16.trips in the working directory.",
+        valueName: "out.trips"))
+    var output: String?
+
+    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp(
+        "Golden sets whose inputs to calibrate on.", valueName: "golden"))
+    var calibration: [String] = []
+
+    @Flag(name: .long, help: "int8 weights, fp32 arithmetic.")
+    var weightsOnly = false
+
+    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp(
+        "Layers that stay as they are; * stands for any text. A pattern that matches nothing is an error.", valueName: "pattern"))
+    var keep: [String] = []
+
+    @Option(name: .long, help: ArgumentHelp(
+        "Put the worst layers back until the outputs have this signal-to-noise ratio, in dB (needs --calibration).", valueName: "dB"))
+    var maxLoss: Double?
+
+    @Option(name: .long, help: ArgumentHelp("Write the report as JSON.", valueName: "file"))
+    var json: String?
+
+    @OptionGroup var replacing: ReplacingOptions
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if weightsOnly && scheme != .int8 { throw ValidationError("--weights-only goes with --int8") }
+        if maxLoss != nil && calibration.isEmpty { throw ValidationError("--max-loss needs --calibration") }
+        if maxLoss != nil && scheme != .int8 { throw ValidationError("--max-loss goes with --int8") }
+        if let maxLoss, !maxLoss.isFinite { throw ValidationError("--max-loss \(maxLoss): expected a number of dB") }
+    }
+
+    func run() throws {
+        try replacing.checkOutput(outputPath)
+        if let json { try replacing.checkOutput(json) }
+        let clock = ContinuousClock()
+        let start = clock.now
+        let progress = Progress("quantizing", quiet: common.quiet)
+        let report = try quantizePackage(model, to: outputPath, try options(), writing: .init(replacing: replacing.force)) {
+            progress.update($0, of: $1)
+        }
+        progress.end()
+        print(report.text)
+        let sizes = try [model, outputPath].map { try ReadableFile(path: $0).size }
+        print("""
+            \(outputPath): \(byteText(sizes[1])) from \(byteText(sizes[0])), \
+            \(digits(Double(sizes[0]) / Double(max(1, sizes[1])), 2)) times smaller, in \(digits(start.duration(to: clock.now).milliseconds / 1000, 1)) s
+            """)
+        if let json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+            encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+            try replacing.write(String(decoding: try encoder.encode(report), as: UTF8.self) + "\n", to: json)
+        }
+    }
+
+    private func options() throws -> QuantizationOptions {
+        var options = QuantizationOptions(scheme.scheme)
+        options.weightsOnly = weightsOnly
+        options.keep = keep
+        options.minimalDecibels = maxLoss
+        let names = calibration.isEmpty ? [] : try inputNames()
+        options.calibration = try calibration.flatMap(GoldenReference.references).map {
+            try $0.load(inputNames: names, outputNames: []).inputs
+        }
+        return options
+    }
+
+    private func inputNames() throws -> [String] {
+        try Model(contentsOf: model).graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }
+    }
+
+    private var outputPath: String {
+        output ?? ((model as NSString).lastPathComponent as NSString).deletingPathExtension + "-\(scheme.rawValue).trips"
+    }
+}
+
+/// `--int8`, `--bf16` or `--f16`.
+enum SchemeFlag: String, EnumerableFlag {
+    case int8, bf16, f16
+
+    var scheme: QuantizationOptions.Scheme {
+        switch self {
+        case .int8: .int8
+        case .bf16: .bf16
+        case .f16: .f16
+        }
+    }
+}
+
+extension QuantizationReport {
+    /// The report for people.
+    var text: String {
+        var parts = [layerTable]
+        let kept = layers.filter { $0.precision == "float32" }
+        if !kept.isEmpty {
+            parts.append("stays in fp32: " + kept.map { "\($0.name) (\($0.note ?? "not quantized"))" }.joined(separator: ", "))
+        }
+        if !putBack.isEmpty { parts.append("put back, the most sensitive first: \(putBack.joined(separator: ", "))") }
+        parts.append("weights: \(byteText(bytesBefore)) -> \(byteText(bytesAfter)), \(scheme)")
+        if outputDecibels.isEmpty {
+            parts.append("No calibration inputs: what this costs the outputs is not measured. --calibration GOLDEN measures it.")
+        } else {
+            parts.append(outputTable)
+        }
+        if let speed { parts.append(speed) }
+        return parts.joined(separator: "\n\n")
+    }
+
+    private var layerTable: String {
+        var table = TextTable([
+            ("layer", .left), ("", .left), ("weights", .left), ("before", .right), ("after", .right), ("SNR dB", .right),
+            ("outliers", .right), ("scaled by", .right), ("output dB", .right), ("model dB", .right),
+        ])
+        func number(_ value: Double?, _ form: (Double) -> String = { digits($0, 1) }) -> String { value.map(form) ?? "" }
+        for layer in layers {
+            table.add([
+                layer.name, layer.kind, layer.precision, byteText(layer.bytesBefore), byteText(layer.bytesAfter), number(layer.weightDecibels),
+                number(layer.outlierRatio) { digits($0, 1) + "x" }, number(layer.scalingStrength) { "range^-" + digits($0, 1) },
+                number(layer.outputDecibels), number(layer.modelDecibels),
+            ])
+        }
+        return table.text
+    }
+
+    private var outputTable: String {
+        var table = TextTable([("output", .left), ("SNR dB", .right)])
+        for (name, ratio) in outputDecibels.sorted(by: { $0.key < $1.key }) { table.add([name, digits(ratio, 1)]) }
+        for (name, overlap) in selectionOverlap.sorted(by: { $0.key < $1.key }) {
+            table.add(["\(name): overlap of kept patches", digits(overlap, 3)])
+        }
+        return table.text + "\n(against fp32, over the calibration inputs)"
+    }
+
+    private var speed: String? {
+        guard let before = millisecondsBefore, let after = millisecondsAfter, before > 0, after > 0 else { return nil }
+        let ratio = before / after
+        let verdict = ratio >= 1 ? "\(digits(ratio, 2)) times faster" : "slower here: \(digits(1 / ratio, 2)) times the time"
+        return "one run: \(digits(before, 1)) ms -> \(digits(after, 1)) ms, \(verdict) (medians, run in turn on this machine)"
+    }
+}

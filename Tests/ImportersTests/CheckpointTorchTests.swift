@@ -1,0 +1,321 @@
+import Foundation
+import Importers
+import ModelGraph
+import Support
+import Tensors
+import Testing
+
+/// Writes pickles of protocol 2, opcode by opcode.
+private struct Pickle {
+    var bytes: [UInt8] = [0x80, 2]
+
+    static func ascii(_ text: String) -> [UInt8] { Array(text.utf8) }
+    static func string(_ text: String) -> [UInt8] { [0x58] + littleEndian(UInt32(text.utf8.count)) + ascii(text) }
+    static func integer(_ number: Int32) -> [UInt8] { [0x4A] + littleEndian(number) }
+    static func global(_ module: String, _ name: String) -> [UInt8] { ascii("c\(module)\n\(name)\n") }
+    static func tuple(_ elements: [UInt8]...) -> [UInt8] { ascii("(") + elements.joined() + ascii("t") }
+    static func storage(_ type: String, key: String, count: Int32) -> [UInt8] {
+        tuple(string("storage"), global("torch", type), string(key), string("cpu"), integer(count)) + ascii("Q")
+    }
+    static func tensor(_ storage: [UInt8], offset: Int32 = 0, _ shape: [Int32], _ strides: [Int32]) -> [UInt8] {
+        let arguments = tuple(
+            storage, integer(offset), tuple(shape.flatMap(integer)), tuple(strides.flatMap(integer)), [0x89], [0x7D])
+        return global("torch._utils", "_rebuild_tensor_v2") + arguments + ascii("R")
+    }
+    static func dictionary(_ members: (String, [UInt8])...) -> [UInt8] {
+        ascii("}(") + members.flatMap { string($0.0) + $0.1 } + ascii("u")
+    }
+    static func whole(_ body: [UInt8]) -> [UInt8] { [0x80, 2] + body + ascii(".") }
+}
+
+private func archive(_ pickle: [UInt8], _ storages: [String: [UInt8]] = [:]) -> [UInt8] {
+    ZipWriter.archive(
+        [.init(name: "archive/data.pkl", data: pickle)]
+            + storages.sorted { $0.key < $1.key }.map { .init(name: "archive/data/\($0.key)", data: $0.value) })
+}
+
+private func open(_ bytes: [UInt8], _ name: String = "model.pth") throws -> Checkpoint {
+    let folder = try TemporaryFolder()
+    return try Checkpoint.open(path: folder.write(bytes, name))
+}
+
+/// Twelve bytes, 0 ... 11, as a storage of bytes.
+private let twelve = ["0": [UInt8](0..<12)]
+
+private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
+    try #require(checkpoint.tensors.first { $0.name == name }).constant.load().elements()
+}
+
+@Suite struct TorchReading {
+    private let storage = Pickle.storage("ByteStorage", key: "0", count: 12)
+
+    @Test func readsViewsOfAStorage() throws {
+        let folder = try TemporaryFolder()
+        let pickle = Pickle.whole(
+            Pickle.dictionary(
+                ("plain", Pickle.tensor(storage, [3, 4], [4, 1])), ("part", Pickle.tensor(storage, offset: 4, [4], [1])),
+                ("transposed", Pickle.tensor(storage, [4, 3], [1, 4])),
+                ("every second", Pickle.tensor(storage, offset: 1, [5], [2])),
+                ("scalar", Pickle.tensor(storage, offset: 11, [], [])), ("none", Pickle.tensor(storage, [0, 4], [4, 1]))))
+        let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.bin"))
+        #expect(checkpoint.format == .torchZip)
+        #expect(try bytes(checkpoint, "plain") == [UInt8](0..<12))
+        #expect(try bytes(checkpoint, "part") == [4, 5, 6, 7])
+        #expect(try bytes(checkpoint, "transposed") == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11])
+        #expect(try bytes(checkpoint, "every second") == [1, 3, 5, 7, 9])
+        #expect(try bytes(checkpoint, "scalar") == [11])
+        #expect(try bytes(checkpoint, "none") == [])
+    }
+
+    @Test(arguments: ["model", "state_dict", "module"]) func findsTheStateDictionary(_ wrapper: String) throws {
+        let folder = try TemporaryFolder()
+        let state = Pickle.dictionary(("a", Pickle.tensor(storage, [2], [1])))
+        let moments = Pickle.dictionary(("exp_avg", Pickle.tensor(storage, offset: 4, [3], [1])))
+        let pickle = Pickle.whole(Pickle.dictionary((wrapper, state), ("optimizer", moments), ("epoch", Pickle.integer(7))))
+        let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.pth"))
+        #expect(checkpoint.tensors.map(\.name) == ["a"])
+        #expect(checkpoint.others == LeftOut(reason: "optimizer and training state", count: 1, bytes: 3))
+    }
+
+    @Test func parametersAndOrderedDictionaries() throws {
+        let folder = try TemporaryFolder()
+        let parameter =
+            Pickle.global("torch._utils", "_rebuild_parameter")
+            + Pickle.tuple(Pickle.tensor(storage, [2], [1]), [0x88], [0x7D]) + Pickle.ascii("R")
+        let pickle = Pickle.whole(
+            Pickle.global("collections", "OrderedDict") + Pickle.ascii(")R") + Pickle.string("a") + parameter + Pickle.ascii("s")
+                + Pickle.dictionary(("_metadata", Pickle.ascii("N"))) + Pickle.ascii("b"))
+        let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.pth"))
+        #expect(try bytes(checkpoint, "a") == [0, 1])
+    }
+
+    @Test func aPickleThatCallsTheSystemIsRefusedAndDoesNothing() throws {
+        let folder = try TemporaryFolder()
+        let mark = "\(folder.path)/was-here"
+        let call = Pickle.global("os", "system") + Pickle.tuple(Pickle.string("touch \(mark)")) + Pickle.ascii("R")
+        let first = Pickle.whole(call)
+        let protocolZero = Pickle.ascii("cos\nsystem\n(S'touch \(mark)'\ntR.")
+        let stackGlobal =
+            [0x80, 4, 0x8C, 2] + Pickle.ascii("os") + [0x8C, 6] + Pickle.ascii("system") + [0x93] + Pickle.ascii(".")
+        let instance = Pickle.whole(Pickle.ascii("(") + Pickle.string("touch \(mark)") + Pickle.ascii("ios\nsystem\n"))
+        for pickle in [first, protocolZero, stackGlobal, instance] {
+            let path = try folder.write(archive(pickle), "model.pth")
+            expectFailure(.data, "os.system") { try Checkpoint.open(path: path) }
+            let bare = try folder.write(pickle, "bare.pth")
+            expectFailure(.data, "os.system") { try Checkpoint.open(path: bare) }
+        }
+        #expect(!FileManager.default.fileExists(atPath: mark))
+    }
+
+    @Test(arguments: ["os-system.pth", "os-system-older.pt"]) func filesOfTorchThatCallTheSystemAreRefused(_ name: String) throws {
+        let mark = "checkpoint-code-was-run"
+        expectFailure(.data, "system") { try Checkpoint.open(path: "\(packageRoot)/Tests/Fixtures/hostile/\(name)") }
+        #expect(!FileManager.default.fileExists(atPath: mark))
+    }
+
+    @Test(arguments: [
+        ("builtins", "eval"), ("torch", "load"), ("torch._utils", "_rebuild_sparse_tensor"), ("argparse", "Namespace"),
+        ("collections", "defaultdict"),
+    ]) func everyOtherGlobalIsRefusedByName(_ module: String, _ name: String) {
+        expectFailure(.data, "\(module).\(name)") { try open(archive(Pickle.whole(Pickle.global(module, name)))) }
+    }
+
+    struct Hostile: Sendable, CustomTestStringConvertible {
+        let what: String
+        let pickle: [UInt8]
+        let words: [String]
+        init(_ what: String, _ pickle: [UInt8], _ words: String...) { (self.what, self.pickle, self.words) = (what, pickle, words) }
+        var testDescription: String { what }
+    }
+
+    private static func state(_ tensor: [UInt8]) -> [UInt8] { Pickle.whole(Pickle.dictionary(("a", tensor))) }
+    private static let bytes12 = Pickle.storage("ByteStorage", key: "0", count: 12)
+
+    static let hostile: [Hostile] = [
+        Hostile("empty", [], "ends too early"),
+        Hostile("no end", [0x80, 2, 0x4E], "ends too early"),
+        Hostile("protocol 9", [0x80, 9], "protocol", "9"),
+        Hostile("unknown opcode", [0x80, 2, 0xFF], "opcode", "0xff"),
+        Hostile("stack underflow", Pickle.whole(Pickle.ascii("0")), "takes more"),
+        Hostile("pop through a mark", Pickle.whole(Pickle.ascii("N(0")), "takes more"),
+        Hostile("missing mark", Pickle.whole(Pickle.ascii("t")), "mark"),
+        Hostile("memo misuse", Pickle.whole(Pickle.ascii("h") + [7]), "did not memorise", "7"),
+        Hostile("memorising nothing", Pickle.whole([0x94]), "takes more"),
+        Hostile("huge string", Pickle.whole([0x8D] + littleEndian(UInt64.max)), "length"),
+        Hostile("string beyond the end", Pickle.whole([0x58] + littleEndian(UInt32.max)), "ends too early"),
+        Hostile("string that is not UTF-8", Pickle.whole([0x8C, 1, 0xFF]), "UTF-8"),
+        Hostile("huge integer", Pickle.whole([0x8B] + littleEndian(UInt32(1 << 30))), "ends too early"),
+        Hostile("members without values", Pickle.whole(Pickle.ascii("}(Nu")), "pairs"),
+        Hostile("append to a number", Pickle.whole(Pickle.ascii("NNa")), "extended"),
+        Hostile("a list that holds itself", Pickle.whole([0x5D, 0x94, 0x68, 0, 0x61]), "no state dictionary"),
+        Hostile("calling a string", Pickle.whole(Pickle.string("x") + Pickle.ascii(")R")), "call"),
+        Hostile(
+            "calling a storage", Pickle.whole(Pickle.global("torch", "FloatStorage") + Pickle.ascii(")R")), "storage made by a call"
+        ),
+        Hostile("state of a number", Pickle.whole(Pickle.ascii("N}b")), "state"),
+        Hostile("persistent id of something else", Pickle.whole(Pickle.string("x") + Pickle.ascii("Q")), "persistent"),
+        Hostile("no tensors", Pickle.whole(Pickle.dictionary(("epoch", Pickle.integer(1)))), "no state dictionary", "epoch"),
+        Hostile(
+            "missing storage", state(Pickle.tensor(Pickle.storage("ByteStorage", key: "9", count: 1), [1], [1])),
+            "storage is missing", "data/9"),
+        Hostile(
+            "storage name that leads elsewhere",
+            state(Pickle.tensor(Pickle.storage("ByteStorage", key: "../data.pkl", count: 1), [1], [1])), "storage is missing"),
+        Hostile(
+            "storage larger than its entry", state(Pickle.tensor(Pickle.storage("LongStorage", key: "0", count: 12), [1], [1])),
+            "size of the storage"),
+        Hostile("tensor beyond the storage", state(Pickle.tensor(bytes12, offset: 8, [5], [1])), "beyond its storage"),
+        Hostile("negative offset", state(Pickle.tensor(bytes12, offset: -1, [1], [1])), "beyond its storage"),
+        Hostile("negative stride", state(Pickle.tensor(bytes12, offset: 11, [12], [-1])), "strides"),
+        Hostile("negative size", state(Pickle.tensor(bytes12, [-1], [1])), "negative"),
+        Hostile("overflowing shape", state(Pickle.tensor(bytes12, [.max, .max, .max], [0, 0, 0])), "overflow"),
+        Hostile("one element, repeated without end", state(Pickle.tensor(bytes12, [.max], [0])), "beyond its storage"),
+        Hostile("overflowing strides", state(Pickle.tensor(bytes12, [.max, .max, 2], [.max, .max, .max])), "beyond its storage"),
+        Hostile("shape and strides unlike", state(Pickle.tensor(bytes12, [2, 2], [1])), "_rebuild_tensor_v2"),
+    ]
+
+    @Test(arguments: hostile) func refuses(_ file: Hostile) throws {
+        do {
+            _ = try open(archive(file.pickle, twelve))
+            Issue.record("was accepted")
+        } catch let error as TripsError {
+            #expect(error.kind == .data)
+            for word in file.words + ["model.pth"] { #expect(error.description.contains(word), "\(error)") }
+        }
+    }
+
+    @Test func nestingAndRepetitionCostNoMoreThanTheirBytes() {
+        // A tuple in a tuple, 400,000 deep; then two of the last one, 60 times, which would be 2^60 values.
+        let deep = Pickle.ascii(")") + [UInt8](repeating: 0x85, count: 400_000)
+        expectFailure(.data, "no state dictionary") { try open(archive(Pickle.whole(deep))) }
+        let doubling = Pickle.ascii("N") + (0..<60).flatMap { _ in Pickle.ascii("2") + [0x86] }
+        expectFailure(.data, "no state dictionary") { try open(archive(Pickle.whole(doubling))) }
+        expectFailure(.data, "out of proportion") { try open(archive(Pickle.whole([UInt8](repeating: 0x4E, count: 1 << 21)))) }
+    }
+
+    @Test func everyTruncationOfAFileIsRefused() throws {
+        let whole = archive(TorchReading.state(Pickle.tensor(storage, [3, 4], [4, 1])), twelve)
+        for count in 0..<whole.count { expectFailure { try open(Array(whole.prefix(count))) } }
+    }
+
+    @Test func noFlippedByteTraps() throws {
+        let whole = archive(TorchReading.state(Pickle.tensor(storage, [3, 4], [1, 3])), twelve)
+        var opened = 0
+        for index in whole.indices {
+            for flip: UInt8 in [0x01, 0x80, 0xFF] {
+                var bytes = whole
+                bytes[index] ^= flip
+                do {
+                    for tensor in try open(bytes).tensors { _ = try tensor.constant.load() }
+                    opened += 1
+                } catch let error as TripsError {
+                    #expect(error.kind == .data)
+                }
+            }
+        }
+        #expect(opened > 0 && opened < 3 * whole.count)
+    }
+}
+
+@Suite struct LegacyTorchReading {
+    private static let magic: [UInt8] = [0x80, 2, 0x8A, 10, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, 0x2E]
+
+    private func file(
+        version: Int32 = 1001, isLittle: Bool = true, state: [UInt8]? = nil, keys: [String] = ["0"], counts: [Int64] = [12],
+        data: [UInt8] = [UInt8](0..<12)
+    ) -> [UInt8] {
+        let storage =
+            Pickle.tuple(
+                Pickle.string("storage"), Pickle.global("torch", "ByteStorage"), Pickle.string("0"), Pickle.string("cpu"),
+                Pickle.integer(12), Pickle.ascii("N"))
+            + Pickle.ascii("Q")
+        let system = Pickle.dictionary(("little_endian", [isLittle ? 0x88 : 0x89]))
+        let content = state ?? Pickle.dictionary(("a", Pickle.tensor(storage, offset: 2, [3], [1])))
+        let list = Pickle.ascii("](") + keys.flatMap(Pickle.string) + Pickle.ascii("e")
+        let head = LegacyTorchReading.magic + [Pickle.integer(version), system, content, list].flatMap(Pickle.whole)
+        return head + zip(keys, counts).flatMap { littleEndian($1) } + data
+    }
+
+    @Test func readsTensorsBehindThePickles() throws {
+        let folder = try TemporaryFolder()
+        let checkpoint = try Checkpoint.open(path: folder.write(file(), "older.anything"))
+        #expect(checkpoint.format == .torchLegacy)
+        #expect(try bytes(checkpoint, "a") == [2, 3, 4])
+    }
+
+    @Test func refusesWhatDoesNotFit() {
+        expectFailure(.data, "version", "7") { try open(file(version: 7)) }
+        expectFailure(.data, "byte order", "big") { try open(file(isLittle: false)) }
+        expectFailure(.data, "size of a storage") { try open(file(counts: [.max])) }
+        expectFailure(.data, "size of a storage") { try open(file(counts: [-1])) }
+        expectFailure(.data, "size of a storage") { try open(file(data: [1, 2])) }
+        expectFailure(.data, "unknown type") { try open(file(keys: ["5"])) }
+        expectFailure(.data, "storage is missing") { try open(file(keys: [], counts: [])) }
+        expectFailure(.data, "magic") { try open(Pickle.whole(Pickle.dictionary(("a", Pickle.integer(1)))), "plain.pt") }
+    }
+
+    @Test func everyTruncationIsRefused() {
+        let whole = file()
+        for count in 0..<whole.count { expectFailure { try open(Array(whole.prefix(count))) } }
+    }
+}
+
+@Suite struct ZipReading {
+    private func opened(_ bytes: [UInt8]) throws -> ZipArchive {
+        let folder = try TemporaryFolder()
+        return try ZipArchive(ReadableFile(path: folder.write(bytes, "archive.zip")))
+    }
+
+    @Test func readsStoredAndDeflatedEntries() throws {
+        // "hello hello hello hello\n" by raw deflate.
+        let deflated: [UInt8] = [0xCB, 0x48, 0xCD, 0xC9, 0xC9, 0x57, 0xC8, 0x40, 0x27, 0xB9, 0x00]
+        let archive = try opened(
+            ZipWriter.archive([
+                .init(name: "stored", data: [1, 2, 3]), .init(name: "deflated", data: deflated, method: 8, statedSize: 24),
+            ]))
+        #expect(archive.entries.map(\.name) == ["stored", "deflated"])
+        #expect(try archive.bytes(of: archive.entries[0], checkingSum: false) == [1, 2, 3])
+        #expect(
+            String(decoding: try archive.bytes(of: archive.entries[1], checkingSum: false), as: UTF8.self)
+                == "hello hello hello hello\n")
+        expectFailure(.data, "checksum") { try archive.bytes(of: archive.entries[0]) }
+    }
+
+    @Test func refusesWhatDoesNotFit() throws {
+        func refused(_ entries: ZipWriter.Entry..., words: String) {
+            expectFailure(.data, words) { try opened(ZipWriter.archive(entries)) }
+        }
+        expectFailure(.data, "no end of zip directory") { try opened([UInt8](repeating: 7, count: 100)) }
+        refused(.init(name: "../a", data: [1]), words: "leads elsewhere")
+        refused(.init(name: "/a", data: [1]), words: "leads elsewhere")
+        refused(.init(name: "a/../../b", data: [1]), words: "leads elsewhere")
+        refused(.init(name: "a\\b", data: [1]), words: "leads elsewhere")
+        refused(.init(name: "a", data: [1], flags: 1), words: "encryption")
+        refused(.init(name: "a", data: [1], method: 12), words: "method")
+        refused(.init(name: "a", data: [1], statedSize: 2), words: "stored entry")
+        refused(.init(name: "a", data: [1], statedSize: 200, statedStoredSize: 200), words: "size of the entry")
+        refused(.init(name: "a", data: [1]), .init(name: "a", data: [1]), words: "one name")
+        refused(.init(name: "a", data: [1]), .init(name: "b", data: [1], statedOffset: 0), words: "another entry")
+        refused(.init(name: "a", data: [1], statedOffset: 1 << 20), words: "before the directory")
+        // A bomb: little data that claims to give much.
+        refused(.init(name: "a", data: [1, 2, 3], method: 8, statedSize: 1 << 30), words: "deflated")
+        let lie = try opened(ZipWriter.archive([.init(name: "a", data: [0xFF, 0xFF, 0xFF], method: 8, statedSize: 1000)]))
+        expectFailure(.data, "malformed deflate") { try lie.bytes(of: lie.entries[0]) }
+    }
+
+    @Test func overlappingEntriesAreRefused() {
+        // The second entry's header stands inside the first entry's data.
+        let inner = ZipWriter.archive([.init(name: "b", data: [1, 2, 3, 4])])
+        let outer = ZipWriter.Entry(name: "a", data: Array(inner.prefix(35)))
+        expectFailure(.data, "overlap") {
+            try opened(ZipWriter.archive([outer, .init(name: "b", data: [1, 2, 3, 4], statedOffset: 31)]))
+        }
+    }
+
+    @Test func manyEntriesAreReadOnce() throws {
+        let archive = try opened(
+            ZipWriter.archive((0..<2000).map { .init(name: "entry \($0)", data: [UInt8(truncatingIfNeeded: $0)]) }))
+        #expect(archive.entries.count == 2000)
+        #expect(try archive["entry 1999"].map { try archive.bytes(of: $0, checkingSum: false) } == [207])
+    }
+}

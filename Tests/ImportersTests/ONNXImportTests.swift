@@ -1,0 +1,235 @@
+import Foundation
+import Importers
+import ModelGraph
+import Support
+import Tensors
+import Testing
+
+/// The graph that a model of these parts becomes.
+private func imported(_ model: WireWriter) throws -> Graph {
+    let folder = try TemporaryFolder()
+    return try withExtendedLifetime(folder) {
+        let graph = try #require(try importONNX(path: folder.write(model.bytes)).graphs.first)
+        try graph.validate()
+        return graph
+    }
+}
+
+private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: $0.op).name } }
+
+@Suite struct ONNXImportTests {
+    @Test func keepsNamesAndSymbols() throws {
+        let graph = try imported(Onnx.model(Onnx.graph(
+            [Onnx.node("Add", ["image", "bias"], ["image_feat"], name: "add")],
+            inputs: [Onnx.value("image", ["batch", "text length", 3, ""])], outputs: [Onnx.value("image_feat", [1, 99])],
+            initializers: [Onnx.floats("bias", [1], [0.5])])))
+        #expect(graph.inputs.map(graph.name(of:)) == ["image"])
+        #expect(graph.type(of: graph.inputs[0]).description == "float32[batch, text_length, 3, image.3]")
+        #expect(graph.outputs.map(\.name) == ["image_feat"])
+        // What a file declares of its outputs is not trusted.
+        #expect(graph.shape(of: graph.outputs[0].value) == graph.shape(of: graph.inputs[0]))
+        #expect(graph.nodes.map(\.name) == ["add"])
+    }
+
+    @Test func keepsUnlikeSymbolsApart() throws {
+        let graph = try imported(Onnx.model(Onnx.graph(
+            [Onnx.node("Relu", ["x"], ["y"])], inputs: [Onnx.value("x", ["a b", "a-b", "a b", "1"])])))
+        #expect(graph.type(of: graph.inputs[0]).description == "float32[a_b, a_b_2, a_b, _1]")
+    }
+
+    @Test func readsNodesInAnyOrder() throws {
+        let graph = try imported(Onnx.model(Onnx.graph([
+            Onnx.node("Relu", ["b"], ["y"]), Onnx.node("Exp", ["a"], ["b"]), Onnx.node("Neg", ["x"], ["a"]),
+        ])))
+        #expect(graph.nodes.compactMap { ($0.op as? Unary)?.kind } == [.neg, .exp, .relu])
+    }
+
+    @Test func takesDefaultsOfInputsAsConstants() throws {
+        let graph = try imported(Onnx.model(Onnx.graph(
+            [Onnx.node("Mul", ["x", "scale"], ["y"])], inputs: [Onnx.value("x", [2, 3]), Onnx.value("scale", [1])],
+            initializers: [Onnx.floats("scale", [1], [2])])))
+        #expect(graph.inputs.count == 1)
+    }
+
+    @Test func dropsWhatNothingReads() throws {
+        let graph = try imported(Onnx.model(Onnx.graph([Onnx.node("Exp", ["x"], ["unused"]), Onnx.node("Relu", ["x"], ["y"])])))
+        #expect(operators(graph) == ["Unary"])
+    }
+
+    @Test func followsShapesThatAreComputed() throws {
+        let graph = try imported(Onnx.model(Onnx.graph(
+            [
+                Onnx.node("Shape", ["x"], ["shape"]), Onnx.node("Gather", ["shape", "zero"], ["batch"]),
+                Onnx.node("Unsqueeze", ["batch", "axes"], ["batch1"]), Onnx.node("Concat", ["batch1", "rest"], ["target"], [Onnx.attribute("axis", int: 0)]),
+                Onnx.node("Reshape", ["x", "target"], ["y"]),
+            ],
+            inputs: [Onnx.value("x", ["batch", 4, 6])],
+            initializers: [
+                Onnx.int64s("zero", [], [0]), Onnx.int64s("axes", [1], [0]), Onnx.int64s("rest", [3], [2, -1, 6]),
+            ])))
+        #expect(operators(graph) == ["Reshape"])
+        #expect(graph.type(of: graph.outputs[0].value).description == "float32[batch, 2, 2, 6]")
+    }
+
+    // MARK: Versions of operators
+
+    @Test func readsAxesFromEitherPlace() throws {
+        let old = try imported(Onnx.model(Onnx.graph([
+            Onnx.node("Unsqueeze", ["x"], ["a"], [Onnx.attribute("axes", ints: [0])]),
+            Onnx.node("ReduceSum", ["a"], ["y"], [Onnx.attribute("axes", ints: [2]), Onnx.attribute("keepdims", int: 0)]),
+        ]), opset: 11))
+        let new = try imported(Onnx.model(Onnx.graph(
+            [
+                Onnx.node("Unsqueeze", ["x", "first"], ["a"]),
+                Onnx.node("ReduceSum", ["a", "last"], ["y"], [Onnx.attribute("keepdims", int: 0)]),
+            ], initializers: [Onnx.int64s("first", [1], [0]), Onnx.int64s("last", [1], [2])])))
+        #expect(old.structure == new.structure)
+        #expect(old.type(of: old.outputs[0].value).description == "float32[1, 2]")
+    }
+
+    @Test func normalisesOldSoftmaxOverAMatrix() throws {
+        func model(_ opset: Int, _ attributes: [WireWriter]) -> WireWriter {
+            Onnx.model(Onnx.graph([Onnx.node("Softmax", ["x"], ["y"], attributes)], inputs: [Onnx.value("x", [2, 3, 4])]), opset: opset)
+        }
+        let old = try imported(model(11, []))
+        #expect(operators(old).sorted() == ["Flatten", "Reshape", "Softmax"])
+        #expect(old.type(of: old.outputs[0].value).description == "float32[2, 3, 4]")
+        #expect(operators(try imported(model(11, [Onnx.attribute("axis", int: 2)]))) == ["Softmax"])
+        #expect((try imported(model(13, [])).nodes[0].op as? Softmax)?.axis == -1)
+    }
+
+    @Test func splitsByAttributeOperandAndCount() throws {
+        for (opset, attributes, inputs) in [
+            (11, [Onnx.attribute("axis", int: 1), Onnx.attribute("split", ints: [1, 2])], ["x"]),
+            (13, [Onnx.attribute("axis", int: 1)], ["x", "sizes"]),
+            (18, [Onnx.attribute("axis", int: -1), Onnx.attribute("num_outputs", int: 2)], ["x"]),
+        ] {
+            let graph = try imported(Onnx.model(
+                Onnx.graph(
+                    [Onnx.node("Split", inputs, ["y", "z"], attributes)], outputs: [Onnx.value("y", []), Onnx.value("z", [])],
+                    initializers: [Onnx.int64s("sizes", [2], [1, 2])]), opset: opset))
+            let shapes = graph.outputs.map { graph.type(of: $0.value).description }
+            #expect(shapes == (opset == 18 ? ["float32[2, 2]", "float32[2, 1]"] : ["float32[2, 1]", "float32[2, 2]"]))
+        }
+    }
+
+    @Test func dropoutIsNothingOutsideTraining() throws {
+        let graph = try imported(Onnx.model(Onnx.graph(
+            [Onnx.node("Dropout", ["x", "", "training"], ["a", "mask"]), Onnx.node("Relu", ["a"], ["y"])],
+            outputs: [Onnx.value("y", []), Onnx.value("mask", [])],
+            initializers: [Onnx.tensor("training", [], type: 9).blob(9, [0])])))
+        #expect(operators(graph) == ["Unary"])
+        #expect(graph.type(of: graph.outputs[1].value).description == "bool[2, 3]")
+        #expect(throws: TripsError.self) {
+            try imported(Onnx.model(Onnx.graph(
+                [Onnx.node("Dropout", ["x", "", "training"], ["y"])],
+                initializers: [Onnx.tensor("training", [], type: 9).blob(9, [1])])))
+        }
+    }
+
+    @Test func refusesAttributesThatItDoesNotKnow() throws {
+        #expect(throws: TripsError.self) {
+            try imported(Onnx.model(Onnx.graph([Onnx.node("Relu", ["x"], ["y"], [Onnx.attribute("slope", float: 1)])])))
+        }
+        #expect(throws: TripsError.self) {
+            try imported(Onnx.model(Onnx.graph([Onnx.node("Relu", ["x", "x"], ["y"])])))
+        }
+    }
+
+    // MARK: Functions
+
+    @Test func inlinesFunctions() throws {
+        let leaky = Onnx.function(
+            "Leaky", ["a"], ["b"],
+            [
+                Onnx.node("LeakyRelu", ["a"], ["t"], [Onnx.attribute("alpha", reference: "slope", type: 1)]),
+                Onnx.node("Neg", ["t"], ["b"]),
+            ], defaults: [Onnx.attribute("slope", float: 0.25)])
+        let twice = Onnx.function("Twice", ["a"], ["b"], [
+            Onnx.node("Leaky", ["a"], ["t"], [Onnx.attribute("slope", float: 0.5)], domain: "local"),
+            Onnx.node("Leaky", ["t"], ["b"], domain: "local"),
+        ])
+        let graph = try imported(Onnx.model(
+            Onnx.graph([Onnx.node("Twice", ["x"], ["y"], domain: "local", name: "call")]), functions: [leaky, twice]))
+        let kinds = graph.nodes.compactMap { $0.op as? Unary }
+        #expect(kinds.map(\.kind) == [.leakyRelu, .neg, .leakyRelu, .neg])
+        #expect(kinds.compactMap(\.alpha) == [0.5, 0.25])
+    }
+
+    @Test func refusesFunctionsThatCallThemselvesOrExplode() throws {
+        let call = Onnx.graph([Onnx.node("F0", ["x"], ["y"], domain: "local")])
+        let loop = Onnx.function("F0", ["a"], ["b"], [Onnx.node("F0", ["a"], ["b"], domain: "local")])
+        #expect { try imported(Onnx.model(call, functions: [loop])) } throws: { "\($0)".contains("calls itself") }
+        let bomb = (0..<30).map { level in
+            Onnx.function("F\(level)", ["a"], ["b"], [
+                Onnx.node(level == 29 ? "Relu" : "F\(level + 1)", ["a"], ["t"], domain: level == 29 ? "" : "local"),
+                Onnx.node(level == 29 ? "Relu" : "F\(level + 1)", ["t"], ["b"], domain: level == 29 ? "" : "local"),
+            ])
+        }
+        #expect { try imported(Onnx.model(call, functions: bomb)) } throws: { "\($0)".contains("too many nodes") }
+    }
+
+    // MARK: What is refused
+
+    @Test func reportsAllUnsupportedOperatorsAtOnce() throws {
+        // The unused Loop is in the inventory, but in nobody's way.
+        let model = Onnx.model(Onnx.graph([
+            Onnx.node("Loop", ["x"], ["unused"]), Onnx.node("LSTM", ["x"], ["a"], name: "first"), Onnx.node("LSTM", ["a"], ["b"]),
+            Onnx.node("Gelu", ["b"], ["c"]), Onnx.node("FusedGelu", ["c"], ["y"], domain: "com.microsoft"),
+            Onnx.node("Relu", ["x"], ["d"]),
+        ]))
+        let folder = try TemporaryFolder()
+        let path = try folder.write(model.bytes)
+        let error = #expect(throws: TripsError.self) { try importONNX(path: path) }
+        #expect(error?.description == """
+            model.onnx: unsupported operators
+              Gelu (ai.onnx 17), 1 of them, first "c": not in the operator set before version 20
+              LSTM (ai.onnx 17), 2 of them, first "first": unknown operator
+              FusedGelu (com.microsoft 0), 1 of them, first "y": unknown domain
+            """)
+        let inventory = try operatorInventory(path: path)
+        #expect(inventory.map(\.name) == ["Gelu", "LSTM", "Loop", "Relu", "FusedGelu"])
+        #expect(inventory.map(\.count) == [1, 2, 1, 1, 1])
+        #expect(inventory.map(\.isSupported) == [false, false, false, true, false])
+    }
+
+    @Test(arguments: [(17, 3), (17, 12), (10, 8), (24, 8)])
+    func refusesOtherVersions(opset: Int, ir: Int) throws {
+        #expect { try imported(Onnx.model(Onnx.graph([Onnx.node("Relu", ["x"], ["y"])]), opset: opset, ir: ir)) } throws: { error in
+            let error = try #require(error as? TripsError)
+            return error.kind == .data && error.found == "\(ir == 8 ? opset : ir)" && error.expected == (ir == 8 ? "11 to 23" : "4 to 11")
+        }
+    }
+
+    @Test(arguments: [
+        ("cycle", [Onnx.node("Add", ["x", "b"], ["a"]), Onnx.node("Relu", ["a"], ["b"]), Onnx.node("Relu", ["b"], ["y"])]),
+        ("nothing defines", [Onnx.node("Add", ["x", "ghost"], ["y"])]),
+        ("nothing defines", [Onnx.node("Relu", ["x"], ["z"])]),
+        ("two values have one name", [Onnx.node("Relu", ["x"], ["y"]), Onnx.node("Exp", ["x"], ["y"])]),
+        ("two values have one name", [Onnx.node("Relu", ["x"], ["x"]), Onnx.node("Relu", ["x"], ["y"])]),
+        ("input 1", [Onnx.node("Add", ["x"], ["y"])]),
+        ("number of outputs", [Onnx.node("Relu", ["x"], ["y", "z"])]),
+        ("twice", [Onnx.node("Flatten", ["x"], ["y"], [Onnx.attribute("axis", int: 0), Onnx.attribute("axis", int: 1)])]),
+        ("attribute axis", [Onnx.node("Flatten", ["x"], ["y"], [Onnx.attribute("axis", float: 0)])]),
+        ("axis out of range", [Onnx.node("Flatten", ["x"], ["y"], [Onnx.attribute("axis", int: .max)])]),
+        ("axis out of range", [Onnx.node("Softmax", ["x"], ["y"], [Onnx.attribute("axis", int: .min)])]),
+        ("permutation", [Onnx.node("Transpose", ["x"], ["y"], [Onnx.attribute("perm", ints: [0])])]),
+        ("given twice", [Onnx.node("Transpose", ["x"], ["y"], [Onnx.attribute("perm", ints: [0, 0])])]),
+    ])
+    func refusesGraphsThatAreNone(message: String, nodes: [WireWriter]) throws {
+        #expect { try imported(Onnx.model(Onnx.graph(nodes))) } throws: { error in
+            "\(error)".contains(message) && (error as? TripsError)?.kind == .data
+        }
+    }
+
+    @Test func refusesTwoNamesOfOneKind() throws {
+        let relu = Onnx.node("Relu", ["x"], ["y"])
+        let one = Onnx.floats("w", [1], [1])
+        #expect(throws: TripsError.self) { try imported(Onnx.model(Onnx.graph([relu], initializers: [one, one]))) }
+        let x = Onnx.value("x", [1])
+        #expect(throws: TripsError.self) { try imported(Onnx.model(Onnx.graph([relu], inputs: [x, x]))) }
+        let y = Onnx.value("y", [1])
+        #expect(throws: TripsError.self) { try imported(Onnx.model(Onnx.graph([relu], outputs: [y, y]))) }
+        #expect(throws: TripsError.self) { try imported(Onnx.model(Onnx.graph([relu], outputs: []))) }
+    }
+}

@@ -1,0 +1,296 @@
+import Foundation
+import ModelGraph
+import PackageFormat
+import Support
+import Tensors
+import Testing
+
+/// A package put together by hand, each part with a right checksum, so that any one of them can be wrong in itself.
+struct Forgery {
+    var manifest = Forgery.manifest()
+    /// What stands in the manifest's frame instead.
+    var manifestBytes: [UInt8]?
+    var manifestSize: Int?
+    var chunks: [[UInt8]] = []
+    var statedSizes: [Int]?
+    var indexOffset: Int?
+    var fileSize: Int?
+    var isPlain = false
+
+    /// Four floats in one tensor, in one chunk.
+    static func sound() throws -> Forgery {
+        var forgery = Forgery()
+        forgery.manifest = manifest(tensors: tensor())
+        forgery.chunks = [try chunk(16)]
+        return forgery
+    }
+
+    static func chunk(_ size: Int) throws -> [UInt8] {
+        try [UInt8](repeating: 7, count: size).withUnsafeBytes { try ChunkEncoder().encode($0, Arrangement(.int8, plain: true), level: 3) }
+    }
+
+    static func tensor(_ name: String = "a", dataType: String = "F32", storedType: String = "F32", shape: String = "[4]") -> String {
+        #"{"name":"\#(name)","dataType":"\#(dataType)","storedType":"\#(storedType)","shape":\#(shape)}"#
+    }
+
+    static func manifest(version: Int = 1, features: String = #"["byte-planes"]"#, tensors: String = "", graphs: String = "", more: String = "") -> String {
+        #"{"formatVersion":\#(version),"features":\#(features),"tool":{"name":"t","version":"1"},"libzstd":"1","options":{},"#
+            + #""settings":[],"selections":[],"leftOut":[],"graphs":[\#(graphs)],"tensors":[\#(tensors)]\#(more)}"#
+    }
+
+    func bytes() throws -> [UInt8] {
+        let json = manifestBytes ?? Array(manifest.utf8)
+        let frame = try ChunkEncoder().encode(json, level: 3)
+        var file = try Header(
+            isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: manifestSize ?? json.count, manifestChecksum: crc32(frame)).bytes()
+        file += frame
+        var index = ChunkIndex()
+        for (number, chunk) in chunks.enumerated() {
+            file += chunk
+            try index.append(size: statedSizes?[number] ?? chunk.count, checksum: crc32(chunk))
+        }
+        let offset = file.count
+        file += try index.bytes()
+        return file + (try Footer(indexOffset: indexOffset ?? offset, fileSize: fileSize ?? file.count + Footer.size).bytes())
+    }
+
+    /// Opens the package, builds its graphs, loads its tensors.
+    func read() throws { try Forgery.read(bytes()) }
+
+    static func read(_ bytes: [UInt8]) throws {
+        let folder = try TemporaryFolder()
+        try write(bytes, to: folder["a.trips"])
+        let reader = try PackageReader(path: folder["a.trips"])
+        _ = try reader.graphs()
+        for tensor in reader.tensors { _ = try reader.constant(named: tensor.name).load() }
+        try reader.verify()
+    }
+}
+
+/// Gives a frame of `size` bytes at `offset` a right checksum again.
+private func reseal(_ bytes: inout [UInt8], at offset: Int, size: Int) {
+    let checksum = crc32(bytes[offset..<offset + size - 4])
+    for byte in 0..<4 { bytes[offset + size - 4 + byte] = UInt8(truncatingIfNeeded: checksum >> (8 * UInt32(byte))) }
+}
+
+/// Expects an error about the data that mentions `text`.
+private func refuses(_ text: String = "", at location: SourceLocation = #_sourceLocation, _ body: () throws -> Void) {
+    let error = #expect(throws: TripsError.self, sourceLocation: location) { try body() }
+    guard let error else { return }
+    #expect(error.kind == .data, sourceLocation: location)
+    #expect(text.isEmpty || error.description.contains(text), "\(error)", sourceLocation: location)
+}
+
+@Suite struct HostileTests {
+    @Test func theForgerIsSound() throws { try Forgery.sound().read() }
+
+    @Test func headerIsChecked() throws {
+        let sound = try Forgery.sound().bytes()
+        func changed(_ offset: Int, to value: UInt8) -> [UInt8] {
+            var bytes = sound
+            bytes[offset] = value
+            reseal(&bytes, at: 0, size: Header.size)
+            return bytes
+        }
+        refuses("TRIPSPKG") { try Forgery.read(changed(0, to: 0)) }
+        refuses("TRIPSPKG") { try Forgery.read(changed(8, to: 0)) }
+        refuses("frame size") { try Forgery.read(changed(4, to: 33)) }
+        refuses("format version; found 2") { try Forgery.read(changed(16, to: 2)) }
+        refuses("reserved flags") { try Forgery.read(changed(18, to: 2)) }
+        refuses("reserved flags") { try Forgery.read(changed(19, to: 0x80)) }
+        refuses("reserved bytes") { try Forgery.read(changed(32, to: 1)) }
+        refuses("size of the manifest") { try Forgery.read(changed(27, to: 0xFF)) }
+        refuses("header: wrong checksum") { var bytes = sound; bytes[20] ^= 1; try Forgery.read(bytes) }
+    }
+
+    @Test func footerAndIndexAreChecked() throws {
+        let sound = try Forgery.sound()
+        let bytes = try sound.bytes()
+        let indexOffset = bytes.count - Footer.size - ChunkIndex.overhead - 8
+        for offset in [0, Header.size, indexOffset - 1, indexOffset + 1, bytes.count, Int.max] {
+            var forgery = sound
+            forgery.indexOffset = offset
+            refuses { try forgery.read() }
+        }
+        var forgery = sound
+        forgery.indexOffset = bytes.count
+        refuses("index offset") { try forgery.read() }
+        forgery = sound
+        forgery.fileSize = bytes.count + 1
+        refuses("file size") { try forgery.read() }
+        var reserved = bytes
+        reserved[bytes.count - 8] = 1
+        reseal(&reserved, at: bytes.count - Footer.size, size: Footer.size)
+        refuses("reserved bytes") { try Forgery.read(reserved) }
+        reserved = bytes
+        reserved[indexOffset + 20] = 1
+        reseal(&reserved, at: indexOffset, size: ChunkIndex.overhead + 8)
+        refuses("reserved bytes") { try Forgery.read(reserved) }
+        var counted = bytes
+        counted[indexOffset + 16] = 2
+        reseal(&counted, at: indexOffset, size: ChunkIndex.overhead + 8)
+        refuses("number of chunks") { try Forgery.read(counted) }
+        refuses("too short") { try Forgery.read([]) }
+        refuses("file size") { try Forgery.read(bytes + bytes) }
+    }
+
+    @Test func chunksAreChecked() throws {
+        var forgery = try Forgery.sound()
+        forgery.statedSizes = [forgery.chunks[0].count + 1]
+        refuses("do not fill") { try forgery.read() }
+        forgery.statedSizes = [1 << 21]
+        refuses("do not fill") { try forgery.read() }
+        forgery = try Forgery.sound()
+        forgery.chunks.append(try Forgery.chunk(16))
+        refuses("more chunks") { try forgery.read() }
+        forgery.chunks = []
+        refuses("fewer chunks") { try forgery.read() }
+        for size in [0, 15, 17, 4096] {
+            forgery.chunks = [try Forgery.chunk(size)]
+            refuses { try forgery.read() }
+        }
+        forgery.chunks = [[]]
+        refuses("size after decompression; found 0") { try forgery.read() }
+        forgery.chunks = [[UInt8](repeating: 0, count: 40)]
+        refuses("zstd") { try forgery.read() }
+    }
+
+    @Test func bombsAreRefused() throws {
+        var forgery = try Forgery.sound()
+        forgery.manifest = Forgery.manifest(tensors: Forgery.tensor(shape: "[1099511627776]"))
+        refuses("fewer chunks") { try forgery.read() }
+        forgery.manifest = Forgery.manifest(tensors: Forgery.tensor(shape: "[131072]"))
+        forgery.chunks = [[1, 2, 3]]
+        refuses("size of chunk 0") { try forgery.read() }
+        forgery = try Forgery.sound()
+        forgery.manifest += String(repeating: " ", count: 1 << 20)
+        refuses("size of the manifest") { try forgery.read() }
+        forgery.manifest += String(repeating: " ", count: 1 << 24)
+        refuses("size of the manifest") { try forgery.read() }
+        forgery = try Forgery.sound()
+        forgery.manifestSize = forgery.manifest.utf8.count + 1
+        refuses("size after decompression") { try forgery.read() }
+        forgery.manifestSize = forgery.manifest.utf8.count - 1
+        refuses("zstd") { try forgery.read() }
+    }
+
+    @Test func manifestIsChecked() throws {
+        func refused(_ text: String, _ manifest: String, at location: SourceLocation = #_sourceLocation) {
+            refuses(text, at: location) {
+                var forgery = try Forgery.sound()
+                forgery.manifest = manifest
+                try forgery.read()
+            }
+        }
+        let tensor = Forgery.tensor()
+        refused("malformed JSON", "{")
+        refused("malformed", "[]")
+        refused("malformed JSON", String(repeating: "[", count: 5000))
+        refused("\"tool\" is missing", #"{"formatVersion":1,"features":[]}"#)
+        refused("twice", Forgery.manifest(tensors: tensor, more: #","tensors":[]"#))
+        refused("malformed JSON", Forgery.manifest(tensors: tensor) + "x")
+        refused("malformed JSON", Forgery.manifest(tensors: tensor, more: ",\"x\":\"\u{0}\""))
+        refused("version or features", Forgery.manifest(version: 2, tensors: tensor))
+        refused("version or features", Forgery.manifest(features: "[]", tensors: tensor))
+        refused("does not know; found time-travel", Forgery.manifest(features: #"["byte-planes","time-travel"]"#, tensors: tensor))
+        refused("two tensors have one name", Forgery.manifest(tensors: tensor + "," + tensor))
+        refused("length of a name", Forgery.manifest(tensors: Forgery.tensor("")))
+        refused("length of a name", Forgery.manifest(tensors: Forgery.tensor(String(repeating: "n", count: 1025))))
+        refused("negative dimension", Forgery.manifest(tensors: Forgery.tensor(shape: "[-4]")))
+        refused("overflows", Forgery.manifest(tensors: Forgery.tensor(shape: "[4611686018427387904,4]")))
+        refused("overflows", Forgery.manifest(tensors: Forgery.tensor(shape: "[4611686018427387904]")))
+        refused("malformed", Forgery.manifest(tensors: Forgery.tensor(shape: "[1.5]")))
+        refused("malformed", Forgery.manifest(tensors: Forgery.tensor(shape: "[1e30]")))
+        refused("malformed", Forgery.manifest(tensors: Forgery.tensor(shape: "4")))
+        refused("rank; found 17", Forgery.manifest(tensors: Forgery.tensor(shape: "[" + Array(repeating: "1", count: 17).joined(separator: ",") + "]")))
+        refused("malformed", Forgery.manifest(tensors: Forgery.tensor(dataType: "F33")))
+        refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F16", storedType: "F32")))
+        refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F32", storedType: "I8")))
+        refused("vocabulary", Forgery.manifest(tensors: tensor, more: #","vocabulary":"b""#))
+    }
+
+    @Test func graphsAreChecked() throws {
+        func refused(_ text: String, inputs: String = "", constants: String = "", nodes: String = "", outputs: String = "", at location: SourceLocation = #_sourceLocation) {
+            refuses(text, at: location) {
+                var forgery = try Forgery.sound()
+                let graph = #"{"name":"main","inputs":[\#(inputs)],"constants":[\#(constants)],"nodes":[\#(nodes)],"outputs":[\#(outputs)],"traces":[]}"#
+                forgery.manifest = Forgery.manifest(tensors: Forgery.tensor(), graphs: graph)
+                try forgery.read()
+            }
+        }
+        func known(_ tensor: String, _ shape: String = #"["4"]"#) -> String {
+            #"{"name":"c","type":{"dataType":"F32","shape":\#(shape)},"tensor":"\#(tensor)"}"#
+        }
+        refused("no such tensor", constants: known("b"))
+        refused("", constants: known("a", #"["5"]"#))
+        refused("unknown operator; found Explode", nodes: #"{"name":"n","op":{"name":"Explode","attributes":{}},"inputs":[],"outputs":["y"]}"#)
+        refused("read before it is defined", outputs: #"{"name":"y","value":"nowhere"}"#)
+    }
+
+    @Test func plainPackagesAreChecked() throws {
+        func read(length: Int? = nil, json: String) throws {
+            var forgery = try Forgery.sound()
+            forgery.isPlain = true
+            let stated = length ?? json.utf8.count
+            forgery.manifestBytes = (0..<8).map { UInt8(truncatingIfNeeded: stated >> (8 * $0)) } + Array(json.utf8)
+            try forgery.read()
+        }
+        func read(_ entries: String...) throws {
+            let manifest = Forgery.manifest(features: "[]", tensors: Forgery.tensor())
+            let quoted = String(decoding: try JSONEncoder().encode(manifest), as: UTF8.self)
+            try read(json: "{" + ([#""__metadata__":{"trips":\#(quoted)}"#] + entries).joined(separator: ",") + "}")
+        }
+        let tensor = #""a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}"#
+        try read(tensor)
+        refuses("length of the safetensors header") { try read(length: 3, json: "{}") }
+        refuses("length of the safetensors header") { try read(length: -1, json: "{}") }
+        refuses("holds no manifest") { try read(json: "{\(tensor)}") }
+        refuses("other tensors") { try read() }
+        refuses("other tensors") { try read(tensor, tensor.replacingOccurrences(of: "\"a\"", with: "\"b\"")) }
+        refuses("unlike the manifest") { try read(tensor.replacingOccurrences(of: "\"a\"", with: "\"b\"")) }
+        refuses("unlike the manifest") { try read(tensor.replacingOccurrences(of: "[0,16]", with: "[16,32]")) }
+        refuses("unlike the manifest") { try read(tensor.replacingOccurrences(of: "[4]", with: "[2,2]")) }
+        refuses("unlike the manifest") { try read(tensor.replacingOccurrences(of: "F32", with: "I32")) }
+        refuses("malformed JSON") { try read(tensor, tensor) }
+    }
+
+    @Test func everyTruncationIsRefused() throws {
+        let bytes = try sample(plain: false)
+        for count in bytes.indices { refuses { try Forgery.read(Array(bytes[..<count])) } }
+    }
+
+    /// Changes each byte of a small package in three ways: the reader alone finds them all.
+    @Test(arguments: [false, true])
+    func everyChangedByteIsFound(plain: Bool) throws {
+        let sound = try sample(plain: plain)
+        try Forgery.read(sound)
+        for index in sound.indices {
+            for change: UInt8 in [1, 0x80, 0xFF] {
+                var bytes = sound
+                bytes[index] ^= change
+                refuses { try Forgery.read(bytes) }
+            }
+        }
+    }
+
+    @Test func onlyRegularFilesAreOpened() throws {
+        let folder = try TemporaryFolder()
+        mkfifo(folder["pipe"], 0o600)
+        for path in [folder.path, folder["pipe"], folder["absent"], "/dev/zero"] {
+            let error = #expect(throws: TripsError.self) { try PackageReader(path: path) }
+            #expect(error?.kind == .cannotOpen)
+        }
+    }
+
+    private func sample(plain: Bool) throws -> [UInt8] {
+        let folder = try TemporaryFolder()
+        let tensors = [
+            (name: "floats", constant: Samples.constant(try Samples.weights([40]), "floats")),
+            (name: "flags", constant: Samples.constant(try Samples.noise(.bool, [5]), "flags")),
+        ]
+        try PackageWriter.write(
+            graphs: [], extraTensors: tensors, manifest: Manifest(tool: .init(name: "t", version: "1")), to: folder["a.trips"],
+            options: .init(plain: plain))
+        return try bytes(of: folder["a.trips"])
+    }
+}

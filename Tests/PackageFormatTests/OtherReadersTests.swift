@@ -1,0 +1,100 @@
+import Foundation
+import Kernels
+import PackageFormat
+import Support
+import Tensors
+import Testing
+
+/// Runs a program; nil where it is not there.
+private func run(_ program: String, _ arguments: [String], input: String? = nil) throws -> (status: Int32, output: Data)? {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = [program] + arguments
+    let output = Pipe()
+    process.standardOutput = output
+    process.standardError = FileHandle.nullDevice
+    process.standardInput = try input.map { try FileHandle(forReadingFrom: URL(fileURLWithPath: $0)) } ?? FileHandle.nullDevice
+    try process.run()
+    let data = output.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    return process.terminationStatus == 127 ? nil : (process.terminationStatus, data)
+}
+
+/// Other programs read packages: zstd, safetensors, and the reader in tools/ written from the specification alone.
+@Suite struct OtherReadersTests {
+    private static let python = ProcessInfo.processInfo.environment["TRIPS_PYTHON"] ?? "python3"
+    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+
+    private func package(in folder: TemporaryFolder, _ options: PackageWriter.Options) throws -> String {
+        try PackageWriter.write(
+            graphs: [Samples.graph()], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"], options: options)
+        return folder["a.trips"]
+    }
+
+    private func hasModules(_ modules: String) throws -> Bool {
+        let found = try run(Self.python, ["-c", "import \(modules)"])?.status == 0
+        if !found { print("skipped: \(Self.python) does not have \(modules)") }
+        return found
+    }
+
+    @Test(arguments: [false, true])
+    func zstdFindsPackagesSound(plain: Bool) throws {
+        let folder = try TemporaryFolder()
+        let path = try package(in: folder, .init(plain: plain))
+        guard let result = try run("zstd", ["-t", "-q"], input: path) else { return print("skipped: no zstd") }
+        #expect(result.status == 0)
+    }
+
+    @Test(arguments: [PackageWriter.Options(), .init(plain: true), .init(storage: .bf16), .init(level: 6, storage: .f16)])
+    func theReaderInPythonAgrees(options: PackageWriter.Options) throws {
+        guard try hasModules("numpy, zstandard") else { return }
+        let folder = try TemporaryFolder()
+        let path = try package(in: folder, options)
+        let result = try #require(try run(Self.python, [Self.root + "/tools/read_trips.py", path, "--digests"]))
+        #expect(result.status == 0)
+        let digests = try JSONDecoder().decode([String: String].self, from: result.output)
+        let package = try PackageReader(path: path)
+        #expect(digests.count == package.tensors.count)
+        for tensor in package.tensors {
+            let stored = try package.constant(named: tensor.name).load().converted(to: tensor.storedType)
+            try write(stored.withBytes { Array($0) }, to: folder["numbers"])
+            #expect(digests[tensor.name] == (try SHA256.hexadecimalDigest(of: ReadableFile(path: folder["numbers"]))), "\(tensor.name)")
+        }
+    }
+
+    @Test func theReaderInPythonRefusesChangedBytes() throws {
+        guard try hasModules("numpy, zstandard") else { return }
+        let folder = try TemporaryFolder()
+        let sound = try bytes(of: package(in: folder, .init()))
+        for place in [3, 20, 45, sound.count / 2, sound.count - 60, sound.count - 20] {
+            var changed = sound
+            changed[place] ^= 0x10
+            try write(changed, to: folder["b.trips"])
+            #expect(try run(Self.python, [Self.root + "/tools/read_trips.py", folder["b.trips"], "--verify"])?.status == 1)
+        }
+    }
+
+    @Test func plainPackagesDecompressToSafetensors() throws {
+        guard try hasModules("numpy, safetensors") else { return }
+        let folder = try TemporaryFolder()
+        let path = try package(in: folder, .init(plain: true))
+        guard let file = try run("zstd", ["-dc", "-q"], input: path) else { return print("skipped: no zstd") }
+        try file.output.write(to: URL(fileURLWithPath: folder["a.safetensors"]))
+        let script = """
+            import json, sys
+            from safetensors import safe_open
+            with safe_open(sys.argv[1], "np") as file:
+                manifest = json.loads(file.metadata()["trips"])
+                keys = set(file.keys()) - {"type.bfloat16"}
+                print(json.dumps([manifest["architecture"], sorted(keys), file.get_tensor("matrix").tolist()[3][:4]]))
+            """
+        let result = try #require(try run(Self.python, ["-c", script, folder["a.safetensors"]]))
+        #expect(result.status == 0)
+        let names = try Samples.tensors().map(\.name).filter { $0 != "type.bfloat16" } + ["first.weight", "bias"]
+        let read = try #require(try JSONSerialization.jsonObject(with: result.output) as? [Any])
+        #expect(read[0] as? String == "albef-retrieval")
+        #expect(Set(try #require(read[1] as? [String])) == Set(names))
+        let row = try Samples.weights([700, 600]).elements(Float.self)[1800..<1804]
+        #expect(try #require(read[2] as? [Double]).map { Float($0) } == Array(row))
+    }
+}

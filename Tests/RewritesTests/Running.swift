@@ -1,0 +1,95 @@
+import Foundation
+import Goldens
+import Importers
+import ModelGraph
+import Operators
+import Rewrites
+import Support
+import Tensors
+import Testing
+
+/// The numbers of all values of a graph, computed node by node by the operators' plain forms.
+func run(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [ValueID: Tensor] {
+    var bound = graph
+    var symbols: [String: Int] = [:]
+    for input in graph.inputs {
+        guard let tensor = inputs[graph.name(of: input)] else { continue }
+        for (dimension, size) in zip(graph.shape(of: input), tensor.shape) where dimension.constant == nil { symbols[dimension.description] = size }
+    }
+    try bound.bind(symbols)
+    try fold(&bound, lookups: true)
+    var numbers: [ValueID: Tensor] = [:]
+    for input in bound.inputs { numbers[input] = inputs[bound.name(of: input)] }
+    func number(_ value: ValueID) throws -> Tensor {
+        if let known = numbers[value] { return known }
+        let type = bound.type(of: value)
+        let shape = try #require(type.constantShape, "\(bound.name(of: value)): \(type)")
+        let sizes = try Tensor(shape.map { Int64($0) }, shape: [shape.count])
+        switch bound.content(of: value) {
+        case .tensor(let constant): numbers[value] = try constant.load()
+        case .splat(let scalar): numbers[value] = try evaluate(Expand(), [scalar, sizes])[0]
+        case .dimensions(let dimensions):
+            let integers = try dimensions.map { Int64(try #require($0.constant)) }
+            numbers[value] = try Tensor(integers, shape: shape).converted(to: type.dataType)
+        case nil: break
+        }
+        return try #require(numbers[value], "\(bound.name(of: value)) has no number")
+    }
+    for node in try bound.topologicalOrder() where !node.outputs.allSatisfy({ bound.content(of: $0) != nil }) {
+        let results = try locating(node.name) { try evaluate(node.op, node.inputs.map { try $0.map(number) }) }
+        for (output, result) in zip(node.outputs, results) { numbers[output] = result }
+    }
+    for (_, value) in bound.outputs + bound.traces { _ = try number(value) }
+    return numbers
+}
+
+/// The outputs by name.
+func outputs(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
+    let numbers = try run(graph, inputs)
+    return Dictionary(uniqueKeysWithValues: graph.outputs.compactMap { output in numbers[output.value].map { (output.name, $0) } })
+}
+
+/// The traced intermediates by name.
+func intermediates(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
+    let numbers = try run(graph, inputs)
+    return Dictionary(uniqueKeysWithValues: graph.traces.compactMap { trace in numbers[trace.value].map { (trace.name, $0) } })
+}
+
+/// By how much the worst element lies beyond `absolute` + `relative` · |expected|; infinity where shapes or types differ.
+func excess(_ x: Tensor?, _ expected: Tensor?, _ absolute: Double, _ relative: Double) throws -> Double {
+    guard let x, let expected, x.shape == expected.shape, x.dataType == expected.dataType else { return .infinity }
+    let pairs = try zip(x.converted(to: .float64).elements(Double.self), expected.converted(to: .float64).elements(Double.self))
+    return pairs.reduce(-absolute) { max($0, $1.0 == $1.1 ? -absolute : abs($1.0 - $1.1) - absolute - relative * abs($1.1)) }
+}
+
+/// A file of the shared conformance set; nil, with a notice, where it is not there.
+func shared(_ path: String) -> String? {
+    let root = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "../shared"
+    let full = "\(root)/conformance/\(path)"
+    if FileManager.default.fileExists(atPath: full) { return full }
+    print("skipped: \(full) is not there")
+    return nil
+}
+
+func golden(_ path: String) throws -> GoldenSet {
+    try #require(GoldenReference.references(at: path).first).load(inputNames: [], outputNames: [])
+}
+
+/// A model as `fold` and `fuse` leave it, checked after each rewrite.
+func blocks(_ path: String) throws -> [Graph] {
+    var graphs = try path.hasSuffix(".onnx") ? importONNX(path: path).graphs : importCheckpoint(path: path).graphs
+    for index in graphs.indices {
+        try fold(&graphs[index])
+        try fuse(&graphs[index])
+        try graphs[index].nameIntermediates()
+        try graphs[index].validate()
+    }
+    return graphs
+}
+
+/// Where the structures of two graphs first differ.
+func firstDifference(_ left: Graph, _ right: Graph) -> String? {
+    let (left, right) = (left.structure.split(separator: "\n"), right.structure.split(separator: "\n"))
+    if let pair = zip(left, right).first(where: { $0 != $1 }) { return "\(pair.0) / \(pair.1)" }
+    return left.count == right.count ? nil : "\(left.count) / \(right.count) lines"
+}

@@ -1,0 +1,86 @@
+import Foundation
+import Support
+import Testing
+
+@Suite struct AtomicFileTests {
+    private let folder = (NSTemporaryDirectory() as NSString).appendingPathComponent("trips-test-\(UInt64.random(in: 0...UInt64.max))")
+    private var target: String { folder + "/a" }
+    private var contents: [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] }
+
+    init() throws { try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true) }
+
+    private func kind(_ body: () throws -> Void) -> TripsError.Kind? {
+        do { try body() } catch { return (error as? TripsError)?.kind }
+        return nil
+    }
+
+    @Test func appearsWholeWhenCommitted() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let file = try AtomicFile(path: target)
+        try file.write([1, 2])
+        try file.write([3])
+        #expect(file.size == 3 && !FileManager.default.fileExists(atPath: target))
+        try file.commit()
+        #expect(try Data(contentsOf: URL(fileURLWithPath: target)) == Data([1, 2, 3]))
+        #expect(contents == ["a"])
+    }
+
+    @Test func nothingStaysWhereWritingFails() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let kind = kind {
+            try AtomicFile.write(to: target) { file in
+                try file.write([1])
+                throw TripsError.data("a reason")
+            }
+        }
+        #expect(kind == .data && contents.isEmpty)
+    }
+
+    @Test func replacesOnlyWhenAskedTo() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try AtomicFile.write(to: target) { try $0.write([1]) }
+        #expect(kind { try AtomicFile.write(to: target) { try $0.write([2]) } } == .cannotCreate)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: target)) == Data([1]))
+        try AtomicFile.write(to: target, replacing: true) { try $0.write([2]) }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: target)) == Data([2]))
+        #expect(contents == ["a"])
+    }
+
+    @Test func leavesAloneWhatAppearsMeanwhile() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let kind = kind {
+            try AtomicFile.write(to: target) {
+                try $0.write([1])
+                try Data([9]).write(to: URL(fileURLWithPath: target))
+            }
+        }
+        #expect(kind == .cannotCreate && contents == ["a"])
+        #expect(try Data(contentsOf: URL(fileURLWithPath: target)) == Data([9]))
+    }
+
+    @Test func theOldFileIsWholeUntilTheNewOneIs() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try AtomicFile.write(to: target) { try $0.write([1]) }
+        _ = kind {
+            try AtomicFile.write(to: target, replacing: true) {
+                try $0.write([UInt8](repeating: 2, count: 1 << 20))
+                #expect(try Data(contentsOf: URL(fileURLWithPath: target)) == Data([1]))
+                throw TripsError.data("killed")
+            }
+        }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: target)) == Data([1]))
+        #expect(contents == ["a"])
+    }
+
+    @Test func foldersThatCannotTakeIt() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        for path in [folder + "/absent/a", "/proc/a", "/dev/null", folder] {
+            #expect(kind { try AtomicFile.write(to: path, replacing: true) { try $0.write([1]) } } == .cannotCreate, "\(path)")
+        }
+        // For root every folder is writable.
+        guard geteuid() != 0 else { return }
+        chmod(folder, 0o500)
+        #expect(kind { try AtomicFile.write(to: target) { try $0.write([1]) } } == .cannotCreate)
+        chmod(folder, 0o700)
+    }
+}

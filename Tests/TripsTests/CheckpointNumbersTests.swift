@@ -1,0 +1,169 @@
+import Foundation
+import Goldens
+import Importers
+import ModelGraph
+import PackageFormat
+import Rewrites
+import Runtime
+import Support
+import Tensors
+import Testing
+
+private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().path
+
+/// A checkpoint with a golden set that says what was selected.
+struct CheckpointCase: Sendable, CustomTestStringConvertible {
+    let checkpoint: String
+    let golden: String
+    /// Pixels for which the position embedding is resampled.
+    let imageSize: Int?
+    var testDescription: String { golden }
+
+    init(_ folder: String, _ golden: String = "golden", checkpoint: String = "checkpoint.safetensors", imageSize: Int? = nil) {
+        self.imageSize = imageSize
+        self.checkpoint = "\(folder)/\(checkpoint)"
+        self.golden = "\(folder)/\(golden).safetensors"
+    }
+}
+
+@Suite struct CheckpointNumbers {
+    static let fixtures: [CheckpointCase] =
+        (Architecture.allCases.map(\.rawValue) + ["sample"]).flatMap { [CheckpointCase($0), CheckpointCase($0, "golden-select")] }
+        + ["golden-batch3", "golden-weighted", "golden-none-score", "golden-image-cls"].map { CheckpointCase("albef-pretrain", $0) }
+        + ["checkpoint.pth", "checkpoint-older.pt"].map { CheckpointCase("albef-ve", checkpoint: $0) }
+        + ["albef-pretrain", "mplug-vqa"].map { CheckpointCase($0, "golden-24px", imageSize: 24) }
+        + [CheckpointCase("albef-ve/sharded-bf16", checkpoint: "model.safetensors.index.json")]
+
+    @Test(arguments: fixtures) func fixtureGivesTheReferenceNumbers(_ example: CheckpointCase) throws {
+        try verify(
+            "\(root)/Tests/Fixtures/\(example.checkpoint)", "\(root)/Tests/Fixtures/\(example.golden)", imageSize: example.imageSize
+        )
+    }
+
+    static let conformance: [CheckpointCase] = [
+        CheckpointCase("albef_pretrain"), CheckpointCase("albef_vqa"), CheckpointCase("mplug_vqa", "golden_encode"),
+        CheckpointCase("mplug_vqa", "golden_decode"),
+    ]
+
+    @Test(arguments: conformance) func conformanceCheckpointGivesTheReferenceNumbers(_ example: CheckpointCase) throws {
+        guard let shared = sharedFolder else { return }
+        try verify("\(shared)/conformance/\(example.checkpoint)", "\(shared)/conformance/\(example.golden)")
+    }
+
+    @Test func conformanceSelectionGivesTheReferenceNumbers() throws {
+        guard let shared = sharedFolder else { return }
+        try verify(
+            "\(shared)/conformance/albef_pretrain/checkpoint.safetensors", "\(shared)/conformance/albef_trips/golden.safetensors")
+    }
+
+    private var sharedFolder: String? {
+        let path = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared"
+        if FileManager.default.fileExists(atPath: "\(path)/conformance") { return path }
+        print("skipped: \(path)/conformance is absent")
+        return nil
+    }
+
+    private func verify(_ checkpointPath: String, _ goldenPath: String, imageSize: Int? = nil) throws {
+        let golden = try SafetensorsFile(path: goldenPath)
+        // PyTorch's files and shards carry no metadata: the golden set tells the heads.
+        let heads = checkpointPath.hasSuffix(".safetensors") ? nil : golden.metadata["heads"].flatMap { Int($0) }
+        let options = CheckpointOptions(visionHeads: heads, textHeads: heads, imageSize: imageSize)
+        var model = try importCheckpoint(path: checkpointPath, options: options)
+        for index in model.graphs.indices {
+            try fold(&model.graphs[index])
+            try fuse(&model.graphs[index], validating: true)
+        }
+        if let blocks = golden.metadata["select"] {
+            let options = SelectionOptions(
+                blocks: blocks.split(separator: ",").compactMap { Int($0) },
+                keepRates: (golden.metadata["keep_rate"] ?? "0.7").split(separator: ",").compactMap { Double($0) },
+                guidance: try golden.metadata["guidance"].map { try #require(PatchSelection.Guidance(rawValue: $0)) } ?? .text,
+                fusion: try golden.metadata["fuse"].map { try #require(PatchSelection.Fusion(rawValue: $0)) } ?? .normalized,
+                order: try golden.metadata["order"].map { try #require(PatchSelection.Order(rawValue: $0)) } ?? .original)
+            try select(&model.graphs[0], options: options)
+        }
+        let session = Session(Model(graphs: model.graphs, manifest: Manifest(tool: .init(name: "tests", version: "0"))))
+        func part(_ prefix: String) throws -> [String: Tensor] {
+            try Dictionary(
+                uniqueKeysWithValues: golden.tensors.filter { $0.name.hasPrefix(prefix) }.map {
+                    ($0.name.dropFirst(prefix.count).description, try $0.constant.load())
+                })
+        }
+        let (inputs, outputs, intermediates) = (try part("in."), try part("out."), try part("mid."))
+        #expect(!outputs.isEmpty)
+        let results = try session.run(inputs, outputs: outputs.keys.sorted(), traces: intermediates.keys.sorted())
+        for (name, expected) in outputs.merging(intermediates, uniquingKeysWith: { first, _ in first }) {
+            let found = try #require(results[name], "\(name)")
+            #expect(
+                found.dataType == expected.dataType && found.shape == expected.shape,
+                "\(name): \(found.dataType) \(found.shape), not \(expected.dataType) \(expected.shape)")
+            guard found.shape == expected.shape else { continue }
+            let pairs = zip(
+                try found.converted(to: .float64).elements(Double.self), try expected.converted(to: .float64).elements(Double.self))
+            // The contract's verdict. What is seen is some 1e-6: fp32 rounds in another order here.
+            let misses = pairs.count { !(abs($0 - $1) <= 1e-4 + 1e-3 * abs($1)) }
+            #expect(misses == 0, "\(name): \(misses) of \(found.count) elements")
+        }
+    }
+}
+
+/// What the decoding loops make of converted checkpoints.
+@Suite struct CheckpointGeneration {
+    private func session(_ architecture: String) throws -> Session {
+        let model = try importCheckpoint(path: "\(root)/Tests/Fixtures/\(architecture)/checkpoint.safetensors")
+        var manifest = Manifest(tool: .init(name: "tests", version: "0"))
+        manifest.generation = model.generation
+        return Session(Model(graphs: model.graphs, manifest: manifest))
+    }
+
+    private func golden(_ path: String) throws -> (inputs: [String: Tensor], outputs: [String: Tensor], metadata: [String: String])
+    {
+        let file = try SafetensorsFile(path: "\(root)/Tests/Fixtures/\(path).safetensors")
+        func part(_ prefix: String) throws -> [String: Tensor] {
+            try Dictionary(
+                uniqueKeysWithValues: file.tensors.filter { $0.name.hasPrefix(prefix) }.map {
+                    (String($0.name.dropFirst(prefix.count)), try $0.constant.load())
+                })
+        }
+        return (try part("in."), try part("out."), file.metadata)
+    }
+
+    @Test(arguments: ["mplug-vqa", "mplug-caption"], ["golden-beam", "golden-greedy"])
+    func generatesTheReferenceSequence(_ architecture: String, _ name: String) throws {
+        let golden = try golden("\(architecture)/\(name)")
+        func number(_ key: String) throws -> Int { try #require(golden.metadata[key].flatMap { Int($0) }, "\(key)") }
+        let parameters = GenerationParameters(
+            beam: try number("beam"), minimalLength: try number("min_length"), maximalLength: try number("max_length"),
+            startID: try number("start_id"), endID: try number("end_id"), alpha: 0.6)
+        let hypothesis = try session(architecture).generate(golden.inputs, parameters)
+        #expect(hypothesis.ids.map { Int64($0) } == (try #require(golden.outputs["ids"]).elements()))
+        let score: [Float] = try #require(golden.outputs["score"]).elements()
+        #expect(abs(hypothesis.score - score[0]) < 1e-4)
+    }
+
+    @Test func groundingAnswersTheReferenceBox() throws {
+        let golden = try golden("mplug-grounding/golden-box")
+        let session = try session("mplug-grounding")
+        let generation = try #require(session.model.manifest.generation)
+        #expect(generation.method == .greedy && generation.maximalLength == 4)
+        let box = try session.ground(
+            golden.inputs, startID: generation.startID, firstTargetID: #require(generation.firstTargetID),
+            targetCount: #require(generation.targetCount))
+        let expected: [Float] = try #require(golden.outputs["box"]).elements()
+        #expect(box == expected)
+    }
+
+    @Test func answersAreRankedAsByTheReference() throws {
+        let golden = try golden("albef-vqa/golden-ranking")
+        let ranking = try session("albef-vqa").rankAnswers(golden.inputs, k: #require(golden.metadata["k"].flatMap { Int($0) }))
+        let ids: [Int64] = try #require(golden.outputs["topk_ids"]).converted(to: .int64).elements()
+        let probabilities: [Float] = try #require(golden.outputs["topk_probs"]).elements()
+        // Two candidates are the same answer: which of them comes first is nobody's to say.
+        let answers: [Int64] = try #require(golden.inputs["answer_ids"]).elements()
+        func answer(_ index: Int) -> ArraySlice<Int64> { answers[index * 6..<(index + 1) * 6] }
+        #expect(ranking.indices.map { Array(answer($0)) } == ids.map { Array(answer(Int($0))) })
+        #expect(Set(ranking.indices.map { Int64($0) }) == Set(ids))
+        for (found, expected) in zip(ranking.probabilities, probabilities) { #expect(abs(found - expected) < 1e-5) }
+    }
+}

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Reads .trips packages with zstandard and numpy alone, after formats/trips-package.md.
+
+    read_trips.py MODEL.trips                      the manifest's summary and the tensors
+    read_trips.py MODEL.trips --manifest           the whole manifest
+    read_trips.py MODEL.trips --save OUT.npz       all tensors (bfloat16 as float32)
+    read_trips.py MODEL.trips --verify             checks every byte
+"""
+import argparse
+import hashlib
+import json
+import struct
+import sys
+import zlib
+
+import numpy
+import zstandard
+
+CHUNK = 524288
+SKIPPABLE = 0x184D2A54
+WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+         "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
+FEATURES = {"byte-planes"}
+
+
+class PackageError(Exception):
+    pass
+
+
+def require(condition, message):
+    if not condition:
+        raise PackageError(message)
+
+
+def unseal(data, magic):
+    """The fields of a checked skippable frame."""
+    require(len(data) >= 20, f"{magic}: too short")
+    frame, size = struct.unpack_from("<II", data)
+    require(frame == SKIPPABLE and data[8:16] == magic, f"{magic}: no such frame")
+    require(size == len(data) - 8, f"{magic}: frame size {size}")
+    require(struct.unpack("<I", data[-4:])[0] == zlib.crc32(data[:-4]), f"{magic}: wrong checksum")
+    return data[16:-4]
+
+
+def unique(pairs):
+    require(len({key for key, _ in pairs}) == len(pairs), "a key stands twice in the manifest")
+    return dict(pairs)
+
+
+def decompress(frames, size):
+    """What all frames hold, which must be `size` bytes."""
+    out = b""
+    while frames:
+        part = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        out += part.decompress(frames)
+        require(part.eof and len(out) <= size, "a frame that is cut off or too large")
+        frames = part.unused_data
+    require(len(out) == size, f"{len(out)} bytes after decompression instead of {size}")
+    return out
+
+
+class Package:
+    def __init__(self, path):
+        self.file = open(path, "rb")
+        size = self.file.seek(0, 2)
+        require(size >= 108, "too short for a package")
+        header = unseal(self.read(0, 40), b"TRIPSPKG")
+        version, flags, frame_size, manifest_size, checksum, reserved = struct.unpack("<HHIIII", header)
+        require(version == 1, f"version {version}")
+        require(flags & ~1 == 0 and reserved == 0, "reserved bits are set")
+        require(manifest_size <= 1 << 24 and manifest_size < 256 * (frame_size + 1), "manifest size")
+        self.plain = flags & 1 == 1
+
+        footer = unseal(self.read(size - 40, 40), b"TRIPSEND")
+        index_offset, file_size, reserved = struct.unpack("<QQI", footer)
+        require(file_size == size and reserved == 0, "file size")
+        require(40 + frame_size <= index_offset <= size - 40 - 28, "index offset")
+        index = unseal(self.read(index_offset, size - 40 - index_offset), b"TRIPSIDX")
+        count, reserved = struct.unpack_from("<II", index)
+        require(len(index) == 8 + 8 * count and reserved == 0, "number of chunks")
+        self.sizes, self.checksums = numpy.frombuffer(index, "<u4", offset=8).reshape(-1, 2).T.astype(numpy.int64)
+        self.offsets = 40 + frame_size + numpy.concatenate([[0], numpy.cumsum(self.sizes)])
+        require(self.offsets[-1] == index_offset, "the chunks do not fill the place before the index")
+
+        frame = self.read(40, frame_size)
+        require(zlib.crc32(frame) == checksum, "manifest: wrong checksum")
+        text = decompress(frame, manifest_size)
+        if self.plain:
+            require(len(text) >= 8 and struct.unpack_from("<Q", text)[0] == len(text) - 8, "safetensors header")
+            text = json.loads(text[8:], object_pairs_hook=unique)["__metadata__"]["trips"]
+        self.manifest = json.loads(text, object_pairs_hook=unique)
+        require(self.manifest["formatVersion"] == version, "version")
+        unknown = set(self.manifest["features"]) - FEATURES
+        require(not unknown, f"required, but not known here: {', '.join(sorted(unknown))}")
+
+        self.tensors, first = {}, 0
+        for record in self.manifest["tensors"]:
+            elements = 1
+            for dimension in record["shape"]:
+                require(isinstance(dimension, int) and dimension >= 0, "shape")
+                elements *= dimension
+            byte_count = elements * WIDTHS[record["storedType"]]
+            last = first + -(-byte_count // CHUNK)
+            require(record["name"] not in self.tensors and last <= count, "tensors")
+            self.tensors[record["name"]] = (record, byte_count, range(first, last))
+            first = last
+        require(first == count, "more chunks than the tensors take")
+
+    def read(self, offset, count):
+        self.file.seek(offset)
+        data = self.file.read(count)
+        require(len(data) == count, "the file ends too early")
+        return data
+
+    def chunk(self, number, size, width, rotated, check=False):
+        """A chunk's elements, as bytes."""
+        require(size // 32768 <= self.sizes[number] <= 1 << 20, f"size of chunk {number}")
+        frames = self.read(self.offsets[number], int(self.sizes[number]))
+        require(not check or zlib.crc32(frames) == self.checksums[number], f"chunk {number}: wrong checksum")
+        data = decompress(frames, size)
+        if self.plain or width == 1:
+            return data
+        planes = numpy.frombuffer(data, "u1").reshape(width, size // width)
+        words = numpy.ascontiguousarray(planes.T).view(f"<u{width}").ravel()
+        if rotated:
+            words = (words >> 1) | (words << (8 * width - 1))
+        return words.tobytes()
+
+    def tensor(self, name, check=False):
+        """A tensor in its stored type; bfloat16 as float32."""
+        record, byte_count, chunks = self.tensors[name]
+        stored = record["storedType"]
+        width = WIDTHS[stored]
+        data = b"".join(
+            self.chunk(number, min(CHUNK, byte_count - place * CHUNK), width, stored[0] in "FB" and width > 1, check)
+            for place, number in enumerate(chunks))
+        if stored == "BF16":
+            return (numpy.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(record["shape"])
+        return numpy.frombuffer(data, NUMPY[stored]).reshape(record["shape"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Reads .trips packages.")
+    parser.add_argument("model")
+    parser.add_argument("--manifest", action="store_true", help="print the whole manifest")
+    parser.add_argument("--save", metavar="OUT.npz", help="save all tensors")
+    parser.add_argument("--digests", action="store_true", help="print the SHA-256 of each tensor's stored numbers")
+    parser.add_argument("--verify", action="store_true", help="check every byte")
+    options = parser.parse_args()
+    try:
+        package = Package(options.model)
+        if options.manifest:
+            json.dump(package.manifest, sys.stdout, indent=2, ensure_ascii=False)
+            print()
+        elif options.save:
+            numpy.savez(options.save, **{name: package.tensor(name) for name in package.tensors})
+        elif options.digests:
+            digests = {}
+            for name, (record, _, _) in package.tensors.items():
+                numbers = package.tensor(name, check=True)
+                if record["storedType"] == "BF16":
+                    numbers = (numbers.view("<u4") >> 16).astype("<u2")
+                digests[name] = hashlib.sha256(numbers.tobytes()).hexdigest()
+            json.dump(digests, sys.stdout)
+        else:
+            for name, (record, byte_count, chunks) in package.tensors.items():
+                if options.verify:
+                    package.tensor(name, check=True)
+                size = sum(package.sizes[number] for number in chunks)
+                print(f"{name}  {record['storedType']} {record['shape']}  {byte_count} bytes, {size} in the file")
+    except (PackageError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:
+        sys.exit(f"{options.model}: {error}")
+
+
+if __name__ == "__main__":
+    main()
