@@ -141,7 +141,7 @@ struct SimplifyViews: Rewrite {
             if isDirect, let transpose = node.op as? Transpose, transpose.permutation == permutation { return nil }
             return replacing(Transpose(permutation: permutation), [])
         }
-        if from.count == to.count, let axis = try range(view.layout, from, to), !(isDirect && node.op is Slice) {
+        if from.count == to.count, let axis = try range(view.layout, from, to), !(isDirect && node.op is Slice && node.input(4) == nil) {
             let start = view.layout.offsets[axis]
             let ends = try start.adding(to[axis])
             let operands = try [start, ends, Dimension(axis)].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
