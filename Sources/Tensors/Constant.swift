@@ -104,6 +104,10 @@ extension Constant {
         }
         var rowShape = shape
         rowShape[0] = range.count
+        if let source = source as? FileSource {
+            let start = try Tensors.byteCount(of: dataType, [range.lowerBound] + shape.dropFirst())
+            return Constant(dataType, rowShape, in: source.file, at: source.offset + start)
+        }
         return .derived("rows\(range)", from: [self], dataType, rowShape, storedAs: storedType) { [dataType, rowShape] inputs in
             let rowBytes = first == 0 ? 0 : inputs[0].byteCount / first
             return try Tensor(dataType, rowShape) { target in

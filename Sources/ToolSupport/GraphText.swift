@@ -2,6 +2,7 @@ import Foundation
 import ModelGraph
 import Support
 import Tensors
+import Verification
 
 /// The towers of a graph in a few lines, as far as its intermediates name them: blocks, widths, heads, token counts.
 public func towerSummary(_ graph: Graph) -> [String] {
@@ -43,4 +44,13 @@ public func graphText(_ graph: Graph) -> String {
 /// A number of multiply-accumulate operations for people.
 public func macText(_ count: Int) -> String {
     count >= 1_000_000_000 ? "\(digits(Double(count) / 1e9, 2)) GMACs" : "\(digits(Double(count) / 1e6, 2)) MMACs"
+}
+
+/// What a graph costs, and what it would without its selections; nil where sizes stay unknown.
+public func costText(_ graph: Graph) -> String? {
+    guard let cost = try? graph.multiplyAccumulates() else { return nil }
+    let example = graph.hasOpenSizes ? "one example with 40 text tokens" : "one example"
+    guard graph.nodes.contains(where: { $0.op is PatchSelection }), let whole = try? graph.withoutSelection().multiplyAccumulates(), cost > 0
+    else { return "\(macText(cost)) for \(example)" }
+    return "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
 }

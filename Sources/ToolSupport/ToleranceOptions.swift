@@ -30,6 +30,9 @@ public struct ToleranceOptions: ParsableArguments {
         }
     }
 
+    /// True where any tolerance was asked for.
+    public var isGiven: Bool { !(atol + rtol + minSnr).isEmpty || preset != nil }
+
     /// - Parameter fitting: the preset that suits the package.
     public func tolerances(fitting: TolerancePreset) -> Tolerances {
         var tolerances = Tolerances()

@@ -17,6 +17,7 @@ extension VerificationReport {
                     + (agreement.k > 1 ? "top-\(agreement.k) in \(percent(agreement.topK)), " : "") + "KL \(short(agreement.divergence)) (worst \(short(agreement.worstDivergence)))"
             }.joined(separator: "\n"))
         }
+        if !effectLines.isEmpty { parts.append(effectLines.joined(separator: "\n")) }
         if let lines = divergenceLines { parts.append(lines) }
         if !notes.isEmpty { parts.append(notes.map { "note: \($0)" }.joined(separator: "\n")) }
         parts.append(verdictLine)
@@ -28,6 +29,7 @@ extension VerificationReport {
         let judged = (outputs + intermediates).filter { $0.verdict != .unjudged }
         let failed = judged.filter { $0.verdict == .fail }
         let count = sets.count == 1 ? "1 golden set" : "\(sets.count) golden sets"
+        if judged.isEmpty && outputs.isEmpty { return "DONE  nothing judged" }
         if judged.isEmpty { return "COMPARED  \(outputs.count) outputs over \(count), nothing judged" }
         if failed.isEmpty { return "PASS  \(outputs.count) outputs" + (intermediates.isEmpty ? "" : " and \(intermediates.count) intermediates") + " over \(count)" }
         let names = failed.prefix(8).map(\.name).joined(separator: ", ") + (failed.count > 8 ? ", …" : "")
@@ -75,6 +77,22 @@ extension VerificationReport {
             ])
         }
         return table.text
+    }
+
+    private var effectLines: [String] {
+        var lines: [String] = []
+        if let effect {
+            if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, own > 0 {
+                lines.append("cost      \(macText(own)), \(macText(other)) in \(effect.reference): \(digits(Double(other) / Double(own), 2))x less")
+            }
+            let ratio = effect.referenceSeconds / max(effect.seconds, 1e-9)
+            lines.append("time      \(digits(effect.seconds * 1000, 1)) ms, \(digits(effect.referenceSeconds * 1000, 1)) ms in \(effect.reference): \(digits(ratio, 2))x as fast")
+        }
+        if let accuracy {
+            lines.append("accuracy  \(accuracy.right) of \(accuracy.count) right, \(digits(accuracy.share * 100, 2)) % (halves "
+                + accuracy.halves.map { digits($0 * 100, 2) }.joined(separator: ", ") + "), \(digits(accuracy.seconds * 1000, 2)) ms each")
+        }
+        return lines
     }
 
     private var divergenceLines: String? {

@@ -22,6 +22,24 @@ public struct ExampleSizes: Sendable, Equatable {
 }
 
 extension Graph {
+    /// The same graph with selections that keep everything.
+    public func withoutSelection() throws -> Graph {
+        var graph = self
+        for old in try topologicalOrder() where old.op is PatchSelection {
+            guard let node = graph.node(old.id), var selection = node.op as? PatchSelection else { continue }
+            selection.keepRate = 1
+            let whole = try graph.add(selection, node.inputs, name: node.name + ".all")
+            for (kept, all) in zip(node.outputs, whole) { graph.replace(kept, with: all) }
+            // A later selection reads sizes that follow from this one.
+            graph.prune()
+            try graph.inferAgain()
+        }
+        return graph
+    }
+
+    /// True where sizes of the inputs are left open.
+    public var hasOpenSizes: Bool { inputs.contains { type(of: $0).constantShape == nil } }
+
     /// Multiply-accumulate operations of one run; nil where sizes stay unknown.
     public func multiplyAccumulates(_ sizes: ExampleSizes = ExampleSizes()) throws -> Int? {
         let symbols = Set(inputs.flatMap { shape(of: $0).flatMap(\.symbols) })

@@ -37,45 +37,52 @@ public func verify(
         try observe(try verifier.verify(golden))
         if isolating { try verifier.isolate(model, golden, threads: threads) }
     }
-    return verifier.report
+    return verifier.finished(label: TolerancePreset(fitting: model.manifest).rawValue)
 }
 
-/// Compares two packages value by value on the inputs of golden sets; `reference` takes the place of the goldens' outputs.
-/// - Parameter options: nil: nothing is judged.
+/// Inputs on which two packages are compared.
+public enum ComparisonInput: Sendable {
+    case reference(GoldenReference)
+    /// A set in memory; its outputs are not looked at.
+    case set(GoldenSet)
+}
+
+/// Compares two packages value by value on the inputs of golden sets: the reference's values take the place of the
+/// goldens' outputs. Costs and times are measured on the first set.
+/// - Parameter judging: false leaves the verdict open.
 public func compare(
-    _ model: Model, with reference: Model, on goldens: [GoldenReference], options: VerificationOptions?, threads: Int? = nil,
-    observe: (SetResult) throws -> Void = { _ in }
+    _ model: Model, with reference: Model, named name: String, on inputs: [ComparisonInput], options: VerificationOptions,
+    judging: Bool, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
     let (own, other) = (SessionRunner(Session(model, threads: threads)), SessionRunner(Session(reference, threads: threads)))
-    var verifier = try Verifier(own, options: options ?? VerificationOptions.allIntermediates)
-    let traces = canonicalOrder(other.traceNames)
-    for source in goldens {
-        let golden = try source.load(inputNames: own.inputNames, outputNames: own.outputNames)
+    var options = options
+    if !judging { options.intermediates = true }
+    var verifier = try Verifier(own, options: options)
+    var effect: Effect?
+    for input in inputs {
+        let golden = switch input {
+        case .reference(let source): try source.load(inputNames: own.inputNames, outputNames: own.outputNames)
+        case .set(let set): set
+        }
         try locating(golden.name) {
-            let outputs = try other.session.run(golden.inputs)
-            let states = try other.session.run(golden.inputs, outputs: [], traces: other.reachableTraces(traces, golden.inputs))
-            let stand = GoldenSet(name: golden.name, inputs: golden.inputs, outputs: outputs, intermediates: states)
-            let wanted = Set(states.keys)
-            let found = try own.run(
-                golden.inputs, outputs: own.outputNames.filter { outputs[$0] != nil },
-                traces: own.traceNames.filter { wanted.contains($0) || $0.hasPrefix("selection.") })
-            try observe(try verifier.add(found, against: stand, judging: options != nil))
+            var stand = GoldenSet(name: golden.name, inputs: golden.inputs, metadata: golden.metadata)
+            stand.outputs = try other.session.run(golden.inputs)
+            stand.intermediates = try other.session.run(
+                golden.inputs, outputs: [], traces: try other.reachable(canonicalOrder(other.traceNames), golden.inputs))
+            let traces = try own.reachable(own.traceNames, golden.inputs).filter { stand.intermediates[$0] != nil || $0.hasPrefix("selection.") }
+            let found = try own.run(golden.inputs, outputs: try own.reachable(own.outputNames, golden.inputs), traces: traces)
+            try observe(try verifier.add(found, against: stand, judging: judging))
+            if effect == nil { effect = try Effect.measure(model, beside: reference, named: name, on: golden, threads: threads) }
         }
     }
-    return verifier.report
+    var report = verifier.finished(label: "against \(name)")
+    report.effect = effect
+    return report
 }
 
 extension SessionRunner {
-    /// The traces that need no other inputs than the given ones.
-    fileprivate func reachableTraces(_ names: [String], _ inputs: [String: Tensor]) throws -> [String] {
+    /// The outputs or intermediates that need no other inputs than the given ones.
+    fileprivate func reachable(_ names: [String], _ inputs: [String: Tensor]) throws -> [String] {
         try names.filter { name in try session.inputs(for: [name]).allSatisfy { inputs[$0.name] != nil } }
-    }
-}
-
-extension VerificationOptions {
-    fileprivate static var allIntermediates: VerificationOptions {
-        var options = VerificationOptions()
-        options.intermediates = true
-        return options
     }
 }

@@ -124,9 +124,18 @@ public struct VerificationReport: Sendable {
     public var divergenceSet: String?
     /// Each block fed with the reference's own states.
     public var isolated: [TensorSummary]?
+    /// SNR along the model, for this package and others.
+    public var curves: [DepthCurve] = []
+    /// Beside another package.
+    public var effect: Effect?
+    public var accuracy: Accuracy?
+    /// Pictures of what selections kept, of the first golden sets.
+    public var illustrations: [Illustration] = []
     /// What a person must know to read the verdict.
     public var notes: [String] = []
     public var metadata: [String: String] = [:]
+
+    public init() {}
 
     /// True where everything that is judged passes.
     public var passes: Bool { (outputs + intermediates).allSatisfy { $0.verdict != .fail } }
@@ -152,6 +161,7 @@ public struct VerificationReport: Sendable {
         if let found = result.divergence, divergence == nil || found.isEarlier(than: divergence) {
             (divergence, divergenceSet) = (found, result.name)
         }
+        if let illustration = result.illustration { illustrations.append(illustration) }
         for note in result.notes where !notes.contains(note) { notes.append(note) }
     }
 
@@ -180,5 +190,6 @@ public struct SetResult: Sendable {
     package var tensors: [Entry] = []
     package var selections: [SelectionComparison] = []
     package var divergence: Divergence?
+    var illustration: Illustration?
     package var notes: [String] = []
 }

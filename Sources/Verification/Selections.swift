@@ -4,15 +4,15 @@ import Tensors
 /// What the selection layers of one run kept, by original patch.
 package struct SelectionTrail: Sendable {
     package struct Layer: Sendable {
-        let number: Int
+        package let number: Int
         /// [B][K], 0-based places in the stream that enters the layer, ascending.
-        let indices: [[Int]]
+        package let indices: [[Int]]
         /// [B][N]; empty where the run has none.
-        let scores: [[Double]]
+        package let scores: [[Double]]
         /// [B][K (+ 1)], original patches of the stream behind the layer, -1 for a fused token.
-        let positions: [[Int]]
+        package let positions: [[Int]]
         /// [B][K]: the original patches that stay, fused tokens among them as -1.
-        let kept: [[Int]]
+        package let kept: [[Int]]
 
         /// The stream of a model that drops nothing, beside one that does.
         static func unselected(_ other: SelectionTrail) -> Layer? {

@@ -8,6 +8,8 @@ public struct VerificationOptions: Sendable {
     public var tolerances = Tolerances()
     /// Judge `mid.*` too.
     public var intermediates = false
+    /// What to draw of selections; nil: nothing.
+    public var illustrations: IllustrationOptions?
 
     public init() {}
 }
@@ -41,12 +43,24 @@ public struct Verifier {
         return result
     }
 
+    /// What was found, with the curves that its intermediates give.
+    /// - Parameter label: names the model in the plot.
+    public func finished(label: String) -> VerificationReport {
+        var finished = report
+        if !report.intermediates.isEmpty { finished.curves.append(DepthCurve(label, report.intermediates)) }
+        return finished
+    }
+
     /// Takes in what was computed elsewhere.
     /// - Parameter judging: false leaves the verdict open.
     mutating func add(_ found: [String: Tensor], against golden: GoldenSet, judging: Bool) throws -> SetResult {
         var result = try compare(found, with: golden)
         if !judging {
-            for index in result.tensors.indices { result.tensors[index].judgement.verdict = .unjudged }
+            for index in result.tensors.indices {
+                result.tensors[index].judgement.verdict = .unjudged
+                result.tensors[index].judgement.reason = result.tensors[index].judgement.alignment?.description
+                result.tensors[index].judgement.toleranceUse = nil
+            }
             result.divergence = nil
         }
         report.add(result)
@@ -67,6 +81,7 @@ public struct Verifier {
             only.outputs = golden.outputs.filter { found[$0.key] != nil }
             var alone = self
             alone.options.intermediates = true
+            alone.options.illustrations = nil
             report.addIsolated(try alone.compare(found, with: only).tensors, set: golden.name)
         }
     }
@@ -77,8 +92,10 @@ public struct Verifier {
         }
         let outputs = model.outputNames.filter { golden.outputs[$0] != nil }
         let decoded = model.decodedNames(among: golden.outputs.keys.filter { !outputs.contains($0) }.sorted())
-        let wanted = golden.intermediates.keys.filter { options.intermediates || $0.hasPrefix("selection.") }
-        let traces = canonicalOrder(model.traceNames.filter { wanted.contains($0) })
+        let draws = options.illustrations != nil && golden.inputs.values.contains { $0.shape.count == 4 }
+        let traces = canonicalOrder(model.traceNames.filter { name in
+            name.hasPrefix("selection.") ? draws || golden.intermediates[name] != nil : options.intermediates && golden.intermediates[name] != nil
+        })
         var found = try compute(golden, outputs: outputs, traces: traces)
         if !decoded.isEmpty {
             found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in first }
@@ -108,6 +125,9 @@ public struct Verifier {
         var result = SetResult(name: golden.name, metadata: golden.metadata)
         let (own, theirs) = (try SelectionTrail(found), try SelectionTrail(golden.intermediates))
         result.selections = compareSelections(own, reference: theirs)
+        if let settings = options.illustrations, report.illustrations.count < settings.count {
+            result.illustration = try Illustration(golden, own: own, reference: theirs, example: 0, options: settings)
+        }
         let flipped = theirs.layers.isEmpty != own.layers.isEmpty || result.selections.contains { $0.flips > 0 }
 
         func judged(_ name: String, _ g: Tensor) throws -> Judgement {

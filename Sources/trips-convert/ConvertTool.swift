@@ -2,10 +2,10 @@ import Foundation
 import Importers
 import ModelGraph
 import PackageFormat
+import Runtime
 import Support
 import ToolSupport
 import Trips
-import Verification
 
 @main
 struct ConvertTool: Tool {
@@ -84,9 +84,8 @@ struct ConvertTool: Tool {
         }
         if let selections = manifest.selectionText { lines += ["", selections, ""] + guidanceRemarks(manifest) }
         lines.append(contentsOf: costLines(report))
-        let seconds = Double(time.components.seconds) + Double(time.components.attoseconds) / 1e18
         lines.append(
-            "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(seconds, 1)) s")
+            "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(time.milliseconds / 1e3, 1)) s")
         print(lines.joined(separator: "\n"))
     }
 
@@ -101,10 +100,7 @@ struct ConvertTool: Tool {
     }
 
     private func costLines(_ report: ConversionReport) -> [String] {
-        report.model.graphs.compactMap { graph in
-            guard let count = try? graph.multiplyAccumulates() else { return nil }
-            return "cost          \(graph.name): \(macText(count)) for one example with 40 text tokens"
-        }
+        report.model.graphs.compactMap { graph in costText(graph).map { "cost          \(graph.name): \($0)" } }
     }
 
     private func printOperators() throws {

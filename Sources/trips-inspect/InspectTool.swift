@@ -4,7 +4,6 @@ import PackageFormat
 import Tensors
 import ToolSupport
 import Trips
-import Verification
 
 @main
 struct InspectTool: Tool {
@@ -61,9 +60,7 @@ struct InspectTool: Tool {
             + types.map { "\($0.type) \(byteText($0.bytes))" }.joined(separator: ", "))
         for graph in graphs {
             lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
-            if let cost = try? graph.multiplyAccumulates() {
-                lines.append("cost          \(graph.name): \(macText(cost)) for one example with 40 text tokens")
-            }
+            if let cost = costText(graph) { lines.append("cost          \(graph.name): \(cost)") }
         }
         return lines.joined(separator: "\n")
     }

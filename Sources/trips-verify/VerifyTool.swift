@@ -1,5 +1,7 @@
 import Foundation
 import Goldens
+import PackageFormat
+import Preprocessing
 import Runtime
 import Support
 import ToolSupport
@@ -32,41 +34,126 @@ struct VerifyTool: Tool {
     @Flag(name: .long, help: "Feed each block with the golden set's own states, so that each is judged alone.")
     var isolate = false
 
+    @Option(name: .long, help: ArgumentHelp(
+        "Compare with another package on the golden inputs, value by value, with costs and times.",
+        discussion: "Its values take the place of the golden outputs; they are judged only where a tolerance is given.", valueName: "other.trips"))
+    var against: String?
+
+    @Option(name: .long, help: ArgumentHelp("Count right answers over a test set (.safetensors).", valueName: "test-set"))
+    var accuracy: String?
+
+    @Option(name: .long, help: ArgumentHelp("The output whose largest element is the answer.", valueName: "name"))
+    var output = "prediction"
+
+    @OptionGroup(title: "Pictures and words as inputs") var example: ExampleOptions
+
+    @Option(name: .long, help: ArgumentHelp("Write a report with plots and pictures.", valueName: "file.html"))
+    var report: String?
+
+    @Option(name: .long, help: ArgumentHelp("Write everything as JSON.", valueName: "file.json"))
+    var json: String?
+
+    @Option(name: .long, help: ArgumentHelp("Write the verdict for continuous integration.", valueName: "file.xml"))
+    var junit: String?
+
     @OptionGroup var replacing: ReplacingOptions
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if golden.isEmpty { throw ValidationError("nothing to judge by: expected --golden") }
+        if golden.isEmpty && accuracy == nil && !(against != nil && example.isGiven) {
+            throw ValidationError("nothing to judge by: expected --golden, --accuracy, or --against with --image and --text")
+        }
+        if example.isGiven && against == nil { throw ValidationError("--image and --text have no reference to compare with: expected --against") }
+        if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
     }
 
     func run() throws {
         let goldens = try golden.flatMap(GoldenReference.references)
+        for file in [report, json, junit].compactMap({ $0 }) { try replacing.checkOutput(file) }
         let package = try Model(contentsOf: model)
-        let report = try verify(package, goldens)
+        var found = VerificationReport()
+        if let against {
+            found = try compare(package, with: against, on: goldens)
+        } else if !goldens.isEmpty {
+            found = try verify(package, goldens)
+        }
+        if let accuracy { found.accuracy = try measure(package, accuracy) }
         print(heading(package))
         print()
-        print(report.text)
-        if !report.passes { throw ExitCode(1) }
+        print(found.text)
+        try write(found, facts(package))
+        if !found.passes { throw ExitCode(1) }
     }
 
+    // MARK: Judging
+
     private func verify(_ package: Model, _ goldens: [GoldenReference]) throws -> VerificationReport {
-        let progress = Progress("verifying", quiet: common.quiet)
-        defer { progress.end() }
-        var done = 0
-        return try Verification.verify(
-            package, against: goldens, options: options(for: package), isolating: isolate, threads: common.threads
-        ) { _ in
-            done += 1
-            progress.update(done, of: goldens.count)
+        try withProgress("verifying", of: goldens.count) { advance in
+            try Verification.verify(
+                package, against: goldens, options: try options(for: package), isolating: isolate, threads: common.threads
+            ) { _ in advance() }
         }
     }
 
-    private func options(for package: Model) -> VerificationOptions {
+    private func compare(_ package: Model, with path: String, on goldens: [GoldenReference]) throws -> VerificationReport {
+        let reference = try Model(contentsOf: path)
+        let name = (path as NSString).lastPathComponent
+        let coarser = [package, reference].map { TolerancePreset(fitting: $0.manifest) }
+        var options = try options(for: package)
+        options.tolerances = tolerances.tolerances(fitting: TolerancePreset.allCases.last { coarser.contains($0) } ?? .f32)
+        options.intermediates = intermediates
+        let sets = try goldens.map(ComparisonInput.reference) + (example.isGiven ? [.set(example.goldenSet(for: package, tokenizer: example.tokenizer(of: model)))] : [])
+        var found = try withProgress("comparing", of: sets.count) { advance in
+            try Verification.compare(
+                package, with: reference, named: name, on: sets, options: options, judging: tolerances.isGiven, threads: common.threads
+            ) { _ in advance() }
+        }
+        let judged = goldens.isEmpty ? nil : try? referenceCurve(reference, goldens, name)
+        if let judged { found.curves.append(judged) }
+        return found
+    }
+
+    /// How far the other package itself is from the golden sets, where those have intermediates.
+    private func referenceCurve(_ reference: Model, _ goldens: [GoldenReference], _ name: String) throws -> DepthCurve? {
+        var options = VerificationOptions()
+        options.intermediates = true
+        var curve = try Verification.verify(reference, against: goldens, options: options, threads: common.threads).curves.first
+        curve?.label = "\(name) against the golden sets"
+        return curve
+    }
+
+    private func measure(_ package: Model, _ path: String) throws -> Accuracy {
+        let testSet = try TestSet(path: path)
+        let progress = Progress("answering", quiet: common.quiet)
+        defer { progress.end() }
+        return try Accuracy.measure(package, on: testSet, output: output, threads: common.threads) { progress.update($0, of: testSet.count) }
+    }
+
+    private func withProgress<Result>(_ label: String, of total: Int, _ body: (() -> Void) throws -> Result) throws -> Result {
+        let progress = Progress(label, quiet: common.quiet)
+        defer { progress.end() }
+        var done = 0
+        return try body {
+            done += 1
+            progress.update(done, of: total)
+        }
+    }
+
+    private func options(for package: Model) throws -> VerificationOptions {
         var options = VerificationOptions()
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset(fitting: package.manifest))
         options.intermediates = intermediates
+        if report != nil {
+            var drawing = IllustrationOptions()
+            drawing.mean = package.manifest.preprocessing?.mean
+            drawing.deviation = package.manifest.preprocessing?.deviation
+            drawing.tokenizer = try example.tokenizer(of: model)
+            options.illustrations = drawing
+        }
         return options
     }
+
+    // MARK: Telling
 
     /// What is being judged, in one line.
     private func heading(_ package: Model) -> String {
@@ -76,6 +163,21 @@ struct VerifyTool: Tool {
         let selections = manifest.selections.map { "block \($0.block) keeps \($0.keepRate) by \($0.guidance)" }
         if !selections.isEmpty { parts.append(selections.joined(separator: ", ")) }
         parts.append("weights \(TolerancePreset(fitting: manifest).rawValue)")
+        if let against { parts.append("against \((against as NSString).lastPathComponent)") }
         return parts.joined(separator: " · ")
+    }
+
+    private func facts(_ package: Model) throws -> PackageFacts {
+        let costs = try package.graphs.compactMap { graph in try graph.multiplyAccumulates().map { (graph.name, $0) } }
+        return PackageFacts(
+            file: (model as NSString).lastPathComponent, bytes: try ReadableFile(path: model).size,
+            preset: TolerancePreset(fitting: package.manifest), manifest: package.manifest,
+            multiplyAccumulates: Dictionary(uniqueKeysWithValues: costs))
+    }
+
+    private func write(_ found: VerificationReport, _ facts: PackageFacts) throws {
+        if let report { try replacing.write(found.html(facts), to: report) }
+        if let json { try replacing.write(try found.json(facts), to: json) }
+        if let junit { try replacing.write(found.junit, to: junit) }
     }
 }

@@ -1,0 +1,71 @@
+import Foundation
+import Importers
+import Support
+import Tensors
+
+/// Examples of a task with their right answers, in one safetensors file (`formats/test-set.md`).
+///
+/// `in.NAME` [N, ...] holds the inputs of N examples and `labels` int64 [N] their answers. Where several examples share an
+/// input (questions about one image), `in.NAME` [M, ...] holds each once and `index.NAME` int64 [N] says which is whose.
+/// Only the rows of the examples asked for are read.
+public struct TestSet: Sendable {
+    public let name: String
+    /// Number of examples.
+    public let count: Int
+    public let labels: [Int]
+    private let inputs: [String: Constant]
+    private let indices: [String: [Int]]
+
+    /// - Throws: `cannotOpen`; `data` where the file is malformed or its tensors do not belong together.
+    public init(path: String) throws {
+        let file = try SafetensorsFile(path: path)
+        name = (path as NSString).lastPathComponent
+        (labels, inputs, indices) = try locating(name) {
+            var (labels, inputs, indices): ([Int]?, [String: Constant], [String: [Int]]) = (nil, [:], [:])
+            for (key, constant) in file.tensors {
+                if key == "labels" { labels = try numbers(constant, key) }
+                if key.hasPrefix("index.") { indices[String(key.dropFirst(6))] = try numbers(constant, key) }
+                if key.hasPrefix("in.") { inputs[String(key.dropFirst(3))] = constant }
+            }
+            guard let labels, !labels.isEmpty, !inputs.isEmpty else {
+                throw TripsError.data("a test set", found: file.tensors.map(\.name).prefix(6).joined(separator: ", "), expected: "labels [N] and in.NAME [N, ...]")
+            }
+            for (name, constant) in inputs {
+                let rows = constant.shape.first ?? 0
+                let index = indices[name]
+                guard (index?.count ?? rows) == labels.count, index?.allSatisfy({ $0 >= 0 && $0 < rows }) ?? true else {
+                    throw TripsError.data("examples of in.\(name)", found: "\(index?.count ?? rows)", expected: "\(labels.count), as labels; indices below \(rows)")
+                }
+            }
+            return (labels, inputs, indices)
+        }
+        count = labels.count
+    }
+
+    /// The inputs of some examples as one batch.
+    public func batch(_ range: Range<Int>) throws -> [String: Tensor] {
+        try locating(name) {
+            try Dictionary(uniqueKeysWithValues: inputs.map { name, constant in
+                guard let index = indices[name] else { return (name, try constant.rows(range).load()) }
+                return (name, try joined(index[range].map { try constant.rows($0..<$0 + 1).load() }))
+            })
+        }
+    }
+}
+
+private func numbers(_ constant: Constant, _ key: String) throws -> [Int] {
+    guard constant.shape.count == 1, constant.dataType.isInteger, try constant.byteCount <= 1 << 28 else {
+        throw TripsError.data("\"\(key)\"", found: "\(constant.dataType) \(constant.shape)", expected: "integers [N]")
+    }
+    return constant.shape[0] == 0 ? [] : try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
+}
+
+/// Tensors one behind the other along the first axis.
+private func joined(_ rows: [Tensor]) throws -> Tensor {
+    guard let first = rows.first else { throw TripsError.data("an empty batch") }
+    return try Tensor(first.dataType, [rows.count] + first.shape.dropFirst()) { target in
+        for (place, row) in rows.enumerated() {
+            row.withBytes { UnsafeMutableRawBufferPointer(rebasing: target[place * $0.count..<(place + 1) * $0.count]).copyMemory(from: $0) }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+import Foundation
+import ModelGraph
+import PackageFormat
+import Preprocessing
+import Runtime
+import Support
+import Tensors
+import Verification
+
+/// What a model says about a picture and a text.
+public struct Answer: Sendable, Encodable {
+    /// Probability that picture and text belong together.
+    public var matchProbability: Double?
+    /// Cosine of the picture's and the text's features.
+    public var similarity: Double?
+    /// Probabilities of classes, in the model's order.
+    public var classes: [Class]?
+    /// Generated words, or ids where no vocabulary is at hand.
+    public var text: String?
+    public var ids: [Int]?
+    public var score: Double?
+    /// Given answers, the likeliest first.
+    public var answers: [Class]?
+    /// x0, y0, x1, y1 as fractions of the picture.
+    public var box: [Float]?
+    public var selections: [Selection] = []
+    /// Seconds of the run, planning included.
+    public var seconds = 0.0
+
+    public struct Class: Sendable, Encodable {
+        public var name: String
+        public var probability: Double
+    }
+
+    /// The original patches that a selection layer keeps, in rows from the top left.
+    public struct Selection: Sendable, Encodable {
+        public var block: Int
+        public var kept: [Int]
+        public var patches: Int
+    }
+}
+
+extension Answer {
+    /// Runs a model.
+    /// - Parameters:
+    ///   - candidates: answers to rank (ALBEF's visual question answering).
+    /// - Throws: `usage` where inputs are missing, or a model ranks answers and none are given.
+    public init(_ session: Session, _ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String]) throws {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let (manifest, outputs) = (session.model.manifest, Set(session.outputNames))
+        if outputs.contains("answer_logits") {
+            try rank(session, inputs, tokenizer, candidates)
+        } else if outputs.contains("next_logits") {
+            try generate(session, inputs, tokenizer)
+        }
+        let plain = session.outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
+        let results = try session.run(inputs, outputs: plain)
+        if let logits = try results["itm_logits"]?.converted(to: .float64).elements(Double.self), logits.count >= 2 {
+            matchProbability = softmax(Array(logits.prefix(2)))[1]
+        }
+        if let image = try results["image_feat"]?.converted(to: .float64).elements(Double.self),
+            let text = try results["text_feat"]?.converted(to: .float64).elements(Double.self), image.count == text.count
+        {
+            similarity = zip(image, text).reduce(0) { $0 + $1.0 * $1.1 }
+        }
+        if let logits = try results["prediction"]?.converted(to: .float64).elements(Double.self) {
+            let names = Answer.classNames(manifest.architecture, count: logits.count)
+            classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
+        }
+        seconds = start.duration(to: clock.now).milliseconds / 1e3
+        let traces = session.traceNames.filter { $0.hasPrefix("selection.") }
+        if !traces.isEmpty { selections = try Answer.selections(session.run(inputs, outputs: [], traces: traces)) }
+    }
+
+    private static func classNames(_ architecture: String?, count: Int) -> [String] {
+        switch (architecture, count) {
+        case ("albef-nlvr2", 2): ["false", "true"]
+        case ("albef-ve", 3): ["contradiction", "neutral", "entailment"]
+        default: (0..<count).map { "class \($0)" }
+        }
+    }
+
+    private mutating func rank(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?, _ candidates: [String]) throws {
+        guard let tokenizer, !candidates.isEmpty else {
+            throw TripsError.usage("this model ranks given answers", expected: "--answers FILE and a vocabulary")
+        }
+        let encoded = candidates.map { tokenizer.encode($0) }
+        let length = encoded.map(\.count).max() ?? 2
+        let padded = encoded.flatMap { $0 + Array(repeating: tokenizer.paddingID, count: length - $0.count) }
+        let mask = encoded.flatMap { Array(repeating: 1, count: $0.count) + Array(repeating: 0, count: length - $0.count) }
+        var all = inputs
+        all["answer_ids"] = try Tensor(padded.map { Int64($0) }, shape: [candidates.count, length])
+        all["answer_mask"] = try Tensor(mask.map { Int64($0) }, shape: [candidates.count, length])
+        let ranked = try session.rankAnswers(all, k: min(5, candidates.count))
+        answers = zip(ranked.indices, ranked.probabilities).map { Class(name: candidates[$0], probability: Double($1)) }
+    }
+
+    private mutating func generate(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?) throws {
+        let generation = session.model.manifest.generation
+        if let generation, let first = generation.firstTargetID {
+            box = try session.ground(inputs, startID: generation.startID, firstTargetID: first, targetCount: generation.targetCount ?? 0)
+            return
+        }
+        var parameters = GenerationParameters()
+        if let generation {
+            parameters = GenerationParameters(
+                beam: generation.beam, minimalLength: generation.minimalLength, maximalLength: generation.maximalLength,
+                startID: generation.startID, endID: generation.endID, alpha: generation.alpha)
+        }
+        if let tokenizer { (parameters.startID, parameters.endID) = (tokenizer.classID, tokenizer.separatorID) }
+        let best = try session.generate(inputs, parameters)
+        (ids, score) = (best.ids, Double(best.score))
+        text = tokenizer?.decode(best.ids.filter { $0 != parameters.startID && $0 != parameters.endID })
+    }
+
+    private static func selections(_ traces: [String: Tensor]) throws -> [Selection] {
+        let trail = try SelectionTrail(traces)
+        let patches = trail.layers.first?.scores.first?.count ?? 0
+        return trail.layers.map { Selection(block: $0.number, kept: $0.kept.first?.filter { $0 >= 0 } ?? [], patches: patches) }
+    }
+
+    /// The answer in words, a line for each part.
+    public var lines: [String] {
+        var lines: [String] = []
+        if let matchProbability { lines.append("match        \(digits(matchProbability * 100, 1)) %") }
+        if let similarity { lines.append("similarity   \(digits(similarity, 4))") }
+        for entry in (classes ?? []).sorted(by: { $0.probability > $1.probability }).prefix(5) {
+            lines.append("\(entry.name): \(digits(entry.probability * 100, 1)) %")
+        }
+        for entry in answers ?? [] { lines.append("\(digits(entry.probability * 100, 1).leftPadded(to: 5)) %  \(entry.name)") }
+        if let text { lines.append("answer       \(text)") }
+        if let ids, text == nil { lines.append("tokens       \(ids.map(String.init).joined(separator: " "))") }
+        if let score { lines.append("score        \(digits(score, 4))") }
+        if let box { lines.append("box          \(box.map { digits(Double($0), 3) }.joined(separator: " ")) (x0 y0 x1 y1, fractions of the picture)") }
+        for selection in selections {
+            lines.append("block \(selection.block) keeps \(selection.kept.count) of \(selection.patches) patches")
+        }
+        return lines + ["time         \(digits(seconds * 1000, 1)) ms, planning included"]
+    }
+
+    /// The picture with the patches that the last selection dropped in the dark, and the box.
+    public func illustrated(_ picture: Picture) -> Picture {
+        var picture = picture
+        if let last = selections.last, last.patches > 0 {
+            let side = max(1, Int(Double(last.patches).squareRoot().rounded()))
+            let kept = Set(last.kept)
+            let (width, height) = (picture.width, picture.height)
+            picture.darken { x, y in !kept.contains(y * side / height * side + x * side / width) }
+        }
+        if let box, box.count == 4 { picture.drawBox(box.map { Double($0) }) }
+        return picture
+    }
+}
+
+extension Picture {
+    /// Leaves a quarter of the light where `isDark` holds.
+    mutating func darken(where isDark: (Int, Int) -> Bool) {
+        for y in 0..<height {
+            for x in 0..<width where isDark(x, y) {
+                for channel in 0..<3 { pixels[(y * width + x) * 3 + channel] /= 4 }
+            }
+        }
+    }
+
+    /// Draws the edge of a box given in fractions of the picture.
+    mutating func drawBox(_ box: [Double]) {
+        let place = { (share: Double, size: Int) in Int((min(max(share.isFinite ? share : 0, 0), 1) * Double(size - 1)).rounded()) }
+        let (x0, y0, x1, y1) = (place(box[0], width), place(box[1], height), place(box[2], width), place(box[3], height))
+        let thickness = max(1, min(width, height) / 150)
+        for y in 0..<height {
+            for x in 0..<width where x >= min(x0, x1) && x <= max(x0, x1) && y >= min(y0, y1) && y <= max(y0, y1) {
+                let edge = min(min(abs(x - x0), abs(x - x1)), min(abs(y - y0), abs(y - y1)))
+                if edge < thickness { pixels.replaceSubrange((y * width + x) * 3..<(y * width + x) * 3 + 3, with: [255, 45, 85]) }
+            }
+        }
+    }
+}
+
+extension String {
+    func leftPadded(to width: Int) -> String { String(repeating: " ", count: max(0, width - count)) + self }
+}
+
+private func softmax(_ logits: [Double]) -> [Double] {
+    let largest = logits.max() ?? 0
+    let powers = logits.map { exp($0 - largest) }
+    let sum = powers.reduce(0, +)
+    return powers.map { $0 / sum }
+}

@@ -1,0 +1,107 @@
+import Goldens
+import ModelGraph
+import Runtime
+import Support
+import Tensors
+
+/// Signal-to-noise ratio along the model, in its own order.
+public struct DepthCurve: Sendable, Encodable {
+    public var label: String
+    public var points: [Point]
+
+    public struct Point: Sendable, Encodable {
+        public var name: String
+        /// dB; the worst set.
+        public var snr: Double
+    }
+
+    init(_ label: String, _ summaries: [TensorSummary]) {
+        self.label = label
+        points = summaries.compactMap { summary in
+            guard !summary.name.hasPrefix("selection."), let worst = summary.snr?.worst else { return nil }
+            return Point(name: summary.name, snr: worst)
+        }
+    }
+}
+
+/// What one package costs beside another: multiplications and measured time.
+public struct Effect: Sendable, Encodable {
+    public var reference: String
+    public var multiplyAccumulates: Int?
+    public var referenceMultiplyAccumulates: Int?
+    /// Median time of a run in seconds, both packages by turns on the same inputs.
+    public var seconds: Double
+    public var referenceSeconds: Double
+
+    /// Runs both packages by turns.
+    public static func measure(
+        _ model: Model, beside reference: Model, named name: String, on golden: GoldenSet, threads: Int? = nil
+    ) throws -> Effect {
+        let times = try measureAlternating(model, reference, inputs: golden.inputs, threads: threads)
+        let sizes = ExampleSizes(
+            batch: golden.inputs["image"]?.shape.first ?? 1, textLength: golden.inputs["input_ids"]?.shape.last ?? 40)
+        let cost = { (model: Model) in
+            try model.graphs.reduce(Optional(0)) { sum, graph in try graph.multiplyAccumulates(sizes).flatMap { count in sum.map { $0 + count } } }
+        }
+        return Effect(
+            reference: name, multiplyAccumulates: try cost(model), referenceMultiplyAccumulates: try cost(reference),
+            seconds: times.first / 1e3, referenceSeconds: times.second / 1e3)
+    }
+}
+
+/// How often a model's answer is the right one.
+public struct Accuracy: Sendable, Encodable, Equatable {
+    public var right: Int
+    public var count: Int
+    /// The share of right answers in each half of the test set.
+    public var halves: [Double]
+    /// Median time of an example in seconds.
+    public var seconds: Double
+
+    public var share: Double { count == 0 ? 0 : Double(right) / Double(count) }
+}
+
+extension Accuracy {
+    /// Runs a model over a test set; its answer is the place of the largest element of the output's last axis.
+    /// - Parameters:
+    ///   - output: [B, classes].
+    ///   - progress: called with the examples done.
+    /// - Throws: `usage` where the output does not exist or has no classes; `data` for what the test set holds.
+    public static func measure(
+        _ model: Model, on testSet: TestSet, output: String, threads: Int? = nil, progress: (Int) -> Void = { _ in }
+    ) throws -> Accuracy {
+        let session = Session(model, threads: threads)
+        let batch = try batchSize(of: session, for: output)
+        let clock = ContinuousClock()
+        var (right, seconds): ([Bool], [Double]) = ([], [])
+        var start = 0
+        while start < testSet.count {
+            let range = start..<min(start + batch, testSet.count)
+            let inputs = try testSet.batch(range)
+            var results: [String: Tensor] = [:]
+            let time = try clock.measure { results = try session.run(inputs, outputs: [output]) }
+            guard let logits = results[output], logits.shape.count == 2, logits.shape[0] == range.count, logits.shape[1] > 0 else {
+                throw TripsError.usage("accuracy of \(output)", found: "\(results[output]?.shape ?? [])", expected: "[batch, classes]")
+            }
+            let (values, classes) = (try logits.numbers(), logits.shape[1])
+            for row in 0..<range.count {
+                let scores = values[row * classes..<(row + 1) * classes]
+                let best = scores.indices.max { scores[$0] < scores[$1] || scores[$0].isNaN && !scores[$1].isNaN }
+                right.append(best.map { $0 - row * classes == testSet.labels[start + row] } ?? false)
+            }
+            seconds.append(time.milliseconds / 1e3 / Double(range.count))
+            start = range.upperBound
+            progress(start)
+        }
+        let middle = right.count / 2
+        let share = { (part: ArraySlice<Bool>) in part.isEmpty ? 0 : Double(part.count { $0 }) / Double(part.count) }
+        return Accuracy(
+            right: right.count { $0 }, count: right.count, halves: [share(right[..<middle]), share(right[middle...])],
+            seconds: median(seconds))
+    }
+
+    /// As many examples as the model's inputs are made for, else eight.
+    private static func batchSize(of session: Session, for output: String) throws -> Int {
+        try session.inputs(for: [output]).compactMap { $0.type.shape.first?.constant }.max() ?? 8
+    }
+}

@@ -1,0 +1,71 @@
+import Foundation
+import Goldens
+import Preprocessing
+import Support
+import Tensors
+
+/// A golden image, and what the selections made of it.
+public struct Illustration: Sendable {
+    public struct Layer: Sendable {
+        public var number: Int
+        /// Original patches that stay.
+        public var kept: Set<Int>
+        /// Those that the reference keeps, where it has selections.
+        public var referenceKept: Set<Int>?
+        /// By original patch; patches that are no longer there have none.
+        public var scores: [Int: Double]
+    }
+    public var set: String
+    public var png: [UInt8]
+    public var text: String?
+    public var columns: Int
+    public var rows: Int
+    public var layers: [Layer]
+}
+
+/// How golden images are turned back into pictures.
+public struct IllustrationOptions: Sendable {
+    /// How many golden sets are shown.
+    public var count = 8
+    public var mean: [Double]?
+    public var deviation: [Double]?
+    /// For the words of a text.
+    public var tokenizer: WordPiece?
+
+    public init() {}
+}
+
+extension Illustration {
+    /// Nil where the set has no image, or nothing was selected.
+    init?(_ golden: GoldenSet, own: SelectionTrail, reference: SelectionTrail, example: Int, options: IllustrationOptions) throws {
+        let named = ["image", "image\(example)"].lazy.compactMap { golden.inputs[$0] }.first
+        guard let image = named ?? golden.inputs.values.first(where: { $0.shape.count == 4 && $0.shape[1] == 3 }),
+            let patches = own.layers.first?.scores.first?.count, own.layers.allSatisfy({ $0.kept.indices.contains(example) && $0.scores.indices.contains(example) })
+        else { return nil }
+        let picture = try Picture(
+            modelInput: image, example: min(example, image.shape[0] - 1), mean: options.mean, deviation: options.deviation)
+        // Patches are square: their side follows from the picture's area.
+        let side = (Double(picture.width * picture.height) / Double(patches)).squareRoot()
+        (columns, rows) = (Int((Double(picture.width) / side).rounded()), Int((Double(picture.height) / side).rounded()))
+        guard columns * rows == patches else { return nil }
+        set = golden.name
+        png = try picture.png()
+        text = try golden.metadata["text"] ?? golden.metadata["question"] ?? options.tokenizer.flatMap { tokenizer in
+            try golden.inputs["input_ids"].map { ids in
+                let row = min(example, ids.shape[0] - 1)
+                return tokenizer.decode(try ids.integers()[row * ids.shape[1]..<(row + 1) * ids.shape[1]].map { $0 })
+            }
+        }
+        layers = []
+        var stream = Array(0..<patches)
+        for layer in own.layers {
+            let scores = zip(stream, layer.scores[example]).filter { $0.0 >= 0 }
+            let theirs = reference.layers.first { $0.number == layer.number }
+            layers.append(Layer(
+                number: layer.number, kept: Set(layer.kept[example]).subtracting([-1]),
+                referenceKept: theirs.flatMap { $0.kept.indices.contains(example) ? Set($0.kept[example]).subtracting([-1]) : nil },
+                scores: Dictionary(scores, uniquingKeysWith: { first, _ in first })))
+            stream = layer.positions[example]
+        }
+    }
+}

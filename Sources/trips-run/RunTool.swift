@@ -1,0 +1,64 @@
+import Foundation
+import Preprocessing
+import Runtime
+import Support
+import ToolSupport
+import Trips
+
+@main
+struct RunTool: Tool {
+    static let configuration = CommandConfiguration(
+        commandName: "trips-run", abstract: "Asks a .trips package about a picture and a text.", version: Trips.version)
+
+    @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
+    var model: String
+
+    @OptionGroup var example: ExampleOptions
+
+    @Option(name: .long, help: ArgumentHelp("Answers to rank, one per line (ALBEF's visual question answering).", valueName: "file"))
+    var answers: String?
+
+    @Option(name: .long, help: ArgumentHelp(
+        "Write the picture with the kept patches bright, and the box where there is one.", valueName: "out.png"))
+    var picture: String?
+
+    @Flag(name: .long, help: "Print everything as JSON.")
+    var json = false
+
+    @OptionGroup var replacing: ReplacingOptions
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if !example.isGiven { throw ValidationError("nothing to look at: expected --image, and --text for most models") }
+        if picture != nil && example.image.isEmpty { throw ValidationError("--picture has no picture to draw on: expected --image") }
+    }
+
+    func run() throws {
+        if let picture { try replacing.checkOutput(picture) }
+        let package = try Model(contentsOf: model)
+        let tokenizer = try example.tokenizer(of: model)
+        let inputs = try example.inputs(for: package, tokenizer: tokenizer)
+        let answer = try Answer(
+            Session(package, threads: common.threads), inputs, tokenizer: tokenizer, candidates: try answers.map(lines) ?? [])
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+            encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+            print(String(decoding: try encoder.encode(answer), as: UTF8.self))
+        } else {
+            print(answer.lines.joined(separator: "\n"))
+        }
+        if let picture, let path = example.image.first {
+            let bytes = try answer.illustrated(Picture(path: path)).png()
+            try AtomicFile.write(to: picture, replacing: replacing.force) { try $0.write(bytes) }
+        }
+    }
+
+    private func lines(of path: String) throws -> [String] {
+        let file = try ReadableFile(path: path)
+        guard file.size <= 16 << 20, let text = String(validating: try file.bytes(at: 0, count: file.size), as: UTF8.self) else {
+            throw TripsError.data("a list of answers", at: file.name, expected: "UTF-8 text of at most 16 MiB")
+        }
+        return text.split(whereSeparator: \.isNewline).map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+    }
+}
