@@ -109,8 +109,16 @@ private struct Following {
             }
             let stop = try range.start.adding(range.count)
             guard let first = borders.first(where: { $0.0 == range.start }), let last = borders.first(where: { $0.0 == stop }) else {
-                // The first token is [CLS], whatever the number behind it.
-                if range.start == 0, range.count == 1 { continue }
+                // All patches of the image in front, without its [CLS].
+                if range.start == 1, ranges.count == 1, let image = parts.first, try stop == image.old {
+                    let operands = try [1, image.new, 1].map {
+                        try graph.addKnown(Content(sizes: [$0], scalar: false), ValueType(.int64, [1]), name: "\(node.name).range")
+                    }
+                    try graph.setInputs(of: node.id, [x] + operands)
+                    segments[node.output] = [Segment(old: try image.old.subtracting(1), new: try image.new.subtracting(1))]
+                    followed.append(graph.name(of: node.output))
+                    return
+                }
                 throw TripsError.data("a slice of tokens", found: "\(range.start) ..< \(stop)", expected: "ends at \(borders.map { "\($0.0)" }.joined(separator: ", "))")
             }
             guard ranges.count == 1 else { throw TripsError.data("a slice along several axes") }

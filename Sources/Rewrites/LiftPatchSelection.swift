@@ -97,21 +97,40 @@ struct LiftPatchSelection: Rewrite {
 
     /// Σ score · x over the dropped tokens, perhaps divided by Σ score.
     private func fusion(_ value: ValueID, of x: ValueID, _ choice: Choice, _ graph: Graph) throws -> PatchSelection.Fusion? {
+        if let (choose, _) = graph.producer(of: value, Where.self), let quotient = choose.input(1), let mean = choose.input(2),
+            let scores = try positive(choose.input(0), graph), let dropped = try gathered(mean, by: .mean, of: x, graph),
+            try areDropped(dropped, choice, graph), let (gather, _) = graph.producer(of: scores, GatherElements.self),
+            gather.input(0) == choice.scores, gather.input(1) == dropped {
+            // Where all scores underflow: what the operator does, too.
+            return try fusion(quotient, of: x, choice, graph) == .normalized ? .normalized : nil
+        }
         var sum = value
         var divisor: ValueID?
         if let (a, b) = graph.operands(of: value, .div) { (sum, divisor) = (a, b) }
-        guard let product = try reduced(sum, graph), let (a, b) = graph.operands(of: product, .mul) else { return nil }
+        guard let product = try reduced(sum, by: .sum, graph), let (a, b) = graph.operands(of: product, .mul) else { return nil }
         for (weights, tokens) in [(a, b), (b, a)] {
             guard let scores = try column(weights, graph), let dropped = try gathered(tokens, of: x, graph), try areDropped(dropped, choice, graph),
                 let (gather, op) = graph.producer(of: scores, GatherElements.self), try resolveAxis(op.axis, rank: 2) == 1,
                 gather.input(0) == choice.scores, gather.input(1) == dropped
             else { continue }
             guard let divisor else { return .weighted }
-            for candidate in try [divisor] + graph.views(of: divisor).map(\.source) {
-                if try reduced(candidate, graph) == scores { return .normalized }
-            }
+            return try reduced(divisor, by: .sum, graph) == scores ? .normalized : nil
         }
         return nil
+    }
+
+    /// What is summed up where a value is true for a sum above 0.
+    private func positive(_ condition: ValueID?, _ graph: Graph) throws -> ValueID? {
+        guard let condition else { return nil }
+        for candidate in try [condition] + graph.views(of: condition).map(\.source) {
+            if let (sum, zero) = graph.operands(of: candidate, .greater), try graph.number(zero) == 0 { return try reduced(sum, by: .sum, graph) }
+        }
+        return nil
+    }
+
+    /// The indices [B, K] where a value is a mean of the patches of `x` at those places.
+    private func gathered(_ value: ValueID, by kind: Reduce.Kind, of x: ValueID, _ graph: Graph) throws -> ValueID? {
+        try reduced(value, by: kind, graph).flatMap { try gathered($0, of: x, graph) }
     }
 
     private func areDropped(_ indices: ValueID, _ choice: Choice, _ graph: Graph) throws -> Bool {
@@ -119,12 +138,14 @@ struct LiftPatchSelection: Rewrite {
         return whole == choice.ranking && start == choice.kept && start + count == all
     }
 
-    /// What is summed up over the tokens.
-    private func reduced(_ value: ValueID, _ graph: Graph) throws -> ValueID? {
-        guard let (node, op) = graph.producer(of: value, Reduce.self), op.kind == .sum, op.keepDimensions,
-            try node.input(1).flatMap({ try graph.operand($0).constantIntegers() }) == [1]
-        else { return nil }
-        return node.input(0)
+    /// What is summed up, or averaged, over axis 1.
+    private func reduced(_ value: ValueID, by kind: Reduce.Kind, _ graph: Graph) throws -> ValueID? {
+        for candidate in try [value] + graph.views(of: value).map(\.source) {
+            guard let (node, op) = graph.producer(of: candidate, Reduce.self) else { continue }
+            guard op.kind == kind, try node.input(1).flatMap({ try graph.operand($0).constantIntegers() }) == [1] else { return nil }
+            return node.input(0)
+        }
+        return nil
     }
 
     // MARK: Scores

@@ -100,7 +100,7 @@ extension Graph {
     }
 }
 
-/// Writes a chain of views in the shortest form that there is: nothing, one row, one slice, one reshape or one transpose.
+/// Writes a chain of views in the shortest form that there is: nothing, a reshape, a transpose, a row or a slice.
 struct SimplifyViews: Rewrite {
     let name = "simplify views"
 
@@ -129,20 +129,30 @@ struct SimplifyViews: Rewrite {
             return patch
         }
         if from.count == to.count + 1, let (axis, index) = try row(view.layout, of: from) {
-            if isDirect, let gather = node.op as? Gather, gather.axis == axis, graph.shape(of: node.inputs[1]!).isEmpty,
-                try graph.operand(node.inputs[1]!).integers()?.first == index { return nil }
+            if isDirect, let gather = node.op as? Gather, gather.axis == axis, let stated = node.input(1), graph.shape(of: stated).isEmpty,
+                try graph.operand(stated).integers()?.first == index { return nil }
             return try replacing(Gather(axis: axis), [patch.add(sizes: [index], shape: [], name: "\(node.name).index")])
         }
         if try view.layout == whole.reshaped(to) {
-            if isDirect, node.op is Reshape, let stated = try graph.operand(node.inputs[1]!).integers(), stated == to { return nil }
+            if isDirect, node.op is Reshape, let stated = node.input(1), try graph.operand(stated).integers() == to { return nil }
             return try replacing(Reshape(), [patch.add(sizes: to, shape: [to.count], name: "\(node.name).shape")])
         }
         if from.count == to.count, let permutation = permutation(view.layout, of: whole) {
             if isDirect, let transpose = node.op as? Transpose, transpose.permutation == permutation { return nil }
             return replacing(Transpose(permutation: permutation), [])
         }
-        if from.count == to.count, let axis = try range(view.layout, from, to), !(isDirect && node.op is Slice && node.input(4) == nil) {
+        if from.count == to.count, let axis = try range(view.layout, from, to) {
             let start = view.layout.offsets[axis]
+            if to[axis] == 1 {
+                // One row that keeps its axis: the row, and then the axis.
+                if node.op is Reshape, let row = graph.producer(of: node.inputs[0] ?? view.source), row.op is Gather, row.input(0) == view.source { return nil }
+                let index = try patch.add(sizes: [start], shape: [], name: "\(node.name).index")
+                let row = patch.add(Gather(axis: axis), [view.source, index], name: node.name)
+                let shape = try patch.add(sizes: to, shape: [to.count], name: "\(node.name).shape")
+                patch.replace(output, with: patch.add(Reshape(), [row, shape], name: node.name, outputName: graph.name(of: output)))
+                return patch
+            }
+            if isDirect && node.op is Slice && node.inputs.count <= 4 { return nil }
             let ends = try start.adding(to[axis])
             let operands = try [start, ends, Dimension(axis)].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
             return replacing(Slice(), operands)
@@ -203,7 +213,7 @@ struct SinkViews: Rewrite {
         }
         for (index, other) in [(0, b), (1, a)] {
             guard graph.content(of: other) != nil, let view = try arranged(node.input(index), in: graph),
-                graph.shape(of: node.output) == graph.shape(of: node.inputs[index]!), spreads(other, view, in: graph)
+                graph.shape(of: node.output) == graph.shape(of: index == 0 ? a : b), spreads(other, view, in: graph)
             else { continue }
             let inner = patch.add(binary, index == 0 ? [view.source, other] : [other, view.source], name: node.name)
             try patch.rearrange(inner, as: node.output, like: view.by, in: graph)
