@@ -143,6 +143,7 @@ struct VerifyTool: Tool {
         var options = VerificationOptions()
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset(fitting: package.manifest))
         options.intermediates = intermediates
+        options.arithmetic = TolerancePreset(fitting: package.manifest)
         if report != nil {
             var drawing = IllustrationOptions()
             drawing.mean = package.manifest.preprocessing?.mean
