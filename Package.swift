@@ -23,9 +23,18 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
 let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]
 
 // Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
-let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
-    .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "Development/benchmark-format")
+let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
+    ("fuzz-package", ["PackageFormat", "Support", "Tensors"])
 ]
+let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
+    .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "Development/benchmark-format"),
+    .target(name: "FuzzSupport", dependencies: ["Support"], path: "Development/FuzzSupport"),
+] + fuzzers.map {
+    // gold, the default linker, does not cope with libFuzzer.
+    .executableTarget(
+        name: $0.name, dependencies: $0.dependencies + ["FuzzSupport"], path: "Development/\($0.name)",
+        linkerSettings: [.unsafeFlags(["-use-ld=lld"])])
+}
 
 let package = Package(
     name: "trips",

@@ -14,6 +14,7 @@ finds them there.
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -149,12 +150,12 @@ def prepare_package(column: Column, precision: str, folder: Path, binaries: Path
 
 
 def bench_turn(binaries: Path, package: Path, options) -> Turn:
-    """A turn of ours: `trips-bench --json` prints load_ms, first_ms and times_ms."""
-    line = [binaries / "trips-bench", package, "--threads", options.threads, "--batch", options.batch,
-            "--text-length", options.text_length, "--runs", options.runs, "--warmup", options.warmup, "--json"]
-    said, peak = watched(line)
+    """A turn of ours: trips-bench measures loading, the first result and the runs as the peers' turns do."""
+    said, peak = watched([binaries / "trips-bench", package, "--threads", options.threads, "--batch", options.batch,
+                          "--text-length", options.text_length, "--runs", options.runs, "--json", "--quiet"])
     seen = json.loads(said)
-    return Turn(seen["load_ms"], seen["first_ms"], seen["times_ms"], max(peak, seen.get("peak_bytes", 0)))
+    first = seen.get("firstResultMilliseconds", seen["loadMilliseconds"])
+    return Turn(seen["loadMilliseconds"], first, seen["milliseconds"], max(peak, seen.get("peakBytes", 0)))
 
 
 def watched(line: list) -> tuple[str, int]:
@@ -190,26 +191,45 @@ def snr(found: np.ndarray, expected: np.ndarray) -> float:
     return float("inf") if noise == 0 else float(10 * np.log10(np.square(expected.astype(np.float64)).sum() / noise))
 
 
-def verify(binaries: Path, package: Path, golden: Path) -> dict[str, float]:
-    """SNR of each output as trips-verify reports it."""
-    with tempfile.TemporaryDirectory() as temporary:
-        report = Path(temporary) / "report.json"
-        line = [binaries / "trips-verify", package, "--golden", golden, "--min-snr=-1000", "--json", report, "--quiet"]
-        subprocess.run([str(part) for part in line], capture_output=True)
-        return dict(named_snr(json.loads(report.read_text())))
+def verified(binaries: Path, package: Path, golden: Path, *more) -> str:
+    """What trips-verify prints of a golden set, whatever its verdict."""
+    line = [binaries / "trips-verify", package, "--golden", golden, "--min-snr=-1000", *more, "--quiet"]
+    done = subprocess.run([str(part) for part in line], capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"trips-verify: exit {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
-def named_snr(report):
-    """Every (name, SNR) that stands in a report, wherever it stands."""
-    if isinstance(report, dict):
-        value = next((report[key] for key in ("snr_db", "snr", "snrDecibels") if key in report), None)
-        if "name" in report and (isinstance(value, (int, float)) or "exact" in report):
-            yield report["name"].removeprefix("out."), float("inf") if value is None else float(value)
-        for inner in report.values():
-            yield from named_snr(inner)
-    elif isinstance(report, list):
-        for inner in report:
-            yield from named_snr(inner)
+def printed_rows(text: str, heading: str) -> list[dict[str, str]]:
+    """The rows of the table whose first column has this heading, by column; columns stand at fixed places."""
+    lines = text.splitlines()
+    start = next((index for index, line in enumerate(lines) if line.startswith(heading)), len(lines))
+    head = lines[start] if start < len(lines) else ""
+    places = [(match[0], match.start()) for match in re.finditer(r"\S+(?: \S+)*", head)]
+    rows = []
+    for line in lines[start + 1:]:
+        if not line.strip():
+            break
+        cells = list(re.finditer(r"\S+(?: \S+)*", line))
+        row = {}
+        for cell in cells:
+            # A column's cells may be set to the left or to the right: the nearest end or start says which it is.
+            name = min(places, key=lambda place: min(abs(place[1] - cell.start()),
+                                                     abs(place[1] + len(place[0]) - cell.end())))[0]
+            row[name] = cell[0]
+        rows.append(row)
+    return rows
+
+
+def printed_snr(text: str) -> dict[str, float]:
+    """SNR of each output as trips-verify prints it; infinite where nothing differs."""
+    found = {}
+    for row in printed_rows(text, "output "):
+        try:
+            found[row["output"]] = float(row["SNR dB"])
+        except (KeyError, ValueError):
+            found[row["output"]] = float("inf")
+    return found
 
 
 def check(contestants: list[Contestant], column: Column, inputs: dict, input_file: Path, folder: Path, options) -> None:
@@ -225,7 +245,7 @@ def check(contestants: list[Contestant], column: Column, inputs: dict, input_fil
     for contestant in list(contestants):
         try:
             if contestant.runtime == "trips":
-                contestant.snr = verify(options.bin, contestant.model, golden)
+                contestant.snr = printed_snr(verified(options.bin, contestant.model, golden))
             elif contestant is not reference:
                 peer_turn(contestant, column, input_file, folder, quick, outputs)
                 found = dict(np.load(outputs))

@@ -11,7 +11,6 @@ of the patches that int8 and fp32 keep, in positions of the original picture.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from benchmark_peers import Column, named_snr, quantize_peer, run, say, snr, watched
+from benchmark_peers import Column, printed_rows, printed_snr, quantize_peer, run, say, snr, verified, watched
 from peers import TOOLS, onnxruntime_session, openvino_session
 
 sys.path.insert(0, str(TOOLS / "reference"))
@@ -187,39 +186,19 @@ def judge_ours(row: Row, package: Path, material: Material, folder: Path) -> Non
     overlaps: dict[str, list[float]] = {}
     for index in range(max(options.pairs, options.pooled)):
         golden, = material.save_goldens(folder, [FIRST_SEED + index])
-        report = verified(options.bin, package, golden, folder)
-        for name, value in named_snr(report):
+        said = verified(options.bin, package, golden, "--intermediates")
+        for name, value in printed_snr(said).items():
             if name == POOLED:
                 energy = float(np.square(material.expected(material.inputs(FIRST_SEED + index))[0][POOLED]).sum())
                 signal, noise = signal + energy, noise + energy / 10 ** (value / 10)
             elif index < options.pairs and name in OUTPUTS:
                 values.setdefault(name, []).append(value)
         if index < options.pairs:
-            for name, overlap in named_overlaps(report):
-                overlaps.setdefault(name, []).append(overlap)
+            for selected in printed_rows(said, "selection "):
+                overlaps.setdefault(selected["selection"].removeprefix("block "), []).append(float(selected["overlap"]))
     row.snr_db = {name: float(np.mean(each)) for name, each in values.items()}
     row.snr_db[POOLED] = float(10 * np.log10(signal / noise)) if noise else float("inf")
     row.overlap = {name: float(np.mean(each)) for name, each in overlaps.items()}
-
-
-def verified(binaries: Path, package: Path, golden: Path, folder: Path) -> dict:
-    report = folder / "report.json"
-    subprocess.run([str(part) for part in (binaries / "trips-verify", package, "--golden", golden, "--min-snr=-1000",
-                                           "--intermediates", "--json", report, "--quiet")], capture_output=True)
-    return json.loads(report.read_text())
-
-
-def named_overlaps(report):
-    """Every overlap of kept sets in a report, by the block that selects."""
-    if isinstance(report, dict):
-        name = str(report.get("name", ""))
-        if "overlap" in report and name.endswith(".indices"):
-            yield name.split(".")[-2], float(report["overlap"])
-        for inner in report.values():
-            yield from named_overlaps(inner)
-    elif isinstance(report, list):
-        for inner in report:
-            yield from named_overlaps(inner)
 
 
 CONTESTANTS = {

@@ -44,7 +44,8 @@ public func importCheckpoint(path: String, options: CheckpointOptions = .init())
 public func importCheckpoint(_ checkpoint: Checkpoint, options: CheckpointOptions = .init()) throws -> ImportedModel {
     // Wrapped for training on several devices, all names carry one more prefix.
     let isWrapped = !checkpoint.tensors.isEmpty && checkpoint.tensors.allSatisfy { $0.name.hasPrefix("module.") }
-    let tensors = isWrapped ? checkpoint.tensors.map { (name: String($0.name.dropFirst(7)), constant: $0.constant) } : checkpoint.tensors
+    let tensors =
+        isWrapped ? checkpoint.tensors.map { (name: String($0.name.dropFirst(7)), constant: $0.constant) } : checkpoint.tensors
     let weights = Weights(tensors)
     var settings = Settings(configuration: try options.configurationPath.map(readConfiguration), metadata: checkpoint.metadata)
     let architecture = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
@@ -73,7 +74,9 @@ public func importCheckpoint(_ checkpoint: Checkpoint, options: CheckpointOption
 private func readConfiguration(_ path: String) throws -> JSON {
     let file = try ReadableFile(path: path)
     return try locating(file.name) {
-        guard file.size <= 1 << 20 else { throw TripsError.data("length of the config file", found: file.size, expected: "at most 1 MiB") }
+        guard file.size <= 1 << 20 else {
+            throw TripsError.data("length of the config file", found: file.size, expected: "at most 1 MiB")
+        }
         return try JSON(parsing: file.bytes(at: 0, count: file.size))
     }
 }

@@ -6,9 +6,12 @@ import Support
 /// Only a plain name of a regular file that lies in that folder, symbolic links followed, is taken.
 /// - Throws: `data` where the name leads out of the folder, `cannotOpen` where there is no such regular file.
 package func openConfined(_ name: String, in folder: String) throws -> ReadableFile {
-    let isPlain = !name.isEmpty && name != "." && name != ".." && name.utf8.allSatisfy { $0 != 0 && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: "\\") }
+    let isPlain =
+        !name.isEmpty && name != "." && name != ".."
+        && name.utf8.allSatisfy { $0 != 0 && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: "\\") }
     guard isPlain else {
-        throw TripsError.data("a file name that leads elsewhere", found: "\"\(name.prefix(200))\"", expected: "the name of a file in the same folder")
+        throw TripsError.data(
+            "a file name that leads elsewhere", found: "\"\(name.prefix(200))\"", expected: "the name of a file in the same folder")
     }
     let path = (folder.isEmpty ? "." : folder) + "/" + name
     guard let target = resolved(path), let root = resolved(folder.isEmpty ? "." : folder) else {

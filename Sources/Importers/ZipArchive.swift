@@ -61,7 +61,9 @@ private struct Fields {
     var remaining: Int { bytes.endIndex - position }
 
     mutating func take(_ count: Int) throws -> ArraySlice<UInt8> {
-        guard count >= 0, count <= remaining else { throw TripsError.data("a zip record ends too early", found: remaining, expected: "\(count) bytes") }
+        guard count >= 0, count <= remaining else {
+            throw TripsError.data("a zip record ends too early", found: remaining, expected: "\(count) bytes")
+        }
         defer { position += count }
         return bytes[position..<position + count]
     }
@@ -89,9 +91,12 @@ private func readEntries(of file: ReadableFile) throws -> [ZipArchive.Entry] {
         directory.count <= directory.size / 46
     else {
         throw TripsError.data(
-            "zip directory", found: "\(directory.count) entries in \(directory.size) bytes at \(directory.offset)", expected: "within \(file.size) bytes")
+            "zip directory", found: "\(directory.count) entries in \(directory.size) bytes at \(directory.offset)",
+            expected: "within \(file.size) bytes")
     }
-    guard directory.size <= 64 << 20 else { throw TripsError.data("zip directory", found: "\(directory.size) bytes", expected: "at most 64 MiB") }
+    guard directory.size <= 64 << 20 else {
+        throw TripsError.data("zip directory", found: "\(directory.size) bytes", expected: "at most 64 MiB")
+    }
     var fields = Fields(try file.bytes(at: directory.offset, count: directory.size)[...])
     var names = Set<String>()
     var entries: [ZipArchive.Entry] = []
@@ -122,7 +127,9 @@ private func findDirectory(of file: ReadableFile) throws -> Directory {
     let disks = (try fields.short(), try fields.short())
     let counts = (try fields.short(), try fields.short())
     let size = try fields.word(), offset = try fields.word()
-    guard disks == (0, 0) || disks == (0xFFFF, 0xFFFF), counts.0 == counts.1 else { throw TripsError.data("a zip archive in several parts") }
+    guard disks == (0, 0) || disks == (0xFFFF, 0xFFFF), counts.0 == counts.1 else {
+        throw TripsError.data("a zip archive in several parts")
+    }
     guard counts.1 == 0xFFFF || size == 0xFFFF_FFFF || offset == 0xFFFF_FFFF else {
         return Directory(offset: Int(offset), size: Int(size), count: counts.1)
     }
@@ -131,7 +138,9 @@ private func findDirectory(of file: ReadableFile) throws -> Directory {
 
 private func findZip64Directory(of file: ReadableFile, locatorAt position: Int) throws -> Directory {
     var locator = Fields(try file.bytes(at: position, count: 20)[...])
-    guard try locator.word() == 0x0706_4B50, try locator.word() == 0 else { throw TripsError.data("zip64 locator", at: "byte \(position)") }
+    guard try locator.word() == 0x0706_4B50, try locator.word() == 0 else {
+        throw TripsError.data("zip64 locator", at: "byte \(position)")
+    }
     let recordOffset = try locator.size(8)
     var record = Fields(try file.bytes(at: recordOffset, count: 56)[...])
     guard try record.word() == 0x0606_4B50 else { throw TripsError.data("zip64 end of directory", at: "byte \(recordOffset)") }
@@ -143,25 +152,42 @@ private func findZip64Directory(of file: ReadableFile, locatorAt position: Int) 
     return Directory(offset: try record.size(8), size: size, count: counts.1)
 }
 
-private func readEntry(_ fields: inout Fields, in file: ReadableFile, before limit: Int) throws -> ZipArchive.Entry {
-    guard try fields.word() == 0x0201_4B50 else { throw TripsError.data("zip directory entry", at: "byte \(fields.position - 4) of the directory") }
-    _ = try fields.take(4)
-    let flags = try fields.short(), method = try fields.short()
-    _ = try fields.take(4)
-    let checksum = UInt32(try fields.word())
-    var storedSize = try fields.word(), size = try fields.word()
-    let nameLength = try fields.short(), extraLength = try fields.short(), commentLength = try fields.short()
-    let disk = try fields.short()
-    _ = try fields.take(6)
-    var headerOffset = try fields.word()
-    let nameBytes = try fields.take(nameLength)
-    var extra = Fields(try fields.take(extraLength))
-    _ = try fields.take(commentLength)
-    guard let name = String(validating: nameBytes, as: UTF8.self), !name.utf8.contains(0) else { throw TripsError.data("a zip entry's name is not UTF-8") }
-    return try locating("zip entry \"\(name.prefix(120))\"") {
-        guard !name.hasPrefix("/"), !name.contains("\\"), !name.split(separator: "/", omittingEmptySubsequences: false).contains("..") else {
-            throw TripsError.data("a name that leads elsewhere")
+/// What the directory says of an entry, unchecked.
+private struct DirectoryRecord {
+    let name: String
+    let nameBytes: ArraySlice<UInt8>
+    let flags: Int
+    let method: Int
+    let disk: Int
+    let checksum: UInt32
+    var storedSize: UInt64
+    var size: UInt64
+    var headerOffset: UInt64
+
+    init(_ fields: inout Fields) throws {
+        guard try fields.word() == 0x0201_4B50 else {
+            throw TripsError.data("zip directory entry", at: "byte \(fields.position - 4) of the directory")
         }
+        _ = try fields.take(4)
+        (flags, method) = (try fields.short(), try fields.short())
+        _ = try fields.take(4)
+        checksum = UInt32(try fields.word())
+        (storedSize, size) = (try fields.word(), try fields.word())
+        let nameLength = try fields.short(), extraLength = try fields.short(), commentLength = try fields.short()
+        disk = try fields.short()
+        _ = try fields.take(6)
+        headerOffset = try fields.word()
+        nameBytes = try fields.take(nameLength)
+        guard let name = String(validating: nameBytes, as: UTF8.self), !name.utf8.contains(0) else {
+            throw TripsError.data("a zip entry's name is not UTF-8")
+        }
+        self.name = name
+        var extra = Fields(try fields.take(extraLength))
+        _ = try fields.take(commentLength)
+        try locating("zip entry \"\(name.prefix(120))\"") { try readZip64(&extra) }
+    }
+
+    private mutating func readZip64(_ extra: inout Fields) throws {
         while extra.remaining >= 4 {
             let kind = try extra.short()
             var field = Fields(try extra.take(extra.short()))
@@ -170,24 +196,51 @@ private func readEntry(_ fields: inout Fields, in file: ReadableFile, before lim
             if storedSize == 0xFFFF_FFFF { storedSize = try field.unsigned(8) }
             if headerOffset == 0xFFFF_FFFF { headerOffset = try field.unsigned(8) }
         }
-        guard flags & 0x2041 == 0 else { throw TripsError.data("encryption", found: "flags 0x\(String(flags, radix: 16))", expected: "none") }
-        guard method == 0 || method == 8, disk == 0 || disk == 0xFFFF else { throw TripsError.data("compression method", found: method, expected: "0 (stored) or 8 (deflate)") }
-        guard let header = Int(exactly: headerOffset), header <= limit, limit - header >= 30 else {
-            throw TripsError.data("place of the entry", found: headerOffset, expected: "before the directory at \(limit)")
+    }
+}
+
+private func readEntry(_ fields: inout Fields, in file: ReadableFile, before limit: Int) throws -> ZipArchive.Entry {
+    let record = try DirectoryRecord(&fields)
+    return try locating("zip entry \"\(record.name.prefix(120))\"") {
+        let parts = record.name.split(separator: "/", omittingEmptySubsequences: false)
+        guard !record.name.hasPrefix("/"), !record.name.contains("\\"), !parts.contains("..") else {
+            throw TripsError.data("a name that leads elsewhere")
         }
-        let offset = try dataOffset(ofHeaderAt: header, nameBytes, in: file)
-        guard let stored = Int(exactly: storedSize), let whole = Int(exactly: size), offset <= limit, stored <= limit - offset else {
-            throw TripsError.data("size of the entry", found: "\(storedSize) bytes at \(offset)", expected: "before the directory at \(limit)")
+        guard record.flags & 0x2041 == 0 else {
+            throw TripsError.data("encryption", found: "flags 0x\(String(record.flags, radix: 16))", expected: "none")
         }
-        if method == 0 {
-            guard stored == whole else { throw TripsError.data("size of a stored entry", found: stored, expected: whole) }
-        } else {
-            // Deflate yields at most 1032 bytes for one.
-            guard whole <= ZipArchive.maximalInflatedSize, whole / 1032 <= stored else {
-                throw TripsError.data("size of a deflated entry", found: "\(stored) bytes that give \(whole)", expected: "at most \(min(ZipArchive.maximalInflatedSize, stored * 1032))")
-            }
+        guard record.method == 0 || record.method == 8, record.disk == 0 || record.disk == 0xFFFF else {
+            throw TripsError.data("compression method", found: record.method, expected: "0 (stored) or 8 (deflate)")
         }
-        return ZipArchive.Entry(name: name, size: whole, storedSize: stored, offset: offset, isDeflated: method == 8, checksum: checksum)
+        guard let header = Int(exactly: record.headerOffset), header <= limit, limit - header >= 30 else {
+            throw TripsError.data(
+                "place of the entry", found: record.headerOffset, expected: "before the directory at \(limit)")
+        }
+        let offset = try dataOffset(ofHeaderAt: header, record.nameBytes, in: file)
+        guard let stored = Int(exactly: record.storedSize), let size = Int(exactly: record.size), offset <= limit,
+            stored <= limit - offset
+        else {
+            throw TripsError.data(
+                "size of the entry", found: "\(record.storedSize) bytes at \(offset)",
+                expected: "before the directory at \(limit)")
+        }
+        try checkSizes(stored: stored, size: size, isDeflated: record.method == 8)
+        return ZipArchive.Entry(
+            name: record.name, size: size, storedSize: stored, offset: offset, isDeflated: record.method == 8,
+            checksum: record.checksum)
+    }
+}
+
+private func checkSizes(stored: Int, size: Int, isDeflated: Bool) throws {
+    guard isDeflated else {
+        if stored != size { throw TripsError.data("size of a stored entry", found: stored, expected: size) }
+        return
+    }
+    // Deflate yields at most 1032 bytes for one.
+    guard size <= ZipArchive.maximalInflatedSize, size / 1032 <= stored else {
+        throw TripsError.data(
+            "size of a deflated entry", found: "\(stored) bytes that give \(size)",
+            expected: "at most \(ZipArchive.maximalInflatedSize), and 1032 for one")
     }
 }
 

@@ -89,14 +89,32 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return try? Dimension(collecting: quotients)
     }
 
+    /// The quotient, rounded down, by a number that divides all terms but perhaps the constant one; nil where that cannot
+    /// be told to be the quotient of what the symbols stand for.
+    package func divided(roundingDownBy divisor: Int) -> Dimension? {
+        guard divisor > 0, (lowerBound ?? -1) >= 0 else { return nil }
+        var quotients: [Term] = []
+        for term in terms {
+            guard term.symbols.isEmpty || term.coefficient % divisor == 0 else { return nil }
+            let (quotient, rest) = term.coefficient.quotientAndRemainder(dividingBy: divisor)
+            quotients.append(Term(symbols: term.symbols, coefficient: rest < 0 ? quotient - 1 : quotient))
+        }
+        return try? Dimension(collecting: quotients)
+    }
+
     /// The same polynomial with the given symbols replaced by numbers.
     public func substituting(_ bindings: [String: Int]) throws -> Dimension {
-        if terms.allSatisfy({ $0.symbols.isEmpty }) { return self }
+        try substituting(bindings.mapValues { Dimension($0) })
+    }
+
+    /// The same polynomial with the given symbols replaced by others.
+    package func substituting(_ bindings: [String: Dimension]) throws -> Dimension {
+        if terms.allSatisfy({ $0.symbols.allSatisfy { bindings[$0] == nil } }) { return self }
         var sum = Dimension(0)
         for term in terms {
             var product = Dimension(term.coefficient)
             for symbol in term.symbols {
-                product = try product.multiplied(by: bindings[symbol].map { Dimension($0) } ?? Dimension(symbol: symbol))
+                product = try product.multiplied(by: bindings[symbol] ?? Dimension(symbol: symbol))
             }
             sum = try sum.adding(product)
         }

@@ -250,39 +250,32 @@ public struct Graph: Sendable {
         for node in try topologicalOrder() { try inferAgain(node) }
     }
 
-    /// Runs one node's shape rule again.
+    /// Runs one node's shape rule again. A size that could not be told before, and can now, is replaced wherever it is used.
     /// - Returns: whether a type changed.
     @discardableResult
     package mutating func inferAgain(_ node: Node) throws -> Bool {
         var changed = false
+        var told: [String: Dimension] = [:]
         for (output, type) in zip(node.outputs, try inferTypes(node.op, node.inputs, name: node.name)) where content(of: output) == nil {
             let named = naming(type, after: values[output.index].name)
-            if values[output.index].type != named {
-                values[output.index].type = named
-                changed = true
+            guard values[output.index].type != named else { continue }
+            for (old, new) in zip(values[output.index].type.shape, named.shape) where old.isMadeUp && !new.symbols.contains(where: { $0.hasPrefix("?") }) {
+                if let symbol = old.symbols.first { told[symbol] = new }
             }
+            values[output.index].type = named
+            changed = true
         }
+        if !told.isEmpty { try substitute(told) }
         return changed
     }
 
-    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again. Sizes that
-    /// could not be told before, and can now, are replaced as well wherever they were used.
+    /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
     public mutating func bind(_ symbols: [String: Int]) throws {
-        try substitute(symbols)
-        for visited in try topologicalOrder() {
-            let before = visited.outputs.map(shape(of:))
-            guard try inferAgain(visited) else { continue }
-            var found: [String: Int] = [:]
-            for (old, output) in zip(before, visited.outputs) {
-                for (dimension, size) in zip(old, shape(of: output)) where dimension.isMadeUp {
-                    if let symbol = dimension.symbols.first, let size = size.constant { found[symbol] = size }
-                }
-            }
-            if !found.isEmpty { try substitute(found) }
-        }
+        try substitute(symbols.mapValues { Dimension($0) })
+        try inferAgain()
     }
 
-    private mutating func substitute(_ symbols: [String: Int]) throws {
+    private mutating func substitute(_ symbols: [String: Dimension]) throws {
         for index in values.indices {
             values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
             if case .dimensions(let dimensions) = values[index].content {

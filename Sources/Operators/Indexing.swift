@@ -305,15 +305,14 @@ extension NonZero: Computable {
 extension Trilu: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         let (x, y) = (try inputs.required(0), outputs[0])
-        let k = try inputs.optional(1)?.integers().first ?? 0
         let (rows, columns) = (x.shape[x.shape.count - 2], x.shape[x.shape.count - 1])
+        // Beyond the corners every diagonal is the same.
+        let k = min(max(try inputs.optional(1)?.integers().first ?? 0, -rows - 1), columns + 1)
         y.copy(from: x)
         let width = x.dataType.byteWidth
         for row in 0..<(columns == 0 ? 0 : x.count / columns) {
-            // The first column on or behind the diagonal (upper), or behind it (lower).
-            let line = row % max(1, rows)
-            let edge = line.addingReportingOverflow(upper ? k : k.addingReportingOverflow(1).partialValue)
-            let first = edge.overflow ? (k < 0 ? 0 : columns) : min(max(edge.partialValue, 0), columns)
+            // The first column on the diagonal (upper), or behind it (lower).
+            let first = min(max(row % rows + k + (upper ? 0 : 1), 0), columns)
             let cleared = upper ? 0..<first : first..<columns
             memset(y.bytes + (row * columns + cleared.lowerBound) * width, cleared.count * width)
         }

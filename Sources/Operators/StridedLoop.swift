@@ -72,7 +72,7 @@ struct StridedLoop: Sendable {
 }
 
 /// The strides of a dense row-major array.
-func denseStrides(_ shape: [Int]) -> [Int] {
+package func denseStrides(_ shape: [Int]) -> [Int] {
     var strides = Array(repeating: 1, count: shape.count)
     for axis in shape.indices.dropLast().reversed() { strides[axis] = strides[axis + 1] &* shape[axis + 1] }
     return strides

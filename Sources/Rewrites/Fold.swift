@@ -219,7 +219,7 @@ extension Graph {
         case .mul: return try a.multiplied(by: b)
         case .div:
             if let a = a.constant, let b = b.constant, b != 0, a != .min || b != -1 { return Dimension(a / b) }
-            return a.divided(exactlyBy: b)
+            return a.divided(exactlyBy: b) ?? b.constant.flatMap { a.divided(roundingDownBy: $0) }
         case .mod: return a.divided(exactlyBy: b).map { _ in 0 }
         case .max: return isAtLeast ? a : isAtMost ? b : nil
         case .min: return isAtMost ? a : isAtLeast ? b : nil

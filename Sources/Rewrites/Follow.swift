@@ -81,7 +81,7 @@ private struct Following {
         case is Slice: try restateSlice(node, &graph)
         case is Attention: try restateMask(node, &graph)
         case is Reshape: try restateReshape(node, &graph)
-        case let gather as Gather: try checkGather(gather, node, graph)
+        case let gather as Gather: try restateGather(gather, node, &graph)
         case is Expand, is Tile, is Pad, is Resize, is Conv, is ConvTranspose:
             guard let x = node.input(0), old.shape(of: x) == graph.shape(of: x) else {
                 throw TripsError.data("sizes of \(Swift.type(of: node.op).name)", found: "\(graph.type(of: node.inputs[0] ?? node.output))")
@@ -94,6 +94,7 @@ private struct Following {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         guard let ranges = try old.sliceRanges(node) else { throw TripsError.data("a slice whose range is not known") }
         guard let parts = segments[x] else { throw TripsError.data("a slice of tokens", found: "\(graph.type(of: x))") }
+        if !ranges.contains(where: { $0.axis == 1 }) { segments[node.output] = parts }
         for range in ranges {
             guard range.axis == 1 else {
                 guard old.shape(of: x)[range.axis] == graph.shape(of: x)[range.axis] else { throw TripsError.data("a slice along axis \(range.axis)") }
@@ -189,14 +190,31 @@ private struct Following {
         followed.append(graph.name(of: node.output))
     }
 
-    private func checkGather(_ gather: Gather, _ node: Node, _ graph: Graph) throws {
+    /// A row keeps its place in its segment: the first is [CLS], and others stay where nothing was dropped.
+    private mutating func restateGather(_ gather: Gather, _ node: Node, _ graph: inout Graph) throws {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         let axis = try resolveAxis(gather.axis, rank: graph.type(of: x).rank)
         guard old.shape(of: x)[axis] != graph.shape(of: x)[axis] else { return }
-        let index = try node.input(1).flatMap { try graph.operand($0).constantIntegers() }
-        guard index == [0] || index == [-1] && segments[x]?.last?.isChanged == false else {
-            throw TripsError.data("a token is read by its number", found: index.map { "\($0)" } ?? "indices", expected: "[CLS]")
+        guard axis == 1, let parts = segments[x], let index = node.input(1), let stated = try graph.operand(index).integers(), stated.count == 1,
+            var row = stated.first
+        else { throw TripsError.data("tokens are read by their numbers", found: "\(graph.type(of: x))", expected: "one row") }
+        if row == 0 { return }
+        if (row.constant ?? 0) < 0 { row = try old.shape(of: x)[1].adding(row) }
+        var (before, after) = (Dimension(0), Dimension(0))
+        for part in parts {
+            let place = try row.subtracting(before)
+            let isInside = try (place.lowerBound ?? -1) >= 0 && (part.old.subtracting(place).lowerBound ?? 0) > 0
+            if place == 0 || isInside && !part.isChanged {
+                let moved = try graph.addKnown(
+                    Content(sizes: [after.adding(place)], graph.type(of: index)), graph.type(of: index), name: graph.name(of: index))
+                try graph.setInputs(of: node.id, [x, moved])
+                followed.append(graph.name(of: node.output))
+                return
+            }
+            before = try before.adding(part.old)
+            after = try after.adding(part.new)
         }
+        throw TripsError.data("a token is read by its number", found: "\(row)", expected: "[CLS], or a token that is not selected from")
     }
 }
 

@@ -10,7 +10,7 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
     let isClose = Closeness(of: graph)
     let rewrites: [any Rewrite] = [
         DropIdentities(), SimplifyViews(), DropExpansions(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
-        FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
+        FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
         LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]
     while true {

@@ -158,7 +158,10 @@ struct FuseAttention: Rewrite {
     private func mask(_ parts: Parts, _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch) throws -> Mask {
         guard let (value, shape) = parts.mask ?? parts.replacement.map({ ($0.condition, $0.shape) }) else { return .none }
         if parts.mask != nil, try isEvenAlongLastAxis(value, graph) { return .none }
-        if parts.mask != nil, q.length == k.length, try hidesLaterKeys(value, graph, length: q.length) { return .causal }
+        if q.length == k.length, graph.shape(of: value).suffix(2) == [q.length, k.length] {
+            if parts.mask != nil, try graph.hidesLaterKeys(value) { return .causal }
+            if let hidden = parts.replacement, !hidden.whereTrue, hidden.number <= -10000, try graph.isCausal(value) { return .causal }
+        }
         guard aligns(graph.shape(of: value), with: shape, q, k) else { return .unclear }
         guard let (condition, number, whereTrue, _) = parts.replacement else {
             return graph.type(of: value).dataType == .float32 ? .additive(value) : .unclear
@@ -189,20 +192,6 @@ struct FuseAttention: Rewrite {
                 numbers[start].isFinite && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
             }
         case .dimensions, nil: return false
-        }
-    }
-
-    /// True where a known mask adds 0 for keys up to the query's place, and -10000 or less (the number that BERT hides
-    /// with: its exponential is 0 in fp32) for the later ones.
-    private func hidesLaterKeys(_ value: ValueID, _ graph: Graph, length: Dimension) throws -> Bool {
-        guard let constant = graph.constant(of: value), constant.dataType.isFloatingPoint, let size = constant.shape.last, size > 0,
-            length == Dimension(size), constant.shape.count >= 2, constant.shape[constant.shape.count - 2] == size,
-            try elementCount(of: constant.shape) <= 1 << 22
-        else { return false }
-        let numbers = try constant.load().converted(to: .float32).elements(Float.self)
-        return numbers.indices.allSatisfy { index in
-            let (query, key) = (index / size % size, index % size)
-            return key <= query ? numbers[index] == 0 : numbers[index] <= -10000
         }
     }
 

@@ -63,12 +63,22 @@ struct FuseTokens: Rewrite {
             graph.hasOneUse(tokens), try resolveAxis(concat.axis, rank: 3) == 1, graph.shape(of: first)[1] == 1
         else { return nil }
         let token = graph.producer(of: first, Expand.self)?.node.input(0) ?? first
-        guard let row = try graph.row(token, width: graph.shape(of: tokens)[2]) else { return nil }
+        guard let row = try graph.row(token, width: graph.shape(of: tokens)[2]) ?? repeatedRow(token, graph) else { return nil }
         var patch = Patch(for: graph)
         let operands = (0..<3).map { embedding.input($0) } + [patch.add(row, name: graph.name(of: token))]
         patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
         return patch
     }
+}
+
+/// The row of which a constant [B, 1, D] consists, written once for each example of a batch of constant size.
+private func repeatedRow(_ value: ValueID, _ graph: Graph) throws -> Constant? {
+    guard let constant = graph.constant(of: value), constant.shape.count == 3, constant.shape[1] == 1, constant.shape[0] > 0,
+        constant.dataType == .float32, let width = constant.shape.last, try elementCount(of: constant.shape) <= 1 << 20
+    else { return nil }
+    let numbers = try constant.load().elements(Float.self)
+    guard numbers.indices.allSatisfy({ numbers[$0] == numbers[$0 % width] }) else { return nil }
+    return try constant.rows(0..<1).reshaped([width])
 }
 
 /// Rows of a table, and sums of such rows, become Embedding.

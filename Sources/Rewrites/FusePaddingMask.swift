@@ -11,7 +11,7 @@ struct FusePaddingMask: Rewrite {
             let (one, kept) = graph.operands(of: inverse, .sub), try graph.number(one) == 1, graph.shape(of: kept) == graph.shape(of: output),
             graph.type(of: output).dataType == .float32
         else { return nil }
-        guard let mask = mask(kept, graph) else { return nil }
+        guard let mask = Self.mask(kept, graph) else { return nil }
         let shape = graph.shape(of: mask)
         var patch = Patch(for: graph)
         let made = patch.add(PaddingMask(maskedValue: Float(factor)), [mask], name: node.name)
@@ -26,7 +26,7 @@ struct FusePaddingMask: Rewrite {
     }
 
     /// The mask of rank 2 behind casts and reshapes.
-    private func mask(_ value: ValueID, _ graph: Graph) -> ValueID? {
+    static func mask(_ value: ValueID, _ graph: Graph) -> ValueID? {
         var current = value
         while graph.content(of: current) == nil, let node = graph.producer(of: current), let inner = node.input(0) {
             if node.op is Cast {

@@ -95,7 +95,7 @@ public func select(_ graph: inout Graph, options: SelectionOptions) throws -> Se
     for (block, rate) in rates {
         let node = try selected.insertSelection(tower.blocks[block - 1], block, rate, options, row: row, positions: positions)
         positions = node.outputs[3]
-        report.followed += try selected.follow(node)
+        for name in try selected.follow(node) where !report.followed.contains(name) { report.followed.append(name) }
     }
     selected.prune()
     try selected.validate()

@@ -104,9 +104,9 @@ extension Constant {
         }
         var rowShape = shape
         rowShape[0] = range.count
-        if let file = source as? FileSource, storedType == dataType, first > 0 {
-            // Only these rows are read: test sets hold thousands of images.
-            return Constant(dataType, rowShape, in: file.file, at: file.offset + range.lowerBound * (try byteCount / first))
+        if let source = source as? FileSource {
+            let start = try Tensors.byteCount(of: dataType, [range.lowerBound] + shape.dropFirst())
+            return Constant(dataType, rowShape, in: source.file, at: source.offset + start)
         }
         return .derived("rows\(range)", from: [self], dataType, rowShape, storedAs: storedType) { [dataType, rowShape] inputs in
             let rowBytes = first == 0 ? 0 : inputs[0].byteCount / first

@@ -38,7 +38,9 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     }
 
     static let released: [Expectation] = [
-        .init(file: "albef_pretrain", architecture: .albefPretrain, attentions: 12 + 6 + 12, imageSize: 256, settings: ["vision_heads": "12", "text_heads": "12"]),
+        .init(
+            file: "albef_pretrain", architecture: .albefPretrain, attentions: 12 + 6 + 12, imageSize: 256,
+            settings: ["vision_heads": "12", "text_heads": "12"]),
         .init(file: "albef_retrieval", architecture: .albefRetrieval, attentions: 12 + 6 + 12, imageSize: 384, settings: [:]),
         .init(file: "albef_vqa", architecture: .albefVQA, attentions: 12 + 6 + 12 + 12, imageSize: 384, settings: [:]),
         .init(file: "albef_nlvr2", architecture: .albefNLVR2, attentions: 12 + 6 + 24, imageSize: 384, settings: [:]),
@@ -47,10 +49,18 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
             file: "mplug_base_vqa", architecture: .mplugVQA, attentions: 12 + 6 + 11 + 24, imageSize: 384,
             settings: ["fusion_layers": "6", "stride_layer": "3"]),
         .init(file: "mplug_base_caption", architecture: .mplugCaption, attentions: 12 + 24, imageSize: 384, settings: [:]),
-        .init(file: "mplug_base_retrieval", architecture: .mplugRetrieval, attentions: 12 + 6 + 12, imageSize: 384, settings: ["stride_layer": "6"]),
-        .init(file: "mplug_base_grounding", architecture: .mplugGrounding, attentions: 12 + 6 + 12 + 24, imageSize: 384, settings: [:]),
-        .init(file: "mplug_large_grounding", architecture: .mplugGrounding, attentions: 24 + 6 + 12 + 24, imageSize: 336, settings: ["vision_heads": "16"]),
-        .init(file: "mplug_large_retrieval", architecture: .mplugRetrieval, attentions: 24 + 6 + 12, imageSize: 336, settings: ["text_heads": "12"]),
+        .init(
+            file: "mplug_base_retrieval", architecture: .mplugRetrieval, attentions: 12 + 6 + 12, imageSize: 384,
+            settings: ["stride_layer": "6"]),
+        .init(
+            file: "mplug_base_grounding", architecture: .mplugGrounding, attentions: 12 + 6 + 12 + 24, imageSize: 384, settings: [:]
+        ),
+        .init(
+            file: "mplug_large_grounding", architecture: .mplugGrounding, attentions: 24 + 6 + 12 + 24, imageSize: 336,
+            settings: ["vision_heads": "16"]),
+        .init(
+            file: "mplug_large_retrieval", architecture: .mplugRetrieval, attentions: 24 + 6 + 12, imageSize: 336,
+            settings: ["text_heads": "12"]),
     ]
 
     @Test(arguments: released) func isRecognised(_ expected: Expectation) throws {
@@ -98,20 +108,25 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
         var shared = Set<String>(), outputs = Set<String>()
         for graph in model.graphs {
             let traces = graph.traces.map { ("mid.\($0.name)", $0.value) }
-            for (key, value) in graph.inputs.map({ ("in.\(graph.name(of: $0))", $0) }) + graph.outputs.map({ ("out.\($0.name)", $0.value) }) + traces {
+            for (key, value) in graph.inputs.map({ ("in.\(graph.name(of: $0))", $0) })
+                + graph.outputs.map({ ("out.\($0.name)", $0.value) }) + traces
+            {
                 if key.hasPrefix("out.") { outputs.insert(String(key.dropFirst(4))) }
                 // What one graph hands to the other is not an input of the golden.
                 // What one graph hands to the other, or both take, stands there once.
                 guard let constant = expected.removeValue(forKey: key) else {
                     let name = String(key.dropFirst(3))
-                    #expect(key.hasPrefix("in.") && (shared.contains(name) || outputs.contains(name)), "\(key) is not in the golden")
+                    #expect(
+                        key.hasPrefix("in.") && (shared.contains(name) || outputs.contains(name)), "\(key) is not in the golden")
                     continue
                 }
                 if key.hasPrefix("in.") { shared.insert(String(key.dropFirst(3))) }
                 let type = graph.type(of: value)
                 #expect(type.dataType == constant.dataType, "\(key)")
                 #expect(type.rank == constant.shape.count, "\(key)")
-                for (size, stated) in zip(type.shape, constant.shape) { #expect(mayBeEqual(size, Dimension(stated)), "\(key): \(type) \(constant.shape)") }
+                for (size, stated) in zip(type.shape, constant.shape) {
+                    #expect(mayBeEqual(size, Dimension(stated)), "\(key): \(type) \(constant.shape)")
+                }
             }
         }
         #expect(expected.isEmpty, "\(expected.keys.sorted())")
@@ -146,7 +161,9 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
 }
 
 /// A model of few tensors: one vision block, one text and one fusion layer.
-private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Constant)]) -> Void = { _ in }) -> [(name: String, constant: Constant)] {
+private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Constant)]) -> Void = { _ in }) -> [(
+    name: String, constant: Constant
+)] {
     var tensors: [(name: String, constant: Constant)] = []
     func add(_ name: String, _ shape: [Int]) { tensors.append((name, emptyConstant(name, shape))) }
     func pair(_ name: String, _ outputs: Int, _ inputs: Int) {
@@ -174,7 +191,9 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
     norm("text_encoder.embeddings.LayerNorm")
     for layer in 0..<2 {
         for kind in layer == 0 ? ["attention"] : ["attention", "crossattention"] {
-            for part in ["self.query", "self.key", "self.value", "output.dense"] { pair("text_encoder.encoder.layer.\(layer).\(kind).\(part)", width, width) }
+            for part in ["self.query", "self.key", "self.value", "output.dense"] {
+                pair("text_encoder.encoder.layer.\(layer).\(kind).\(part)", width, width)
+            }
             norm("text_encoder.encoder.layer.\(layer).\(kind).output.LayerNorm")
         }
         pair("text_encoder.encoder.layer.\(layer).intermediate.dense", 12, width)
@@ -193,12 +212,14 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         #expect(model.architecture == "albef-ve")
         let graph = try #require(model.graphs.first)
         try graph.validate()
-        #expect(graph.inputs.map { "\(graph.name(of: $0)) \(graph.type(of: $0))" } == [
-            "image float32[batch, 3, 8, 8]", "input_ids int64[batch, text_length]", "attention_mask int64[batch, text_length]",
-        ])
+        #expect(
+            graph.inputs.map { "\(graph.name(of: $0)) \(graph.type(of: $0))" } == [
+                "image float32[batch, 3, 8, 8]", "input_ids int64[batch, text_length]", "attention_mask int64[batch, text_length]",
+            ])
         #expect(graph.outputs.map { "\($0.name) \(graph.type(of: $0.value))" } == ["prediction float32[batch, 3]"])
         #expect(graph.traces.map(\.name) == ["vision.0", "vision.1", "text.0", "text.1", "fusion.0", "fusion.1"])
-        #expect(count(model, Attention.self) == 4 && count(model, LayerNorm.self) == 3 + 1 + 5 && count(model, PaddingMask.self) == 1)
+        #expect(
+            count(model, Attention.self) == 4 && count(model, LayerNorm.self) == 3 + 1 + 5 && count(model, PaddingMask.self) == 1)
     }
 
     @Test func packedProjectionsAreReadByRows() throws {
@@ -221,15 +242,21 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
             tensors.append(("surprise.weight", emptyConstant("y", [3])))
         }
         expectFailure(
-            .data, "albef-ve", "5 missing, unexpected or misshapen", "missing: visual_encoder.blocks.0.norm1.weight [8]", "missing: cls_head.0.bias [8]",
-            "misshapen: visual_encoder.norm.bias, found float32 [9], expected [8]", "visual_encoder.norm.weight, found int64", "unexpected: surprise.weight [3]"
+            .data, "albef-ve", "5 missing, unexpected or misshapen", "missing: visual_encoder.blocks.0.norm1.weight [8]",
+            "missing: cls_head.0.bias [8]",
+            "misshapen: visual_encoder.norm.bias, found float32 [9], expected [8]", "visual_encoder.norm.weight, found int64",
+            "unexpected: surprise.weight [3]"
         ) { try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])) }
     }
 
     @Test func unknownModelsAreRefused() {
-        expectFailure(.data, "not recognised", "albef-pretrain") { try importCheckpoint(Checkpoint(tensors: [("a.b", emptyConstant("a.b", [1]))])) }
+        expectFailure(.data, "not recognised", "albef-pretrain") {
+            try importCheckpoint(Checkpoint(tensors: [("a.b", emptyConstant("a.b", [1]))]))
+        }
         expectFailure(.data, "not recognised") { try importCheckpoint(Checkpoint(tensors: [])) }
-        expectFailure(.data, "architecture", "albef-xyz") { try importCheckpoint(Checkpoint(tensors: tinyVE(), metadata: ["architecture": "albef-xyz"])) }
+        expectFailure(.data, "architecture", "albef-xyz") {
+            try importCheckpoint(Checkpoint(tensors: tinyVE(), metadata: ["architecture": "albef-xyz"]))
+        }
     }
 
     @Test func settingsComeFromOptionThenConfigurationThenMetadataThenRelease() throws {
@@ -240,12 +267,16 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         }
         func heads(_ settings: [Setting]) -> Setting? { settings.first { $0.name == "text_heads" } }
         let metadata = ["heads": "8", "text_heads": "16"]
-        #expect(heads(try settings(.init(textHeads: 2, configurationPath: config), metadata)) == Setting("text_heads", "2", from: .option))
+        #expect(
+            heads(try settings(.init(textHeads: 2, configurationPath: config), metadata))
+                == Setting("text_heads", "2", from: .option))
         #expect(heads(try settings(.init(configurationPath: config), metadata)) == Setting("text_heads", "4", from: .configuration))
         #expect(heads(try settings(.init(), metadata)) == Setting("text_heads", "16", from: .metadata))
         #expect(heads(try settings(.init())) == Setting("text_heads", "1", from: .released))
         #expect(try settings(.init(), metadata).contains(Setting("vision_heads", "8", from: .metadata)))
-        #expect(try settings(.init(configurationPath: config)).contains(Setting("text_layer_norm_epsilon", "1e-06", from: .configuration)))
+        #expect(
+            try settings(.init(configurationPath: config)).contains(
+                Setting("text_layer_norm_epsilon", "1e-06", from: .configuration)))
         expectFailure(.usage, "text_heads", "found 3") { try settings(.init(textHeads: 3)) }
         expectFailure(.usage, "vision_heads", "found 0") { try settings(.init(visionHeads: 0)) }
         expectFailure(.data, "checkpoint metadata", "found -1") { try settings(.init(), ["heads": "-1"]) }
@@ -259,7 +290,8 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         let graph = try #require(try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])).graphs.first)
         try graph.validate()
         for node in graph.nodes {
-            for case let value? in node.inputs where graph.constant(of: value) != nil && graph.type(of: value).dataType.isFloatingPoint {
+            for case let value? in node.inputs
+            where graph.constant(of: value) != nil && graph.type(of: value).dataType.isFloatingPoint {
                 #expect(graph.type(of: value).dataType == .float32, "\(graph.name(of: value))")
             }
         }
@@ -269,7 +301,8 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         // Made with torch.nn.functional.interpolate(…, align_corners=False).
         let grid: [Float] = [1, -2, 0.5, 3, 0.25, -1, 2, 4, -0.75]
         let bicubic: [Float] = [
-            1.098304, -0.571232, -2.216, -0.683407, 0.91856, 2.15952, 0.495556, -1.396999, -0.836875, 0.024511, 3.264, 2.022999, 0.25, -0.713,
+            1.098304, -0.571232, -2.216, -0.683407, 0.91856, 2.15952, 0.495556, -1.396999, -0.836875, 0.024511, 3.264, 2.022999,
+            0.25, -0.713,
             -1.12, 2.5152, 2.863563, 2.707, 0.478456, -1.306552, 1.668225, 3.22312, 4.360001, 1.4242, -1.214256,
         ]
         let positions = try Tensor([7] + grid, shape: [1, 10, 1]).elements(Float.self).flatMap { [Float](repeating: $0, count: 8) }
@@ -289,20 +322,30 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         let same = try #require(try importCheckpoint(checkpoint, options: .init(imageSize: 12)).graphs.first)
         let untouched = try #require(same.value(named: "visual_encoder.pos_embed").flatMap(same.constant(of:)))
         #expect(untouched.identity == "positions")
-        for size in [0, -4, 10, 1 << 20] { expectFailure(.usage, "image size") { try importCheckpoint(checkpoint, options: .init(imageSize: size)) } }
+        for size in [0, -4, 10, 1 << 20] {
+            expectFailure(.usage, "image size") { try importCheckpoint(checkpoint, options: .init(imageSize: size)) }
+        }
     }
 
     @Test func oddSizesAreRefused() {
         func changed(_ name: String, _ shape: [Int]) -> Checkpoint {
-            Checkpoint(tensors: tinyVE { $0 = $0.map { $0.name == name ? (name, emptyConstant(name, shape)) : $0 } }, metadata: ["heads": "2"])
+            Checkpoint(
+                tensors: tinyVE { $0 = $0.map { $0.name == name ? (name, emptyConstant(name, shape)) : $0 } },
+                metadata: ["heads": "2"])
         }
         expectFailure(.data, "a square") { try importCheckpoint(changed("visual_encoder.pos_embed", [1, 7, 8])) }
         for shape in [[], [0, .max, 8], [1, 1, 8], [1, 5, 9]] {
             expectFailure(.data, "position embedding") { try importCheckpoint(changed("visual_encoder.pos_embed", shape)) }
         }
-        expectFailure(.data, "patch embedding") { try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [8, 3, 4, 5])) }
-        expectFailure(.data, "patch embedding") { try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [0, 3, 4, 4])) }
+        expectFailure(.data, "patch embedding") {
+            try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [8, 3, 4, 5]))
+        }
+        expectFailure(.data, "patch embedding") {
+            try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [0, 3, 4, 4]))
+        }
         expectFailure(.data, "embedding") { try importCheckpoint(changed("text_encoder.embeddings.word_embeddings.weight", [20])) }
-        expectFailure(.data, "text width") { try importCheckpoint(changed("text_encoder.embeddings.position_embeddings.weight", [])) }
+        expectFailure(.data, "text width") {
+            try importCheckpoint(changed("text_encoder.embeddings.position_embeddings.weight", []))
+        }
     }
 }

@@ -11,7 +11,8 @@ import Testing
         var data: [UInt8] = []
         for type in DataType.allCases {
             let end = data.count + 2 * type.byteWidth
-            header += ",\"\(type.rawValue)\":{\"dtype\":\"\(type.rawValue)\",\"shape\":[1,2],\"data_offsets\":[\(data.count),\(end)]}"
+            header +=
+                ",\"\(type.rawValue)\":{\"dtype\":\"\(type.rawValue)\",\"shape\":[1,2],\"data_offsets\":[\(data.count),\(end)]}"
             data += (data.count..<end).map { UInt8(truncatingIfNeeded: $0) }
         }
         let path = try folder.write(safetensors(header + "}  ", data), "model.safetensors")
@@ -36,8 +37,10 @@ import Testing
         var testDescription: String { what }
     }
 
-    private static func one(_ dtype: String = "F32", _ shape: String = "[1]", _ offsets: String = "[0,4]", data: Int = 4) -> [UInt8] {
-        safetensors("{\"a\":{\"dtype\":\"\(dtype)\",\"shape\":\(shape),\"data_offsets\":\(offsets)}}", [UInt8](repeating: 0, count: data))
+    private static func one(_ dtype: String = "F32", _ shape: String = "[1]", _ offsets: String = "[0,4]", data: Int = 4) -> [UInt8]
+    {
+        safetensors(
+            "{\"a\":{\"dtype\":\"\(dtype)\",\"shape\":\(shape),\"data_offsets\":\(offsets)}}", [UInt8](repeating: 0, count: data))
     }
 
     private static func two(_ first: String, _ second: String, data: Int) -> [UInt8] {
@@ -58,7 +61,9 @@ import Testing
         Hostile("duplicate keys", safetensors("{\"a\":1,\"a\":1}"), "twice"),
         Hostile("metadata that is no text", safetensors("{\"__metadata__\":{\"a\":1}}"), "__metadata__", "a string"),
         Hostile("no tensor entry", safetensors("{\"a\":1}"), "\"a\"", "tensor entry"),
-        Hostile("unknown key", safetensors("{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1],\"x\":0}}", [0]), "tensor entry"),
+        Hostile(
+            "unknown key", safetensors("{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1],\"x\":0}}", [0]),
+            "tensor entry"),
         Hostile("unknown dtype", one("F8_E4M3"), "F8_E4M3", "BF16"),
         Hostile("negative offset", one("F32", "[1]", "[-4,0]"), "-4"),
         Hostile("fractional offset", one("F32", "[1]", "[0,4.5]"), "4.5"),
@@ -114,7 +119,9 @@ import Testing
     }
 
     private func open(_ folder: TemporaryFolder, _ map: String) throws -> Checkpoint {
-        try Checkpoint.open(path: folder.write(Array("{\"metadata\":{\"total_size\":2},\"weight_map\":{\(map)}}".utf8), "model.safetensors.index.json"))
+        try Checkpoint.open(
+            path: folder.write(
+                Array("{\"metadata\":{\"total_size\":2},\"weight_map\":{\(map)}}".utf8), "model.safetensors.index.json"))
     }
 
     @Test func readsAllShards() throws {
@@ -123,7 +130,8 @@ import Testing
         _ = try folder.write(tensor("b", 9), "2.safetensors")
         let checkpoint = try open(folder, "\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"")
         #expect(checkpoint.format == .shardedSafetensors)
-        let numbers = try Dictionary(uniqueKeysWithValues: checkpoint.tensors.map { ($0.name, try $0.constant.load().elements(UInt8.self)) })
+        let numbers = try Dictionary(
+            uniqueKeysWithValues: checkpoint.tensors.map { ($0.name, try $0.constant.load().elements(UInt8.self)) })
         #expect(numbers == ["a": [7], "b": [9]])
     }
 

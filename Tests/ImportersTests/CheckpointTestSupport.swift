@@ -6,7 +6,8 @@ import Tensors
 import Testing
 
 /// The root of the package.
-let packageRoot = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+let packageRoot = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().path
 
 /// A file beside the package that the tests need; nil, with a notice, where it is absent.
 func sharedFile(_ name: String) -> String? {
@@ -34,7 +35,8 @@ private struct NoNumbers: ConstantSource {
 
 /// Expects an error of this kind whose text holds all of the words.
 func expectFailure<Result>(
-    _ kind: TripsError.Kind = .data, _ words: String..., sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Result
+    _ kind: TripsError.Kind = .data, _ words: String..., sourceLocation: SourceLocation = #_sourceLocation,
+    _ body: () throws -> Result
 ) {
     do {
         _ = try body()
@@ -50,7 +52,9 @@ func expectFailure<Result>(
 func littleEndian<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] { withUnsafeBytes(of: value.littleEndian) { Array($0) } }
 
 /// A safetensors file: header text, then data.
-func safetensors(_ header: String, _ data: [UInt8] = []) -> [UInt8] { littleEndian(UInt64(header.utf8.count)) + Array(header.utf8) + data }
+func safetensors(_ header: String, _ data: [UInt8] = []) -> [UInt8] {
+    littleEndian(UInt64(header.utf8.count)) + Array(header.utf8) + data
+}
 
 /// A zip archive of stored entries. `storedSizes` and `offsets` lie where the test wants it.
 struct ZipWriter {
@@ -71,14 +75,17 @@ struct ZipWriter {
         for entry in entries {
             let offset = entry.statedOffset ?? UInt32(file.count)
             let size = entry.statedSize ?? UInt32(entry.data.count), stored = entry.statedStoredSize ?? UInt32(entry.data.count)
-            let shared: [UInt8] = littleEndian(entry.flags) + littleEndian(entry.method) + littleEndian(UInt32(0)) + littleEndian(UInt32(0))
+            let shared: [UInt8] =
+                littleEndian(entry.flags) + littleEndian(entry.method) + littleEndian(UInt32(0)) + littleEndian(UInt32(0))
                 + littleEndian(stored) + littleEndian(size) + littleEndian(UInt16(entry.name.utf8.count)) + littleEndian(UInt16(0))
             directory += littleEndian(UInt32(0x0201_4B50)) + littleEndian(UInt16(20)) + littleEndian(UInt16(20)) + shared
             directory += littleEndian(UInt16(0)) + littleEndian(UInt16(0)) + littleEndian(UInt16(0)) + littleEndian(UInt32(0))
             directory += littleEndian(offset) + Array(entry.name.utf8)
             file += littleEndian(UInt32(0x0403_4B50)) + littleEndian(UInt16(20)) + shared + Array(entry.name.utf8) + entry.data
         }
-        let end = littleEndian(UInt32(0x0605_4B50)) + littleEndian(UInt32(0)) + littleEndian(UInt16(entries.count)) + littleEndian(UInt16(entries.count))
+        let end =
+            littleEndian(UInt32(0x0605_4B50)) + littleEndian(UInt32(0)) + littleEndian(UInt16(entries.count))
+            + littleEndian(UInt16(entries.count))
             + littleEndian(UInt32(directory.count)) + littleEndian(UInt32(file.count)) + littleEndian(UInt16(0))
         return file + directory + end
     }

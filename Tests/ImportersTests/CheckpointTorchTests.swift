@@ -18,7 +18,8 @@ private struct Pickle {
         tuple(string("storage"), global("torch", type), string(key), string("cpu"), integer(count)) + ascii("Q")
     }
     static func tensor(_ storage: [UInt8], offset: Int32 = 0, _ shape: [Int32], _ strides: [Int32]) -> [UInt8] {
-        let arguments = tuple(storage, integer(offset), tuple(shape.flatMap(integer)), tuple(strides.flatMap(integer)), [0x89], [0x7D])
+        let arguments = tuple(
+            storage, integer(offset), tuple(shape.flatMap(integer)), tuple(strides.flatMap(integer)), [0x89], [0x7D])
         return global("torch._utils", "_rebuild_tensor_v2") + arguments + ascii("R")
     }
     static func dictionary(_ members: (String, [UInt8])...) -> [UInt8] {
@@ -28,7 +29,9 @@ private struct Pickle {
 }
 
 private func archive(_ pickle: [UInt8], _ storages: [String: [UInt8]] = [:]) -> [UInt8] {
-    ZipWriter.archive([.init(name: "archive/data.pkl", data: pickle)] + storages.sorted { $0.key < $1.key }.map { .init(name: "archive/data/\($0.key)", data: $0.value) })
+    ZipWriter.archive(
+        [.init(name: "archive/data.pkl", data: pickle)]
+            + storages.sorted { $0.key < $1.key }.map { .init(name: "archive/data/\($0.key)", data: $0.value) })
 }
 
 private func open(_ bytes: [UInt8], _ name: String = "model.pth") throws -> Checkpoint {
@@ -48,10 +51,12 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
 
     @Test func readsViewsOfAStorage() throws {
         let folder = try TemporaryFolder()
-        let pickle = Pickle.whole(Pickle.dictionary(
-            ("plain", Pickle.tensor(storage, [3, 4], [4, 1])), ("part", Pickle.tensor(storage, offset: 4, [4], [1])),
-            ("transposed", Pickle.tensor(storage, [4, 3], [1, 4])), ("every second", Pickle.tensor(storage, offset: 1, [5], [2])),
-            ("scalar", Pickle.tensor(storage, offset: 11, [], [])), ("none", Pickle.tensor(storage, [0, 4], [4, 1]))))
+        let pickle = Pickle.whole(
+            Pickle.dictionary(
+                ("plain", Pickle.tensor(storage, [3, 4], [4, 1])), ("part", Pickle.tensor(storage, offset: 4, [4], [1])),
+                ("transposed", Pickle.tensor(storage, [4, 3], [1, 4])),
+                ("every second", Pickle.tensor(storage, offset: 1, [5], [2])),
+                ("scalar", Pickle.tensor(storage, offset: 11, [], [])), ("none", Pickle.tensor(storage, [0, 4], [4, 1]))))
         let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.bin"))
         #expect(checkpoint.format == .torchZip)
         #expect(try bytes(checkpoint, "plain") == [UInt8](0..<12))
@@ -74,7 +79,8 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
 
     @Test func parametersAndOrderedDictionaries() throws {
         let folder = try TemporaryFolder()
-        let parameter = Pickle.global("torch._utils", "_rebuild_parameter")
+        let parameter =
+            Pickle.global("torch._utils", "_rebuild_parameter")
             + Pickle.tuple(Pickle.tensor(storage, [2], [1]), [0x88], [0x7D]) + Pickle.ascii("R")
         let pickle = Pickle.whole(
             Pickle.global("collections", "OrderedDict") + Pickle.ascii(")R") + Pickle.string("a") + parameter + Pickle.ascii("s")
@@ -89,7 +95,8 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         let call = Pickle.global("os", "system") + Pickle.tuple(Pickle.string("touch \(mark)")) + Pickle.ascii("R")
         let first = Pickle.whole(call)
         let protocolZero = Pickle.ascii("cos\nsystem\n(S'touch \(mark)'\ntR.")
-        let stackGlobal = [0x80, 4, 0x8C, 2] + Pickle.ascii("os") + [0x8C, 6] + Pickle.ascii("system") + [0x93] + Pickle.ascii(".")
+        let stackGlobal =
+            [0x80, 4, 0x8C, 2] + Pickle.ascii("os") + [0x8C, 6] + Pickle.ascii("system") + [0x93] + Pickle.ascii(".")
         let instance = Pickle.whole(Pickle.ascii("(") + Pickle.string("touch \(mark)") + Pickle.ascii("ios\nsystem\n"))
         for pickle in [first, protocolZero, stackGlobal, instance] {
             let path = try folder.write(archive(pickle), "model.pth")
@@ -100,8 +107,15 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         #expect(!FileManager.default.fileExists(atPath: mark))
     }
 
+    @Test(arguments: ["os-system.pth", "os-system-older.pt"]) func filesOfTorchThatCallTheSystemAreRefused(_ name: String) throws {
+        let mark = "checkpoint-code-was-run"
+        expectFailure(.data, "system") { try Checkpoint.open(path: "\(packageRoot)/Tests/Fixtures/hostile/\(name)") }
+        #expect(!FileManager.default.fileExists(atPath: mark))
+    }
+
     @Test(arguments: [
-        ("builtins", "eval"), ("torch", "load"), ("torch._utils", "_rebuild_sparse_tensor"), ("argparse", "Namespace"), ("collections", "defaultdict"),
+        ("builtins", "eval"), ("torch", "load"), ("torch._utils", "_rebuild_sparse_tensor"), ("argparse", "Namespace"),
+        ("collections", "defaultdict"),
     ]) func everyOtherGlobalIsRefusedByName(_ module: String, _ name: String) {
         expectFailure(.data, "\(module).\(name)") { try open(archive(Pickle.whole(Pickle.global(module, name)))) }
     }
@@ -135,13 +149,21 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         Hostile("append to a number", Pickle.whole(Pickle.ascii("NNa")), "extended"),
         Hostile("a list that holds itself", Pickle.whole([0x5D, 0x94, 0x68, 0, 0x61]), "no state dictionary"),
         Hostile("calling a string", Pickle.whole(Pickle.string("x") + Pickle.ascii(")R")), "call"),
-        Hostile("calling a storage", Pickle.whole(Pickle.global("torch", "FloatStorage") + Pickle.ascii(")R")), "storage made by a call"),
+        Hostile(
+            "calling a storage", Pickle.whole(Pickle.global("torch", "FloatStorage") + Pickle.ascii(")R")), "storage made by a call"
+        ),
         Hostile("state of a number", Pickle.whole(Pickle.ascii("N}b")), "state"),
         Hostile("persistent id of something else", Pickle.whole(Pickle.string("x") + Pickle.ascii("Q")), "persistent"),
         Hostile("no tensors", Pickle.whole(Pickle.dictionary(("epoch", Pickle.integer(1)))), "no state dictionary", "epoch"),
-        Hostile("missing storage", state(Pickle.tensor(Pickle.storage("ByteStorage", key: "9", count: 1), [1], [1])), "storage is missing", "data/9"),
-        Hostile("storage name that leads elsewhere", state(Pickle.tensor(Pickle.storage("ByteStorage", key: "../data.pkl", count: 1), [1], [1])), "storage is missing"),
-        Hostile("storage larger than its entry", state(Pickle.tensor(Pickle.storage("LongStorage", key: "0", count: 12), [1], [1])), "size of the storage"),
+        Hostile(
+            "missing storage", state(Pickle.tensor(Pickle.storage("ByteStorage", key: "9", count: 1), [1], [1])),
+            "storage is missing", "data/9"),
+        Hostile(
+            "storage name that leads elsewhere",
+            state(Pickle.tensor(Pickle.storage("ByteStorage", key: "../data.pkl", count: 1), [1], [1])), "storage is missing"),
+        Hostile(
+            "storage larger than its entry", state(Pickle.tensor(Pickle.storage("LongStorage", key: "0", count: 12), [1], [1])),
+            "size of the storage"),
         Hostile("tensor beyond the storage", state(Pickle.tensor(bytes12, offset: 8, [5], [1])), "beyond its storage"),
         Hostile("negative offset", state(Pickle.tensor(bytes12, offset: -1, [1], [1])), "beyond its storage"),
         Hostile("negative stride", state(Pickle.tensor(bytes12, offset: 11, [12], [-1])), "strides"),
@@ -199,10 +221,13 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
     private static let magic: [UInt8] = [0x80, 2, 0x8A, 10, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, 0x2E]
 
     private func file(
-        version: Int32 = 1001, isLittle: Bool = true, state: [UInt8]? = nil, keys: [String] = ["0"], counts: [Int64] = [12], data: [UInt8] = [UInt8](0..<12)
+        version: Int32 = 1001, isLittle: Bool = true, state: [UInt8]? = nil, keys: [String] = ["0"], counts: [Int64] = [12],
+        data: [UInt8] = [UInt8](0..<12)
     ) -> [UInt8] {
-        let storage = Pickle.tuple(
-            Pickle.string("storage"), Pickle.global("torch", "ByteStorage"), Pickle.string("0"), Pickle.string("cpu"), Pickle.integer(12), Pickle.ascii("N"))
+        let storage =
+            Pickle.tuple(
+                Pickle.string("storage"), Pickle.global("torch", "ByteStorage"), Pickle.string("0"), Pickle.string("cpu"),
+                Pickle.integer(12), Pickle.ascii("N"))
             + Pickle.ascii("Q")
         let system = Pickle.dictionary(("little_endian", [isLittle ? 0x88 : 0x89]))
         let content = state ?? Pickle.dictionary(("a", Pickle.tensor(storage, offset: 2, [3], [1])))
@@ -244,17 +269,22 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
     @Test func readsStoredAndDeflatedEntries() throws {
         // "hello hello hello hello\n" by raw deflate.
         let deflated: [UInt8] = [0xCB, 0x48, 0xCD, 0xC9, 0xC9, 0x57, 0xC8, 0x40, 0x27, 0xB9, 0x00]
-        let archive = try opened(ZipWriter.archive([
-            .init(name: "stored", data: [1, 2, 3]), .init(name: "deflated", data: deflated, method: 8, statedSize: 24),
-        ]))
+        let archive = try opened(
+            ZipWriter.archive([
+                .init(name: "stored", data: [1, 2, 3]), .init(name: "deflated", data: deflated, method: 8, statedSize: 24),
+            ]))
         #expect(archive.entries.map(\.name) == ["stored", "deflated"])
         #expect(try archive.bytes(of: archive.entries[0], checkingSum: false) == [1, 2, 3])
-        #expect(String(decoding: try archive.bytes(of: archive.entries[1], checkingSum: false), as: UTF8.self) == "hello hello hello hello\n")
+        #expect(
+            String(decoding: try archive.bytes(of: archive.entries[1], checkingSum: false), as: UTF8.self)
+                == "hello hello hello hello\n")
         expectFailure(.data, "checksum") { try archive.bytes(of: archive.entries[0]) }
     }
 
     @Test func refusesWhatDoesNotFit() throws {
-        func refused(_ entries: ZipWriter.Entry..., words: String) { expectFailure(.data, words) { try opened(ZipWriter.archive(entries)) } }
+        func refused(_ entries: ZipWriter.Entry..., words: String) {
+            expectFailure(.data, words) { try opened(ZipWriter.archive(entries)) }
+        }
         expectFailure(.data, "no end of zip directory") { try opened([UInt8](repeating: 7, count: 100)) }
         refused(.init(name: "../a", data: [1]), words: "leads elsewhere")
         refused(.init(name: "/a", data: [1]), words: "leads elsewhere")
@@ -283,7 +313,8 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
     }
 
     @Test func manyEntriesAreReadOnce() throws {
-        let archive = try opened(ZipWriter.archive((0..<2000).map { .init(name: "entry \($0)", data: [UInt8(truncatingIfNeeded: $0)]) }))
+        let archive = try opened(
+            ZipWriter.archive((0..<2000).map { .init(name: "entry \($0)", data: [UInt8(truncatingIfNeeded: $0)]) }))
         #expect(archive.entries.count == 2000)
         #expect(try archive["entry 1999"].map { try archive.bytes(of: $0, checkingSum: false) } == [207])
     }

@@ -17,6 +17,7 @@ func run(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [ValueID: Tensor]
         for (dimension, size) in zip(graph.shape(of: input), tensor.shape) where dimension.constant == nil { symbols[dimension.description] = size }
     }
     try bound.bind(symbols)
+    try fold(&bound, lookups: true)
     var numbers: [ValueID: Tensor] = [:]
     for input in bound.inputs { numbers[input] = inputs[bound.name(of: input)] }
     func number(_ value: ValueID) throws -> Tensor {

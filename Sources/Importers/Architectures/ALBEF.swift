@@ -17,26 +17,37 @@ struct ALBEF {
         self.architecture = architecture
         self.weights = weights
         vision = try VisionSizes(.albef, weights, imageSize: options.imageSize)
-        let prefix = weights.contains("text_encoder.bert.embeddings.position_embeddings.weight") ? "text_encoder.bert." : "text_encoder."
+        let prefix =
+            weights.contains("text_encoder.bert.embeddings.position_embeddings.weight") ? "text_encoder.bert." : "text_encoder."
         visionHeads = try settings.heads(
-            "vision_heads", option: options.visionHeads, configurationKey: nil, metadataKeys: ["vision_heads", "heads"], width: vision.width)
+            "vision_heads", option: options.visionHeads, configurationKey: nil, metadataKeys: ["vision_heads", "heads"],
+            width: vision.width)
         let textWidth = weights.shape("\(prefix)embeddings.position_embeddings.weight")?.last ?? 0
-        guard textWidth > 0 else { throw TripsError.data("text width", found: "none", expected: "\(prefix)embeddings.position_embeddings.weight") }
+        guard textWidth > 0 else {
+            throw TripsError.data("text width", found: "none", expected: "\(prefix)embeddings.position_embeddings.weight")
+        }
         let textHeads = try settings.heads(
-            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads", metadataKeys: ["text_heads", "heads"],
+            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads",
+            metadataKeys: ["text_heads", "heads"],
             width: textWidth)
         settings.note("vision_layer_norm_epsilon", "1e-06", from: .released)
         let bert = try BERT(prefix, weights, heads: textHeads, epsilon: settings.textEpsilon())
         text = bert
-        textLayers = (0..<bert.layers).first { weights.contains("\(bert.layer($0)).crossattention.self.query.weight") } ?? bert.layers
+        textLayers =
+            (0..<bert.layers).first { weights.contains("\(bert.layer($0)).crossattention.self.query.weight") } ?? bert.layers
         let fusionLayers = bert.layers - textLayers
         guard textLayers > 0, fusionLayers > 0 else {
-            throw TripsError.data("layers of the text encoder", found: "\(textLayers) without and \(fusionLayers) with cross-attention", expected: "both kinds")
+            throw TripsError.data(
+                "layers of the text encoder", found: "\(textLayers) without and \(fusionLayers) with cross-attention",
+                expected: "both kinds")
         }
         if let stated = options.fusionLayers, stated != fusionLayers {
-            throw TripsError.usage("fusion layers", found: stated, expected: "\(fusionLayers): ALBEF's tensors tell, and all of them run")
+            throw TripsError.usage(
+                "fusion layers", found: stated, expected: "\(fusionLayers): ALBEF's tensors tell, and all of them run")
         }
-        guard options.strideLayer == nil else { throw TripsError.usage("stride_layer", found: "for ALBEF", expected: "mPLUG: ALBEF has no connected layers") }
+        guard options.strideLayer == nil else {
+            throw TripsError.usage("stride_layer", found: "for ALBEF", expected: "mPLUG: ALBEF has no connected layers")
+        }
         guard architecture != .albefNLVR2 || fusionLayers % 2 == 0 else {
             throw TripsError.data("fusion layers", found: fusionLayers, expected: "an even number: each image has its own")
         }
@@ -56,7 +67,8 @@ struct ALBEF {
     private func matching() throws -> Graph {
         var builder = GraphBuilder("main", weights)
         let states = try encodePair(&builder)
-        try builder.matchingOutputs(image: states.image, imageWidth: vision.width, text: states.text, fused: states.fused, textWidth: text.width)
+        try builder.matchingOutputs(
+            image: states.image, imageWidth: vision.width, text: states.text, fused: states.fused, textWidth: text.width)
         return builder.graph
     }
 
@@ -96,7 +108,8 @@ struct ALBEF {
         let ids = try builder.tokenInput("answer_ids", answerLength)
         let answerMask = try builder.tokenInput("answer_mask", answerLength)
         let decoder = try BERT("text_decoder.bert.", weights, heads: text.heads, epsilon: text.epsilon)
-        let causal = try builder.node(PaddingMask(maskedValue: MaskedValue.selfAttention, causal: true), [answerMask], "text_decoder.mask")
+        let causal = try builder.node(
+            PaddingMask(maskedValue: MaskedValue.selfAttention, causal: true), [answerMask], "text_decoder.mask")
         let crossMask = try builder.node(PaddingMask(maskedValue: MaskedValue.crossAttention), [mask], "text_decoder.encoder_mask")
         let logits = try builder.decoder(ids, mask: causal, source: (states, crossMask, text.width), decoder)
         try builder.graph.addOutput("answer_logits", logits)

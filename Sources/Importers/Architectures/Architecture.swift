@@ -77,13 +77,20 @@ func reasonToLeaveOut(_ name: String, _ architecture: Architecture, runsFusionFr
     if name.hasSuffix("embeddings.position_ids") { return "position indices" }
     if name.hasPrefix("text_encoder.cls.") { return "masked-language-modelling head" }
     if name.hasPrefix("text_encoder.pooler.") || name.hasPrefix("text_encoder.bert.pooler.") { return "poolers" }
-    if name.hasSuffix("embeddings.word_embeddings.weight") && name.hasPrefix("text_decoder.") || name.hasPrefix("text_decoder.cls.predictions") {
+    if name.hasSuffix("embeddings.word_embeddings.weight") && name.hasPrefix("text_decoder.")
+        || name.hasPrefix("text_decoder.cls.predictions")
+    {
         return "copies of tied tensors"
     }
     guard architecture.isMPLUG else { return nil }
-    if root == "visual_encoder", !name.hasPrefix("visual_encoder.visual.") || name == "visual_encoder.visual.proj" { return "CLIP's text tower and projections" }
-    if architecture == .mplugCaption, root == "text_encoder" || root == "fusion_encoder" { return "text and fusion encoders, which captioning does not run" }
-    if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" || name == "target_ids" || name == "prefix_ids" {
+    if root == "visual_encoder", !name.hasPrefix("visual_encoder.visual.") || name == "visual_encoder.visual.proj" {
+        return "CLIP's text tower and projections"
+    }
+    if architecture == .mplugCaption, root == "text_encoder" || root == "fusion_encoder" {
+        return "text and fusion encoders, which captioning does not run"
+    }
+    if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" || name == "target_ids" || name == "prefix_ids"
+    {
         return root == "target_ids" || root == "prefix_ids" ? "ids kept as generation parameters" : "projections of pre-training"
     }
     guard name.hasPrefix("fusion_encoder.") else { return nil }

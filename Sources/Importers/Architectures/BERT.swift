@@ -23,7 +23,8 @@ struct BERT {
         self.heads = heads
         self.epsilon = epsilon
         func table(_ name: String) throws -> [Int] {
-            guard let shape = weights.shape("\(prefix)embeddings.\(name).weight"), shape.count == 2, shape.allSatisfy({ $0 > 0 }) else {
+            guard let shape = weights.shape("\(prefix)embeddings.\(name).weight"), shape.count == 2, shape.allSatisfy({ $0 > 0 })
+            else {
                 throw TripsError.data(
                     "an embedding", found: weights.shape("\(prefix)embeddings.\(name).weight").map { "\($0)" } ?? "none",
                     expected: "\(prefix)embeddings.\(name).weight [rows, width]")
@@ -36,7 +37,9 @@ struct BERT {
         vocabulary = try BERT.wordTables(prefix).compactMap(weights.shape).first?.first ?? table("word_embeddings")[0]
         layers = weights.layerCount("\(prefix)encoder.layer.")
         guard layers > 0, width % heads == 0 else {
-            throw TripsError.data("layers and heads", at: prefix, found: "\(layers) layers, \(heads) heads", expected: "1 layer or more, heads that divide \(width)")
+            throw TripsError.data(
+                "layers and heads", at: prefix, found: "\(layers) layers, \(heads) heads",
+                expected: "1 layer or more, heads that divide \(width)")
         }
     }
 
@@ -58,8 +61,12 @@ extension GraphBuilder {
     mutating func embeddings(_ ids: ValueID, _ bert: BERT, isHeadTied: Bool = false) throws -> ValueID {
         let prefix = "\(bert.prefix)embeddings"
         let words = isHeadTied ? wordTable(bert) : weights.take("\(prefix).word_embeddings.weight", [bert.vocabulary, bert.width])
-        let positions = try weights.take("\(prefix).position_embeddings.weight", [bert.positions, bert.width]).reshaped([1, bert.positions, bert.width])
-        let types = try weights.take("\(prefix).token_type_embeddings.weight", [bert.tokenTypes, bert.width]).rows(0..<1).reshaped([1, 1, bert.width])
+        let positions = try weights.take("\(prefix).position_embeddings.weight", [bert.positions, bert.width]).reshaped([
+            1, bert.positions, bert.width,
+        ])
+        let types = try weights.take("\(prefix).token_type_embeddings.weight", [bert.tokenTypes, bert.width]).rows(0..<1).reshaped([
+            1, 1, bert.width,
+        ])
         let table = try constant(positions, "\(prefix).position_embeddings.weight")
         let length = try size(of: ids, axis: 1, "\(prefix).length")
         let used = try slice(table, from: integers([0], "\(prefix).start"), to: length, "\(prefix).positions")
@@ -143,7 +150,7 @@ extension GraphBuilder {
         let hidden = try linear(x, "\(head).transform.dense", outputs: bert.width, inputs: bert.width)
         let activated = try node(GELU(.erf), [hidden], "\(head).transform.gelu")
         let normed = try layerNorm(activated, "\(head).transform.LayerNorm", width: bert.width, epsilon: bert.epsilon)
-        let bias = [ "\(head).decoder.bias", "\(head).bias" ].first(where: weights.contains) ?? "\(head).decoder.bias"
+        let bias = ["\(head).decoder.bias", "\(head).bias"].first(where: weights.contains) ?? "\(head).decoder.bias"
         return try linear(normed, "\(head).decoder", wordTable(bert), weights.take(bias, [bert.vocabulary]))
     }
 }

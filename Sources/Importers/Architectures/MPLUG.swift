@@ -23,33 +23,42 @@ struct MPLUG {
         self.weights = weights
         vision = try VisionSizes(.mplug, weights, imageSize: options.imageSize)
         visionHeads = try settings.heads(
-            "vision_heads", option: options.visionHeads, configurationKey: nil, metadataKeys: ["vision_heads", "heads"], width: vision.width)
+            "vision_heads", option: options.visionHeads, configurationKey: nil, metadataKeys: ["vision_heads", "heads"],
+            width: vision.width)
         let tower = architecture == .mplugCaption ? "text_decoder.bert." : "text_encoder."
         width = weights.shape("\(tower)embeddings.position_embeddings.weight")?.last ?? 0
-        guard width > 0 else { throw TripsError.data("text width", found: "none", expected: "\(tower)embeddings.position_embeddings.weight") }
+        guard width > 0 else {
+            throw TripsError.data("text width", found: "none", expected: "\(tower)embeddings.position_embeddings.weight")
+        }
         textHeads = try settings.heads(
-            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads", metadataKeys: ["text_heads", "heads"], width: width)
+            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads",
+            metadataKeys: ["text_heads", "heads"], width: width)
         settings.note("vision_layer_norm_epsilon", "1e-05", from: .released)
         epsilon = try settings.textEpsilon()
 
         guard architecture != .mplugCaption else {
             (firstFusionLayer, fusionLayers, stride) = (0, 0, 1)
             guard options.fusionLayers == nil, options.strideLayer == nil else {
-                throw TripsError.usage("fusion settings", found: "for mplug-caption", expected: "none: captioning runs no fusion layers")
+                throw TripsError.usage(
+                    "fusion settings", found: "for mplug-caption", expected: "none: captioning runs no fusion layers")
             }
             return
         }
         let stored = weights.layerCount("fusion_encoder.encoder.layer.")
-        guard stored > 0 else { throw TripsError.data("fusion layers", found: "none", expected: "fusion_encoder.encoder.layer.0 and more") }
+        guard stored > 0 else {
+            throw TripsError.data("fusion layers", found: "none", expected: "fusion_encoder.encoder.layer.0 and more")
+        }
         fusionLayers = try settings.integer(
             "fusion_layers", option: options.fusionLayers, configurationKey: "fusion_layers", metadataKeys: ["fusion_layers"],
-            released: min(6, stored), expected: "1 to \(stored), the layers that are stored") { (1...stored).contains($0) }
+            released: min(6, stored), expected: "1 to \(stored), the layers that are stored"
+        ) { (1...stored).contains($0) }
         firstFusionLayer = stored - fusionLayers
         // The released base configurations of question answering name 3, all others 6: never connected.
         let isBaseVQA = architecture == .mplugVQA && vision.width == width
         stride = try settings.integer(
             "stride_layer", option: options.strideLayer, configurationKey: "stride_layer", metadataKeys: ["stride_layer"],
-            released: isBaseVQA ? 3 : 6, expected: "1 or more") { $0 >= 1 }
+            released: isBaseVQA ? 3 : 6, expected: "1 or more"
+        ) { $0 >= 1 }
     }
 
     func graphs() throws -> [Graph] {
@@ -72,7 +81,8 @@ struct MPLUG {
             guard zip(targets, targets.dropFirst()).allSatisfy({ $1 == $0 &+ 1 }) else {
                 throw TripsError.data("target_ids", found: "\(targets.prefix(4))…", expected: "consecutive ids")
             }
-            return Generation(method: .greedy, startID: startID, endID: 102, maximalLength: 4, firstTargetID: first, targetCount: targets.count)
+            return Generation(
+                method: .greedy, startID: startID, endID: 102, maximalLength: 4, firstTargetID: first, targetCount: targets.count)
         case .mplugCaption:
             return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 8, maximalLength: 25)
         default:
@@ -85,7 +95,8 @@ struct MPLUG {
     private func matching() throws -> Graph {
         var builder = GraphBuilder("main", weights)
         let states = try encodePair(&builder)
-        try builder.matchingOutputs(image: states.image, imageWidth: width, text: states.text, fused: states.fusedText, textWidth: width)
+        try builder.matchingOutputs(
+            image: states.image, imageWidth: width, text: states.text, fused: states.fusedText, textWidth: width)
         return builder.graph
     }
 
@@ -106,7 +117,8 @@ struct MPLUG {
         var builder = GraphBuilder("decode", weights)
         let states = Dimension(symbol: "states")
         let ids = try builder.tokenInput("decoder_ids", Dimension(symbol: "tokens"))
-        let question = try builder.graph.addInput("question_output", ValueType(.float32, [GraphBuilder.batch, states, Dimension(width)]))
+        let question = try builder.graph.addInput(
+            "question_output", ValueType(.float32, [GraphBuilder.batch, states, Dimension(width)]))
         let mask = try builder.tokenInput("question_atts", states)
         let crossMask = try builder.node(PaddingMask(maskedValue: MaskedValue.crossAttention), [mask], "text_decoder.encoder_mask")
         try decode(&builder, ids, source: (question, crossMask, width))
@@ -155,7 +167,9 @@ struct MPLUG {
         return (imageStates, fused.image, textStates, fused.text, attentionMask)
     }
 
-    private func fuse(_ builder: inout GraphBuilder, image: ValueID, text: ValueID, mask: ValueID) throws -> (image: ValueID, text: ValueID) {
+    private func fuse(_ builder: inout GraphBuilder, image: ValueID, text: ValueID, mask: ValueID) throws -> (
+        image: ValueID, text: ValueID
+    ) {
         let fusion = try bert("fusion_encoder.")
         var (image, text) = (image, text)
         var connectedMask: ValueID?
@@ -197,7 +211,8 @@ struct MPLUG {
     }
 
     /// Adds the outputs `logits` and `next_logits`, those of the last position.
-    private func decode(_ builder: inout GraphBuilder, _ ids: ValueID, source: (states: ValueID, mask: ValueID?, width: Int)) throws {
+    private func decode(_ builder: inout GraphBuilder, _ ids: ValueID, source: (states: ValueID, mask: ValueID?, width: Int)) throws
+    {
         let decoder = try bert("text_decoder.bert.")
         var logits = try builder.decoder(ids, mask: nil, source: source, decoder)
         if architecture == .mplugGrounding {

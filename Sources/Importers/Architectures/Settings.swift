@@ -26,7 +26,9 @@ struct Settings {
     ) throws -> Int {
         let (value, source) = try find(option, configurationKey, metadataKeys, released)
         guard isValid(value) else {
-            throw TripsError(source == .option ? .usage : .data, name, at: source == .option ? nil : source.rawValue, found: value, expected: expected)
+            throw TripsError(
+                source == .option ? .usage : .data, name, at: source == .option ? nil : source.rawValue, found: value,
+                expected: expected)
         }
         note(name, "\(value)", from: source)
         return value
@@ -47,17 +49,22 @@ struct Settings {
             return 1e-12
         }
         guard let number = stated.double, number > 0, number < 1 else {
-            throw TripsError.data("layer_norm_eps", at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60), expected: "a number between 0 and 1")
+            throw TripsError.data(
+                "layer_norm_eps", at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60),
+                expected: "a number between 0 and 1")
         }
         note("text_layer_norm_epsilon", "\(number)", from: .configuration)
         return Float(number)
     }
 
-    private func find(_ option: Int?, _ configurationKey: String?, _ metadataKeys: [String], _ released: Int) throws -> (Int, Setting.Source) {
+    private func find(_ option: Int?, _ configurationKey: String?, _ metadataKeys: [String], _ released: Int) throws -> (
+        Int, Setting.Source
+    ) {
         if let option { return (option, .option) }
         if let key = configurationKey, let stated = configuration?[key] {
             guard let number = stated.integer else {
-                throw TripsError.data(key, at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60), expected: "an integer")
+                throw TripsError.data(
+                    key, at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60), expected: "an integer")
             }
             return (number, .configuration)
         }

@@ -55,9 +55,12 @@ struct VisionSizes {
     /// - Throws: `data` where the tensors that state the sizes are missing or odd, `usage` where the image size is no
     ///   multiple of the patch size.
     init(_ names: VisionNames, _ weights: Weights, imageSize: Int?) throws {
-        guard let kernel = weights.shape(names.patchWeight), kernel.count == 4, kernel[2] == kernel[3], kernel.allSatisfy({ $0 > 0 }) else {
+        guard let kernel = weights.shape(names.patchWeight), kernel.count == 4, kernel[2] == kernel[3],
+            kernel.allSatisfy({ $0 > 0 })
+        else {
             throw TripsError.data(
-                "the patch embedding's weight", found: weights.shape(names.patchWeight).map { "\(names.patchWeight) \($0)" } ?? "none",
+                "the patch embedding's weight",
+                found: weights.shape(names.patchWeight).map { "\(names.patchWeight) \($0)" } ?? "none",
                 expected: "\(names.patchWeight) [width, channels, patch, patch]")
         }
         (width, channels, patch) = (kernel[0], kernel[1], kernel[2])
@@ -65,7 +68,8 @@ struct VisionSizes {
         guard positions.count >= 2, positions.last == width, let patches = positions.dropLast().last.map({ $0 - 1 }),
             (1...8192 * 8192).contains(patches)
         else {
-            throw TripsError.data("the position embedding", found: "\(names.positions) \(positions)", expected: "1 + patches rows of \(width)")
+            throw TripsError.data(
+                "the position embedding", found: "\(names.positions) \(positions)", expected: "1 + patches rows of \(width)")
         }
         let side = Int(Double(patches).squareRoot().rounded())
         guard side * side == patches else {
@@ -74,7 +78,8 @@ struct VisionSizes {
         storedGrid = side
         if let imageSize {
             guard imageSize > 0, imageSize <= 8192, imageSize % patch == 0 else {
-                throw TripsError.usage("image size", found: imageSize, expected: "a multiple of the patch size \(patch), at most 8192")
+                throw TripsError.usage(
+                    "image size", found: imageSize, expected: "a multiple of the patch size \(patch), at most 8192")
             }
             grid = imageSize / patch
         } else {
@@ -92,7 +97,8 @@ extension GraphBuilder {
     }
 
     /// Image to normed tokens [B, 1 + N, D].
-    mutating func vision(_ image: ValueID, _ names: VisionNames, _ sizes: VisionSizes, heads: Int, epsilon: Float) throws -> ValueID {
+    mutating func vision(_ image: ValueID, _ names: VisionNames, _ sizes: VisionSizes, heads: Int, epsilon: Float) throws -> ValueID
+    {
         var x = try patchEmbedding(image, names, sizes)
         if let norm = names.firstNorm { x = try layerNorm(x, norm, width: sizes.width, epsilon: epsilon) }
         graph.addTrace("vision.0", x)

@@ -42,7 +42,8 @@ final class Weights {
         }
         taken.insert(name)
         guard try elementCount(of: constant.shape) <= maximalCount, constant.dataType.isInteger else {
-            note(name, "misshapen: \(name), found \(constant.dataType) \(constant.shape), expected at most \(maximalCount) integers")
+            note(
+                name, "misshapen: \(name), found \(constant.dataType) \(constant.shape), expected at most \(maximalCount) integers")
             return []
         }
         return try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
@@ -77,7 +78,8 @@ final class Weights {
         }
         guard problems.isEmpty else {
             let list = problems.map { "\n  \($0)" }.joined()
-            throw TripsError.data("the tensors are not those of this architecture: \(problems.count) missing, unexpected or misshapen\(list)")
+            throw TripsError.data(
+                "the tensors are not those of this architecture: \(problems.count) missing, unexpected or misshapen\(list)")
         }
         return leftOut
     }

@@ -27,7 +27,7 @@ final class ONNXGraphBuilder {
     func build(_ nodes: [ONNXNode]) throws -> Graph {
         try addInputs()
         for node in nodes {
-            try locating("node \"\(node.label)\" (\(node.type))") { try add(node) }
+            try locating("node \"\(node.label.prefix(200))\" (\(node.type))") { try add(node) }
         }
         guard !source.outputs.isEmpty else { throw TripsError.data("the graph has no outputs") }
         for output in source.outputs {

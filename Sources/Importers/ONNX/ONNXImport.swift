@@ -111,7 +111,7 @@ private func checkOperators(_ nodes: [ONNXNode]) throws {
 /// Why a node is refused; nil where it is not.
 private func refusal(of node: ONNXNode) -> String? {
     guard node.domain.isEmpty else { return "unknown domain" }
-    guard let rule = ONNXRules.table[node.type] else { return "unknown operator" }
+    guard let rule = ONNXRules.table[node.type] else { return node.holdsGraph ? "subgraphs are not read" : "unknown operator" }
     guard supportedOperatorSets.contains(node.version) else { return "unsupported version of the operator set" }
     guard rule.since <= node.version else { return "not in the operator set before version \(rule.since)" }
     return rule.refusal(node)

@@ -38,6 +38,9 @@ struct ONNXNode: Sendable {
 
     /// Where the node stands, for messages and for the graph.
     var label: String { name.isEmpty ? outputs.first { !$0.isEmpty } ?? type : name }
+
+    /// Whether an attribute is a graph, as those of If and Loop are.
+    var holdsGraph: Bool { attributes.contains { $0.value.typeName.hasPrefix("GRAPH") } }
 }
 
 struct ONNXAttribute: Sendable {

@@ -25,8 +25,11 @@ public struct SafetensorsFile: Sendable {
     }
 }
 
-private func readHeader(of file: ReadableFile) throws -> (tensors: [(name: String, constant: Constant)], metadata: [String: String]) {
-    guard file.size >= 8 else { throw TripsError.data("too short for safetensors", found: "\(file.size) bytes", expected: "8 or more") }
+private func readHeader(of file: ReadableFile) throws -> (tensors: [(name: String, constant: Constant)], metadata: [String: String])
+{
+    guard file.size >= 8 else {
+        throw TripsError.data("too short for safetensors", found: "\(file.size) bytes", expected: "8 or more")
+    }
     let stated = try file.bytes(at: 0, count: 8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     let room = file.size - 8
     guard let length = Int(exactly: stated), length <= room, length <= SafetensorsFile.maximalHeaderLength else {
@@ -59,12 +62,13 @@ private func readHeader(of file: ReadableFile) throws -> (tensors: [(name: Strin
 
 private func readMetadata(_ value: JSON) throws -> [String: String] {
     guard let members = value.members else { throw TripsError.data("metadata", expected: "an object of strings") }
-    return try Dictionary(uniqueKeysWithValues: members.map { member in
-        guard let text = member.value.string else {
-            throw TripsError.data("metadata", at: "\"\(member.key.prefix(120))\"", expected: "a string")
-        }
-        return (member.key, text)
-    })
+    return try Dictionary(
+        uniqueKeysWithValues: members.map { member in
+            guard let text = member.value.string else {
+                throw TripsError.data("metadata", at: "\"\(member.key.prefix(120))\"", expected: "a string")
+            }
+            return (member.key, text)
+        })
 }
 
 /// A tensor as the header states it; offsets count from the end of the header.
@@ -78,7 +82,9 @@ private struct Entry {
     init(name: String, _ value: JSON, room: Int) throws {
         self.name = name
         guard let members = value.members, Set(members.map(\.key)) == ["dtype", "shape", "data_offsets"] else {
-            throw TripsError.data("tensor entry", found: value.members.map { "\($0.map(\.key))" } ?? "no object", expected: "dtype, shape, data_offsets")
+            throw TripsError.data(
+                "tensor entry", found: value.members.map { "\($0.map(\.key))" } ?? "no object",
+                expected: "dtype, shape, data_offsets")
         }
         guard let typeName = value["dtype"]?.string, let dataType = DataType(rawValue: typeName) else {
             throw TripsError.data(
@@ -104,7 +110,8 @@ private func naturals(_ value: JSON) throws -> [Int] {
     guard let array = value.array else { throw TripsError.data("a list of sizes", expected: "an array of integers") }
     return try array.map { element in
         guard let number = element.integer, number >= 0 else {
-            throw TripsError.data("a list of sizes", found: element.double.map { "\($0)" } ?? "no number", expected: "integers, 0 or more")
+            throw TripsError.data(
+                "a list of sizes", found: element.double.map { "\($0)" } ?? "no number", expected: "integers, 0 or more")
         }
         return number
     }

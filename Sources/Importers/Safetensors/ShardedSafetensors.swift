@@ -5,19 +5,27 @@ import Tensors
 /// Reads `model.safetensors.index.json` and the safetensors files beside it that it names.
 ///
 /// - Throws: `data` where index and shards disagree, or a shard's name leads out of the folder.
-func readShardedSafetensors(index: ReadableFile) throws -> (tensors: [(name: String, constant: Constant)], metadata: [String: String]) {
+func readShardedSafetensors(index: ReadableFile) throws -> (
+    tensors: [(name: String, constant: Constant)], metadata: [String: String]
+) {
     try locating(index.name) {
         guard index.size <= SafetensorsFile.maximalHeaderLength else {
             throw TripsError.data("index length", found: index.size, expected: "at most \(SafetensorsFile.maximalHeaderLength)")
         }
         let document = try JSON(parsing: index.bytes(at: 0, count: index.size), maximalDepth: 8)
-        guard let map = document["weight_map"]?.members else { throw TripsError.data("weight_map", found: "none", expected: "an object of file names") }
+        guard let map = document["weight_map"]?.members else {
+            throw TripsError.data("weight_map", found: "none", expected: "an object of file names")
+        }
         var shardOfTensor: [String: String] = [:]
         var shardNames: [String] = []
         for entry in map {
-            guard let shard = entry.value.string else { throw TripsError.data("weight_map", at: "\"\(entry.key.prefix(120))\"", expected: "a file name") }
+            guard let shard = entry.value.string else {
+                throw TripsError.data("weight_map", at: "\"\(entry.key.prefix(120))\"", expected: "a file name")
+            }
             if !shardNames.contains(shard) { shardNames.append(shard) }
-            guard shardNames.count <= 1000 else { throw TripsError.data("shards", found: "more than 1000", expected: "at most 1000") }
+            guard shardNames.count <= 1000 else {
+                throw TripsError.data("shards", found: "more than 1000", expected: "at most 1000")
+            }
             shardOfTensor[entry.key] = shard
         }
         let folder = (index.path as NSString).deletingLastPathComponent
@@ -28,13 +36,16 @@ func readShardedSafetensors(index: ReadableFile) throws -> (tensors: [(name: Str
             metadata.merge(shard.metadata) { first, _ in first }
             for tensor in shard.tensors {
                 guard shardOfTensor.removeValue(forKey: tensor.name) == shardName else {
-                    throw TripsError.data("a tensor that the index does not place here", at: shardName, found: "\"\(tensor.name.prefix(120))\"")
+                    throw TripsError.data(
+                        "a tensor that the index does not place here", at: shardName, found: "\"\(tensor.name.prefix(120))\"")
                 }
                 tensors.append(tensor)
             }
         }
         if let missing = shardOfTensor.min(by: { $0.key < $1.key }) {
-            throw TripsError.data("a tensor is not in its shard", at: missing.value, found: "\(shardOfTensor.count) missing", expected: "\"\(missing.key.prefix(120))\"")
+            throw TripsError.data(
+                "a tensor is not in its shard", at: missing.value, found: "\(shardOfTensor.count) missing",
+                expected: "\"\(missing.key.prefix(120))\"")
         }
         return (tensors, metadata)
     }

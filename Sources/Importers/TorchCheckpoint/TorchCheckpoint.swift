@@ -15,7 +15,8 @@ func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
     return try locating(file.name) {
         let pickles = archive.entries.filter { $0.name == "data.pkl" || $0.name.hasSuffix("/data.pkl") }
         guard pickles.count == 1, let pickle = pickles.first else {
-            throw TripsError.data("no PyTorch checkpoint", found: "\(pickles.count) entries data.pkl in the archive", expected: "one")
+            throw TripsError.data(
+                "no PyTorch checkpoint", found: "\(pickles.count) entries data.pkl in the archive", expected: "one")
         }
         let root = pickle.name.dropLast("data.pkl".count)
         if let order = archive[root + "byteorder"], order.size <= 16 {
@@ -23,7 +24,8 @@ func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
             guard text == "little" else { throw TripsError.data("byte order", at: order.name, found: text, expected: "little") }
         }
         guard pickle.size <= Unpickler.maximalLength else {
-            throw TripsError.data("length of the pickle", at: pickle.name, found: pickle.size, expected: "at most \(Unpickler.maximalLength)")
+            throw TripsError.data(
+                "length of the pickle", at: pickle.name, found: pickle.size, expected: "at most \(Unpickler.maximalLength)")
         }
         // PyTorch can be told to write no checksums, so none are asked for.
         var unpickler = Unpickler(try archive.bytes(of: pickle, checkingSum: false))
@@ -33,8 +35,12 @@ func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
         return try state.checkpoint(.torchZip) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
                 let entryName = root + "data/" + tensor.storage.key
-                guard let entry = entries[entryName] else { throw TripsError.data("the tensor's storage is missing", expected: entryName) }
-                guard !entry.isDeflated else { throw TripsError.data("a deflated storage", at: entryName, expected: "a stored one, as torch.save writes it") }
+                guard let entry = entries[entryName] else {
+                    throw TripsError.data("the tensor's storage is missing", expected: entryName)
+                }
+                guard !entry.isDeflated else {
+                    throw TripsError.data("a deflated storage", at: entryName, expected: "a stored one, as torch.save writes it")
+                }
                 return try constant(tensor, StoredBytes(offset: entry.offset, count: entry.size), in: file)
             }
         }
@@ -56,9 +62,13 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
             throw TripsError.data("no PyTorch checkpoint", found: "a pickle of something else", expected: "PyTorch's magic number")
         }
         let version = try nextPickle("version").0.integer
-        guard version == 1001 else { throw TripsError.data("version of the format", found: version.map(String.init) ?? "no number", expected: 1001) }
+        guard version == 1001 else {
+            throw TripsError.data("version of the format", found: version.map(String.init) ?? "no number", expected: 1001)
+        }
         let (system, systemUnpickler) = try nextPickle("system description")
-        if let order = systemUnpickler.members(of: system)?.first(where: { $0.key == "little_endian" }), case .bool(false) = order.value {
+        if let order = systemUnpickler.members(of: system)?.first(where: { $0.key == "little_endian" }),
+            case .bool(false) = order.value
+        {
             throw TripsError.data("byte order", found: "big", expected: "little")
         }
         let (content, unpickler) = try nextPickle("state dictionary")
@@ -70,18 +80,24 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
         var places: [String: StoredBytes] = [:]
         for key in keys {
             let count = try file.bytes(at: position, count: 8).reversed().reduce(Int64(0)) { $0 << 8 | Int64($1) }
-            guard let width = widths[key] else { throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60)) }
+            guard let width = widths[key] else {
+                throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60))
+            }
             position += 8
             let (byteCount, overflow) = Int(count).multipliedReportingOverflow(by: width)
             guard count >= 0, !overflow, byteCount <= file.size - position else {
-                throw TripsError.data("size of a storage", at: "byte \(position - 8)", found: "\(count) elements", expected: "within \(file.size) bytes")
+                throw TripsError.data(
+                    "size of a storage", at: "byte \(position - 8)", found: "\(count) elements",
+                    expected: "within \(file.size) bytes")
             }
             places[key] = StoredBytes(offset: position, count: byteCount)
             position += byteCount
         }
         return try state.checkpoint(.torchLegacy) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
-                guard let place = places[tensor.storage.key] else { throw TripsError.data("the tensor's storage is missing", expected: tensor.storage.key) }
+                guard let place = places[tensor.storage.key] else {
+                    throw TripsError.data("the tensor's storage is missing", expected: tensor.storage.key)
+                }
                 return try constant(tensor, place, in: file)
             }
         }
@@ -109,7 +125,8 @@ private struct StateDictionary {
         }
         guard !tensors.isEmpty else {
             throw TripsError.data(
-                "no state dictionary", found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
+                "no state dictionary",
+                found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
                 expected: "tensors at the top or under model, state_dict or module")
         }
         others = try StateDictionary.others(besides: tensors.map(\.tensor), unpickler)
@@ -143,9 +160,12 @@ private func constant(_ tensor: TorchTensor, _ place: StoredBytes, in file: Read
     }
     let count = try elementCount(of: shape)
     let span = try span(of: shape, strides)
-    guard tensor.offset >= 0, tensor.offset <= tensor.storage.count, span <= tensor.storage.count - tensor.offset, count <= max(span, 1) || count == 0 else {
+    guard tensor.offset >= 0, tensor.offset <= tensor.storage.count, span <= tensor.storage.count - tensor.offset,
+        count <= max(span, 1) || count == 0
+    else {
         throw TripsError.data(
-            "a tensor beyond its storage", found: "\(shape) with strides \(strides) at \(tensor.offset)", expected: "within \(tensor.storage.count) elements")
+            "a tensor beyond its storage", found: "\(shape) with strides \(strides) at \(tensor.offset)",
+            expected: "within \(tensor.storage.count) elements")
     }
     let offset = place.offset + (tensor.storage.offset + tensor.offset) * width
     if isRowMajor(shape, strides) { return Constant(dataType, shape, in: file, at: offset) }
@@ -159,7 +179,9 @@ private func span(of shape: [Int], _ strides: [Int]) throws -> Int {
     return try zip(shape, strides).reduce(1) { span, axis in
         let (reach, overflow) = (axis.0 - 1).multipliedReportingOverflow(by: axis.1)
         let (sum, sumOverflow) = span.addingReportingOverflow(reach)
-        guard axis.0 > 0, axis.1 >= 0, !overflow, !sumOverflow else { throw TripsError.data("strides", found: "\(strides) for \(shape)") }
+        guard axis.0 > 0, axis.1 >= 0, !overflow, !sumOverflow else {
+            throw TripsError.data("strides", found: "\(strides) for \(shape)")
+        }
         return sum
     }
 }

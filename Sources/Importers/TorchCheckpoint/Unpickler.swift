@@ -102,7 +102,9 @@ struct Unpickler {
                 throw error.inside("pickle byte \(start)")
             }
             guard stack.count + marks.count + memo.count + heldElements <= Unpickler.maximalElements else {
-                throw TripsError.data("a pickle out of proportion", at: "pickle byte \(start)", expected: "at most \(Unpickler.maximalElements) values")
+                throw TripsError.data(
+                    "a pickle out of proportion", at: "pickle byte \(start)",
+                    expected: "at most \(Unpickler.maximalElements) values")
             }
         }
     }
@@ -184,7 +186,9 @@ struct Unpickler {
         case UInt8(ascii: "c"): stack.append(.global(try global(module: line(), name: line())))
         case 0x93:
             let names = try pop(2)
-            guard let module = names[0].string, let name = names[1].string else { throw TripsError.data("a global's name", expected: "two strings") }
+            guard let module = names[0].string, let name = names[1].string else {
+                throw TripsError.data("a global's name", expected: "two strings")
+            }
             stack.append(.global(try global(module: module, name: name)))
         case UInt8(ascii: "i"): _ = try global(module: line(), name: line())
         case UInt8(ascii: "R"), 0x81:
@@ -194,14 +198,16 @@ struct Unpickler {
         case UInt8(ascii: "Q"): stack.append(try persistent(pop()))
         default:
             throw TripsError.data(
-                "pickle opcode", found: "0x" + String(opcode, radix: 16), expected: "one that tensors, dictionaries, lists, numbers or strings need")
+                "pickle opcode", found: "0x" + String(opcode, radix: 16),
+                expected: "one that tensors, dictionaries, lists, numbers or strings need")
         }
     }
 
     private func global(module: String, name: String) throws -> PickleGlobal {
         guard let global = PickleGlobal(module: module, name: name) else {
             throw TripsError.data(
-                "the pickle names a global that no checkpoint needs, and is not followed", found: "\(module.prefix(80)).\(name.prefix(80))",
+                "the pickle names a global that no checkpoint needs, and is not followed",
+                found: "\(module.prefix(80)).\(name.prefix(80))",
                 expected: "tensors, dictionaries, lists, numbers and strings alone")
         }
         return global
@@ -215,16 +221,24 @@ struct Unpickler {
         switch global {
         case .orderedDictionary:
             guard let list = operands.first else { return .dictionary(try hold([])) }
-            return .dictionary(try hold((elements(of: list) ?? []).flatMap { pair in
-                guard let pair = elements(of: pair), pair.count == 2 else { throw TripsError.data("OrderedDict", expected: "pairs") }
-                return pair
-            }))
+            return .dictionary(
+                try hold(
+                    (elements(of: list) ?? []).flatMap { pair in
+                        guard let pair = elements(of: pair), pair.count == 2 else {
+                            throw TripsError.data("OrderedDict", expected: "pairs")
+                        }
+                        return pair
+                    }))
         case .size:
-            guard operands.count == 1, let sizes = elements(of: operands[0]) else { throw TripsError.data("torch.Size", expected: "a tuple") }
+            guard operands.count == 1, let sizes = elements(of: operands[0]) else {
+                throw TripsError.data("torch.Size", expected: "a tuple")
+            }
             return .tuple(try hold(sizes))
         case .rebuildTensor: return .tensor(try tensor(operands))
         case .rebuildParameter:
-            guard let tensor = operands.first, case .tensor = tensor else { throw TripsError.data("_rebuild_parameter", expected: "a tensor") }
+            guard let tensor = operands.first, case .tensor = tensor else {
+                throw TripsError.data("_rebuild_parameter", expected: "a tensor")
+            }
             return tensor
         case .storage: throw TripsError.data("a storage made by a call")
         }
@@ -257,7 +271,9 @@ struct Unpickler {
             let count = fields[4].integer, count >= 0
         else { throw TripsError.data("a persistent id", expected: "a storage") }
         storageWidths.append((key, dataType.byteWidth))
-        guard fields.count > 5, let view = elements(of: fields[5]) else { return .storage(TorchStorage(dataType: dataType, key: key, count: count)) }
+        guard fields.count > 5, let view = elements(of: fields[5]) else {
+            return .storage(TorchStorage(dataType: dataType, key: key, count: count))
+        }
         guard view.count == 3, let offset = view[1].integer, let viewCount = view[2].integer, offset >= 0, viewCount >= 0,
             offset <= count, viewCount <= count - offset
         else { throw TripsError.data("a view of a storage", expected: "within \(count) elements") }
@@ -283,7 +299,9 @@ struct Unpickler {
     }
 
     private func pairs(_ values: [PickleValue]) throws -> [PickleValue] {
-        guard values.count % 2 == 0 else { throw TripsError.data("members of a dictionary", found: values.count, expected: "keys and values in pairs") }
+        guard values.count % 2 == 0 else {
+            throw TripsError.data("members of a dictionary", found: values.count, expected: "keys and values in pairs")
+        }
         return values
     }
 
@@ -351,12 +369,16 @@ struct Unpickler {
     }
 
     private mutating func text(_ count: Int) throws -> String {
-        guard let text = String(validating: try take(count), as: UTF8.self) else { throw TripsError.data("a string in the pickle", expected: "UTF-8") }
+        guard let text = String(validating: try take(count), as: UTF8.self) else {
+            throw TripsError.data("a string in the pickle", expected: "UTF-8")
+        }
         return text
     }
 
     private mutating func line() throws -> String {
-        guard let end = bytes[position...].prefix(1024).firstIndex(of: UInt8(ascii: "\n")) else { throw TripsError.data("a line in the pickle has no end") }
+        guard let end = bytes[position...].prefix(1024).firstIndex(of: UInt8(ascii: "\n")) else {
+            throw TripsError.data("a line in the pickle has no end")
+        }
         defer { position = end + 1 }
         return try text(end - position)
     }

@@ -1,0 +1,103 @@
+import ModelGraph
+import Support
+import Tensors
+
+extension Graph {
+    /// True where a value [..., L, L] is 1 for keys up to the query's place and 0 for the later ones, however it was made:
+    /// by comparing places, as a triangle of ones, or as a constant; and perhaps multiplied by ones.
+    func isCausal(_ value: ValueID, depth: Int = 8) throws -> Bool {
+        guard depth > 0, shape(of: value).count >= 2 else { return false }
+        if content(of: value) != nil { return try isTriangle(value) }
+        guard let node = producer(of: value), let x = node.input(0) else { return false }
+        switch node.op {
+        case is Cast: return try isCausal(x, depth: depth - 1)
+        case is Reshape, is Expand, is Tile:
+            return shape(of: x).suffix(2) == shape(of: value).suffix(2) && shape(of: x).count >= 2 ? try isCausal(x, depth: depth - 1) : false
+        case let trilu as Trilu: return try !trilu.upper && (node.input(1) == nil || number(node.input(1)) == 0) && number(x) == 1
+        case let unary as Unary where unary.kind == .not:
+            guard let (compare, op) = producer(of: x, Binary.self), let a = compare.input(0), let b = compare.input(1) else { return false }
+            switch op.kind {
+            case .greater: return try arePlaces(key: a, query: b)
+            case .less: return try arePlaces(key: b, query: a)
+            default: return false
+            }
+        case let binary as Binary:
+            guard let y = node.input(1) else { return false }
+            switch binary.kind {
+            case .lessOrEqual: return try arePlaces(key: x, query: y)
+            case .greaterOrEqual: return try arePlaces(key: y, query: x)
+            case .mul:
+                if try number(y) == 1 { return try isCausal(x, depth: depth - 1) }
+                return try number(x) == 1 && isCausal(y, depth: depth - 1)
+            default: return false
+            }
+        default: return false
+        }
+    }
+
+    private func isTriangle(_ value: ValueID) throws -> Bool {
+        guard let constant = constant(of: value), let size = constant.shape.last, size > 1, constant.shape[constant.shape.count - 2] == size,
+            try elementCount(of: constant.shape) <= 1 << 22
+        else { return false }
+        let numbers = try constant.load().converted(to: .float32).elements(Float.self)
+        return numbers.indices.allSatisfy { numbers[$0] == ($0 % size <= $0 / size % size ? 1 : 0) }
+    }
+
+    /// True where one value counts the places along the last axis, and the other along the axis before it.
+    private func arePlaces(key: ValueID, query: ValueID) throws -> Bool {
+        let (keys, queries) = (shape(of: key), shape(of: query))
+        guard let length = keys.last, queries.count >= 2, queries.last == 1, queries[queries.count - 2] == length,
+            keys.dropLast().allSatisfy({ $0 == 1 }), queries.dropLast(2).allSatisfy({ $0 == 1 })
+        else { return false }
+        return try counts(key, to: length) && counts(query, to: length)
+    }
+
+    /// True where a value's elements are 0, 1, 2, …
+    private func counts(_ value: ValueID, to length: Dimension) throws -> Bool {
+        var current = value
+        while content(of: current) == nil, let node = producer(of: current), node.op is Reshape || node.op is Cast, let inner = node.input(0) { current = inner }
+        if let (range, _) = producer(of: current, Arange.self) { return try number(range.input(0)) == 0 && number(range.input(2)) == 1 && shape(of: current) == [length] }
+        guard let constant = constant(of: current), length == Dimension(try elementCount(of: constant.shape)), try elementCount(of: constant.shape) <= 4096 else { return false }
+        return try constant.load().converted(to: .int64).elements(Int64.self).enumerated().allSatisfy { $1 == Int64($0) }
+    }
+
+    /// True where a mask adds 0 for keys up to the query's place, and -10000 or less (the number that BERT hides with: its
+    /// exponential is 0 in fp32) for the later ones.
+    func hidesLaterKeys(_ value: ValueID) throws -> Bool {
+        if let constant = constant(of: value) {
+            guard constant.dataType.isFloatingPoint, constant.shape.count >= 2, let size = constant.shape.last, size > 1,
+                constant.shape[constant.shape.count - 2] == size, try elementCount(of: constant.shape) <= 1 << 22
+            else { return false }
+            let numbers = try constant.load().converted(to: .float32).elements(Float.self)
+            return numbers.indices.allSatisfy { $0 % size <= $0 / size % size ? numbers[$0] == 0 : numbers[$0] <= -10000 }
+        }
+        if let (inverse, factor) = try scaled(value), factor <= -10000, let (one, kept) = operands(of: inverse, .sub), try number(one) == 1 {
+            return try isCausal(kept)
+        }
+        guard let (choice, _) = producer(of: value, Where.self), let condition = choice.input(0) else { return false }
+        return try number(choice.input(1)) == 0 && (number(choice.input(2)) ?? 0) <= -10000 && isCausal(condition)
+    }
+}
+
+/// (1 - m · t) · c, where t hides later keys, becomes a causal PaddingMask.
+struct FuseCausalPaddingMask: Rewrite {
+    let name = "causal padding mask"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard let output = node.outputs.first, graph.type(of: output).dataType == .float32, let (inverse, factor) = try graph.scaled(output),
+            factor < -1, let (one, kept) = graph.operands(of: inverse, .sub), try graph.number(one) == 1,
+            let (a, b) = graph.operands(of: kept, .mul)
+        else { return nil }
+        for (triangle, padding) in [(a, b), (b, a)] {
+            guard graph.content(of: padding) == nil, try graph.isCausal(triangle), let mask = FusePaddingMask.mask(padding, graph) else { continue }
+            let (batch, length) = (graph.shape(of: mask)[0], graph.shape(of: mask)[1])
+            guard graph.shape(of: padding) == [batch, 1, 1, length], graph.shape(of: output) == [batch, 1, length, length] else { continue }
+            var patch = Patch(for: graph)
+            let made = patch.add(
+                PaddingMask(maskedValue: Float(factor), causal: true), [mask], name: node.name, outputName: graph.name(of: output))
+            patch.replace(output, with: made)
+            return patch
+        }
+        return nil
+    }
+}

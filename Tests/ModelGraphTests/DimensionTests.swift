@@ -1,0 +1,69 @@
+import struct Foundation.Data
+import class Foundation.JSONDecoder
+import class Foundation.JSONEncoder
+import ModelGraph
+import Support
+import Testing
+
+struct DimensionTests {
+    private let n = Dimension(symbol: "n")
+    private let b = Dimension(symbol: "batch")
+
+    @Test func addsAndMultipliesPolynomials() throws {
+        let sum = try n.adding(1)
+        #expect(sum.description == "n+1")
+        let square = try sum.multiplied(by: n.subtracting(1))
+        #expect(square.description == "n*n-1")
+        #expect(try square.adding(1) == n.multiplied(by: n))
+        #expect(try n.subtracting(n) == 0)
+        #expect(try n.subtracting(n).constant == 0)
+        #expect(try b.multiplied(by: n) == n.multiplied(by: b))
+        #expect(n.constant == nil && Dimension(5).constant == 5)
+        #expect(try b.multiplied(by: n).symbols == ["n", "batch"])
+    }
+
+    @Test func dividesExactlyOrNotAtAll() throws {
+        let size = try b.multiplied(by: 12).multiplied(by: n.adding(1))
+        #expect(try size.divided(exactlyBy: b.multiplied(by: 4)) == n.multiplied(by: 3).adding(3))
+        #expect(size.divided(exactlyBy: 5) == nil)
+        #expect(size.divided(exactlyBy: n) == nil)
+        #expect(size.divided(exactlyBy: 0) == nil)
+        #expect(Dimension(0).divided(exactlyBy: n) == 0)
+        #expect(Dimension(.min).divided(exactlyBy: -1) == nil)
+    }
+
+    @Test func substitutesNumbers() throws {
+        let size = try b.multiplied(by: n).adding(7)
+        #expect(try size.substituting(["n": 3]).description == "3*batch+7")
+        #expect(try size.substituting(["n": 3, "batch": 2]) == 13)
+    }
+
+    @Test func knowsItsLowestValue() throws {
+        #expect(try n.adding(1).lowerBound == 2)
+        #expect(try n.subtracting(1).lowerBound == 0)
+        #expect(try Dimension(5).subtracting(n).lowerBound == nil)
+        #expect(Dimension(symbol: "?x.0").lowerBound == 0)
+    }
+
+    @Test(arguments: ["0", "-3", "n", "2*batch*n-n+1", "-n", "?x.0+1"])
+    func readsWhatItWrites(_ text: String) throws {
+        let size = try Dimension(parsing: text)
+        #expect(try Dimension(parsing: size.description) == size)
+        let coded = try JSONDecoder().decode(Dimension.self, from: JSONEncoder().encode(size))
+        #expect(coded == size)
+    }
+
+    @Test(arguments: ["", "+", "n*", "*n", "9223372036854775807*9", String(repeating: "n*", count: 40) + "n"])
+    func refusesOtherText(_ text: String) {
+        #expect(throws: TripsError.self) { try Dimension(parsing: text) }
+    }
+
+    @Test func throwsInsteadOfOverflowing() throws {
+        #expect(throws: TripsError.self) { try Dimension(.max).adding(1) }
+        #expect(throws: TripsError.self) { try Dimension(.max).multiplied(by: 2) }
+        #expect(throws: TripsError.self) { try Dimension(.min).subtracting(1) }
+        var power = n
+        for _ in 0..<15 { power = try power.multiplied(by: n) }
+        #expect(throws: TripsError.self) { try power.multiplied(by: n) }
+    }
+}

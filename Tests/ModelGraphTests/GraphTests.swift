@@ -1,0 +1,232 @@
+import struct Foundation.Data
+import class Foundation.JSONDecoder
+import class Foundation.JSONEncoder
+import ModelGraph
+import Support
+import Tensors
+import Testing
+
+private let rows = ValueType(.float32, [Dimension(symbol: "n"), 4])
+
+private func constant(_ numbers: [Float], _ shape: [Int]) throws -> Constant {
+    Constant(try Tensor(numbers, shape: shape), identity: "\(numbers)")
+}
+
+/// y = relu(x · w) + b, and a part that nothing needs.
+private func sample() throws -> Graph {
+    var graph = Graph(name: "main")
+    let x = try graph.addInput("x", rows)
+    let w = try graph.addConstant(constant(Array(repeating: 1, count: 8), [4, 2]), name: "w")
+    let b = try graph.addConstant(constant([1, 2], [2]), name: "b")
+    let product = try graph.add(MatMul(), [x, w], name: "product")[0]
+    let active = try graph.add(Unary(.relu), [product], name: "active")[0]
+    try graph.add(Unary(.exp), [product], name: "unused")
+    try graph.addOutput("y", graph.add(Binary(.add), [active, b], name: "sum")[0])
+    graph.addTrace("mid", product)
+    return graph
+}
+
+struct GraphTests {
+    @Test func infersTypesWhileItGrows() throws {
+        let graph = try sample()
+        try graph.validate()
+        let sum = try #require(graph.value(named: "sum"))
+        #expect(graph.type(of: sum) == ValueType(.float32, [Dimension(symbol: "n"), 2]))
+        #expect(graph.producer(of: sum)?.name == "sum")
+        #expect(graph.consumers(of: try #require(graph.value(named: "product"))).map(\.name) == ["active", "unused"])
+        #expect(try graph.multiplyAccumulates().description == "8*n")
+    }
+
+    @Test func namesTheNodeInErrors() throws {
+        var graph = try sample()
+        let (x, w) = (graph.inputs[0], try #require(graph.value(named: "w")))
+        #expect { try graph.add(MatMul(), [w, x], name: "wrong") } throws: { error in
+            (error as? TripsError).map { $0.kind == .data && "\($0)".contains("MatMul \"wrong\"") } ?? false
+        }
+        #expect(throws: TripsError.self) { try graph.addInput("x", rows) }
+        #expect(throws: TripsError.self) { try graph.addOutput("y", x) }
+    }
+
+    @Test func prunesWhatNothingNeeds() throws {
+        var graph = try sample()
+        graph.prune()
+        #expect(graph.nodes.map(\.name) == ["product", "active", "sum"])
+        #expect(graph.traces.map(\.name) == ["mid"])
+        try graph.validate()
+    }
+
+    @Test func ordersNodesBehindWhatTheyRead() throws {
+        var graph = try sample()
+        let product = try #require(graph.value(named: "product"))
+        let late = try graph.add(Unary(.neg), [graph.inputs[0]], name: "late")[0]
+        let node = try #require(graph.producer(of: product))
+        graph.replace(graph.inputs[0], with: late, except: [try #require(graph.producer(of: late)).id])
+        let names = try graph.topologicalOrder().map(\.name)
+        #expect(try #require(names.firstIndex(of: "late")) < #require(names.firstIndex(of: node.name)))
+        try graph.validate()
+    }
+
+    @Test func findsCycles() throws {
+        var graph = try sample()
+        graph.replace(graph.inputs[0], with: try #require(graph.value(named: "product")))
+        #expect(throws: TripsError.self) { try graph.topologicalOrder() }
+        #expect(throws: TripsError.self) { try graph.validate() }
+    }
+
+    @Test func bindsSymbols() throws {
+        var graph = try sample()
+        try graph.bind(["n": 3])
+        #expect(graph.type(of: try #require(graph.value(named: "sum"))).constantShape == [3, 2])
+        #expect(try graph.multiplyAccumulates() == 24)
+    }
+
+    @Test func givesUnknownSizesASymbolOfTheirOwn() throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", rows)
+        let places = try graph.add(NonZero(), [x], name: "places")[0]
+        let others = try graph.add(NonZero(), [x], name: "others")[0]
+        #expect(graph.shape(of: places)[1] != graph.shape(of: others)[1])
+        #expect(graph.shape(of: places)[0] == 2)
+    }
+
+    @Test func selectsOutputs() throws {
+        var graph = try sample()
+        #expect(throws: TripsError.self) { try graph.selectOutputs(["z"]) }
+        try graph.selectOutputs([])
+        graph.prune()
+        graph.removeUnusedInputs()
+        #expect(graph.nodes.isEmpty && graph.inputs.isEmpty)
+    }
+}
+
+/// Two negations are none.
+private struct DropDoubleNegation: Rewrite {
+    let name = "drop-double-negation"
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard node.op.isNegation, let inner = node.input(0).flatMap(graph.producer), inner.op.isNegation, let x = inner.input(0) else { return nil }
+        var patch = Patch(for: graph)
+        patch.replace(node.output, with: x)
+        return patch
+    }
+}
+
+/// A rewrite that would change a type.
+private struct WrongCast: Rewrite {
+    let name = "wrong-cast"
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard node.op.isNegation, let x = node.input(0) else { return nil }
+        var patch = Patch(for: graph)
+        patch.replace(node.output, with: patch.add(Cast(to: .int32), [x], name: "cast"))
+        return patch
+    }
+}
+
+extension Operator {
+    fileprivate var isNegation: Bool { isEqual(to: Unary(.neg)) }
+}
+
+struct RewriteTests {
+    private func negations(_ count: Int) throws -> Graph {
+        var graph = Graph(name: "main")
+        var value = try graph.addInput("x", rows)
+        for index in 0..<count { value = try graph.add(Unary(.neg), [value], name: "n\(index)")[0] }
+        try graph.addOutput("y", value)
+        return graph
+    }
+
+    @Test func appliesPatchesUntilNoneIsLeft() throws {
+        var graph = try negations(5)
+        let trail = try graph.rewrite([DropDoubleNegation()], validating: true)
+        #expect(trail == ["drop-double-negation": 2])
+        #expect(graph.nodes.count == 1)
+        var even = try negations(4)
+        try even.rewrite([DropDoubleNegation()], validating: true)
+        #expect(even.nodes.isEmpty && even.outputs[0].value == even.inputs[0])
+    }
+
+    @Test func refusesToChangeATypeAndNamesTheRewrite() throws {
+        var graph = try negations(1)
+        #expect { try graph.rewrite([WrongCast()]) } throws: { "\($0)".contains("wrong-cast") }
+    }
+
+    @Test func keepsWhatIsTraced() throws {
+        var graph = try negations(2)
+        graph.addTrace("mid", try #require(graph.value(named: "n0")))
+        try graph.rewrite([DropDoubleNegation()], validating: true)
+        #expect(graph.nodes.map(\.name) == ["n0"])
+    }
+}
+
+struct GraphDocumentTests {
+    private func written(_ graph: Graph) throws -> (document: GraphDocument, tensors: [String: Constant]) {
+        var tensors: [String: Constant] = [:]
+        let document = try graph.document { value, constant in
+            tensors[graph.name(of: value)] = constant
+            return graph.name(of: value)
+        }
+        return (document, tensors)
+    }
+
+    private func reread(_ document: GraphDocument, _ tensors: [String: Constant]) throws -> Graph {
+        let data = try JSONEncoder().encode(document)
+        return try Graph(JSONDecoder().decode(GraphDocument.self, from: data)) { name in
+            try tensors[name] ?? { throw TripsError.data("no such tensor", found: name) }()
+        }
+    }
+
+    @Test func readsWhatItWrites() throws {
+        var graph = try sample()
+        let zero = try graph.addKnown(.splat(Tensor(scalar: Float(0))), rows, name: "zero")
+        let sizes = try graph.addKnown(.dimensions([Dimension(symbol: "n"), -1]), ValueType(.int64, [2]), name: "sizes")
+        let padded = try graph.add(Binary(.add), [graph.inputs[0], zero], name: "padded")[0]
+        try graph.addOutput("z", graph.add(Reshape(), [padded, sizes], name: "shaped")[0])
+        graph.prune()
+        let (document, tensors) = try written(graph)
+        let again = try reread(document, tensors)
+        #expect(again.description == graph.description)
+        #expect(again.structure == graph.structure)
+        #expect(again.traces.map(\.name) == ["mid"])
+    }
+
+    @Test func refusesDocumentsThatAreNoGraphs() throws {
+        let (document, tensors) = try written(sample())
+        func broken(_ change: (inout GraphDocument) -> Void) -> Bool {
+            var copy = document
+            change(&copy)
+            do { _ = try reread(copy, tensors) } catch { return error is TripsError }
+            return false
+        }
+        #expect(broken { $0.nodes.swapAt(0, 1) })
+        #expect(broken { $0.nodes[0].inputs[0] = "nothing" })
+        #expect(broken { $0.nodes[0].outputs = ["a", "b"] })
+        #expect(broken { $0.nodes[1].outputs = $0.nodes[0].outputs })
+        #expect(broken { $0.outputs[0].value = "nothing" })
+        #expect(broken { $0.outputs += $0.outputs })
+        #expect(broken { $0.inputs += $0.inputs })
+        #expect(broken { $0.constants[0].tensor = "nothing" })
+        #expect(broken { $0.constants[0].splat = 1 })
+        #expect(broken { $0.constants[0].type = rows })
+        #expect(broken { $0.inputs[0].type = ValueType(.bool, []) })
+    }
+
+    @Test func refusesUnknownOperators() {
+        #expect(throws: TripsError.self) {
+            try JSONDecoder().decode(OperatorBox.self, from: Data(#"{"name": "Launch", "attributes": {}}"#.utf8))
+        }
+    }
+
+    @Test func writesEveryOperatorUnderANameOfItsOwn() throws {
+        let names = OperatorTable.all.map { $0.name }
+        #expect(Set(names).count == names.count)
+        let samples: [any Operator] = [
+            Unary(.leakyRelu, alpha: 0.5), Binary(.mod), Transpose(permutation: [1, 0]), Slice(), Pad(mode: .wrap), Resize(mode: .cubic, axes: [2]),
+            Conv(window: Window(strides: [2], autoPad: .sameLower)), OnnxAttention(scores: .masked), ScatterND(reduction: .max), Arange(),
+            Reduce(.logSumExp, keepDimensions: false), QuantizeLinear(outputType: .int8), Einsum(equation: "ij->ji"),
+            PatchSelection(heads: 4, keepRate: 0.7, guidance: .imageCLS),
+        ]
+        for op in samples {
+            let again = try JSONDecoder().decode(OperatorBox.self, from: JSONEncoder().encode(OperatorBox(op))).op
+            #expect(again.isEqual(to: op), "\(op)")
+        }
+    }
+}

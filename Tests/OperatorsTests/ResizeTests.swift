@@ -1,0 +1,84 @@
+import ModelGraph
+import Tensors
+import Testing
+
+import Operators
+
+struct ResizeTests {
+    private func resized(_ op: Resize, _ x: [Float], scale: Float? = nil, size: Int64? = nil, roi: [Float]? = nil) throws -> Tensor {
+        var op = op
+        op.axes = [1]
+        return try run(op, floats(x, [1, x.count]), roi.map { try floats($0) }, scale.map { try floats([$0]) }, size.map { try integers([$0]) })
+    }
+
+    @Test func choosesTheNearest() throws {
+        try expect(resized(Resize(), [1, 2], scale: 2), [1, 4], [1, 1, 2, 2])
+        let modes: [(Resize.Nearest, [Double])] = [
+            (.floor, [1, 1, 2, 2, 3, 3]), (.ceil, [1, 2, 2, 3, 3, 3]), (.roundPreferFloor, [1, 1, 2, 2, 3, 3]), (.roundPreferCeil, [1, 2, 2, 3, 3, 3]),
+        ]
+        for (nearest, expected) in modes {
+            try expect(resized(Resize(coordinates: .asymmetric, nearest: nearest), [1, 2, 3], scale: 2), [1, 6], expected)
+        }
+        let x = try integers([.max, 5], [1, 2])
+        #expect(try run(Resize(), x, nil, floats([1, 1]), nil).elements(Int64.self) == [.max, 5])
+    }
+
+    @Test func interpolatesLinearly() throws {
+        try expect(resized(Resize(mode: .linear), [1, 2], scale: 2), [1, 4], [1, 1.25, 1.75, 2])
+        try expect(resized(Resize(mode: .linear, coordinates: .alignCorners), [1, 4], size: 4), [1, 4], [1, 2, 3, 4])
+        try expect(resized(Resize(mode: .linear, coordinates: .asymmetric), [1, 2], scale: 2), [1, 4], [1, 1.5, 2, 2])
+        try expect(resized(Resize(mode: .linear, coordinates: .pytorchHalfPixel), [1, 2, 3], size: 1), [1, 1], [1])
+        // Stretched to twice its width, the triangle weighs 1, 3, 3, 1 of eight; outside stands the border's element.
+        try expect(resized(Resize(mode: .linear, antialias: true), [0, 1, 2, 3], scale: 0.5), [1, 2], [0.625, 2.375])
+        try expect(resized(Resize(mode: .linear, excludeOutside: true, antialias: true), [0, 1, 2, 3], scale: 0.5), [1, 2], [5.0 / 7, 16.0 / 7])
+    }
+
+    @Test func interpolatesByCubics() throws {
+        // At the distance 0.25 the four weights are -0.10547, 0.87891, 0.26172, -0.03516 (a = -0.75).
+        let y = try resized(Resize(mode: .cubic), [0, 0, 1, 0, 0], scale: 2)
+        try expect(y, [1, 10], [0, -0.03515625, -0.10546875, 0.26171875, 0.87890625, 0.87890625, 0.26171875, -0.10546875, -0.03515625, 0])
+        let outside = try resized(Resize(mode: .cubic, excludeOutside: true), [1, 1, 1], scale: 2)
+        try expect(outside, [1, 6], [1, 1, 1, 1, 1, 1])
+    }
+
+    @Test func cropsAndFillsTheOutside() throws {
+        let crop = Resize(mode: .linear, coordinates: .tfCropAndResize, extrapolation: 9)
+        try expect(resized(crop, [0, 1, 2], size: 3, roi: [0.5, 1.5]), [1, 3], [1, 2, 9])
+        #expect(throws: (any Error).self) { try resized(crop, [0, 1], size: 3) }
+        try expect(resized(crop, [0, 1], size: 1, roi: [.nan, 0]), [1, 1], [9])
+    }
+
+    @Test func keepsTheAspectRatio() throws {
+        let x = try counting([2, 4])
+        #expect(try run(Resize(aspectRatio: .notLarger), x, nil, nil, integers([6, 6])).shape == [3, 6])
+        #expect(try run(Resize(aspectRatio: .notSmaller), x, nil, nil, integers([6, 6])).shape == [6, 12])
+    }
+
+    @Test func refusesWhatIsNoSize() throws {
+        for scale in [Float.nan, 0, -1, .infinity] {
+            #expect(throws: (any Error).self) { try resized(Resize(mode: .linear), [1, 2], scale: scale) }
+        }
+        #expect(throws: (any Error).self) { try resized(Resize(), [1, 2]) }
+        #expect(throws: (any Error).self) { try resized(Resize(), [1, 2], size: -1) }
+        #expect(try resized(Resize(mode: .cubic, antialias: true), [1, 2], scale: 1e-30).shape == [1, 0])
+    }
+}
+
+struct QuantizationTests {
+    @Test func quantizesAndSaturates() throws {
+        let x = try floats([-1, 0, 0.5, 1.5, 1000])
+        try expect(run(QuantizeLinear(), x, scalar(1), nil), [5], [0, 0, 0, 2, 255])
+        try expect(run(QuantizeLinear(), x, scalar(1), Tensor(scalar: Int8(-1))), [5], [-2, -1, -1, 1, 127])
+        _ = try run(QuantizeLinear(), floats([.nan, .infinity]), scalar(0), nil)
+        try expect(run(QuantizeLinear(axis: 0), floats([2, 4, 6, 8], [2, 2]), floats([1, 2]), nil), [2, 2], [2, 4, 3, 4])
+        try expect(run(QuantizeLinear(axis: 1, blockSize: 2), floats([2, 4, 6, 8], [1, 4]), floats([1, 2], [1, 2]), nil), [1, 4], [2, 4, 3, 4])
+    }
+
+    @Test func dequantizes() throws {
+        let x = try Tensor([UInt8(0), 128, 255], shape: [3])
+        try expect(run(DequantizeLinear(), x, scalar(0.5), Tensor(scalar: UInt8(128))), [3], [-64, 0, 63.5])
+        try expect(run(DequantizeLinear(axis: -1), Tensor([Int8(1), 2], shape: [1, 2]), floats([2, 3]), nil), [1, 2], [2, 6])
+        try expectRefusal(DequantizeLinear(), x, floats([1, 2]), nil)
+        try expectRefusal(DequantizeLinear(blockSize: -1), x, floats([1, 2]), nil)
+    }
+}

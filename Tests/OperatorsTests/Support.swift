@@ -1,0 +1,47 @@
+import ModelGraph
+import Operators
+import Support
+import Tensors
+import Testing
+
+func floats(_ numbers: [Float], _ shape: [Int]? = nil) throws -> Tensor { try Tensor(numbers, shape: shape ?? [numbers.count]) }
+func integers(_ numbers: [Int64], _ shape: [Int]? = nil) throws -> Tensor { try Tensor(numbers, shape: shape ?? [numbers.count]) }
+func scalar(_ number: Float) throws -> Tensor { try Tensor(scalar: number) }
+
+/// 0, 1, 2, ... in this shape.
+func counting(_ shape: [Int]) throws -> Tensor {
+    try floats((0..<shape.reduce(1, *)).map { Float($0) }, shape)
+}
+
+/// Numbers without a pattern, between -1 and 1, the same in each run.
+func noise(_ shape: [Int], seed: UInt32 = 1) throws -> Tensor {
+    var state = seed
+    return try floats((0..<shape.reduce(1, *)).map { _ in
+        state = state &* 1_664_525 &+ 1_013_904_223
+        return Float(state >> 8) / 8_388_608 - 1
+    }, shape)
+}
+
+func run(_ op: any Operator, _ inputs: Tensor?...) throws -> Tensor { try evaluate(op, inputs)[0] }
+
+extension Tensor {
+    var numbers: [Double] { get throws { try converted(to: .float64).elements() } }
+}
+
+/// Checks shape and numbers; the tolerance is for the rounding of single precision unless stated.
+func expect(
+    _ tensor: Tensor, _ shape: [Int], _ numbers: [Double], tolerance: Double = 1e-5, sourceLocation: SourceLocation = #_sourceLocation
+) throws {
+    #expect(tensor.shape == shape, sourceLocation: sourceLocation)
+    let found = try tensor.numbers
+    try #require(found.count == numbers.count, sourceLocation: sourceLocation)
+    for (index, (left, right)) in zip(found, numbers).enumerated() {
+        let equal = left == right || (left.isNaN && right.isNaN) || abs(left - right) <= tolerance * max(1, abs(right))
+        #expect(equal, "element \(index): \(left), expected \(right)", sourceLocation: sourceLocation)
+    }
+}
+
+/// Checks that the operator refuses the inputs with an error of kind `data`.
+func expectRefusal(_ op: any Operator, _ inputs: Tensor?..., sourceLocation: SourceLocation = #_sourceLocation) throws {
+    #expect(sourceLocation: sourceLocation) { try evaluate(op, inputs) } throws: { ($0 as? TripsError)?.kind == .data }
+}

@@ -1,0 +1,140 @@
+import Foundation
+import Goldens
+import ModelGraph
+import Rewrites
+import Support
+import Tensors
+import Testing
+
+/// The small models of Tests/Fixtures, whose goldens PyTorch wrote.
+struct FixtureTests {
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Fixtures").path
+
+    /// Runs the graphs in order, the outputs of one feeding the next, and holds them to the golden.
+    static func check(_ graphs: [Graph], _ golden: GoldenSet) throws {
+        var known = golden.inputs
+        var (found, states) = ([String: Tensor](), [String: Tensor]())
+        for graph in graphs where graph.inputs.allSatisfy({ known[graph.name(of: $0)] != nil }) {
+            let results = try outputs(graph, known)
+            found.merge(results) { $1 }
+            known.merge(results) { $1 }
+            states.merge(try intermediates(graph, known)) { $1 }
+        }
+        // fp32 sums in another order; the states of these models stay below 10.
+        for (name, expected) in golden.outputs { #expect(try excess(found[name], expected, 2e-5, 1e-5) <= 0, "out.\(name)") }
+        for (name, expected) in golden.intermediates { #expect(try excess(states[name], expected, 2e-5, 1e-5) <= 0, "mid.\(name)") }
+    }
+
+    static let models = [
+        "albef-nlvr2/checkpoint.safetensors", "albef-pretrain/checkpoint.safetensors", "albef-retrieval/checkpoint.safetensors",
+        "albef-ve/checkpoint.safetensors", "albef-vqa/checkpoint.safetensors", "mplug-caption/checkpoint.safetensors",
+        "mplug-grounding/checkpoint.safetensors", "mplug-retrieval/checkpoint.safetensors", "mplug-vqa/checkpoint.safetensors",
+        "albef-pretrain/opset17.onnx", "albef-pretrain/dynamo.onnx",
+    ]
+
+    private func graphs(_ model: String) throws -> [Graph] {
+        let graphs = try blocks("\(Self.root)/\(model)")
+        // Grounding adds its mask of coordinates when it decodes, which is judged elsewhere.
+        return graphs
+    }
+
+    private func folder(_ model: String) -> String { "\(Self.root)/\(model.split(separator: "/")[0])" }
+
+    @Test(arguments: models) func numbersStay(model: String) throws {
+        try Self.check(graphs(model), golden("\(folder(model))/golden.safetensors"))
+    }
+
+    @Test(arguments: models) func selectionGivesTheGoldens(model: String) throws {
+        var graphs = try graphs(model)
+        let guidance: PatchSelection.Guidance = model.hasPrefix("mplug-caption") ? .imageCLS : .text
+        try select(&graphs[0], options: SelectionOptions(blocks: [2, 3], guidance: guidance))
+        try Self.check(graphs, golden("\(folder(model))/golden-select.safetensors"))
+    }
+
+    @Test(arguments: [
+        ("weighted", SelectionOptions(blocks: [1, 3], keepRates: [0.5, 0.9], fusion: .weighted)),
+        ("none-score", SelectionOptions(blocks: [2, 3], keepRates: [0.5], fusion: .none, order: .score)),
+        ("image-cls", SelectionOptions(blocks: [2, 3], guidance: .imageCLS)),
+    ])
+    func variantsGiveTheGoldens(name: String, options: SelectionOptions) throws {
+        for model in ["albef-pretrain/checkpoint.safetensors", "albef-pretrain/dynamo.onnx"] {
+            var graphs = try graphs(model)
+            try select(&graphs[0], options: options)
+            try Self.check(graphs, golden("\(folder(model))/golden-\(name).safetensors"))
+        }
+    }
+
+    @Test func batchAndLengthStayOpen() throws {
+        try Self.check(graphs("albef-pretrain/dynamo.onnx"), golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors"))
+        try Self.check(graphs("albef-pretrain/checkpoint.safetensors"), golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors"))
+    }
+
+    @Test func aGraphThatSelectsByItselfIsLifted() throws {
+        let lifted = try graphs("albef-pretrain/select.onnx")
+        try Self.check(lifted, golden("\(Self.root)/albef-pretrain/golden-select.safetensors"))
+        var selected = try graphs("albef-pretrain/opset17.onnx")
+        try select(&selected[0], options: SelectionOptions(blocks: [2, 3]))
+        #expect(firstDifference(lifted[0], selected[0]) == nil)
+    }
+
+    @Test(arguments: [
+        ("albef-pretrain/opset17.onnx", "albef-pretrain/checkpoint.safetensors", 0),
+        ("albef-pretrain/dynamo.onnx", "albef-pretrain/checkpoint.safetensors", 0),
+        ("mplug-vqa/encode.onnx", "mplug-vqa/checkpoint.safetensors", 0),
+        ("mplug-vqa/decode.onnx", "mplug-vqa/checkpoint.safetensors", 1),
+        ("sample/albef.onnx", "sample/checkpoint.safetensors", 0),
+    ])
+    func oneModelOneGraph(export: String, checkpoint: String, index: Int) throws {
+        let (exported, built) = (try graphs(export)[0], try graphs(checkpoint)[index])
+        #expect(firstDifference(exported, built) == nil)
+        #expect(Set(exported.traces.map(\.name)) == Set(built.traces.map(\.name)))
+    }
+
+    // MARK: Refusals
+
+    private func refusal(_ model: String, _ options: SelectionOptions) throws -> TripsError {
+        var graph = try graphs(model)[0]
+        return try #require(#expect(throws: TripsError.self) { try select(&graph, options: options) })
+    }
+
+    @Test(arguments: [
+        (SelectionOptions(blocks: [4]), "1 ... 3"), (SelectionOptions(blocks: [0]), "1 ... 3"), (SelectionOptions(blocks: []), "1 ... 3"),
+        (SelectionOptions(blocks: [2, 2]), "once"), (SelectionOptions(blocks: [2], keepRates: [0]), "above 0"),
+        (SelectionOptions(blocks: [2], keepRates: [1.5]), "above 0"), (SelectionOptions(blocks: [2], keepRates: [.nan]), "above 0"),
+        (SelectionOptions(blocks: [1, 2, 3], keepRates: [0.5, 0.6]), "one for each"),
+        (SelectionOptions(blocks: [2], visionTower: "nowhere"), "patch_embed"), (SelectionOptions(blocks: [2], textGuide: "nowhere"), "width"),
+        (SelectionOptions(blocks: [2], textGuide: "itm_logits"), "text-only"),
+    ])
+    func badRequestsAreRefused(options: SelectionOptions, reason: String) throws {
+        let error = try refusal("albef-pretrain/checkpoint.safetensors", options)
+        #expect(error.kind == .usage)
+        #expect("\(error)".contains(reason), "\(error)")
+    }
+
+    @Test func textGuidanceNeedsText() throws {
+        let error = try refusal("mplug-caption/checkpoint.safetensors", SelectionOptions(blocks: [2]))
+        #expect(error.kind == .usage && "\(error)".contains("image-cls"), "\(error)")
+    }
+
+    @Test func aModelSelectsOnce() throws {
+        let error = try refusal("albef-pretrain/select.onnx", SelectionOptions(blocks: [1]))
+        #expect(error.kind == .usage && "\(error)".contains("already"), "\(error)")
+    }
+
+    @Test func keepingAllChangesNothing() throws {
+        var graphs = try graphs("albef-pretrain/checkpoint.safetensors")
+        try select(&graphs[0], options: SelectionOptions(blocks: [2], keepRates: [1]))
+        let golden = try golden("\(Self.root)/albef-pretrain/golden.safetensors")
+        let results = try outputs(graphs[0], golden.inputs)
+        for (name, expected) in golden.outputs { #expect(try excess(results[name], expected, 2e-5, 1e-5) <= 0, "\(name)") }
+    }
+
+    @Test func theReportStatesTokensAndCosts() throws {
+        var graphs = try graphs("albef-pretrain/opset17.onnx")
+        let report = try select(&graphs[0], options: SelectionOptions(blocks: [2, 3]))
+        #expect(report.blocks.map(\.block) == [2, 3])
+        #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[16, 13], [13, 11]])
+        let (before, after) = (try #require(report.costBefore.constant), try #require(report.costAfter.constant))
+        #expect(after < before && after > before / 2)
+    }
+}
