@@ -8,8 +8,10 @@ import Support
 import Tensors
 import Testing
 
-/// The numbers of all values of a graph, computed node by node by the operators' plain forms.
-func run(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [ValueID: Tensor] {
+/// A graph bound to its inputs' sizes, and the numbers of all its values, computed node by node by the operators' plain forms.
+///
+/// - Parameter folding: tell sizes that only folding can tell.
+func run(_ graph: Graph, _ inputs: [String: Tensor], folding: Bool = true) throws -> (graph: Graph, numbers: [ValueID: Tensor]) {
     var bound = graph
     var symbols: [String: Int] = [:]
     for input in graph.inputs {
@@ -17,7 +19,7 @@ func run(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [ValueID: Tensor]
         for (dimension, size) in zip(graph.shape(of: input), tensor.shape) where dimension.constant == nil { symbols[dimension.description] = size }
     }
     try bound.bind(symbols)
-    try fold(&bound, lookups: true)
+    if folding { try fold(&bound, lookups: true) }
     var numbers: [ValueID: Tensor] = [:]
     for input in bound.inputs { numbers[input] = inputs[bound.name(of: input)] }
     func number(_ value: ValueID) throws -> Tensor {
@@ -40,18 +42,18 @@ func run(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [ValueID: Tensor]
         for (output, result) in zip(node.outputs, results) { numbers[output] = result }
     }
     for (_, value) in bound.outputs + bound.traces { _ = try number(value) }
-    return numbers
+    return (bound, numbers)
 }
 
 /// The outputs by name.
-func outputs(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
-    let numbers = try run(graph, inputs)
+func outputs(_ graph: Graph, _ inputs: [String: Tensor], folding: Bool = true) throws -> [String: Tensor] {
+    let (graph, numbers) = try run(graph, inputs, folding: folding)
     return Dictionary(uniqueKeysWithValues: graph.outputs.compactMap { output in numbers[output.value].map { (output.name, $0) } })
 }
 
 /// The traced intermediates by name.
 func intermediates(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
-    let numbers = try run(graph, inputs)
+    let (graph, numbers) = try run(graph, inputs)
     return Dictionary(uniqueKeysWithValues: graph.traces.compactMap { trace in numbers[trace.value].map { (trace.name, $0) } })
 }
 

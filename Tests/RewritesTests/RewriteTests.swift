@@ -1,0 +1,438 @@
+import ModelGraph
+import Rewrites
+import Support
+import Tensors
+import Testing
+
+/// Builds small graphs of primitives, as exporters write them, with numbers that do not repeat.
+struct Exported {
+    var graph = Graph(name: "main")
+    var inputs: [String: Tensor] = [:]
+    private var seed: UInt64 = 42
+
+    mutating func numbers(_ shape: [Int], scale: Double = 1) throws -> Tensor {
+        let values = try (0..<elementCount(of: shape)).map { _ -> Float in
+            seed = seed &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Float((Double(seed >> 40) / Double(1 << 24) - 0.5) * 2 * scale)
+        }
+        return try Tensor(values, shape: shape)
+    }
+
+    mutating func input(_ name: String, _ shape: [Int], dimensions: [Dimension]? = nil) throws -> ValueID {
+        inputs[name] = try numbers(shape)
+        return try graph.addInput(name, ValueType(.float32, dimensions ?? shape.map { Dimension($0) }))
+    }
+
+    mutating func mask(_ name: String, _ rows: [[Int64]], dimensions: [Dimension]? = nil) throws -> ValueID {
+        let shape = [rows.count, rows.first?.count ?? 0]
+        inputs[name] = try Tensor(rows.flatMap { $0 }, shape: shape)
+        return try graph.addInput(name, ValueType(.int64, dimensions ?? shape.map { Dimension($0) }))
+    }
+
+    mutating func constant(_ shape: [Int], scale: Double = 0.5) throws -> ValueID {
+        let tensor = try numbers(shape, scale: scale)
+        return try graph.addConstant(Constant(tensor, identity: "constant \(seed)"), name: "constant")
+    }
+
+    mutating func scalar(_ number: Float) throws -> ValueID {
+        try graph.addConstant(Constant(Tensor(scalar: number), identity: "float \(number)"), name: "scalar")
+    }
+
+    mutating func integers(_ numbers: [Int], scalar: Bool = false) throws -> ValueID {
+        let tensor = try Tensor(numbers.map { Int64($0) }, shape: scalar ? [] : [numbers.count])
+        return try graph.addConstant(Constant(tensor, identity: "integers \(numbers) \(scalar)"), name: "integers")
+    }
+
+    mutating func node(_ op: any Operator, _ inputs: [ValueID?]) throws -> ValueID {
+        try graph.add(op, inputs, name: "\(type(of: op))")[0]
+    }
+
+    mutating func binary(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) throws -> ValueID { try node(Binary(kind), [a, b]) }
+    mutating func unary(_ kind: Unary.Kind, _ x: ValueID) throws -> ValueID { try node(Unary(kind), [x]) }
+    mutating func reshape(_ x: ValueID, _ shape: [Int]) throws -> ValueID { try node(Reshape(), [x, integers(shape)]) }
+    mutating func transpose(_ x: ValueID, _ permutation: [Int]) throws -> ValueID { try node(Transpose(permutation: permutation), [x]) }
+
+    /// x · W + b
+    mutating func linear(_ x: ValueID, _ from: Int, _ to: Int) throws -> ValueID {
+        try binary(.add, constant([to]), node(MatMul(), [x, constant([from, to])]))
+    }
+
+    mutating func output(_ value: ValueID) throws { try graph.addOutput("y\(graph.outputs.count)", value) }
+
+    /// The operators that fold and fuse leave, sorted; the numbers must have stayed.
+    func fused(tolerance: Double = 1e-5) throws -> [String] {
+        let before = try outputs(graph, inputs, folding: false)
+        var graph = graph
+        try fold(&graph)
+        try fuse(&graph, validating: true)
+        let after = try outputs(graph, inputs)
+        for (name, expected) in before {
+            let beyond = try excess(after[name], expected, tolerance, tolerance)
+            #expect(beyond <= 0, "\(name) by \(beyond)")
+        }
+        return graph.nodes.map { "\(type(of: $0.op))" }.sorted()
+    }
+}
+
+struct RewriteTests {
+    // MARK: Folding
+
+    @Test func shapeArithmeticDisappears() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length"), 8])
+        let shape = try m.node(Shape(), [x])
+        let batch = try m.node(Gather(axis: 0), [shape, m.integers([0])])
+        let length = try m.node(Gather(axis: 0), [shape, m.integers([1])])
+        let product = try m.binary(.mul, batch, length)
+        let target = try m.node(Concat(axis: 0), [product, m.integers([2, 4])])
+        try m.output(m.node(Reshape(), [x, target]))
+        #expect(try m.fused() == ["Reshape"])
+    }
+
+    @Test func expandsToItsOwnShapeDisappear() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3], dimensions: [Dimension(symbol: "batch"), 3])
+        let sizes = try m.integers([-1, 3])
+        let ones = try m.node(ConstantOfShape(), [m.integers([2]), m.integers([1])])
+        let open = try m.binary(.equal, sizes, m.binary(.mul, ones, m.integers([-1], scalar: true)))
+        let target = try m.node(Where(), [open, ones, sizes])
+        try m.output(m.node(Expand(), [x, target]))
+        #expect(try m.fused() == [])
+    }
+
+    @Test func whatIsTheSameEverywhereIsKnown() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3], dimensions: [Dimension(symbol: "batch"), 3])
+        let ones = try m.node(ConstantOfShape(), [m.node(Shape(), [x]), m.integers([1])])
+        let zeros = try m.binary(.sub, m.scalar(1), m.node(Cast(to: .float32), [ones]))
+        try m.output(m.binary(.add, x, m.binary(.mul, zeros, m.scalar(-10000))))
+        #expect(try m.fused() == [])
+    }
+
+    @Test func weightsStayWhereTheyAre() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 300])
+        let weight = Constant.derived("unread", from: [], .float32, [300, 300]) { _ in
+            throw TripsError.data("a weight was read while folding")
+        }
+        let value = try m.graph.addConstant(weight, name: "weight")
+        let turned = try m.node(Transpose(permutation: [1, 0]), [value])
+        let halves = try m.node(Slice(), [turned, m.integers([0]), m.integers([150]), m.integers([1])])
+        try m.output(m.node(MatMul(), [x, halves]))
+        var graph = m.graph
+        try fold(&graph)
+        try fuse(&graph)
+        #expect(graph.nodes.map { "\(type(of: $0.op))" } == ["Linear"])
+    }
+
+    @Test func sixteenBitsComputeInFloat32() throws {
+        var m = Exported()
+        let x = try m.graph.addInput("x", ValueType(.float16, [2, 8]))
+        m.inputs["x"] = try m.numbers([2, 8]).converted(to: .float16)
+        let weight = Constant(try m.numbers([8, 4]).converted(to: .float16), identity: "half")
+        try m.output(m.node(MatMul(), [x, m.graph.addConstant(weight, name: "weight")]))
+        // The unfused graph rounds each product to 11 bits.
+        #expect(try m.fused(tolerance: 2e-3) == ["Cast", "Cast", "Linear"])
+    }
+
+    // MARK: Views
+
+    @Test func viewsThatCancelDisappear() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 6, 8])
+        let heads = try m.transpose(m.reshape(x, [2, 6, 2, 4]), [0, 2, 1, 3])
+        try m.output(m.reshape(m.transpose(heads, [0, 2, 1, 3]), [2, 6, 8]))
+        #expect(try m.fused() == [])
+    }
+
+    @Test func aRowIsAGather() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 6, 8])
+        let slice = try m.node(Slice(), [x, m.integers([2]), m.integers([3]), m.integers([1])])
+        try m.output(m.node(Squeeze(), [slice, m.integers([1])]))
+        #expect(try m.fused() == ["Gather"])
+    }
+
+    @Test func transposesMoveBehindRowwiseOperatorsAndCancel() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 6, 8])
+        let turned = try m.transpose(x, [1, 0, 2])
+        let sum = try m.binary(.add, turned, m.linear(turned, 8, 8))
+        try m.output(m.transpose(sum, [1, 0, 2]))
+        #expect(try m.fused() == ["Binary", "Linear"])
+    }
+
+    @Test func duplicatesAreComputedOnce() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 8])
+        try m.output(m.binary(.add, m.unary(.exp, x), m.unary(.exp, x)))
+        #expect(try m.fused() == ["Binary", "Unary"])
+    }
+
+    // MARK: Blocks
+
+    @Test(arguments: 0..<6) func gelu(variant: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [3, 8])
+        func gate(_ function: ValueID) throws -> ValueID { try m.binary(.add, function, m.scalar(1)) }
+        func cubic() throws -> ValueID {
+            let cube = variant == 3 ? try m.node(Binary(.pow), [x, m.scalar(3)]) : try m.binary(.mul, x, m.binary(.mul, x, x))
+            let sum = try m.binary(.add, x, m.binary(.mul, cube, m.scalar(0.044715)))
+            return try m.unary(.tanh, m.binary(.mul, sum, m.scalar(0.7978845608)))
+        }
+        let y = switch variant {
+        case 0: try m.binary(.mul, m.binary(.mul, x, gate(m.unary(.erf, m.binary(.div, x, m.scalar(1.4142135))))), m.scalar(0.5))
+        case 1: try m.binary(.mul, x, m.binary(.mul, m.scalar(0.5), gate(m.unary(.erf, m.binary(.mul, x, m.scalar(0.70710678))))))
+        case 2: try m.binary(.mul, m.binary(.mul, m.scalar(0.5), x), gate(m.unary(.erf, m.binary(.div, x, m.scalar(1.4142135)))))
+        case 3, 4: try m.binary(.mul, m.binary(.mul, x, m.scalar(0.5)), gate(cubic()))
+        default: try m.binary(.mul, x, m.unary(.sigmoid, m.binary(.mul, x, m.scalar(1.702))))
+        }
+        try m.output(y)
+        #expect(try m.fused() == ["GELU"])
+    }
+
+    @Test func almostGELUStays() throws {
+        var m = Exported()
+        let x = try m.input("x", [3, 8])
+        try m.output(m.binary(.mul, x, m.unary(.sigmoid, m.binary(.mul, x, m.scalar(1.7)))))
+        #expect(try !m.fused().contains("GELU"))
+    }
+
+    @Test(arguments: 0..<4) func layerNorm(variant: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3, 8])
+        func mean(_ value: ValueID) throws -> ValueID { try m.node(Reduce(.mean), [value, m.integers([-1])]) }
+        let centered = try m.binary(.sub, x, mean(x))
+        let square = variant == 0 ? try m.binary(.mul, centered, centered) : try m.node(Binary(.pow), [centered, m.scalar(2)])
+        let variance = try m.binary(.add, mean(square), m.scalar(1e-6))
+        let normed = switch variant {
+        case 2: try m.binary(.mul, centered, m.unary(.reciprocal, m.unary(.sqrt, variance)))
+        case 3: try m.binary(.mul, centered, m.node(Binary(.pow), [variance, m.scalar(-0.5)]))
+        default: try m.binary(.div, centered, m.unary(.sqrt, variance))
+        }
+        try m.output(m.binary(.add, m.binary(.mul, m.constant([8]), normed), m.constant([8])))
+        #expect(try m.fused() == ["LayerNorm"])
+    }
+
+    @Test func gemmIsLinear() throws {
+        for transposed in [false, true] {
+            var m = Exported()
+            let x = try m.input("x", [3, 8])
+            try m.output(m.node(Gemm(transposeB: transposed), [x, m.constant(transposed ? [4, 8] : [8, 4]), m.constant([1, 4])]))
+            #expect(try m.fused() == ["Linear"])
+        }
+    }
+
+    @Test func linearOverFlattenedRowsKeepsItsShape() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3, 8])
+        let flat = try m.node(Gemm(), [m.reshape(x, [6, 8]), m.constant([8, 4]), m.constant([4])])
+        try m.output(m.reshape(flat, [2, 3, 4]))
+        #expect(try m.fused() == ["Linear"])
+    }
+
+    @Test(arguments: 0..<3) func l2Normalize(variant: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 8])
+        let length = variant == 1
+            ? try m.unary(.sqrt, m.node(Reduce(.sum), [m.binary(.mul, x, x), m.integers([1])])) : try m.node(Reduce(.l2), [x, m.integers([-1])])
+        let bounded = variant == 2 ? try m.binary(.max, length, m.scalar(1e-12)) : try m.node(Clip(), [length, m.scalar(1e-12), nil])
+        try m.output(m.binary(.div, x, m.node(Expand(), [bounded, m.node(Shape(), [x])])))
+        #expect(try m.fused() == ["L2Normalize"])
+    }
+
+    @Test(arguments: 0..<3) func paddingMask(variant: Int) throws {
+        var m = Exported()
+        let mask = try m.mask("mask", [[1, 1, 0], [1, 0, 0]])
+        func wide(_ x: ValueID) throws -> ValueID { try m.node(Unsqueeze(), [x, m.integers([1, 2])]) }
+        func cast(_ x: ValueID) throws -> ValueID { try m.node(Cast(to: .float32), [x]) }
+        func addends(_ x: ValueID) throws -> ValueID { try m.binary(.mul, m.binary(.sub, m.scalar(1), x), m.scalar(-10000)) }
+        let made = switch variant {
+        case 0: try addends(cast(wide(mask)))
+        case 1: try addends(wide(cast(mask)))
+        default: try wide(addends(cast(mask)))
+        }
+        try m.output(made)
+        #expect(try m.fused() == ["PaddingMask"])
+    }
+
+    @Test func aTriangleTimesAMaskIsCausal() throws {
+        var m = Exported()
+        let length = Dimension(symbol: "length")
+        let mask = try m.mask("mask", [[1, 1, 1, 0], [1, 1, 0, 0]], dimensions: [Dimension(symbol: "batch"), length])
+        let count = try m.node(Gather(axis: 0), [m.node(Shape(), [mask]), m.integers([1], scalar: true)])
+        let places = try m.node(Arange(), [m.integers([0], scalar: true), count, m.integers([1], scalar: true)])
+        let lower = try m.binary(.lessOrEqual, m.node(Unsqueeze(), [places, m.integers([0])]), m.node(Unsqueeze(), [places, m.integers([1])]))
+        let triangle = try m.node(Unsqueeze(), [m.node(Cast(to: .float32), [lower]), m.integers([0, 1])])
+        let padding = try m.node(Cast(to: .float32), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+        try m.output(m.binary(.mul, m.binary(.sub, m.scalar(1), m.binary(.mul, triangle, padding)), m.scalar(-10000)))
+        #expect(try m.fused() == ["PaddingMask"])
+    }
+
+    // MARK: Attention
+
+    /// softmax(q · kᵀ) · v over heads [B, H, L, d], and back to [B, L, D].
+    private func attend(
+        _ m: inout Exported, _ q: ValueID, _ k: ValueID, _ v: ValueID, scores: (inout Exported, ValueID) throws -> ValueID
+    ) throws -> ValueID {
+        let turned = try m.transpose(k, [0, 1, 3, 2])
+        let weights = try m.node(Softmax(axis: -1), [scores(&m, m.node(MatMul(), [q, turned]))])
+        return try m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [0, 2, 1, 3]), [2, 5, 8])
+    }
+
+    private func heads(_ m: inout Exported, _ x: ValueID, _ length: Int = 5) throws -> ValueID {
+        try m.transpose(m.reshape(m.linear(x, 8, 8), [2, length, 2, 4]), [0, 2, 1, 3])
+    }
+
+    enum Scoring: CaseIterable {
+        case divided, scaledBefore, scaledOnBoth, evenMask, additiveMask, hiddenByWhere, unscaled, causalConstant
+    }
+
+    @Test(arguments: Scoring.allCases) func separateProjections(scoring: Scoring) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        var (q, k) = (try heads(&m, x), try heads(&m, x))
+        let v = try heads(&m, x)
+        if scoring == .scaledBefore { q = try m.binary(.mul, q, m.scalar(0.5)) }
+        if scoring == .scaledOnBoth {
+            q = try m.binary(.mul, q, m.scalar(0.70710678))
+            k = try m.binary(.mul, m.scalar(0.70710678), k)
+        }
+        let mask = scoring == .additiveMask || scoring == .hiddenByWhere ? try m.mask("mask", [[1, 1, 1, 0, 1], [1, 0, 1, 1, 1]]) : nil
+        let y = try attend(&m, q, k, v) { m, scores in
+            switch scoring {
+            case .scaledBefore, .scaledOnBoth, .unscaled: return scores
+            case .divided: return try m.binary(.div, scores, m.scalar(2))
+            case .evenMask:
+                let zeros = try m.graph.addConstant(Constant(Tensor(Array(repeating: Float(-0.0), count: 5), shape: [1, 1, 1, 5]), identity: "zeros"), name: "zeros")
+                return try m.binary(.add, m.binary(.div, scores, m.scalar(2)), zeros)
+            case .additiveMask:
+                let wide = try m.node(Cast(to: .float32), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+                let addends = try m.binary(.mul, m.binary(.sub, m.scalar(1), wide), m.scalar(-10000))
+                return try m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends)
+            case .hiddenByWhere:
+                let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+                return try m.node(Where(), [shown, m.binary(.div, scores, m.scalar(2)), m.scalar(-.infinity)])
+            case .causalConstant:
+                let addends = (0..<25).map { Float($0 % 5 <= $0 / 5 ? 0 : -10000) }
+                let mask = try m.graph.addConstant(Constant(Tensor(addends, shape: [1, 1, 5, 5]), identity: "causal"), name: "causal")
+                return try m.binary(.add, m.binary(.mul, scores, m.scalar(0.5)), mask)
+            }
+        }
+        try m.output(y)
+        let expected = switch scoring {
+        case .additiveMask: ["Attention", "Linear", "Linear", "Linear", "PaddingMask"]
+        case .hiddenByWhere: ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"]
+        default: ["Attention", "Linear", "Linear", "Linear"]
+        }
+        #expect(try m.fused() == expected)
+    }
+
+    @Test func aMaskThatIsScaledToo() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.input("addends", [2, 1, 1, 5])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        try m.output(attend(&m, q, k, v) { m, scores in try m.binary(.mul, m.binary(.add, scores, mask), m.scalar(0.5)) })
+        #expect(try !m.fused().contains("Attention"))
+    }
+
+    @Test func scoresReplacedByASmallNumberStay() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        try m.output(attend(&m, q, k, v) { m, scores in
+            let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+            return try m.node(Where(), [shown, scores, m.scalar(-100)])
+        })
+        #expect(try !m.fused().contains("Attention"))
+    }
+
+    @Test func packedByGather() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let packed = try m.transpose(m.reshape(m.linear(x, 8, 24), [2, 5, 3, 2, 4]), [2, 0, 3, 1, 4])
+        let parts = try (0..<3).map { try m.node(Gather(axis: 0), [packed, m.integers([$0], scalar: true)]) }
+        try m.output(attend(&m, parts[0], parts[1], parts[2]) { m, scores in try m.binary(.mul, scores, m.scalar(0.5)) })
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
+    @Test func packedBySplit() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let packed = try m.linear(x, 8, 24)
+        let parts = try m.graph.add(Split(axis: 2, outputs: 3), [packed, m.integers([8, 8, 8])], name: "split")
+        let cut = try parts.map { try m.transpose(m.reshape($0, [2, 5, 2, 4]), [0, 2, 1, 3]) }
+        try m.output(attend(&m, cut[0], cut[1], cut[2]) { m, scores in try m.binary(.mul, scores, m.scalar(0.5)) })
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
+    @Test func tokensFirstWithBatchAndHeadsTogether() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let turned = try m.transpose(x, [1, 0, 2])
+        func cut(_ m: inout Exported) throws -> ValueID {
+            try m.transpose(m.reshape(m.linear(turned, 8, 8), [5, 4, 4]), [1, 0, 2])
+        }
+        let (q, k, v) = (try m.binary(.mul, cut(&m), m.scalar(0.5)), try cut(&m), try cut(&m))
+        let weights = try m.node(Softmax(axis: -1), [m.node(MatMul(), [q, m.transpose(k, [0, 2, 1])])])
+        let rows = try m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [1, 0, 2]), [5, 2, 8])
+        try m.output(m.transpose(m.linear(rows, 8, 8), [1, 0, 2]))
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear", "Linear"])
+    }
+
+    @Test func onnxAttention() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let made = try m.node(OnnxAttention(causal: true), [q, k, v])
+        try m.output(m.reshape(m.transpose(made, [0, 2, 1, 3]), [2, 5, 8]))
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
+    @Test func crossAttention() throws {
+        var m = Exported()
+        let (x, source) = (try m.input("x", [2, 5, 8]), try m.input("source", [2, 7, 8]))
+        let (q, k, v) = (try heads(&m, x), try heads(&m, source, 7), try heads(&m, source, 7))
+        try m.output(attend(&m, q, k, v) { m, scores in try m.binary(.div, scores, m.scalar(2)) })
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
+    // MARK: Embeddings
+
+    @Test func patches() throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 8, 8])
+        let window = Window(strides: [4, 4], dilations: [1, 1], pads: [0, 0, 0, 0])
+        let map = try m.node(Conv(window: window), [image, m.constant([6, 3, 4, 4]), m.constant([6])])
+        let rows = try m.transpose(m.reshape(map, [2, 6, -1]), [0, 2, 1])
+        let token = try m.node(Expand(), [m.constant([1, 1, 6]), m.integers([2, 1, 6])])
+        try m.output(m.binary(.add, m.node(Concat(axis: 1), [token, rows]), m.constant([1, 5, 6])))
+        #expect(try m.fused() == ["PatchEmbedding"])
+    }
+
+    @Test func convolutionsThatOverlapStay() throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 8, 8])
+        let map = try m.node(Conv(window: Window(strides: [2, 2])), [image, m.constant([6, 3, 4, 4]), m.constant([6])])
+        try m.output(m.transpose(m.reshape(map, [2, 6, -1]), [0, 2, 1]))
+        #expect(try m.fused().contains("Conv"))
+    }
+
+    @Test func wordsTypesAndPositions() throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
+        let shape = try m.node(Shape(), [ids])
+        let words = try m.node(Gather(axis: 0), [m.constant([10, 6]), ids])
+        let none = try m.node(ConstantOfShape(), [shape, m.integers([0])])
+        let types = try m.node(Gather(axis: 0), [m.constant([2, 6]), none])
+        let length = try m.node(Gather(axis: 0), [shape, m.integers([1])])
+        let table = try Tensor((0..<8).map { Int64($0) }, shape: [1, 8])
+        let places = try m.graph.addConstant(Constant(table, identity: "places"), name: "places")
+        let used = try m.node(Slice(), [places, m.integers([0]), length, m.integers([1])])
+        let positions = try m.node(Gather(axis: 0), [m.constant([8, 6]), used])
+        try m.output(m.binary(.add, m.binary(.add, words, types), positions))
+        #expect(try m.fused() == ["Embedding", "Slice"])
+    }
+}
