@@ -213,11 +213,14 @@ extension Graph {
     /// - Throws: `usage` where there is no such input.
     func split(by inputName: String) throws -> (fixed: Graph, step: Graph) {
         guard let input = value(named: inputName) else { throw TripsError.usage("no such input", found: inputName) }
+        // What only follows the number of tokens, such as their positions, changes with each step as well.
+        let lengths = Set(shape(of: input).dropFirst().flatMap(\.symbols))
         var dependent: Set<ValueID> = [input]
         var border: [ValueID] = []
         for node in try topologicalOrder() {
             let reads = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
-            guard reads.contains(where: dependent.contains) else { continue }
+            let followsLength = node.outputs.contains { value in shape(of: value).contains { !$0.symbols.isDisjoint(with: lengths) } }
+            guard followsLength || reads.contains(where: dependent.contains) else { continue }
             dependent.formUnion(node.outputs)
             border += reads.filter { !dependent.contains($0) && !border.contains($0) }
         }

@@ -66,7 +66,7 @@ public func convert(
     if options.architecture == "tensors" { return try packTensors(source, to: path, options, progress) }
     let model = try prepare(source, options)
     var manifest = try manifest(source, options, model.imported)
-    manifest.selections = model.selection.map { records($0, options.selection) } ?? []
+    manifest.selections = try model.graphs.flatMap(selections)
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = try options.vocabulary.map(readVocabulary) {
         manifest.vocabulary = vocabulary.name
@@ -77,12 +77,17 @@ public func convert(
     return try report(source, path, model)
 }
 
-private func records(_ report: SelectionReport, _ request: SelectionRequest?) -> [Manifest.Selection] {
-    report.blocks.map { block in
-        Manifest.Selection(
-            block: block.block, keepRate: block.keepRate, guidance: report.guidance.rawValue,
-            fusion: (request?.fusion ?? .normalized).rawValue, order: (request?.order ?? .original).rawValue,
-            tokensBefore: block.tokensBefore.description, tokensAfter: block.tokensAfter.description)
+/// The selection layers of a graph, inserted here or found in the source.
+private func selections(_ graph: Graph) throws -> [Manifest.Selection] {
+    try graph.traces.compactMap { trace in
+        let parts = trace.name.split(separator: ".")
+        guard parts.count == 3, parts[0] == "selection", parts[2] == "indices", let block = Int(parts[1]),
+            let node = graph.producer(of: trace.value), let op = node.op as? PatchSelection, let tokens = node.input(0)
+        else { return nil }
+        func count(_ value: ValueID) throws -> String { try graph.shape(of: value)[1].subtracting(1).description }
+        return Manifest.Selection(
+            block: block, keepRate: op.keepRate, guidance: op.guidance.rawValue, fusion: op.fusion.rawValue, order: op.order.rawValue,
+            tokensBefore: try count(tokens), tokensAfter: try count(node.output))
     }
 }
 

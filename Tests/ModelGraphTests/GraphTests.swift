@@ -93,6 +93,7 @@ struct GraphTests {
         var graph = try sample()
         #expect(throws: TripsError.self) { try graph.selectOutputs(["z"]) }
         try graph.selectOutputs([])
+        graph.removeTraces()
         graph.prune()
         graph.removeUnusedInputs()
         #expect(graph.nodes.isEmpty && graph.inputs.isEmpty)
