@@ -49,6 +49,24 @@ public struct Effect: Sendable, Encodable {
     }
 }
 
+/// The time that one kind of operator takes in a run.
+public struct KindTime: Sendable, Encodable {
+    public var kind: String
+    public var steps: Int
+    public var milliseconds: Double
+    public var multiplyAccumulates: Int
+
+    /// The times of a run on a golden set's inputs, summed up by kind, the longest first.
+    static func measure(_ session: Session, on golden: GoldenSet) throws -> [KindTime] {
+        let steps = try session.profile(golden.inputs, runs: 3)
+        return Dictionary(grouping: steps, by: \.kind).map { kind, steps in
+            KindTime(
+                kind: kind, steps: steps.count, milliseconds: steps.reduce(0) { $0 + $1.milliseconds },
+                multiplyAccumulates: steps.reduce(0) { $0 + $1.multiplyAccumulates })
+        }.sorted { $0.milliseconds > $1.milliseconds }
+    }
+}
+
 /// How often a model's answer is the right one.
 public struct Accuracy: Sendable, Encodable, Equatable {
     public var right: Int

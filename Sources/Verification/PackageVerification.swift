@@ -23,21 +23,26 @@ extension TolerancePreset {
 /// - Parameters:
 ///   - options: what to judge and by what.
 ///   - isolating: also feed each block with the reference's own states (needs goldens with intermediates).
+///   - timing: also take the time of each kind of operator, on the first set.
 ///   - threads: for the runtime; nil: all processors.
 ///   - observe: called behind each set with what was found in it.
 /// - Throws: `data` and `cannotOpen` for golden sets, `usage` for tolerances that name nothing.
 public func verify(
     _ model: Model, against goldens: [GoldenReference], options: VerificationOptions = VerificationOptions(), isolating: Bool = false,
-    threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
+    timing: Bool = false, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
     let runner = SessionRunner(Session(model, threads: threads))
     var verifier = try Verifier(runner, options: options)
+    var times: [KindTime]?
     for reference in goldens {
         let golden = try reference.load(inputNames: runner.inputNames, outputNames: runner.outputNames)
         try observe(try verifier.verify(golden))
         if isolating { try verifier.isolate(model, golden, threads: threads) }
+        if timing && times == nil { times = try KindTime.measure(runner.session, on: golden) }
     }
-    return verifier.finished(label: TolerancePreset(fitting: model.manifest).rawValue)
+    var report = verifier.finished(label: TolerancePreset(fitting: model.manifest).rawValue)
+    report.times = times ?? []
+    return report
 }
 
 /// Inputs on which two packages are compared.

@@ -126,6 +126,8 @@ public struct VerificationReport: Sendable {
     public var isolated: [TensorSummary]?
     /// SNR along the model, for this package and others.
     public var curves: [DepthCurve] = []
+    /// Where the time of a run goes.
+    public var times: [KindTime] = []
     /// Beside another package.
     public var effect: Effect?
     public var accuracy: Accuracy?

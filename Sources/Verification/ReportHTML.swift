@@ -6,7 +6,7 @@ extension VerificationReport {
         let title = "\(package.file): \(verdictWord)"
         let sections = [
             header(package), table("Outputs", outputs, open: true), depthSection, histogramSection, selectionSection, illustrationSection,
-            effectSection(package), isolated.map { table("Blocks alone, fed with the reference's states", $0, open: false) } ?? "",
+            effectSection(package), timeSection, isolated.map { table("Blocks alone, fed with the reference's states", $0, open: false) } ?? "",
             intermediates.isEmpty ? "" : table("Intermediates, in the model's order", intermediates, open: verdict == .fail),
             notesSection, provenance(package),
         ]
@@ -219,7 +219,7 @@ extension VerificationReport {
         var lines: [String] = []
         if let effect {
             if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, own > 0 {
-                lines.append("\(giga(own)) multiply-accumulates, \(giga(other)) in \(escaped(effect.reference)): \(ratio(other, own)).")
+                lines.append("\(macs(own)) multiply-accumulates, \(macs(other)) in \(escaped(effect.reference)): \(ratio(other, own)).")
             }
             lines.append(
                 "\(milliseconds(effect.seconds)) a run, \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
@@ -232,6 +232,29 @@ extension VerificationReport {
         }
         if lines.isEmpty { return "" }
         return "<section><h2>What it costs</h2>\n\(lines.map { "<p>\($0)</p>" }.joined(separator: "\n"))\n</section>"
+    }
+
+    private var timeSection: String {
+        let whole = times.reduce(0) { $0 + $1.milliseconds }
+        guard whole > 0 else { return "" }
+        let rows = times.prefix(16).map { time -> String in
+            let share = time.milliseconds / whole
+            let rate = time.multiplyAccumulates > 0 ? String(format: "%.1f", Double(time.multiplyAccumulates) / time.milliseconds / 1e6) : ""
+            let cells = [
+                "<th scope=\"row\">\(escaped(time.kind))</th>", number("\(time.steps)"), number(String(format: "%.2f", time.milliseconds)),
+                "<td class=\"use\"><span class=\"bar\"><i style=\"width:\(short(share * 100))%\"></i></span> \(percent(share))</td>",
+                number(time.multiplyAccumulates > 0 ? String(format: "%.2f", Double(time.multiplyAccumulates) / 1e6) : ""), number(rate),
+            ]
+            return "<tr>\(cells.joined())</tr>"
+        }
+        return """
+            <section><h2>Where the time goes</h2>
+            <div class="scroll"><table>
+            <thead><tr>\(titleCells(["operators", "steps", "ms", "share", "MMACs", "GMAC/s"]))</tr></thead>
+            <tbody>\(rows.joined(separator: "\n"))</tbody></table></div>
+            <p>\(String(format: "%.1f", whole)) ms for the inputs of the first golden set.</p>
+            </section>
+            """
     }
 
     private var notesSection: String {
@@ -247,7 +270,7 @@ extension VerificationReport {
         }
         facts += manifest.options.sorted { $0.key < $1.key }.map { ("--\($0.key)", $0.value) }
         if let quantization = manifest.quantization { facts.append(("quantized", quantization)) }
-        facts += package.multiplyAccumulates.sorted { $0.key < $1.key }.map { ("cost of \($0.key)", "\(giga($0.value)) multiply-accumulates") }
+        facts += package.multiplyAccumulates.sorted { $0.key < $1.key }.map { ("cost of \($0.key)", "\(macs($0.value)) multiply-accumulates") }
         facts.append(("written by", "\(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd), format \(manifest.formatVersion)"))
         facts.append(("golden sets", sets.count > 12 ? "\(sets.count): \(sets.prefix(12).joined(separator: ", ")), …" : sets.joined(separator: ", ")))
         facts += metadata.sorted { $0.key < $1.key }.map { ("golden \($0.key)", $0.value) }
@@ -300,7 +323,7 @@ extension VerificationReport {
 // MARK: Words
 
 private func titleCells(_ titles: [String]) -> String {
-    let words: Set = ["", "shape", "worst in", "of tolerance", "verdict", "selection"]
+    let words: Set = ["", "shape", "worst in", "of tolerance", "verdict", "selection", "operators", "share"]
     return titles.map { "<th scope=\"col\"\(words.contains($0) ? "" : " class=\"number\"")>\($0)</th>" }.joined()
 }
 
@@ -308,7 +331,9 @@ private func number(_ text: String?) -> String { "<td class=\"number\">\(text ??
 private func percent(_ share: Double) -> String { String(format: share == 1 ? "%.0f %%" : "%.1f %%", share * 100) }
 private func decibel(_ snr: Double) -> String { snr.isFinite ? String(format: "%.1f", snr) : snr > 0 ? "exact" : "-∞" }
 private func milliseconds(_ seconds: Double) -> String { String(format: "%.1f ms", seconds * 1000) }
-private func giga(_ count: Int) -> String { String(format: "%.2f giga", Double(count) / 1e9) }
+private func macs(_ count: Int) -> String {
+    count >= 1_000_000_000 ? String(format: "%.2f giga", Double(count) / 1e9) : String(format: "%.2f mega", Double(count) / 1e6)
+}
 private func ratio(_ more: Int, _ less: Int) -> String { String(format: "%.2f times less", Double(more) / Double(less)) }
 private func count(_ number: Int, _ thing: String) -> String { "\(number) \(thing)\(number == 1 ? "" : "s")" }
 private func bytes(_ count: Int) -> String { count < 1_000_000 ? String(format: "%.1f kB", Double(count) / 1e3) : String(format: "%.1f MB", Double(count) / 1e6) }

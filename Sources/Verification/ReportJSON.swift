@@ -114,6 +114,7 @@ private struct Document: Encodable {
     let selections: [Selection]
     let divergence: Place?
     let curves: [DepthCurve]
+    let times: [KindTime]
     let effect: Effect?
     let accuracy: Accuracy?
     let notes: [String]
@@ -129,6 +130,7 @@ private struct Document: Encodable {
         selections = report.selections.map(Selection.init)
         divergence = report.divergence.map { Place($0, report.divergenceSet) }
         curves = report.curves
+        times = report.times
         effect = report.effect
         accuracy = report.accuracy
         notes = report.notes

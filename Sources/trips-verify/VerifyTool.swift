@@ -90,7 +90,8 @@ struct VerifyTool: Tool {
     private func verify(_ package: Model, _ goldens: [GoldenReference]) throws -> VerificationReport {
         try withProgress("verifying", of: goldens.count) { advance in
             try Verification.verify(
-                package, against: goldens, options: try options(for: package), isolating: isolate, threads: common.threads
+                package, against: goldens, options: try options(for: package), isolating: isolate,
+                timing: report != nil || json != nil, threads: common.threads
             ) { _ in advance() }
         }
     }

@@ -144,6 +144,13 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     #expect(try String(contentsOfFile: files[2], encoding: .utf8).contains("failures=\"0\""))
     guard let again = try run("trips-verify", arguments) else { return }
     #expect(again.status == 73)
+
+    let browser = Process()
+    browser.executableURL = root.appendingPathComponent("tools/check_report.sh")
+    browser.arguments = [files[0]]
+    try browser.run()
+    browser.waitUntilExit()
+    #expect(browser.terminationStatus == 0)
 }
 
 @Test func aPictureAndATextAreAnswered() throws {
