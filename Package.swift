@@ -24,7 +24,10 @@ let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect",
 
 // Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
 let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
-    ("fuzz-package", ["PackageFormat", "Support", "Tensors"])
+    ("fuzz-package", ["PackageFormat", "Support", "Tensors"]),
+    ("fuzz-checkpoint", ["Importers"]),
+    ("fuzz-onnx", ["Importers"]),
+    ("fuzz-golden", ["Goldens"]),
 ]
 let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
     .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "Development/benchmark-format"),

@@ -1,8 +1,8 @@
 import Foundation
 import Support
 
-/// Runs libFuzzer, with the process's arguments, on `body`. Errors of ours about the data are how bad input should end;
-/// anything else stops the fuzzer and keeps the input.
+/// Runs libFuzzer, with the process's arguments, on `body`. Errors of ours are how bad input should end; anything else
+/// stops the fuzzer and keeps the input.
 public func fuzz(_ body: @escaping @Sendable (UnsafeRawBufferPointer) throws -> Void) -> Never {
     entry = body
     var count = CommandLine.argc
@@ -10,10 +10,8 @@ public func fuzz(_ body: @escaping @Sendable (UnsafeRawBufferPointer) throws -> 
     let status = runDriver(&count, &arguments) { start, count in
         do {
             try entry?(UnsafeRawBufferPointer(start: start, count: count))
-        } catch let error as TripsError {
-            precondition(error.kind == .data, "\(error)")
         } catch {
-            preconditionFailure("\(error)")
+            precondition(error is TripsError, "\(error)")
         }
         return 0
     }

@@ -23,9 +23,10 @@ fuzz { input in
     }
 }
 
+private let encoder = try ChunkEncoder()
+
 private func assemble(_ parts: [UInt8], isPlain: Bool, compresses: Bool) throws -> [UInt8] {
     var cursor = ByteCursor(parts)
-    let encoder = try ChunkEncoder()
     let manifest = Array(try cursor.take(Int(cursor.integer(UInt16.self))))
     let frame = try encoder.encode(manifest, level: 1)
     var file = try Header(isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: manifest.count, manifestChecksum: crc32(frame)).bytes()

@@ -173,6 +173,8 @@ public struct ConvTranspose: Operator {
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x")
         let weight = try inputs.required(1, "weight").typed(x.type.dataType, "weight").ranked(x.type.rank, "weight")
+        let kernel = try weight.kernel(stated: kernelShape)
+        let sizes = try sizes(kernel: kernel, x.spatial("x"))
         guard groups > 0, groups <= Window.limit, mayBeEqual(x.type.shape[1], weight.type.shape[0]),
             weight.type.shape[0].constant.map({ $0 % groups == 0 }) ?? true
         else {
@@ -180,8 +182,6 @@ public struct ConvTranspose: Operator {
         }
         let outputs = try weight.type.shape[1].multiplied(by: Dimension(groups))
         try inputs.optional(2)?.typed(x.type.dataType, "bias").shaped([outputs], "bias")
-        let kernel = try weight.kernel(stated: kernelShape)
-        let sizes = try sizes(kernel: kernel, x.spatial("x"))
         return [ValueType(x.type.dataType, [x.type.shape[0], outputs] + sizes)]
     }
 

@@ -1,4 +1,6 @@
 import Foundation
+import Support
+import Synchronization
 import Tensors
 
 /// What is known of the inputs of a linear layer, channel by channel.
@@ -37,25 +39,21 @@ struct InputScaling {
     /// E = step² / 12 · Σ_k |w_k|² / s_k² + Σ_n δ_n² / 12 · Σ_k E[x_k²] s_k², with the step of a row of activations from
     /// its largest scaled channel and δ_n, the step of a row of weights, from its largest scaled weight.
     /// - Parameter weights: of all layers that read these inputs, [N, K] each; they share the factors.
-    init(weights: [Tensor], statistics: ChannelStatistics, groupSize: Int) {
-        let columns = statistics.largest.count
-        let energies = columnEnergies(weights, columns)
+    init(weights: [Tensor], statistics: ChannelStatistics, groupSize: Int, pool: ThreadPool = .shared) {
+        let energies = columnEnergies(weights, statistics.largest.count)
+        let candidates = (0...8).map { step in
+            (strength: Float(step) / 10, factors: InputScaling.factors(statistics, strength: Float(step) / 10))
+        }
+        let errors = Mutex([Double](repeating: 0, count: candidates.count))
+        pool.run(candidates.count) { index in
+            let error = expectedError(weights, energies, statistics, candidates[index].factors, groupSize)
+            errors.withLock { $0[index] = error }
+        }
         var best: (error: Double, strength: Float, factors: [Float]?) = (.infinity, 0, nil)
-        for step in 0...8 {
-            let strength = Float(step) / 10
-            let factors = InputScaling.factors(statistics, strength: strength)
-            let rowStep = Double(zip(statistics.largest, factors).map { $0 * $1 }.max() ?? 0) / 127
-            var activation = 0.0
-            var signal = [Double](repeating: 0, count: groupCount(columns, groupSize))
-            for column in 0..<columns {
-                let square = Double(factors[column] * factors[column])
-                activation += energies[column] / square
-                signal[column / groupSize] += Double(statistics.meanSquare[column]) * square
-            }
-            let steps = squaredSteps(weights, factors, groupSize)
-            let error = rowStep * rowStep * activation + zip(steps, signal).reduce(0) { $0 + $1.0 * $1.1 }
+        for (candidate, error) in zip(candidates, errors.withLock { $0 }) {
             // Factors that gain almost nothing are not worth a multiplication for each activation.
-            if error < best.error * (step == 0 ? 1 : 0.98) { best = (error, strength, step == 0 ? nil : factors) }
+            guard error < best.error * (candidate.strength == 0 ? 1 : 0.98) else { continue }
+            best = (error, candidate.strength, candidate.strength == 0 ? nil : candidate.factors)
         }
         (factors, strength) = (best.factors, best.strength)
     }
@@ -69,51 +67,78 @@ struct InputScaling {
     }
 }
 
-/// Σ_n w[n, k]² for each column.
+/// The error that `InputScaling` minimises, up to a factor.
+private func expectedError(
+    _ weights: [Tensor], _ energies: [Double], _ statistics: ChannelStatistics, _ factors: [Float], _ groupSize: Int
+) -> Double {
+    let columns = factors.count
+    let rowStep = Double(zip(statistics.largest, factors).map { $0 * $1 }.max() ?? 0) / 127
+    var activation = 0.0
+    var signal = [Double](repeating: 0, count: groupCount(columns, groupSize))
+    for column in 0..<columns {
+        let square = Double(factors[column] * factors[column])
+        activation += energies[column] / square
+        signal[column / groupSize] += Double(statistics.meanSquare[column]) * square
+    }
+    let steps = squaredSteps(weights, factors, groupSize)
+    return rowStep * rowStep * activation + zip(steps, signal).reduce(0) { $0 + $1.0 * $1.1 }
+}
+
+/// Rows of a weight that stand for all of them: the search needs sums over rows to a few percent only.
+private func sampledRows(_ weight: Tensor) -> StrideTo<Int> { stride(from: 0, to: weight.shape[0], by: max(1, weight.shape[0] / 256)) }
+
+/// Σ_n w[n, k]² for each column, over sampled rows.
 private func columnEnergies(_ weights: [Tensor], _ columns: Int) -> [Double] {
     var energies = [Double](repeating: 0, count: columns)
     for weight in weights {
-        var sums = [Float](repeating: 0, count: columns)
         let values = weight.view.pointer(Float.self)
-        for row in 0..<weight.shape[0] {
-            for column in 0..<columns { sums[column] += values[row * columns + column] * values[row * columns + column] }
+        for row in sampledRows(weight) {
+            for column in 0..<columns { energies[column] += Double(values[row * columns + column] * values[row * columns + column]) }
         }
-        for column in 0..<columns { energies[column] += Double(sums[column]) }
     }
     return energies
 }
 
-/// Σ_n δ² for each group of columns, δ the step that holds the row's largest weight of the group after scaling.
+/// Σ_n δ² for each group of columns, over sampled rows; δ is the step that holds the row's largest scaled weight.
 private func squaredSteps(_ weights: [Tensor], _ factors: [Float], _ groupSize: Int) -> [Double] {
     let columns = factors.count
     let inverse = factors.map { 1 / $0 }
     var sums = [Double](repeating: 0, count: groupCount(columns, groupSize))
     for weight in weights {
         let values = weight.view.pointer(Float.self)
-        for row in 0..<weight.shape[0] {
+        for row in sampledRows(weight) {
             for group in sums.indices {
-                var largest = SIMD8<Float>.zero
                 let range = group * groupSize..<min(columns, (group + 1) * groupSize)
-                var column = range.lowerBound
-                while column + 8 <= range.upperBound {
-                    let scaled = lanes(values + row * columns + column) * inverse.withUnsafeBufferPointer { lanes($0.baseAddress! + column) }
-                    largest.replace(with: scaled, where: scaled .> largest)
-                    largest.replace(with: -scaled, where: -scaled .> largest)
-                    column += 8
-                }
-                var bound = largest.max()
-                while column < range.upperBound {
-                    bound = max(bound, abs(values[row * columns + column] * inverse[column]))
-                    column += 1
-                }
-                sums[group] += Double(bound / 127) * Double(bound / 127)
+                let step = Double(largest(values + row * columns, inverse, range) / 127)
+                sums[group] += step * step
             }
         }
     }
     return sums
 }
 
-private func lanes(_ pointer: UnsafePointer<Float>) -> SIMD8<Float> {
+/// max |w_k f_k| over a range.
+private func largest(_ row: UnsafePointer<Float>, _ factors: [Float], _ range: Range<Int>) -> Float {
+    factors.withUnsafeBufferPointer { factors in
+        guard let base = factors.baseAddress else { return 0 }
+        var lanes = SIMD8<Float>.zero
+        var column = range.lowerBound
+        while column + 8 <= range.upperBound {
+            let scaled = load(row + column) * load(base + column)
+            lanes.replace(with: scaled, where: scaled .> lanes)
+            lanes.replace(with: -scaled, where: -scaled .> lanes)
+            column += 8
+        }
+        var bound = lanes.max()
+        while column < range.upperBound {
+            bound = max(bound, abs(row[column] * factors[column]))
+            column += 1
+        }
+        return bound
+    }
+}
+
+private func load(_ pointer: UnsafePointer<Float>) -> SIMD8<Float> {
     UnsafeRawPointer(pointer).loadUnaligned(as: SIMD8<Float>.self)
 }
 

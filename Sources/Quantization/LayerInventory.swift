@@ -42,7 +42,7 @@ struct LayerInventory {
                 if index == layers.count {
                     indices[key] = index
                     layers.append(QuantizableLayer(
-                        name: node.input(1).map(graph.name(of:)) ?? node.name, weight: constant, isEmbedding: isEmbedding, uses: []))
+                        name: graph.layerName(node), weight: constant, isEmbedding: isEmbedding, uses: []))
                     if scoring.contains(node.id) { layers[index].reasonToStay = "patch scores come from it" }
                 }
                 layers[index].uses.append((graphIndex, node.id))
@@ -83,6 +83,12 @@ struct LayerInventory {
 }
 
 extension Graph {
+    /// The weight's name where it is one that people gave; exporters number what they made themselves.
+    fileprivate func layerName(_ node: Node) -> String {
+        guard let weight = node.input(1).map(name(of:)) else { return node.name }
+        return weight.hasPrefix("onnx::") || weight.hasPrefix("val_") ? node.name : weight
+    }
+
     /// The constant weight of a linear layer or an embedding in fp32.
     fileprivate func quantizableWeight(_ node: Node) -> (Constant, isEmbedding: Bool)? {
         guard node.op is Linear || node.op is Embedding, let weight = node.input(1).flatMap(constant(of:)),

@@ -46,7 +46,7 @@ extension Session {
         guard parameters.beam > 0, parameters.maximalLength > 0, parameters.alpha.isFinite else {
             throw TripsError.usage("generation parameters", found: "\(parameters)", expected: "beam and maximal length of 1 or more")
         }
-        let decoder = try Decoder(self, inputs, beam: parameters.beam)
+        let decoder = try Decoder(self, inputs)
         var prefixes = Array(repeating: [parameters.startID], count: parameters.beam)
         // All hypotheses are alike at first: only one may grow, or the beam would hold copies.
         var cumulative = [Float](repeating: -.infinity, count: parameters.beam)
@@ -73,7 +73,7 @@ extension Session {
     /// - Throws: `usage` where the package does not ground.
     public func ground(_ inputs: [String: Tensor], startID: Int, firstTargetID: Int, targetCount: Int) throws -> [Float] {
         guard targetCount > 1 else { throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more") }
-        let decoder = try Decoder(self, inputs, beam: 1)
+        let decoder = try Decoder(self, inputs)
         var ids = [startID]
         for _ in 0..<4 {
             let logits = try decoder.nextLogits([ids])[0]
@@ -119,7 +119,7 @@ extension Session {
     }
 
     private func answerLogits(_ known: [String: Tensor], _ ids: [[Int]], _ mask: [[Int]]) throws -> [[[Float]]] {
-        var inputs = try known.mapValues { $0 }
+        var inputs = known
         inputs["answer_ids"] = try tensor(ids)
         inputs["answer_mask"] = try tensor(mask)
         for name in ["question_states", "attention_mask"] {
@@ -175,20 +175,25 @@ private func logSoftmax(_ values: [Float]) -> [Float] {
     return values.map { $0 - logarithm }
 }
 
-/// The `decode` graph of one example, with what does not depend on the tokens computed once.
+/// The `decode` graph of one example. What does not depend on the tokens, such as the keys and values of
+/// cross-attention, is computed once and serves every step and every hypothesis.
 private struct Decoder {
     private let session: Session
     private let states: [String: Tensor]
 
-    init(_ session: Session, _ inputs: [String: Tensor], beam: Int) throws {
+    init(_ session: Session, _ inputs: [String: Tensor]) throws {
         guard let graph = session.model.graph("decode"), graph.outputs.contains(where: { $0.name == "next_logits" }) else {
             throw TripsError.usage("the package does not generate text", expected: "a graph decode with next_logits")
         }
-        self.session = session
         let needed = graph.inputs.map(graph.name(of:)).filter { $0 != "decoder_ids" }
         let computed = try session.run(inputs, outputs: needed.filter { inputs[$0] == nil })
-        states = try inputs.merging(computed) { given, _ in given }.filter { needed.contains($0.key) }
-            .mapValues { try $0.repeatingFirst(beam) }
+        let given = inputs.merging(computed) { given, _ in given }.filter { needed.contains($0.key) }
+        for (name, tensor) in given where tensor.shape.first != 1 {
+            throw TripsError.usage("generation takes one example", found: "\(name) of shape \(tensor.shape)")
+        }
+        let (fixed, step) = try graph.reduced(to: ["next_logits"]).split(by: "decoder_ids")
+        states = try session.sharing([fixed]).run(given)
+        self.session = session.sharing([step])
     }
 
     /// Logits of the token behind each prefix.
@@ -199,6 +204,42 @@ private struct Decoder {
         let vocabulary = logits.shape[1]
         let values = try logits.elements(Float.self)
         return prefixes.indices.map { Array(values[$0 * vocabulary..<($0 + 1) * vocabulary]) }
+    }
+}
+
+extension Graph {
+    /// Parts the graph into what does not depend on an input, and the rest, which takes the former's outputs as inputs
+    /// for a batch of one.
+    /// - Throws: `usage` where there is no such input.
+    func split(by inputName: String) throws -> (fixed: Graph, step: Graph) {
+        guard let input = value(named: inputName) else { throw TripsError.usage("no such input", found: inputName) }
+        var dependent: Set<ValueID> = [input]
+        var border: [ValueID] = []
+        for node in try topologicalOrder() {
+            let reads = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
+            guard reads.contains(where: dependent.contains) else { continue }
+            dependent.formUnion(node.outputs)
+            border += reads.filter { !dependent.contains($0) && !border.contains($0) }
+        }
+        var (fixed, step) = (self, self)
+        try fixed.selectOutputs([])
+        let single = Dictionary(uniqueKeysWithValues: shape(of: input).prefix(1).flatMap(\.symbols).map { ($0, 1) })
+        for (index, value) in border.enumerated() {
+            let name = "fixed.\(index)"
+            try fixed.addOutput(name, value)
+            var type = type(of: value)
+            type.shape = try type.shape.map { try $0.substituting(single) }
+            step.replace(value, with: try step.addInput(name, type))
+        }
+        try fixed.tidy()
+        try step.tidy()
+        return (fixed, step)
+    }
+
+    private mutating func tidy() throws {
+        prune()
+        removeUnusedInputs()
+        try inferAgain()
     }
 }
 

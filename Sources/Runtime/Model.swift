@@ -25,6 +25,13 @@ public final class Model: Sendable {
         weights = Weights(owned: Set(graphs.flatMap(\.constantIdentities)))
     }
 
+    /// Other graphs over the weights of a model, which are not loaded again.
+    init(graphs: [Graph], sharing model: Model) {
+        self.graphs = graphs
+        manifest = model.manifest
+        weights = model.weights
+    }
+
     /// The graph with this name.
     public func graph(_ name: String) -> Graph? { graphs.first { $0.name == name } }
 

@@ -21,6 +21,14 @@ public final class Session {
         pool = threads.map { ThreadPool(threads: $0) } ?? .shared
     }
 
+    private init(_ model: Model, _ pool: ThreadPool) {
+        self.model = model
+        self.pool = pool
+    }
+
+    /// A session over other graphs with the same weights and threads.
+    func sharing(_ graphs: [Graph]) -> Session { Session(Model(graphs: graphs, sharing: model), pool) }
+
     /// All outputs of all graphs.
     public var outputNames: [String] { model.graphs.flatMap { $0.outputs.map(\.name) } }
 

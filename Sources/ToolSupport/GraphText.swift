@@ -48,9 +48,10 @@ public func macText(_ count: Int) -> String {
 
 /// What a graph costs, and what it would without its selections; nil where sizes stay unknown.
 public func costText(_ graph: Graph) -> String? {
-    guard let cost = try? graph.multiplyAccumulates() else { return nil }
-    let example = graph.hasOpenSizes ? "one example with 40 text tokens" : "one example"
-    guard graph.nodes.contains(where: { $0.op is PatchSelection }), let whole = try? graph.withoutSelection().multiplyAccumulates(), cost > 0
+    guard let (cost, sizes) = try? graph.exampleCost() else { return nil }
+    let example = "one example" + (graph.hasOpenSizes ? " with \(sizes.textLength) text tokens" : "")
+    guard graph.nodes.contains(where: { $0.op is PatchSelection }), let all = try? graph.withoutSelection(),
+        let whole = try? all.multiplyAccumulates(sizes), cost > 0
     else { return "\(macText(cost)) for \(example)" }
     return "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
 }

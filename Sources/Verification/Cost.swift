@@ -40,24 +40,25 @@ extension Graph {
     /// True where sizes of the inputs are left open.
     public var hasOpenSizes: Bool { inputs.contains { type(of: $0).constantShape == nil } }
 
-    /// Multiply-accumulate operations of one run; nil where sizes stay unknown.
-    public func multiplyAccumulates(_ sizes: ExampleSizes = ExampleSizes()) throws -> Int? {
+    /// What one example costs, with the longest usual text that the model takes; nil where sizes stay unknown.
+    public func exampleCost() throws -> (multiplyAccumulates: Int, sizes: ExampleSizes)? {
+        for length in [40, 30, 20, 12, 8, 4] {
+            let sizes = ExampleSizes(textLength: length)
+            if let count = try multiplyAccumulates(sizes) { return (count, sizes) }
+        }
+        return nil
+    }
+
+    /// Multiply-accumulate operations of one run; nil where sizes stay unknown, or do not suit the model.
+    public func multiplyAccumulates(_ sizes: ExampleSizes) throws -> Int? {
         let symbols = Set(inputs.flatMap { shape(of: $0).flatMap(\.symbols) })
+        let bindings = symbols.compactMap { name in sizes.size(of: name).map { (name, $0) } }
         var bound = self
         do {
-            try bound.bind(Dictionary(uniqueKeysWithValues: symbols.compactMap { name in sizes.size(of: name).map { (name, $0) } }))
+            try bound.bind(Dictionary(uniqueKeysWithValues: bindings))
+            return try bound.multiplyAccumulates().constant
         } catch is TripsError {
             return nil
         }
-        var total = 0
-        for node in bound.nodes {
-            let types = node.inputs.map { $0.map { bound.type(of: $0) } }
-            guard let cost = try node.op.multiplyAccumulates(types, node.outputs.map { bound.type(of: $0) }) else { continue }
-            guard let count = cost.constant else { return nil }
-            let (sum, overflow) = total.addingReportingOverflow(count)
-            guard !overflow else { return nil }
-            total = sum
-        }
-        return total
     }
 }

@@ -161,7 +161,7 @@ public struct VerificationReport: Sendable {
         if let found = result.divergence, divergence == nil || found.isEarlier(than: divergence) {
             (divergence, divergenceSet) = (found, result.name)
         }
-        if let illustration = result.illustration { illustrations.append(illustration) }
+        illustrations += result.illustrations
         for note in result.notes where !notes.contains(note) { notes.append(note) }
     }
 
@@ -190,6 +190,6 @@ public struct SetResult: Sendable {
     package var tensors: [Entry] = []
     package var selections: [SelectionComparison] = []
     package var divergence: Divergence?
-    var illustration: Illustration?
+    var illustrations: [Illustration] = []
     package var notes: [String] = []
 }

@@ -50,7 +50,7 @@ extension VerificationReport {
         case .fail:
             summary = "\(failed.count) of \(judged.count) judged tensors do not agree with the reference over \(count(sets.count, "golden set"))."
                 + (divergence?.firstFailure.map { " The first, in the model's order: \(escaped($0))." } ?? "")
-        case .unjudged: summary = "Compared over \(count(sets.count, "golden set")); nothing was judged."
+        case .unjudged: summary = "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(count(sets.count, "golden set")); nothing was judged."
         }
         let jump = divergence?.firstJump.map {
             "<p>The error first jumps at <strong>\(escaped($0.name))</strong>: from \(decibel($0.before)) to \(decibel($0.after)) dB.</p>"
@@ -71,6 +71,7 @@ extension VerificationReport {
     private func table(_ title: String, _ summaries: [TensorSummary], open: Bool) -> String {
         if summaries.isEmpty { return "" }
         let several = sets.count > 1
+        let usesTolerance = summaries.contains { $0.worst.toleranceUse != nil }
         let rows = summaries.map { summary -> String in
             let (worst, metrics) = (summary.worst, summary.worst.metrics)
             let use = worst.toleranceUse.map { "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \(percent($0))" } ?? ""
@@ -80,13 +81,13 @@ extension VerificationReport {
                 number(metrics.map { short($0.absolute.median) }), number(metrics.map { short($0.relative.maximum) }),
                 number(metrics.map { String(format: "%.6f", $0.cosine) }), number(metrics.map { decibel($0.snr) }),
                 several ? number(summary.snr.map { decibel($0.median) }) + "<td>\(escaped(summary.worstSet))</td>" : "",
-                "<td class=\"use\">\(use)</td>",
+                usesTolerance ? "<td class=\"use\">\(use)</td>" : "",
                 "<td class=\"\(summary.verdict.rawValue)\">\(summary.verdict.rawValue)\(worst.reason.map { ": \(escaped($0))" } ?? "")</td>",
             ]
             return "<tr>\(cells.joined())</tr>"
         }
         let titles = ["", "shape", "max |Δ|", "99 % |Δ|", "median |Δ|", "max rel", "cosine", "SNR dB"] + (several ? ["median SNR", "worst in"] : [])
-            + ["of tolerance", "verdict"]
+            + (usesTolerance ? ["of tolerance"] : []) + ["verdict"]
         let body = """
             <div class="scroll"><table>
             <thead><tr>\(titleCells(titles))</tr></thead>
@@ -275,7 +276,7 @@ extension VerificationReport {
             let line = points.map { "\(short($0.0)),\(short($0.1))" }.joined(separator: " ")
             parts.append("<polyline class=\"curve c\(number % 4)\" points=\"\(line)\"/>")
             parts += points.map { "<circle class=\"c\(number % 4)\" cx=\"\(short($0.0))\" cy=\"\(short($0.1))\" r=\"3\"><title>\(escaped("\(curve.label), \($0.2.name): \(decibel($0.2.snr)) dB"))</title></circle>" }
-            parts.append("<text class=\"label c\(number % 4)\" x=\"\(right)\" y=\"\(top + 12 + Double(number) * 16)\" text-anchor=\"end\">\(escaped(curve.label))</text>")
+            parts.append("<text class=\"label c\(number % 4)\" x=\"\(left + Double(number) * (right - left) / Double(curves.count))\" y=\"334\">● \(escaped(curve.label))</text>")
         }
         return "<svg class=\"plot\" viewBox=\"0 0 960 340\" role=\"img\" aria-label=\"\(escaped("SNR in dB along the model. " + description))\">\(parts.joined())</svg>"
     }

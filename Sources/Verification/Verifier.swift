@@ -8,6 +8,8 @@ public struct VerificationOptions: Sendable {
     public var tolerances = Tolerances()
     /// Judge `mid.*` too.
     public var intermediates = false
+    /// What the model computes in: errors below its own noise are no sign of a mistake.
+    public var arithmetic = TolerancePreset.f32
     /// What to draw of selections; nil: nothing.
     public var illustrations: IllustrationOptions?
 
@@ -126,7 +128,9 @@ public struct Verifier {
         let (own, theirs) = (try SelectionTrail(found), try SelectionTrail(golden.intermediates))
         result.selections = compareSelections(own, reference: theirs)
         if let settings = options.illustrations, report.illustrations.count < settings.count {
-            result.illustration = try Illustration(golden, own: own, reference: theirs, example: 0, options: settings)
+            result.illustrations = try (0...1).filter { $0 == 0 || golden.inputs["image\($0)"] != nil }.compactMap {
+                try Illustration(golden, own: own, reference: theirs, example: $0, options: settings)
+            }
         }
         let flipped = theirs.layers.isEmpty != own.layers.isEmpty || result.selections.contains { $0.flips > 0 }
 
@@ -166,7 +170,7 @@ public struct Verifier {
             result.tensors.append(.init(name: name, isIntermediate: true, judgement: try judged(name, g)))
         }
         result.divergence = Divergence(
-            result.tensors.filter(\.isIntermediate).map { ($0.name, $0.judgement) }, noiseFloor: options.tolerances.preset.noiseFloor)
+            result.tensors.filter(\.isIntermediate).map { ($0.name, $0.judgement) }, noiseFloor: options.arithmetic.noiseFloor)
         return result
     }
 

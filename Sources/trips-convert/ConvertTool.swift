@@ -43,6 +43,9 @@ struct ConvertTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        if listOperators && !source.lowercased().hasSuffix(".onnx") {
+            throw ValidationError("--list-operators: a checkpoint holds tensors, not operators; expected an ONNX model")
+        }
         if until != nil && listOperators { throw ValidationError("--until and --list-operators exclude each other") }
     }
 

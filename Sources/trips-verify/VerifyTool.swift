@@ -143,6 +143,7 @@ struct VerifyTool: Tool {
         var options = VerificationOptions()
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset(fitting: package.manifest))
         options.intermediates = intermediates
+        options.arithmetic = TolerancePreset(fitting: package.manifest)
         if report != nil {
             var drawing = IllustrationOptions()
             drawing.mean = package.manifest.preprocessing?.mean
@@ -168,7 +169,7 @@ struct VerifyTool: Tool {
     }
 
     private func facts(_ package: Model) throws -> PackageFacts {
-        let costs = try package.graphs.compactMap { graph in try graph.multiplyAccumulates().map { (graph.name, $0) } }
+        let costs = try package.graphs.compactMap { graph in try graph.exampleCost().map { (graph.name, $0.multiplyAccumulates) } }
         return PackageFacts(
             file: (model as NSString).lastPathComponent, bytes: try ReadableFile(path: model).size,
             preset: TolerancePreset(fitting: package.manifest), manifest: package.manifest,

@@ -40,7 +40,7 @@ struct GraphTests {
     @Test func namesTheNodeInErrors() throws {
         var graph = try sample()
         let (x, w) = (graph.inputs[0], try #require(graph.value(named: "w")))
-        #expect { try graph.add(MatMul(), [w, x], name: "wrong") } throws: { error in
+        #expect { try graph.add(MatMul(), [w, w], name: "wrong") } throws: { error in
             (error as? TripsError).map { $0.kind == .data && "\($0)".contains("MatMul \"wrong\"") } ?? false
         }
         #expect(throws: TripsError.self) { try graph.addInput("x", rows) }

@@ -2,14 +2,23 @@ import Support
 
 /// The models whose checkpoints are understood. The raw values are the names of the command line.
 public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
+    /// Image-text contrasting and matching.
     case albefPretrain = "albef-pretrain"
+    /// The same, fine-tuned for retrieval.
     case albefRetrieval = "albef-retrieval"
+    /// Answers ranked by a decoder.
     case albefVQA = "albef-vqa"
+    /// A statement about two images.
     case albefNLVR2 = "albef-nlvr2"
+    /// Visual entailment: three classes.
     case albefVE = "albef-ve"
+    /// Answers generated.
     case mplugVQA = "mplug-vqa"
+    /// Captions generated from the image alone.
     case mplugCaption = "mplug-caption"
+    /// Image-text contrasting and matching.
     case mplugRetrieval = "mplug-retrieval"
+    /// A box, generated as four coordinate tokens.
     case mplugGrounding = "mplug-grounding"
 
     /// Whether the vision tower is CLIP's, as in mPLUG (Li et al. 2022), or ALBEF's ViT (Li et al. 2021).

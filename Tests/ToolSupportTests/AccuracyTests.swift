@@ -1,0 +1,63 @@
+import Foundation
+import Goldens
+import Runtime
+import Support
+import Tensors
+import Testing
+import Trips
+import Verification
+
+private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .appendingPathComponent("Fixtures").path
+
+/// Writes a safetensors file.
+private func write(_ tensors: [(String, Tensor)], to path: String) throws {
+    var (header, data) = ([String](), Data())
+    for (name, tensor) in tensors {
+        let start = data.count
+        tensor.withBytes { data.append(contentsOf: $0) }
+        header.append("\"\(name)\":{\"dtype\":\"\(tensor.dataType.rawValue)\",\"shape\":\(tensor.shape),\"data_offsets\":[\(start),\(data.count)]}")
+    }
+    let text = Data("{\(header.joined(separator: ","))}".utf8)
+    let length = withUnsafeBytes(of: UInt64(text.count).littleEndian) { Data($0) }
+    try (length + text + data).write(to: URL(fileURLWithPath: path))
+}
+
+private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
+    try Tensor(tensor.dataType, [count] + tensor.shape.dropFirst()) { target in
+        tensor.withBytes { bytes in
+            for copy in 0..<count {
+                UnsafeMutableRawBufferPointer(rebasing: target[copy * bytes.count..<(copy + 1) * bytes.count]).copyMemory(from: bytes)
+            }
+        }
+    }
+}
+
+@Test func rightAnswersAreCountedAlsoWhereExamplesShareAnImage() throws {
+    let folder = fixtures + "/albef-ve"
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let golden = try GoldenReference.references(at: folder + "/golden.safetensors")[0].load(inputNames: [], outputNames: [])
+    let prediction = try #require(golden.outputs["prediction"]).elements(Float.self)
+    let answer = Int64(try #require(prediction.indices.max { prediction[$0] < prediction[$1] }))
+    let wrong = (answer + 1) % 3
+    // Twelve examples: more than a batch, the last one short.
+    let labels = [answer, answer, answer, wrong, answer, wrong] + [Int64](repeating: answer, count: 6)
+    let (image, ids, mask) = try (
+        #require(golden.inputs["image"]), #require(golden.inputs["input_ids"]), #require(golden.inputs["attention_mask"])
+    )
+    try write([
+        ("labels", Tensor(labels, shape: [12])), ("index.image", Tensor([Int64](repeating: 1, count: 12), shape: [12])),
+        ("in.image", repeated(image, 2)), ("in.input_ids", repeated(ids, 12)), ("in.attention_mask", repeated(mask, 12)),
+    ], to: path)
+
+    let model = Model(graphs: try prepare(folder + "/checkpoint.safetensors").graphs, manifest: .init(tool: .init(name: "test", version: "0")))
+    let testSet = try TestSet(path: path)
+    let accuracy = try Accuracy.measure(model, on: testSet, output: "prediction")
+    #expect(accuracy.right == 10 && accuracy.count == 12)
+    #expect(accuracy.halves == [4.0 / 6, 1])
+    #expect { try Accuracy.measure(model, on: testSet, output: "nosuch") } throws: { ($0 as? TripsError)?.kind == .usage }
+
+    try write([("labels", Tensor(labels, shape: [12])), ("in.image", repeated(image, 2))], to: path)
+    #expect { try TestSet(path: path) } throws: { ($0 as? TripsError)?.kind == .data }
+}

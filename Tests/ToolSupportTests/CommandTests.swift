@@ -1,0 +1,166 @@
+import Foundation
+import Testing
+
+private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+private let fixtures = root.appendingPathComponent("Tests/Fixtures").path
+/// Where the build puts tools and tests alike.
+private let products = Bundle.main.executableURL?.deletingLastPathComponent()
+private let toolFolder = ["release", "debug"].map { root.appendingPathComponent(".build/\($0)") }
+    .first { products?.path.contains($0.lastPathComponent) ?? false } ?? root.appendingPathComponent(".build/debug")
+
+private struct Outcome {
+    let status: Int32
+    let output: String
+    let errors: String
+}
+
+/// Runs a tool that was built beside the tests; nil, with a notice, where it was not.
+private func run(_ tool: String, _ arguments: [String], in folder: String? = nil) throws -> Outcome? {
+    let path = toolFolder.appendingPathComponent(tool)
+    guard FileManager.default.isExecutableFile(atPath: path.path) else {
+        print("skipped: \(tool) is not built")
+        return nil
+    }
+    let process = Process()
+    process.executableURL = path
+    process.arguments = arguments
+    if let folder { process.currentDirectoryURL = URL(fileURLWithPath: folder) }
+    let stem = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+    let files = [stem + ".out", stem + ".err"]
+    defer { for file in files { try? FileManager.default.removeItem(atPath: file) } }
+    for file in files { _ = FileManager.default.createFile(atPath: file, contents: nil) }
+    process.standardOutput = FileHandle(forWritingAtPath: files[0])
+    process.standardError = FileHandle(forWritingAtPath: files[1])
+    try process.run()
+    process.waitUntilExit()
+    #expect(process.terminationReason == .exit, "\(tool) \(arguments) crashed")
+    let text = try files.map { try String(contentsOfFile: $0, encoding: .utf8) }
+    return Outcome(status: process.terminationStatus, output: text[0], errors: text[1])
+}
+
+/// A folder that is removed when the last reference goes.
+private final class Scratch {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+}
+
+private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]
+
+@Test(arguments: tools) func helpAndVersionSucceedOnStandardOutput(tool: String) throws {
+    guard let help = try run(tool, ["--help"]), let version = try run(tool, ["--version"]) else { return }
+    #expect(help.status == 0 && help.errors.isEmpty && help.output.contains("USAGE: \(tool)"))
+    #expect(version.status == 0 && version.errors.isEmpty && version.output == "0.1.0\n")
+}
+
+@Test(arguments: tools) func unknownOptionsAreUsageErrorsOnStandardError(tool: String) throws {
+    guard let outcome = try run(tool, ["x.trips", "--no-such-option"]) else { return }
+    #expect(outcome.status == 64 && outcome.output.isEmpty && outcome.errors.contains("Usage: \(tool)"))
+}
+
+@Test func theConvertersOptionsAreThoseOfTheContract() throws {
+    guard let help = try run("trips-convert", ["--help"]) else { return }
+    for option in [
+        "-o, --output", "--architecture", "--vision-heads", "--text-heads", "--fusion-layers", "--stride-layer", "--config", "--image-size",
+        "--select", "--keep-rate", "--guidance", "--fuse", "--order", "--vision-tower", "--text-guide", "--weights", "--level", "--plain",
+        "--until", "--list-operators", "--force", "--quiet",
+    ] { #expect(help.output.contains(option), "\(option)") }
+}
+
+@Test(arguments: [
+    ["--select", "2", "--keep-rate", "0"], ["--select", "2", "--keep-rate", "1.01"], ["--select", "2", "--keep-rate", "nan"],
+    ["--select", "2", "--keep-rate=-0.5"], ["--select", "2,3", "--keep-rate", "0.5,0.6,0.7"], ["--select", "0"], ["--select", "2,2"],
+    ["--select", "two"], ["--select", "4"], ["--keep-rate", "0.7"], ["--guidance", "telepathy"], ["--select", "2", "--order", "random"],
+    ["--architecture", "clip"], ["--image-size", "0"], ["--level", "23"], ["--threads", "0"], ["--until", "end"],
+    ["--until", "fuse", "--list-operators"], ["--weights", "int4"],
+]) func requestsOutOfRangeAreUsageErrors(arguments: [String]) throws {
+    let scratch = try Scratch()
+    guard let outcome = try run("trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors"] + arguments, in: scratch.path) else { return }
+    #expect(outcome.status == 64, "\(outcome.errors)")
+    #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path).isEmpty)
+}
+
+@Test func filesThatAreMissingDamagedOrInTheWayHaveTheirOwnCodes() throws {
+    let scratch = try Scratch()
+    let (damaged, taken) = (scratch.path + "/damaged.onnx", scratch.path + "/taken.trips")
+    try Data("not a model".utf8).write(to: URL(fileURLWithPath: damaged))
+    try Data("precious".utf8).write(to: URL(fileURLWithPath: taken))
+    let checkpoint = fixtures + "/albef-pretrain/checkpoint.safetensors"
+    guard let missing = try run("trips-convert", ["nosuch.onnx"], in: scratch.path),
+        let malformed = try run("trips-convert", ["damaged.onnx"], in: scratch.path),
+        let occupied = try run("trips-convert", [checkpoint, "-o", taken], in: scratch.path),
+        let nowhere = try run("trips-convert", [checkpoint, "-o", "no/such/folder.trips"], in: scratch.path),
+        let noPackage = try run("trips-inspect", ["nosuch.trips"], in: scratch.path),
+        let badPackage = try run("trips-inspect", [taken], in: scratch.path)
+    else { return }
+    #expect(missing.status == 66 && missing.errors.contains("nosuch.onnx"))
+    #expect(malformed.status == 65 && malformed.errors.contains("damaged.onnx"))
+    #expect(occupied.status == 73 && occupied.errors.contains("--force"))
+    #expect(nowhere.status == 73)
+    #expect(noPackage.status == 66)
+    #expect(badPackage.status == 65)
+    #expect(try String(contentsOfFile: taken, encoding: .utf8) == "precious")
+    #expect([missing, malformed, occupied, nowhere, noPackage, badPackage].allSatisfy { $0.output.isEmpty })
+}
+
+@Test func theRoadFromCheckpointToVerdict() throws {
+    let scratch = try Scratch()
+    let folder = fixtures + "/albef-pretrain"
+    guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3"], in: scratch.path) else { return }
+    #expect(converted.status == 0, "\(converted.errors)")
+    #expect(converted.errors.isEmpty, "progress is for terminals alone")
+    #expect(converted.output.contains("block 2") && converted.output.contains("without selection"))
+    let package = scratch.path + "/checkpoint.trips"
+    #expect(FileManager.default.fileExists(atPath: package))
+
+    guard let verdict = try run("trips-verify", [package, "--golden", folder + "/golden-select.safetensors", "--intermediates"]) else { return }
+    #expect(verdict.status == 0 && verdict.output.contains("PASS"), "\(verdict.output)\(verdict.errors)")
+    guard let other = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors"]) else { return }
+    #expect(other.status == 1 && other.output.contains("FAIL") && other.errors.isEmpty)
+    guard let unnamed = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors", "--atol", "nosuch:1"]) else { return }
+    #expect(unnamed.status == 64)
+    guard let absent = try run("trips-verify", [package, "--golden", folder + "/nosuch.npz"]) else { return }
+    #expect(absent.status == 66)
+
+    guard let inspected = try run("trips-inspect", [package, "--verify", "--graph", "--tensors"]) else { return }
+    #expect(inspected.status == 0 && inspected.output.contains("PatchSelection") && inspected.output.contains("the file is sound"))
+}
+
+@Test func reportsComeInThreeForms() throws {
+    let scratch = try Scratch()
+    let folder = fixtures + "/albef-pretrain"
+    let package = scratch.path + "/m.trips"
+    guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3", "-o", package]) else { return }
+    #expect(converted.status == 0)
+    let files = ["r.html", "r.json", "r.xml"].map { scratch.path + "/" + $0 }
+    let arguments = [package, "--golden", folder + "/golden-select.safetensors", "--intermediates", "--report", files[0], "--json", files[1], "--junit", files[2]]
+    guard let outcome = try run("trips-verify", arguments) else { return }
+    #expect(outcome.status == 0, "\(outcome.errors)")
+    let html = try String(contentsOfFile: files[0], encoding: .utf8)
+    #expect(html.contains("data:image/png;base64,") && html.contains("aria-label=\"SNR in dB along the model"))
+    #expect(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"))
+    let json = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: files[1]))) as? [String: Any])
+    #expect(json["verdict"] as? String == "pass" && (json["outputs"] as? [Any])?.count == 5)
+    #expect(try String(contentsOfFile: files[2], encoding: .utf8).contains("failures=\"0\""))
+    guard let again = try run("trips-verify", arguments) else { return }
+    #expect(again.status == 73)
+}
+
+@Test func aPictureAndATextAreAnswered() throws {
+    let scratch = try Scratch()
+    let package = scratch.path + "/m.trips"
+    let vocabulary = scratch.path + "/vocab.txt"
+    // The fixture's model has 48 words.
+    let words = try String(contentsOfFile: fixtures + "/preprocessing/vocab.txt", encoding: .utf8).split(separator: "\n").prefix(48)
+    try words.joined(separator: "\n").write(toFile: vocabulary, atomically: true, encoding: .utf8)
+    guard let converted = try run(
+        "trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors", "--select", "2,3", "--vocabulary", vocabulary, "-o", package])
+    else { return }
+    #expect(converted.status == 0, "\(converted.errors)")
+    let arguments = [package, "--image", fixtures + "/preprocessing/colour.jpg", "--text", "the dog is on a", "--picture", scratch.path + "/p.png"]
+    guard let answer = try run("trips-run", arguments), let wordless = try run("trips-run", [package, "--image", fixtures + "/preprocessing/colour.jpg"])
+    else { return }
+    #expect(answer.status == 0 && answer.output.contains("match") && answer.output.contains("block 3 keeps"), "\(answer.errors)")
+    #expect(FileManager.default.fileExists(atPath: scratch.path + "/p.png"))
+    #expect(wordless.status == 64)
+}
