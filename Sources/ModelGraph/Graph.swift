@@ -224,12 +224,13 @@ public struct Graph: Sendable {
 
     /// Removes `node` if nothing needs it any more, and then those that fed only it.
     package mutating func removeIfUnused(_ id: NodeID) {
-        guard let node = nodeSlots[id.index],
-            node.outputs.allSatisfy({ values[$0.index].consumers.isEmpty && !isOutput($0) && !isTraced($0) })
-        else { return }
-        removeNode(id)
-        for input in Set(node.inputs.compactMap { $0 }) {
-            if let producer = values[input.index].producer { removeIfUnused(producer) }
+        var pending = [id]
+        while let id = pending.popLast() {
+            guard let node = nodeSlots[id.index],
+                node.outputs.allSatisfy({ values[$0.index].consumers.isEmpty && !isOutput($0) && !isTraced($0) })
+            else { continue }
+            removeNode(id)
+            pending += Set(node.inputs.compactMap { $0.flatMap { values[$0.index].producer } })
         }
     }
 

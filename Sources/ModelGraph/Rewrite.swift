@@ -57,7 +57,8 @@ public struct Patch: Sendable {
 }
 
 extension Graph {
-    /// Applies `rewrites` everywhere, again and again, until none finds its pattern.
+    /// Applies `rewrites` everywhere, again and again, until none finds its pattern; an end is made in any case, after some
+    /// sixty patches for each node.
     /// - Parameter validating: check the whole graph after each patch (for tests).
     /// - Returns: the audit trail: how often each rewrite was applied.
     /// - Throws: `data` where a patch would change a type, which is a mistake in the rewrite.
@@ -65,6 +66,8 @@ extension Graph {
     public mutating func rewrite(_ rewrites: [any Rewrite], validating: Bool = false) throws -> [String: Int] {
         var trail: [String: Int] = [:]
         var changed = true
+        // Far more than any model takes: rewrites that undo each other on some odd graph must not go on for ever.
+        let limit = 64 * nodes.count + 1024
         while changed {
             changed = false
             for visited in try topologicalOrder() {
@@ -74,6 +77,7 @@ extension Graph {
                     try locating("rewrite \(rewrite.name) at \(node.name)") { try apply(patch, at: node) }
                     trail[rewrite.name, default: 0] += 1
                     changed = true
+                    if trail.values.reduce(0, +) >= limit { return trail }
                     if validating { try validate() }
                 }
             }

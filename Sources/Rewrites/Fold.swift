@@ -34,15 +34,16 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
 public func fold(_ graph: inout Graph, lookups: Bool = false) throws -> AuditTrail {
     var trail = AuditTrail()
     trail.add("widen to float32", try graph.promoteHalves())
-    while true {
+    for _ in 0..<64 {
         let known = try graph.propagateKnown(lookups: lookups)
         trail.add("known values", known)
         graph.prune()
         let rewritten = try graph.rewrite([DropIdentities(), SimplifyViews()])
         trail.add(rewritten)
         graph.prune()
-        if known == 0 && rewritten.isEmpty { return trail }
+        if known == 0 && rewritten.isEmpty { break }
     }
+    return trail
 }
 
 extension Graph {

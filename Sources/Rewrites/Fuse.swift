@@ -13,7 +13,7 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
         FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
         LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]
-    while true {
+    for _ in 0..<16 {
         let rewritten = try graph.rewrite(rewrites, validating: validating)
         trail.add(rewritten)
         graph.prune()

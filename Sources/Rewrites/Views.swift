@@ -143,8 +143,8 @@ struct SimplifyViews: Rewrite {
         }
         if from.count == to.count, let axis = try range(view.layout, from, to) {
             let start = view.layout.offsets[axis]
-            if to[axis] == 1 {
-                // One row that keeps its axis: the row, and then the axis.
+            if to[axis] == 1, axis > 0 {
+                // One row that keeps its axis: the row, and then the axis. A part of a batch, though, may have any size.
                 if node.op is Reshape, let row = graph.producer(of: node.inputs[0] ?? view.source), row.op is Gather, row.input(0) == view.source { return nil }
                 let index = try patch.add(sizes: [start], shape: [], name: "\(node.name).index")
                 let row = patch.add(Gather(axis: axis), [view.source, index], name: node.name)
