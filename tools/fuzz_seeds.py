@@ -78,7 +78,7 @@ def onnx():
              helper.make_node("Transpose", ["w"], ["w0"], perm=[1, 0])]
     graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
                               [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, 2])], [weight, shape])
-    yield b"\0" + helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    yield b"\0" + helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     nodes = [helper.make_node("Conv", ["x", "k"], ["c"], strides=[2, 2], pads=[0, 0, 0, 0]),
              helper.make_node("Shape", ["c"], ["n"]), helper.make_node("Gather", ["n", "i"], ["b"]),
              helper.make_node("Unsqueeze", ["b", "i1"], ["b1"]), helper.make_node("ConstantOfShape", ["b1"], ["z"])]
@@ -86,7 +86,7 @@ def onnx():
     indices = [numpy_helper.from_array(numpy.array(0, "i8"), "i"), numpy_helper.from_array(numpy.array([0], "i8"), "i1")]
     graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
                               [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])], [kernel, *indices])
-    yield b"\0" + helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)]).SerializeToString()
+    yield b"\0" + helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7).SerializeToString()
     for array in (numpy.arange(4, dtype="i8"), numpy.ones((1, 2), "f4")):
         yield b"\1" + numpy_helper.from_array(array, "t").SerializeToString()
 

@@ -115,4 +115,19 @@ import PackageFormat
         try PackageWriter.write(graphs: [], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"]) { steps.append($0); total = $1 }
         #expect(steps == steps.sorted() && steps.last == total && total > 4_000_000)
     }
+
+    /// Damage in one tensor's chunks is of no concern to another.
+    @Test func readingATensorTouchesItsOwnChunksAlone() throws {
+        let folder = try TemporaryFolder()
+        let tensors = try ["first", "second"].map { ($0, Samples.constant(try Samples.weights([200_000], seed: 9), $0)) }
+        try PackageWriter.write(graphs: [], extraTensors: tensors, manifest: Samples.manifest, to: folder["a.trips"])
+        let second = try PackageReader(path: folder["a.trips"]).tensors[1]
+        var damaged = try bytes(of: folder["a.trips"])
+        for place in second.offset..<second.offset + second.compressedByteCount { damaged[place] = 0 }
+        try write(damaged, to: folder["a.trips"])
+        let reader = try PackageReader(path: folder["a.trips"])
+        #expect(try reader.constant(named: "first").load().count == 200_000)
+        #expect(throws: TripsError.self) { try reader.constant(named: "second").load() }
+        #expect(throws: TripsError.self) { try reader.verify() }
+    }
 }
