@@ -91,7 +91,7 @@ extension Graph {
                 throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type)
             }
         }
-        try fold(&self)
+        try fold(&self, lookups: true)
         prune()
         for node in nodes {
             for output in node.outputs where type(of: output).constantShape == nil {
