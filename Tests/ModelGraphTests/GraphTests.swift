@@ -94,6 +94,9 @@ struct GraphTests {
         #expect(throws: TripsError.self) { try graph.selectOutputs(["z"]) }
         try graph.selectOutputs([])
         graph.prune()
+        #expect(graph.nodes.map(\.name) == ["product"], "what is traced stays")
+        graph.removeTraces()
+        graph.prune()
         graph.removeUnusedInputs()
         #expect(graph.nodes.isEmpty && graph.inputs.isEmpty)
     }
