@@ -95,6 +95,9 @@ struct GraphTests {
         try graph.selectOutputs([])
         graph.removeTraces()
         graph.prune()
+        #expect(graph.nodes.map(\.name) == ["product"], "what is traced stays")
+        graph.removeTraces()
+        graph.prune()
         graph.removeUnusedInputs()
         #expect(graph.nodes.isEmpty && graph.inputs.isEmpty)
     }
