@@ -30,12 +30,12 @@ let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
     ("fuzz-golden", ["Goldens"]),
 ]
 let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
-    .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "Development/benchmark-format"),
-    .target(name: "FuzzSupport", dependencies: ["Support"], path: "Development/FuzzSupport"),
+    .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "tools/development/benchmark-format"),
+    .target(name: "FuzzSupport", dependencies: ["Support"], path: "tools/development/FuzzSupport"),
 ] + fuzzers.map {
     // gold, the default linker, does not cope with libFuzzer.
     .executableTarget(
-        name: $0.name, dependencies: $0.dependencies + ["FuzzSupport"], path: "Development/\($0.name)",
+        name: $0.name, dependencies: $0.dependencies + ["FuzzSupport"], path: "tools/development/\($0.name)",
         linkerSettings: [.unsafeFlags(["-use-ld=lld"])])
 }
 

@@ -4,13 +4,13 @@
 #   tools/fuzz.sh                         names the targets
 #   tools/fuzz.sh TARGET|all [SECONDS]    ten minutes each unless told otherwise
 #
-# A target is a folder Development/fuzz-TARGET with a main.swift that calls `fuzz`, and a line in Package.swift.
-# Seeds come from tools/fuzz_seeds.py and Development/seeds/TARGET; the corpus that grows from them is kept in
+# A target is a folder tools/development/fuzz-TARGET with a main.swift that calls `fuzz`, and a line in Package.swift.
+# Seeds come from tools/fuzz_seeds.py and tools/development/seeds/TARGET; the corpus that grows from them is kept in
 # .build/fuzz/corpus/TARGET. What stops a reader is left in .build/fuzz/TARGET-*: shrink it with
-# `fuzz-TARGET -minimize_crash=1 FILE`, and keep it in Development/seeds/TARGET.
+# `fuzz-TARGET -minimize_crash=1 FILE`, and keep it in tools/development/seeds/TARGET.
 set -eu
 cd "$(dirname "$0")/.."
-targets=$(ls -d Development/fuzz-* | sed 's|Development/fuzz-||')
+targets=$(ls -d tools/development/fuzz-* | sed 's|tools/development/fuzz-||')
 if [ $# -eq 0 ]; then
     echo "$targets"
     exit 0
@@ -24,8 +24,8 @@ for target in $targets; do
         -Xswiftc -sanitize=fuzzer,address \
         -Xcc -fsanitize=fuzzer-no-link,address,undefined -Xcc -fno-sanitize-recover=undefined
     corpus=$build/corpus/$target
-    mkdir -p "$corpus" "Development/seeds/$target"
+    mkdir -p "$corpus" "tools/development/seeds/$target"
     ${TRIPS_PYTHON:-python3} tools/fuzz_seeds.py "$target" "$corpus" || echo "no new seeds for $target" >&2
     "$build/release/fuzz-$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=65536 \
-        -print_final_stats=1 -artifact_prefix="$build/$target-" "$corpus" "Development/seeds/$target"
+        -print_final_stats=1 -artifact_prefix="$build/$target-" "$corpus" "tools/development/seeds/$target"
 done

@@ -9,7 +9,7 @@ import Tensors
 ///   - matrix: [N, K]
 ///   - columnFactor: multiplied into the columns first (the inverse of an input scale); nil: all 1.
 ///   - gram: Σ x xᵀ of the inputs, before the input scale.
-func compensatedRounding(
+package func compensatedRounding(
     _ matrix: Tensor, groupSize: Int, columnFactor: [Float]?, gram: Gram, pool: ThreadPool = .shared
 ) throws -> QuantizedMatrix {
     let (rows, columns) = (matrix.shape[0], matrix.shape[1])
@@ -122,17 +122,18 @@ private struct SharedRows: @unchecked Sendable {
 }
 
 /// What must be added to a layer's bias so that its mean output on the calibration data stays: (W - Ŵ) · mean.
-func biasCorrection(_ weight: Tensor, _ layer: QuantizedLayer, mean: [Float], pool: ThreadPool) throws -> [Float] {
+func biasCorrection(_ weight: Tensor, _ layer: QuantizedLayer, mean: [Float]) throws -> [Float] {
     let (rows, columns) = (weight.shape[0], weight.shape[1])
     let exact = weight.view.pointer(Float.self)
     let units = layer.matrix.weight.view.pointer(Int8.self)
     let scales = try layer.matrix.scales.elements(Float.self)
     let groups = groupCount(columns, layer.matrix.groupSize)
+    let inputScale = try layer.inputScale?.load().elements(Float.self)
     return (0..<rows).map { row in
         var sum = 0.0
         for column in 0..<columns {
             let rounded = scales[row * groups + column / layer.matrix.groupSize] * Float(units[row * columns + column])
-            sum += Double((exact[row * columns + column] - rounded * (layer.inputScale?[column] ?? 1)) * mean[column])
+            sum += Double((exact[row * columns + column] - rounded * (inputScale?[column] ?? 1)) * mean[column])
         }
         return Float(sum)
     }

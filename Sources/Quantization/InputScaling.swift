@@ -4,7 +4,7 @@ import Synchronization
 import Tensors
 
 /// What is known of the inputs of a linear layer, channel by channel.
-struct ChannelStatistics: Sendable {
+package struct ChannelStatistics: Sendable {
     /// A bound that a channel rarely exceeds.
     let largest: [Float]
     /// Mean of the squares.
@@ -19,7 +19,7 @@ struct ChannelStatistics: Sendable {
         meanSquare = zip(normWeight, bias).map { $0 * $0 + $1 * $1 }
     }
 
-    init(largest: [Float], meanSquare: [Float]) {
+    package init(largest: [Float], meanSquare: [Float]) {
         self.largest = largest
         self.meanSquare = meanSquare
     }
@@ -28,18 +28,18 @@ struct ChannelStatistics: Sendable {
 /// The factors by which the input channels of a linear layer are multiplied before its rows are quantized, and the
 /// weights divided: they move range from activations, where one loud channel costs all others their precision, to
 /// weights, where a scale for each row takes it up (SmoothQuant, arXiv 2211.10438, applied inside the row quantization).
-struct InputScaling {
+package struct InputScaling {
     /// [K]; nil where all 1 is best.
-    let factors: [Float]?
+    package let factors: [Float]?
     /// Exponent of the channels' range; 0 leaves them as they are.
-    let strength: Float
+    package let strength: Float
 
     /// Searches the strength with the least expected error of the outputs, by the model that rounding errors are
     /// uniform and independent:
     /// E = step² / 12 · Σ_k |w_k|² / s_k² + Σ_n δ_n² / 12 · Σ_k E[x_k²] s_k², with the step of a row of activations from
     /// its largest scaled channel and δ_n, the step of a row of weights, from its largest scaled weight.
     /// - Parameter weights: of all layers that read these inputs, [N, K] each; they share the factors.
-    init(weights: [Tensor], statistics: ChannelStatistics, groupSize: Int, pool: ThreadPool = .shared) {
+    package init(weights: [Tensor], statistics: ChannelStatistics, groupSize: Int, pool: ThreadPool = .shared) {
         let energies = columnEnergies(weights, statistics.largest.count)
         let candidates = (0...8).map { step in
             (strength: Float(step) / 10, factors: InputScaling.factors(statistics, strength: Float(step) / 10))
@@ -143,5 +143,5 @@ private func load(_ pointer: UnsafePointer<Float>) -> SIMD8<Float> {
 }
 
 extension Double {
-    var logarithm10: Double { log10(self) }
+    package var logarithm10: Double { log10(self) }
 }

@@ -124,25 +124,25 @@ final class Observations {
         let exact = try evaluate(Linear(), [rows, weight])[0].elements(Float.self)
         let op = QuantizedLinear(groupSize: layer.matrix.groupSize, activations: options.weightsOnly ? .float32 : .int8)
         let bias = try layer.biasCorrection.map { try Tensor($0, shape: [$0.count]) }
-        let scale = try layer.inputScale.map { try Tensor($0, shape: [$0.count]) }
+        let scale = try layer.inputScale?.load()
         let rounded = try evaluate(op, [rows, layer.matrix.weight, layer.matrix.scales, bias, scale])[0].elements(Float.self)
         return decibels(exact, rounded)
     }
 }
 
 /// A sum of outer products of rows.
-final class Gram {
-    let width: Int
+package final class Gram {
+    package let width: Int
     /// [width, width]; the lower triangle, row-major, is not filled in.
     private(set) var values: [Float]
     private(set) var rows = 0
 
-    init(width: Int) {
+    package init(width: Int) {
         self.width = width
         values = Array(repeating: 0, count: width * width)
     }
 
-    func add(_ tensor: Tensor) {
+    package func add(_ tensor: Tensor) {
         let count = tensor.count / max(1, width)
         cblas_ssyrk(
             CblasRowMajor, CblasUpper, CblasTrans, Int32(width), Int32(count), 1, tensor.view.pointer(Float.self), Int32(width), 1,

@@ -28,8 +28,8 @@ public func quantize(
 /// A layer's new weights.
 struct QuantizedLayer {
     let matrix: QuantizedMatrix
-    /// [K]
-    var inputScale: [Float]?
+    /// [K], one constant for all layers of an input group, so that the runtime quantizes their rows once.
+    var inputScale: Constant?
     /// Added to the bias: what rounding takes from the mean of the outputs.
     var biasCorrection: [Float]?
 }
@@ -96,6 +96,9 @@ private struct Quantizer {
             factors.map { zip(statistics.meanSquare, $0).map { $0 * $1 * $1 } } ?? statistics.meanSquare
         }
         let gram = try observations.gram(groupIndex)
+        let inputScale = try factors.map {
+            Constant(try Tensor($0, shape: [$0.count]), identity: "input scale of \(inventory.layers[first].weight.identity)")
+        }
         for (index, weight) in zip(members, weights) {
             let inverse = factors.map { $0.map { 1 / $0 } }
             let matrix: QuantizedMatrix
@@ -104,9 +107,9 @@ private struct Quantizer {
             } else {
                 matrix = try roundWeights(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
             }
-            var layer = QuantizedLayer(matrix: matrix, inputScale: factors)
+            var layer = QuantizedLayer(matrix: matrix, inputScale: inputScale)
             if let mean = observations.mean(groupIndex) {
-                layer.biasCorrection = try biasCorrection(weight, layer, mean: mean, pool: pool)
+                layer.biasCorrection = try biasCorrection(weight, layer, mean: mean)
             }
             try finish(index, layer)
             describe(index, statistics, scaling)
@@ -117,7 +120,7 @@ private struct Quantizer {
     private mutating func finish(_ index: Int, _ layer: QuantizedLayer) throws {
         quantized[index] = layer
         reports[index].precision = "int8"
-        reports[index].bytesAfter = layer.matrix.weight.byteCount + layer.matrix.scales.byteCount + (layer.inputScale?.count ?? 0) * 4
+        reports[index].bytesAfter = layer.matrix.weight.byteCount + layer.matrix.scales.byteCount + (try layer.inputScale?.byteCount ?? 0)
         reports[index].groupSize = layer.matrix.groupSize
         reports[index].weightDecibels = layer.matrix.decibels
     }
@@ -223,7 +226,7 @@ extension Graph {
             made = try add(QuantizedEmbedding(), [input, weight, scales, node.input(2), node.input(3)], name: node.name, outputNames: [self.name(of: node.output)])
         } else {
             let scales = try known(layer.matrix.scales, "group_scales")
-            let inputScale = try layer.inputScale.map { try known(Tensor($0, shape: [$0.count]), "input_scale") }
+            let inputScale = try layer.inputScale.map { try addConstant($0, name: "\(name).input_scale") }
             let bias = try correctedBias(node.input(2), layer.biasCorrection, name: name)
             made = try add(
                 QuantizedLinear(groupSize: layer.matrix.groupSize, activations: activations),

@@ -2,18 +2,18 @@ import Support
 import Tensors
 
 /// A matrix as int8 with a scale for each row and group of columns: w[n, k] ≈ scale[n, k / groupSize] · q[n, k].
-struct QuantizedMatrix {
+package struct QuantizedMatrix {
     /// int8 [N, K], in -127 ... 127.
-    let weight: Tensor
+    package let weight: Tensor
     /// float32 [N, G]
-    let scales: Tensor
-    let groupSize: Int
+    package let scales: Tensor
+    package let groupSize: Int
     /// Σ h (w - scale · q)² and Σ h w² over all weights, h the importance of the column.
     let error: Double
     let energy: Double
 
     /// Signal to noise of the weights in dB.
-    var decibels: Double { error > 0 ? 10 * (energy / error).logarithm10 : .infinity }
+    package var decibels: Double { error > 0 ? 10 * (energy / error).logarithm10 : .infinity }
 }
 
 /// Rounds the rows of a matrix [N, K], each group of columns with the scale that gives the least weighted error.
@@ -21,7 +21,7 @@ struct QuantizedMatrix {
 /// - Parameters:
 ///   - columnFactor: multiplied into the columns first (the inverse of an input scale); nil: all 1.
 ///   - importance: weight of the squared error of each column, such as the mean square of its input; nil: all 1.
-func roundWeights(
+package func roundWeights(
     _ matrix: Tensor, groupSize: Int, columnFactor: [Float]? = nil, importance: [Float]? = nil, pool: ThreadPool = .shared
 ) throws -> QuantizedMatrix {
     let (rows, columns) = (matrix.shape[0], matrix.shape[1])

@@ -1,20 +1,26 @@
 /// Places buffers with known lifetimes in one block of memory, so that those alive at the same time do not overlap.
-struct ArenaLayout {
+package struct ArenaLayout {
     /// A buffer that is needed from step `first` to step `last`, both included.
-    struct Buffer {
-        let byteCount: Int
-        let first: Int
-        var last: Int
+    package struct Buffer {
+        package let byteCount: Int
+        package let first: Int
+        package var last: Int
+
+        package init(byteCount: Int, first: Int, last: Int) {
+            self.byteCount = byteCount
+            self.first = first
+            self.last = last
+        }
     }
 
     /// Offsets in bytes, one for each buffer, multiples of 64.
-    private(set) var offsets: [Int]
-    private(set) var byteCount = 0
+    package private(set) var offsets: [Int]
+    package private(set) var byteCount = 0
 
     /// Places the largest first, each as low as it fits.
     ///
     /// - Complexity: O(n²) in the number of buffers.
-    init(_ buffers: [Buffer]) {
+    package init(_ buffers: [Buffer]) {
         offsets = Array(repeating: 0, count: buffers.count)
         var placed: [Int] = []
         for index in buffers.indices.sorted(by: { (buffers[$0].byteCount, $1) > (buffers[$1].byteCount, $0) }) {

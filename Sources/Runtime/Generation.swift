@@ -211,7 +211,7 @@ extension Graph {
     /// Parts the graph into what does not depend on an input, and the rest, which takes the former's outputs as inputs
     /// for a batch of one.
     /// - Throws: `usage` where there is no such input.
-    func split(by inputName: String) throws -> (fixed: Graph, step: Graph) {
+    package func split(by inputName: String) throws -> (fixed: Graph, step: Graph) {
         guard let input = value(named: inputName) else { throw TripsError.usage("no such input", found: inputName) }
         // What only follows the number of tokens, such as their positions, changes with each step as well.
         let lengths = Set(shape(of: input).dropFirst().flatMap(\.symbols))
@@ -222,7 +222,7 @@ extension Graph {
             let followsLength = node.outputs.contains { value in shape(of: value).contains { !$0.symbols.isDisjoint(with: lengths) } }
             guard followsLength || reads.contains(where: dependent.contains) else { continue }
             dependent.formUnion(node.outputs)
-            border += reads.filter { !dependent.contains($0) && !border.contains($0) }
+            for value in reads where !dependent.contains(value) && !border.contains(value) { border.append(value) }
         }
         var (fixed, step) = (self, self)
         try fixed.selectOutputs([])

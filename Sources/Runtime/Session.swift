@@ -27,7 +27,7 @@ public final class Session {
     }
 
     /// A session over other graphs with the same weights and threads.
-    func sharing(_ graphs: [Graph]) -> Session { Session(Model(graphs: graphs, sharing: model), pool) }
+    package func sharing(_ graphs: [Graph]) -> Session { Session(Model(graphs: graphs, sharing: model), pool) }
 
     /// All outputs of all graphs.
     public var outputNames: [String] { model.graphs.flatMap { $0.outputs.map(\.name) } }

@@ -1,0 +1,109 @@
+import Foundation
+import ModelGraph
+import PackageFormat
+import Quantization
+import Runtime
+import Support
+import Tensors
+import Testing
+
+/// LayerNorm with loud channels, two projections of it, GELU, and a projection back: a block's feed-forward part.
+private func block() throws -> Graph {
+    var generator = SplitMix64(state: 11)
+    func constant(_ shape: [Int], _ name: String, _ value: (Int) -> Float) throws -> Constant {
+        Constant(try Tensor((0..<shape.reduce(1, *)).map(value), shape: shape), identity: name)
+    }
+    var graph = Graph(name: "main")
+    let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 64]))
+    let gain = try graph.addConstant(constant([64], "gain") { $0 % 16 == 0 ? 8 : 1 }, name: "gain")
+    let normal = try graph.add(LayerNorm(epsilon: 1e-6), [x, gain], name: "norm")[0]
+    let up = try graph.addConstant(constant([96, 64], "up") { _ in Float(generator.uniform() - 0.5) }, name: "up.weight")
+    let side = try graph.addConstant(constant([64, 64], "side") { _ in Float(generator.uniform() - 0.5) }, name: "side.weight")
+    let down = try graph.addConstant(constant([64, 96], "down") { _ in Float(generator.uniform() - 0.5) }, name: "down.weight")
+    let hidden = try graph.add(GELU(.erf), graph.add(Linear(), [normal, up], name: "up"), name: "gelu")[0]
+    let sum = try graph.add(
+        Binary(.add), [graph.add(Linear(), [normal, side], name: "side")[0], graph.add(Linear(), [hidden, down], name: "down")[0]], name: "sum")[0]
+    try graph.addOutput("y", sum)
+    return graph
+}
+
+private func samples(_ count: Int) throws -> [[String: Tensor]] {
+    var generator = SplitMix64(state: 12)
+    return try (0..<count).map { _ in
+        ["x": try Tensor((0..<20 * 64).map { _ in Float(generator.uniform() - 0.5) }, shape: [20, 64])]
+    }
+}
+
+private func run(_ graphs: [Graph], _ inputs: [String: Tensor]) throws -> [Float] {
+    let model = Model(graphs: graphs, manifest: Manifest(tool: .init(name: "test", version: "")))
+    return try Session(model, threads: 1).run(inputs)["y"]?.elements(Float.self) ?? []
+}
+
+private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
+    let noise = zip(exact, other).reduce(0.0) { $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1) }
+    return 10 * log10(exact.reduce(0.0) { $0 + Double($1) * Double($1) } / noise)
+}
+
+@Suite struct QuantizerTests {
+    @Test func layersThatReadOneInputShareItsScale() throws {
+        let (graphs, report) = try quantize([block()], QuantizationOptions(.int8))
+        try graphs[0].validate()
+        let scales = graphs[0].nodes.compactMap { node in node.op is QuantizedLinear ? node.input(4).flatMap(graphs[0].constant)?.identity : nil }
+        #expect(scales.count == 2 && Set(scales).count == 1, "up and side; down has no normalisation in front")
+        #expect(report.layers.map(\.precision) == ["int8", "int8", "int8"])
+        #expect(report.bytesAfter < report.bytesBefore / 3)
+    }
+
+    @Test func moreIsKnownMoreIsKept() throws {
+        let graph = try block()
+        let test = try samples(1)[0]
+        let exact = try run([graph], test)
+        var calibrated = QuantizationOptions(.int8)
+        calibrated.calibration = try samples(4)
+        var narrow = QuantizationOptions(.int8)
+        narrow.weightsOnly = true
+        let plain = ratio(exact, try run(quantize([graph], QuantizationOptions(.int8)).graphs, test))
+        let better = ratio(exact, try run(quantize([graph], calibrated).graphs, test))
+        let weights = ratio(exact, try run(quantize([graph], narrow).graphs, test))
+        let bf16 = ratio(exact, try run(quantize([graph], QuantizationOptions(.bf16)).graphs, test))
+        // 8 bits with a scale per row hold about 40 dB of a row; bf16's 8 significant bits hold about 54.
+        #expect(plain > 30 && better > plain && weights > plain && bf16 > 45)
+    }
+
+    @Test func whatIsKeptStaysAsItIs() throws {
+        var options = QuantizationOptions(.int8)
+        options.keep = ["*own.weight"]
+        let (graphs, report) = try quantize([block()], options)
+        #expect(report.layers.first { $0.name == "down.weight" }?.precision == "float32")
+        #expect(graphs[0].nodes.count(where: { $0.op is Linear }) == 1)
+        options.keep = ["no such layer"]
+        #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains("no such layer") }
+    }
+
+    @Test func layersArePutBackUntilTheOutputsAreGoodEnough() throws {
+        var options = QuantizationOptions(.int8)
+        options.calibration = try samples(2)
+        options.minimalDecibels = 60
+        let (_, report) = try quantize([block()], options)
+        #expect(!report.putBack.isEmpty && (report.outputDecibels["y"] ?? 0) >= 60)
+        options.calibration = []
+        #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
+    }
+
+    @Test func whatGivesPatchScoresStaysInFullPrecision() throws {
+        var generator = SplitMix64(state: 13)
+        var graph = Graph(name: "main")
+        let tokens = try graph.addInput("tokens", ValueType(.float32, [1, 9, 16]))
+        let guide = try graph.addInput("guide", ValueType(.float32, [1, 16]))
+        func weight(_ name: String) throws -> ValueID {
+            let numbers = (0..<256).map { _ in Float(generator.uniform() - 0.5) }
+            return try graph.addConstant(Constant(Tensor(numbers, shape: [16, 16]), identity: name), name: name)
+        }
+        let keys = try graph.add(Linear(), [tokens, weight("key")], name: "key")[0]
+        let query = try graph.add(Linear(), [guide, weight("query")], name: "query")[0]
+        let selected = try graph.add(PatchSelection(heads: 2, keepRate: 0.5), [tokens, keys, query], name: "selection")
+        try graph.addOutput("y", graph.add(Linear(), [selected[0], weight("after")], name: "after")[0])
+        let (_, report) = try quantize([graph], QuantizationOptions(.int8))
+        #expect(report.layers.filter { $0.precision == "float32" }.map(\.name).sorted() == ["key", "query"])
+    }
+}

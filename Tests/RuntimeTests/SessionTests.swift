@@ -1,0 +1,98 @@
+import ModelGraph
+import PackageFormat
+import Support
+import Tensors
+import Testing
+
+import Runtime
+
+/// Two graphs: `encode` gives states from x, `decode` an answer from the states and y.
+private func twoGraphs() throws -> Model {
+    var generator = SplitMix64(state: 3)
+    func weight(_ rows: Int, _ columns: Int, _ name: String) throws -> Constant {
+        let numbers = (0..<rows * columns).map { _ in Float(generator.uniform() - 0.5) }
+        return Constant(try Tensor(numbers, shape: [rows, columns]), identity: name)
+    }
+    var encode = Graph(name: "encode")
+    let x = try encode.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), Dimension(symbol: "length"), 40]))
+    let w1 = try encode.addConstant(weight(72, 40, "w1"), name: "w1")
+    let w2 = try encode.addConstant(weight(40, 72, "w2"), name: "w2")
+    let hidden = try encode.add(GELU(.erf), encode.add(Linear(), [x, w1], name: "up"), name: "gelu")[0]
+    let sum = try encode.add(Binary(.add), [x, encode.add(Linear(), [hidden, w2], name: "down")[0]], name: "sum")[0]
+    try encode.addOutput("states", sum)
+    try encode.addOutput("hidden", hidden)
+    encode.addTrace("vision.1", sum)
+
+    var decode = Graph(name: "decode")
+    let states = try decode.addInput("states", ValueType(.float32, [Dimension(symbol: "batch"), Dimension(symbol: "length"), 40]))
+    let y = try decode.addInput("y", ValueType(.float32, [Dimension(symbol: "batch"), 3, 40]))
+    let read = try decode.add(Attention(heads: 4), [y, states, states], name: "read")[0]
+    try decode.addOutput("answer", read)
+    for graph in [encode, decode] { try graph.validate() }
+    return Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: "")))
+}
+
+private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
+    var generator = SplitMix64(state: seed)
+    return try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) }, shape: shape)
+}
+
+@Suite struct SessionTests {
+    @Test func resultsDoNotDependOnThreadsOrOnWhatElseIsAsked() throws {
+        let model = try twoGraphs()
+        let inputs = ["x": try noise([2, 37, 40], seed: 1), "y": try noise([2, 3, 40], seed: 2)]
+        let alone = try Session(model, threads: 1).run(inputs)
+        let together = try Session(model, threads: 3).run(inputs, outputs: ["answer", "hidden"], traces: ["vision.1"])
+        #expect(Set(alone.keys) == ["states", "hidden", "answer"])
+        #expect(Set(together.keys) == ["answer", "hidden", "vision.1"])
+        #expect(try together["answer"]?.elements(Float.self) == alone["answer"]?.elements(Float.self))
+        #expect(try together["vision.1"]?.elements(Float.self) == alone["states"]?.elements(Float.self))
+    }
+
+    @Test func onlyWhatIsNeededIsAskedFor() throws {
+        let session = Session(try twoGraphs(), threads: 1)
+        #expect(try session.inputs(for: ["states"]).map(\.name) == ["x"])
+        #expect(try session.inputs(for: ["answer"]).map(\.name) == ["x", "y"])
+        let states = try noise([1, 5, 40], seed: 4)
+        let answer = try session.run(["states": states, "y": noise([1, 3, 40], seed: 5)], outputs: ["answer"])
+        #expect(answer["answer"]?.shape == [1, 3, 40])
+    }
+
+    @Test func aSessionTakesOtherShapesInTurn() throws {
+        let session = Session(try twoGraphs(), threads: 2)
+        let first = try noise([1, 4, 40], seed: 6)
+        let expected = try session.run(["x": first], outputs: ["states"])["states"]?.elements(Float.self)
+        for length in 1...12 { _ = try session.run(["x": noise([length % 3 + 1, length, 40], seed: 7)], outputs: ["states"]) }
+        #expect(try session.run(["x": first], outputs: ["states"])["states"]?.elements(Float.self) == expected)
+    }
+
+    @Test func mistakesOfTheCallerAreNamed() throws {
+        let session = Session(try twoGraphs(), threads: 1)
+        func message(_ inputs: [String: Tensor], _ outputs: [String]) -> String {
+            do {
+                _ = try session.run(inputs, outputs: outputs)
+                return ""
+            } catch {
+                return (error as? TripsError)?.kind == .usage ? "\(error)" : "another kind of error"
+            }
+        }
+        #expect(try message(["x": noise([1, 2, 40], seed: 1)], ["nothing"]).contains("nothing"))
+        #expect(message([:], ["states"]).contains("x is missing"))
+        #expect(try message(["x": noise([1, 40], seed: 1)], ["states"]).contains("[1, 40]"))
+        #expect(try message(["x": noise([1, 2, 41], seed: 1)], ["states"]).contains("41"))
+        #expect(try message(["x": Tensor([Int64](repeating: 0, count: 80), shape: [1, 2, 40])], ["states"]).contains("int64"))
+    }
+
+    @Test func splittingOffWhatStaysKeepsTheNumbers() throws {
+        let model = try twoGraphs()
+        let decode = try #require(model.graph("decode"))
+        let (fixed, step) = try decode.split(by: "y")
+        #expect(fixed.outputs.count == 1 && step.inputs.count == 2)
+        let inputs = ["states": try noise([1, 5, 40], seed: 8), "y": try noise([1, 3, 40], seed: 9)]
+        let whole = try Session(model, threads: 1).run(inputs, outputs: ["answer"])
+        let session = Session(model, threads: 1)
+        let kept = try session.sharing([fixed]).run(inputs)
+        let parts = try session.sharing([step]).run(kept.merging(inputs) { a, _ in a }, outputs: ["answer"])
+        #expect(try parts["answer"]?.elements(Float.self) == whole["answer"]?.elements(Float.self))
+    }
+}

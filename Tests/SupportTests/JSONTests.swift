@@ -1,0 +1,32 @@
+import Testing
+
+import Support
+
+@Suite struct JSONTests {
+    @Test func readsEveryKindOfValue() throws {
+        let json = try JSON(parsing: Array(#" {"a": [1, -2.5e1, true, false, null], "ß": "\u00e9\n\ud83d\ude00"} "#.utf8))
+        #expect(json["a"]?.array == [.integer(1), .number(-25), .bool(true), .bool(false), .null])
+        #expect(json["ß"]?.string == "é\n😀")
+        #expect(json["b"] == nil)
+    }
+
+    @Test(arguments: [
+        "", " ", "{", "[1,]", "{\"a\":1,}", "{\"a\" 1}", "01", "-", "1.", "1e", ".5", "tru", "\"", "\"\\x\"", "\"\\ud800\"",
+        "\"\\u12\"", "\"\u{1}\"", "[1] 2", "1e999", "{1:2}", "nan",
+    ])
+    func refusesWhatIsNotJSON(_ text: String) {
+        #expect(throws: TripsError.self) { try JSON(parsing: Array(text.utf8)) }
+    }
+
+    @Test func refusesDuplicateKeysDepthAndInvalidUTF8() {
+        #expect { try JSON(parsing: Array(#"{"a":1,"a":2}"#.utf8)) } throws: { "\($0)".contains("\"a\" twice") }
+        let deep = Array(String(repeating: "[", count: 100_000).utf8)
+        #expect { try JSON(parsing: deep) } throws: { "\($0)".contains("at most 64 levels") }
+        #expect(throws: TripsError.self) { try JSON(parsing: [0x22, 0xFF, 0x22]) }
+    }
+
+    @Test func numbersBeyondIntegersStayNumbers() throws {
+        #expect(try JSON(parsing: Array("9223372036854775807".utf8)).integer == .max)
+        #expect(try JSON(parsing: Array("9223372036854775808".utf8)).double == 9_223_372_036_854_775_808)
+    }
+}

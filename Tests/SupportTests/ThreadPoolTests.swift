@@ -1,0 +1,35 @@
+import Synchronization
+import Testing
+
+import Support
+
+@Suite struct ThreadPoolTests {
+    @Test(arguments: [1, 2, 5]) func runsEachTaskOnce(threads: Int) {
+        let pool = ThreadPool(threads: threads)
+        // Many short loops in a row: a worker that wakes up late must not take tasks of the next one.
+        for count in [0, 1, 2, 3, 17, 1000] + Array(repeating: 5, count: 500) {
+            let runs = Mutex([Int](repeating: 0, count: count))
+            pool.run(count) { index, thread in
+                runs.withLock { $0[index] += 1 }
+                #expect((0..<threads).contains(thread))
+            }
+            #expect(runs.withLock { $0.allSatisfy { $0 == 1 } })
+        }
+    }
+
+    @Test func loopsMayBeNested() {
+        let pool = ThreadPool(threads: 3)
+        let sum = Atomic<Int>(0)
+        pool.run(8) { outer in
+            pool.run(8) { inner in sum.wrappingAdd(outer * inner, ordering: .relaxed) }
+        }
+        #expect(sum.load(ordering: .relaxed) == 28 * 28)
+    }
+
+    @Test func theFirstErrorIsThrown() {
+        let pool = ThreadPool(threads: 4)
+        #expect { try pool.tryRun(100) { if $0 % 7 == 3 { throw TripsError.data("task \($0)") } } } throws: {
+            ($0 as? TripsError)?.message == "task 3"
+        }
+    }
+}

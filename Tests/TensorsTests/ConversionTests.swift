@@ -1,0 +1,76 @@
+import Support
+import Testing
+
+import Tensors
+
+@Suite struct ConversionTests {
+    /// All 65536 patterns: widening is exact, so narrowing must give the pattern back.
+    @Test func halvesSurviveTheWayThroughSinglePrecision() throws {
+        let patterns = (0...UInt16.max).filter { $0 & 0x7C00 != 0x7C00 || $0 & 0x3FF == 0 }
+        for type in [DataType.float16, .bfloat16] {
+            let chosen = type == .float16 ? patterns : (0...UInt16.max).filter { $0 & 0x7F80 != 0x7F80 || $0 & 0x7F == 0 }
+            let half = try Tensor(type, [chosen.count]) { bytes in
+                chosen.withUnsafeBytes { bytes.copyMemory(from: $0) }
+            }
+            let back = try half.converted(to: .float32).converted(to: type)
+            #expect(back.withBytes { Array($0) } == half.withBytes { Array($0) }, "\(type)")
+        }
+    }
+
+    @Test func halvesRoundToEven() throws {
+        // 2049 lies between 2048 and 2050 in half precision; 65520 is the first that becomes infinite; 2^-25 is half the
+        // smallest subnormal.
+        let values: [Float] = [2049, 2051, 65519, 65520, 0x1p-25, 0x1.8p-25, -0.0, .infinity, .nan]
+        let rounded = try Tensor(values, shape: [values.count]).converted(to: .float16).converted(to: .float32).elements(Float.self)
+        #expect(rounded[..<7].elementsEqual([2048, 2052, 65504, .infinity, 0, 0x1p-24, 0]))
+        #expect(rounded[6].sign == .minus && rounded[7] == .infinity && rounded[8].isNaN)
+    }
+
+    @Test func integersSaturateAndWrap() throws {
+        let floats = try Tensor([Float.nan, -1e30, 1e30, 3.9, -3.9], shape: [5])
+        #expect(try floats.converted(to: .int32).elements(Int32.self) == [0, .min, .max, 3, -3])
+        #expect(try floats.converted(to: .uint8).elements(UInt8.self) == [0, 0, 255, 3, 0])
+        #expect(try Tensor([Int64(257), -1], shape: [2]).converted(to: .uint8).elements(UInt8.self) == [1, 255])
+        #expect(try Tensor([Int64(0), 7], shape: [2]).converted(to: .bool).withBytes { Array($0) } == [0, 1])
+    }
+
+    @Test(arguments: [(0, 3), (1, 1), (3, 0), (2, 33), (65, 40)]) func transposes(rows: Int, columns: Int) throws {
+        let matrix = try Tensor((0..<rows * columns).map { Int32($0) }, shape: [rows, columns])
+        let transposed = try matrix.transposed()
+        let elements = try transposed.elements(Int32.self)
+        #expect(transposed.shape == [columns, rows])
+        #expect(elements.enumerated().allSatisfy { index, value in Int(value) == index % max(rows, 1) * columns + index / max(rows, 1) })
+    }
+}
+
+@Suite struct ConstantTests {
+    private func matrix() throws -> Constant {
+        Constant(try Tensor((0..<6).map { Float($0) }, shape: [3, 2]), identity: "m")
+    }
+
+    @Test func derivesLazilyAndNamesWhatItIs() throws {
+        let matrix = try matrix()
+        #expect(try matrix.rows(1..<3).load().elements(Float.self) == [2, 3, 4, 5])
+        #expect(try matrix.transposed().load().elements(Float.self) == [0, 2, 4, 1, 3, 5])
+        #expect(try matrix.transposed().transposed().identity == matrix.identity)
+        #expect(try matrix.reshaped([6]).load().shape == [6])
+        #expect(try matrix.rows(0..<1).identity != matrix.rows(1..<2).identity)
+        #expect(throws: TripsError.self) { try matrix.rows(2..<4) }
+        #expect(throws: TripsError.self) { try matrix.reshaped([5]) }
+    }
+
+    @Test func remembersTheTypeThatHoldsItsNumbers() throws {
+        let rounded = try matrix().rounded(to: .bfloat16)
+        #expect(rounded.dataType == .float32 && rounded.storedType == .bfloat16)
+        #expect(try rounded.rows(0..<1).storedType == .bfloat16)
+        #expect(rounded.converted(to: .bfloat16).storedType == .bfloat16)
+        #expect(rounded.rounded(to: .float16).identity == rounded.identity)
+    }
+
+    @Test func shapesThatOverflowAreRefused() {
+        #expect(throws: TripsError.self) { try elementCount(of: [1 << 40, 1 << 40]) }
+        #expect(throws: TripsError.self) { try byteCount(of: .float64, [1 << 61]) }
+        #expect(throws: TripsError.self) { try elementCount(of: [3, -1]) }
+        #expect(throws: TripsError.self) { try Tensor(.float32, [1 << 60]) { _ in } }
+    }
+}
