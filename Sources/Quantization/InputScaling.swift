@@ -10,15 +10,6 @@ package struct ChannelStatistics: Sendable {
     /// Mean of the squares.
     let meanSquare: [Float]
 
-    /// From the layer normalisation in front, without data: a channel is normalised to mean 0 and variance 1 over the
-    /// row, then scaled and shifted, so it spreads around its bias by about its weight.
-    init(normWeight: [Float], normBias: [Float]?) {
-        let bias = normBias ?? Array(repeating: 0, count: normWeight.count)
-        // Three deviations: a row of 768 normal numbers has its largest near 3.2.
-        largest = zip(normWeight, bias).map { 3 * abs($0) + abs($1) }
-        meanSquare = zip(normWeight, bias).map { $0 * $0 + $1 * $1 }
-    }
-
     package init(largest: [Float], meanSquare: [Float]) {
         self.largest = largest
         self.meanSquare = meanSquare
@@ -82,6 +73,13 @@ private func expectedError(
     }
     let steps = squaredSteps(weights, factors, groupSize)
     return rowStep * rowStep * activation + zip(steps, signal).reduce(0) { $0 + $1.0 * $1.1 }
+}
+
+/// The rounding error of weights that are divided by `factors` and rounded in groups, up to a factor.
+func roundingCost(_ weights: [Tensor], _ factors: [Float], groupSize: Int, importance: [Float]) -> Double {
+    var signal = [Double](repeating: 0, count: groupCount(factors.count, groupSize))
+    for column in factors.indices { signal[column / groupSize] += Double(importance[column]) }
+    return zip(squaredSteps(weights, factors, groupSize), signal).reduce(0) { $0 + $1.0 * $1.1 }
 }
 
 /// Rows of a weight that stand for all of them: the search needs sums over rows to a few percent only.

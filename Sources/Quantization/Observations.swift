@@ -6,7 +6,7 @@ import Runtime
 import Support
 import Tensors
 
-/// What the inputs of linear layers look like on calibration data.
+/// What the inputs of linear layers look like on calibration data; without any, their ranges on synthetic inputs.
 final class Observations {
     private struct Record {
         var largest: [Float]
@@ -31,13 +31,16 @@ final class Observations {
     init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [[String: Tensor]], _ pool: ThreadPool) throws {
         self.samples = samples
         self.inventory = inventory
-        guard !samples.isEmpty else {
-            (model, session) = (nil, nil)
-            return
-        }
         var tapped = graphs
         for (index, group) in inventory.groups.enumerated() {
             try tapped[group.graph].addOutput(Observations.tap(index), group.input)
+        }
+        guard !samples.isEmpty else {
+            (model, session) = (nil, nil)
+            try SyntheticPass.run(tapped) { name, rows in
+                if let index = Observations.index(ofTap: name) { add(rows, to: index) }
+            }
+            return
         }
         let model = Model(graphs: tapped, manifest: Manifest(tool: .init(name: "calibration", version: "")))
         (self.model, session) = (model, Session(model))
@@ -46,7 +49,11 @@ final class Observations {
         }
     }
 
-    private static func tap(_ index: Int) -> String { "input of group \(index)" }
+    private static let tapPrefix = "input of group "
+    private static func tap(_ index: Int) -> String { tapPrefix + "\(index)" }
+    private static func index(ofTap name: String) -> Int? {
+        name.hasPrefix(tapPrefix) ? Int(name.dropFirst(tapPrefix.count)) : nil
+    }
 
     /// The rows that groups read for one sample; groups that it does not reach are left out.
     private func observe(_ groups: [Int], _ sample: [String: Tensor]) throws -> [(Int, Tensor)] {
@@ -72,15 +79,15 @@ final class Observations {
                 record.sums[column] += Double(value)
             }
         }
-        let wanted = max(1, Observations.sampledRows / samples.count)
-        for row in stride(from: 0, to: rows, by: max(1, rows / wanted)) {
+        let wanted = samples.isEmpty ? 0 : max(1, Observations.sampledRows / samples.count)
+        if wanted > 0 { for row in stride(from: 0, to: rows, by: max(1, rows / wanted)) {
             record.sample += UnsafeBufferPointer(start: values + row * width, count: width)
-        }
+        } }
         record.rows += rows
         records[index] = record
     }
 
-    /// Channel by channel; nil without data.
+    /// Channel by channel; nil for layers that were not reached.
     func statistics(_ index: Int) -> ChannelStatistics? {
         guard let record = records[index], record.rows > 0 else { return nil }
         return ChannelStatistics(
@@ -89,7 +96,7 @@ final class Observations {
 
     /// The mean of each channel; nil without data.
     func mean(_ index: Int) -> [Float]? {
-        guard let record = records[index], record.rows > 0 else { return nil }
+        guard !samples.isEmpty, let record = records[index], record.rows > 0 else { return nil }
         return record.sums.map { Float($0 / Double(record.rows)) }
     }
 
@@ -119,7 +126,7 @@ final class Observations {
     func outputDecibels(
         _ index: Int, _ weight: Tensor, _ layer: QuantizedLayer, _ options: QuantizationOptions, _ pool: ThreadPool
     ) throws -> Double? {
-        guard let record = records[index], record.rows > 0 else { return nil }
+        guard !samples.isEmpty, let record = records[index], record.rows > 0 else { return nil }
         let rows = try Tensor(record.sample, shape: [record.sample.count / record.largest.count, record.largest.count])
         let exact = try evaluate(Linear(), [rows, weight])[0].elements(Float.self)
         let op = QuantizedLinear(groupSize: layer.matrix.groupSize, activations: options.weightsOnly ? .float32 : .int8)

@@ -60,10 +60,15 @@ private struct Quantizer {
 
     private var activations: ActivationPrecision { options.weightsOnly ? .float32 : .int8 }
 
-    /// Inputs that share a scale. Widened weights take finer groups for nothing but their bytes; the int8 product pays a
-    /// conversion for each group, so a row has one scale there.
-    private func groupSize(_ layer: QuantizableLayer) -> Int {
-        options.weightsOnly && !layer.isEmbedding ? min(64, layer.inputs) : layer.inputs
+    /// Inputs that share a scale. Widened weights take fine groups for nothing but their bytes; the int8 product pays a
+    /// conversion for each group, so there a row has one scale unless groups nearly halve the rounding error.
+    private func groupSize(_ weights: [Tensor], _ scaling: InputScaling?, _ importance: [Float]?) -> Int {
+        let inputs = weights[0].shape[1]
+        if options.weightsOnly { return min(64, inputs) }
+        let factors = scaling?.factors ?? Array(repeating: 1, count: inputs)
+        let square = importance ?? Array(repeating: 1, count: inputs)
+        let whole = roundingCost(weights, factors, groupSize: inputs, importance: square)
+        return roundingCost(weights, factors, groupSize: min(128, inputs), importance: square) <= whole * 0.55 ? min(128, inputs) : inputs
     }
 
     // MARK: Rounding
@@ -88,13 +93,15 @@ private struct Quantizer {
         let members = group.layers.filter { !inventory.layers[$0].isEmbedding }
         guard let first = members.first else { return }
         let weights = try members.map { try inventory.layers[$0].weight.load() }
-        let statistics = observations.statistics(groupIndex) ?? normStatistics(group)
-        let size = groupSize(inventory.layers[first])
-        let scaling = options.weightsOnly ? nil : statistics.map { InputScaling(weights: weights, statistics: $0, groupSize: size) }
+        let statistics = try observations.statistics(groupIndex) ?? graphs[group.graph].normStatistics(of: group.input)
+        let scaling = options.weightsOnly ? nil : statistics.map {
+            InputScaling(weights: weights, statistics: $0, groupSize: inventory.layers[first].inputs)
+        }
         let factors = scaling?.factors
         let importance = statistics.map { statistics in
             factors.map { zip(statistics.meanSquare, $0).map { $0 * $1 * $1 } } ?? statistics.meanSquare
         }
+        let size = groupSize(weights, scaling, importance)
         let gram = try observations.gram(groupIndex)
         let inputScale = try factors.map {
             Constant(try Tensor($0, shape: [$0.count]), identity: "input scale of \(inventory.layers[first].weight.identity)")
@@ -135,21 +142,6 @@ private struct Quantizer {
             reports[index].outlierRatio = Double(largest / sorted[sorted.count / 2])
         }
         if let strength = scaling?.strength, scaling?.factors != nil { reports[index].scalingStrength = Double(strength) }
-    }
-
-    /// What a layer normalisation in front tells of the channels.
-    private func normStatistics(_ group: InputGroup) -> ChannelStatistics? {
-        let graph = graphs[group.graph]
-        var producer = graph.producer(of: group.input)
-        // Taking rows leaves the channels as they are.
-        while let node = producer, node.op is Gather || node.op is Slice || node.op is PatchSelection, let source = node.input(0) {
-            producer = graph.producer(of: source)
-        }
-        guard let node = producer, node.op is LayerNorm, let weight = try? node.input(1).flatMap(graph.constant)?.load(),
-            let normWeight = try? weight.elements(Float.self)
-        else { return nil }
-        let bias = try? node.input(2).flatMap(graph.constant)?.load().elements(Float.self)
-        return ChannelStatistics(normWeight: normWeight, normBias: bias)
     }
 
     // MARK: Judging

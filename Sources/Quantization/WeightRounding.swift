@@ -76,8 +76,8 @@ private func bestScale(
         let scale = largest / 127 * (1 - 0.03 * Float(step))
         let error = roundingError(row, range, scale, importance)
         if error < best.error { (best.scale, best.error) = (scale, error) }
-        // The error has one minimum: once clipping costs more than finer rounding gains, it only grows.
-        if error > best.error * 1.2 { break }
+        // The error has one minimum, give or take its noise: once clipping costs more than finer rounding gains, it grows.
+        if error > best.error * 1.03 { break }
     }
     return best
 }

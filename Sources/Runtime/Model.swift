@@ -45,7 +45,7 @@ extension Graph {
     }
 
     /// The inputs on which the values depend, in the graph's order.
-    func inputs(behind wanted: [ValueID]) -> [ValueID] {
+    package func inputs(behind wanted: [ValueID]) -> [ValueID] {
         var reached = Set<ValueID>()
         var pending = wanted
         while let value = pending.popLast() {

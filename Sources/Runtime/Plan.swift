@@ -71,7 +71,7 @@ final class Plan {
 
 extension Graph {
     /// Replaces all symbols by numbers and folds what became constant.
-    mutating func specialize(to shapes: [String: [Int]]) throws {
+    package mutating func specialize(to shapes: [String: [Int]]) throws {
         var symbols: [String: Int] = [:]
         for input in inputs {
             let type = type(of: input)
@@ -188,7 +188,7 @@ extension Tensor {
     }
 
     /// The one element of `scalar` everywhere.
-    init(repeating scalar: Tensor, shape: [Int]) throws {
+    package init(repeating scalar: Tensor, shape: [Int]) throws {
         let width = scalar.dataType.byteWidth
         try self.init(scalar.dataType, shape) { bytes in
             scalar.withBytes { element in

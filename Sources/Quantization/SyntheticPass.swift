@@ -1,0 +1,78 @@
+import ModelGraph
+import Operators
+import PackageFormat
+import Runtime
+import Support
+import Tensors
+
+/// One run on random tokens, of what depends on tokens alone.
+///
+/// Random tokens make a text encoder's channels about as loud as real ones do, so such a run shows their ranges without
+/// anyone's data. (Noise in place of a picture does not: there the normalisations tell more.) Weights are loaded node by
+/// node and dropped again: the pass needs little memory.
+enum SyntheticPass {
+    /// Tokens of the made-up text.
+    private static let textLength = 32
+
+    /// - Parameter visit: is called with each output, as soon as it is there, and its name.
+    /// - Throws: what an operator throws.
+    static func run(_ graphs: [Graph], visit: (String, Tensor) throws -> Void) throws {
+        let model = Model(graphs: graphs, manifest: Manifest(tool: .init(name: "synthetic", version: "")))
+        var known = try Session(model, threads: 1).syntheticInputs(batch: 1, length: textLength)
+        for graph in graphs {
+            for (name, tensor) in try run(graph, known, visit) where known[name] == nil { known[name] = tensor }
+        }
+    }
+
+    private static func run(
+        _ graph: Graph, _ known: [String: Tensor], _ visit: (String, Tensor) throws -> Void
+    ) throws -> [String: Tensor] {
+        var graph = graph
+        let fromTokens = graph.outputs.filter { output in
+            graph.inputs(behind: [output.value]).allSatisfy { !graph.type(of: $0).dataType.isFloatingPoint }
+        }
+        try graph.selectOutputs(fromTokens.map(\.name))
+        graph.removeTraces()
+        graph.prune()
+        graph.removeUnusedInputs()
+        let inputs = graph.inputs.compactMap { value in known[graph.name(of: value)].map { (graph.name(of: value), $0) } }
+        guard inputs.count == graph.inputs.count else { return [:] }
+        try graph.specialize(to: Dictionary(uniqueKeysWithValues: inputs).mapValues(\.shape))
+        var values: [ValueID: Tensor] = [:]
+        for value in graph.inputs { values[value] = known[graph.name(of: value)] }
+        var results: [String: Tensor] = [:]
+        let order = try graph.topologicalOrder()
+        var uses: [ValueID: Int] = [:]
+        for node in order { for case let input? in node.inputs { uses[input, default: 0] += 1 } }
+        let names = Dictionary(grouping: graph.outputs, by: \.value).mapValues { $0.map(\.name) }
+        for node in order {
+            let operands = try node.inputs.map { input in try input.map { try values[$0] ?? graph.knownTensor($0) } }
+            for (output, tensor) in zip(node.outputs, try evaluate(node.op, operands)) {
+                values[output] = tensor
+                for name in names[output] ?? [] {
+                    try visit(name, tensor)
+                    results[name] = tensor
+                }
+            }
+            for case let input? in node.inputs {
+                uses[input, default: 0] -= 1
+                if uses[input] == 0 { values[input] = nil }
+            }
+        }
+        return results
+    }
+}
+
+extension Graph {
+    /// The numbers of a value that is known.
+    fileprivate func knownTensor(_ value: ValueID) throws -> Tensor {
+        let type = type(of: value)
+        switch content(of: value) {
+        case .tensor(let constant): return try constant.load()
+        case .splat(let scalar): return try Tensor(repeating: scalar, shape: type.constantShape ?? [])
+        case .dimensions(let sizes):
+            return try Tensor(sizes.map { Int64($0.constant ?? 0) }, shape: type.constantShape ?? []).converted(to: type.dataType)
+        case nil: throw TripsError.data("a value is read before it is computed", found: name(of: value))
+        }
+    }
+}
