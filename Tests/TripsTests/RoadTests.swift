@@ -1,0 +1,114 @@
+import Foundation
+import Testing
+import Trips
+
+private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().path
+private let fixtures = "\(root)/Tests/Fixtures"
+private let shared = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared"
+
+/// A model file with a golden set, and how to select.
+struct RoadCase: Sendable, CustomTestStringConvertible {
+    let source: String
+    let golden: String
+    var blocks: [Int] = []
+    var rates = [0.7]
+    var guidance = PatchSelection.Guidance.text
+    var testDescription: String { "\(source) \(golden) \(blocks)" }
+}
+
+/// Converts to a package in a folder of its own, and opens that.
+private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws -> Result {
+    let work = FileManager.default.temporaryDirectory.appendingPathComponent("trips-road-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: work, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: work) }
+    var options = ConversionOptions()
+    if !example.blocks.isEmpty {
+        options.selection = SelectionRequest(blocks: example.blocks, keepRates: example.rates, guidance: example.guidance)
+    }
+    let path = work.appendingPathComponent("model.trips").path
+    try convert("\(folder)/\(example.source)", to: path, options)
+    return try body(path, Model(contentsOf: path))
+}
+
+/// Outputs and intermediates at the contract's tolerances: fp32 sums in another order differ by some 1e-6.
+private func passes(_ model: Model, _ golden: String) throws -> Bool {
+    var options = VerificationOptions()
+    options.intermediates = true
+    return try verify(model, against: GoldenReference.references(at: golden), options: options, threads: 2).passes
+}
+
+@Suite struct RoadTests {
+    static let examples = [
+        RoadCase(source: "sample/albef.onnx", golden: "sample/golden.safetensors"),
+        RoadCase(source: "sample/albef.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.safetensors"),
+        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.npz"),
+        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain"),
+        RoadCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-batch3.safetensors"),
+        RoadCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-select.safetensors", blocks: [2, 3]),
+        RoadCase(source: "albef-pretrain/select.onnx", golden: "albef-pretrain/golden-select.safetensors"),
+        RoadCase(
+            source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden-image-cls.safetensors", blocks: [2, 3],
+            guidance: .imageCLS),
+        RoadCase(source: "mplug-vqa/checkpoint.safetensors", golden: "mplug-vqa/golden-beam.safetensors"),
+        RoadCase(source: "albef-vqa/checkpoint.safetensors", golden: "albef-vqa/golden-ranking.safetensors"),
+        RoadCase(source: "mplug-grounding/checkpoint.safetensors", golden: "mplug-grounding/golden-box.safetensors"),
+    ]
+
+    @Test(arguments: examples) func theSampleGoesTheWholeRoad(_ example: RoadCase) throws {
+        #expect(try throughPackage(example, in: fixtures) { try passes($1, "\(fixtures)/\(example.golden)") })
+    }
+
+    static let conformance = [
+        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain/golden.safetensors"),
+        RoadCase(source: "albef_pretrain/model_opset14_nofold.onnx", golden: "albef_pretrain/golden.safetensors"),
+        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain"),
+        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_trips/golden.safetensors", blocks: [2, 5]),
+        RoadCase(source: "albef_trips/model_opset17.onnx", golden: "albef_trips/golden.safetensors"),
+        RoadCase(source: "mplug_vqa/encoder_opset17.onnx", golden: "mplug_vqa/golden_encode.safetensors"),
+        RoadCase(source: "mplug_vqa/decoder_opset17.onnx", golden: "mplug_vqa/golden_decode.safetensors"),
+        RoadCase(source: "mplug_vqa/checkpoint.safetensors", golden: "mplug_vqa/golden_encode.safetensors"),
+    ]
+
+    @Test(arguments: conformance) func modelsOfTheirOwnCodeAgree(_ example: RoadCase) throws {
+        guard FileManager.default.fileExists(atPath: "\(shared)/conformance") else {
+            print("skipped: no conformance models beside the package (\(example))")
+            return
+        }
+        #expect(try throughPackage(example, in: "\(shared)/conformance") { try passes($1, "\(shared)/conformance/\(example.golden)") })
+    }
+
+    @Test func quantizingLeavesTheOutputsClose() throws {
+        try throughPackage(Self.examples[1], in: fixtures) { path, model in
+            let golden = "\(fixtures)/sample/golden-select.safetensors"
+            var options = QuantizationOptions(.int8)
+            options.calibration = [try #require(try GoldenReference.references(at: golden).first).load(
+                inputNames: ["image", "input_ids", "attention_mask"], outputNames: []).inputs]
+            let int8 = path + "-int8"
+            let report = try quantizePackage(path, to: int8, options, measuring: false)
+            // Eight bits of weights and activations through six blocks leave some 30 dB; 20 would be a mistake somewhere.
+            #expect(report.outputDecibels.values.allSatisfy { $0 > 20 } && report.outputDecibels.count == 5)
+            #expect(try !passes(Model(contentsOf: int8), golden), "int8 is not fp32")
+            #expect { try quantizePackage(int8, to: path + "-again", options) } throws: { ($0 as? TripsError)?.kind == .usage }
+        }
+    }
+
+    @Test func whatDoesNotSuitTheModelIsUsage() throws {
+        func kind(_ change: (inout ConversionOptions) -> Void) -> TripsError.Kind? {
+            var options = ConversionOptions()
+            change(&options)
+            do {
+                _ = try prepare("\(fixtures)/sample/albef.onnx", options)
+                return nil
+            } catch {
+                return (error as? TripsError)?.kind
+            }
+        }
+        #expect(kind { $0.selection = SelectionRequest(blocks: [7]) } == .usage)
+        #expect(kind { $0.selection = SelectionRequest(blocks: [2], keepRates: [.nan]) } == .usage)
+        #expect(kind { $0.selection = SelectionRequest(blocks: [2], textGuide: "nothing of the kind") } == .usage)
+        #expect(kind { $0.imageSize = 96 } == .usage)
+        #expect(kind { $0.architecture = "albef-vqa" } == .usage)
+    }
+}
