@@ -48,10 +48,11 @@ extension Session {
     /// Inputs of the right types and shapes: ids from the vocabulary, masks of ones, images of noise. The same every time.
     /// - Parameters:
     ///   - batch: for a symbol named `batch`.
-    ///   - length: for all other symbols, such as the text's length.
+    ///   - length: for all other symbols, such as the text's length; less where the model has fewer positions.
     /// - Throws: `data` where an input's size cannot be told.
     public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
         var generator = SplitMix64(state: 1)
+        let length = min(length, model.graphs.compactMap(\.positionCount).min() ?? length)
         var inputs: [String: Tensor] = [:]
         for (name, type) in try self.inputs(for: outputNames) {
             let shape = try type.shape.map { dimension in
@@ -102,6 +103,17 @@ public func median(_ numbers: [Double]) -> Double {
 }
 
 extension Graph {
+    /// Rows of the smallest table from which the positions of a text are cut.
+    fileprivate var positionCount: Int? {
+        nodes.compactMap { node in
+            let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
+            guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
+                let table = slice.input(0), shape(of: table).count >= 2
+            else { return nil }
+            return shape(of: table).dropLast().last?.constant
+        }.min()
+    }
+
     /// Rows of the table in which an input's numbers are looked up.
     fileprivate func vocabulary(of input: String) -> Int? {
         guard let value = value(named: input) else { return nil }

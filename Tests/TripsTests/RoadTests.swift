@@ -90,6 +90,8 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
             // Eight bits of weights and activations through six blocks leave some 30 dB; 20 would be a mistake somewhere.
             #expect(report.outputDecibels.values.allSatisfy { $0 > 20 } && report.outputDecibels.count == 5)
             #expect(try !passes(Model(contentsOf: int8), golden), "int8 is not fp32")
+            let blind = try quantizePackage(path, to: path + "-blind", QuantizationOptions(.int8), measuring: false)
+            #expect(blind.outputDecibels.isEmpty && blind.layers.contains { $0.scalingStrength != nil })
             #expect { try quantizePackage(int8, to: path + "-again", options) } throws: { ($0 as? TripsError)?.kind == .usage }
         }
     }
