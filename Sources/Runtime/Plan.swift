@@ -14,6 +14,9 @@ final class Plan {
     private let steps: [Step]
     private let memory: BoundMemory
 
+    /// The message of the error where sizes are not known before the model runs.
+    static let openSize = "a size depends on the inputs' numbers, which is not supported"
+
     struct Step {
         let label: String
         let kind: String
@@ -24,9 +27,14 @@ final class Plan {
     /// - Parameters:
     ///   - graph: with the wanted outputs only, for these shapes.
     ///   - shapes: of all inputs that the graph reads.
-    /// - Throws: `usage` where the shapes do not suit the graph; `data` where sizes depend on the inputs' numbers.
-    init(_ graph: Graph, shapes: [String: [Int]], weights: Weights, threads: Int) throws {
+    ///   - known: inputs that this plan takes as constants, because sizes depend on their numbers.
+    /// - Throws: `usage` where the shapes do not suit the graph; `data` where sizes depend on other inputs' numbers.
+    init(_ graph: Graph, shapes: [String: [Int]], known: [String: Tensor] = [:], weights: Weights, threads: Int) throws {
         var graph = graph
+        for input in graph.inputs {
+            let name = graph.name(of: input)
+            if let tensor = known[name] { graph.setContent(.tensor(Constant(tensor, identity: "input \(name)")), of: input) }
+        }
         try graph.specialize(to: shapes)
         let lowering = try Lowering(graph)
         let memory = try BoundMemory(graph, lowering, weights: weights, threads: threads)
@@ -95,8 +103,7 @@ extension Graph {
         prune()
         for node in nodes {
             for output in node.outputs where type(of: output).constantShape == nil {
-                throw TripsError.data(
-                    "a size depends on the inputs' numbers, which is not supported", at: node.name, found: type(of: output))
+                throw TripsError.data(Plan.openSize, at: node.name, found: type(of: output))
             }
         }
     }

@@ -13,6 +13,8 @@ public final class Session {
         let graph: String
         let shapes: [String: [Int]]
         let results: [String]
+        /// Numbers of the inputs that the plan takes as constants.
+        var known: [String: [UInt8]] = [:]
     }
 
     /// - Parameter threads: threads to work with; nil: as many as there are processors.
@@ -118,18 +120,38 @@ public final class Session {
             }
             tensors[name] = tensor
         }
-        return try plan(stage, tensors.mapValues(\.shape)).run(tensors, on: pool, observe: observe)
+        return try plan(stage, tensors).run(tensors, on: pool, observe: observe)
     }
 
-    private func plan(_ stage: Stage, _ shapes: [String: [Int]]) throws -> Plan {
+    /// A plan for these inputs. Where sizes depend on the numbers of small inputs (a shape, a count of repetitions), it is
+    /// one for these numbers.
+    private func plan(_ stage: Stage, _ inputs: [String: Tensor]) throws -> Plan {
+        let shapes = inputs.mapValues(\.shape)
+        let small = inputs.filter { $0.value.count <= Session.smallInput }
         let key = PlanKey(graph: stage.graph.name, shapes: shapes, results: stage.results)
-        if let index = plans.firstIndex(where: { $0.key == key }) {
-            let kept = plans.remove(at: index)
-            plans.append(kept)
-            return kept.plan
+        var pinnedKey = key
+        pinnedKey.known = small.mapValues { $0.withBytes { Array($0) } }
+        if let plan = keptPlan(key) ?? keptPlan(pinnedKey) { return plan }
+        let graph = try stage.graph.reduced(to: stage.results)
+        do {
+            return keep(key, try Plan(graph, shapes: shapes, weights: model.weights, threads: pool.threads))
+        } catch let error as TripsError where error.message == Plan.openSize && !small.isEmpty {
+            return keep(
+                pinnedKey, try Plan(graph, shapes: shapes, known: small, weights: model.weights, threads: pool.threads))
         }
-        let plan = try Plan(
-            stage.graph.reduced(to: stage.results), shapes: shapes, weights: model.weights, threads: pool.threads)
+    }
+
+    /// Elements up to which an input may state sizes.
+    private static let smallInput = 64
+
+    private func keptPlan(_ key: PlanKey) -> Plan? {
+        guard let index = plans.firstIndex(where: { $0.key == key }) else { return nil }
+        let kept = plans.remove(at: index)
+        plans.append(kept)
+        return kept.plan
+    }
+
+    private func keep(_ key: PlanKey, _ plan: Plan) -> Plan {
         plans.append((key, plan))
         if plans.count > Session.keptPlans { plans.removeFirst() }
         return plan
