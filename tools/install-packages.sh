@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the Debian packages that the build needs, where they are missing, and checks for Swift 6.
+# Installs the Debian packages that the build needs, and those named, where they are missing; checks for Swift 6.
 set -eu
 packages="libopenblas-dev libprotobuf-c-dev libzstd-dev zstd zlib1g-dev libjpeg62-turbo-dev libpng-dev pkg-config python3 python3-venv"
 missing=
-for package in $packages; do
+for package in $packages "$@"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then

@@ -2,7 +2,7 @@
 # Builds everything optimised and runs all tests. Installs what is missing.
 set -eu
 cd "$(dirname "$0")/.."
-tools/install-packages.sh
+tools/install-packages.sh chromium
 # The independent reader of packages is tested where its two modules can be had.
 if [ ! -x .test-python/bin/python ]; then
     python3 -m venv .test-python && .test-python/bin/pip install --quiet --disable-pip-version-check \
@@ -13,4 +13,14 @@ if [ -x .test-python/bin/python ]; then
     export TRIPS_PYTHON
 fi
 swift build -c release --build-tests
+
+# The report of the sample must load in a browser.
+work=$(mktemp -d)
+sample=Tests/Fixtures/sample
+.build/release/trips-convert "$sample/albef.onnx" --select 2,5 -o "$work/sample.trips" > /dev/null
+.build/release/trips-verify "$work/sample.trips" --golden "$sample/golden-select.safetensors" --intermediates \
+    --report "$work/report.html" > /dev/null
+(cd "$work" && "$OLDPWD/tools/check_report.sh" report.html)
+rm -rf "$work"
+
 exec swift test -c release --skip-build
