@@ -93,41 +93,21 @@ package final class AlignedMemory: @unchecked Sendable {
     package let base: UnsafeMutableRawPointer
     package let byteCount: Int
     private let allocation: UnsafeMutableRawPointer
-    /// Bytes of a mapping of its own; 0 where the allocation is the heap's.
-    private let mappedCount: Int
     package var bytes: UnsafeMutableRawBufferPointer { .init(start: base, count: byteCount) }
 
     /// - Throws: `data` where the system refuses that much.
     package init(byteCount: Int) throws {
-        let (padded, overflow) = byteCount.addingReportingOverflow(AlignedMemory.hugePage + 64)
-        guard byteCount >= 0, !overflow else { throw AlignedMemory.refusal(byteCount) }
-        self.byteCount = byteCount
-        if byteCount < AlignedMemory.hugePage {
-            guard let allocation = calloc(byteCount + 128, 1) else { throw AlignedMemory.refusal(byteCount) }
-            self.allocation = allocation
-            mappedCount = 0
-            base = allocation.alignedUp(toMultipleOf: 64)
-            return
+        let (padded, overflow) = byteCount.addingReportingOverflow(128)
+        // calloc: large blocks come as untouched zero pages, so nothing is written twice.
+        guard byteCount >= 0, !overflow, let allocation = calloc(padded, 1) else {
+            throw TripsError.data("memory for \(byteCount) bytes was refused")
         }
-        // Weights are hundreds of megabytes that are written once: with pages of 4 KB, faulting them in would take as
-        // long as decompressing them.
-        guard let allocation = mmap(nil, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-            allocation != MAP_FAILED
-        else { throw AlignedMemory.refusal(byteCount) }
         self.allocation = allocation
-        mappedCount = padded
-        base = allocation.alignedUp(toMultipleOf: AlignedMemory.hugePage)
-        // A last huge page that is only partly used would be resident as a whole.
-        madvise(base, byteCount & ~(AlignedMemory.hugePage - 1), MADV_HUGEPAGE)
+        self.byteCount = byteCount
+        base = allocation.alignedUp(toMultipleOf: 64)
     }
 
-    deinit {
-        if mappedCount > 0 { munmap(allocation, mappedCount) } else { free(allocation) }
-    }
-
-    private static let hugePage = 2 << 20
-
-    private static func refusal(_ byteCount: Int) -> TripsError { .data("memory for \(byteCount) bytes was refused") }
+    deinit { free(allocation) }
 }
 
 /// Where a tensor's elements are read: a pointer with type and shape, valid only while its owner lives.
