@@ -13,7 +13,7 @@ final class Observations {
         var squares: [Double]
         var sums: [Double]
         var rows = 0
-        /// Some rows, spread over all samples, to judge layers on.
+        /// Some rows, spread over all calibration inputs, to judge layers on.
         var sample: [Float] = []
     }
 
@@ -79,11 +79,13 @@ final class Observations {
                 record.sums[column] += Double(value)
             }
         }
-        let wanted = samples.isEmpty ? 0 : max(1, Observations.sampledRows / samples.count)
-        if wanted > 0 { for row in stride(from: 0, to: rows, by: max(1, rows / wanted)) {
-            record.sample += UnsafeBufferPointer(start: values + row * width, count: width)
-        } }
         record.rows += rows
+        if !samples.isEmpty {
+            let wanted = max(1, Observations.sampledRows / samples.count)
+            for row in stride(from: 0, to: rows, by: max(1, rows / wanted)) {
+                record.sample += UnsafeBufferPointer(start: values + row * width, count: width)
+            }
+        }
         records[index] = record
     }
 
