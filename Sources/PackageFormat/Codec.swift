@@ -122,7 +122,7 @@ package final class ChunkEncoder: @unchecked Sendable {
     }
 }
 
-/// Decompresses chunks; used by one thread at a time.
+/// Decompresses chunks that have the right CRC-32; used by one thread at a time.
 final class ChunkDecoder: @unchecked Sendable {
     private let context: OpaquePointer
     private let planes: AlignedMemory
@@ -138,9 +138,15 @@ final class ChunkDecoder: @unchecked Sendable {
         elements = try AlignedMemory(byteCount: 4 * Layout.chunkSize)
         guard let context = ZSTD_createDCtx() else { throw TripsError.data("memory for decompression was refused") }
         self.context = context
+        ignoreChecksums()
     }
 
     deinit { ZSTD_freeDCtx(context) }
+
+    /// Every byte that is decoded has been compared with the package's CRC-32.
+    private func ignoreChecksums() {
+        _ = ZSTD_DCtx_setParameter(context, ZSTD_d_experimentalParam3, Int32(ZSTD_d_ignoreChecksum.rawValue))
+    }
 
     /// Decodes frames into elements of the stored type; `target` is as large as the chunk.
     func decode(_ frames: UnsafeRawBufferPointer, _ arrangement: Arrangement, into target: UnsafeMutableRawBufferPointer) throws {
@@ -169,8 +175,10 @@ final class ChunkDecoder: @unchecked Sendable {
         }
     }
 
-    /// Decompresses a chunk of `size` bytes, for the checks alone.
+    /// Decompresses a chunk of `size` bytes, for the checks alone, zstd's own among them.
     func check(_ frames: UnsafeRawBufferPointer, size: Int) throws {
+        _ = ZSTD_DCtx_setParameter(context, ZSTD_d_experimentalParam3, Int32(ZSTD_d_validateChecksum.rawValue))
+        defer { ignoreChecksums() }
         try decompress(frames, into: UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<size]))
     }
 

@@ -174,12 +174,13 @@ final class PackageFile: Sendable {
     /// Reads a tensor, its chunks in parallel, and widens it to its data type.
     func load(_ entry: TensorEntry) throws -> Tensor {
         try locating("\(name): tensor \"\(entry.name)\"") {
-            try Tensor(entry.dataType, entry.shape) { target in
+            try Tensor(entry.dataType, entry.shape, zeroed: false) { target in
+                let isFresh = target.count > UnsafeMutableRawBufferPointer.alwaysFresh
                 let target = Target(bytes: target)
                 try ThreadPool.shared.tryRun(entry.chunks.count) { number in
                     try self.decode(entry, number) { _, part in
                         let memory = target.part(part)
-                        memory.bringIn()
+                        if isFresh { memory.bringIn() }
                         return memory
                     }
                 }
@@ -221,9 +222,6 @@ final class PackageFile: Sendable {
     func verify(_ entry: TensorEntry, chunk: Int) throws {
         try locating("\(name): tensor \"\(entry.name)\"") {
             try withFrames(chunk) { decoder, frames in
-                guard crc32(frames) == index.checksums[chunk] else {
-                    throw TripsError.data("wrong checksum", found: crc32(frames), expected: index.checksums[chunk])
-                }
                 try decoder.check(frames, size: size(ofChunk: chunk - entry.chunks.lowerBound, entry.storedByteCount))
             }
         }
@@ -234,6 +232,10 @@ final class PackageFile: Sendable {
             try locating("chunk \(chunk)") {
                 let buffer = UnsafeMutableRawBufferPointer(rebasing: decoder.compressed.bytes[..<Int(index.sizes[chunk])])
                 try file.read(into: buffer, at: offsets[chunk])
+                let checksum = crc32(UnsafeRawBufferPointer(buffer))
+                guard checksum == index.checksums[chunk] else {
+                    throw TripsError.data("wrong checksum", found: checksum, expected: index.checksums[chunk])
+                }
                 try body(decoder, UnsafeRawBufferPointer(buffer))
             }
         }
