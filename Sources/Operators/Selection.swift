@@ -22,13 +22,14 @@ extension PatchSelection: Computable {
                     let scores: [Double]
                     switch guidance {
                     case .random: scores = Array(random[example * count..<(example + 1) * count])
-                    case .text:
-                        let query = try inputs.required(2).source(T.self) + example * width
-                        scores = try attention(query, inputs.required(1).source(T.self) + (example * (count + 1) + 1) * width, keys: count, width: width)
-                    case .imageCLS:
-                        let query = try inputs.required(2).source(T.self) + example * width
-                        let keys = try inputs.required(1).source(T.self) + example * (count + 1) * width
-                        scores = Array(attention(query, keys, keys: count + 1, width: width).dropFirst())
+                    case .text, .imageCLS:
+                        let (query, keys) = (try inputs.required(2), try inputs.required(1))
+                        let skipped = guidance == .text ? 1 : 0
+                        let all = attention(
+                            query.source(T.self) + example * query.shape[1],
+                            keys.source(T.self) + (example * (count + 1) + skipped) * keys.shape[2], keys: count + 1 - skipped,
+                            keyWidth: keys.shape[2], headSize: width / heads)
+                        scores = Array(all.dropFirst(1 - skipped))
                     }
                     select(example, scores, stream, positions)
                 }
@@ -38,15 +39,14 @@ extension PatchSelection: Computable {
     }
 
     /// For each key the mean over all heads of softmax(query · key · scale).
-    private func attention<T: Real>(_ query: Source<T>, _ key: Source<T>, keys: Int, width: Int) -> [Double] {
-        let head = width / heads
-        let factor = scale.map { Double($0) } ?? 1 / Double(head).squareRoot()
+    private func attention<T: Real>(_ query: Source<T>, _ key: Source<T>, keys: Int, keyWidth: Int, headSize: Int) -> [Double] {
+        let length = sharesKeys ? keyWidth : headSize
+        let factor = scale.map { Double($0) } ?? 1 / Double(headSize).squareRoot()
         var means = Array(repeating: 0.0, count: keys)
         for h in 0..<heads {
             let products = (0..<keys).map { index -> Double in
-                var total = 0.0
-                for d in h * head..<(h + 1) * head { total += Double(query[d]) * Double(key[index * width + d]) }
-                return total * factor
+                let start = index * keyWidth + (sharesKeys ? 0 : h * length)
+                return (0..<length).reduce(0.0) { $0 + Double(query[h * length + $1]) * Double(key[start + $1]) } * factor
             }
             let top = products.max() ?? 0
             let powers = products.map { Double.exp($0 - top) }
@@ -67,31 +67,64 @@ extension PatchSelection: Computable {
         let scores = exact.map { Float($0) }
         let (count, width, kept) = (stream.count, stream.width, stream.kept)
         for index in 0..<count { stream.scores[example * count + index] = scores[index] }
-        let ranking = bestFirst(count, largest: true) { scores[$0] }
-        let best = Array(ranking.prefix(kept))
-        let inOrder = best.sorted()
-        for (place, index) in inOrder.enumerated() { stream.indices[example * kept + place] = Int64(index) }
+        let choice = scores.withUnsafeBufferPointer(choose)
+        for (place, index) in choice.kept.enumerated() { stream.indices[example * kept + place] = Int64(index) }
         let x = stream.x + example * (count + 1) * width
         let y = stream.y + example * (stream.total + 1) * width
         y.base.update(from: x.base, count: width)
-        for (place, index) in (order == .original ? inOrder : best).enumerated() {
+        for (place, index) in choice.stream.enumerated() {
             (y + (place + 1) * width).base.update(from: (x + (index + 1) * width).base, count: width)
             stream.positions[example * stream.total + place] = Int64(positions?[example * count + index] ?? index)
         }
         guard stream.total > kept else { return }
         stream.positions[example * stream.total + kept] = -1
-        fuse(Array(ranking[kept...].sorted()), scores, x + width, y + (kept + 1) * width, width: width)
+        fuse(choice.dropped, scores, x + width, y + (kept + 1) * width, width: width)
+    }
+
+    /// What becomes of the image tokens of one example.
+    package struct Choice: Sendable {
+        /// Ascending.
+        package let kept: [Int]
+        /// The kept ones in the order in which they go on.
+        package let stream: [Int]
+        /// Ascending.
+        package let dropped: [Int]
+    }
+
+    /// Chooses by falling score; among equal scores the lower index wins, and NaN counts as the largest.
+    package func choose(_ scores: UnsafeBufferPointer<Float>) -> Choice {
+        // Score and index in one integer: it sorts several times faster than pairs do.
+        var ranking = [UInt64](repeating: 0, count: scores.count)
+        for index in 0..<scores.count {
+            ranking[index] = UInt64(UInt32.max - ascending(scores[index])) << 32 | UInt64(UInt32(truncatingIfNeeded: index))
+        }
+        ranking.sort()
+        let best = ranking.prefix(keptCount(of: scores.count)).map { Int($0 & 0xffff_ffff) }
+        var isKept = [Bool](repeating: false, count: scores.count)
+        for index in best { isKept[index] = true }
+        let kept = isKept.indices.filter { isKept[$0] }
+        return Choice(kept: kept, stream: order == .original ? kept : best, dropped: isKept.indices.filter { !isKept[$0] })
+    }
+
+    /// An integer that grows with the number.
+    private func ascending(_ number: Float) -> UInt32 {
+        if number.isNaN { return .max }
+        let bits = (number == 0 ? 0 : number).bitPattern
+        return bits >> 31 == 0 ? bits | 1 << 31 : ~bits
+    }
+
+    /// What each dropped token weighs in the fused one.
+    package func fusionWeights(_ scores: [Float]) -> [Double] {
+        let weights = scores.map { Double($0) }
+        guard fusion == .normalized else { return weights }
+        let total = weights.reduce(0, +)
+        return weights.map { total > 0 ? $0 / total : 1 / Double(weights.count) }
     }
 
     /// The token that stands for the dropped ones.
     private func fuse<T: Real>(_ dropped: [Int], _ scores: [Float], _ x: Source<T>, _ y: Target<T>, width: Int) {
-        var weights = dropped.map { Double(scores[$0]) }
-        let total = weights.reduce(0, +)
-        if fusion == .normalized {
-            weights = weights.map { total > 0 ? $0 / total : 1 / Double(dropped.count) }
-        }
         var fused = Array(repeating: 0.0, count: width)
-        for (token, weight) in zip(dropped, weights) {
+        for (token, weight) in zip(dropped, fusionWeights(dropped.map { scores[$0] })) {
             for index in 0..<width { fused[index] += weight * Double(x[token * width + index]) }
         }
         for index in 0..<width { y[index] = T(fused[index]) }

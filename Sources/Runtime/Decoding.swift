@@ -222,19 +222,15 @@ struct IncrementalGraph {
         return try graph.operand(indices).integers() == [Dimension(symbol: length).subtracting(1)]
     }
 
-    /// Operators that compute each row of the last axis, or each element, by itself.
+    /// True where what the node computes for a token takes nothing of the others.
     private func isRowwise(_ node: Node) -> Bool {
         let values = node.inputs.compactMap { $0 } + node.outputs
         if values.allSatisfy({ tokenAxes($0).isEmpty }) { return true }
-        switch node.op {
-        case is Attention:
-            guard let query = node.input(0) else { return false }
+        if node.op is Attention, let query = node.input(0) {
             return isByToken(query) && node.inputs.dropFirst().allSatisfy { $0.map { newest[$0] == nil && tokenAxes($0).isEmpty } ?? true }
-        case is Linear, is QuantizedLinear, is LayerNorm, is GELU, is L2Normalize, is Embedding, is QuantizedEmbedding, is Unary, is Binary:
-            return node.outputs.allSatisfy(isByToken) && node.inputs.allSatisfy { input in
-                input.map { newest[$0] == nil ? tokenAxes($0).count < 2 : tokenAxes($0) == [1] } ?? true
-            }
-        default: return false
+        }
+        return node.op.isRowwise && node.outputs.allSatisfy(isByToken) && node.inputs.allSatisfy { input in
+            input.map { newest[$0] == nil ? tokenAxes($0).count < 2 : tokenAxes($0) == [1] } ?? true
         }
     }
 

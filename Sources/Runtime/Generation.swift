@@ -23,6 +23,9 @@ public struct GenerationParameters: Sendable, Equatable {
     /// Exponent of the length penalty.
     public var alpha: Double
 
+    /// Golden files state these numbers: memory follows them.
+    static let (largestBeam, largestLength) = (256, 4096)
+
     public init(
         beam: Int = 5, minimalLength: Int = 1, maximalLength: Int = 10, startID: Int = 101, endID: Int = 102, alpha: Double = 0.6
     ) {
@@ -43,8 +46,12 @@ extension Session {
     /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range.
     public func generate(_ inputs: [String: Tensor], _ parameters: GenerationParameters) throws -> Hypothesis {
-        guard parameters.beam > 0, parameters.maximalLength > 0, parameters.alpha.isFinite else {
-            throw TripsError.usage("generation parameters", found: "\(parameters)", expected: "beam and maximal length of 1 or more")
+        guard (1...GenerationParameters.largestBeam).contains(parameters.beam),
+            (1...GenerationParameters.largestLength).contains(parameters.maximalLength), parameters.alpha.isFinite
+        else {
+            throw TripsError.usage(
+                "generation parameters", found: "\(parameters)",
+                expected: "beam of 1 to \(GenerationParameters.largestBeam), length of 1 to \(GenerationParameters.largestLength)")
         }
         var decoder = try Decoder(self, inputs, hypotheses: parameters.beam, steps: parameters.maximalLength)
         var prefixes = Array(repeating: [parameters.startID], count: parameters.beam)
