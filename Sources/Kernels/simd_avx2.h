@@ -77,10 +77,25 @@ INLINE vi vi_broadcast(const uint8_t *p) {
     return _mm256_set1_epi32(bytes);
 }
 INLINE vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
-INLINE void store_biased_bytes(uint8_t *p, vf a) {
-    __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(128));
+INLINE void store_low_bytes(uint8_t *p, __m256i i) {
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+}
+INLINE void store_biased_bytes(uint8_t *p, vf a) {
+    store_low_bytes(p, _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(128)));
+}
+INLINE void store_word_bytes(uint8_t *high, uint8_t *low, vf a) {
+    vi i = _mm256_cvtps_epi32(a);
+    store_low_bytes(high, _mm256_srli_epi32(i, 8));
+    store_low_bytes(low, _mm256_and_si256(i, _mm256_set1_epi32(255)));
+}
+INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
+    vi byte = _mm256_set1_epi32(255);
+    vi low = _mm256_or_si256(_mm256_and_si256(_mm256_cvtps_epi32(a), byte),
+                             _mm256_slli_epi32(_mm256_and_si256(_mm256_cvtps_epi32(b), byte), 8));
+    vi high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(_mm256_cvtps_epi32(c), byte), 16),
+                              _mm256_slli_epi32(_mm256_cvtps_epi32(d), 24));
+    return _mm256_or_si256(low, high);
 }
 INLINE vf vf_load_bytes(const int8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));

@@ -82,6 +82,21 @@ INLINE void store_biased_bytes(uint8_t *p, vf a) {
     vi i = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
 }
+/// VL floats, rounded, in [0, 65535]: high and low bytes.
+INLINE void store_word_bytes(uint8_t *high, uint8_t *low, vf a) {
+    vi i = _mm512_cvtps_epi32(a);
+    _mm_storeu_si128((__m128i *)high, _mm512_cvtepi32_epi8(_mm512_srli_epi32(i, 8)));
+    _mm_storeu_si128((__m128i *)low, _mm512_cvtepi32_epi8(i));
+}
+/// Floats in [−127, 127], rounded, as the 4 bytes of each lane.
+INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
+    vi byte = _mm512_set1_epi32(255);
+    vi low = _mm512_or_si512(_mm512_and_si512(_mm512_cvtps_epi32(a), byte),
+                             _mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(b), byte), 8));
+    vi high = _mm512_or_si512(_mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(c), byte), 16),
+                              _mm512_slli_epi32(_mm512_cvtps_epi32(d), 24));
+    return _mm512_or_si512(low, high);
+}
 /// VL signed bytes as floats.
 INLINE vf vf_load_bytes(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));

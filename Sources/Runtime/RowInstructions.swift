@@ -18,27 +18,41 @@ struct AttentionInstruction: Instruction {
     var kind: String { Attention.name }
     var writes: [ValueID] { node.outputs }
     private var headSize: Int { width / op.heads }
-    private var scratchFloats: Int { (trips_attention_scratch(keys, headSize) + 15) & ~15 }
+    /// The int8 kernel's sums hold for so many keys.
+    private var inBytes: Bool { op.activations == .int8 && keys <= 65536 }
+    private var threadScratch: Int {
+        let bytes = inBytes
+            ? trips_iattention_scratch(keys, headSize) : trips_attention_scratch(keys, headSize) * MemoryLayout<Float>.size
+        return (bytes + 63) & ~63
+    }
 
-    func scratchBytes(threads: Int) -> Int { threads * scratchFloats * MemoryLayout<Float>.size }
+    func scratchBytes(threads: Int) -> Int { threads * threadScratch }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (q, k, v) = (try rows(0, memory), try rows(1, memory), try rows(2, memory))
         let mask = try node.input(3).map { try MaskRows(memory.view($0)) }
         let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
         let scratch = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
-        let (heads, headSize, width, scratchFloats) = (op.heads, headSize, width, scratchFloats)
-        let (batch, queries, keys, causal) = (batch, queries, keys, op.causal)
+        let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
+        let (batch, queries, keys, causal, inBytes) = (batch, queries, keys, op.causal, inBytes)
         let scale = op.scale ?? 1 / Float(headSize).squareRoot()
         return { pool in
             pool.run(batch * heads) { index, thread in
                 let (example, head) = (index / heads, index % heads)
                 let column = head * headSize
-                trips_attention(
-                    q.row(example, queries) + column, width, k.row(example, keys) + column, width,
-                    v.row(example, keys) + column, width, output.pointer + example * queries * width + column, width,
-                    queries, keys, headSize, 0, queries, scale, mask?.address(example, head), mask?.rowStride ?? 0, causal,
-                    scratch.pointer + thread * scratchFloats)
+                let (query, key, value) = (q.row(example, queries) + column, k.row(example, keys) + column, v.row(example, keys) + column)
+                let target = output.pointer + example * queries * width + column
+                let (addends, distance) = (mask?.address(example, head), mask?.rowStride ?? 0)
+                let scratch = UnsafeMutableRawPointer(scratch.pointer) + thread * threadScratch
+                if inBytes {
+                    trips_iattention(
+                        query, width, key, width, value, width, target, width, queries, keys, headSize, 0, queries, scale, addends,
+                        distance, causal, scratch)
+                } else {
+                    trips_attention(
+                        query, width, key, width, value, width, target, width, queries, keys, headSize, 0, queries, scale, addends,
+                        distance, causal, scratch.assumingMemoryBound(to: Float.self))
+                }
             }
         }
     }
