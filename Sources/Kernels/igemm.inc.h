@@ -156,32 +156,27 @@ static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x
     for (size_t m = m_begin; m < m_end; m++) {
         const float *row = x + m * ldx;
         uint8_t *to = q + m * ldq;
-#define SCALED(load, ...) (input_scale ? vf_mul(load(row + i, ##__VA_ARGS__), load(input_scale + i, ##__VA_ARGS__)) : load(row + i, ##__VA_ARGS__))
-        // A maximum drops NaN; the sum of a − a keeps it, and turns infinity into NaN as well.
-        vf most = vf_zero(), wrong = vf_zero();
+#define SCALED(i, load, ...)                                                                                  \
+    (input_scale ? vf_mul(load(row + (i), ##__VA_ARGS__), load(input_scale + (i), ##__VA_ARGS__)) : load(row + (i), ##__VA_ARGS__))
+        vi most[2] = {vi_zero(), vi_zero()};
         size_t i = 0;
-        for (; i + VL <= k; i += VL) {
-            vf a = SCALED(vf_load);
-            most = vf_max(most, vf_abs(a));
-            wrong = vf_add(wrong, vf_sub(a, a));
-        }
-        if (i < k) {
-            vf a = SCALED(vf_load_n, k - i);
-            most = vf_max(most, vf_abs(a));
-            wrong = vf_add(wrong, vf_sub(a, a));
-        }
-        float peak = vf_maximum(most);
-        bool finite = vf_sum(wrong) == 0, zero = peak < 1e-35f;
+        for (; i + 2 * VL <= k; i += 2 * VL)
+            UNROLLED for (size_t u = 0; u < 2; u++) most[u] = vi_max(most[u], vf_magnitude(SCALED(i + u * VL, vf_load)));
+        for (; i < k; i += VL) most[0] = vi_max(most[0], vf_magnitude(SCALED(i, vf_load_n, lanes_left(k - i, 0))));
+        int32_t bits = vi_maximum(vi_max(most[0], most[1]));
+        float peak;
+        memcpy(&peak, &bits, sizeof peak);
+        bool finite = peak <= FLT_MAX, zero = peak < 1e-35f;
         scale[m] = !finite ? NAN : zero ? 0 : peak / 127.0f;
         if (!finite || zero) {
             memset(to, 128, round_up(k, 4));
             continue;
         }
         vf factor = vf_set(127.0f / peak);
-        for (i = 0; i + VL <= k; i += VL) store_biased_bytes(to + i, vf_mul(SCALED(vf_load), factor));
+        for (i = 0; i + VL <= k; i += VL) store_biased_bytes(to + i, vf_mul(SCALED(i, vf_load), factor));
         if (i < k) {
             uint8_t tail[VL];
-            store_biased_bytes(tail, vf_mul(SCALED(vf_load_n, k - i), factor));
+            store_biased_bytes(tail, vf_mul(SCALED(i, vf_load_n, k - i), factor));
             memcpy(to + i, tail, round_up(k, 4) - i);
         }
 #undef SCALED

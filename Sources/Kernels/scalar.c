@@ -183,9 +183,8 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
                           float scale, const float *mask, size_t ldm, bool causal, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     int8_t *values = at.values;
-    float *channels = at.sums, *key_scales = at.scores + at.lds;
+    float *channels = at.sums, *inverse = at.sums + d, *key_scales = at.scores + at.lds;
     size_t row = round_up(d, 4);
-    for (size_t j = 0; j < lk; j++) at.factors[j] = 0;
     for (size_t p = 0; p < d; p++) {
         float most = 0;
         bool finite = true;
@@ -194,15 +193,19 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
             most = a > most ? a : most;
             finite = finite && a <= FLT_MAX;
         }
-        channels[p] = !finite ? NAN : most < 1e-35f ? 0 : most / 127.0f;
-        if (!(channels[p] > 0)) continue;
-        for (size_t j = 0; j < lk; j++) at.factors[j] = fmaxf(at.factors[j], fabsf(v[j * ldv + p]) / most);
+        bool zero = !finite || most < 1e-35f;
+        inverse[p] = zero ? 0 : 127.0f / most;
+        channels[p] = !finite ? NAN : zero ? 0 : most / 127.0f;
     }
-    for (size_t j = 0; j < lk; j++)
-        for (size_t p = 0; p < d; p++) {
-            bool zero = !(channels[p] > 0) || at.factors[j] < 1e-30f;
-            values[j * d + p] = zero ? 0 : (int8_t)lrintf(v[j * ldv + p] / (channels[p] * at.factors[j]));
-        }
+    for (size_t j = 0; j < lk; j++) {
+        float most = 0;
+        for (size_t p = 0; p < d; p++)
+            if (inverse[p] > 0) most = fmaxf(most, inverse[p] * fabsf(v[j * ldv + p]));
+        float scale = most > 1e-30f ? 127.0f / most : 0;
+        at.factors[j] = most * (1 / 127.0f);
+        for (size_t p = 0; p < d; p++)
+            values[j * d + p] = inverse[p] > 0 ? (int8_t)lrintf(inverse[p] * scale * v[j * ldv + p]) : 0;
+    }
     trips_quantize_rows_ref(at.bytes, row, key_scales, k, ldk, d, 0, lk, NULL);
     uint8_t *query = at.bytes + lk * row;
     for (size_t i = q_begin; i < q_end; i++) {

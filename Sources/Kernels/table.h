@@ -59,13 +59,14 @@ typedef struct iattention_parts {
     float *scores;       ///< [IATTENTION_ROWS, lk], row distance lds
     float *factors;      ///< [lk], one for each row of values
     float *sums;         ///< [2 * IATTENTION_ROWS, d]
-    uint8_t *bytes;      ///< keys and queries, or weights [2 * IATTENTION_ROWS, lk] with row distance ldb
+    uint8_t *bytes;      ///< queries [IATTENTION_ROWS, d], or weights [2 * IATTENTION_ROWS, lk] with row distance ldb
     size_t lds, ldb;
 } iattention_parts;
 
 static inline size_t iattention_bytes(size_t lk, size_t d) {
     size_t weights = 2 * IATTENTION_ROWS * trips_quantized_row_size(lk);
-    size_t rows = (lk + IATTENTION_ROWS) * round_up(d, 64);
+    size_t rows = (lk + IATTENTION_ROWS) * round_up(d, 64), panel = d * TRIPS_PANEL * sizeof(float);
+    rows = rows > panel ? rows : panel;
     return weights > rows ? weights : rows;
 }
 
