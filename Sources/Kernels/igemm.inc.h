@@ -57,7 +57,7 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
 }
 
 INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a, size_t lda, const float *a_scale,
-                            const igemm_place *place, float *c, size_t ldc, size_t columns) {
+                            const igemm_place *place, const float *bias, float *c, size_t ldc, size_t columns) {
     vi sum[IGEMM_ROWS][8];
     const float *scales[8];
     float total[TILE_FLOATS];
@@ -78,11 +78,11 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
     UNROLLED for (int v = 0; v < vectors; v++) {
         if (columns <= (size_t)v * VL) return;
         size_t n = columns - (size_t)v * VL;
-        vf s = vf_load(scales[v]);
+        vf s = vf_load(scales[v]), addend = bias ? vf_load_n(bias + v * VL, lanes_left(n, 0)) : vf_zero();
         UNROLLED for (int i = 0; i < rows; i++) {
             vf x = vi_to_float(sum[i][v]);
             x = last == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(total + (i * vectors + v) * VL));
-            x = vf_mul(x, vf_set(a_scale[i]));
+            x = vf_fma(x, vf_set(a_scale[i]), addend);
             float *to = c + (size_t)i * ldc + v * VL;
             if (n >= VL) vf_store(to, x);
             else vf_store_n(to, n, x);
@@ -90,13 +90,13 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
     }
 }
 
-typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place, float *c,
-                           size_t ldc, size_t columns);
+typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,
+                           const float *bias, float *c, size_t ldc, size_t columns);
 
 #define IGEMM_TILE(rows, vectors, name)                                                                            \
     static void igemm_tile_##name(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,    \
-                                  float *c, size_t ldc, size_t columns) {                                          \
-        igemm_tile_body(rows, vectors, a, lda, a_scale, place, c, ldc, columns);                                   \
+                                  const float *bias, float *c, size_t ldc, size_t columns) {                       \
+        igemm_tile_body(rows, vectors, a, lda, a_scale, place, bias, c, ldc, columns);                             \
     }
 #define IGEMM_NARROW(rows) IGEMM_TILE(rows, 2, narrow_##rows)
 #define IGEMM_WIDE(rows) IGEMM_TILE(rows, IGEMM_VECTORS(rows), wide_##rows)
@@ -115,6 +115,11 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS;
     size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL;
     igemm_place place = {packed, k, group, trips_group_count(k, group), 0};
+    // The bias is added in registers; what else follows waits aside, so that the residual may be the output.
+    bool aside = epilogue && (epilogue->activation != TRIPS_ACTIVATION_NONE || epilogue->residual);
+    trips_epilogue rest = epilogue ? *epilogue : (trips_epilogue){0};
+    const float *bias = rest.bias;
+    rest.bias = NULL;
     for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
         size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
         for (size_t t = 0; t < tiles; t++) {
@@ -123,11 +128,10 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
                 bool narrow = n1 - j < wide;
                 size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
                 place.column = j;
-                float tile[TILE_FLOATS], *to = epilogue ? tile : c + m * ldc + j;
-                size_t ldt = epilogue ? width : ldc;
-                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](a + m * lda, lda, a_scale + m, &place, to, ldt,
-                                                                          epilogue ? width : end - j);
-                if (epilogue) apply_epilogue(tile, ldt, c, ldc, m, height, j, end, epilogue);
+                float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
+                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](
+                    a + m * lda, lda, a_scale + m, &place, bias ? bias + j : NULL, to, aside ? width : ldc, end - j);
+                if (aside) apply_epilogue(tile, width, c, ldc, m, height, j, end, &rest);
                 j = end;
             }
             m += height;

@@ -182,7 +182,11 @@ private struct Quantizer {
         report.layers = reports
         report.bytesBefore = reports.reduce(0) { $0 + $1.bytesBefore }
         report.bytesAfter = reports.reduce(0) { $0 + $1.bytesAfter }
-        return (try graphs(quantizing: Set(quantized.indices)), report)
+        let result = try graphs(quantizing: Set(quantized.indices))
+        report.attentions = result.reduce(0) { sum, graph in
+            sum + graph.nodes.count(where: { ($0.op as? Attention)?.activations == .int8 })
+        }
+        return (result, report)
     }
 
     /// The model with only these layers quantized.

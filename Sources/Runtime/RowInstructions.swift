@@ -96,7 +96,7 @@ private struct MaskRows: @unchecked Sendable {
     func address(_ example: Int, _ head: Int) -> UnsafePointer<Float> { base + example * batchStride + head * headStride }
 }
 
-/// Layer normalisation, with the addition of a residual fused in front.
+/// Layer normalisation.
 struct LayerNormInstruction: Instruction {
     let node: Node
     let op: LayerNorm
@@ -110,21 +110,26 @@ struct LayerNormInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let (work, rows) = (try rowWork(memory), rows)
+        return { pool in
+            let step = 32
+            pool.run((rows + step - 1) / step) { work($0 * step..<min(rows, ($0 + 1) * step)) }
+        }
+    }
+
+    /// Normalises a range of rows.
+    func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>) -> Void {
         guard let x = node.input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
         let source = SharedRows(try memory.view(x))
         let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
-        let weight = try node.input(1).map(memory.view)
-        let bias = try node.input(2).map(memory.view)
-        let (rows, width, epsilon) = (rows, width, op.epsilon)
-        return { pool in
-            let step = 32
-            pool.run((rows + step - 1) / step) { index in
-                let first = index * step
-                trips_layernorm_rows(
-                    target.pointer + first * width, width, source.pointer + first * width, width, nil, 0, nil, 0,
-                    min(step, rows - first), width, weight?.pointer(Float.self),
-                    bias?.pointer(Float.self), epsilon)
-            }
+        let weight = try node.input(1).map { SharedRows(try memory.view($0)) }
+        let bias = try node.input(2).map { SharedRows(try memory.view($0)) }
+        let (width, epsilon) = (width, op.epsilon)
+        return { rows in
+            let offset = rows.lowerBound * width
+            trips_layernorm_rows(
+                target.pointer + offset, width, source.pointer + offset, width, nil, 0, nil, 0, rows.count, width, weight?.pointer,
+                bias?.pointer, epsilon)
         }
     }
 }

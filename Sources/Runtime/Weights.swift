@@ -50,7 +50,7 @@ struct ProductRecipe: Sendable {
         case widened(groupSize: Int)
     }
     let form: Form
-    /// [N, K]
+    /// [N, K]; K may be several axes.
     let weight: Constant
     /// [N, G], for int8 weights.
     var scales: Constant?
@@ -71,10 +71,11 @@ final class PackedProduct: Sendable {
     var pointer: UnsafeRawPointer { UnsafeRawPointer(memory.base) }
 
     init(_ recipe: ProductRecipe) throws {
-        guard recipe.weight.shape.count == 2 else {
-            throw TripsError.data("weight of a linear layer", found: "\(recipe.weight.shape)", expected: "rank 2")
+        guard recipe.weight.shape.count >= 2 else {
+            throw TripsError.data("weight of a linear layer", found: "\(recipe.weight.shape)", expected: "rank 2 or more")
         }
-        let (outputs, inputs) = (recipe.weight.shape[0], recipe.weight.shape[1])
+        let outputs = recipe.weight.shape[0]
+        let inputs = try elementCount(of: Array(recipe.weight.shape.dropFirst()))
         (self.outputs, self.inputs, form) = (outputs, inputs, recipe.form)
         let weight = try recipe.weight.load()
         switch recipe.form {
@@ -136,6 +137,7 @@ struct SharedRows: @unchecked Sendable {
     let pointer: UnsafePointer<Float>
 
     init(_ view: TensorView) { pointer = view.pointer(Float.self) }
+    init(_ pointer: UnsafePointer<Float>) { self.pointer = pointer }
 }
 
 /// Runs `body` in parallel for ranges of whole panels that cover 0 ..< outputs.
