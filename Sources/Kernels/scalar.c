@@ -183,7 +183,7 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
                           float scale, const float *mask, size_t ldm, bool causal, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     int8_t *values = at.values;
-    float *inverse = at.inverse, *channels = inverse + d, *key_scales = at.scores + at.lds;
+    float *channels = at.sums, *inverse = at.sums + d, *key_scales = at.scores + at.lds;
     size_t row = round_up(d, 4);
     for (size_t p = 0; p < d; p++) {
         float most = 0;
@@ -219,23 +219,15 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
             most = at.scores[j] > most ? at.scores[j] : most;
         }
         for (size_t j = 0; j < seen; j++) {
-            float weight = expf(at.scores[j] - most);
+            float weight = 65535.0f * expf(at.scores[j] - most);
             sum += weight;
-            at.scores[j] = weight * at.factors[j];
+            at.scores[j] = rintf(weight * at.factors[j]);
         }
-        for (size_t p = 0; p < d; p++) out[i * ldo + p] = 0;
-        for (size_t j0 = 0; j0 < seen; j0 += WEIGHT_BLOCK) {
-            size_t j1 = seen - j0 < WEIGHT_BLOCK ? seen : j0 + WEIGHT_BLOCK;
-            float peak = 0;
-            for (size_t j = j0; j < j1; j++) peak = fmaxf(peak, at.scores[j]);
-            float factor = peak > 1e-30f ? 255.0f / peak : 0;
-            for (size_t p = 0; p < d; p++) {
-                int32_t s = 0;
-                for (size_t j = j0; j < j1; j++) s += (int32_t)lrintf(at.scores[j] * factor) * values[j * d + p];
-                out[i * ldo + p] += (float)s * (peak / 255.0f);
-            }
+        for (size_t p = 0; p < d; p++) {
+            double s = 0;
+            for (size_t j = 0; j < seen; j++) s += (double)at.scores[j] * values[j * d + p];
+            out[i * ldo + p] = (float)s * channels[p] / sum;
         }
-        for (size_t p = 0; p < d; p++) out[i * ldo + p] *= channels[p] / sum;
     }
 }
 

@@ -14,8 +14,7 @@
 #define EACH_HEIGHT_(rows, X) EACH_HEIGHT_##rows(X)
 #define EACH_HEIGHT_4(X) X(1) X(2) X(3) X(4)
 #define EACH_HEIGHT_6(X) EACH_HEIGHT_4(X) X(5) X(6)
-#define EACH_HEIGHT_7(X) EACH_HEIGHT_6(X) X(7)
-#define EACH_HEIGHT_12(X) EACH_HEIGHT_7(X) X(8) X(9) X(10) X(11) X(12)
+#define EACH_HEIGHT_12(X) EACH_HEIGHT_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
 #define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
 
 #define UNROLLED _Pragma("clang loop unroll(full)")

@@ -11,7 +11,6 @@
 #define TILE_VECTORS(rows) ((rows) <= 1 ? 8 : (rows) <= 3 ? 4 : 2)
 #define IGEMM_ROWS 4
 #define IGEMM_VECTORS(rows) ((rows) <= 2 ? 4 : 2)
-#define WEIGHTED_ROWS 4
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -35,7 +34,6 @@ INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 INLINE vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE vf vf_fms(vf a, vf b, vf c) { return _mm256_fmsub_ps(a, b, c); }
 INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 INLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
@@ -91,13 +89,14 @@ INLINE void store_biased_bytes(uint8_t *p, vf a) {
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
 }
-INLINE void store_bytes(uint8_t *p, const vf *a) {
-    vi order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    for (int i = 0; i < 8; i += 4) {
-        vi ab = _mm256_packus_epi32(_mm256_cvtps_epi32(a[i]), _mm256_cvtps_epi32(a[i + 1]));
-        vi cd = _mm256_packus_epi32(_mm256_cvtps_epi32(a[i + 2]), _mm256_cvtps_epi32(a[i + 3]));
-        vi_store((int32_t *)(void *)(p + 8 * i), _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order));
-    }
+INLINE void store_word_bytes(uint8_t *high, uint8_t *low, const vf *a) {
+    vi order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7), byte = _mm256_set1_epi16(255);
+    vi ab = _mm256_packus_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+    vi cd = _mm256_packus_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
+    vi h = _mm256_packus_epi16(_mm256_srli_epi16(ab, 8), _mm256_srli_epi16(cd, 8));
+    vi l = _mm256_packus_epi16(_mm256_and_si256(ab, byte), _mm256_and_si256(cd, byte));
+    vi_store((int32_t *)(void *)high, _mm256_permutevar8x32_epi32(h, order));
+    vi_store((int32_t *)(void *)low, _mm256_permutevar8x32_epi32(l, order));
 }
 INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
     vi byte = _mm256_set1_epi32(255);

@@ -13,11 +13,9 @@
 #if IGEMM_VNNI
 #define IGEMM_ROWS 14
 #define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
-#define WEIGHTED_ROWS 7
 #else
 #define IGEMM_ROWS 12
 #define IGEMM_VECTORS(rows) ((rows) <= 4 ? 4 : 2)
-#define WEIGHTED_ROWS 6
 #endif
 
 typedef __m512 vf;
@@ -42,8 +40,6 @@ INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 /// a b + c
 INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-/// a b − c
-INLINE vf vf_fms(vf a, vf b, vf c) { return _mm512_fmsub_ps(a, b, c); }
 /// c − a b
 INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 /// The second operand where either is NaN.
@@ -90,13 +86,16 @@ INLINE void store_biased_bytes(uint8_t *p, vf a) {
     vi i = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
 }
-/// 64 floats in [0, 255], rounded, as bytes.
-INLINE void store_bytes(uint8_t *p, const vf *a) {
+/// 4 VL floats, rounded, in [0, 65535]: high and low bytes.
+INLINE void store_word_bytes(uint8_t *high, uint8_t *low, const vf *a) {
     // Packing goes lane by lane; a permutation of words puts the vectors behind each other again.
-    vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), byte = _mm512_set1_epi16(255);
     vi ab = _mm512_packus_epi32(_mm512_cvtps_epi32(a[0]), _mm512_cvtps_epi32(a[1]));
     vi cd = _mm512_packus_epi32(_mm512_cvtps_epi32(a[2]), _mm512_cvtps_epi32(a[3]));
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd)));
+    vi h = _mm512_packus_epi16(_mm512_srli_epi16(ab, 8), _mm512_srli_epi16(cd, 8));
+    vi l = _mm512_packus_epi16(_mm512_and_si512(ab, byte), _mm512_and_si512(cd, byte));
+    _mm512_storeu_si512(high, _mm512_permutexvar_epi32(order, h));
+    _mm512_storeu_si512(low, _mm512_permutexvar_epi32(order, l));
 }
 /// Floats in [−127, 127], rounded, as the 4 bytes of each lane.
 INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {

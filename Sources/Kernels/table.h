@@ -19,8 +19,8 @@ extern const trips_table trips_table_avx2, trips_table_avx512, trips_table_avx51
 /// Query rows per block of attention that scratch is laid out for.
 enum { TRIPS_QUERY_BLOCK = 28 };
 
-/// 8-bit attention: query rows per block, and keys whose weights share a scale.
-enum { IATTENTION_ROWS = 14, WEIGHT_BLOCK = 64 };
+/// Query rows per block of 8-bit attention; each is two rows of the second product.
+enum { IATTENTION_ROWS = 14 };
 
 /// Keys that causal query i sees.
 static inline size_t visible_keys(size_t i, size_t lq, size_t lk) {
@@ -58,27 +58,26 @@ typedef struct iattention_parts {
     void *keys, *values; ///< packed
     float *scores;       ///< [IATTENTION_ROWS, lk], row distance lds
     float *factors;      ///< [lk], one for each row of values
-    float *block_scales; ///< [IATTENTION_ROWS, blocks]
-    float *inverse;      ///< [d]
-    uint8_t *bytes;      ///< queries [IATTENTION_ROWS, d], or weights [IATTENTION_ROWS, lk] with row distance ldb
-    size_t lds, ldb, blocks, size;
+    float *sums;         ///< [2 * IATTENTION_ROWS, d]
+    uint8_t *bytes;      ///< queries [IATTENTION_ROWS, d], or weights [2 * IATTENTION_ROWS, lk] with row distance ldb
+    size_t lds, ldb;
 } iattention_parts;
 
+static inline size_t iattention_bytes(size_t lk, size_t d) {
+    size_t weights = 2 * IATTENTION_ROWS * trips_quantized_row_size(lk);
+    size_t rows = (lk + IATTENTION_ROWS) * round_up(d, 64), panel = d * TRIPS_PANEL * sizeof(float);
+    rows = rows > panel ? rows : panel;
+    return weights > rows ? weights : rows;
+}
+
 static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, size_t d) {
-    size_t lds = round_up(lk, TRIPS_PANEL), blocks = (lk + WEIGHT_BLOCK - 1) / WEIGHT_BLOCK;
-    size_t ldb = trips_quantized_row_size(lk), panel = d * TRIPS_PANEL * sizeof(float);
-    size_t weights = IATTENTION_ROWS * ldb, rows = (lk + IATTENTION_ROWS) * round_up(d, 64);
-    size_t at[8] = {0};
-    at[1] = at[0] + round_up(trips_igemm_pack_size(lk, d, 0), 64);
-    at[2] = at[1] + round_up(trips_igemm_pack_size(d, lk, 0), 64);
-    at[3] = at[2] + IATTENTION_ROWS * lds * sizeof(float);
-    at[4] = at[3] + lds * sizeof(float);
-    at[5] = at[4] + round_up(IATTENTION_ROWS * blocks * sizeof(float), 64);
-    at[6] = at[5] + round_up(2 * d * sizeof(float), 64);
-    size_t bytes = weights > rows ? weights : rows;
-    at[7] = at[6] + (bytes > panel ? bytes : panel);
-    uint8_t *base = (uint8_t *)scratch;
-    return (iattention_parts){base, base + at[1], (float *)(void *)(base + at[2]), (float *)(void *)(base + at[3]),
-                              (float *)(void *)(base + at[4]), (float *)(void *)(base + at[5]), base + at[6],
-                              lds, ldb, blocks, at[7]};
+    iattention_parts s = {.lds = round_up(lk, TRIPS_PANEL), .ldb = trips_quantized_row_size(lk)};
+    uint8_t *at = (uint8_t *)scratch;
+    s.keys = at;
+    s.values = at += round_up(trips_igemm_pack_size(lk, d, 0), 64);
+    s.scores = (float *)(void *)(at += round_up(trips_igemm_pack_size(d, lk, 0), 64));
+    s.factors = (float *)(void *)(at += IATTENTION_ROWS * s.lds * sizeof(float));
+    s.sums = (float *)(void *)(at += s.lds * sizeof(float));
+    s.bytes = at + round_up(2 * IATTENTION_ROWS * d * sizeof(float), 64);
+    return s;
 }

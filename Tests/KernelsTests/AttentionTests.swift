@@ -36,8 +36,8 @@ extension KernelTests {
         }
     }
 
-    /// Queries, keys and values are rounded alike on all paths, and integer sums agree. Exponentials within 1e-7 let a weight
-    /// now and then be rounded the other way: 1/255 of the largest of its block.
+    /// Integer sums agree; a weight may be rounded the other way, 1/65535 of the largest, and so may a query's or a key's
+    /// element not: their rounding is bit-identical. Values below 1, so 4e-5 for some weights out of place.
     @Test(arguments: [(1, 1, 1), (5, 3, 4), (7, 40, 64), (29, 33, 64), (40, 257, 64), (61, 100, 24), (3, 70, 39), (0, 5, 8)])
     func integerAttention(lq: Int, lk: Int, d: Int) {
         var random = Generator(state: 10)
@@ -66,8 +66,7 @@ extension KernelTests {
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
                     attend(trips_iattention, &whole, (0, lq), mask, ldm, causal)
-                    let differing = zip(whole, expected).count(where: { abs($0 - $1) > 1e-5 })
-                    #expect(error(whole, expected) < 1 / 255 && differing <= whole.count / 50, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal)")
+                    #expect(error(whole, expected) < 4e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal)")
                     for range in [(0, lq / 3), (lq / 3, lq)] { attend(trips_iattention, &split, range, mask, ldm, causal) }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
