@@ -248,6 +248,12 @@ static void run_attention(void *p) {
                     false, x->scratch);
 }
 
+static void run_iattention(void *p) {
+    rest *x = p;
+    trips_iattention(x->x, x->d, x->y, x->d, x->w, x->d, x->z, x->d, x->lq, x->lk, x->d, 0, x->lq, 0.125f, NULL, 0,
+                     false, x->scratch);
+}
+
 static void run_rest(void *p) {
     rest *x = p;
     size_t n = x->rows * x->n;
@@ -275,18 +281,20 @@ static void run_rest(void *p) {
 }
 
 static void bench_rest(void) {
-    printf("\nattention, one head of 64, GFLOP/s, and beside our product [257, 768] x [768, 768]\n");
+    printf("\nattention, one head of 64, fp32 and int8: G operations/s, and beside our fp32 product [257, 768] x [768, 768]\n");
     problem product = make_problem(257, 768, 768, 0);
     size_t lengths[][2] = {{257, 257}, {577, 577}, {182, 182}, {40, 40}, {40, 257}, {40, 577}};
     for (size_t i = 0; i < 6; i++) {
         rest x = {.lq = lengths[i][0], .lk = lengths[i][1], .d = 64};
         x.x = random_floats(x.lq * 64), x.z = random_floats(x.lq * 64), x.y = random_floats(x.lk * 64), x.w = random_floats(x.lk * 64);
-        x.scratch = random_floats(trips_attention_scratch(x.lk, 64));
-        contender both[] = {{"attention", run_attention, &x}, {"product", run_sgemm, &product}};
-        double rate[2], work = 4.0 * (double)(x.lq * x.lk) * 64;
-        measure(both, 2, work, rate);
-        double reference = rate[1] / work * 2.0 * 257 * 768 * 768;
-        printf("%5zu x %5zu %8.1f   %8.1f us %6.2f x product\n", x.lq, x.lk, rate[0], work / rate[0] * 1e-3, rate[0] / reference);
+        x.scratch = random_floats(trips_attention_scratch(x.lk, 64) + trips_iattention_scratch(x.lk, 64) / 4);
+        contender all[] = {{"fp32", run_attention, &x}, {"int8", run_iattention, &x}, {"product", run_sgemm, &product}};
+        double rate[3], work = 4.0 * (double)(x.lq * x.lk) * 64;
+        measure(all, 3, work, rate);
+        double reference = rate[2] / work * 2.0 * 257 * 768 * 768;
+        printf("%5zu x %5zu", x.lq, x.lk);
+        for (int j = 0; j < 2; j++) printf("   %8.1f %8.1f us %6.2f x product", rate[j], work / rate[j] * 1e-3, rate[j] / reference);
+        printf("\n");
     }
     static const char *names[] = {"LayerNorm",      "softmax",        "GELU erf",   "quick GELU", "exp",        "split f32", "merge f32", "split f16",
                                   "merge f16",      "f16 to f32",     "f32 to f16", "bf16 to f32", "f32 to bf16", "transpose", "pack fp32", "selection scores",

@@ -82,6 +82,12 @@ size_t trips_attention_scratch(size_t lk, size_t d) {
     return trips_sgemm_pack_size(lk, d) + trips_sgemm_pack_size(d, lk) + TRIPS_QUERY_BLOCK * round_up(lk, TRIPS_PANEL);
 }
 
+size_t trips_iattention_scratch(size_t lk, size_t d) {
+    return round_up(trips_igemm_pack_size(lk, d, 0), 64) + round_up(trips_igemm_pack_size(d, lk, 0), 64) +
+           (IATTENTION_ROWS + 1) * round_up(lk, TRIPS_PANEL) * sizeof(float) +
+           round_up(2 * IATTENTION_ROWS * d * sizeof(float), 64) + iattention_bytes(lk, d);
+}
+
 // MARK: - Forwarding
 
 void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
@@ -129,6 +135,12 @@ void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, con
                      size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                      const float *mask, size_t ldm, bool causal, float *scratch) {
     table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lq, lk, d, q_begin, q_end, scale, mask, ldm, causal, scratch);
+}
+
+void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
+                      size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                      const float *mask, size_t ldm, bool causal, void *scratch) {
+    table()->iattention(q, ldq, k, ldk, v, ldv, out, ldo, lq, lk, d, q_begin, q_end, scale, mask, ldm, causal, scratch);
 }
 
 void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,

@@ -57,7 +57,7 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
 }
 
 INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a, size_t lda, const float *a_scale,
-                            const igemm_place *place, float *c, size_t ldc, size_t columns) {
+                            const igemm_place *place, const float *bias, float *c, size_t ldc, size_t columns) {
     vi sum[IGEMM_ROWS][8];
     const float *scales[8];
     float total[TILE_FLOATS];
@@ -78,11 +78,11 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
     UNROLLED for (int v = 0; v < vectors; v++) {
         if (columns <= (size_t)v * VL) return;
         size_t n = columns - (size_t)v * VL;
-        vf s = vf_load(scales[v]);
+        vf s = vf_load(scales[v]), addend = bias ? vf_load_n(bias + v * VL, lanes_left(n, 0)) : vf_zero();
         UNROLLED for (int i = 0; i < rows; i++) {
             vf x = vi_to_float(sum[i][v]);
             x = last == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(total + (i * vectors + v) * VL));
-            x = vf_mul(x, vf_set(a_scale[i]));
+            x = vf_fma(x, vf_set(a_scale[i]), addend);
             float *to = c + (size_t)i * ldc + v * VL;
             if (n >= VL) vf_store(to, x);
             else vf_store_n(to, n, x);
@@ -90,13 +90,13 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
     }
 }
 
-typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place, float *c,
-                           size_t ldc, size_t columns);
+typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,
+                           const float *bias, float *c, size_t ldc, size_t columns);
 
 #define IGEMM_TILE(rows, vectors, name)                                                                            \
     static void igemm_tile_##name(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,    \
-                                  float *c, size_t ldc, size_t columns) {                                          \
-        igemm_tile_body(rows, vectors, a, lda, a_scale, place, c, ldc, columns);                                   \
+                                  const float *bias, float *c, size_t ldc, size_t columns) {                       \
+        igemm_tile_body(rows, vectors, a, lda, a_scale, place, bias, c, ldc, columns);                             \
     }
 #define IGEMM_NARROW(rows) IGEMM_TILE(rows, 2, narrow_##rows)
 #define IGEMM_WIDE(rows) IGEMM_TILE(rows, IGEMM_VECTORS(rows), wide_##rows)
@@ -115,6 +115,11 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS;
     size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL;
     igemm_place place = {packed, k, group, trips_group_count(k, group), 0};
+    // The bias is added in registers; what else follows waits aside, so that the residual may be the output.
+    bool aside = epilogue && (epilogue->activation != TRIPS_ACTIVATION_NONE || epilogue->residual);
+    trips_epilogue rest = epilogue ? *epilogue : (trips_epilogue){0};
+    const float *bias = rest.bias;
+    rest.bias = NULL;
     for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
         size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
         for (size_t t = 0; t < tiles; t++) {
@@ -123,11 +128,10 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
                 bool narrow = n1 - j < wide;
                 size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
                 place.column = j;
-                float tile[TILE_FLOATS], *to = epilogue ? tile : c + m * ldc + j;
-                size_t ldt = epilogue ? width : ldc;
-                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](a + m * lda, lda, a_scale + m, &place, to, ldt,
-                                                                          epilogue ? width : end - j);
-                if (epilogue) apply_epilogue(tile, ldt, c, ldc, m, height, j, end, epilogue);
+                float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
+                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](
+                    a + m * lda, lda, a_scale + m, &place, bias ? bias + j : NULL, to, aside ? width : ldc, end - j);
+                if (aside) apply_epilogue(tile, width, c, ldc, m, height, j, end, &rest);
                 j = end;
             }
             m += height;
@@ -156,32 +160,27 @@ static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x
     for (size_t m = m_begin; m < m_end; m++) {
         const float *row = x + m * ldx;
         uint8_t *to = q + m * ldq;
-#define SCALED(load, ...) (input_scale ? vf_mul(load(row + i, ##__VA_ARGS__), load(input_scale + i, ##__VA_ARGS__)) : load(row + i, ##__VA_ARGS__))
-        // A maximum drops NaN; the sum of a − a keeps it, and turns infinity into NaN as well.
-        vf most = vf_zero(), wrong = vf_zero();
+#define SCALED(i, load, ...)                                                                                  \
+    (input_scale ? vf_mul(load(row + (i), ##__VA_ARGS__), load(input_scale + (i), ##__VA_ARGS__)) : load(row + (i), ##__VA_ARGS__))
+        vi most[2] = {vi_zero(), vi_zero()};
         size_t i = 0;
-        for (; i + VL <= k; i += VL) {
-            vf a = SCALED(vf_load);
-            most = vf_max(most, vf_abs(a));
-            wrong = vf_add(wrong, vf_sub(a, a));
-        }
-        if (i < k) {
-            vf a = SCALED(vf_load_n, k - i);
-            most = vf_max(most, vf_abs(a));
-            wrong = vf_add(wrong, vf_sub(a, a));
-        }
-        float peak = vf_maximum(most);
-        bool finite = vf_sum(wrong) == 0, zero = peak < 1e-35f;
+        for (; i + 2 * VL <= k; i += 2 * VL)
+            UNROLLED for (size_t u = 0; u < 2; u++) most[u] = vi_max(most[u], vf_magnitude(SCALED(i + u * VL, vf_load)));
+        for (; i < k; i += VL) most[0] = vi_max(most[0], vf_magnitude(SCALED(i, vf_load_n, lanes_left(k - i, 0))));
+        int32_t bits = vi_maximum(vi_max(most[0], most[1]));
+        float peak;
+        memcpy(&peak, &bits, sizeof peak);
+        bool finite = peak <= FLT_MAX, zero = peak < 1e-35f;
         scale[m] = !finite ? NAN : zero ? 0 : peak / 127.0f;
         if (!finite || zero) {
             memset(to, 128, round_up(k, 4));
             continue;
         }
         vf factor = vf_set(127.0f / peak);
-        for (i = 0; i + VL <= k; i += VL) store_biased_bytes(to + i, vf_mul(SCALED(vf_load), factor));
+        for (i = 0; i + VL <= k; i += VL) store_biased_bytes(to + i, vf_mul(SCALED(i, vf_load), factor));
         if (i < k) {
             uint8_t tail[VL];
-            store_biased_bytes(tail, vf_mul(SCALED(vf_load_n, k - i), factor));
+            store_biased_bytes(tail, vf_mul(SCALED(i, vf_load_n, k - i), factor));
             memcpy(to + i, tail, round_up(k, 4) - i);
         }
 #undef SCALED

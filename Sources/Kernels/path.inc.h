@@ -6,5 +6,6 @@
 #include "attention.inc.h"
 #include "rows.inc.h"
 #include "igemm.inc.h"
+#include "iattention.inc.h"
 #include "bits.inc.h"
 #include "f16c.inc.h"

@@ -178,6 +178,59 @@ void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk,
     }
 }
 
+void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
+                          float *out, size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end,
+                          float scale, const float *mask, size_t ldm, bool causal, void *scratch) {
+    iattention_parts at = iattention_parts_of(scratch, lk, d);
+    int8_t *values = at.values;
+    float *channels = at.sums, *inverse = at.sums + d, *key_scales = at.scores + at.lds;
+    size_t row = round_up(d, 4);
+    for (size_t p = 0; p < d; p++) {
+        float most = 0;
+        bool finite = true;
+        for (size_t j = 0; j < lk; j++) {
+            float a = fabsf(v[j * ldv + p]);
+            most = a > most ? a : most;
+            finite = finite && a <= FLT_MAX;
+        }
+        bool zero = !finite || most < 1e-35f;
+        inverse[p] = zero ? 0 : 127.0f / most;
+        channels[p] = !finite ? NAN : zero ? 0 : most / 127.0f;
+    }
+    for (size_t j = 0; j < lk; j++) {
+        float most = 0;
+        for (size_t p = 0; p < d; p++)
+            if (inverse[p] > 0) most = fmaxf(most, inverse[p] * fabsf(v[j * ldv + p]));
+        float scale = most > 1e-30f ? 127.0f / most : 0;
+        at.factors[j] = most * (1 / 127.0f);
+        for (size_t p = 0; p < d; p++)
+            values[j * d + p] = inverse[p] > 0 ? (int8_t)lrintf(inverse[p] * scale * v[j * ldv + p]) : 0;
+    }
+    trips_quantize_rows_ref(at.bytes, row, key_scales, k, ldk, d, 0, lk, NULL);
+    uint8_t *query = at.bytes + lk * row;
+    for (size_t i = q_begin; i < q_end; i++) {
+        size_t seen = causal ? visible_keys(i, lq, lk) : lk;
+        float most = -INFINITY, sum = 0, query_scale;
+        trips_quantize_rows_ref(query, row, &query_scale, q + i * ldq, ldq, d, 0, 1, NULL);
+        for (size_t j = 0; j < seen; j++) {
+            int32_t s = 0;
+            for (size_t p = 0; p < d; p++) s += (query[p] - 128) * (at.bytes[j * row + p] - 128);
+            at.scores[j] = (float)s * key_scales[j] * query_scale * scale + (mask ? mask[i * ldm + j] : 0);
+            most = at.scores[j] > most ? at.scores[j] : most;
+        }
+        for (size_t j = 0; j < seen; j++) {
+            float weight = 65535.0f * expf(at.scores[j] - most);
+            sum += weight;
+            at.scores[j] = rintf(weight * at.factors[j]);
+        }
+        for (size_t p = 0; p < d; p++) {
+            double s = 0;
+            for (size_t j = 0; j < seen; j++) s += (double)at.scores[j] * values[j * d + p];
+            out[i * ldo + p] = (float)s * channels[p] / sum;
+        }
+    }
+}
+
 void trips_selection_scores_ref(float *scores, const float *query, const float *keys, size_t ldk, size_t n,
                                 size_t heads, size_t d, float scale, float *scratch) {
     for (size_t i = 0; i < n; i++) scores[i] = 0;

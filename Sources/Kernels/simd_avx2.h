@@ -66,6 +66,13 @@ INLINE vi vi_zero(void) { return _mm256_setzero_si256(); }
 INLINE vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)p, x); }
 INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+INLINE vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
+INLINE int32_t vi_maximum(vi a) {
+    __m128i x = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    x = _mm_max_epi32(x, _mm_unpackhi_epi64(x, x));
+    return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, 1)));
+}
+INLINE vi vf_magnitude(vf a) { return _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x7fffffff)); }
 INLINE vi vi_madd(vi a, vi b) { return _mm256_madd_epi16(a, b); }
 INLINE vi vi_even(vi a) { return _mm256_and_si256(a, _mm256_set1_epi16(0xff)); }
 INLINE vi vi_odd(vi a) { return _mm256_srli_epi16(a, 8); }
@@ -81,6 +88,23 @@ INLINE void store_biased_bytes(uint8_t *p, vf a) {
     __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(128));
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+}
+INLINE void store_word_bytes(uint8_t *high, uint8_t *low, const vf *a) {
+    vi order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7), byte = _mm256_set1_epi16(255);
+    vi ab = _mm256_packus_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+    vi cd = _mm256_packus_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
+    vi h = _mm256_packus_epi16(_mm256_srli_epi16(ab, 8), _mm256_srli_epi16(cd, 8));
+    vi l = _mm256_packus_epi16(_mm256_and_si256(ab, byte), _mm256_and_si256(cd, byte));
+    vi_store((int32_t *)(void *)high, _mm256_permutevar8x32_epi32(h, order));
+    vi_store((int32_t *)(void *)low, _mm256_permutevar8x32_epi32(l, order));
+}
+INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
+    vi byte = _mm256_set1_epi32(255);
+    vi low = _mm256_or_si256(_mm256_and_si256(_mm256_cvtps_epi32(a), byte),
+                             _mm256_slli_epi32(_mm256_and_si256(_mm256_cvtps_epi32(b), byte), 8));
+    vi high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(_mm256_cvtps_epi32(c), byte), 16),
+                              _mm256_slli_epi32(_mm256_cvtps_epi32(d), 24));
+    return _mm256_or_si256(low, high);
 }
 INLINE vf vf_load_bytes(const int8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));

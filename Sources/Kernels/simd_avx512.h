@@ -63,6 +63,10 @@ INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
 INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+INLINE int32_t vi_maximum(vi a) { return _mm512_reduce_max_epi32(a); }
+/// The bits of |a|, which as integers have the order of the numbers, infinity and then NaN above them.
+INLINE vi vf_magnitude(vf a) { return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff)); }
 /// Sums of products of pairs of 16-bit numbers.
 INLINE vi vi_madd(vi a, vi b) { return _mm512_madd_epi16(a, b); }
 /// Even and odd bytes as 16-bit numbers.
@@ -81,6 +85,26 @@ INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 INLINE void store_biased_bytes(uint8_t *p, vf a) {
     vi i = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
+}
+/// 4 VL floats, rounded, in [0, 65535]: high and low bytes.
+INLINE void store_word_bytes(uint8_t *high, uint8_t *low, const vf *a) {
+    // Packing goes lane by lane; a permutation of words puts the vectors behind each other again.
+    vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), byte = _mm512_set1_epi16(255);
+    vi ab = _mm512_packus_epi32(_mm512_cvtps_epi32(a[0]), _mm512_cvtps_epi32(a[1]));
+    vi cd = _mm512_packus_epi32(_mm512_cvtps_epi32(a[2]), _mm512_cvtps_epi32(a[3]));
+    vi h = _mm512_packus_epi16(_mm512_srli_epi16(ab, 8), _mm512_srli_epi16(cd, 8));
+    vi l = _mm512_packus_epi16(_mm512_and_si512(ab, byte), _mm512_and_si512(cd, byte));
+    _mm512_storeu_si512(high, _mm512_permutexvar_epi32(order, h));
+    _mm512_storeu_si512(low, _mm512_permutexvar_epi32(order, l));
+}
+/// Floats in [−127, 127], rounded, as the 4 bytes of each lane.
+INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
+    vi byte = _mm512_set1_epi32(255);
+    vi low = _mm512_or_si512(_mm512_and_si512(_mm512_cvtps_epi32(a), byte),
+                             _mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(b), byte), 8));
+    vi high = _mm512_or_si512(_mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(c), byte), 16),
+                              _mm512_slli_epi32(_mm512_cvtps_epi32(d), 24));
+    return _mm512_or_si512(low, high);
 }
 /// VL signed bytes as floats.
 INLINE vf vf_load_bytes(const int8_t *p) {

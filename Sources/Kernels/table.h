@@ -19,6 +19,9 @@ extern const trips_table trips_table_avx2, trips_table_avx512, trips_table_avx51
 /// Query rows per block of attention that scratch is laid out for.
 enum { TRIPS_QUERY_BLOCK = 28 };
 
+/// Query rows per block of 8-bit attention; each is two rows of the second product.
+enum { IATTENTION_ROWS = 14 };
+
 /// Keys that causal query i sees.
 static inline size_t visible_keys(size_t i, size_t lq, size_t lk) {
     if (i + 1 + lk < lq) return 0;
@@ -48,4 +51,33 @@ static inline igemm_group igemm_group_at(const void *packed, size_t panel, size_
     result.corrections = (int32_t *)(void *)(result.weights + result.k * TRIPS_PANEL);
     result.scales = (float *)(void *)(result.corrections + TRIPS_PANEL);
     return result;
+}
+
+/// Parts of the scratch memory of 8-bit attention.
+typedef struct iattention_parts {
+    void *keys, *values; ///< packed
+    float *scores;       ///< [IATTENTION_ROWS, lk], row distance lds
+    float *factors;      ///< [lk], one for each row of values
+    float *sums;         ///< [2 * IATTENTION_ROWS, d]
+    uint8_t *bytes;      ///< queries [IATTENTION_ROWS, d], or weights [2 * IATTENTION_ROWS, lk] with row distance ldb
+    size_t lds, ldb;
+} iattention_parts;
+
+static inline size_t iattention_bytes(size_t lk, size_t d) {
+    size_t weights = 2 * IATTENTION_ROWS * trips_quantized_row_size(lk);
+    size_t rows = (lk + IATTENTION_ROWS) * round_up(d, 64), panel = d * TRIPS_PANEL * sizeof(float);
+    rows = rows > panel ? rows : panel;
+    return weights > rows ? weights : rows;
+}
+
+static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, size_t d) {
+    iattention_parts s = {.lds = round_up(lk, TRIPS_PANEL), .ldb = trips_quantized_row_size(lk)};
+    uint8_t *at = (uint8_t *)scratch;
+    s.keys = at;
+    s.values = at += round_up(trips_igemm_pack_size(lk, d, 0), 64);
+    s.scores = (float *)(void *)(at += round_up(trips_igemm_pack_size(d, lk, 0), 64));
+    s.factors = (float *)(void *)(at += IATTENTION_ROWS * s.lds * sizeof(float));
+    s.sums = (float *)(void *)(at += s.lds * sizeof(float));
+    s.bytes = at + round_up(2 * IATTENTION_ROWS * d * sizeof(float), 64);
+    return s;
 }

@@ -68,11 +68,11 @@ private func linearType(_ x: ValueType, outputs: Dimension, inputs: Dimension, b
     return ValueType(x.dataType, x.shape.dropLast() + [outputs])
 }
 
-/// How a quantized linear layer treats its activations.
+/// How a quantized layer treats its activations.
 public enum ActivationPrecision: String, Sendable, Hashable, Codable {
     /// Rows are quantized to int8 as the model runs; products are summed up in 32-bit integers.
     case int8
-    /// Weights are widened when they are loaded; all arithmetic is fp32.
+    /// Weights, where there are any, are widened when they are loaded; all arithmetic is fp32.
     case float32
 }
 
@@ -135,11 +135,14 @@ public struct Attention: Operator {
     public var scale: Float?
     /// Position i attends to positions 0 ... i only.
     public var causal: Bool
+    /// How the two products are computed: `int8` quantizes queries, keys and values as the model runs. nil: in floating point.
+    public var activations: ActivationPrecision?
 
-    public init(heads: Int, scale: Float? = nil, causal: Bool = false) {
+    public init(heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision? = nil) {
         self.heads = heads
         self.scale = scale
         self.causal = causal
+        self.activations = activations
     }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {

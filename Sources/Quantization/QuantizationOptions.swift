@@ -52,6 +52,8 @@ public struct LayerReport: Sendable, Codable {
 public struct QuantizationReport: Sendable, Codable {
     public var scheme: String
     public var layers: [LayerReport] = []
+    /// Attentions whose products are computed in int8.
+    public var attentions = 0
     public var bytesBefore = 0
     public var bytesAfter = 0
     /// With calibration: signal to noise of each output, in dB, the worst over the calibration inputs.

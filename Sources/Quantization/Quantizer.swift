@@ -183,7 +183,11 @@ private struct Quantizer {
         report.layers = reports
         report.bytesBefore = reports.reduce(0) { $0 + $1.bytesBefore }
         report.bytesAfter = reports.reduce(0) { $0 + $1.bytesAfter }
-        return (try graphs(quantizing: Set(quantized.indices)), report)
+        let result = try graphs(quantizing: Set(quantized.indices))
+        report.attentions = result.reduce(0) { sum, graph in
+            sum + graph.nodes.count(where: { ($0.op as? Attention)?.activations == .int8 })
+        }
+        return (result, report)
     }
 
     /// The model with only these layers quantized.
@@ -196,6 +200,7 @@ private struct Quantizer {
                     try graph.quantize(use.node, layer, name: inventory.layers[index].name, activations)
                 }
             }
+            if !options.weightsOnly { try graph.quantizeAttention() }
             try graph.roundRest()
             graph.prune()
             return graph
@@ -226,6 +231,18 @@ extension Graph {
                 [input, weight, scales, bias, inputScale], name: node.name, outputNames: [self.name(of: node.output)])
         }
         replace(node.output, with: made[0])
+    }
+
+    /// Lets attention over quantized values run in 8 bits, too.
+    fileprivate mutating func quantizeAttention() throws {
+        for node in nodes {
+            guard var op = node.op as? Attention, let values = node.input(2).flatMap(producer(of:)),
+                (values.op as? QuantizedLinear)?.activations == .int8
+            else { continue }
+            op.activations = .int8
+            let made = try add(op, node.inputs, name: node.name, outputNames: [name(of: node.output)])
+            replace(node.output, with: made[0])
+        }
     }
 
     private mutating func correctedBias(_ bias: ValueID?, _ correction: [Float]?, name: String) throws -> ValueID? {

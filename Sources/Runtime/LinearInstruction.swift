@@ -24,15 +24,17 @@ struct LinearInstruction: Instruction {
     /// For int8 activations: multiplied into the rows before they are quantized.
     let inputScale: Constant?
     var members: [Member]
+    /// What makes the rows: where they are quantized, each is normalised right before, while it is in cache.
+    var norm: LayerNormInstruction?
 
-    var label: String { members.map(\.name).joined(separator: " ") }
-    var kind: String { members[0].kind }
+    var label: String { ([norm?.label].compactMap { $0 } + members.map(\.name)).joined(separator: " ") }
+    var kind: String { (norm.map { $0.kind + "+" } ?? "") + members[0].kind }
     var multiplyAccumulates: Int { members.reduce(0) { $0 + $1.multiplyAccumulates } }
-    var reads: [ValueID] { [input] + members.compactMap(\.residual) }
-    var writes: [ValueID] { members.map(\.output) }
+    var reads: [ValueID] { (norm?.reads ?? [input]) + members.compactMap(\.residual) }
+    var writes: [ValueID] { (norm?.writes ?? []) + members.map(\.output) }
     var products: [ProductRecipe] { members.map(\.recipe) }
 
-    private var quantizesRows: Bool {
+    var quantizesRows: Bool {
         if case .int8 = members[0].recipe.form { true } else { false }
     }
 
@@ -57,10 +59,13 @@ struct LinearInstruction: Instruction {
         }
         let quantized = QuantizedRows(memory.scratch, rows: rows, inputs: inputs)
         let inputScale = try inputScale.map(memory.weights.tensor)
+        let normalize = try norm?.rowWork(memory)
         return { pool in
             let step = 16
             pool.run((rows + step - 1) / step) { index in
-                quantized.fill(x.pointer, inputs: inputs, index * step..<min(rows, (index + 1) * step), inputScale)
+                let range = index * step..<min(rows, (index + 1) * step)
+                normalize?(range)
+                quantized.fill(x.pointer, inputs: inputs, range, inputScale)
             }
             pool.run(tiles.count) { index in
                 let (product, tile) = tiles[index]
@@ -71,7 +76,7 @@ struct LinearInstruction: Instruction {
 }
 
 /// A part of a product's output that one task computes. The cover depends on the sizes only, not on the threads.
-private struct Tile {
+struct Tile {
     let rows: Range<Int>
     let outputs: Range<Int>
 

@@ -21,9 +21,14 @@ struct Lowering {
     }
 
     private mutating func lower(_ node: Node) throws {
-        if isLinear(node), let instruction = try linears(node) {
+        if isLinear(node), var instruction = try linears(node) {
+            if instruction.quantizesRows, let norm = instructions.last as? LayerNormInstruction, norm.writes == [instruction.input],
+                norm.rows == instruction.rows {
+                instructions.removeLast()
+                instruction.norm = norm
+            }
             emit(instruction)
-        } else if let instruction = try attention(node) ?? layerNorm(node) ?? selection(node) {
+        } else if let instruction = try attention(node) ?? layerNorm(node) ?? selection(node) ?? patchEmbedding(node) {
             done.insert(node.id)
             emit(instruction)
         } else if isReshape(node), let source = node.input(0), graph.content(of: source) == nil {
@@ -140,6 +145,16 @@ struct Lowering {
         return AttentionInstruction(
             node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: q[0], queries: q[1],
             keys: k[1], width: q[2])
+    }
+
+    private func patchEmbedding(_ node: Node) throws -> (any Instruction)? {
+        guard node.op is PatchEmbedding, isFloat(node), let weight = node.input(1).flatMap(graph.constant),
+            let image = node.input(0).flatMap({ graph.type(of: $0).constantShape }), node.input(0).flatMap(graph.content) == nil,
+            let output = graph.type(of: node.output).constantShape, weight.shape.dropFirst().allSatisfy({ $0 > 0 })
+        else { return nil }
+        return PatchEmbeddingInstruction(
+            node: node, recipe: ProductRecipe(form: .float, weight: weight), multiplyAccumulates: try cost(node), reads: variables(node),
+            image: image, weight: weight.shape, tokens: output[1])
     }
 
     private func layerNorm(_ node: Node) throws -> (any Instruction)? {

@@ -18,27 +18,41 @@ struct AttentionInstruction: Instruction {
     var kind: String { Attention.name }
     var writes: [ValueID] { node.outputs }
     private var headSize: Int { width / op.heads }
-    private var scratchFloats: Int { (trips_attention_scratch(keys, headSize) + 15) & ~15 }
+    /// The int8 kernel's sums hold for so many keys.
+    private var inBytes: Bool { op.activations == .int8 && keys <= 65536 }
+    private var threadScratch: Int {
+        let bytes = inBytes
+            ? trips_iattention_scratch(keys, headSize) : trips_attention_scratch(keys, headSize) * MemoryLayout<Float>.size
+        return (bytes + 63) & ~63
+    }
 
-    func scratchBytes(threads: Int) -> Int { threads * scratchFloats * MemoryLayout<Float>.size }
+    func scratchBytes(threads: Int) -> Int { threads * threadScratch }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (q, k, v) = (try rows(0, memory), try rows(1, memory), try rows(2, memory))
         let mask = try node.input(3).map { try MaskRows(memory.view($0)) }
         let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
         let scratch = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
-        let (heads, headSize, width, scratchFloats) = (op.heads, headSize, width, scratchFloats)
-        let (batch, queries, keys, causal) = (batch, queries, keys, op.causal)
+        let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
+        let (batch, queries, keys, causal, inBytes) = (batch, queries, keys, op.causal, inBytes)
         let scale = op.scale ?? 1 / Float(headSize).squareRoot()
         return { pool in
             pool.run(batch * heads) { index, thread in
                 let (example, head) = (index / heads, index % heads)
                 let column = head * headSize
-                trips_attention(
-                    q.row(example, queries) + column, width, k.row(example, keys) + column, width,
-                    v.row(example, keys) + column, width, output.pointer + example * queries * width + column, width,
-                    queries, keys, headSize, 0, queries, scale, mask?.address(example, head), mask?.rowStride ?? 0, causal,
-                    scratch.pointer + thread * scratchFloats)
+                let (query, key, value) = (q.row(example, queries) + column, k.row(example, keys) + column, v.row(example, keys) + column)
+                let target = output.pointer + example * queries * width + column
+                let (addends, distance) = (mask?.address(example, head), mask?.rowStride ?? 0)
+                let scratch = UnsafeMutableRawPointer(scratch.pointer) + thread * threadScratch
+                if inBytes {
+                    trips_iattention(
+                        query, width, key, width, value, width, target, width, queries, keys, headSize, 0, queries, scale, addends,
+                        distance, causal, scratch)
+                } else {
+                    trips_attention(
+                        query, width, key, width, value, width, target, width, queries, keys, headSize, 0, queries, scale, addends,
+                        distance, causal, scratch.assumingMemoryBound(to: Float.self))
+                }
             }
         }
     }
@@ -82,7 +96,7 @@ private struct MaskRows: @unchecked Sendable {
     func address(_ example: Int, _ head: Int) -> UnsafePointer<Float> { base + example * batchStride + head * headStride }
 }
 
-/// Layer normalisation, with the addition of a residual fused in front.
+/// Layer normalisation.
 struct LayerNormInstruction: Instruction {
     let node: Node
     let op: LayerNorm
@@ -96,21 +110,26 @@ struct LayerNormInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let (work, rows) = (try rowWork(memory), rows)
+        return { pool in
+            let step = 32
+            pool.run((rows + step - 1) / step) { work($0 * step..<min(rows, ($0 + 1) * step)) }
+        }
+    }
+
+    /// Normalises a range of rows.
+    func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>) -> Void {
         guard let x = node.input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
         let source = SharedRows(try memory.view(x))
         let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
-        let weight = try node.input(1).map(memory.view)
-        let bias = try node.input(2).map(memory.view)
-        let (rows, width, epsilon) = (rows, width, op.epsilon)
-        return { pool in
-            let step = 32
-            pool.run((rows + step - 1) / step) { index in
-                let first = index * step
-                trips_layernorm_rows(
-                    target.pointer + first * width, width, source.pointer + first * width, width, nil, 0, nil, 0,
-                    min(step, rows - first), width, weight?.pointer(Float.self),
-                    bias?.pointer(Float.self), epsilon)
-            }
+        let weight = try node.input(1).map { SharedRows(try memory.view($0)) }
+        let bias = try node.input(2).map { SharedRows(try memory.view($0)) }
+        let (width, epsilon) = (width, op.epsilon)
+        return { rows in
+            let offset = rows.lowerBound * width
+            trips_layernorm_rows(
+                target.pointer + offset, width, source.pointer + offset, width, nil, 0, nil, 0, rows.count, width, weight?.pointer,
+                bias?.pointer, epsilon)
         }
     }
 }

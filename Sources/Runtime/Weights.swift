@@ -66,7 +66,7 @@ struct ProductRecipe: Sendable {
         case widened(groupSize: Int)
     }
     let form: Form
-    /// [N, K]
+    /// [N, K]; K may be several axes.
     let weight: Constant
     /// [N, G], for int8 weights.
     var scales: Constant?
@@ -87,10 +87,11 @@ final class PackedProduct: Sendable {
     var pointer: UnsafeRawPointer { UnsafeRawPointer(memory.base) }
 
     init(_ recipe: ProductRecipe) throws {
-        guard recipe.weight.shape.count == 2 else {
-            throw TripsError.data("weight of a linear layer", found: "\(recipe.weight.shape)", expected: "rank 2")
+        guard recipe.weight.shape.count >= 2 else {
+            throw TripsError.data("weight of a linear layer", found: "\(recipe.weight.shape)", expected: "rank 2 or more")
         }
-        let (outputs, inputs) = (recipe.weight.shape[0], recipe.weight.shape[1])
+        let outputs = recipe.weight.shape[0]
+        let inputs = try elementCount(of: Array(recipe.weight.shape.dropFirst()))
         (self.outputs, self.inputs, form) = (outputs, inputs, recipe.form)
         // Decoded, packed and forgotten in pieces: what is read goes through memory once.
         func pack(into memory: AlignedMemory, _ rows: @Sendable (Range<Int>, UnsafeRawPointer) -> Void) throws {
@@ -165,4 +166,5 @@ struct SharedRows: @unchecked Sendable {
     let pointer: UnsafePointer<Float>
 
     init(_ view: TensorView) { pointer = view.pointer(Float.self) }
+    init(_ pointer: UnsafePointer<Float>) { self.pointer = pointer }
 }

@@ -25,12 +25,13 @@ extension Constant {
         try source.readParts(dataType, shape, body)
     }
 
-    /// Hands out a matrix as `readParts`, in ranges of whole rows that start at a multiple of `multiple`.
+    /// Hands out the numbers as `readParts`, in ranges of whole rows, those of the first axis, that start at a multiple of
+    /// `multiple`.
     package func readRows(
         multipleOf multiple: Int, _ body: @Sendable (_ rows: Range<Int>, _ bytes: UnsafeRawBufferPointer) throws -> Void
     ) throws {
-        guard shape.count == 2, multiple > 0 else { throw TripsError.data("rows of a constant", found: "\(shape)", expected: "rank 2") }
-        let rowBytes = try Tensors.byteCount(of: dataType, [shape[1]])
+        guard shape.count > 1, multiple > 0 else { throw TripsError.data("rows of a constant", found: "\(shape)", expected: "rank 2 or more") }
+        let rowBytes = try Tensors.byteCount(of: dataType, Array(shape.dropFirst()))
         guard shape[0] > 0, rowBytes > 0 else { return }
         let blocks = RowBlocks(rows: shape[0], rowBytes: rowBytes, blockRows: multiple)
         let split = SplitBlocks()

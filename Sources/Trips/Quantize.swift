@@ -42,7 +42,7 @@ public func quantizePackage(
 private func record(_ report: QuantizationReport, _ options: QuantizationOptions) -> Manifest.Quantization {
     var summary = options.scheme.rawValue
     if options.scheme == .int8 {
-        summary += options.weightsOnly ? " weights, fp32 arithmetic" : " weights and activations, 32-bit sums"
+        summary += options.weightsOnly ? " weights, fp32 arithmetic" : " weights and activations, \(report.attentions) attentions in int8, 32-bit sums"
         summary += options.calibration.isEmpty ? ", without data" : ", calibrated on \(options.calibration.count) inputs"
     }
     return Manifest.Quantization(

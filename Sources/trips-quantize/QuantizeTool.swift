@@ -119,6 +119,7 @@ extension QuantizationReport {
         }
         if !putBack.isEmpty { parts.append("put back, the most sensitive first: \(putBack.joined(separator: ", "))") }
         parts.append("weights: \(byteText(bytesBefore)) -> \(byteText(bytesAfter)), \(scheme)")
+        if attentions > 0 { parts.append("attentions in int8: \(attentions)") }
         if outputDecibels.isEmpty {
             parts.append("No calibration inputs: what this costs the outputs is not measured. --calibration GOLDEN measures it.")
         } else {

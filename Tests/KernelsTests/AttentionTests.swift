@@ -36,6 +36,68 @@ extension KernelTests {
         }
     }
 
+    /// Integer sums agree; a weight may be rounded the other way, 1/65535 of the largest, and so may a query's or a key's
+    /// element not: their rounding is bit-identical. Values below 1, so 4e-5 for some weights out of place.
+    @Test(arguments: [(1, 1, 1), (5, 3, 4), (7, 40, 64), (29, 33, 64), (40, 257, 64), (61, 100, 24), (3, 70, 39), (0, 5, 8)])
+    func integerAttention(lq: Int, lk: Int, d: Int) {
+        var random = Generator(state: 10)
+        let stride = d + 5
+        let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2), v = random.floats(lk * stride)
+        var masks: [(values: [Float]?, stride: Int)] = [(nil, 0), (random.floats(lk), 0), (random.floats(lq * (lk + 1)), lk + 1)]
+        masks.append(((0..<lk).map { $0 % 3 == 1 ? -.infinity : 0 }, 0))
+        masks.append(((0..<lk).map { $0 % 3 == 0 ? -10_000 : 0 }, 0))
+        masks.append((.init(repeating: -.infinity, count: lk), 0))
+        let count = trips_iattention_scratch(lk, d)
+        func attend(
+            _ kernel: @convention(c) (
+                UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafeMutablePointer<Float>, Int, Int,
+                Int, Int, Int, Int, Float, UnsafePointer<Float>?, Int, Bool, UnsafeMutableRawPointer
+            ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool
+        ) {
+            let scratch = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
+            defer { scratch.deallocate() }
+            scratch.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)
+            kernel(q, stride, k, stride, v, stride, &out, stride, lq, lk, d, range.0, range.1, 0.5, mask, ldm, causal, scratch)
+        }
+        for (mask, ldm) in masks {
+            for causal in [false, true] {
+                var expected = [Float](repeating: 5, count: lq * stride)
+                attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal)
+                onEachPath { path in
+                    var whole = [Float](repeating: 5, count: lq * stride), split = whole
+                    attend(trips_iattention, &whole, (0, lq), mask, ldm, causal)
+                    #expect(error(whole, expected) < 4e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal)")
+                    for range in [(0, lq / 3), (lq / 3, lq)] { attend(trips_iattention, &split, range, mask, ldm, causal) }
+                    #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
+                }
+            }
+        }
+    }
+
+    /// 8 bits for queries, keys and values leave about 40 dB of a row each; a key that draws nearly all attention to a value
+    /// of next to nothing leaves the others' small weights, which must not be lost.
+    @Test(arguments: [false, true])
+    func integerAttentionHoldsWhatFloatingPointGives(sink: Bool) {
+        var random = Generator(state: 11)
+        let (lq, lk, d) = (50, 300, 64)
+        var q = random.floats(lq * d, scale: 2), k = random.floats(lk * d, scale: 2), v = random.floats(lk * d)
+        if sink {
+            // Eight nats above the others: e⁻⁸ is a third of 1/1000 of the largest weight.
+            for row in 0..<lq { q[row * d] = 4 }
+            for column in 0..<d { (k[column], v[column]) = (column == 0 ? 16 : 0, v[column] * 0.01) }
+            for row in 1..<lk { k[row * d] = 0 }
+        }
+        var exact = [Float](repeating: 0, count: lq * d), found = exact
+        var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
+        trips_attention(q, d, k, d, v, d, &exact, d, lq, lk, d, 0, lq, 0.125, nil, 0, false, &scratch)
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
+        defer { memory.deallocate() }
+        trips_iattention(q, d, k, d, v, d, &found, d, lq, lk, d, 0, lq, 0.125, nil, 0, false, memory)
+        let noise = zip(exact, found).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
+        let signal = exact.reduce(0) { $0 + $1 * $1 }
+        #expect(signal > 1000 * noise, "30 dB; found a ratio of \(signal / noise)")
+    }
+
     /// Probabilities: at most 1, with the rounding of dot products of 64 terms in the exponent.
     @Test(arguments: [(1, 1, 1), (16, 12, 64), (100, 3, 20), (577, 12, 64)])
     func selectionScores(n: Int, heads: Int, d: Int) {

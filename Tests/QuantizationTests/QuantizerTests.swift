@@ -90,6 +90,41 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
     }
 
+    @Test func attentionOverQuantizedValuesIsQuantizedToo() throws {
+        var generator = SplitMix64(state: 14)
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2, 70, 32]))
+        func projected(_ name: String) throws -> ValueID {
+            let numbers = (0..<32 * 32).map { _ in Float(generator.uniform() - 0.5) }
+            let weight = try graph.addConstant(Constant(Tensor(numbers, shape: [32, 32]), identity: name), name: name)
+            return try graph.add(Linear(), [x, weight], name: "\(name) projection")[0]
+        }
+        let (q, k, v) = (try projected("query"), try projected("key"), try projected("value"))
+        try graph.addOutput("y", graph.add(Attention(heads: 2), [q, k, v], name: "attention")[0])
+        func attention(_ graphs: [Graph]) -> Attention? { graphs[0].nodes.compactMap { $0.op as? Attention }.first }
+
+        let (graphs, report) = try quantize([graph], QuantizationOptions(.int8))
+        #expect(report.attentions == 1 && attention(graphs)?.activations == .int8)
+        let copy = try JSONDecoder().decode(Attention.self, from: JSONEncoder().encode(attention(graphs)))
+        #expect(copy.activations == .int8)
+        let older = try JSONDecoder().decode(Attention.self, from: Data(#"{"heads": 2, "causal": false}"#.utf8))
+        #expect(older == Attention(heads: 2), "packages from before say nothing of it: in floating point")
+
+        let input = ["x": try Tensor((0..<2 * 70 * 32).map { _ in Float(generator.uniform() - 0.5) }, shape: [2, 70, 32])]
+        let model = Model(graphs: graphs, manifest: Manifest(tool: .init(name: "test", version: "")))
+        let outputs = try [1, 3].map { try Session(model, threads: $0).run(input)["y"]?.elements(Float.self) ?? [] }
+        #expect(!outputs[0].isEmpty && outputs[0].map(\.bitPattern) == outputs[1].map(\.bitPattern))
+        // 8 bits for weights, rows, queries, keys, values and weights of the sum hold about 40 dB each.
+        #expect(ratio(try run([graph], input), outputs[0]) > 30)
+
+        var narrow = QuantizationOptions(.int8)
+        narrow.weightsOnly = true
+        #expect(try attention(quantize([graph], narrow).graphs)?.activations == nil)
+        var keeping = QuantizationOptions(.int8)
+        keeping.keep = ["value"]
+        #expect(try attention(quantize([graph], keeping).graphs)?.activations == nil)
+    }
+
     @Test func patchScoresStayInFullPrecisionWhileTheirKeysAreQuantized() throws {
         var generator = SplitMix64(state: 13)
         var graph = Graph(name: "main")

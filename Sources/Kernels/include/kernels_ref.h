@@ -11,7 +11,7 @@
 #define TRIPS_EACH_KERNEL(X)                                                                            \
     X(sgemm) X(sgemm_pack) X(sgemm_pack_kn)                                                             \
     X(quantize_rows) X(igemm_pack) X(igemm) X(igemm_sums) X(dequantize_rows)                            \
-    X(attention) X(selection_scores)                                                                    \
+    X(attention) X(iattention) X(selection_scores)                                                      \
     X(layernorm_rows) X(softmax_rows) X(l2_normalize_rows) X(add_bias_rows)                             \
     X(activate) X(exp) X(erf) X(tanh) X(sigmoid) X(add) X(mul)                                          \
     X(f16_to_f32) X(f32_to_f16) X(bf16_to_f32) X(f32_to_bf16)                                           \

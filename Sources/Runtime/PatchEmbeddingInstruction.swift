@@ -1,0 +1,88 @@
+import Kernels
+import ModelGraph
+import Support
+import Tensors
+
+/// Patch embedding as a product with packed weights: patches become rows, bias and positions are added behind the product.
+struct PatchEmbeddingInstruction: Instruction {
+    let node: Node
+    let recipe: ProductRecipe
+    let multiplyAccumulates: Int
+    let reads: [ValueID]
+    /// [B, C, H, W]
+    let image: [Int]
+    /// [D, C, p, q]
+    let weight: [Int]
+    let tokens: Int
+
+    var label: String { node.name }
+    var kind: String { PatchEmbedding.name }
+    var writes: [ValueID] { node.outputs }
+    var products: [ProductRecipe] { [recipe] }
+    private var inputs: Int { weight[1] * weight[2] * weight[3] }
+    private var first: Int { node.inputs.count > 3 && node.inputs[3] != nil ? 1 : 0 }
+
+    func scratchBytes(threads: Int) -> Int { (tokens - first) * inputs * MemoryLayout<Float>.size }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let (width, inputs, tokens, first, batch) = (weight[0], inputs, tokens, first, image[0])
+        func input(_ index: Int) throws -> SharedRows? {
+            try index < node.inputs.count ? node.inputs[index].map { SharedRows(try memory.view($0)) } : nil
+        }
+        let packed = try memory.weights.product(recipe)
+        let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
+        let (bias, token, positions) = (try input(2), try input(3), try input(4))
+        guard let pixels = try input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
+        let patches = PatchRows(pixels: pixels, rows: FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self)), image: image, weight: weight)
+        let tiles = Tile.cover(rows: tokens - first, outputs: width)
+        return { pool in
+            for example in 0..<batch {
+                let target = output.pointer + example * tokens * width
+                if let token {
+                    for index in 0..<width { target[index] = token.pointer[index] + (positions?.pointer[index] ?? 0) }
+                }
+                let rows = SharedRows(UnsafePointer(patches.rows.pointer))
+                let rest = FloatPointer(target + first * width)
+                pool.run(patches.down) { patches.gather(example, $0) }
+                pool.run(tiles.count) { index in
+                    var epilogue = trips_epilogue(
+                        bias: bias?.pointer, residual: positions.map { $0.pointer + first * width }, ldr: width,
+                        activation: TRIPS_ACTIVATION_NONE)
+                    let tile = tiles[index]
+                    trips_sgemm(
+                        rows.pointer, inputs, packed.pointer.assumingMemoryBound(to: Float.self), width, inputs, rest.pointer, width,
+                        tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
+                }
+            }
+        }
+    }
+}
+
+/// The patches of one picture as rows [patches, C · p · q].
+private struct PatchRows: Sendable {
+    let pixels: SharedRows
+    let rows: FloatPointer
+    /// [B, C, H, W]
+    let image: [Int]
+    /// [D, C, p, q]
+    let weight: [Int]
+
+    /// Rows of patches.
+    var down: Int { image[2] / weight[2] }
+
+    /// The patches that lie side by side in one row of them.
+    func gather(_ example: Int, _ row: Int) {
+        let (channels, height, columns) = (image[1], image[2], image[3])
+        let (p, q) = (weight[2], weight[3])
+        let across = columns / q
+        for channel in 0..<channels {
+            for line in 0..<p {
+                let from = pixels.pointer + ((example * channels + channel) * height + row * p + line) * columns
+                for patch in 0..<across {
+                    let to = rows.pointer + ((row * across + patch) * channels * p + channel * p + line) * q
+                    to.update(from: from + patch * q, count: q)
+                }
+            }
+        }
+    }
+}
