@@ -87,9 +87,6 @@ class ClipMlp(nn.Module):
 class Block(nn.Module):
     """A pre-norm block, in which a selection stands between attention and feed-forward part."""
 
-    def attend(self, x):
-        raise NotImplementedError
-
     def normed(self, x):
         raise NotImplementedError
 
@@ -99,16 +96,21 @@ class Block(nn.Module):
     def forward(self, x, index: int, guide, selection: Selection, trace: dict):
         attended, key, attention = self.attn(self.normed(x))
         x = x + attended
-        rate = selection.rate(index)
-        if rate is not None:
-            if selection.guidance == "text":
-                scores = text_scores(self.attn.query(guide), key[:, :, 1:])
-            else:
-                scores = image_scores(attention)
-            x, kept = select(x, scores, rate, selection)
-            trace[f"selection.{index}.indices"], trace[f"selection.{index}.scores"] = kept, scores
+        if selection.rate(index) is not None:
+            x = self.select(x, key, attention, index, guide, selection, trace)
         x = x + self.feed_forward(x)
         trace[f"vision.{index}"] = x
+        return x
+
+    def select(self, x, key, attention, index: int, guide, selection: Selection, trace: dict):
+        if selection.guidance == "text":
+            scores = text_scores(self.attn.query(guide), key[:, :, 1:])
+        elif selection.guidance == "image-cls":
+            scores = image_scores(attention)
+        else:
+            scores = torch.rand(x.shape[0], x.shape[1] - 1)
+        x, kept = select(x, scores, selection.rate(index), selection)
+        trace[f"selection.{index}.indices"], trace[f"selection.{index}.scores"] = kept, scores
         return x
 
 
