@@ -96,22 +96,21 @@ class Block(nn.Module):
     def forward(self, x, index: int, guide, selection: Selection, trace: dict):
         attended, key, attention = self.attn(self.normed(x))
         x = x + attended
-        if selection.rate(index) is not None:
-            x = self.select(x, key, attention, index, guide, selection, trace)
+        rate = selection.rate(index)
+        if rate is not None:
+            scores = self.scores(key, attention, guide, selection.guidance)
+            x, kept = select(x, scores, rate, selection)
+            trace[f"selection.{index}.indices"], trace[f"selection.{index}.scores"] = kept, scores
         x = x + self.feed_forward(x)
         trace[f"vision.{index}"] = x
         return x
 
-    def select(self, x, key, attention, index: int, guide, selection: Selection, trace: dict):
-        if selection.guidance == "text":
-            scores = text_scores(self.attn.query(guide), key[:, :, 1:])
-        elif selection.guidance == "image-cls":
-            scores = image_scores(attention)
-        else:
-            scores = torch.rand(x.shape[0], x.shape[1] - 1)
-        x, kept = select(x, scores, selection.rate(index), selection)
-        trace[f"selection.{index}.indices"], trace[f"selection.{index}.scores"] = kept, scores
-        return x
+    def scores(self, key, attention, guide, guidance: str):
+        if guidance == "text":
+            return text_scores(self.attn.query(guide), key[:, :, 1:])
+        if guidance == "image-cls":
+            return image_scores(attention)
+        return torch.rand(key.shape[0], key.shape[2] - 1)
 
 
 class AlbefBlock(Block):

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reference"))
 import configurations
 import models
 import weights
-from selection import Selection
+from selection import Selection, kept_count, select
 from vision import patches, split_heads
 
 import questions
@@ -143,10 +143,16 @@ class Trainee(nn.Module):
         for index, block in enumerate(vision.blocks, 1):
             attended, key, attention = block.attn(block.normed(x))
             x = x + attended
-            if selection.rate(index) is not None:
+            rate = selection.rate(index)
+            if rate is not None:
                 if x.shape[0] != guide.shape[0]:
-                    x, key, attention = (part.repeat_interleave(QUESTIONS, 0) for part in (x, key, attention))
-                x = block.select(x, key, attention, index, guide, selection, trace)
+                    key, attention = (part.repeat_interleave(QUESTIONS, 0) for part in (key, attention[:, :, :1]))
+                scores = block.scores(key, attention, guide, selection.guidance)
+                trace[f"selection.{index}.scores"] = scores
+                if kept_count(rate, scores.shape[1]) < scores.shape[1]:
+                    if x.shape[0] != guide.shape[0]:
+                        x = x.repeat_interleave(QUESTIONS, 0)
+                    x, trace[f"selection.{index}.indices"] = select(x, scores, rate, selection)
             x = x + block.feed_forward(x)
             trace[f"vision.{index}"] = x
         return vision.norm(x)
@@ -155,7 +161,8 @@ class Trainee(nn.Module):
         """Logits, and the trace of what was selected."""
         model, trace, mask = self.model, {}, batch["attention_mask"]
         self.attended.clear()
-        text = model.bert.text(batch["input_ids"], mask, model.config.text_layers, {})
+        words, which = batch["input_ids"].unique(dim=0, return_inverse=True)
+        text = model.bert.text(words, (words != 0).long(), model.config.text_layers, {})[which]
         states = self.see(batch["image"], text[:, :1], selection, trace)
         if states.shape[0] != text.shape[0]:
             states = states.repeat_interleave(QUESTIONS, 0)
@@ -183,18 +190,17 @@ def losses(trainee: Trainee, batch: dict, selection: Selection | None) -> tuple[
     for index in selection.blocks:
         if selection.guidance == "text":
             loss = loss + 0.2 * drawn_to(trace[f"selection.{index}.scores"], target)
-        target = kept_of(target, trace[f"selection.{index}.indices"], trace[f"selection.{index}.scores"], selection)
+        target = kept_of(target, trace.get(f"selection.{index}.indices"), selection)
     for attended in trainee.attended:
         loss = loss + 0.2 * drawn_to(attended[:, 1:], target)
     return loss, {"loss": answers, "right": (logits.argmax(-1) == batch["labels"]).float().mean()}
 
 
-def kept_of(target, kept, scores, selection: Selection) -> torch.Tensor:
+def kept_of(target, kept, selection: Selection) -> torch.Tensor:
     """The targets of the tokens that a selection leaves; the fused one is none."""
-    left = target.gather(1, kept)
-    if kept.shape[1] < scores.shape[1] and selection.fuse != "none":
-        left = F.pad(left, (0, 1))
-    return left
+    if kept is None:
+        return target
+    return F.pad(target.gather(1, kept), (0, int(selection.fuse != "none")))
 
 
 def at_rate(selection: Selection, rate: float) -> Selection:
@@ -254,7 +260,7 @@ def train(options) -> None:
         optimizer.step()
         step += 1
         for key, value in seen.items():
-            sums[key] = sums.get(key, 0) + float(value)
+            sums[key] = sums.get(key, 0) + float(value.detach())
         if step % 100 == 0:
             note({key: round(value / 100, 4) for key, value in sums.items()})
             sums = {}
