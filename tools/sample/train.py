@@ -1,7 +1,7 @@
-"""Trains the sample: first to name what each patch shows, then to answer questions, with patch selection in the loop.
+"""Trains the sample: to name what each patch shows, and then to answer questions, with patch selection in the loop.
 
-    python tools/sample/train.py patches --work DIR --steps 6000
-    python tools/sample/train.py text    --work DIR --steps 4000 --start patches
+    python tools/sample/train.py patches --work DIR --steps 1500 --batch 32
+    python tools/sample/train.py text    --work DIR --steps 3000 --start patches
 
 Reads DIR/scenes (scenes.py), writes DIR/NAME.pt and DIR/NAME.log; started again, it goes on from DIR/NAME.pt. One
 thread, so that several may run side by side; the arithmetic of forward and backward is bfloat16 over fp32 weights.
@@ -163,7 +163,7 @@ class Trainee(nn.Module):
         self.attended.clear()
         words, which = batch["input_ids"].unique(dim=0, return_inverse=True)
         text = model.bert.text(words, (words != 0).long(), model.config.text_layers, {})[which]
-        states = self.see(batch["image"], text[:, :1], selection, trace)
+        trace["seen"] = states = self.see(batch["image"], text[:, :1], selection, trace)
         if states.shape[0] != text.shape[0]:
             states = states.repeat_interleave(QUESTIONS, 0)
         fused = model.bert.fuse(text, mask, [states], [models.ones(states)], model.config.text_layers, {})
@@ -187,20 +187,31 @@ def losses(trainee: Trainee, batch: dict, selection: Selection | None) -> tuple[
     answers = F.cross_entropy(logits, batch["labels"])
     early, _ = trainee.early(trace[f"vision.{BLOCKS[0] - 1}"][:, 1:], batch)
     loss, target = answers + 0.2 * early, (batch["target"] > 0.3).float()
+    left = {name: followed(batch[name], trace, selection, -100) for name in ("kinds", "colors")}
+    loss = loss + 0.2 * trainee.late(trace["seen"][:, 1:], left)[0]
     for index in selection.blocks:
         if selection.guidance == "text":
             loss = loss + 0.2 * drawn_to(trace[f"selection.{index}.scores"], target)
-        target = kept_of(target, trace.get(f"selection.{index}.indices"), selection)
+        target = kept_of(target, trace.get(f"selection.{index}.indices"), selection, 0)
     for attended in trainee.attended:
         loss = loss + 0.2 * drawn_to(attended[:, 1:], target)
     return loss, {"loss": answers, "right": (logits.argmax(-1) == batch["labels"]).float().mean()}
 
 
-def kept_of(target, kept, selection: Selection) -> torch.Tensor:
-    """The targets of the tokens that a selection leaves; the fused one is none."""
+def kept_of(values, kept, selection: Selection, fused: float) -> torch.Tensor:
+    """Of values [B,N] those of the tokens that a selection leaves, and `fused` for the fused one."""
     if kept is None:
-        return target
-    return F.pad(target.gather(1, kept), (0, int(selection.fuse != "none")))
+        return values
+    if values.shape[0] != kept.shape[0]:
+        values = values.repeat_interleave(QUESTIONS, 0)
+    return F.pad(values.gather(1, kept), (0, int(selection.fuse != "none")), value=fused)
+
+
+def followed(values, trace: dict, selection: Selection, fused: float) -> torch.Tensor:
+    """What all selections leave of values [B,N]."""
+    for index in selection.blocks:
+        values = kept_of(values, trace.get(f"selection.{index}.indices"), selection, fused)
+    return values
 
 
 def at_rate(selection: Selection, rate: float) -> Selection:
@@ -279,7 +290,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--start", help="the run whose weights to begin with")
     parser.add_argument("--name", help="of the files to write (default: the run's)")
-    parser.add_argument("--batch", type=int, default=32, help="pictures")
+    parser.add_argument("--batch", type=int, default=16, help="pictures")
     parser.add_argument("--rate", type=float, default=1e-3, help="of learning, at its highest")
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())
