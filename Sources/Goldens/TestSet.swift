@@ -12,7 +12,7 @@ import Tensors
 public struct TestSet: Sendable {
     public let name: String
     /// Number of examples.
-    public let count: Int
+    public private(set) var count: Int
     public let labels: [Int]
     private let inputs: [String: Constant]
     private let indices: [String: [Int]]
@@ -41,6 +41,13 @@ public struct TestSet: Sendable {
             return (labels, inputs, indices)
         }
         count = labels.count
+    }
+
+    /// Its first examples alone.
+    public func prefix(_ count: Int) -> TestSet {
+        var part = self
+        part.count = min(max(0, count), self.count)
+        return part
     }
 
     /// The inputs of some examples as one batch.

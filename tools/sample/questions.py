@@ -42,11 +42,12 @@ def possible(objects: np.ndarray, split: str) -> list[list[tuple[int, int, int, 
     """
     things = things_of(objects)
     asked = [(number, thing) for number, thing in enumerate(things) if split_of(thing.kind, thing.color) == split]
+    existing = [(number, thing) for number, thing in enumerate(things) if split_of(thing.kind, thing.color) in (split, "nameless")]
     colors = [thing.color for thing in things]
     shown = {thing.kind for thing in things}
     first = len(COLOR_NAMES)
     no, yes = len(ANSWERS) - 2, len(ANSWERS) - 1
-    there = [(2, thing.kind, yes, number) for number, thing in asked]
+    there = [(2, thing.kind, yes, number) for number, thing in existing]
     absent = [(2, kind, no, NOTHING) for kind in range(len(KIND_NAMES)) if kind not in shown]
     return [
         [(0, thing.kind, thing.color, number) for number, thing in asked],

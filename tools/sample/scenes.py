@@ -4,7 +4,8 @@
 
 The pictures come from the font Noto Color Emoji (SIL Open Font License 1.1; Debian's fonts-noto-color-emoji). A scene
 depends on the seed, its split and its number alone. Every pair of kind and colour belongs to one split: training never
-shows a pair that validation or test asks about.
+shows a pair that validation or test asks about. Half of training's things lie on discs of other shades, or on none, so
+that a kind can be told apart from what is behind it; their colour has no name.
 
 Writes NAME-images.npy uint8 [N,S,S,3], NAME-objects.npy int16 [N,OBJECTS,5] (kind, colour, x, y, diameter; kind -1 where
 there is none) and NAME-owners.npy uint8 [N,GRID,GRID]: which object's disc covers that point of the picture, or NOBODY.
@@ -40,8 +41,14 @@ NOBODY = 255
 SIZE = 128
 
 
+NAMELESS = len(COLORS)
+"""The colour of a disc of another shade, and of none."""
+
+
 def split_of(kind: int, color: int) -> str:
     """Which split may ask about a pair: of each kind's eight colours one is for test, one for validation."""
+    if color == NAMELESS:
+        return "nameless"
     turn = (color + 3 * kind + kind // 8) % len(COLORS)
     return {0: "test", 4: "validation"}.get(turn, "train")
 
@@ -58,7 +65,8 @@ class Thing:
 
     @property
     def words(self) -> str:
-        return f"{article(KIND_NAMES[self.kind])} on {article(COLOR_NAMES[self.color])} disc"
+        color = COLOR_NAMES[self.color] if self.color != NAMELESS else "nameless"
+        return f"{article(KIND_NAMES[self.kind])} on {article(color)} disc"
 
 
 def article(noun: str) -> str:
@@ -81,6 +89,8 @@ def arrange(rng: np.random.Generator, split: str, least: int = 6, smallest: int 
     for place, kind in enumerate(rng.permutation(len(KINDS))[:count].tolist()):
         wanted = split if place % 2 == 0 else "train"
         color = int(rng.choice([c for c in range(len(COLORS)) if split_of(kind, c) == wanted]))
+        if split == "train" and rng.random() < 0.5:
+            color = NAMELESS
         for attempt in range(60):
             diameter = int(rng.integers(smallest, max(smallest + 1, largest + 1 - attempt // 2)))
             reach = (diameter + 1) // 2
@@ -104,16 +114,35 @@ def glyph(kind: int) -> Image.Image:
 
 
 @lru_cache(maxsize=None)
-def stamp(kind: int, color: int, diameter: int) -> tuple[np.ndarray, np.ndarray]:
-    """A thing on its disc: colours [D,D,3] and opacity [D,D,1]."""
-    large = 4 * diameter
-    disc = Image.new("L", (large, large))
-    ImageDraw.Draw(disc).ellipse((0, 0, large - 1, large - 1), fill=255)
-    disc = disc.resize((diameter, diameter), Image.Resampling.BOX)
-    face = Image.new("RGBA", (diameter, diameter), COLORS[COLOR_NAMES[color]] + (255,))
+def face(kind: int, diameter: int) -> tuple[np.ndarray, np.ndarray]:
+    """A thing as it lies in the middle of its disc: colours [D,D,3] and opacity [D,D,1]."""
+    square = Image.new("RGBA", (diameter, diameter))
     side = round(0.72 * diameter)
-    face.alpha_composite(glyph(kind).resize((side, side), Image.Resampling.LANCZOS), ((diameter - side) // 2,) * 2)
-    return (np.asarray(face)[..., :3].astype(np.float32), np.asarray(disc)[..., None].astype(np.float32) / 255)
+    square.paste(glyph(kind).resize((side, side), Image.Resampling.LANCZOS), ((diameter - side) // 2,) * 2)
+    values = np.asarray(square).astype(np.float32)
+    return values[..., :3], values[..., 3:] / 255
+
+
+@lru_cache(maxsize=None)
+def disc(diameter: int) -> np.ndarray:
+    """Its opacity [D,D,1], smooth at the edge."""
+    large = Image.new("L", (4 * diameter, 4 * diameter))
+    ImageDraw.Draw(large).ellipse((0, 0, 4 * diameter - 1, 4 * diameter - 1), fill=255)
+    return np.asarray(large.resize((diameter, diameter), Image.Resampling.BOX))[..., None].astype(np.float32) / 255
+
+
+def paint(rng: np.random.Generator, thing: Thing) -> np.ndarray | None:
+    """The shade of a disc; None for no disc. A nameless one is nearest to a colour that training may show with its kind."""
+    named = np.array(list(COLORS.values()))
+    if thing.color != NAMELESS:
+        return (named[thing.color] + rng.normal(0, 7, 3)).clip(0, 255)
+    if rng.random() < 0.3:
+        return None
+    while True:
+        shade = rng.integers(0, 256, 3)
+        distances = np.abs(named - shade).sum(1)
+        if split_of(thing.kind, int(distances.argmin())) == "train":
+            return shade
 
 
 def ground(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -130,8 +159,11 @@ def render(rng: np.random.Generator, things: list[Thing], size: int = SIZE) -> n
     for thing in things:
         diameter = thing.diameter * size // SIZE
         top, left = (min(at * size // SIZE - diameter // 2, size - diameter) for at in (thing.y, thing.x))
-        colors, opacity = stamp(thing.kind, thing.color, diameter)
         part = canvas[top : top + diameter, left : left + diameter]
+        shade = paint(rng, thing)
+        if shade is not None:
+            part += (shade - part) * disc(diameter)
+        colors, opacity = face(thing.kind, diameter)
         part += (colors - part) * opacity
     return canvas.clip(0, 255).astype(np.uint8)
 

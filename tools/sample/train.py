@@ -1,10 +1,12 @@
-"""Trains the sample: to name what each patch shows, and then to answer questions, with patch selection in the loop.
+"""Trains the sample in three stages: to name what each patch shows, to answer questions, and to do so under selection.
 
     python tools/sample/train.py patches --work DIR --steps 1500 --batch 32
-    python tools/sample/train.py text    --work DIR --steps 3000 --start patches
+    python tools/sample/train.py answers --work DIR --steps 2000 --batch 32 --start patches
+    python tools/sample/train.py text    --work DIR --steps 1200 --rate 5e-4 --start answers
 
-Reads DIR/scenes (scenes.py), writes DIR/NAME.pt and DIR/NAME.log; started again, it goes on from DIR/NAME.pt. One
-thread, so that several may run side by side; the arithmetic of forward and backward is bfloat16 over fp32 weights.
+The last stage is done five times from the same weights: text, image-cls, random, text-drop, and none without selection.
+Reads DIR/scenes (scenes.py), writes DIR/NAME.pt and DIR/NAME.log; started again, it goes on from DIR/NAME.pt. The
+arithmetic of forward and backward is bfloat16 over fp32 weights.
 
 A selecting model draws its keep rate anew for each batch. Beside the answers' cross-entropy there are three losses that
 the paper does not have, all from knowing where things are: kind and colour of each patch; the text's score of a
@@ -38,8 +40,10 @@ RATES = (1.0, 0.9, 0.7, 0.5, 0.3)
 BLOCKS = (2, 4)
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 DEVIATION = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+FIRST_STAGES = ("patches", "answers")
 RUNS = {
     "patches": None,
+    "answers": Selection(),
     "none": Selection(),
     "text": Selection(BLOCKS, (1.0,)),
     "image-cls": Selection(BLOCKS, (1.0,), "image-cls"),
@@ -96,6 +100,7 @@ def patch_classes(shares: np.ndarray, classes: np.ndarray, background: int) -> t
     best = shares.argmax(1)
     most = shares.max(1)
     found = np.take_along_axis(classes.astype(np.int64), best, 1)
+    found[found >= background] = -100
     return torch.from_numpy(np.where(most > 0.4, found, np.where(shares.sum(1) < 0.1, background, -100)))
 
 
@@ -235,7 +240,7 @@ def validated(trainee: Trainee, scenes: Scenes, selection: Selection) -> dict:
 
 
 def train(options) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     config, selection = configurations.named("scenes"), RUNS[options.run]
     trainee = Trainee(config, selection or Selection())
     name = options.name or options.run
@@ -293,6 +298,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="pictures")
     parser.add_argument("--rate", type=float, default=1e-3, help="of learning, at its highest")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
     train(parser.parse_args())
 
 
