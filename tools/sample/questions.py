@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scenes import COLOR_NAMES, KIND_NAMES, OBJECTS, article, split_of, things_of
+from scenes import COLOR_NAMES, KIND_NAMES, OBJECTS, article, things_of
 
 ANSWERS = COLOR_NAMES + KIND_NAMES + ["no", "yes"]
 SORTS = ("color", "thing", "existence")
@@ -38,16 +38,15 @@ TABLE = {(sort, subject): encode(text(sort, subject))
 def possible(objects: np.ndarray, split: str) -> list[list[tuple[int, int, int, int]]]:
     """All questions of each sort as (sort, subject, answer, number of the thing asked about or NOTHING).
 
-    Outside training, only the split's own pairs are asked about; a colour is asked about where one disc has it.
+    Only the split's own combinations are asked about; a colour is asked about where one disc has it.
     """
     things = things_of(objects)
-    asked = [(number, thing) for number, thing in enumerate(things) if split_of(thing.kind, thing.color) == split]
-    existing = [(number, thing) for number, thing in enumerate(things) if split_of(thing.kind, thing.color) in (split, "nameless")]
+    asked = [(number, thing) for number, thing in enumerate(things) if thing.split == split]
     colors = [thing.color for thing in things]
     shown = {thing.kind for thing in things}
     first = len(COLOR_NAMES)
     no, yes = len(ANSWERS) - 2, len(ANSWERS) - 1
-    there = [(2, thing.kind, yes, number) for number, thing in existing]
+    there = [(2, thing.kind, yes, number) for number, thing in asked]
     absent = [(2, kind, no, NOTHING) for kind in range(len(KIND_NAMES)) if kind not in shown]
     return [
         [(0, thing.kind, thing.color, number) for number, thing in asked],

@@ -3,9 +3,8 @@
     python tools/sample/scenes.py --out DIR --split train --count 24000
 
 The pictures come from the font Noto Color Emoji (SIL Open Font License 1.1; Debian's fonts-noto-color-emoji). A scene
-depends on the seed, its split and its number alone. Every pair of kind and colour belongs to one split: training never
-shows a pair that validation or test asks about. Half of training's things lie on discs of other shades, or on none, so
-that a kind can be told apart from what is behind it; their colour has no name.
+depends on the seed, its split and its number alone. Every combination of kind, colour and quarter of the picture belongs to
+one split: training never shows a combination that validation or test asks about.
 
 Writes NAME-images.npy uint8 [N,S,S,3], NAME-objects.npy int16 [N,OBJECTS,5] (kind, colour, x, y, diameter; kind -1 where
 there is none) and NAME-owners.npy uint8 [N,GRID,GRID]: which object's disc covers that point of the picture, or NOBODY.
@@ -41,18 +40,6 @@ NOBODY = 255
 SIZE = 128
 
 
-NAMELESS = len(COLORS)
-"""The colour of a disc of another shade, and of none."""
-
-
-def split_of(kind: int, color: int) -> str:
-    """Which split may ask about a pair: of each kind's eight colours one is for test, one for validation."""
-    if color == NAMELESS:
-        return "nameless"
-    turn = (color + 3 * kind + kind // 8) % len(COLORS)
-    return {0: "test", 4: "validation"}.get(turn, "train")
-
-
 @dataclass(frozen=True)
 class Thing:
     """A thing on its disc: centre and diameter in pixels of a picture of SIZE."""
@@ -65,8 +52,16 @@ class Thing:
 
     @property
     def words(self) -> str:
-        color = COLOR_NAMES[self.color] if self.color != NAMELESS else "nameless"
-        return f"{article(KIND_NAMES[self.kind])} on {article(color)} disc"
+        return f"{article(KIND_NAMES[self.kind])} on {article(COLOR_NAMES[self.color])} disc"
+
+    def is_apart(self, other: "Thing") -> bool:
+        return (self.x - other.x) ** 2 + (self.y - other.y) ** 2 >= ((self.diameter + other.diameter) / 2 + 1) ** 2
+
+    @property
+    def split(self) -> str:
+        """Of the eight turns that kind, colour and quarter of the picture give, one is for test, one for validation."""
+        quarter = 2 * (2 * self.y >= SIZE) + (2 * self.x >= SIZE)
+        return {0: "test", 4: "validation"}.get((2 * quarter + self.color + 3 * self.kind) % 8, "train")
 
 
 def article(noun: str) -> str:
@@ -83,20 +78,18 @@ def generator(seed: int, split: str, number: int) -> np.random.Generator:
 
 
 def arrange(rng: np.random.Generator, split: str, least: int = 6, smallest: int = 24, largest: int = 40) -> list[Thing]:
-    """Things of different kinds whose discs do not overlap. Outside training, about half are of that split's own pairs."""
+    """Things of different kinds whose discs do not overlap. Outside training, about half are of that split's own."""
     count = int(rng.integers(least, OBJECTS + 1))
     things: list[Thing] = []
     for place, kind in enumerate(rng.permutation(len(KINDS))[:count].tolist()):
         wanted = split if place % 2 == 0 else "train"
-        color = int(rng.choice([c for c in range(len(COLORS)) if split_of(kind, c) == wanted]))
-        if split == "train" and rng.random() < 0.5:
-            color = NAMELESS
-        for attempt in range(60):
-            diameter = int(rng.integers(smallest, max(smallest + 1, largest + 1 - attempt // 2)))
+        for attempt in range(200):
+            diameter = int(rng.integers(smallest, max(smallest + 1, largest + 1 - attempt // 6)))
             reach = (diameter + 1) // 2
             x, y = rng.integers(reach, SIZE - reach + 1, 2).tolist()
-            if all((x - other.x) ** 2 + (y - other.y) ** 2 >= ((diameter + other.diameter) / 2 + 1) ** 2 for other in things):
-                things.append(Thing(kind, color, x, y, diameter))
+            thing = Thing(kind, int(rng.integers(len(COLORS))), x, y, diameter)
+            if thing.split == wanted and all(thing.is_apart(other) for other in things):
+                things.append(thing)
                 break
     return things
 
@@ -131,18 +124,9 @@ def disc(diameter: int) -> np.ndarray:
     return np.asarray(large.resize((diameter, diameter), Image.Resampling.BOX))[..., None].astype(np.float32) / 255
 
 
-def paint(rng: np.random.Generator, thing: Thing) -> np.ndarray | None:
-    """The shade of a disc; None for no disc. A nameless one is nearest to a colour that training may show with its kind."""
-    named = np.array(list(COLORS.values()))
-    if thing.color != NAMELESS:
-        return (named[thing.color] + rng.normal(0, 7, 3)).clip(0, 255)
-    if rng.random() < 0.3:
-        return None
-    while True:
-        shade = rng.integers(0, 256, 3)
-        distances = np.abs(named - shade).sum(1)
-        if split_of(thing.kind, int(distances.argmin())) == "train":
-            return shade
+def shade(rng: np.random.Generator, color: int) -> np.ndarray:
+    """A colour as one disc has it."""
+    return (np.array(list(COLORS.values())[color]) + rng.normal(0, 7, 3)).clip(0, 255)
 
 
 def ground(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -160,9 +144,7 @@ def render(rng: np.random.Generator, things: list[Thing], size: int = SIZE) -> n
         diameter = thing.diameter * size // SIZE
         top, left = (min(at * size // SIZE - diameter // 2, size - diameter) for at in (thing.y, thing.x))
         part = canvas[top : top + diameter, left : left + diameter]
-        shade = paint(rng, thing)
-        if shade is not None:
-            part += (shade - part) * disc(diameter)
+        part += (shade(rng, thing.color) - part) * disc(diameter)
         colors, opacity = face(thing.kind, diameter)
         part += (colors - part) * opacity
     return canvas.clip(0, 255).astype(np.uint8)

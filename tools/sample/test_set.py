@@ -2,7 +2,7 @@
 
     python tools/sample/test_set.py --scenes 80 --out test-set.safetensors
 
-Every question that can be asked about the split's own pairs, and as many about things that are not there as about things
+Every question that can be asked about the split's own combinations, and as many about things that are not there as about things
 that are. `sorts` says what each asks for: 0 a colour, 1 a thing, 2 existence.
 """
 

@@ -70,11 +70,8 @@ class Scenes:
         return len(self.images)
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict:
-        """Pictures, each patch's shares of things, questions; with `rng` mirrored and tinted at random."""
+        """Pictures, each patch's shares of things, questions; with `rng` tinted at random."""
         images, owners = self.images[rows], self.owners[rows]
-        if rng is not None:
-            mirrored = rng.random(len(rows)) < 0.5
-            images[mirrored], owners[mirrored] = images[mirrored, :, ::-1], owners[mirrored, :, ::-1]
         pictures = normalised(images)
         if rng is not None:
             pictures *= torch.from_numpy(rng.uniform(0.85, 1.15, (len(rows), 3, 1, 1)).astype(np.float32))
@@ -100,7 +97,6 @@ def patch_classes(shares: np.ndarray, classes: np.ndarray, background: int) -> t
     best = shares.argmax(1)
     most = shares.max(1)
     found = np.take_along_axis(classes.astype(np.int64), best, 1)
-    found[found >= background] = -100
     return torch.from_numpy(np.where(most > 0.4, found, np.where(shares.sum(1) < 0.1, background, -100)))
 
 
