@@ -110,7 +110,7 @@ private struct Following {
             let stop = try range.start.adding(range.count)
             guard let first = borders.first(where: { $0.0 == range.start }), let last = borders.first(where: { $0.0 == stop }) else {
                 // All patches of the image in front, without its [CLS].
-                if range.start == 1, ranges.count == 1, let image = parts.first, try stop == image.old {
+                if range.start == 1, ranges.count == 1, let image = parts.first, stop == image.old {
                     let operands = try [1, image.new, 1].map {
                         try graph.addKnown(Content(sizes: [$0], scalar: false), ValueType(.int64, [1]), name: "\(node.name).range")
                     }

@@ -23,6 +23,9 @@ public struct GenerationParameters: Sendable, Equatable {
     /// Exponent of the length penalty.
     public var alpha: Double
 
+    /// Golden files state these numbers: memory follows them.
+    static let (largestBeam, largestLength) = (256, 4096)
+
     public init(
         beam: Int = 5, minimalLength: Int = 1, maximalLength: Int = 10, startID: Int = 101, endID: Int = 102, alpha: Double = 0.6
     ) {
@@ -43,20 +46,26 @@ extension Session {
     /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range.
     public func generate(_ inputs: [String: Tensor], _ parameters: GenerationParameters) throws -> Hypothesis {
-        guard parameters.beam > 0, parameters.maximalLength > 0, parameters.alpha.isFinite else {
-            throw TripsError.usage("generation parameters", found: "\(parameters)", expected: "beam and maximal length of 1 or more")
+        guard (1...GenerationParameters.largestBeam).contains(parameters.beam),
+            (1...GenerationParameters.largestLength).contains(parameters.maximalLength), parameters.alpha.isFinite
+        else {
+            throw TripsError.usage(
+                "generation parameters", found: "\(parameters)",
+                expected: "beam of 1 to \(GenerationParameters.largestBeam), length of 1 to \(GenerationParameters.largestLength)")
         }
-        let decoder = try Decoder(self, inputs)
+        var decoder = try Decoder(self, inputs, hypotheses: parameters.beam, steps: parameters.maximalLength)
         var prefixes = Array(repeating: [parameters.startID], count: parameters.beam)
+        var origins = Array(0..<parameters.beam)
         // All hypotheses are alike at first: only one may grow, or the beam would hold copies.
         var cumulative = [Float](repeating: -.infinity, count: parameters.beam)
         cumulative[0] = 0
         var best: Hypothesis?
         for step in 0..<parameters.maximalLength {
-            let logits = try decoder.nextLogits(prefixes)
+            let logits = try decoder.nextLogits(prefixes.map { $0[step] }, continuing: origins)
             let penalty = Float(pow((5 + Double(step + 1)) / 6, parameters.alpha))
             let suppressed = step < parameters.minimalLength ? parameters.endID : nil
             let grown = expand(logits, cumulative, penalty, suppressed: suppressed, keeping: parameters.beam)
+            origins = grown.map(\.row)
             prefixes = grown.map { prefixes[$0.row] + [$0.token] }
             cumulative = grown.map { $0.score * penalty }
             let isDone = grown[0].token == parameters.endID || step + 1 == parameters.maximalLength
@@ -73,10 +82,10 @@ extension Session {
     /// - Throws: `usage` where the package does not ground.
     public func ground(_ inputs: [String: Tensor], startID: Int, firstTargetID: Int, targetCount: Int) throws -> [Float] {
         guard targetCount > 1 else { throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more") }
-        let decoder = try Decoder(self, inputs)
+        var decoder = try Decoder(self, inputs, hypotheses: 1, steps: 4)
         var ids = [startID]
-        for _ in 0..<4 {
-            let logits = try decoder.nextLogits([ids])[0]
+        for step in 0..<4 {
+            let logits = try decoder.nextLogits([ids[step]], continuing: [0])[0]
             ids.append(logits.indices.max { logits[$0] < logits[$1] } ?? 0)
         }
         return ids.dropFirst().map { Float($0 - firstTargetID) / Float(targetCount - 1) }
@@ -173,77 +182,6 @@ private func logSoftmax(_ values: [Float]) -> [Float] {
     let sum = values.reduce(0) { $0 + exp(Double($1 - largest)) }
     let logarithm = largest + Float(log(sum))
     return values.map { $0 - logarithm }
-}
-
-/// The `decode` graph of one example. What does not depend on the tokens, such as the keys and values of
-/// cross-attention, is computed once and serves every step and every hypothesis.
-private struct Decoder {
-    private let session: Session
-    private let states: [String: Tensor]
-
-    init(_ session: Session, _ inputs: [String: Tensor]) throws {
-        guard let graph = session.model.graph("decode"), graph.outputs.contains(where: { $0.name == "next_logits" }) else {
-            throw TripsError.usage("the package does not generate text", expected: "a graph decode with next_logits")
-        }
-        let needed = graph.inputs.map(graph.name(of:)).filter { $0 != "decoder_ids" }
-        let computed = try session.run(inputs, outputs: needed.filter { inputs[$0] == nil })
-        let given = inputs.merging(computed) { given, _ in given }.filter { needed.contains($0.key) }
-        for (name, tensor) in given where tensor.shape.first != 1 {
-            throw TripsError.usage("generation takes one example", found: "\(name) of shape \(tensor.shape)")
-        }
-        let (fixed, step) = try graph.reduced(to: ["next_logits"]).split(by: "decoder_ids")
-        states = try session.sharing([fixed]).run(given)
-        self.session = session.sharing([step])
-    }
-
-    /// Logits of the token behind each prefix.
-    func nextLogits(_ prefixes: [[Int]]) throws -> [[Float]] {
-        var inputs = states
-        inputs["decoder_ids"] = try tensor(prefixes)
-        guard let logits = try session.run(inputs, outputs: ["next_logits"])["next_logits"] else { return [] }
-        let vocabulary = logits.shape[1]
-        let values = try logits.elements(Float.self)
-        return prefixes.indices.map { Array(values[$0 * vocabulary..<($0 + 1) * vocabulary]) }
-    }
-}
-
-extension Graph {
-    /// Parts the graph into what does not depend on an input, and the rest, which takes the former's outputs as inputs
-    /// for a batch of one.
-    /// - Throws: `usage` where there is no such input.
-    package func split(by inputName: String) throws -> (fixed: Graph, step: Graph) {
-        guard let input = value(named: inputName) else { throw TripsError.usage("no such input", found: inputName) }
-        // What only follows the number of tokens, such as their positions, changes with each step as well.
-        let lengths = Set(shape(of: input).dropFirst().flatMap(\.symbols))
-        var dependent: Set<ValueID> = [input]
-        var border: [ValueID] = []
-        for node in try topologicalOrder() {
-            let reads = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
-            let followsLength = node.outputs.contains { value in shape(of: value).contains { !$0.symbols.isDisjoint(with: lengths) } }
-            guard followsLength || reads.contains(where: dependent.contains) else { continue }
-            dependent.formUnion(node.outputs)
-            for value in reads where !dependent.contains(value) && !border.contains(value) { border.append(value) }
-        }
-        var (fixed, step) = (self, self)
-        try fixed.selectOutputs([])
-        let single = Dictionary(uniqueKeysWithValues: shape(of: input).prefix(1).flatMap(\.symbols).map { ($0, 1) })
-        for (index, value) in border.enumerated() {
-            let name = "fixed.\(index)"
-            try fixed.addOutput(name, value)
-            var type = type(of: value)
-            type.shape = try type.shape.map { try $0.substituting(single) }
-            step.replace(value, with: try step.addInput(name, type))
-        }
-        try fixed.tidy()
-        try step.tidy()
-        return (fixed, step)
-    }
-
-    private mutating func tidy() throws {
-        prune()
-        removeUnusedInputs()
-        try inferAgain()
-    }
 }
 
 private func tensor(_ rows: [[Int]]) throws -> Tensor {

@@ -23,7 +23,7 @@ struct Lowering {
     private mutating func lower(_ node: Node) throws {
         if isLinear(node), let instruction = try linears(node) {
             emit(instruction)
-        } else if let instruction = try attention(node) ?? layerNorm(node) {
+        } else if let instruction = try attention(node) ?? layerNorm(node) ?? selection(node) {
             done.insert(node.id)
             emit(instruction)
         } else if isReshape(node), let source = node.input(0), graph.content(of: source) == nil {
@@ -148,6 +148,16 @@ struct Lowering {
         else { return nil }
         return LayerNormInstruction(
             node: node, op: op, reads: variables(node), rows: shape.dropLast().reduce(1, *), width: width)
+    }
+
+    private func selection(_ node: Node) throws -> (any Instruction)? {
+        guard let op = node.op as? PatchSelection, op.guidance != .random, let tokens = node.input(0),
+            let shape = graph.type(of: tokens).constantShape, shape[1] > 1,
+            node.inputs.prefix(3).allSatisfy({ $0.map { graph.type(of: $0).dataType == .float32 } ?? false })
+        else { return nil }
+        return SelectionInstruction(
+            node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: shape[0], count: shape[1] - 1,
+            width: shape[2])
     }
 
     /// Operators that only say how the same elements are arranged.

@@ -36,6 +36,7 @@ final class Plan {
             if let tensor = known[name] { graph.setContent(.tensor(Constant(tensor, identity: "input \(name)")), of: input) }
         }
         try graph.specialize(to: shapes)
+        try narrowRows(&graph)
         let lowering = try Lowering(graph)
         let memory = try BoundMemory(graph, lowering, weights: weights, threads: threads)
         self.memory = memory

@@ -8,6 +8,7 @@ public final class Session {
     private let pool: ThreadPool
     private var plans: [(key: PlanKey, plan: Plan)] = []
     private static let keptPlans = 8
+    private var decodingParts: DecodingParts?
 
     private struct PlanKey: Hashable {
         let graph: String
@@ -30,6 +31,14 @@ public final class Session {
 
     /// A session over other graphs with the same weights and threads.
     package func sharing(_ graphs: [Graph]) -> Session { Session(Model(graphs: graphs, sharing: model), pool) }
+
+    /// The `decode` graph, made ready for a loop; made once.
+    func decoding() throws -> DecodingParts {
+        if let decodingParts { return decodingParts }
+        let parts = try DecodingParts(self)
+        decodingParts = parts
+        return parts
+    }
 
     /// All outputs of all graphs.
     public var outputNames: [String] { model.graphs.flatMap { $0.outputs.map(\.name) } }

@@ -56,7 +56,7 @@ def kept_count(rate: float, tokens: int) -> int:
 def text_scores(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """query [B,H,1,d] of the text's [CLS], keys [B,H,N,d] of the image tokens: scores [B,N]."""
     logits = query @ keys.transpose(-1, -2) / math.sqrt(int(keys.shape[-1]))
-    return logits.softmax(-1).mean(1).squeeze(1)
+    return logits.softmax(-1).mean(1)[:, 0]
 
 
 def image_scores(attention: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,39 @@
+import ModelGraph
+import Rewrites
+import Tensors
+import Testing
+
+@Suite struct NarrowRowsTests {
+    /// A post-norm block over states [2, 5, 8] that attends to [1, 7, 8], and the choice of one row of what it gives.
+    private func block(scalarIndex: Bool, readingAllRows: Bool = false) throws -> Exported {
+        var m = Exported()
+        let (x, image) = (try m.input("x", [2, 5, 8]), try m.input("image", [1, 7, 8]))
+        let keys = try m.node(Linear(), [image, m.constant([8, 8])])
+        let attended = try m.node(Attention(heads: 2), [m.node(Linear(), [x, m.constant([8, 8])]), keys, keys])
+        let sum = try m.binary(.add, m.node(Linear(), [attended, m.constant([8, 8]), m.constant([8])]), x)
+        let states = try m.node(LayerNorm(epsilon: 1e-5), [sum, m.constant([8])])
+        let hidden = try m.node(GELU(.erf), [m.node(Linear(), [states, m.constant([16, 8])])])
+        let output = try m.binary(.add, states, m.node(Linear(), [hidden, m.constant([8, 16])]))
+        try m.output(m.node(Gather(axis: 1), [output, m.integers([3], scalar: scalarIndex)]))
+        if readingAllRows { try m.output(output) }
+        return m
+    }
+
+    @Test(arguments: [true, false]) func oneRowIsComputedAloneAndStays(scalarIndex: Bool) throws {
+        let m = try block(scalarIndex: scalarIndex)
+        var graph = m.graph
+        #expect(try narrowRows(&graph) == 1)
+        try graph.validate()
+        let wide = graph.nodes.filter { graph.shape(of: $0.output).dropFirst().first == 5 }
+        #expect(wide.isEmpty, "\(wide.map(\.name))")
+        let (before, after) = (try outputs(m.graph, m.inputs), try outputs(graph, m.inputs))
+        // The same sums in the same order: nothing may change.
+        #expect(try after["y0"]?.elements(Float.self) == before["y0"]?.elements(Float.self))
+        #expect(after["y0"]?.shape == before["y0"]?.shape)
+    }
+
+    @Test func rowsThatAreReadElsewhereStay() throws {
+        var graph = try block(scalarIndex: true, readingAllRows: true).graph
+        #expect(try narrowRows(&graph) == 0)
+    }
+}
