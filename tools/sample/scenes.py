@@ -1,10 +1,10 @@
 """Scenes to ask about: pictures of things on coloured discs, at random places and sizes, over a textured ground.
 
-    python tools/sample/scenes.py --out DIR --split train --count 24000
+    python tools/sample/scenes.py --out DIR --split train --count 20000
 
 The pictures come from the font Noto Color Emoji (SIL Open Font License 1.1; Debian's fonts-noto-color-emoji). A scene
-depends on the seed, its split and its number alone. Every combination of kind, colour and quarter of the picture belongs to
-one split: training never shows a combination that validation or test asks about.
+depends on the seed, its split and its number alone. Every combination of kind, colour and cell of a 4 x 4 grid belongs to one
+split: training never shows a combination that validation or test asks about.
 
 Writes NAME-images.npy uint8 [N,S,S,3], NAME-objects.npy int16 [N,OBJECTS,5] (kind, colour, x, y, diameter; kind -1 where
 there is none) and NAME-owners.npy uint8 [N,GRID,GRID]: which object's disc covers that point of the picture, or NOBODY.
@@ -38,6 +38,8 @@ OBJECTS = 8
 GRID = 32
 NOBODY = 255
 SIZE = 128
+TURNS = np.random.default_rng(2024).integers(10, size=(len(KINDS), len(COLORS), 16))
+"""By kind, colour and cell: 0 belongs to test, 1 to validation, the others to training."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,8 @@ class Thing:
 
     @property
     def split(self) -> str:
-        """Of the eight turns that kind, colour and quarter of the picture give, one is for test, one for validation."""
-        quarter = 2 * (2 * self.y >= SIZE) + (2 * self.x >= SIZE)
-        return {0: "test", 4: "validation"}.get((2 * quarter + self.color + 3 * self.kind) % 8, "train")
+        cell = 4 * (4 * self.y // SIZE) + 4 * self.x // SIZE
+        return {0: "test", 1: "validation"}.get(int(TURNS[self.kind, self.color, cell]), "train")
 
 
 def article(noun: str) -> str:
@@ -83,8 +84,8 @@ def arrange(rng: np.random.Generator, split: str, least: int = 6, smallest: int 
     things: list[Thing] = []
     for place, kind in enumerate(rng.permutation(len(KINDS))[:count].tolist()):
         wanted = split if place % 2 == 0 else "train"
-        for attempt in range(200):
-            diameter = int(rng.integers(smallest, max(smallest + 1, largest + 1 - attempt // 6)))
+        for attempt in range(400):
+            diameter = int(rng.integers(smallest, max(smallest + 1, largest + 1 - attempt // 12)))
             reach = (diameter + 1) // 2
             x, y = rng.integers(reach, SIZE - reach + 1, 2).tolist()
             thing = Thing(kind, int(rng.integers(len(COLORS))), x, y, diameter)

@@ -42,7 +42,7 @@ def facts(work: Path, name: str) -> dict[str, str]:
     entries = [json.loads(line) for line in open(work / f"{name}.log")]
     last = next(entry for entry in reversed(entries) if "validation" in entry)
     return {"training": f"tools/sample/train.py {name}", "steps": str(last["step"]),
-            "processor_seconds": str(last["seconds"]), "data": "tools/sample/scenes.py --seed 0, 24000 scenes",
+            "processor_seconds": str(last["seconds"]), "data": "tools/sample/scenes.py --seed 0, 20000 scenes",
             "validation_accuracy": json.dumps({rate: found[0] for rate, found in last["validation"].items()})}
 
 
