@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-import export
 import ship
 import test_set
-from train import BLOCKS, RATES, RUNS
+from ship import export
+from train import BLOCKS, FIRST_STAGES, RATES, RUNS
 
 SELECTED = ",".join(map(str, BLOCKS))
 GUIDANCES = ("text", "image-cls", "random")
@@ -32,7 +32,7 @@ def variants() -> list[dict]:
     def one(table: str, run: str, rate: float = 1, guidance: str = "text", fuse: str = "normalized", **more) -> dict:
         return {"table": table, "run": run, "rate": rate, "guidance": guidance, "fuse": fuse, "select": SELECTED} | more
 
-    found = [one("reference", "none")] + [one("reference", run) for run in RUNS if run not in ("patches", "none")]
+    found = [one("reference", "none")] + [one("reference", run) for run in RUNS if run not in (*FIRST_STAGES, "none")]
     for rate, guidance, fuse in itertools.product(RATES[1:], GUIDANCES, ("normalized", "none")):
         run = "text-drop" if (guidance, fuse) == ("text", "none") else guidance
         found.append(one("trained", run, rate, guidance, fuse))
@@ -143,7 +143,7 @@ def prepare(tools: Tools, scenes: int) -> None:
     for run in RUNS:
         state, log = tools.work / f"{run}.pt", tools.work / f"{run}.log"
         out = tools.packages / f"{run}.safetensors"
-        if run != "patches" and state.exists() and log.exists() and '"validation"' in log.read_text():
+        if run not in FIRST_STAGES and state.exists() and log.exists() and '"validation"' in log.read_text().splitlines()[-1]:
             if not out.exists() or out.stat().st_mtime < state.stat().st_mtime:
                 ship.write_checkpoint(tools.work, run, out, torch.float32)
     if not (tools.packages / "calibration.safetensors").exists():

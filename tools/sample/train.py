@@ -1,9 +1,10 @@
-"""Trains the sample: to name what each patch shows, and then to answer questions, with patch selection in the loop.
+"""Trains the sample in three stages: to name what each patch shows, to answer questions, and to do so under selection.
 
     python tools/sample/train.py patches --work DIR --steps 1200 --batch 32
-    python tools/sample/train.py text    --work DIR --steps 2200 --start patches
+    python tools/sample/train.py answers --work DIR --steps 2200 --until 1500 --start patches
+    python tools/sample/train.py text    --work DIR --steps 800 --rate 5e-4 --start answers
 
-The second stage is done five times from the same weights: text, image-cls, random, text-drop, and none without selection.
+The last stage is done five times from the same weights: text, image-cls, random, text-drop, and none without selection.
 Reads DIR/scenes (scenes.py), writes DIR/NAME.pt and DIR/NAME.log; started again, it goes on from DIR/NAME.pt. The
 arithmetic of forward and backward is bfloat16 over fp32 weights.
 
@@ -41,8 +42,10 @@ DRAWN = (0.2, 0.1, 0.2, 0.25, 0.25)
 BLOCKS = (2, 4)
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 DEVIATION = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+FIRST_STAGES = ("patches", "answers")
 RUNS = {
     "patches": None,
+    "answers": Selection(),
     "none": Selection(),
     "text": Selection(BLOCKS, (1.0,)),
     "image-cls": Selection(BLOCKS, (1.0,), "image-cls"),
@@ -215,6 +218,8 @@ def followed(values, trace: dict, selection: Selection, fused: float) -> torch.T
 
 
 def at_rate(selection: Selection, rate: float) -> Selection:
+    if not selection.blocks:
+        return selection
     return Selection(selection.blocks, (rate,), selection.guidance, selection.fuse)
 
 
@@ -256,14 +261,15 @@ def train(options) -> None:
     def note(entry: dict) -> None:
         print(json.dumps({"step": step, "seconds": round(seconds + time.process_time() - started)} | entry), file=log, flush=True)
 
-    while step < options.steps:
+    last = min(options.steps, options.until or options.steps)
+    while step < last:
         rng = np.random.default_rng([options.seed, step])
         torch.manual_seed(options.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = options.rate * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / options.steps)) / 2)
         batch = scenes.batch(rng.integers(0, len(scenes), options.batch), rng)
         with torch.autocast("cpu", torch.bfloat16):
-            chosen = at_rate(selection, float(rng.choice(RATES, p=DRAWN))) if selection and selection.blocks else selection
+            chosen = selection and at_rate(selection, float(rng.choice(RATES, p=DRAWN)))
             loss, seen = losses(trainee, batch, chosen)
         optimizer.zero_grad()
         loss.backward()
@@ -275,12 +281,12 @@ def train(options) -> None:
         if step % 100 == 0:
             note({key: round(value / 100, 4) for key, value in sums.items()})
             sums = {}
-        if step % 500 == 0 or step == options.steps:
-            if selection is not None and step % 1000 == 0 or step == options.steps and selection is not None:
-                note({"validation": validated(trainee, unseen, selection)})
+        if step % 250 == 0 or step == last:
             torch.save({"trainee": trainee.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
                         "seconds": seconds + time.process_time() - started}, path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
+            if selection is not None and step == last:
+                note({"validation": validated(trainee, unseen, selection)})
 
 
 def main() -> None:
@@ -288,6 +294,7 @@ def main() -> None:
     parser.add_argument("run", choices=RUNS)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--until", type=int, help="stop at this step, the learning rate on its way")
     parser.add_argument("--start", help="the run whose weights to begin with")
     parser.add_argument("--name", help="of the files to write (default: the run's)")
     parser.add_argument("--batch", type=int, default=16, help="pictures")
