@@ -38,12 +38,13 @@ def trained(work: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def facts(work: Path, name: str) -> dict[str, str]:
-    """How the weights were made, from the log."""
-    entries = [json.loads(line) for line in open(work / f"{name}.log")]
-    last = next(entry for entry in reversed(entries) if "validation" in entry)
-    return {"training": f"tools/sample/train.py {name}", "steps": str(last["step"]),
-            "processor_seconds": str(last["seconds"]), "data": "tools/sample/scenes.py --seed 0, 20000 scenes",
-            "validation_accuracy": json.dumps({rate: found[0] for rate, found in last["validation"].items()})}
+    """How the weights were made, from the logs of the three stages."""
+    stages = {stage: [json.loads(line) for line in open(work / f"{stage}.log")] for stage in ("patches", "answers", name)}
+    validation = next(entry["validation"] for entry in reversed(stages[name]) if "validation" in entry)
+    return {"training": " ".join(f"{stage}:{entries[-1]['step']}" for stage, entries in stages.items()) + " steps of tools/sample/train.py",
+            "processor_seconds": str(sum(entries[-1]["seconds"] for entries in stages.values())),
+            "training_seed": "0", "data": "20000 scenes of tools/sample/scenes.py, seed 0",
+            "validation_accuracy": json.dumps({rate: found[0] for rate, found in validation.items()})}
 
 
 def write_checkpoint(work: Path, name: str, path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
