@@ -7,7 +7,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Tensors", ["Support", "Kernels"]),
     ("ModelGraph", ["Support", "Tensors"]),
     ("Operators", ["Support", "Tensors", "ModelGraph", "Kernels", "COpenBLAS"]),
-    ("Importers", ["Support", "Tensors", "ModelGraph", "OnnxSchema", "CZlib"]),
+    ("Importers", ["Support", "Tensors", "ModelGraph", "OnnxSchema", "Kernels", "CZlib"]),
     ("Rewrites", ["Support", "Tensors", "ModelGraph", "Operators"]),
     ("PackageFormat", ["Support", "Tensors", "ModelGraph", "Kernels", "CZstd"]),
     ("Runtime", ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Kernels", "COpenBLAS"]),
@@ -25,13 +25,17 @@ let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect",
 // Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
 let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
     ("fuzz-package", ["PackageFormat", "Support", "Tensors"]),
-    ("fuzz-checkpoint", ["Importers"]),
+    ("fuzz-safetensors", ["Importers"]),
+    ("fuzz-torch", ["Importers"]),
+    ("fuzz-pickle", ["Importers", "Support"]),
     ("fuzz-onnx", ["Importers"]),
+    ("fuzz-external-data", ["Importers", "Support"]),
+    ("fuzz-test-data", ["Importers"]),
     ("fuzz-golden", ["Goldens"]),
 ]
 let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
     .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "tools/development/benchmark-format"),
-    .target(name: "FuzzSupport", dependencies: ["Support"], path: "tools/development/FuzzSupport"),
+    .target(name: "FuzzSupport", dependencies: ["Support", "Kernels", "ModelGraph"], path: "tools/development/FuzzSupport"),
 ] + fuzzers.map {
     // gold, the default linker, does not cope with libFuzzer.
     .executableTarget(

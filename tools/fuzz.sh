@@ -26,6 +26,7 @@ for target in $targets; do
     corpus=$build/corpus/$target
     mkdir -p "$corpus" "tools/development/seeds/$target"
     ${TRIPS_PYTHON:-python3} tools/fuzz_seeds.py "$target" "$corpus" || echo "no new seeds for $target" >&2
-    "$build/release/fuzz-$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=65536 \
+    # One processor: readers then make no threads, and an input does the same each time.
+    taskset -c 0 "$build/release/fuzz-$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=65536 \
         -print_final_stats=1 -artifact_prefix="$build/$target-" "$corpus" "tools/development/seeds/$target"
 done

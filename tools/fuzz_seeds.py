@@ -41,6 +41,7 @@ def package():
     yield parts(4, two, bytes(12), bytes(range(8)))
     yield parts(6, MANIFEST | {"tensors": [tensor("a", [3])]}, bytes(12))
     yield parts(4, MANIFEST | {"tensors": [tensor("h", [4], stored="BF16"), tensor("i", [2], "I8")]}, bytes(8), bytes(2))
+    yield parts(4, MANIFEST | {"features": ["byte-planes", "half-byte-planes"], "tensors": [tensor("q", [3, 3], "I8")]}, bytes(9))
     yield parts(4, MANIFEST | {"tensors": [tensor("w", [1, 2])], "graphs": [graph]}, bytes(8))
     yield parts(1, two, b"\x28\xb5\x2f\xfd\x20\x0c\x61\x00\x00" + bytes(12), b"\x28\xb5\x2f\xfd\x20\x08\x41\x00\x00" + bytes(8))
 
@@ -53,18 +54,44 @@ def safetensors_file():
     return save(tensors, {"heads": "4"})
 
 
-def checkpoint():
+def behind_length(part, rest):
+    return struct.pack("<H", len(part)) + part + rest
+
+
+def safetensors():
+    file = safetensors_file()
+    yield b"\0" + file
+    index = {"metadata": {"total_size": 26}, "weight_map": dict.fromkeys("abc", "a.safetensors")}
+    yield b"\1" + behind_length(json.dumps(index).encode(), file)
+
+
+def torch_files():
+    """What torch.save writes, as an archive and in the older form."""
     import io
 
     import torch
 
-    yield b"\0" + safetensors_file()
     state = {"model": {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(3).half()}, "epoch": 3, "args": [1.5, None, ("x",)]}
     for legacy in (False, True):
         file = io.BytesIO()
         torch.save(state, file, _use_new_zipfile_serialization=not legacy)
-        yield b"\1" + file.getvalue()
-    yield b"\2" + json.dumps({"metadata": {"total_size": 24}, "weight_map": {"a": "a.safetensors"}}).encode()
+        yield file.getvalue()
+
+
+def pickle():
+    import io
+    import zipfile
+    from collections import OrderedDict
+
+    import torch
+
+    weight = torch.arange(12).reshape(3, 4).float()
+    for state in ({"a": weight, "b": weight.t(), "c": weight[1]}, OrderedDict(a=torch.nn.Parameter(weight)),
+                  {"state_dict": {"a": weight.bool()}, "args": [(1, 2.5, None, True), {"x": "y"}, 1 << 40, {3}]}):
+        file = io.BytesIO()
+        torch.save(state, file)
+        archive = zipfile.ZipFile(file)
+        yield behind_length(archive.read("archive/data.pkl"), archive.read("archive/data/0"))
 
 
 def onnx():
@@ -78,7 +105,7 @@ def onnx():
              helper.make_node("Transpose", ["w"], ["w0"], perm=[1, 0])]
     graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
                               [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, 2])], [weight, shape])
-    yield b"\0" + helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    yield helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     nodes = [helper.make_node("Conv", ["x", "k"], ["c"], strides=[2, 2], pads=[0, 0, 0, 0]),
              helper.make_node("Shape", ["c"], ["n"]), helper.make_node("Gather", ["n", "i"], ["b"]),
              helper.make_node("Unsqueeze", ["b", "i1"], ["b1"]), helper.make_node("ConstantOfShape", ["b1"], ["z"])]
@@ -86,9 +113,35 @@ def onnx():
     indices = [numpy_helper.from_array(numpy.array(0, "i8"), "i"), numpy_helper.from_array(numpy.array([0], "i8"), "i1")]
     graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
                               [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])], [kernel, *indices])
-    yield b"\0" + helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7).SerializeToString()
-    for array in (numpy.arange(4, dtype="i8"), numpy.ones((1, 2), "f4")):
-        yield b"\1" + numpy_helper.from_array(array, "t").SerializeToString()
+    yield helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7).SerializeToString()
+
+
+def external_data():
+    from onnx import TensorProto, helper
+
+    def tensor(name, shape, data_type, **entries):
+        made = TensorProto(name=name, dims=shape, data_type=data_type, data_location=TensorProto.EXTERNAL)
+        for key, value in entries.items():
+            made.external_data.add(key=key, value=value)
+        return made
+
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"])]
+    weights = [tensor("w", [3, 4], TensorProto.FLOAT, location="w.bin", offset="16", length="48"),
+               tensor("b", [4], TensorProto.FLOAT, location="w.bin")]
+    graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    yield behind_length(model.SerializeToString(), bytes(64))
+
+
+def test_data():
+    import numpy
+    from onnx import TensorProto, helper, numpy_helper
+
+    for array in (numpy.arange(4, dtype="i8"), numpy.ones((1, 2), "f4"), numpy.ones(3, "?")):
+        yield numpy_helper.from_array(array, "t").SerializeToString()
+    yield helper.make_tensor("t", TensorProto.FLOAT, [2], [1.5, 2.5]).SerializeToString()
+    yield helper.make_tensor("t", TensorProto.INT8, [2], [-1, 2]).SerializeToString()
 
 
 def golden():
@@ -100,10 +153,15 @@ def golden():
         file = io.BytesIO()
         save(file, **{"in.x": numpy.arange(6, dtype="f4").reshape(2, 3), "out.y": numpy.ones(3, "i8"), "mid.z": numpy.ones(1, "?")})
         yield b"\0" + file.getvalue()
+    for array in (numpy.arange(6, dtype=">f4").reshape(2, 3), numpy.asfortranarray(numpy.ones((2, 3), "i2"))):
+        file = io.BytesIO()
+        numpy.save(file, array)
+        yield b"\2" + file.getvalue()
     yield b"\1" + safetensors_file().replace(b'"a"', b'"out.y"').replace(b"    ", b"", 1)
 
 
-SEEDS = {"package": package, "checkpoint": checkpoint, "onnx": onnx, "golden": golden}
+SEEDS = {"package": package, "safetensors": safetensors, "torch": torch_files, "pickle": pickle, "onnx": onnx,
+         "external-data": external_data, "test-data": test_data, "golden": golden}
 
 
 def main():

@@ -22,7 +22,7 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
           "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
          "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
-FEATURES = {"byte-planes"}
+FEATURES = {"byte-planes", "half-byte-planes"}
 
 
 class PackageError(Exception):
@@ -114,17 +114,22 @@ class Package:
         require(len(data) == count, "the file ends too early")
         return data
 
-    def chunk(self, number, size, width, rotated, check=False):
+    def chunk(self, number, size, stored, check=False):
         """A chunk's elements, as bytes."""
         require(size // 32768 <= self.sizes[number] <= 1 << 20, f"size of chunk {number}")
         frames = self.read(self.offsets[number], int(self.sizes[number]))
         require(not check or zlib.crc32(frames) == self.checksums[number], f"chunk {number}: wrong checksum")
         data = decompress(frames, size)
-        if self.plain or width == 1:
+        width = WIDTHS[stored]
+        if self.plain or width == 1 and (stored != "I8" or "half-byte-planes" not in self.manifest["features"]):
             return data
+        if width == 1:
+            half = size // 2
+            low, high = numpy.frombuffer(data, "u1", 2 * half).reshape(2, half)
+            return ((low & 15) | (high << 4)).tobytes() + ((low >> 4) | (high & 240)).tobytes() + data[2 * half:]
         planes = numpy.frombuffer(data, "u1").reshape(width, size // width)
         words = numpy.ascontiguousarray(planes.T).view(f"<u{width}").ravel()
-        if rotated:
+        if stored[0] in "FB":
             words = (words >> 1) | (words << (8 * width - 1))
         return words.tobytes()
 
@@ -132,9 +137,8 @@ class Package:
         """A tensor in its stored type; bfloat16 as float32."""
         record, byte_count, chunks = self.tensors[name]
         stored = record["storedType"]
-        width = WIDTHS[stored]
         data = b"".join(
-            self.chunk(number, min(CHUNK, byte_count - place * CHUNK), width, stored[0] in "FB" and width > 1, check)
+            self.chunk(number, min(CHUNK, byte_count - place * CHUNK), stored, check)
             for place, number in enumerate(chunks))
         if stored == "BF16":
             return (numpy.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(record["shape"])

@@ -1,4 +1,5 @@
 import CZlib
+import Kernels
 import Support
 
 /// Reads zip archives (PKWARE APPNOTE 6.3, with zip64): stored and deflated entries, no encryption, one disk.
@@ -32,18 +33,37 @@ package struct ZipArchive: Sendable {
     package subscript(name: String) -> Entry? { entries.first { $0.name == name } }
 
     /// All bytes of an entry.
-    /// - Parameter checkingSum: compare with the CRC-32 that the archive states.
+    /// - Parameter checkingSum: whether to compare with the CRC-32 that the archive states.
     package func bytes(of entry: Entry, checkingSum: Bool = true) throws -> [UInt8] {
         try locating("\(file.name): \(entry.name)") {
             let stored = try file.bytes(at: entry.offset, count: entry.storedSize)
             let bytes = entry.isDeflated ? try inflated(stored, to: entry.size) : stored
-            if checkingSum {
-                let sum = bytes.withUnsafeBufferPointer { UInt32(crc32_z(0, $0.baseAddress, $0.count)) }
-                guard sum == entry.checksum else {
-                    throw TripsError.data("checksum", found: String(sum, radix: 16), expected: String(entry.checksum, radix: 16))
+            if checkingSum { try check(bytes.withUnsafeBytes { $0.baseAddress.map { trips_crc32(0, $0, bytes.count) } ?? 0 }, entry) }
+            return bytes
+        }
+    }
+
+    /// Reads a stored entry through a small buffer and compares it with the archive's CRC-32.
+    /// - Throws: `data` where it is another.
+    package func verify(_ entry: Entry) throws {
+        try locating("\(file.name): \(entry.name)") {
+            var (sum, done) = (UInt32(0), 0)
+            try withUnsafeTemporaryAllocation(byteCount: 1 << 18, alignment: 64) { buffer in
+                while done < entry.storedSize, let base = buffer.baseAddress {
+                    let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, entry.storedSize - done)])
+                    try file.read(into: part, at: entry.offset + done)
+                    sum = trips_crc32(sum, base, part.count)
+                    done += part.count
                 }
             }
-            return bytes
+            try check(sum, entry)
+        }
+    }
+
+    private func check(_ sum: UInt32, _ entry: Entry) throws {
+        guard sum == entry.checksum else {
+            throw TripsError.data(
+                "wrong checksum: the entry is damaged", found: String(sum, radix: 16), expected: String(entry.checksum, radix: 16))
         }
     }
 }

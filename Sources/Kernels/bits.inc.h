@@ -123,8 +123,22 @@ MERGE_4(merge_4_rotated, ROTATE_RIGHT)
 MERGE_8(merge_8, UNCHANGED)
 MERGE_8(merge_8_rotated, ROTATE_RIGHT)
 
+// Half bytes of the first and the second half of the elements share bytes: so no lane crosses another, and doing it twice
+// gives back what was there.
+static void exchange_halves(uint8_t *restrict d, const uint8_t *restrict s, size_t n) {
+    size_t half = n / 2;
+    const uint8_t *restrict s1 = s + half;
+    uint8_t *restrict d1 = d + half;
+    for (size_t i = 0; i < half; i++) {
+        d[i] = (uint8_t)((s[i] & 15) | s1[i] << 4);
+        d1[i] = (uint8_t)(s[i] >> 4 | (s1[i] & 0xF0));
+    }
+    if (n % 2) d[n - 1] = s[n - 1];
+}
+
 static void v_planes_split(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate) {
     switch (width) {
+    case 1: exchange_halves(dst, src, n); break;
     case 2: (rotate ? split_2_rotated : split_2)(dst, src, n); break;
     case 4: (rotate ? split_4_rotated : split_4)(dst, src, n); break;
     case 8: (rotate ? split_8_rotated : split_8)(dst, src, n); break;
@@ -133,6 +147,7 @@ static void v_planes_split(uint8_t *dst, const void *src, size_t n, size_t width
 
 static void v_planes_merge(void *dst, const uint8_t *src, size_t n, size_t width, bool rotate) {
     switch (width) {
+    case 1: exchange_halves(dst, src, n); break;
     case 2: (rotate ? merge_2_rotated : merge_2)(dst, src, n); break;
     case 4: (rotate ? merge_4_rotated : merge_4)(dst, src, n); break;
     case 8: (rotate ? merge_8_rotated : merge_8)(dst, src, n); break;

@@ -32,6 +32,7 @@ uint32_t trips_crc32_ref(uint32_t crc, const void *data, size_t size) { return ~
 
 // Folding by carry-less multiplication: x^n mod P for the distances over which 64 bits are carried forward,
 // bit-reflected, after Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ Instruction".
+static const uint64_t fold_256_bytes[2] = {0x11542778A, 0x1322D1430};
 static const uint64_t fold_64_bytes[2] = {0x154442BD4, 0x1C6E41596};
 static const uint64_t fold_16_bytes[2] = {0x1751997D0, 0x0CCAA009E};
 
@@ -59,7 +60,35 @@ __attribute__((target("pclmul,sse4.1"))) static uint32_t remainder_clmul(uint32_
     return remainder_of(remainder_of(0, folded, sizeof folded), (const uint8_t *)words, left);
 }
 
+#define WIDE __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.1")))
+
+WIDE static inline __m512i fold_wide(__m512i value, __m512i by, __m512i next) {
+    __m512i low = _mm512_clmulepi64_epi128(value, by, 0x00);
+    __m512i high = _mm512_clmulepi64_epi128(value, by, 0x11);
+    return _mm512_ternarylogic_epi64(low, high, next, 0x96);
+}
+
+// Four times as wide; of at least 256 bytes.
+WIDE static uint32_t remainder_wide(uint32_t crc, const uint8_t *data, size_t size) {
+    const __m512i by256 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fold_256_bytes));
+    const __m512i by64 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fold_64_bytes));
+    __m512i lane[4];
+    for (int i = 0; i < 4; i++) lane[i] = _mm512_loadu_si512(data + 64 * i);
+    lane[0] = _mm512_xor_si512(lane[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc)));
+    size_t left = size - 256;
+    for (data += 256; left >= 256; data += 256, left -= 256)
+        for (int i = 0; i < 4; i++) lane[i] = fold_wide(lane[i], by256, _mm512_loadu_si512(data + 64 * i));
+    __m512i value = lane[0];
+    for (int i = 1; i < 4; i++) value = fold_wide(value, by64, lane[i]);
+    uint8_t folded[64];
+    _mm512_storeu_si512(folded, value);
+    crc = remainder_clmul(0, folded, sizeof folded);
+    return left < 64 ? remainder_of(crc, data, left) : remainder_clmul(crc, data, left);
+}
+
 uint32_t trips_crc32(uint32_t crc, const void *data, size_t size) {
+    if (size >= 512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"))
+        return ~remainder_wide(~crc, data, size);
     if (size < 64 || !__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("sse4.1")) return trips_crc32_ref(crc, data, size);
     return ~remainder_clmul(~crc, data, size);
 }

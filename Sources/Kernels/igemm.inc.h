@@ -206,27 +206,33 @@ static void v_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw,
         }
 }
 
+/// Packs what an output has of one group: its weights from p on, the correction for all of them, and the scale.
+static void pack_output(igemm_group to, size_t column, const int8_t *from, size_t p, size_t count, float scale) {
+    int8_t *place = to.weights + column * 4;
+    int32_t sum = 0;
+    for (; p + 4 <= count; p += 4) memcpy(place + p * TRIPS_PANEL, from + p, 4);
+    for (size_t i = 0; i < count; i++) sum += from[i];
+    for (; p < to.k; p++) place[p / 4 * 4 * TRIPS_PANEL + p % 4] = p < count ? from[p] : 0;
+    to.corrections[column] = -128 * sum;
+    to.scales[column] = scale;
+}
+
 static void v_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
                        size_t group, size_t n_begin, size_t n_end) {
     size_t end = n_end == n ? round_up(n, TRIPS_PANEL) : n_end, groups = trips_group_count(k, group);
-    for (size_t j = n_begin; j < end; j++)
-        for (size_t g = 0; g < groups; g++) {
+    for (size_t g = 0; g < groups; g++)
+        for (size_t j = n_begin; j < end;) {
             igemm_group to = igemm_group_at(packed, j / TRIPS_PANEL, g, k, group);
-            size_t column = j % TRIPS_PANEL, start = g * group, p = 0;
-            int8_t *place = to.weights + column * 4;
+            size_t start = g * group, p = 0, height = j % VL == 0 && j + VL <= n_end && ldw % 4 == 0 ? VL : 1;
+            size_t count = j >= n ? 0 : k - start < to.k ? k - start : to.k;
             const int8_t *from = rows + (j - n_begin) * ldw + start;
-            int32_t sum = 0;
-            if (j < n)
-                for (; p + 4 <= to.k && start + p + 4 <= k; p += 4) {
-                    memcpy(place + p * TRIPS_PANEL, from + p, 4);
-                    sum += from[p] + from[p + 1] + from[p + 2] + from[p + 3];
-                }
-            for (; p < to.k; p++) {
-                int8_t w = j < n && start + p < k ? from[p] : 0;
-                place[p / 4 * 4 * TRIPS_PANEL + p % 4] = w;
-                sum += w;
-            }
-            to.corrections[column] = -128 * sum;
-            to.scales[column] = j < n ? scales[(j - n_begin) * groups + g] : 0;
+            // Four weights are as wide as a float: a block of outputs is packed as sgemm's are.
+            if (height == VL)
+                for (; p + 4 * VL <= count; p += 4 * VL)
+                    transpose_block((float *)(void *)(to.weights + p * TRIPS_PANEL + j % TRIPS_PANEL * 4), TRIPS_PANEL,
+                                    (const float *)(const void *)(from + p), ldw / 4);
+            for (size_t i = 0; i < height; i++)
+                pack_output(to, j % TRIPS_PANEL + i, from + i * ldw, p, count, j < n ? scales[(j + i - n_begin) * groups + g] : 0);
+            j += height;
         }
 }

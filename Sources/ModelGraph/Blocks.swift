@@ -255,7 +255,8 @@ public struct PaddingMask: Operator {
 ///
 /// Inputs: tokens [B, 1 + N, D], [CLS] first, after the attention residual; keys [B, 1 + N, D] of the block's attention;
 /// query [B, D], the guide's feature through the block's query projection (absent for `random`); optional positions
-/// int64 [B, N], the original patch of each image token (absent: 0 ..< N).
+/// int64 [B, N], the original patch of each image token (absent: 0 ..< N). With `sharesKeys`, keys [B, 1 + N, W] serve
+/// every head whole, and query is [B, heads · W].
 /// Outputs: tokens [B, 1 + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
 /// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
 public struct PatchSelection: Operator {
@@ -291,10 +292,12 @@ public struct PatchSelection: Operator {
     public var order: Order
     /// For random guidance.
     public var seed: Int
+    /// Heads differ in their queries only.
+    public var sharesKeys: Bool
 
     public init(
         heads: Int, scale: Float? = nil, keepRate: Double, guidance: Guidance = .text, fusion: Fusion = .normalized,
-        order: Order = .original, seed: Int = 0
+        order: Order = .original, seed: Int = 0, sharesKeys: Bool = false
     ) {
         self.heads = heads
         self.scale = scale
@@ -303,6 +306,7 @@ public struct PatchSelection: Operator {
         self.fusion = fusion
         self.order = order
         self.seed = seed
+        self.sharesKeys = sharesKeys
     }
 
     /// How many of `count` image tokens stay.
@@ -324,8 +328,13 @@ public struct PatchSelection: Operator {
         guard heads > 0, let constantWidth = width.constant, constantWidth % heads == 0 else {
             throw TripsError.data("heads", found: heads, expected: "a divisor of \(width)")
         }
-        try inputs.required(1, "keys").shaped(tokens.shape, "keys")
-        if guidance != .random { try inputs.required(2, "query").shaped([batch, width], "query") }
+        let keys = try inputs.required(1, "keys").ranked(3, "keys").type
+        let keyWidth = sharesKeys ? keys.shape[2] : width
+        try inputs.required(1, "keys").shaped([batch, tokens.shape[1], keyWidth], "keys")
+        if guidance != .random {
+            let queryWidth = sharesKeys ? try keyWidth.multiplied(by: Dimension(heads)) : width
+            try inputs.required(2, "query").shaped([batch, queryWidth], "query")
+        }
         try inputs.optional(3)?.shaped([batch, count], "positions")
         var (kept, stream) = (Dimension.unknown, Dimension.unknown)
         if let constant = count.constant {
@@ -341,7 +350,7 @@ public struct PatchSelection: Operator {
     }
 
     public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
-        guard guidance == .text, let tokens = inputs[0] else { return nil }
-        return try tokens.shape[0].multiplied(by: tokens.shape[1].subtracting(1)).multiplied(by: tokens.shape[2])
+        guard guidance == .text, let tokens = inputs[0], inputs.count > 2, let query = inputs[2] else { return nil }
+        return try tokens.shape[0].multiplied(by: tokens.shape[1].subtracting(1)).multiplied(by: query.shape[1])
     }
 }

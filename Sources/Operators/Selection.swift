@@ -22,13 +22,14 @@ extension PatchSelection: Computable {
                     let scores: [Double]
                     switch guidance {
                     case .random: scores = Array(random[example * count..<(example + 1) * count])
-                    case .text:
-                        let query = try inputs.required(2).source(T.self) + example * width
-                        scores = try attention(query, inputs.required(1).source(T.self) + (example * (count + 1) + 1) * width, keys: count, width: width)
-                    case .imageCLS:
-                        let query = try inputs.required(2).source(T.self) + example * width
-                        let keys = try inputs.required(1).source(T.self) + example * (count + 1) * width
-                        scores = Array(attention(query, keys, keys: count + 1, width: width).dropFirst())
+                    case .text, .imageCLS:
+                        let (query, keys) = (try inputs.required(2), try inputs.required(1))
+                        let skipped = guidance == .text ? 1 : 0
+                        let all = attention(
+                            query.source(T.self) + example * query.shape[1],
+                            keys.source(T.self) + (example * (count + 1) + skipped) * keys.shape[2], keys: count + 1 - skipped,
+                            keyWidth: keys.shape[2], headSize: width / heads)
+                        scores = Array(all.dropFirst(1 - skipped))
                     }
                     select(example, scores, stream, positions)
                 }
@@ -38,15 +39,14 @@ extension PatchSelection: Computable {
     }
 
     /// For each key the mean over all heads of softmax(query · key · scale).
-    private func attention<T: Real>(_ query: Source<T>, _ key: Source<T>, keys: Int, width: Int) -> [Double] {
-        let head = width / heads
-        let factor = scale.map { Double($0) } ?? 1 / Double(head).squareRoot()
+    private func attention<T: Real>(_ query: Source<T>, _ key: Source<T>, keys: Int, keyWidth: Int, headSize: Int) -> [Double] {
+        let length = sharesKeys ? keyWidth : headSize
+        let factor = scale.map { Double($0) } ?? 1 / Double(headSize).squareRoot()
         var means = Array(repeating: 0.0, count: keys)
         for h in 0..<heads {
             let products = (0..<keys).map { index -> Double in
-                var total = 0.0
-                for d in h * head..<(h + 1) * head { total += Double(query[d]) * Double(key[index * width + d]) }
-                return total * factor
+                let start = index * keyWidth + (sharesKeys ? 0 : h * length)
+                return (0..<length).reduce(0.0) { $0 + Double(query[h * length + $1]) * Double(key[start + $1]) } * factor
             }
             let top = products.max() ?? 0
             let powers = products.map { Double.exp($0 - top) }

@@ -5,15 +5,55 @@ import Synchronization
 import Tensors
 
 /// How a tensor's bytes are arranged before compression.
-package struct Arrangement: Equatable {
-    /// Byte p of each element goes to plane p.
-    let planes: Int
-    /// Elements are rotated left by one bit first, so that the highest plane holds nothing but exponent.
-    let rotated: Bool
+package enum Arrangement: Equatable, Sendable {
+    case asIs
+    /// Byte p of each element stands in plane p. Where `rotated`, elements are rotated left by one bit first, so that the
+    /// highest plane holds nothing but exponent.
+    case bytePlanes(width: Int, rotated: Bool)
+    /// Low half bytes stand in one plane, high ones in another. Weights have all their redundancy in the high ones, and
+    /// with two of them in a byte, half as many symbols are to be decoded.
+    case halfBytePlanes
 
-    package init(_ type: DataType, plain: Bool) {
-        planes = plain ? 1 : type.byteWidth
-        rotated = !plain && type.isFloatingPoint
+    /// - Parameter features: the package's.
+    package init(_ type: DataType, features: [String]) {
+        if type.byteWidth > 1 {
+            self = features.contains(Layout.bytePlanes) ? .bytePlanes(width: type.byteWidth, rotated: type.isFloatingPoint) : .asIs
+        } else {
+            self = type == .int8 && features.contains(Layout.halfBytePlanes) ? .halfBytePlanes : .asIs
+        }
+    }
+
+    /// Planes, each compressed by itself.
+    var planes: Int {
+        switch self {
+        case .asIs: 1
+        case .bytePlanes(let width, _): width
+        case .halfBytePlanes: 2
+        }
+    }
+
+    /// Where a plane lies among `count` bytes; the last takes what is left.
+    func range(ofPlane plane: Int, in count: Int) -> Range<Int> {
+        let size = count / planes
+        return plane * size..<(plane == planes - 1 ? count : (plane + 1) * size)
+    }
+
+    /// Splits into planes. Nothing is to be done where there is one alone.
+    func split(_ source: UnsafeRawPointer, into target: UnsafeMutablePointer<UInt8>, count: Int) {
+        switch self {
+        case .asIs: break
+        case .bytePlanes(let width, let rotated): trips_planes_split(target, source, count / width, width, rotated)
+        case .halfBytePlanes: trips_planes_split(target, source, count, 1, false)
+        }
+    }
+
+    /// The inverse of `split`.
+    func merge(_ source: UnsafePointer<UInt8>, into target: UnsafeMutableRawPointer, count: Int) {
+        switch self {
+        case .asIs: break
+        case .bytePlanes(let width, let rotated): trips_planes_merge(target, source, count / width, width, rotated)
+        case .halfBytePlanes: trips_planes_merge(target, source, count, 1, false)
+        }
     }
 }
 
@@ -42,13 +82,13 @@ package final class ChunkEncoder: @unchecked Sendable {
     /// - Parameter level: nil to choose by a sample.
     package func encode(_ chunk: UnsafeRawBufferPointer, _ arrangement: Arrangement, level: Int32?) throws -> [UInt8] {
         let bytes = arrange(chunk, arrangement)
-        let planeSize = chunk.count / arrangement.planes
-        let highest = UnsafeRawBufferPointer(rebasing: bytes[(chunk.count - planeSize)...])
-        let level = try level ?? chooseLevel(highest)
-        let bound = arrangement.planes * ZSTD_compressBound(planeSize)
+        let planes = (0..<arrangement.planes).map {
+            UnsafeRawBufferPointer(rebasing: bytes[arrangement.range(ofPlane: $0, in: chunk.count)])
+        }
+        let level = try level ?? chooseLevel(planes[planes.count - 1])
+        let bound = planes.reduce(0) { $0 + ZSTD_compressBound($1.count) }
         return try [UInt8](unsafeUninitializedCapacity: bound) { output, count in
-            for plane in 0..<arrangement.planes {
-                let input = UnsafeRawBufferPointer(rebasing: bytes[plane * planeSize..<(plane + 1) * planeSize])
+            for input in planes {
                 count += try compress(input, into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(output)[count...]), level)
             }
         }
@@ -62,10 +102,8 @@ package final class ChunkEncoder: @unchecked Sendable {
     }
 
     private func arrange(_ chunk: UnsafeRawBufferPointer, _ arrangement: Arrangement) -> UnsafeRawBufferPointer {
-        guard arrangement.planes > 1, let source = chunk.baseAddress, let target = planes.bytes.baseAddress else { return chunk }
-        trips_planes_split(
-            target.assumingMemoryBound(to: UInt8.self), source, chunk.count / arrangement.planes, arrangement.planes,
-            arrangement.rotated)
+        guard arrangement != .asIs, let source = chunk.baseAddress else { return chunk }
+        arrangement.split(source, into: planes.base.assumingMemoryBound(to: UInt8.self), count: chunk.count)
         return UnsafeRawBufferPointer(rebasing: planes.bytes[..<chunk.count])
     }
 
@@ -84,32 +122,37 @@ package final class ChunkEncoder: @unchecked Sendable {
     }
 }
 
-/// Decompresses chunks; used by one thread at a time.
+/// Decompresses chunks that have the right CRC-32; used by one thread at a time.
 final class ChunkDecoder: @unchecked Sendable {
     private let context: OpaquePointer
     private let planes: AlignedMemory
     private let narrow: AlignedMemory
     let compressed: AlignedMemory
+    /// Elements of a chunk, widened to at most four times as many bytes.
+    let elements: AlignedMemory
 
     init() throws {
         planes = try AlignedMemory(byteCount: Layout.chunkSize)
         narrow = try AlignedMemory(byteCount: Layout.chunkSize)
         compressed = try AlignedMemory(byteCount: Layout.maximalFrameSize)
+        elements = try AlignedMemory(byteCount: 4 * Layout.chunkSize)
         guard let context = ZSTD_createDCtx() else { throw TripsError.data("memory for decompression was refused") }
         self.context = context
+        ignoreChecksums()
     }
 
     deinit { ZSTD_freeDCtx(context) }
 
+    /// Every byte that is decoded has been compared with the package's CRC-32.
+    private func ignoreChecksums() {
+        _ = ZSTD_DCtx_setParameter(context, ZSTD_d_experimentalParam3, Int32(ZSTD_d_ignoreChecksum.rawValue))
+    }
+
     /// Decodes frames into elements of the stored type; `target` is as large as the chunk.
     func decode(_ frames: UnsafeRawBufferPointer, _ arrangement: Arrangement, into target: UnsafeMutableRawBufferPointer) throws {
-        guard arrangement.planes > 1, let base = target.baseAddress, let source = planes.bytes.baseAddress else {
-            return try decompress(frames, into: target)
-        }
+        guard arrangement != .asIs, let base = target.baseAddress else { return try decompress(frames, into: target) }
         try decompress(frames, into: UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<target.count]))
-        trips_planes_merge(
-            base, source.assumingMemoryBound(to: UInt8.self), target.count / arrangement.planes, arrangement.planes,
-            arrangement.rotated)
+        arrangement.merge(planes.base.assumingMemoryBound(to: UInt8.self), into: base, count: target.count)
     }
 
     /// Decodes frames of `count` elements of `storedType` and widens them to `dataType`, into `target`.
@@ -117,9 +160,8 @@ final class ChunkDecoder: @unchecked Sendable {
         _ frames: UnsafeRawBufferPointer, _ arrangement: Arrangement, _ storedType: DataType, as dataType: DataType,
         count: Int, into target: UnsafeMutableRawBufferPointer
     ) throws {
-        guard storedType != dataType, let base = target.baseAddress, let source = narrow.bytes.baseAddress else {
-            return try decode(frames, arrangement, into: target)
-        }
+        guard storedType != dataType, let base = target.baseAddress else { return try decode(frames, arrangement, into: target) }
+        let source = UnsafeRawPointer(narrow.base)
         try decode(frames, arrangement, into: UnsafeMutableRawBufferPointer(rebasing: narrow.bytes[..<(count * storedType.byteWidth)]))
         switch (storedType, dataType) {
         case (.bfloat16, .float32):
@@ -133,8 +175,10 @@ final class ChunkDecoder: @unchecked Sendable {
         }
     }
 
-    /// Decompresses a chunk of `size` bytes, for the checks alone.
+    /// Decompresses a chunk of `size` bytes, for the checks alone, zstd's own among them.
     func check(_ frames: UnsafeRawBufferPointer, size: Int) throws {
+        _ = ZSTD_DCtx_setParameter(context, ZSTD_d_experimentalParam3, Int32(ZSTD_d_validateChecksum.rawValue))
+        defer { ignoreChecksums() }
         try decompress(frames, into: UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<size]))
     }
 

@@ -17,8 +17,14 @@ package enum Layout {
     package static let maximalRank = 16
     package static let maximalNameLength = 1024
     /// What this reader knows of what a package may require.
-    package static let knownFeatures: Set<String> = [bytePlanes]
+    package static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes]
     package static let bytePlanes = "byte-planes"
+    package static let halfBytePlanes = "half-byte-planes"
+
+    /// What a reader must know for tensors of these types.
+    package static func features(plain: Bool, _ storedTypes: [DataType]) -> [String] {
+        plain ? [] : [bytePlanes] + (storedTypes.contains(.int8) ? [halfBytePlanes] : [])
+    }
 
     package static func chunkCount(of byteCount: Int) -> Int { byteCount / chunkSize + (byteCount % chunkSize == 0 ? 0 : 1) }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import ModelGraph
 import Support
+import Synchronization
 import Tensors
 
 extension Manifest {
@@ -9,9 +10,19 @@ extension Manifest {
 
     /// Parses and checks a manifest.
     init(parsing json: [UInt8]) throws {
-        // The strict parser refuses what JSONDecoder lets pass: keys twice, deep nesting, text behind the end.
-        _ = try JSON(parsing: json)
-        self = try decoding { try Manifest.decoder.decode(Manifest.self, from: Data(json)) }
+        // The strict parser refuses what JSONDecoder lets pass: keys twice, deep nesting, text behind the end. It runs beside
+        // it, and what it finds counts first.
+        let decoded = Mutex<Manifest?>(nil)
+        try ThreadPool.shared.tryRun(2) { task in
+            if task == 0 {
+                _ = try JSON(parsing: json)
+            } else {
+                let manifest = try decoding { try Manifest.decoder.decode(Manifest.self, from: Data(json)) }
+                decoded.withLock { $0 = manifest }
+            }
+        }
+        guard let manifest = decoded.withLock({ $0 }) else { throw TripsError.data("malformed manifest") }
+        self = manifest
         let unknown = features.filter { !Layout.knownFeatures.contains($0) }
         guard unknown.isEmpty else {
             throw TripsError.data("the package requires what this version does not know", found: unknown.joined(separator: ", "))

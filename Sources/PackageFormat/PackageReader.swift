@@ -17,6 +17,7 @@ public struct TensorEntry: Sendable {
     /// Where they begin in the file.
     public let offset: Int
     let chunks: Range<Int>
+    let arrangement: Arrangement
 }
 
 /// Reads a `.trips` package (`formats/trips-package.md`).
@@ -34,7 +35,7 @@ public struct PackageReader: Sendable {
         (self.file, manifest, tensors) = try locating(file.name) {
             let package = try PackageFile(file)
             let manifest = try locating("manifest") { try package.manifest() }
-            return (package, manifest, try package.entries(manifest.tensors))
+            return (package, manifest, try package.entries(manifest))
         }
         numbers = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($1.name, $0) })
     }
@@ -71,6 +72,10 @@ private struct PackageSource: ConstantSource {
     let entry: TensorEntry
 
     func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor { try file.load(entry) }
+
+    func readParts(
+        _ dataType: DataType, _ shape: [Int], _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void
+    ) throws { try file.readParts(entry, body) }
 }
 
 /// An open package: where its chunks are, and how to read them.
@@ -123,16 +128,18 @@ final class PackageFile: Sendable {
             try frame.withUnsafeBytes { source in try bytes.withUnsafeMutableBytes { try decoder.decompress(source, into: $0) } }
         }
         let manifest = try header.isPlain ? SafetensorsHeader.manifest(in: bytes) : Manifest(parsing: bytes)
-        guard manifest.formatVersion == header.version, manifest.features.contains(Layout.bytePlanes) != header.isPlain else {
+        guard manifest.formatVersion == header.version, manifest.features.contains(Layout.bytePlanes) != header.isPlain,
+            !(header.isPlain && manifest.features.contains(Layout.halfBytePlanes))
+        else {
             throw TripsError.data("version or features unlike the header's", found: "\(manifest.formatVersion), \(manifest.features)")
         }
         return manifest
     }
 
     /// The tensors with their places, which must take up all chunks.
-    func entries(_ records: [Manifest.TensorRecord]) throws -> [TensorEntry] {
+    func entries(_ manifest: Manifest) throws -> [TensorEntry] {
         var first = 0
-        let entries = try records.map { record in
+        let entries = try manifest.tensors.map { record in
             try locating("tensor \"\(record.name)\"") {
                 let bytes = try byteCount(of: record.storedType, record.shape)
                 let chunks = Layout.chunkCount(of: bytes)
@@ -144,7 +151,8 @@ final class PackageFile: Sendable {
                 return TensorEntry(
                     name: record.name, dataType: record.dataType, storedType: record.storedType, shape: record.shape,
                     storedByteCount: bytes, compressedByteCount: offsets[first + chunks] - offsets[first],
-                    offset: offsets[first], chunks: first..<first + chunks)
+                    offset: offsets[first], chunks: first..<first + chunks,
+                    arrangement: Arrangement(record.storedType, features: manifest.features))
             }
         }
         guard first == index.count else { throw TripsError.data("more chunks than the tensors take", found: index.count, expected: first) }
@@ -166,21 +174,47 @@ final class PackageFile: Sendable {
     /// Reads a tensor, its chunks in parallel, and widens it to its data type.
     func load(_ entry: TensorEntry) throws -> Tensor {
         try locating("\(name): tensor \"\(entry.name)\"") {
-            try Tensor(entry.dataType, entry.shape) { target in
+            try Tensor(entry.dataType, entry.shape, zeroed: false) { target in
+                let isFresh = target.count > UnsafeMutableRawBufferPointer.alwaysFresh
                 let target = Target(bytes: target)
-                let chunkElements = Layout.chunkSize / entry.storedType.byteWidth
-                let widened = chunkElements * entry.dataType.byteWidth
                 try ThreadPool.shared.tryRun(entry.chunks.count) { number in
-                    let bytes = self.size(ofChunk: number, entry.storedByteCount)
-                    let count = bytes / entry.storedType.byteWidth
-                    try self.withFrames(entry.chunks.lowerBound + number) { decoder, frames in
-                        try decoder.decode(
-                            frames, Arrangement(entry.storedType, plain: self.header.isPlain), entry.storedType,
-                            as: entry.dataType, count: count,
-                            into: target.part(at: number * widened, count: count * entry.dataType.byteWidth))
+                    try self.decode(entry, number) { _, part in
+                        let memory = target.part(part)
+                        if isFresh { memory.bringIn() }
+                        return memory
                     }
                 }
             }
+        }
+    }
+
+    /// Decodes a tensor's chunks in parallel, each into memory that stays in cache, and hands them to `body` with their
+    /// offset in the tensor.
+    func readParts(_ entry: TensorEntry, _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void) throws {
+        try locating("\(name): tensor \"\(entry.name)\"") {
+            try ThreadPool.shared.tryRun(entry.chunks.count) { number in
+                try self.decode(entry, number) { decoder, part in
+                    UnsafeMutableRawBufferPointer(rebasing: decoder.elements.bytes[..<part.count])
+                } then: { try body($0.lowerBound, UnsafeRawBufferPointer($1)) }
+            }
+        }
+    }
+
+    /// Decodes the `number`-th chunk of a tensor and widens it to the tensor's data type.
+    /// - Parameters:
+    ///   - target: gives the memory for that part of the tensor's bytes.
+    ///   - then: gets the part and that memory, when it is filled.
+    private func decode(
+        _ entry: TensorEntry, _ number: Int, into target: (ChunkDecoder, Range<Int>) -> UnsafeMutableRawBufferPointer,
+        then: (Range<Int>, UnsafeMutableRawBufferPointer) throws -> Void = { _, _ in }
+    ) throws {
+        let elements = size(ofChunk: number, entry.storedByteCount) / entry.storedType.byteWidth
+        let start = number * (Layout.chunkSize / entry.storedType.byteWidth)
+        let part = start * entry.dataType.byteWidth..<(start + elements) * entry.dataType.byteWidth
+        try withFrames(entry.chunks.lowerBound + number) { decoder, frames in
+            let memory = target(decoder, part)
+            try decoder.decode(frames, entry.arrangement, entry.storedType, as: entry.dataType, count: elements, into: memory)
+            try then(part, memory)
         }
     }
 
@@ -188,9 +222,6 @@ final class PackageFile: Sendable {
     func verify(_ entry: TensorEntry, chunk: Int) throws {
         try locating("\(name): tensor \"\(entry.name)\"") {
             try withFrames(chunk) { decoder, frames in
-                guard crc32(frames) == index.checksums[chunk] else {
-                    throw TripsError.data("wrong checksum", found: crc32(frames), expected: index.checksums[chunk])
-                }
                 try decoder.check(frames, size: size(ofChunk: chunk - entry.chunks.lowerBound, entry.storedByteCount))
             }
         }
@@ -201,6 +232,10 @@ final class PackageFile: Sendable {
             try locating("chunk \(chunk)") {
                 let buffer = UnsafeMutableRawBufferPointer(rebasing: decoder.compressed.bytes[..<Int(index.sizes[chunk])])
                 try file.read(into: buffer, at: offsets[chunk])
+                let checksum = crc32(UnsafeRawBufferPointer(buffer))
+                guard checksum == index.checksums[chunk] else {
+                    throw TripsError.data("wrong checksum", found: checksum, expected: index.checksums[chunk])
+                }
                 try body(decoder, UnsafeRawBufferPointer(buffer))
             }
         }
@@ -210,8 +245,6 @@ final class PackageFile: Sendable {
     private struct Target: @unchecked Sendable {
         let bytes: UnsafeMutableRawBufferPointer
 
-        func part(at offset: Int, count: Int) -> UnsafeMutableRawBufferPointer {
-            UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<offset + count])
-        }
+        func part(_ range: Range<Int>) -> UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(rebasing: bytes[range]) }
     }
 }

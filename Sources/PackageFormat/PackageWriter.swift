@@ -63,12 +63,12 @@ public enum PackageWriter {
         }
         let tensors = table.inOrder
         manifest.formatVersion = Int(Layout.version)
-        manifest.features = options.plain ? [] : [Layout.bytePlanes]
+        manifest.features = Layout.features(plain: options.plain, tensors.map(\.record.storedType))
         manifest.libzstd = String(cString: ZSTD_versionString())
         manifest.tensors = tensors.map(\.record)
         try AtomicFile.write(to: path, replacing: options.replacing) { file in
             try writeManifest(manifest, isPlain: options.plain, to: file)
-            let data = DataWriter(file: file, level: level, isPlain: options.plain, total: table.byteCount, progress: progress)
+            let data = DataWriter(file: file, level: level, features: manifest.features, total: table.byteCount, progress: progress)
             let index = try data.write(tensors, pool)
             let indexOffset = file.size
             let indexBytes = try index.bytes()
@@ -193,13 +193,13 @@ private final class DataWriter: Sendable {
     private static let groupSize = 32 << 20
 
     private let level: Int32?
-    private let isPlain: Bool
+    private let features: [String]
     private let encoders = Lender { try ChunkEncoder() }
     private let output: Mutex<Output>
 
-    init(file: AtomicFile, level: Int32?, isPlain: Bool, total: Int, progress: ((Int, Int) -> Void)?) {
+    init(file: AtomicFile, level: Int32?, features: [String], total: Int, progress: ((Int, Int) -> Void)?) {
         self.level = level
-        self.isPlain = isPlain
+        self.features = features
         output = Mutex(Output(file: file, total: total, progress: progress))
     }
 
@@ -256,7 +256,7 @@ private final class DataWriter: Sendable {
     }
 
     private func write(_ chunk: Chunk, number: Int) throws {
-        let arrangement = Arrangement(chunk.tensor.dataType, plain: isPlain)
+        let arrangement = Arrangement(chunk.tensor.dataType, features: features)
         let frames = try encoders.lend { encoder in
             try chunk.tensor.withBytes {
                 try encoder.encode(UnsafeRawBufferPointer(rebasing: $0[chunk.range]), arrangement, level: level)

@@ -103,8 +103,8 @@ extension Graph {
         for node in nodes where node.op is PatchSelection {
             for input in [node.input(1), node.input(2)].compactMap({ $0 }) {
                 var producer = producer(of: input)
-                // A row of the projected queries is taken by a gather.
-                while let node = producer, !(node.op is Linear), let source = node.input(0), node.op is Gather || node.op is Reshape {
+                // A row of the projected queries is taken by a gather, and a product may bring it before the keys' sources.
+                while let node = producer, let source = node.input(0), node.op is Gather || node.op is Reshape || node.op is MatMul {
                     producer = self.producer(of: source)
                 }
                 if let producer, producer.op is Linear { found.insert(producer.id) }

@@ -19,6 +19,7 @@ public func quantize(
     if options.scheme != .int8 {
         return try narrow(graphs, to: options.scheme == .bf16 ? .bfloat16 : .float16, options)
     }
+    let graphs = options.weightsOnly ? graphs : try graphs.map { try $0.scoringBySources() }
     var quantizer = try Quantizer(graphs, options, pool)
     try quantizer.prepare(progress)
     if !options.calibration.isEmpty { try quantizer.judge() }

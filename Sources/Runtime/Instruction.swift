@@ -13,6 +13,8 @@ protocol Instruction {
     /// Values that must be in memory, constants aside.
     var reads: [ValueID] { get }
     var writes: [ValueID] { get }
+    /// The weights that it needs packed.
+    var products: [ProductRecipe] { get }
     /// Working memory during the step.
     func scratchBytes(threads: Int) -> Int
     /// The work of the step, with all addresses resolved.
@@ -20,6 +22,7 @@ protocol Instruction {
 }
 
 extension Instruction {
+    var products: [ProductRecipe] { [] }
     func scratchBytes(threads: Int) -> Int { 0 }
 }
 

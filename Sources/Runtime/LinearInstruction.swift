@@ -30,6 +30,7 @@ struct LinearInstruction: Instruction {
     var multiplyAccumulates: Int { members.reduce(0) { $0 + $1.multiplyAccumulates } }
     var reads: [ValueID] { [input] + members.compactMap(\.residual) }
     var writes: [ValueID] { members.map(\.output) }
+    var products: [ProductRecipe] { members.map(\.recipe) }
 
     private var quantizesRows: Bool {
         if case .int8 = members[0].recipe.form { true } else { false }

@@ -127,6 +127,10 @@ private final class BoundMemory: PlanMemory {
     init(_ graph: Graph, _ lowering: Lowering, weights: Weights, threads: Int) throws {
         self.graph = graph
         self.weights = weights
+        let products = lowering.instructions.flatMap(\.products)
+        let packed = Set(products.flatMap { [$0.weight.identity, $0.scales?.identity] })
+        try weights.prepare(
+            products, graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant) }.filter { !packed.contains($0.identity) })
         aliases = lowering.aliases
         func root(_ value: ValueID) -> ValueID {
             var value = value

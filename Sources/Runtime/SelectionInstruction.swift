@@ -20,7 +20,7 @@ struct SelectionInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
 
     /// Heads that are scored together, always the same ones, so that sums do not depend on the number of threads.
-    fileprivate var groups: Int { op.heads % 2 == 0 ? 2 : 1 }
+    fileprivate var groups: Int { op.sharesKeys ? op.heads : op.heads % 2 == 0 ? 2 : 1 }
 
     func scratchBytes(threads: Int) -> Int { batch * groups * 2 * (count + 1) * MemoryLayout<Float>.size }
 
@@ -39,7 +39,7 @@ struct SelectionInstruction: Instruction {
 private struct SelectionStream: @unchecked Sendable {
     private let op: PatchSelection
     let groups: Int
-    private let count, width, kept, total: Int
+    private let count, width, keyWidth, kept, total: Int
     private let tokens, keys, query: UnsafePointer<Float>
     private let oldPositions: UnsafePointer<Int64>?
     private let output, scores, scratch: UnsafeMutablePointer<Float>
@@ -55,6 +55,7 @@ private struct SelectionStream: @unchecked Sendable {
         (groups, count, width) = (selection.groups, selection.count, selection.width)
         (kept, total) = (op.keptCount(of: count), op.streamCount(of: count))
         (tokens, keys, query) = (try input(0), try input(1), try input(2))
+        keyWidth = try node.input(1).map { try memory.view($0).shape[2] } ?? width
         oldPositions = try node.input(3).map { try memory.view($0).pointer(Int64.self) }
         output = try memory.mutableView(node.outputs[0]).pointer(Float.self)
         indices = try memory.mutableView(node.outputs[1]).pointer(Int64.self)
@@ -66,11 +67,13 @@ private struct SelectionStream: @unchecked Sendable {
     /// The mean over a group's heads. Image guidance lets [CLS] take part in the softmax.
     func score(_ example: Int, group: Int) {
         let (headSize, heads) = (width / op.heads, op.heads / groups)
-        let column = group * heads * headSize
+        // A group of one head reads all of a shared key.
+        let length = op.sharesKeys ? keyWidth : headSize
+        let column = group * heads * length
         trips_selection_scores(
-            groupScores(example, group), query + example * width + column,
-            keys + (example * (count + 1) + skipped) * width + column, width, count + 1 - skipped, heads, headSize,
-            op.scale ?? 1 / Float(headSize).squareRoot(), groupScores(example, group) + count + 1)
+            groupScores(example, group), query + example * op.heads * length + column,
+            keys + (example * (count + 1) + skipped) * keyWidth + (op.sharesKeys ? 0 : column), keyWidth, count + 1 - skipped,
+            heads, length, op.scale ?? 1 / Float(headSize).squareRoot(), groupScores(example, group) + count + 1)
     }
 
     /// Rows in front of the first that is scored.

@@ -32,6 +32,22 @@ final class Weights: Sendable {
         return product
     }
 
+    /// Loads the model's own among these, all at the same time. Constants that planning made are left to their plan.
+    func prepare(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
+        var seen = Set<String>()
+        let recipes = recipes.filter { owned.contains($0.weight.identity) && seen.insert($0.identity).inserted }
+        let constants = constants.filter { owned.contains($0.identity) && seen.insert($0.identity).inserted }
+        let products = try recipes.map { recipe in
+            (bytes: try recipe.weight.byteCount, load: { @Sendable in _ = try self.product(recipe) })
+        }
+        let tensors = try constants.map { constant in
+            (bytes: try constant.byteCount, load: { @Sendable in _ = try self.tensor(constant) })
+        }
+        // The largest first: what is left at the end is small, and no thread waits long for another.
+        let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
+        try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
+    }
+
     /// Bytes of all forms that are held.
     var byteCount: Int {
         state.withLock { state in
@@ -76,23 +92,33 @@ final class PackedProduct: Sendable {
         }
         let (outputs, inputs) = (recipe.weight.shape[0], recipe.weight.shape[1])
         (self.outputs, self.inputs, form) = (outputs, inputs, recipe.form)
-        let weight = try recipe.weight.load()
+        // Decoded, packed and forgotten in pieces: what is read goes through memory once.
+        func pack(into memory: AlignedMemory, _ rows: @Sendable (Range<Int>, UnsafeRawPointer) -> Void) throws {
+            let panels = (outputs + Int(TRIPS_PANEL) - 1) / Int(TRIPS_PANEL)
+            let rowBytes = memory.byteCount / max(1, panels * Int(TRIPS_PANEL))
+            try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in
+                guard let base = bytes.baseAddress else { return }
+                UnsafeMutableRawBufferPointer(rebasing: memory.bytes[range.lowerBound * rowBytes..<range.upperBound * rowBytes]).bringIn()
+                rows(range, base)
+            }
+        }
         switch recipe.form {
         case .float:
             memory = try AlignedMemory(byteCount: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size)
             let target = FloatPointer(memory)
-            eachPanelRange(outputs) { range in
-                let rows = weight.view.pointer(Float.self) + range.lowerBound * inputs
-                trips_sgemm_pack(target.pointer, rows, inputs, outputs, inputs, range.lowerBound, range.upperBound)
+            try pack(into: memory) { range, rows in
+                trips_sgemm_pack(
+                    target.pointer, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
+                    range.upperBound)
             }
         case .int8(let groupSize):
             let scales = try PackedProduct.scales(recipe)
             let group = groupSize >= inputs ? 0 : groupSize
             memory = try AlignedMemory(byteCount: trips_igemm_pack_size(outputs, inputs, group))
             let (target, groups) = (FloatPointer(memory), trips_group_count(inputs, group))
-            eachPanelRange(outputs) { range in
+            try pack(into: memory) { range, rows in
                 trips_igemm_pack(
-                    UnsafeMutableRawPointer(target.pointer), weight.view.pointer(Int8.self) + range.lowerBound * inputs, inputs,
+                    UnsafeMutableRawPointer(target.pointer), rows.assumingMemoryBound(to: Int8.self), inputs,
                     scales.view.pointer(Float.self) + range.lowerBound * groups, outputs, inputs, group,
                     range.lowerBound, range.upperBound)
             }
@@ -102,14 +128,17 @@ final class PackedProduct: Sendable {
             let group = groupSize >= inputs ? 0 : groupSize
             memory = try AlignedMemory(byteCount: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size)
             let (target, groups) = (FloatPointer(memory), trips_group_count(inputs, group))
-            eachPanelRange(outputs) { range in
-                withUnsafeTemporaryAllocation(of: Float.self, capacity: range.count * inputs) { rows in
-                    guard let rows = rows.baseAddress else { return }
-                    trips_dequantize_rows(
-                        rows, inputs, weight.view.pointer(Int8.self) + range.lowerBound * inputs, inputs,
-                        scales.view.pointer(Float.self) + range.lowerBound * groups, range.count, inputs, group,
-                        inputScale?.view.pointer(Float.self))
-                    trips_sgemm_pack(target.pointer, rows, inputs, outputs, inputs, range.lowerBound, range.upperBound)
+            try pack(into: memory) { range, rows in
+                for start in stride(from: range.lowerBound, to: range.upperBound, by: Int(TRIPS_PACK_ROWS)) {
+                    let end = min(start + Int(TRIPS_PACK_ROWS), range.upperBound)
+                    withUnsafeTemporaryAllocation(of: Float.self, capacity: (end - start) * inputs) { wide in
+                        guard let wide = wide.baseAddress else { return }
+                        trips_dequantize_rows(
+                            wide, inputs, rows.assumingMemoryBound(to: Int8.self) + (start - range.lowerBound) * inputs, inputs,
+                            scales.view.pointer(Float.self) + start * groups, end - start, inputs, group,
+                            inputScale?.view.pointer(Float.self))
+                        trips_sgemm_pack(target.pointer, wide, inputs, outputs, inputs, start, end)
+                    }
                 }
             }
         }
@@ -136,12 +165,4 @@ struct SharedRows: @unchecked Sendable {
     let pointer: UnsafePointer<Float>
 
     init(_ view: TensorView) { pointer = view.pointer(Float.self) }
-}
-
-/// Runs `body` in parallel for ranges of whole panels that cover 0 ..< outputs.
-private func eachPanelRange(_ outputs: Int, _ body: @Sendable (Range<Int>) -> Void) {
-    let step = 4 * Int(TRIPS_PANEL)
-    ThreadPool.shared.run((outputs + step - 1) / step) { index in
-        body(index * step..<min((index + 1) * step, outputs))
-    }
 }

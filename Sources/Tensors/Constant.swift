@@ -8,7 +8,7 @@ public struct Constant: Sendable {
     public let storedType: DataType
     /// Names the content: constants of equal identity hold the same bytes (used to store tied weights once).
     public let identity: String
-    private let source: any ConstantSource
+    let source: any ConstantSource
 
     /// - Parameters:
     ///   - identity: what tells this content from all other content of the same conversion.
@@ -29,10 +29,13 @@ public struct Constant: Sendable {
     }
 
     /// A constant at a place in a file. The region must have been checked to lie inside the file.
-    package init(_ dataType: DataType, _ shape: [Int], in file: ReadableFile, at offset: Int) {
+    /// - Parameter verify: is called before each reading, and throws where the file is damaged.
+    package init(
+        _ dataType: DataType, _ shape: [Int], in file: ReadableFile, at offset: Int, verify: (@Sendable () throws -> Void)? = nil
+    ) {
         self.init(
             dataType, shape, identity: "\(file.path)@\(offset):\(dataType.rawValue)\(shape)",
-            source: FileSource(file: file, offset: offset))
+            source: FileSource(file: file, offset: offset, verify: verify))
     }
 
     /// Bytes of all elements.
@@ -47,6 +50,9 @@ public struct Constant: Sendable {
 package protocol ConstantSource: Sendable {
     /// The tensor of the type and shape that the constant states.
     func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor
+    /// Hands out the tensor's bytes in parts, each with its offset, in parallel and in any order.
+    func readParts(
+        _ dataType: DataType, _ shape: [Int], _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void) throws
 }
 
 private struct MemorySource: ConstantSource {
@@ -57,8 +63,11 @@ private struct MemorySource: ConstantSource {
 private struct FileSource: ConstantSource {
     let file: ReadableFile
     let offset: Int
+    let verify: (@Sendable () throws -> Void)?
+
     func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor {
-        try Tensor(dataType, shape) { try file.read(into: $0, at: offset) }
+        try verify?()
+        return try Tensor(dataType, shape) { try file.read(into: $0, at: offset) }
     }
 }
 
@@ -106,7 +115,7 @@ extension Constant {
         rowShape[0] = range.count
         if let source = source as? FileSource {
             let start = try Tensors.byteCount(of: dataType, [range.lowerBound] + shape.dropFirst())
-            return Constant(dataType, rowShape, in: source.file, at: source.offset + start)
+            return Constant(dataType, rowShape, in: source.file, at: source.offset + start, verify: source.verify)
         }
         return .derived("rows\(range)", from: [self], dataType, rowShape, storedAs: storedType) { [dataType, rowShape] inputs in
             let rowBytes = first == 0 ? 0 : inputs[0].byteCount / first

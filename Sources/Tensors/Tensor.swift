@@ -21,6 +21,16 @@ public struct Tensor: Sendable {
         try fill(storage.bytes)
     }
 
+    /// As the other. Where not `zeroed`, `fill` has to write every byte.
+    package init(
+        _ dataType: DataType, _ shape: [Int], zeroed: Bool, fill: (UnsafeMutableRawBufferPointer) throws -> Void
+    ) throws {
+        self.dataType = dataType
+        self.shape = shape
+        storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape), zeroed: zeroed)
+        try fill(storage.bytes)
+    }
+
     /// A tensor of the given elements.
     /// - Throws: `data` where their number is not the shape's.
     public init<Element: TensorElement>(_ elements: [Element], shape: [Int]) throws {
@@ -88,7 +98,7 @@ extension UInt16: TensorElement { public static var dataType: DataType { .uint16
 extension UInt8: TensorElement { public static var dataType: DataType { .uint8 } }
 extension Bool: TensorElement { public static var dataType: DataType { .bool } }
 
-/// Memory at a 64-byte boundary, zeroed, with 64 bytes to spare behind its end (vector loads may read there).
+/// Memory at a 64-byte boundary, zeroed unless told otherwise, with 64 bytes to spare behind its end (vector loads may read there).
 package final class AlignedMemory: @unchecked Sendable {
     package let base: UnsafeMutableRawPointer
     package let byteCount: Int
@@ -96,10 +106,10 @@ package final class AlignedMemory: @unchecked Sendable {
     package var bytes: UnsafeMutableRawBufferPointer { .init(start: base, count: byteCount) }
 
     /// - Throws: `data` where the system refuses that much.
-    package init(byteCount: Int) throws {
+    package init(byteCount: Int, zeroed: Bool = true) throws {
         let (padded, overflow) = byteCount.addingReportingOverflow(128)
         // calloc: large blocks come as untouched zero pages, so nothing is written twice.
-        guard byteCount >= 0, !overflow, let allocation = calloc(padded, 1) else {
+        guard byteCount >= 0, !overflow, let allocation = zeroed ? calloc(padded, 1) : malloc(padded) else {
             throw TripsError.data("memory for \(byteCount) bytes was refused")
         }
         self.allocation = allocation
@@ -108,6 +118,23 @@ package final class AlignedMemory: @unchecked Sendable {
     }
 
     deinit { free(allocation) }
+}
+
+extension UnsafeMutableRawBufferPointer {
+    /// malloc takes blocks above this from the kernel each time, and smaller ones from what was freed, if it can.
+    package static let alwaysFresh = 32 << 20
+
+    /// Brings in fresh pages that are about to be written: one call costs less than a fault for each.
+    package func bringIn() {
+        #if os(Linux)
+        // MADV_POPULATE_WRITE, which Swift's headers may not know. A kernel that does not either brings pages in as they are
+        // touched, and so it does for the last part of one.
+        let (populate, page) = (Int32(23), UInt(getpagesize()))
+        let start = (UInt(bitPattern: baseAddress) + page - 1) / page * page
+        let end = (UInt(bitPattern: baseAddress) + UInt(count)) / page * page
+        if start + 16 * page <= end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), populate) }
+        #endif
+    }
 }
 
 /// Where a tensor's elements are read: a pointer with type and shape, valid only while its owner lives.

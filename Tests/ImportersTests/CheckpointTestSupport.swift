@@ -63,6 +63,7 @@ struct ZipWriter {
         var data: [UInt8]
         var method: UInt16 = 0
         var flags: UInt16 = 0
+        var checksum: UInt32 = 0
         /// What the directory says; nil: the truth.
         var statedSize: UInt32?
         var statedStoredSize: UInt32?
@@ -76,7 +77,7 @@ struct ZipWriter {
             let offset = entry.statedOffset ?? UInt32(file.count)
             let size = entry.statedSize ?? UInt32(entry.data.count), stored = entry.statedStoredSize ?? UInt32(entry.data.count)
             let shared: [UInt8] =
-                littleEndian(entry.flags) + littleEndian(entry.method) + littleEndian(UInt32(0)) + littleEndian(UInt32(0))
+                littleEndian(entry.flags) + littleEndian(entry.method) + littleEndian(UInt32(0)) + littleEndian(entry.checksum)
                 + littleEndian(stored) + littleEndian(size) + littleEndian(UInt16(entry.name.utf8.count)) + littleEndian(UInt16(0))
             directory += littleEndian(UInt32(0x0201_4B50)) + littleEndian(UInt16(20)) + littleEndian(UInt16(20)) + shared
             directory += littleEndian(UInt16(0)) + littleEndian(UInt16(0)) + littleEndian(UInt16(0)) + littleEndian(UInt32(0))

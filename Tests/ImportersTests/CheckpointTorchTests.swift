@@ -1,5 +1,6 @@
 import Foundation
 import Importers
+import Kernels
 import ModelGraph
 import Support
 import Tensors
@@ -65,6 +66,38 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         #expect(try bytes(checkpoint, "every second") == [1, 3, 5, 7, 9])
         #expect(try bytes(checkpoint, "scalar") == [11])
         #expect(try bytes(checkpoint, "none") == [])
+    }
+
+    /// PyTorch told to compute no checksums states 0; any other is compared, for a tensor when it is first read.
+    @Test func comparesChecksums() throws {
+        let pickle = Pickle.whole(Pickle.dictionary(("a", Pickle.tensor(storage, offset: 4, [4], [1])), ("b", Pickle.tensor(storage, [4, 3], [1, 4]))))
+        func open(pickleSum: UInt32, storageSum: UInt32) throws -> Checkpoint {
+            let folder = try TemporaryFolder()
+            return try Checkpoint.open(path: folder.write(ZipWriter.archive([
+                .init(name: "archive/data.pkl", data: pickle, checksum: pickleSum),
+                .init(name: "archive/data/0", data: [UInt8](0..<12), checksum: storageSum),
+            ]), "model.pth"))
+        }
+        let (pickleSum, storageSum) = (trips_crc32(0, pickle, pickle.count), trips_crc32(0, [UInt8](0..<12), 12))
+        let sound = try open(pickleSum: pickleSum, storageSum: storageSum)
+        #expect(try bytes(sound, "a") == [4, 5, 6, 7])
+        #expect(try bytes(sound, "b") == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11])
+        expectFailure(.data, "archive/data.pkl", "wrong checksum") { try open(pickleSum: pickleSum ^ 1, storageSum: 0) }
+        let damaged = try open(pickleSum: 0, storageSum: storageSum ^ 1)
+        for tensor in damaged.tensors {
+            expectFailure(.data, "archive/data/0", "wrong checksum", String(storageSum, radix: 16)) { try tensor.constant.load() }
+        }
+    }
+
+    @Test func refusesCompressedStorages() throws {
+        let pickle = Pickle.whole(Pickle.dictionary(("a", Pickle.tensor(storage, [12], [1]))))
+        let entries = [
+            ZipWriter.Entry(name: "archive/data.pkl", data: pickle),
+            .init(name: "archive/data/0", data: [0x63, 0x60, 0xA4, 0x1C, 0, 0], method: 8, statedSize: 12),
+        ]
+        expectFailure(.data, "archive/data/0", "a compressed storage", "torch.save", "found deflate", "expected stored") {
+            try open(ZipWriter.archive(entries))
+        }
     }
 
     @Test(arguments: ["model", "state_dict", "module"]) func findsTheStateDictionary(_ wrapper: String) throws {

@@ -34,6 +34,31 @@ extension KernelTests {
         }
     }
 
+    @Test func halfBytes() {
+        var random = Generator(state: 15)
+        for n in counts {
+            let bytes = (0...n).map { _ in UInt8(truncatingIfNeeded: random.next() >> 17) }
+            let half = n / 2
+            var expected = Array(bytes[1...])
+            for i in 0..<half {
+                let (first, second) = (bytes[1 + i], bytes[1 + half + i])
+                expected[i] = first % 16 + second % 16 * 16
+                expected[half + i] = first / 16 + second / 16 * 16
+            }
+            var reference = [UInt8](repeating: 0, count: n), merged = bytes
+            bytes.withUnsafeBytes { trips_planes_split_ref(&reference, $0.baseAddress! + 1, n, 1, false) }
+            #expect(reference == expected)
+            onEachPath { path in
+                var planes = [UInt8](repeating: 0, count: n)
+                bytes.withUnsafeBytes { trips_planes_split(&planes, $0.baseAddress! + 1, n, 1, false) }
+                #expect(planes == expected, "\(name(path)) \(n)")
+                for i in 1..<merged.count { merged[i] = 0 }
+                merged.withUnsafeMutableBytes { trips_planes_merge($0.baseAddress! + 1, planes, n, 1, false) }
+                #expect(merged == bytes, "\(name(path)) \(n)")
+            }
+        }
+    }
+
     @Test func planeOfExponents() {
         var planes = [UInt8](repeating: 0, count: 8)
         let values: [Float] = [-1, 1.5]

@@ -21,7 +21,7 @@ extension KernelTests {
             onEachPath { path in
                 var whole = [Float](repeating: .nan, count: size), parts = whole, other = whole
                 trips_sgemm_pack(&whole, w, k + 3, n, k, 0, n)
-                let middle = n / 2 / 32 * 32
+                let middle = n / 2 / 16 * 16
                 w.withUnsafeBufferPointer { w in
                     guard let rows = w.baseAddress else { return }
                     trips_sgemm_pack(&parts, rows + middle * (k + 3), k + 3, n, k, middle, n)

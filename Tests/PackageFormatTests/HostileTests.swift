@@ -26,7 +26,7 @@ struct Forgery {
     }
 
     static func chunk(_ size: Int) throws -> [UInt8] {
-        try [UInt8](repeating: 7, count: size).withUnsafeBytes { try ChunkEncoder().encode($0, Arrangement(.int8, plain: true), level: 3) }
+        try [UInt8](repeating: 7, count: size).withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: 3) }
     }
 
     static func tensor(_ name: String = "a", dataType: String = "F32", storedType: String = "F32", shape: String = "[4]") -> String {

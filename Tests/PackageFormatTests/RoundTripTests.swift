@@ -1,6 +1,7 @@
 import Foundation
 import ModelGraph
 import Support
+import Synchronization
 import Tensors
 import Testing
 
@@ -20,6 +21,44 @@ import PackageFormat
             #expect(read.withBytes { Array($0) } == given.withBytes { Array($0) }, "\(name)")
         }
         try reader.verify()
+    }
+
+    /// Rows in blocks of 16, where chunks of 512 KiB end inside rows, inside blocks, and several to a row.
+    @Test(arguments: [
+        (DataType.float32, [700, 768]), (.float32, [17, 40_000]), (.float32, [3, 300_000]), (.int8, [2000, 771]), (.int8, [1, 5]),
+        (.float16, [1500, 769]), (.int64, [0, 4]), (.int64, [4, 0]),
+    ])
+    func rowsComeInWholeBlocks(type: DataType, shape: [Int]) throws {
+        let folder = try TemporaryFolder()
+        let given = try Samples.weights(shape).converted(to: type)
+        let inMemory = Constant(given, identity: "m")
+        try PackageWriter.write(graphs: [], extraTensors: [("w", inMemory)], manifest: Samples.manifest, to: folder["a.trips"])
+        let rowBytes = shape[0] == 0 ? 0 : given.byteCount / shape[0]
+        for constant in [try PackageReader(path: folder["a.trips"]).constant(named: "w"), inMemory] {
+            let read = Mutex([UInt8](repeating: 0, count: given.byteCount)), rows = Mutex(0)
+            try constant.readRows(multipleOf: 16) { range, bytes in
+                #expect(range.lowerBound % 16 == 0 && (range.upperBound % 16 == 0 || range.upperBound == shape[0]))
+                #expect(bytes.count == range.count * rowBytes)
+                read.withLock { $0.replaceSubrange(range.lowerBound * rowBytes..<range.upperBound * rowBytes, with: bytes) }
+                rows.withLock { $0 += range.count }
+            }
+            #expect(read.withLock { $0 } == given.withBytes { Array($0) })
+            #expect(rows.withLock { $0 } == (given.byteCount == 0 ? 0 : shape[0]))
+        }
+    }
+
+    /// Half bytes are named as a feature where there are any, and packages without it are read as they are.
+    @Test func int8NeedsAFeature() throws {
+        let folder = try TemporaryFolder()
+        for (type, plain, features) in [
+            (DataType.int8, false, ["byte-planes", "half-byte-planes"]), (.uint8, false, ["byte-planes"]), (.int8, true, []),
+        ] {
+            let tensor = ("w", Samples.constant(try Samples.noise(type, [7, 3]), "w"))
+            try PackageWriter.write(
+                graphs: [], extraTensors: [tensor], manifest: Samples.manifest, to: folder["a.trips"],
+                options: .init(plain: plain, replacing: true))
+            #expect(try PackageReader(path: folder["a.trips"]).manifest.features == features)
+        }
     }
 
     @Test func manifestComesBack() throws {

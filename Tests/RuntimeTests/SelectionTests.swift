@@ -27,13 +27,16 @@ import Runtime
 
     @Test(arguments: [PatchSelection.Guidance.text, .imageCLS], PatchSelection.Fusion.allCases)
     func kernelsAgreeWithTheOperator(_ guidance: PatchSelection.Guidance, _ fusion: PatchSelection.Fusion) throws {
-        for (heads, batch, count, order) in [(4, 1, 37, PatchSelection.Order.original), (3, 3, 16, .score), (2, 2, 1, .original)] {
-            let op = PatchSelection(heads: heads, keepRate: 0.6, guidance: guidance, fusion: fusion, order: order)
+        for (heads, batch, count, order, keyWidth) in [
+            (4, 1, 37, PatchSelection.Order.original, nil), (3, 3, 16, .score, nil), (2, 2, 1, .original, nil), (3, 2, 20, .original, 41),
+        ] {
+            let op = PatchSelection(
+                heads: heads, keepRate: 0.6, guidance: guidance, fusion: fusion, order: order, sharesKeys: keyWidth != nil)
             let width = heads * 12
             let positions = try Tensor((0..<batch * count).map { Int64($0 * 7 % 50) }, shape: [batch, count])
             let inputs = [
-                try noise([batch, count + 1, width], seed: 1), try noise([batch, count + 1, width], seed: 2),
-                try noise([batch, width], seed: 3), positions,
+                try noise([batch, count + 1, width], seed: 1), try noise([batch, count + 1, keyWidth ?? width], seed: 2),
+                try noise([batch, keyWidth.map { $0 * heads } ?? width], seed: 3), positions,
             ]
             let expected = try evaluate(op, inputs)
             for threads in [1, 3] {

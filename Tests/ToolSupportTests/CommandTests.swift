@@ -5,7 +5,7 @@ private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().d
 private let fixtures = root.appendingPathComponent("Tests/Fixtures").path
 /// Where the build puts tools and tests alike.
 private let products = Bundle.main.executableURL?.deletingLastPathComponent()
-private let toolFolder = ["release", "debug"].map { root.appendingPathComponent(".build/\($0)") }
+let toolFolder = ["release", "debug"].map { root.appendingPathComponent(".build/\($0)") }
     .first { products?.path.contains($0.lastPathComponent) ?? false } ?? root.appendingPathComponent(".build/debug")
 
 private struct Outcome {

@@ -1,5 +1,6 @@
 import ModelGraph
 import Support
+import Synchronization
 import Tensors
 
 /// The bytes of a storage in a checkpoint file.
@@ -20,29 +21,58 @@ func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
         }
         let root = pickle.name.dropLast("data.pkl".count)
         if let order = archive[root + "byteorder"], order.size <= 16 {
-            let text = String(decoding: try archive.bytes(of: order, checkingSum: false), as: UTF8.self)
+            let text = String(decoding: try archive.bytes(ofTorch: order), as: UTF8.self)
             guard text == "little" else { throw TripsError.data("byte order", at: order.name, found: text, expected: "little") }
         }
         guard pickle.size <= Unpickler.maximalLength else {
             throw TripsError.data(
                 "length of the pickle", at: pickle.name, found: pickle.size, expected: "at most \(Unpickler.maximalLength)")
         }
-        // PyTorch can be told to write no checksums, so none are asked for.
-        var unpickler = Unpickler(try archive.bytes(of: pickle, checkingSum: false))
+        var unpickler = Unpickler(try archive.bytes(ofTorch: pickle))
         let content = try locating(pickle.name) { try unpickler.run() }
-        let entries = Dictionary(uniqueKeysWithValues: archive.entries.map { ($0.name, $0) })
+        let storages = Dictionary(uniqueKeysWithValues: archive.entries.map { ($0.name, StorageEntry(entry: $0, archive: archive)) })
         let state = try StateDictionary(content, unpickler)
         return try state.checkpoint(.torchZip) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
                 let entryName = root + "data/" + tensor.storage.key
-                guard let entry = entries[entryName] else {
+                guard let storage = storages[entryName] else {
                     throw TripsError.data("the tensor's storage is missing", expected: entryName)
                 }
-                guard !entry.isDeflated else {
-                    throw TripsError.data("a deflated storage", at: entryName, expected: "a stored one, as torch.save writes it")
+                guard !storage.entry.isDeflated else {
+                    throw TripsError.data(
+                        "a compressed storage; the archive was packed by something else than torch.save", at: entryName,
+                        found: "deflate", expected: "stored")
                 }
-                return try constant(tensor, StoredBytes(offset: entry.offset, count: entry.size), in: file)
+                let place = StoredBytes(offset: storage.entry.offset, count: storage.entry.size)
+                return try constant(tensor, place, in: file) { try storage.verify() }
             }
+        }
+    }
+}
+
+extension ZipArchive {
+    /// As `bytes(of:)`. PyTorch can be told to compute no checksums; it then states 0.
+    fileprivate func bytes(ofTorch entry: Entry) throws -> [UInt8] {
+        try bytes(of: entry, checkingSum: entry.checksum != 0)
+    }
+}
+
+/// A storage of the archive, whose checksum is compared once, when one of its tensors is first read.
+private final class StorageEntry: Sendable {
+    let entry: ZipArchive.Entry
+    private let archive: ZipArchive
+    private let verified: Mutex<Bool>
+
+    init(entry: ZipArchive.Entry, archive: ZipArchive) {
+        self.entry = entry
+        self.archive = archive
+        verified = Mutex(entry.checksum == 0)
+    }
+
+    func verify() throws {
+        try verified.withLock { verified in
+            if !verified { try archive.verify(entry) }
+            verified = true
         }
     }
 }
@@ -149,8 +179,10 @@ private struct StateDictionary {
     }
 }
 
-/// The tensor as a constant that reads its part of the file.
-private func constant(_ tensor: TorchTensor, _ place: StoredBytes, in file: ReadableFile) throws -> Constant {
+/// The tensor as a constant that reads its part of the file, after `verify`.
+private func constant(
+    _ tensor: TorchTensor, _ place: StoredBytes, in file: ReadableFile, verify: (@Sendable () throws -> Void)? = nil
+) throws -> Constant {
     let (shape, strides, dataType) = (tensor.shape, tensor.strides, tensor.storage.dataType)
     let width = dataType.byteWidth
     let stored = place.count / width
@@ -168,8 +200,8 @@ private func constant(_ tensor: TorchTensor, _ place: StoredBytes, in file: Read
             expected: "within \(tensor.storage.count) elements")
     }
     let offset = place.offset + (tensor.storage.offset + tensor.offset) * width
-    if isRowMajor(shape, strides) { return Constant(dataType, shape, in: file, at: offset) }
-    let whole = Constant(dataType, [span], in: file, at: offset)
+    if isRowMajor(shape, strides) { return Constant(dataType, shape, in: file, at: offset, verify: verify) }
+    let whole = Constant(dataType, [span], in: file, at: offset, verify: verify)
     return .derived("strided\(shape)\(strides)", from: [whole], dataType, shape) { try gathered($0[0], shape, strides) }
 }
 

@@ -73,7 +73,7 @@ typedef struct trips_epilogue {
 
 /// Columns of a packed panel. Ranges [n_begin, n_end) of products and packing start at a multiple of
 /// this and end at one, or at N.
-enum { TRIPS_PANEL = 32 };
+enum { TRIPS_PANEL = 32, TRIPS_PACK_ROWS = 16 };
 
 /// Elements (floats) that `trips_sgemm_pack` needs for weights [n, k].
 ///
@@ -82,7 +82,8 @@ enum { TRIPS_PANEL = 32 };
 size_t trips_sgemm_pack_size(size_t n, size_t k);
 
 /// Packs outputs [n_begin, n_end) of weights w [N, K]. `rows` points to row n_begin of w, so a caller
-/// can stream weights through a small buffer; ranges can be packed in any order and in parallel.
+/// can stream weights through a small buffer; ranges can be packed in any order and in parallel, and need to
+/// start at a multiple of TRIPS_PACK_ROWS only.
 void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
                       size_t n_end);
 
@@ -212,9 +213,12 @@ void trips_transpose(void *dst, size_t ldd, const void *src, size_t lds, size_t 
 
 // MARK: - Byte planes
 
-/// Splits n little-endian words of `width` 2, 4 or 8 bytes: plane p, at dst + p * n, holds byte p of each
+/// Splits n little-endian words of `width` 1, 2, 4 or 8 bytes: plane p, at dst + p * n, holds byte p of each
 /// word (plane 0 the lowest). With `rotate`, words are first rotated left by one bit, which moves the sign
 /// of an IEEE number below its exponent: the highest plane of f32 and bf16 is then the whole exponent.
+///
+/// Words of 1 byte are split into half bytes, and not rotated: with h = n / 2, byte i of the first h holds the low
+/// halves of words i (in its low half) and h + i, byte i of the next h their high halves; an odd n's last word follows.
 void trips_planes_split(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate);
 
 /// The inverse of `trips_planes_split`.

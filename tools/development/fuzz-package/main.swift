@@ -3,6 +3,8 @@ import PackageFormat
 import Support
 import Tensors
 
+private let encoder = try ChunkEncoder()
+
 // Opens a package, builds its graphs, loads its tensors and checks every byte.
 //
 // The first byte tells what the others are: a file as it is (0), or the parts of one (others), which get right
@@ -22,8 +24,6 @@ fuzz { input in
         _ = try package.graphs()
     }
 }
-
-private let encoder = try ChunkEncoder()
 
 private func assemble(_ parts: [UInt8], isPlain: Bool, compresses: Bool) throws -> [UInt8] {
     var cursor = ByteCursor(parts)
