@@ -67,7 +67,7 @@ def trained(found: Findings) -> None:
                  "MMACs", "time, times faster"))
     for entry in sorted(found.of("trained"), key=lambda entry: (-entry["rate"], entry["fuse"] == "none")):
         print(line(entry["rate"], entry["guidance"], {"normalized": "fused", "none": "dropped"}[entry["fuse"]], entry["run"],
-                   with_halves(entry), *map(percent, entry["sorts"]), f"{entry['macs'] / 1e6:.1f}", found.ratio(entry)))
+                   with_halves(entry), *map(percent, entry["sorts"]) if "sorts" in entry else ("",) * 3, f"{entry['macs'] / 1e6:.1f}", found.ratio(entry)))
 
 
 def by_rate(found: Findings, title: str, table: str) -> None:
@@ -78,7 +78,7 @@ def by_rate(found: Findings, title: str, table: str) -> None:
     print(f"\n### {title}\n")
     print(header("weights of", "guidance", "dropped are", *rates))
     for (run, guidance, fuse), entries in rows.items():
-        print(line(run, guidance, {"normalized": "fused", "none": "dropped"}[fuse], *(with_halves(entries[rate]) for rate in rates)))
+        print(line(run, guidance, {"normalized": "fused", "none": "dropped"}[fuse], *(with_halves(entries[rate]) if rate in entries else "" for rate in rates)))
 
 
 def positions(found: Findings) -> None:
