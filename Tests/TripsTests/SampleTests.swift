@@ -31,7 +31,7 @@ private let sample = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         defer { try? FileManager.default.removeItem(at: folder) }
         let (whole, selected, int8) = ("\(folder.path)/whole.trips", "\(folder.path)/selected.trips", "\(folder.path)/int8.trips")
         try Self.convert(to: whole)
-        try Self.convert(to: selected, keepRate: 0.3)
+        try Self.convert(to: selected, keepRate: 0.5)
         var quantization = QuantizationOptions(.int8)
         quantization.calibration = try GoldenReference.references(at: "\(sample)/golden-select.safetensors").map {
             try $0.load(inputNames: [], outputNames: []).inputs

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 import questions
 from scenes import scene, table
 
-SCALE, MARGIN, CAPTION = 2, 10, 22
+SCALE, MARGIN, CAPTION = 2, 10, 38
 
 
 def asked(tools: Path, package: Path, picture: Path, question: str, folder: Path) -> tuple[Image.Image, str]:
@@ -48,7 +48,7 @@ def main() -> None:
     def place(picture: Image.Image, column: int, row: int, words: str) -> None:
         x, y = MARGIN + column * (side + MARGIN), MARGIN + row * (side + CAPTION + MARGIN)
         page.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y))
-        draw.text((x + 2, y + side + 3), words, fill="black", font=font)
+        draw.multiline_text((x + 2, y + side + 3), words, fill="black", font=font)
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -57,7 +57,7 @@ def main() -> None:
             place(Image.fromarray(image), 0, row, guide)
             for column, question in enumerate(colors, 1):
                 kept, answer = asked(options.tools, package, folder / "scene.png", question, folder)
-                place(kept, column, row, f"{question} {answer}")
+                place(kept, column, row, f"{question}\n{answer}")
     page.save(options.out, optimize=True)
 
 

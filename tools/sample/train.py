@@ -3,6 +3,7 @@
     python tools/sample/train.py patches --work DIR --steps 1200 --batch 32
     python tools/sample/train.py answers --work DIR --steps 2200 --until 1500 --start patches
     python tools/sample/train.py text    --work DIR --steps 1000 --rate 5e-4 --start answers
+    python tools/sample/train.py text    --work DIR --steps 1600 --rate 5e-4
 
 The last stage is done five times from the same weights: text, image-cls, random, text-drop, and none without selection.
 Reads DIR/scenes (scenes.py), writes DIR/NAME.pt and DIR/NAME.log; started again, it goes on from DIR/NAME.pt. The
