@@ -144,16 +144,24 @@ def share(accuracy: dict) -> float:
     return accuracy["right"] / accuracy["count"]
 
 
+def benched(tools: Tools, runs: int, package: Path, *more) -> dict:
+    return json.loads(tools.call("trips-bench", package, *more, "--batch", BATCH, "--text-length", LENGTH, "--runs", runs,
+                                 "--json", "--quiet"))
+
+
 def measure_times(tools: Tools, runs: int) -> None:
-    """Median milliseconds of a batch, and the median of the ratios to the unselected model's run beside it."""
+    """Median milliseconds of a batch, and the median of the ratios to the unselected model's run beside it.
+
+    A package for another size of picture cannot run in turn with that model: it runs before it.
+    """
     found, plain = [], tools.package({"run": "text", "rate": 1, "guidance": "text", "fuse": "normalized", "select": SELECTED})
     for variant in variants():
         if variant["table"] not in ("trained", "int8", "resolution") or not (tools.packages / f"{variant['run']}.safetensors").exists():
             continue
-        report = json.loads(tools.call(
-            "trips-bench", tools.package(variant), "--compare", plain, "--batch", BATCH, "--text-length", LENGTH,
-            "--runs", runs, "--json", "--quiet"))
-        own, other = report["milliseconds"], report["compared"]["milliseconds"]
+        same = variant.get("size", 128) == 128
+        report = benched(tools, runs, tools.package(variant), *(["--compare", plain] if same else []))
+        own = report["milliseconds"]
+        other = (report["compared"] if same else benched(tools, runs, plain))["milliseconds"]
         found.append({"table": variant["table"], "name": variant["table"] + name_of(variant), "ms": statistics.median(own),
                       "ratio": statistics.median(a / b for a, b in zip(other, own))})
         print(found[-1], flush=True)

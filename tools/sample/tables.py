@@ -2,18 +2,16 @@
 
     python tools/sample/tables.py --work DIR --out docs
 
-Prints the tables as Markdown, and writes OUT/sample-accuracy.svg and OUT/sample-cost.svg.
+Prints the tables as Markdown, and writes OUT/sample-accuracy.png and OUT/sample-cost.png.
 """
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "trips"
 from matplotlib import pyplot
 
 COLORS = {"text": "#0a7d5a", "image-cls": "#c2571a", "random": "#7a7a7a"}
@@ -141,8 +139,7 @@ def draw(found: Findings, x, label: str, path: Path, invert: bool) -> None:
 
 
 def save(figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
-    path.write_text(re.sub(r"[ \t]+$", "", path.read_text(), flags=re.MULTILINE))
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def main() -> None:
@@ -158,8 +155,8 @@ def main() -> None:
     positions(found)
     resolution(found)
     precision(found)
-    draw(found, lambda entry: entry["rate"], "keep rate in blocks 2 and 4", options.out / "sample-accuracy.svg", True)
-    draw(found, lambda entry: entry["macs"] / 1e6, "million multiply-accumulates per question", options.out / "sample-cost.svg", False)
+    draw(found, lambda entry: entry["rate"], "keep rate in blocks 2 and 4", options.out / "sample-accuracy.png", True)
+    draw(found, lambda entry: entry["macs"] / 1e6, "million multiply-accumulates per question", options.out / "sample-cost.png", False)
 
 
 if __name__ == "__main__":
