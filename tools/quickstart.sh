@@ -1,20 +1,39 @@
 #!/bin/sh
-# Installs what is missing, builds the tools, and takes the sample model the whole road: convert, quantize, verify.
+# Installs what is missing, builds the tools, and takes the trained sample the whole road: convert with and without
+# patch selection, verify, quantize, count right answers, ask about a picture.
 set -eu
 cd "$(dirname "$0")/.."
 tools/install-packages.sh
 swift build -c release
 tools=$PWD/.build/release
-sample=$PWD/Tests/Fixtures/sample
+sample=$PWD/Samples/scenes
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 step() { printf '\n$ %s\n' "$*"; "$@"; }
 cd "$out"
+ln -s "$sample"/* .
 PATH=$tools:$PATH
 
-step trips-convert "$sample/albef.onnx" --select 2,5 --keep-rate 0.7
-step trips-verify albef.trips --golden "$sample/golden-select.safetensors" --intermediates
-step trips-quantize --int8 albef.trips --calibration "$sample/golden.safetensors"
-step trips-verify albef-int8.trips --golden "$sample/golden-select.safetensors" --min-snr 20
-step trips-bench albef.trips --compare albef-int8.trips
+step trips-convert checkpoint.safetensors --output whole.trips --vocabulary vocab.txt
+step trips-convert checkpoint.safetensors --output selected.trips --vocabulary vocab.txt --select 2,4 --keep-rate 0.5
+step trips-verify selected.trips --golden golden-select.safetensors
+step trips-quantize --int8 selected.trips --calibration golden-select.safetensors
+step trips-verify selected-int8.trips --golden golden-select.safetensors --min-snr 20
+step trips-run selected.trips --image scene.png --text "what color is behind the cactus ?" --answers answers.txt
+
+# The right answers of a package, in a row of the table below.
+row() {
+  printf 'answering with %s\n' "$2" >&2
+  found=$(trips-verify "$2" --accuracy test-set.safetensors --quiet | grep '^accuracy')
+  right=$(echo "$found" | sed 's/.* right, \([0-9.]*\) %.*/\1/')
+  time=$(echo "$found" | sed 's/.*, \([0-9.]*\) ms each.*/\1/')
+  printf '%-34s %9s %% %8s MB %8s ms\n' "$1" "$right" "$(wc -c < "$2" | awk '{ printf "%.2f", $1 / 1e6 }')" "$time"
+}
+{
+  row 'every patch' whole.trips
+  row 'half of the patches, twice' selected.trips
+  row 'the same, int8 weights' selected-int8.trips
+} > table
+printf '\n%-34s %11s %11s %11s\n' "$(grep -c '' answers.txt) answers, held-out test set" 'right' 'size' 'a question'
+cat table
 printf '\nThe sample went the whole road. Your model next: README.md, "Your own model".\n'

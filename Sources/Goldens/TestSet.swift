@@ -7,11 +7,12 @@ import Tensors
 ///
 /// `in.NAME` [N, ...] holds the inputs of N examples and `labels` int64 [N] their answers. Where several examples share an
 /// input (questions about one image), `in.NAME` [M, ...] holds each once and `index.NAME` int64 [N] says which is whose.
+/// Images may be stored as pictures, uint8 [M, height, width, 3].
 /// Only the rows of the examples asked for are read.
 public struct TestSet: Sendable {
     public let name: String
     /// Number of examples.
-    public let count: Int
+    public private(set) var count: Int
     public let labels: [Int]
     private let inputs: [String: Constant]
     private let indices: [String: [Int]]
@@ -42,12 +43,19 @@ public struct TestSet: Sendable {
         count = labels.count
     }
 
+    /// Its first examples alone.
+    public func prefix(_ count: Int) -> TestSet {
+        var part = self
+        part.count = min(max(0, count), self.count)
+        return part
+    }
+
     /// The inputs of some examples as one batch.
     public func batch(_ range: Range<Int>) throws -> [String: Tensor] {
         try locating(name) {
             try Dictionary(uniqueKeysWithValues: inputs.map { name, constant in
                 guard let index = indices[name] else { return (name, try constant.rows(range).load()) }
-                return (name, try joined(index[range].map { try constant.rows($0..<$0 + 1).load() }))
+                return (name, try Tensor.joined(index[range].map { try constant.rows($0..<$0 + 1).load() }))
             })
         }
     }
@@ -60,12 +68,14 @@ private func numbers(_ constant: Constant, _ key: String) throws -> [Int] {
     return constant.shape[0] == 0 ? [] : try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
 }
 
-/// Tensors one behind the other along the first axis.
-private func joined(_ rows: [Tensor]) throws -> Tensor {
-    guard let first = rows.first else { throw TripsError.data("an empty batch") }
-    return try Tensor(first.dataType, [rows.count] + first.shape.dropFirst()) { target in
-        for (place, row) in rows.enumerated() {
-            row.withBytes { UnsafeMutableRawBufferPointer(rebasing: target[place * $0.count..<(place + 1) * $0.count]).copyMemory(from: $0) }
+extension Tensor {
+    /// Tensors of one shape [1, ...], one behind the other along the first axis.
+    package static func joined(_ rows: [Tensor]) throws -> Tensor {
+        guard let first = rows.first else { throw TripsError.data("an empty batch") }
+        return try Tensor(first.dataType, [rows.count] + first.shape.dropFirst()) { target in
+            for (place, row) in rows.enumerated() {
+                row.withBytes { UnsafeMutableRawBufferPointer(rebasing: target[place * $0.count..<(place + 1) * $0.count]).copyMemory(from: $0) }
+            }
         }
     }
 }

@@ -43,8 +43,8 @@ public struct Answer: Sendable, Encodable {
 extension Answer {
     /// Runs a model.
     /// - Parameters:
-    ///   - candidates: answers to rank (ALBEF's visual question answering).
-    /// - Throws: `usage` where inputs are missing, or a model ranks answers and none are given.
+    ///   - candidates: answers to rank (ALBEF's visual question answering), or the names of a classifier's classes.
+    /// - Throws: `usage` where inputs are missing, a model ranks answers and none are given, or names do not fit the classes.
     public init(_ session: Session, _ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String]) throws {
         let clock = ContinuousClock()
         let start = clock.now
@@ -65,7 +65,7 @@ extension Answer {
             similarity = zip(image, text).reduce(0) { $0 + $1.0 * $1.1 }
         }
         if let logits = try results["prediction"]?.converted(to: .float64).elements(Double.self) {
-            let names = Answer.classNames(manifest.architecture, count: logits.count)
+            let names = try Answer.classNames(manifest.architecture, count: logits.count, given: candidates)
             classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
         }
         seconds = start.duration(to: clock.now).milliseconds / 1e3
@@ -73,8 +73,12 @@ extension Answer {
         if !traces.isEmpty { selections = try Answer.selections(session.run(inputs, outputs: [], traces: traces)) }
     }
 
-    private static func classNames(_ architecture: String?, count: Int) -> [String] {
-        switch (architecture, count) {
+    private static func classNames(_ architecture: String?, count: Int, given: [String]) throws -> [String] {
+        guard given.isEmpty || given.count == count else {
+            throw TripsError.usage("answers", found: given.count, expected: "\(count), one for each class")
+        }
+        if !given.isEmpty { return given }
+        return switch (architecture, count) {
         case ("albef-nlvr2", 2): ["false", "true"]
         case ("albef-ve", 3): ["contradiction", "neutral", "entailment"]
         default: (0..<count).map { "class \($0)" }

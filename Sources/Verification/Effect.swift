@@ -1,5 +1,6 @@
 import Goldens
 import ModelGraph
+import Preprocessing
 import Runtime
 import Support
 import Tensors
@@ -95,7 +96,7 @@ extension Accuracy {
         var start = 0
         while start < testSet.count {
             let range = start..<min(start + batch, testSet.count)
-            let inputs = try testSet.batch(range)
+            let inputs = try testSet.batch(range).mapValues { try preprocessed($0, for: model) }
             var results: [String: Tensor] = [:]
             let time = try clock.measure { results = try session.run(inputs, outputs: [output]) }
             guard let logits = results[output], logits.shape.count == 2, logits.shape[0] == range.count, logits.shape[1] > 0 else {
@@ -116,6 +117,26 @@ extension Accuracy {
         return Accuracy(
             right: right.count { $0 }, count: right.count, halves: [share(right[..<middle]), share(right[middle...])],
             seconds: median(seconds))
+    }
+
+    /// Pictures, uint8 [B, height, width, 3], as the package takes its images; other inputs as they are.
+    private static func preprocessed(_ input: Tensor, for model: Model) throws -> Tensor {
+        guard input.dataType == .uint8, input.shape.count == 4 else { return input }
+        guard input.shape[3] == 3, let preprocessing = model.manifest.preprocessing else {
+            throw TripsError.data(
+                "pictures of a test set", found: "U8 \(input.shape)",
+                expected: "[pictures, height, width, 3], and a package that says how it takes them")
+        }
+        let (height, width) = (input.shape[1], input.shape[2])
+        let images = try input.withBytes { bytes in
+            try (0..<input.shape[0]).map { row in
+                let pixels = Array(bytes[row * height * width * 3..<(row + 1) * height * width * 3])
+                return try Picture(width: width, height: height, pixels: pixels).modelInput(
+                    size: preprocessing.imageSize, mean: preprocessing.mean, deviation: preprocessing.deviation,
+                    preprocessing.resampling == "bilinear" ? .bilinear : .bicubic)
+            }
+        }
+        return try Tensor.joined(images)
     }
 
     /// As many examples as the model's inputs are made for, else eight.

@@ -15,7 +15,7 @@ struct RunTool: Tool {
 
     @OptionGroup var example: ExampleOptions
 
-    @Option(name: .long, help: ArgumentHelp("Answers to rank, one per line (ALBEF's visual question answering).", valueName: "file"))
+    @Option(name: .long, help: ArgumentHelp("Answers, one per line: to rank (ALBEF's visual question answering), or the names of the classes.", valueName: "file"))
     var answers: String?
 
     @Option(name: .long, help: ArgumentHelp(

@@ -48,6 +48,8 @@ class Config:
     prefix_id: int = 344
     targets: int = 337
     """Grounding: start token, and the number of coordinate tokens that follow it."""
+    answers: int = 3
+    """Classes of albef-ve: three as released."""
     start_id: int = 101
     end_id: int = 102
     clip_text: ClipText = ClipText()
@@ -72,7 +74,7 @@ class Config:
 
     @property
     def classes(self) -> int:
-        return 3 if self.architecture == "albef-ve" else 2
+        return self.answers if self.architecture == "albef-ve" else 2
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -106,10 +108,19 @@ def tiny(architecture: str, **changes) -> Config:
 
 
 def sample() -> Config:
-    """The model of the quickstart: 36 patches, six vision blocks."""
+    """A small model for tests: 36 patches, six vision blocks."""
     return tiny(
         "albef-retrieval", image_size=48, patch=8, vision_width=32, vision_layers=6, vision_heads=4, vision_ffn=40,
         text_width=32, text_heads=4, text_ffn=40, vocabulary=100,
+    )
+
+
+def scenes() -> Config:
+    """The trained sample (tools/sample): 64 patches, six vision blocks, an answer out of 34."""
+    return Config(
+        "albef-ve", image_size=128, patch=16, vision_width=128, vision_layers=6, vision_heads=4, vision_ffn=512,
+        text_width=128, text_heads=4, text_ffn=512, text_layers=2, fusion_layers=2, vocabulary=47, positions=16,
+        start_id=2, end_id=3, answers=34, momentum=False,
     )
 
 
@@ -126,10 +137,11 @@ def named(name: str) -> Config:
     """The configuration `tiny-ARCHITECTURE`, `base-ARCHITECTURE`, `large-mplug-…`, or one of the names below.
 
     `albef-base-256` and `albef-base-384` are the retrieval path of ALBEF at these picture sizes,
-    `mplug-base` is visual question answering; `sample` is the model of the quickstart.
+    `mplug-base` is visual question answering; `sample` is a small model for tests, `scenes` the trained sample.
     """
     special = {
         "sample": sample,
+        "scenes": scenes,
         "albef-base-256": lambda: replace(named("base-albef-retrieval"), image_size=256),
         "albef-base-384": lambda: named("base-albef-retrieval"),
         "mplug-base": lambda: named("base-mplug-vqa"),

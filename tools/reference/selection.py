@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-GUIDANCE = ("text", "image-cls")
+GUIDANCE = ("text", "image-cls", "random")
+"""`random`: for training without guidance; a package draws other numbers."""
 FUSE = ("normalized", "weighted", "none")
 ORDER = ("original", "score")
 

@@ -87,9 +87,6 @@ class ClipMlp(nn.Module):
 class Block(nn.Module):
     """A pre-norm block, in which a selection stands between attention and feed-forward part."""
 
-    def attend(self, x):
-        raise NotImplementedError
-
     def normed(self, x):
         raise NotImplementedError
 
@@ -101,15 +98,19 @@ class Block(nn.Module):
         x = x + attended
         rate = selection.rate(index)
         if rate is not None:
-            if selection.guidance == "text":
-                scores = text_scores(self.attn.query(guide), key[:, :, 1:])
-            else:
-                scores = image_scores(attention)
+            scores = self.scores(key, attention, guide, selection.guidance)
             x, kept = select(x, scores, rate, selection)
             trace[f"selection.{index}.indices"], trace[f"selection.{index}.scores"] = kept, scores
         x = x + self.feed_forward(x)
         trace[f"vision.{index}"] = x
         return x
+
+    def scores(self, key, attention, guide, guidance: str):
+        if guidance == "text":
+            return text_scores(self.attn.query(guide), key[:, :, 1:])
+        if guidance == "image-cls":
+            return image_scores(attention)
+        return torch.rand(key.shape[0], key.shape[2] - 1)
 
 
 class AlbefBlock(Block):

@@ -75,7 +75,8 @@ struct ALBEF {
     private func entailment() throws -> Graph {
         var builder = GraphBuilder("main", weights)
         let states = try encodePair(&builder)
-        try builder.graph.addOutput("prediction", classify(&builder, states.fused, classes: 3))
+        let classes = weights.shape("cls_head.2.weight")?.first ?? 3
+        try builder.graph.addOutput("prediction", classify(&builder, states.fused, classes: classes))
         return builder.graph
     }
 

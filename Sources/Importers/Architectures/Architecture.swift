@@ -10,7 +10,7 @@ public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
     case albefVQA = "albef-vqa"
     /// A statement about two images.
     case albefNLVR2 = "albef-nlvr2"
-    /// Visual entailment: three classes.
+    /// Visual entailment: three classes as released; any more for other answers that one pass tells apart.
     case albefVE = "albef-ve"
     /// Answers generated.
     case mplugVQA = "mplug-vqa"
@@ -50,7 +50,7 @@ public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
         } else if has("visual_encoder.blocks.") {
             if has("text_decoder.") {
                 self = .albefVQA
-            } else if let classes = weights.shape("cls_head.2.weight")?.first, classes == 2 || classes == 3 {
+            } else if let classes = weights.shape("cls_head.2.weight")?.first, classes >= 2 {
                 self = classes == 2 ? .albefNLVR2 : .albefVE
             } else if has("itm_head.") {
                 self = has("text_encoder.bert.") ? .albefPretrain : .albefRetrieval
