@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 tools/install-packages.sh
 swift build -c release
 tools=$PWD/.build/release
-sample=$PWD/Samples/scenes
+sample=$PWD/Tests/Fixtures/scenes
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 step() { printf '\n$ %s\n' "$*"; "$@"; }

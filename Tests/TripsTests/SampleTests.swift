@@ -3,7 +3,7 @@ import Testing
 import Trips
 
 private let sample = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().appendingPathComponent("Samples/scenes").path
+    .deletingLastPathComponent().appendingPathComponent("Tests/Fixtures/scenes").path
 
 /// The trained sample through conversion, selection and quantization, judged by its right answers.
 @Suite struct TrainedSample {

@@ -1,6 +1,6 @@
-"""Makes the sample in Samples/scenes out of trained weights.
+"""Makes the sample in Tests/Fixtures/scenes out of trained weights.
 
-    python tools/sample/ship.py --work DIR --out Samples/scenes
+    python tools/sample/ship.py --work DIR --out Tests/Fixtures/scenes
 
 Writes checkpoint.safetensors (bfloat16, with the facts of its making), golden-select.safetensors (what the PyTorch
 reference computes of these weights for eight questions under selection), test-set.safetensors, vocab.txt, answers.txt,

@@ -4,6 +4,7 @@
     python tools/sample/train.py answers --work DIR --steps 2200 --until 1500 --start patches
     python tools/sample/train.py text    --work DIR --steps 1000 --rate 5e-4 --start answers
     python tools/sample/train.py text    --work DIR --steps 1600 --rate 5e-4
+    python tools/sample/train.py text    --work DIR --steps 2300 --rate 5e-4 --low
 
 The last stage is done five times from the same weights: text, image-cls, random, text-drop, and none without selection.
 Reads DIR/scenes (scenes.py), writes DIR/NAME.pt and DIR/NAME.log; started again, it goes on from DIR/NAME.pt. The
@@ -40,6 +41,8 @@ from scenes import COLOR_NAMES, KIND_NAMES
 RATES = (1.0, 0.9, 0.7, 0.5, 0.3)
 DRAWN = (0.2, 0.1, 0.2, 0.25, 0.25)
 """How often training draws each keep rate: 0.9 costs most, and is nearest to its neighbours."""
+DRAWN_LAST = (0.1, 0.05, 0.1, 0.25, 0.5)
+"""The same at the end, when only the lowest rate still has much to gain."""
 BLOCKS = (2, 4)
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 DEVIATION = torch.tensor([0.26862954, 0.26130258, 0.27577711])
@@ -270,7 +273,7 @@ def train(options) -> None:
             group["lr"] = options.rate * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / options.steps)) / 2)
         batch = scenes.batch(rng.integers(0, len(scenes), options.batch), rng)
         with torch.autocast("cpu", torch.bfloat16):
-            chosen = selection and at_rate(selection, float(rng.choice(RATES, p=DRAWN)))
+            chosen = selection and at_rate(selection, float(rng.choice(RATES, p=DRAWN_LAST if options.low else DRAWN)))
             loss, seen = losses(trainee, batch, chosen)
         optimizer.zero_grad()
         loss.backward()
@@ -300,6 +303,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the files to write (default: the run's)")
     parser.add_argument("--batch", type=int, default=16, help="pictures")
     parser.add_argument("--rate", type=float, default=1e-3, help="of learning, at its highest")
+    parser.add_argument("--low", action="store_true", help="draw the lowest keep rate in every other batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     train(parser.parse_args())
