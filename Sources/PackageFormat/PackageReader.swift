@@ -97,7 +97,7 @@ final class PackageFile: Sendable {
             throw TripsError.data("too short for a package", found: "\(file.size) bytes")
         }
         let header = try locating("header") { try Header(parsing: file.bytes(at: 0, count: Header.size)) }
-        let footer = try locating("footer") { try Footer(parsing: file.bytes(at: file.size - Footer.size, count: Footer.size)) }
+        let footer = try locating("footer (a file that was cut short has none)") { try Footer(parsing: file.bytes(at: file.size - Footer.size, count: Footer.size)) }
         guard footer.fileSize == file.size else {
             throw TripsError.data("file size", at: "footer", found: file.size, expected: footer.fileSize)
         }
