@@ -9,7 +9,7 @@ private let sample = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
 @Suite struct TrainedSample {
     /// Questions of the test set that are asked: they give the share of right answers within some 2 points.
     static let questions = 200
-    /// Above what a text alone can give: guessing within the kind of answer asked for is right in less than 0.3 of them.
+    /// Above what a text alone can give: guessing within the kind of answer asked for is right in a third of them.
     static let least = 0.85
     /// What selection or int8 may cost on so few questions.
     static let mostLost = 0.03
