@@ -9,12 +9,8 @@ extension KernelTests {
         var random = Generator(state: 8)
         let stride = d + 5
         let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2), v = random.floats(lk * stride)
-        var masks: [(values: [Float]?, stride: Int)] = [(nil, 0), (random.floats(lk), 0), (random.floats(lq * (lk + 1)), lk + 1)]
-        masks.append(((0..<lk).map { $0 % 3 == 1 ? -.infinity : 0 }, 0))
-        masks.append(((0..<lk).map { $0 % 3 == 0 ? -10_000 : 0 }, 0))
-        masks.append((.init(repeating: -.infinity, count: lk), 0))
         let count = trips_attention_scratch(lk, d)
-        for (mask, ldm) in masks {
+        for (mask, ldm) in masks(lq, lk, &random) {
             for causal in [false, true] {
                 var expected = [Float](repeating: 5, count: lq * stride), scratch = [Float](repeating: .nan, count: count)
                 trips_attention_ref(
@@ -43,10 +39,6 @@ extension KernelTests {
         var random = Generator(state: 10)
         let stride = d + 5
         let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2), v = random.floats(lk * stride)
-        var masks: [(values: [Float]?, stride: Int)] = [(nil, 0), (random.floats(lk), 0), (random.floats(lq * (lk + 1)), lk + 1)]
-        masks.append(((0..<lk).map { $0 % 3 == 1 ? -.infinity : 0 }, 0))
-        masks.append(((0..<lk).map { $0 % 3 == 0 ? -10_000 : 0 }, 0))
-        masks.append((.init(repeating: -.infinity, count: lk), 0))
         let count = trips_iattention_scratch(lk, d)
         func attend(
             _ kernel: @convention(c) (
@@ -59,7 +51,7 @@ extension KernelTests {
             scratch.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)
             kernel(q, stride, k, stride, v, stride, &out, stride, lq, lk, d, range.0, range.1, 0.5, mask, ldm, causal, scratch)
         }
-        for (mask, ldm) in masks {
+        for (mask, ldm) in masks(lq, lk, &random) {
             for causal in [false, true] {
                 var expected = [Float](repeating: 5, count: lq * stride)
                 attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal)
@@ -111,5 +103,14 @@ extension KernelTests {
             trips_selection_scores(&scores, query, keys, ldk, n, heads, d, 0.125, &scratch)
             #expect(zip(scores, expected).allSatisfy { abs($0 - $1) <= 1e-5 * $1 }, "\(name(path)) \(n)")
         }
+    }
+
+    /// None, one row for all queries, a row for each, and such as hide a third of the keys or all of them.
+    private func masks(_ lq: Int, _ lk: Int, _ random: inout Generator) -> [(values: [Float]?, stride: Int)] {
+        [
+            (nil, 0), (random.floats(lk), 0), (random.floats(lq * (lk + 1)), lk + 1),
+            ((0..<lk).map { $0 % 3 == 1 ? -.infinity : 0 }, 0), ((0..<lk).map { $0 % 3 == 0 ? -10_000 : 0 }, 0),
+            (.init(repeating: -.infinity, count: lk), 0),
+        ]
     }
 }
