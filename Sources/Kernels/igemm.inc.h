@@ -27,13 +27,15 @@ INLINE vi dot4(vi sum, vinputs a, vweights w) {
 typedef struct igemm_place {
     const void *packed;
     size_t k, group, groups, column;
+    ahead next;
 } igemm_place;
 
 /// Integer sums of one group for one register tile.
 INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], const uint8_t *a, size_t lda,
                              const igemm_place *place, size_t g, const float **scales) {
     const int8_t *w[8];
-    size_t k = 0;
+    const char *next = place->next.at + g * place->group * place->next.step;
+    size_t k = 0, step = place->next.step;
     UNROLLED for (int v = 0; v < vectors; v++) {
         size_t column = place->column + (size_t)v * VL;
         igemm_group at = igemm_group_at(place->packed, column / TRIPS_PANEL, g, place->k, place->group);
@@ -49,6 +51,7 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
             b[v] = prepare_weights(vi_load((const int32_t *)(const void *)(w[v] + p * TRIPS_PANEL)));
             if (v % (16 / VL) == 0) _mm_prefetch((const char *)(w[v] + (p + 64) * TRIPS_PANEL), _MM_HINT_T0);
         }
+        _mm_prefetch(next + p * step, _MM_HINT_T1);
         UNROLLED for (int i = 0; i < rows; i++) {
             vinputs x = prepare_inputs(vi_broadcast(a + (size_t)i * lda + p));
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = dot4(sum[i][v], x, b[v]);
@@ -113,8 +116,8 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     (void)n;
     if (m_begin >= m_end) return;
     size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS;
-    size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL;
-    igemm_place place = {packed, k, group, trips_group_count(k, group), 0};
+    size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL, panel = igemm_panel_size(k, group);
+    igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
     // The bias is added in registers; what else follows waits aside, so that the residual may be the output.
     bool aside = epilogue && (epilogue->activation != TRIPS_ACTIVATION_NONE || epilogue->residual);
     trips_epilogue rest = epilogue ? *epilogue : (trips_epilogue){0};
@@ -128,6 +131,7 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
                 bool narrow = n1 - j < wide;
                 size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
                 place.column = j;
+                place.next = ahead_of((const char *)packed + (n1 - n0 + j) / TRIPS_PANEL * panel, width * k, k, t, tiles);
                 float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
                 (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](
                     a + m * lda, lda, a_scale + m, &place, bias ? bias + j : NULL, to, aside ? width : ldc, end - j);
@@ -141,7 +145,7 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
 
 static void v_igemm_sums(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k, size_t group,
                        int32_t *sums) {
-    igemm_place place = {packed, k, group, trips_group_count(k, group), 0};
+    igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
     for (size_t r = 0; r < m; r++)
         for (size_t g = 0; g < place.groups; g++)
             for (size_t j = 0; j < n; j += 2 * VL) {

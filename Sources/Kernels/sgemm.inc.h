@@ -25,13 +25,26 @@ INLINE size_t lanes_left(size_t columns, int v) {
     return columns <= start ? 0 : columns - start < VL ? columns - start : VL;
 }
 
+/// Weights to bring into L2 while a tile is computed: at input p those at `at` + p * step bytes.
+typedef struct ahead {
+    const char *at;
+    size_t step;
+} ahead;
+
+/// Of `bytes` at `weights`, which are needed next, the part that tile t of `tiles` brings in over k inputs. Weights of a
+/// model lie in memory; spread over all tiles, that is slow enough for memory to keep up.
+INLINE ahead ahead_of(const void *weights, size_t bytes, size_t k, size_t t, size_t tiles) {
+    size_t part = (bytes + tiles - 1) / tiles;
+    return (ahead){(const char *)weights + t * part, k ? (part + k - 1) / k : 0};
+}
+
 /// c[rows, columns] = a b for one register tile. `b` is the first vector's column in the packed panels;
 /// vectors beyond a panel's width continue in the next one. Fewer than `vectors` * VL columns are written
 /// where the matrix ends.
 ///
 /// The panels have k rows, of which the tile takes [p0, p1); it starts from 0 where p0 is 0, else from c.
 INLINE void sgemm_tile_body(const int rows, const int vectors, const float *a, size_t lda, const float *b, size_t k,
-                            size_t p0, size_t p1, float *c, size_t ldc, size_t columns) {
+                            size_t p0, size_t p1, float *c, size_t ldc, size_t columns, ahead next) {
     vf sum[TILE_ROWS][8];
     const float *panel[8];
     UNROLLED for (int v = 0; v < vectors; v++)
@@ -50,6 +63,7 @@ INLINE void sgemm_tile_body(const int rows, const int vectors, const float *a, s
             w[v] = vf_load(panel[v] + p * TRIPS_PANEL);
             if (v % (64 / sizeof(float) / VL) == 0) _mm_prefetch((const char *)(panel[v] + (p + 16) * TRIPS_PANEL), _MM_HINT_T0);
         }
+        _mm_prefetch(next.at + p * next.step, _MM_HINT_T1);
         UNROLLED for (int i = 0; i < rows; i++) {
             vf x = vf_set(a[(size_t)i * lda + p]);
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = vf_fma(x, w[v], sum[i][v]);
@@ -67,13 +81,13 @@ INLINE void sgemm_tile_body(const int rows, const int vectors, const float *a, s
 }
 
 typedef void (*sgemm_tile)(const float *a, size_t lda, const float *b, size_t k, size_t p0, size_t p1,
-                           float *c, size_t ldc, size_t columns);
+                           float *c, size_t ldc, size_t columns, ahead next);
 
 // One function per tile height; the wide ones keep enough multiply-adds in flight when rows are few.
 #define SGEMM_TILE(rows, vectors, name)                                                                             \
     static void sgemm_tile_##name(const float *a, size_t lda, const float *b, size_t k, size_t p0,           \
-                                    size_t p1, float *c, size_t ldc, size_t columns) {                              \
-        sgemm_tile_body(rows, vectors, a, lda, b, k, p0, p1, c, ldc, columns);                                      \
+                                    size_t p1, float *c, size_t ldc, size_t columns, ahead next) {                  \
+        sgemm_tile_body(rows, vectors, a, lda, b, k, p0, p1, c, ldc, columns, next);                                \
     }
 #define SGEMM_NARROW(rows) SGEMM_TILE(rows, 2, narrow_##rows)
 #define SGEMM_WIDE(rows) SGEMM_TILE(rows, TILE_VECTORS(rows), wide_##rows)
@@ -97,8 +111,10 @@ INLINE size_t panels_per_pass(size_t k, size_t element_size) {
 
 /// Columns [n0, n1) of rows m… of c, over inputs [p0, p1); `a` points to the first row and to input p0.
 /// Sums wait aside for their epilogue, so that the residual may be the output, unless c already holds a part.
+/// This is tile t of `tiles`; after them all follow the inputs from p1 on, or the columns from n1 on.
 static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size_t k, size_t p0, size_t p1, float *c,
-                           size_t ldc, size_t m, size_t height, size_t n0, size_t n1, const trips_epilogue *epilogue) {
+                           size_t ldc, size_t m, size_t height, size_t n0, size_t n1, size_t t, size_t tiles,
+                           const trips_epilogue *epilogue) {
     size_t wide = (size_t)TILE_VECTORS((int)height) * VL;
     bool aside = epilogue && p0 == 0;
     for (size_t j = n0; j < n1;) {
@@ -107,7 +123,9 @@ static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size
         const float *b = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
         float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
         size_t ldt = aside ? width : ldc;
-        (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, to, ldt, aside ? width : end - j);
+        const float *following = p1 < k ? b + p1 * TRIPS_PANEL : b + (n1 - n0) * k;
+        ahead next = ahead_of(following, width * (p1 - p0) * sizeof(float), p1 - p0, t, tiles);
+        (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, to, ldt, aside ? width : end - j, next);
         if (epilogue) apply_epilogue(to, ldt, c, ldc, m, height, j, end, epilogue);
         j = end;
     }
@@ -137,7 +155,7 @@ static void sgemm_inputs(const float *a, size_t lda, const float *packed, size_t
                         memcpy(copy + i * COPY_STRIDE, from + i * lda, (p1 - p0) * sizeof(float));
                     from = copy, stride = COPY_STRIDE;
                 }
-                sgemm_row_tile(from, stride, packed, k, p0, p1, c, ldc, m, height, n0, n1, p1 == used ? epilogue : NULL);
+                sgemm_row_tile(from, stride, packed, k, p0, p1, c, ldc, m, height, n0, n1, t, tiles, p1 == used ? epilogue : NULL);
                 m += height;
             }
             p0 = p1;

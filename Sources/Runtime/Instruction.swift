@@ -30,6 +30,8 @@ extension Instruction {
 protocol PlanMemory {
     func view(_ value: ValueID) throws -> TensorView
     func mutableView(_ value: ValueID) throws -> MutableTensorView
+    /// Elements from one row of a value to the next; its width, but for values of `Lowering.spacedValues`.
+    func rowDistance(_ value: ValueID) -> Int
     /// The working memory of the instruction that is being bound.
     var scratch: UnsafeMutableRawPointer { get }
     /// The model's constants in the kernels' form.

@@ -48,12 +48,12 @@ struct LinearInstruction: Instruction {
             let product = try BoundProduct(member, memory)
             return Tile.cover(rows: rows, outputs: product.packed.outputs).map { (product, $0) }
         }
-        let x = SharedRows(try memory.view(input))
+        let (x, distance) = (SharedRows(try memory.view(input)), memory.rowDistance(input))
         guard quantizesRows else {
             return { pool in
                 pool.run(tiles.count) { index in
                     let (product, tile) = tiles[index]
-                    product.multiply(x.pointer, tile)
+                    product.multiply(x.pointer, distance, tile)
                 }
             }
         }
@@ -75,20 +75,24 @@ struct LinearInstruction: Instruction {
     }
 }
 
-/// A part of a product's output that one task computes. The cover depends on the sizes only, not on the threads.
+/// A part of a product's output that one task computes. The cover depends on the sizes only, not on the threads; tasks that
+/// share weights follow each other.
 struct Tile {
     let rows: Range<Int>
     let outputs: Range<Int>
 
     static func cover(rows: Int, outputs: Int) -> [Tile] {
-        let rowStep = rows <= 160 ? max(rows, 1) : 128
+        let parts = max(1, (rows + mostRows - 1) / mostRows)
         let outputStep = 3 * Int(TRIPS_PANEL)
-        return stride(from: 0, to: rows, by: rowStep).flatMap { row in
-            stride(from: 0, to: outputs, by: outputStep).map { output in
-                Tile(rows: row..<min(row + rowStep, rows), outputs: output..<min(output + outputStep, outputs))
+        return stride(from: 0, to: outputs, by: outputStep).flatMap { output in
+            (0..<parts).map { part in
+                Tile(rows: rows * part / parts..<rows * (part + 1) / parts, outputs: output..<min(output + outputStep, outputs))
             }
         }
     }
+
+    /// Rows that stay in a core's cache together with the weights of a tile.
+    private static let mostRows = 160
 }
 
 /// Rows of activations as int8, with a scale for each, in the scratch memory of a step.
@@ -120,22 +124,24 @@ private struct QuantizedRows: @unchecked Sendable {
 private final class BoundProduct: @unchecked Sendable {
     let packed: PackedProduct
     private let output: UnsafeMutablePointer<Float>
+    private let outputDistance: Int
     private var epilogue: trips_epilogue
 
     init(_ member: LinearInstruction.Member, _ memory: PlanMemory) throws {
         packed = try memory.weights.product(member.recipe)
         let bias = try member.bias.map(memory.view)
         output = try memory.mutableView(member.output).pointer(Float.self)
+        outputDistance = memory.rowDistance(member.output)
         epilogue = trips_epilogue(
             bias: bias?.pointer(Float.self),
             residual: try member.residual.map { try memory.view($0).pointer(Float.self) },
             ldr: packed.outputs, activation: member.activation)
     }
 
-    func multiply(_ x: UnsafePointer<Float>, _ tile: Tile) {
+    func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: Tile) {
         trips_sgemm(
-            x, packed.inputs, packed.pointer.assumingMemoryBound(to: Float.self), packed.outputs, packed.inputs,
-            output, packed.outputs, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
+            x, distance, packed.pointer.assumingMemoryBound(to: Float.self), packed.outputs, packed.inputs,
+            output, outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
             tile.outputs.upperBound, &epilogue)
     }
 
@@ -143,7 +149,7 @@ private final class BoundProduct: @unchecked Sendable {
         guard case .int8(let groupSize) = packed.form else { return }
         trips_igemm(
             x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs,
-            groupSize >= packed.inputs ? 0 : groupSize, output, packed.outputs, tile.rows.lowerBound,
+            groupSize >= packed.inputs ? 0 : groupSize, output, outputDistance, tile.rows.lowerBound,
             tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
     }
 }

@@ -20,6 +20,20 @@ struct Lowering {
         }
     }
 
+    /// Values between two fp32 products, and nothing else, whose rows would lie a multiple of half a page apart. Such rows evict
+    /// each other from the first cache; as only products see them, they get some space in between.
+    var spacedValues: Set<ValueID> {
+        let products = instructions.compactMap { $0 as? LinearInstruction }
+        let floats = products.filter { !$0.quantizesRows }
+        let outputs = Set(graph.outputs.map(\.value)).union(aliases.values)
+        let read = Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +)
+        let readByProduct = Dictionary(floats.map { ($0.input, 1) }, uniquingKeysWith: +)
+        return Set(products.flatMap { $0.members.map(\.output) }.filter { value in
+            let width = graph.type(of: value).constantShape?.last ?? 0
+            return width * MemoryLayout<Float>.size % 2048 == 0 && !outputs.contains(value) && read[value] == readByProduct[value]
+        })
+    }
+
     private mutating func lower(_ node: Node) throws {
         if isLinear(node), var instruction = try linears(node) {
             if instruction.quantizesRows, let norm = instructions.last as? LayerNormInstruction, norm.writes == [instruction.input],

@@ -120,6 +120,7 @@ private final class BoundMemory: PlanMemory {
     private var offsets: [ValueID: Int] = [:]
     private var scratchOffsets: [Int] = []
     private var constants: [ValueID: Tensor] = [:]
+    private let spaced: Set<ValueID>
 
     var arenaBytes: Int { arena.byteCount }
     var scratch: UnsafeMutableRawPointer { arena.base + scratchOffsets[current] }
@@ -132,6 +133,7 @@ private final class BoundMemory: PlanMemory {
         try weights.prepare(
             products, graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant) }.filter { !packed.contains($0.identity) })
         aliases = lowering.aliases
+        spaced = lowering.spacedValues
         func root(_ value: ValueID) -> ValueID {
             var value = value
             while let source = lowering.aliases[value] { value = source }
@@ -141,7 +143,8 @@ private final class BoundMemory: PlanMemory {
         var buffers: [ArenaLayout.Buffer] = []
         var indices: [ValueID: Int] = [:]
         func begin(_ value: ValueID, at step: Int) throws {
-            guard let shape = graph.type(of: value).constantShape else { return }
+            guard var shape = graph.type(of: value).constantShape else { return }
+            if lowering.spacedValues.contains(value) { shape[shape.count - 1] += BoundMemory.space }
             indices[value] = buffers.count
             buffers.append(.init(byteCount: try byteCount(of: graph.type(of: value).dataType, shape), first: step, last: step))
         }
@@ -174,6 +177,13 @@ private final class BoundMemory: PlanMemory {
         }
         return MutableTensorView(dataType: graph.type(of: value).dataType, shape: shape, bytes: arena.base + offset)
     }
+
+    func rowDistance(_ value: ValueID) -> Int {
+        (graph.type(of: value).constantShape?.last ?? 0) + (spaced.contains(value) ? BoundMemory.space : 0)
+    }
+
+    /// Elements between the rows of spaced values: a cache line.
+    private static let space = 16
 
     private func constant(_ value: ValueID, _ content: Content) throws -> Tensor {
         if let tensor = constants[value] { return tensor }

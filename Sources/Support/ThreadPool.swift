@@ -3,6 +3,9 @@ import Synchronization
 
 /// Worker threads that share out the tasks of one parallel loop at a time, and sleep in between.
 ///
+/// Each thread takes neighbouring tasks one after the other, in rising order, so that a task can count on what the one
+/// before it has brought into the core's cache. A thread whose own are done takes over another's, from the end.
+///
 /// The caller takes part in its own loop. Loops may be nested or called from several threads: one that finds the
 /// workers busy runs its tasks on its own thread.
 public final class ThreadPool: Sendable {
@@ -19,7 +22,7 @@ public final class ThreadPool: Sendable {
 
     public init(threads: Int) {
         self.threads = max(1, threads)
-        state = State()
+        state = State(threads: self.threads)
         for number in 1..<self.threads {
             let thread = Thread { [state] in state.work(number) }
             thread.stackSize = 1 << 20
@@ -64,28 +67,31 @@ public final class ThreadPool: Sendable {
 private final class State: @unchecked Sendable {
     private typealias Body = @Sendable (Int, Int) -> Void
     private let condition = NSCondition()
-    private let next = Atomic<Int>(0)
+    /// The tasks of the current loop that no thread has taken yet, by thread.
+    private let shares: [Share]
     /// Tasks not ended and workers that have not left, of the current loop.
     private let pending = Atomic<Int>(0)
     private let generation = Atomic<Int>(0)
     private var body: Body?
-    private var count = 0
     private var ended = false
 
-    /// How often to look before going to sleep: some ten microseconds, about what waking a thread costs. Steps of a model
-    /// follow each other faster than that; a thread without work for longer sleeps, and leaves the processor to others.
-    private static let looks = 8_000
+    /// How long to look before going to sleep: about what waking a thread costs, twice over. Steps of a model follow each
+    /// other faster than that; a thread without work for longer sleeps, and leaves the processor to others.
+    private static let patience = Duration.microseconds(50)
+
+    init(threads: Int) { shares = (0..<threads).map { _ in Share() } }
 
     func run(_ count: Int, _ body: @escaping @Sendable (Int, Int) -> Void) {
         condition.lock()
         self.body = body
-        self.count = count
-        next.store(0, ordering: .relaxed)
+        for (thread, share) in shares.enumerated() {
+            share.assign(count * thread / shares.count..<count * (thread + 1) / shares.count)
+        }
         pending.store(count, ordering: .relaxed)
         generation.wrappingAdd(1, ordering: .releasing)
         condition.broadcast()
         condition.unlock()
-        takeTasks(body, count, 0)
+        takeTasks(body, 0)
         look { pending.load(ordering: .acquiring) > 0 }
         condition.lock()
         while pending.load(ordering: .acquiring) > 0 { condition.wait() }
@@ -101,8 +107,8 @@ private final class State: @unchecked Sendable {
     /// Waits for a loop and works in it; false at the end. Its reference to the body must be gone before the worker
     /// leaves, as the body lives no longer than its loop: hence a function of its own, never inlined.
     @inline(never) private func takePart(_ seen: inout Int, _ thread: Int) -> Bool {
-        guard let (body, count) = nextLoop(&seen) else { return false }
-        takeTasks(body, count, thread)
+        guard let body = nextLoop(&seen) else { return false }
+        takeTasks(body, thread)
         return true
     }
 
@@ -114,7 +120,7 @@ private final class State: @unchecked Sendable {
     }
 
     /// Waits for a loop that this worker has not seen, and enters it; nil at the end.
-    private func nextLoop(_ seen: inout Int) -> (Body, Int)? {
+    private func nextLoop(_ seen: inout Int) -> Body? {
         while true {
             look { generation.load(ordering: .acquiring) == seen }
             condition.lock()
@@ -125,14 +131,17 @@ private final class State: @unchecked Sendable {
             // The loop may have ended while this worker woke up. If not, it cannot end before this worker leaves.
             guard let body, pending.load(ordering: .relaxed) > 0 else { continue }
             pending.wrappingAdd(1, ordering: .relaxed)
-            return (body, count)
+            return body
         }
     }
 
     /// Returns when `waiting` is false, or after a while.
     private func look(_ waiting: () -> Bool) {
-        var remaining = State.looks
-        while remaining > 0, waiting() { remaining -= 1 }
+        var end: ContinuousClock.Instant?
+        repeat {
+            for _ in 0..<1000 { guard waiting() else { return } }
+            end = end ?? .now + State.patience
+        } while end.map { .now < $0 } ?? true
     }
 
     private func leave() {
@@ -142,12 +151,44 @@ private final class State: @unchecked Sendable {
         condition.unlock()
     }
 
-    private func takeTasks(_ body: Body, _ count: Int, _ thread: Int) {
-        while true {
-            let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
-            guard index < count else { return }
+    private func takeTasks(_ body: Body, _ thread: Int) {
+        while let index = shares[thread].takeFirst() ?? takeOver(from: thread) {
             body(index, thread)
             leave()
         }
     }
+
+    /// The last task of another thread's share.
+    private func takeOver(from thread: Int) -> Int? {
+        for other in 1..<max(1, shares.count) {
+            if let index = shares[(thread + other) % shares.count].takeLast() { return index }
+        }
+        return nil
+    }
+}
+
+/// A range of tasks from which its owner takes the first, and others the last.
+private final class Share: Sendable {
+    /// Both bounds in one word, the lower one in its high half.
+    private let bounds = Atomic<UInt64>(0)
+
+    func assign(_ range: Range<Int>) { bounds.store(Share.word(range), ordering: .relaxed) }
+
+    func takeFirst() -> Int? { take { ($0.lowerBound, $0.dropFirst()) } }
+
+    func takeLast() -> Int? { take { ($0.upperBound - 1, $0.dropLast()) } }
+
+    private func take(_ choice: (Range<Int>) -> (Int, Range<Int>)) -> Int? {
+        var seen = bounds.load(ordering: .relaxed)
+        while true {
+            let range = Int(seen >> 32)..<Int(seen & 0xffff_ffff)
+            guard !range.isEmpty else { return nil }
+            let (index, rest) = choice(range)
+            let (exchanged, found) = bounds.weakCompareExchange(expected: seen, desired: Share.word(rest), ordering: .relaxed)
+            if exchanged { return index }
+            seen = found
+        }
+    }
+
+    private static func word(_ range: Range<Int>) -> UInt64 { UInt64(range.lowerBound) << 32 | UInt64(range.upperBound) }
 }

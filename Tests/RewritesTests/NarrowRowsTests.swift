@@ -27,9 +27,9 @@ import Testing
         let wide = graph.nodes.filter { graph.shape(of: $0.output).dropFirst().first == 5 }
         #expect(wide.isEmpty, "\(wide.map(\.name))")
         let (before, after) = (try outputs(m.graph, m.inputs), try outputs(graph, m.inputs))
-        // The same sums in the same order: nothing may change.
-        #expect(try after["y0"]?.elements(Float.self) == before["y0"]?.elements(Float.self))
-        #expect(after["y0"]?.shape == before["y0"]?.shape)
+        // The same sums of at most 16 products, but BLAS may take their terms in another order for one row than for five:
+        // a few roundings of numbers around 1.
+        #expect(try excess(after["y0"], before["y0"], 2e-6, 2e-6) <= 0)
     }
 
     @Test func rowsThatAreReadElsewhereStay() throws {
