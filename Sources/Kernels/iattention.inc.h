@@ -4,34 +4,35 @@
 // bits of weight would drop the others: there are sixteen, as two bytes that are two rows of the product. And a scale
 // for each value's row, taken into its weight, keeps small values as exact as large ones.
 
-/// Scores of VL keys, scaled and masked, times log₂ e: `scale` holds that factor where there is no mask. Computed twice
-/// rather than stored in between.
-INLINE vf score_at(const float *x, const float *mask, size_t lanes, vf scale) {
+/// Scores of VL keys times log₂ e, masked. Computed twice rather than stored in between.
+INLINE vf score_at(const float *x, const float *mask, size_t lanes) {
     vf s = vf_load_n(x, lanes);
-    return mask ? vf_mul(vf_set(1.44269504f), vf_fma(scale, s, vf_load_n(mask, lanes))) : vf_mul(scale, s);
+    return mask ? vf_fma(vf_set(1.44269504f), vf_load_n(mask, lanes), s) : s;
 }
 
 /// The largest of n scores.
-INLINE float largest_score(const float *x, size_t n, vf scale, const float *mask) {
+INLINE float largest_score(const float *x, size_t n, const float *mask) {
     vf none = vf_set(-INFINITY), most[4] = {none, none, none, none};
     size_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL)
         UNROLLED for (size_t u = 0; u < 4; u++)
-            most[u] = vf_max(most[u], score_at(x + i + u * VL, mask ? mask + i + u * VL : NULL, VL, scale));
+            most[u] = vf_max(most[u], score_at(x + i + u * VL, mask ? mask + i + u * VL : NULL, VL));
     for (; i < n; i += VL) {
         size_t left = lanes_left(n - i, 0);
-        most[0] = vf_max(most[0], vf_first_n(left, score_at(x + i, mask ? mask + i : NULL, left, scale), none));
+        most[0] = vf_max(most[0], vf_first_n(left, score_at(x + i, mask ? mask + i : NULL, left), none));
     }
     return vf_maximum(vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3])));
 }
 
 /// Weights of up to 4 VL keys; adds them to `total`.
-INLINE void weight_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, vf scale, const float *mask,
-                         const float *factors, vf most, vf *total) {
+INLINE void weight_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors, vf most,
+                         vf *total) {
     vf weights[4];
     UNROLLED for (int u = 0; u < 4; u++) {
         size_t left = n == 4 * VL ? VL : lanes_left(n, u), at = (size_t)u * VL;
-        vf y = vf_exp2_times(65535.0f, vf_sub(score_at(x + at, mask ? mask + at : NULL, left, scale), most));
+        weights[u] = vf_zero();
+        if (left == 0) continue;
+        vf y = vf_exp2_times(65535.0f, vf_sub(score_at(x + at, mask ? mask + at : NULL, left), most));
         if (left < VL) y = vf_first_n(left, y, vf_zero());
         total[u % 2] = vf_add(total[u % 2], y);
         weights[u] = vf_mul(y, vf_load_n(factors + at, left));
@@ -39,22 +40,19 @@ INLINE void weight_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, 
     store_word_bytes(high, low, weights);
 }
 
-/// Weights 65535 exp(scale x + mask − maximum) of n scores, times `factors`, rounded, as high and low bytes; returns the
-/// weights' sum without factors and before rounding. Bytes from n to the next multiple of 4 VL are set to 0.
-INLINE float softmax_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, float scale, const float *mask,
-                           const float *factors) {
-    vf s = vf_set(mask ? scale : scale * 1.44269504f), total[2] = {vf_zero(), vf_zero()};
-    vf most = vf_set(largest_score(x, n, s, mask));
+/// Weights 65535 exp(x + mask − maximum) of n scores, which come times log₂ e, times `factors`, rounded, as high and low
+/// bytes; returns the weights' sum without factors and before rounding. Bytes from n to the next multiple of 4 VL are set to 0.
+INLINE float softmax_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors) {
+    vf total[2] = {vf_zero(), vf_zero()}, most = vf_set(largest_score(x, n, mask));
     size_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL)
-        weight_bytes(high + i, low + i, x + i, 4 * VL, s, mask ? mask + i : NULL, factors + i, most, total);
-    if (i < n) weight_bytes(high + i, low + i, x + i, n - i, s, mask ? mask + i : NULL, factors + i, most, total);
+        weight_bytes(high + i, low + i, x + i, 4 * VL, mask ? mask + i : NULL, factors + i, most, total);
+    if (i < n) weight_bytes(high + i, low + i, x + i, n - i, mask ? mask + i : NULL, factors + i, most, total);
     return vf_sum(vf_add(total[0], total[1]));
 }
 
-static float softmax_bytes_masked(uint8_t *high, uint8_t *low, const float *x, size_t n, float scale, const float *mask,
-                                  const float *factors) {
-    return mask ? softmax_bytes(high, low, x, n, scale, mask, factors) : softmax_bytes(high, low, x, n, scale, NULL, factors);
+static float softmax_bytes_masked(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors) {
+    return mask ? softmax_bytes(high, low, x, n, mask, factors) : softmax_bytes(high, low, x, n, NULL, factors);
 }
 
 /// Largest magnitudes (as bits, so that NaN and infinity are above all numbers) to what they are divided by for 8 bits,
@@ -150,12 +148,13 @@ static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk,
         size_t rows = q_end - i0 < IATTENTION_ROWS ? q_end - i0 : IATTENTION_ROWS, row = round_up(d, 4);
         float scales[2 * IATTENTION_ROWS];
         v_quantize_rows(s.bytes, row, scales, q + i0 * ldq, ldq, d, 0, rows, NULL);
+        for (size_t r = 0; r < rows; r++) scales[r] *= scale * 1.44269504f;
         v_igemm(s.bytes, row, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, lk, NULL);
         for (size_t r = 0; r < rows; r++) {
             uint8_t *high = s.bytes + r * s.ldb, *low = s.bytes + (rows + r) * s.ldb;
             size_t own = causal ? visible_keys(i0 + r, lq, lk) : lk;
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;
-            float sum = softmax_bytes_masked(high, low, s.scores + r * s.lds, own, scale, addends, s.factors);
+            float sum = softmax_bytes_masked(high, low, s.scores + r * s.lds, own, addends, s.factors);
             for (size_t j = own; j < round_up(lk, 4); j++) high[j] = low[j] = 0;
             scales[r] = 256.0f / sum;
             scales[rows + r] = 1.0f / sum;

@@ -32,10 +32,12 @@ typedef struct ahead {
 } ahead;
 
 /// Of `bytes` at `weights`, which are needed next, the part that tile t of `tiles` brings in over k inputs. Weights of a
-/// model lie in memory; spread over all tiles, that is slow enough for memory to keep up.
+/// model lie in memory; spread over all tiles, that is slow enough for memory to keep up. A single tile waits for memory in
+/// any case, and is best left to read its own weights.
 INLINE ahead ahead_of(const void *weights, size_t bytes, size_t k, size_t t, size_t tiles) {
+    if (k == 0 || tiles < 2) return (ahead){(const char *)weights, 0};
     size_t part = (bytes + tiles - 1) / tiles;
-    return (ahead){(const char *)weights + t * part, k ? (part + k - 1) / k : 0};
+    return (ahead){(const char *)weights + t * part, (part + k - 1) / k};
 }
 
 /// c[rows, columns] = a b for one register tile. `b` is the first vector's column in the packed panels;

@@ -63,17 +63,20 @@ public final class ThreadPool: Sendable {
     }
 }
 
-/// What the workers share: the current loop, and the condition on which they sleep.
+/// What the workers share: the current loop, and the condition on which those sleep that found nothing to do for a while.
+/// Only sleepers take the lock: threads that are awake meet at the counters alone.
 private final class State: @unchecked Sendable {
     private typealias Body = @Sendable (Int, Int) -> Void
     private let condition = NSCondition()
+    private let sleepers = Atomic<Int>(0)
     /// The tasks of the current loop that no thread has taken yet, by thread.
     private let shares: [Share]
-    /// Tasks not ended and workers that have not left, of the current loop.
+    /// Tasks not ended and workers that have not left, of the current loop; while it is above 0, `body` and `shares` are
+    /// the loop's.
     private let pending = Atomic<Int>(0)
     private let generation = Atomic<Int>(0)
+    private let ended = Atomic<Bool>(false)
     private var body: Body?
-    private var ended = false
 
     /// How long to look before going to sleep: about what waking a thread costs, twice over. Steps of a model follow each
     /// other faster than that; a thread without work for longer sleeps, and leaves the processor to others.
@@ -82,73 +85,56 @@ private final class State: @unchecked Sendable {
     init(threads: Int) { shares = (0..<threads).map { _ in Share() } }
 
     func run(_ count: Int, _ body: @escaping @Sendable (Int, Int) -> Void) {
-        condition.lock()
         self.body = body
         for (thread, share) in shares.enumerated() {
             share.assign(count * thread / shares.count..<count * (thread + 1) / shares.count)
         }
-        pending.store(count, ordering: .relaxed)
-        generation.wrappingAdd(1, ordering: .releasing)
-        condition.broadcast()
-        condition.unlock()
+        pending.store(count, ordering: .releasing)
+        generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        wake()
         takeTasks(body, 0)
-        look { pending.load(ordering: .acquiring) > 0 }
-        condition.lock()
-        while pending.load(ordering: .acquiring) > 0 { condition.wait() }
+        wait { pending.load(ordering: .sequentiallyConsistent) > 0 }
         self.body = nil
-        condition.unlock()
     }
 
     func work(_ thread: Int) {
         var seen = 0
-        while takePart(&seen, thread) { leave() }
-    }
-
-    /// Waits for a loop and works in it; false at the end. Its reference to the body must be gone before the worker
-    /// leaves, as the body lives no longer than its loop: hence a function of its own, never inlined.
-    @inline(never) private func takePart(_ seen: inout Int, _ thread: Int) -> Bool {
-        guard let body = nextLoop(&seen) else { return false }
-        takeTasks(body, thread)
-        return true
-    }
-
-    func shutDown() {
-        condition.lock()
-        ended = true
-        condition.broadcast()
-        condition.unlock()
-    }
-
-    /// Waits for a loop that this worker has not seen, and enters it; nil at the end.
-    private func nextLoop(_ seen: inout Int) -> Body? {
-        while true {
-            look { generation.load(ordering: .acquiring) == seen }
-            condition.lock()
-            defer { condition.unlock() }
-            while !ended && generation.load(ordering: .relaxed) == seen { condition.wait() }
-            if ended { return nil }
+        while !ended.load(ordering: .acquiring) {
+            wait { generation.load(ordering: .sequentiallyConsistent) == seen }
             seen = generation.load(ordering: .relaxed)
-            // The loop may have ended while this worker woke up. If not, it cannot end before this worker leaves.
-            guard let body, pending.load(ordering: .relaxed) > 0 else { continue }
-            pending.wrappingAdd(1, ordering: .relaxed)
-            return body
+            if enter() {
+                takePart(thread)
+                leave()
+            }
         }
     }
 
-    /// Returns when `waiting` is false, or after a while.
-    private func look(_ waiting: () -> Bool) {
-        var end: ContinuousClock.Instant?
-        repeat {
-            for _ in 0..<1000 { guard waiting() else { return } }
-            end = end ?? .now + State.patience
-        } while end.map { .now < $0 } ?? true
+    func shutDown() {
+        ended.store(true, ordering: .releasing)
+        generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        wake()
     }
 
+    /// Works in the current loop. The reference to its body must be gone before the worker leaves, as the body lives no
+    /// longer than its loop: hence a function of its own, never inlined.
+    @inline(never) private func takePart(_ thread: Int) {
+        if let body { takeTasks(body, thread) }
+    }
+
+    /// Joins the current loop, which cannot end then before this worker leaves; false where it has ended.
+    private func enter() -> Bool {
+        var seen = pending.load(ordering: .relaxed)
+        while seen > 0 {
+            let (entered, found) = pending.weakCompareExchange(expected: seen, desired: seen + 1, ordering: .acquiring)
+            if entered { return true }
+            seen = found
+        }
+        return false
+    }
+
+    /// A task has ended, or a worker has left.
     private func leave() {
-        guard pending.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0 else { return }
-        condition.lock()
-        condition.broadcast()
-        condition.unlock()
+        if pending.wrappingSubtract(1, ordering: .sequentiallyConsistent).newValue == 0 { wake() }
     }
 
     private func takeTasks(_ body: Body, _ thread: Int) {
@@ -164,6 +150,29 @@ private final class State: @unchecked Sendable {
             if let index = shares[(thread + other) % shares.count].takeLast() { return index }
         }
         return nil
+    }
+
+    /// Returns when `condition` is false: looks for a while, then sleeps.
+    private func wait(while condition: () -> Bool) {
+        var end: ContinuousClock.Instant?
+        repeat {
+            for _ in 0..<1000 { guard condition() else { return } }
+            end = end ?? .now + State.patience
+        } while end.map { .now < $0 } ?? true
+        self.condition.lock()
+        sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        while condition() { self.condition.wait() }
+        sleepers.wrappingSubtract(1, ordering: .relaxed)
+        self.condition.unlock()
+    }
+
+    /// Has sleepers look again. All reads and writes of what they wait for, and of `sleepers`, are in one order: either this
+    /// sees the sleeper, or the sleeper sees the change.
+    private func wake() {
+        guard sleepers.load(ordering: .sequentiallyConsistent) > 0 else { return }
+        condition.lock()
+        condition.broadcast()
+        condition.unlock()
     }
 }
 
