@@ -61,7 +61,7 @@ struct LinearInstruction: Instruction {
         let inputScale = try inputScale.map(memory.weights.tensor)
         let normalize = try norm?.rowWork(memory)
         return { pool in
-            let step = 16
+            let step = 8
             pool.run((rows + step - 1) / step) { index in
                 let range = index * step..<min(rows, (index + 1) * step)
                 normalize?(range)

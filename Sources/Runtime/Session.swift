@@ -8,7 +8,21 @@ public final class Session {
     private let pool: ThreadPool
     private var plans: [(key: PlanKey, plan: Plan)] = []
     private static let keptPlans = 8
+    private var routes: [Request: Route] = [:]
     private var decodingParts: DecodingParts?
+
+    /// What a run is given, by name, and what it is asked for.
+    private struct Request: Hashable {
+        let inputs: Set<String>
+        let outputs: [String]?
+        let traces: [String]
+    }
+
+    /// How a request is answered.
+    private struct Route {
+        let wanted: Set<String>
+        let stages: [Stage]
+    }
 
     private struct PlanKey: Hashable {
         let graph: String
@@ -74,13 +88,23 @@ public final class Session {
     func run(
         _ inputs: [String: Tensor], outputs: [String]?, traces: [String], observe: ((Plan.Step, Duration) -> Void)?
     ) throws -> [String: Tensor] {
-        let wanted = try (outputs ?? computable(from: inputs)) + traces
+        let route = try route(Request(inputs: Set(inputs.keys), outputs: outputs, traces: traces))
         var known = inputs
-        for stage in try stages(for: wanted, given: Set(inputs.keys)) {
+        for stage in route.stages {
             let results = try runStage(stage, known, observe)
             known.merge(results) { _, new in new }
         }
-        return known.filter { wanted.contains($0.key) }
+        return known.filter { route.wanted.contains($0.key) }
+    }
+
+    /// How to answer a request. It is found out once: to follow a large graph takes as long as to run some of its layers.
+    private func route(_ request: Request) throws -> Route {
+        if let known = routes[request] { return known }
+        let wanted = try (request.outputs ?? computable(from: request.inputs)) + request.traces
+        let found = Route(wanted: Set(wanted), stages: try stages(for: wanted, given: request.inputs))
+        if routes.count >= Session.keptPlans { routes = [:] }
+        routes[request] = found
+        return found
     }
 
     /// A graph to run, with what is wanted of it.
@@ -111,8 +135,8 @@ public final class Session {
     }
 
     /// The outputs that need no other inputs than the given ones.
-    private func computable(from inputs: [String: Tensor]) throws -> [String] {
-        try outputNames.filter { output in try self.inputs(for: [output]).allSatisfy { inputs[$0.name] != nil } }
+    private func computable(from inputs: Set<String>) throws -> [String] {
+        try outputNames.filter { output in try self.inputs(for: [output]).allSatisfy { inputs.contains($0.name) } }
     }
 
     private func runStage(
