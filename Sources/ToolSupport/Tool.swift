@@ -60,8 +60,9 @@ public struct ReplacingOptions: ParsableArguments {
     public init() {}
 
     /// Finds out before the work whether an output can be written at the end.
-    /// - Throws: `cannotCreate`.
-    public func checkOutput(_ path: String) throws {
+    /// - Parameter inputs: files that the output must not replace.
+    /// - Throws: `cannotCreate`; `usage` where the output is one of the inputs.
+    public func checkOutput(_ path: String, besides inputs: [String] = []) throws {
         var isFolder: ObjCBool = false
         let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
         if exists && (isFolder.boolValue || !force) {
@@ -79,3 +80,5 @@ public struct ReplacingOptions: ParsableArguments {
         try AtomicFile.write(to: path, replacing: force) { try $0.write(Array(text.utf8)) }
     }
 }
+        for input in inputs { try AtomicFile.checkTarget(path, isNot: input) }
+        try AtomicFile.checkTarget(path, replacing: force)

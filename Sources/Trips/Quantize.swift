@@ -20,6 +20,7 @@ public func quantizePackage(
     measuring: Bool = true, progress: ((Int, Int) -> Void)? = nil
 ) throws -> QuantizationReport {
     let reader = try PackageReader(path: source)
+    try AtomicFile.checkTarget(path, isNot: source)
     guard reader.manifest.quantization?.scheme != "int8" else {
         throw TripsError.usage("the package is quantized already", at: (source as NSString).lastPathComponent, expected: "weights in floating point")
     }

@@ -50,7 +50,7 @@ struct BenchTool: Tool {
     }
 
     func run() throws {
-        if let trace { try replacing.checkOutput(trace) }
+        if let trace { try replacing.checkOutput(trace, besides: [model]) }
         let measurement = try measure()
         if let trace { try replacing.write(measurement.chromeTrace, to: trace) }
         print(json ? try measurement.json : measurement.text(steps: steps))

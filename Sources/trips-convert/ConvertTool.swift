@@ -57,7 +57,7 @@ struct ConvertTool: Tool {
             print(model.graphs.map(graphText).joined(separator: "\n\n"))
             return
         }
-        try replacing.checkOutput(outputPath)
+        try replacing.checkOutput(outputPath, besides: [source] + [vocabulary, checkpoint.config].compactMap { $0 })
         let clock = ContinuousClock()
         let start = clock.now
         let progress = Progress("writing", quiet: common.quiet)

@@ -52,8 +52,8 @@ struct QuantizeTool: Tool {
     }
 
     func run() throws {
-        try replacing.checkOutput(outputPath)
-        if let json { try replacing.checkOutput(json) }
+        try replacing.checkOutput(outputPath, besides: [model] + calibration)
+        if let json { try replacing.checkOutput(json, besides: [model, outputPath] + calibration) }
         let clock = ContinuousClock()
         let start = clock.now
         let progress = Progress("quantizing", quiet: common.quiet)
