@@ -40,7 +40,7 @@ struct ConvertTool: Tool {
     var listOperators = false
 
     @OptionGroup var replacing: ReplacingOptions
-    @OptionGroup var common: CommonOptions
+    @OptionGroup var common: QuietOptions
 
     func validate() throws {
         if listOperators && !source.lowercased().hasSuffix(".onnx") {
