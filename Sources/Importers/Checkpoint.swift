@@ -11,15 +11,18 @@ public struct Checkpoint: Sendable {
     public let format: SourceFormat
     /// Tensors of the file that are none of the model's, such as an optimizer's; nil where there are none.
     public let others: LeftOut?
+    /// Paths of the other files that hold tensors: an index's shards, in its order.
+    public let shards: [String]
 
     public init(
         tensors: [(name: String, constant: Constant)], metadata: [String: String] = [:], format: SourceFormat = .safetensors,
-        others: LeftOut? = nil
+        others: LeftOut? = nil, shards: [String] = []
     ) {
         self.tensors = tensors
         self.metadata = metadata
         self.format = format
         self.others = others
+        self.shards = shards
     }
 
     /// Opens a safetensors file, a `model.safetensors.index.json`, or what `torch.save` wrote, told apart by their content.
@@ -27,12 +30,15 @@ public struct Checkpoint: Sendable {
     public static func open(path: String) throws -> Checkpoint {
         let file = try ReadableFile(path: path)
         let start = try file.bytes(at: 0, count: min(4, file.size))
+        if try file.bytes(at: 0, count: min(16, file.size)).dropFirst(8).elementsEqual("TRIPSPKG".utf8) {
+            throw TripsError.data("this is a .trips package already", at: file.name, expected: "a checkpoint or an ONNX model")
+        }
         let isTorchName = [".pth", ".pt", ".bin"].contains { path.hasSuffix($0) }
         if start == [0x50, 0x4B, 3, 4] { return try readTorchZip(file) }
         if start == [0x80, 2, 0x8A, 0x0A] || isTorchName { return try readLegacyTorch(file) }
         if path.hasSuffix(".json") {
-            let (tensors, metadata) = try readShardedSafetensors(index: file)
-            return Checkpoint(tensors: tensors, metadata: metadata, format: .shardedSafetensors)
+            let (tensors, metadata, shards) = try readShardedSafetensors(index: file)
+            return Checkpoint(tensors: tensors, metadata: metadata, format: .shardedSafetensors, shards: shards)
         }
         let safetensors = try SafetensorsFile(file)
         return Checkpoint(tensors: safetensors.tensors, metadata: safetensors.metadata, format: .safetensors)

@@ -1,3 +1,4 @@
+import Foundation
 import ModelGraph
 import Support
 import Tensors
@@ -37,17 +38,24 @@ public struct CheckpointOptions: Sendable {
 /// - Throws: `cannotOpen`; `data` where the file is malformed, the model is not known, or tensors are missing, unexpected
 ///   or misshapen (all of them are named); `usage` where an option does not suit the model.
 public func importCheckpoint(path: String, options: CheckpointOptions = .init()) throws -> ImportedModel {
-    try importCheckpoint(Checkpoint.open(path: path), options: options)
+    let (checkpoint, configuration) = (try Checkpoint.open(path: path), try options.configurationPath.map(Configuration.init))
+    return try locating((path as NSString).lastPathComponent) { try importCheckpoint(checkpoint, configuration, options) }
 }
 
 /// As `importCheckpoint(path:options:)`, for tensors from anywhere.
 public func importCheckpoint(_ checkpoint: Checkpoint, options: CheckpointOptions = .init()) throws -> ImportedModel {
+    try importCheckpoint(checkpoint, options.configurationPath.map(Configuration.init), options)
+}
+
+private func importCheckpoint(
+    _ checkpoint: Checkpoint, _ configuration: Configuration?, _ options: CheckpointOptions
+) throws -> ImportedModel {
     // Wrapped for training on several devices, all names carry one more prefix.
     let isWrapped = !checkpoint.tensors.isEmpty && checkpoint.tensors.allSatisfy { $0.name.hasPrefix("module.") }
     let tensors =
         isWrapped ? checkpoint.tensors.map { (name: String($0.name.dropFirst(7)), constant: $0.constant) } : checkpoint.tensors
     let weights = Weights(tensors)
-    var settings = Settings(configuration: try options.configurationPath.map(readConfiguration), metadata: checkpoint.metadata)
+    var settings = Settings(configuration: configuration, metadata: checkpoint.metadata)
     let architecture = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
 
     let graphs: [Graph]
@@ -68,17 +76,7 @@ public func importCheckpoint(_ checkpoint: Checkpoint, options: CheckpointOption
     if let others = checkpoint.others { leftOut.append(others) }
     return ImportedModel(
         graphs: graphs, format: checkpoint.format, architecture: architecture.rawValue, settings: settings.list, leftOut: leftOut,
-        generation: generation)
-}
-
-private func readConfiguration(_ path: String) throws -> JSON {
-    let file = try ReadableFile(path: path)
-    return try locating(file.name) {
-        guard file.size <= 1 << 20 else {
-            throw TripsError.data("length of the config file", found: file.size, expected: "at most 1 MiB")
-        }
-        return try JSON(parsing: file.bytes(at: 0, count: file.size))
-    }
+        generation: generation, weightFiles: checkpoint.shards)
 }
 
 private func chooseArchitecture(
@@ -87,14 +85,10 @@ private func chooseArchitecture(
     let (architecture, source): (Architecture, Setting.Source)
     if let option = options.architecture {
         (architecture, source) = (option, .option)
-    } else if let text = settings.metadata["architecture"] {
-        guard let stated = Architecture(rawValue: text) else {
-            throw TripsError.data(
-                "architecture", at: Setting.Source.metadata.rawValue, found: text.prefix(60),
-                expected: "one of \(Architecture.allCases.map(\.rawValue).joined(separator: ", "))")
-        }
+    } else if let stated = settings.metadata["architecture"].flatMap(Architecture.init(rawValue:)) {
         (architecture, source) = (stated, .metadata)
     } else {
+        // Other programs write names of their own under this key.
         (architecture, source) = (try Architecture(recognizing: weights, names: names, metadata: settings.metadata), .tensors)
     }
     settings.note("architecture", architecture.rawValue, from: source)

@@ -16,10 +16,13 @@ public struct ImportedModel: Sendable {
     public var producer: [(name: String, value: String)]
     /// How the `decode` graph is meant to be run; nil where nothing is generated.
     public var generation: Generation?
+    /// Paths of the files beside the source that hold its weights, such as an index's shards.
+    public var weightFiles: [String]
 
     public init(
         graphs: [Graph], format: SourceFormat, architecture: String? = nil, settings: [Setting] = [],
-        leftOut: [LeftOut] = [], producer: [(name: String, value: String)] = [], generation: Generation? = nil
+        leftOut: [LeftOut] = [], producer: [(name: String, value: String)] = [], generation: Generation? = nil,
+        weightFiles: [String] = []
     ) {
         self.graphs = graphs
         self.format = format
@@ -28,6 +31,7 @@ public struct ImportedModel: Sendable {
         self.leftOut = leftOut
         self.producer = producer
         self.generation = generation
+        self.weightFiles = weightFiles
     }
 }
 

@@ -6,8 +6,10 @@ import Tensors
 /// Values are referred to by their name. Constants name the tensor of the package that holds their numbers, or state
 /// small contents in place.
 public struct GraphDocument: Sendable, Codable {
+    /// A value that is given to each run.
     public struct Input: Sendable, Codable {
         public var name: String
+        /// Data type and shape, whose sizes may be open.
         public var type: ValueType
     }
 
@@ -17,35 +19,50 @@ public struct GraphDocument: Sendable, Codable {
         public var type: ValueType
         /// The name of the package's tensor.
         public var tensor: String?
+        /// The elements, where they are computed from open sizes.
         public var sizes: [Dimension]?
         /// The number that all elements have.
         public var splat: Double?
     }
 
+    /// An operator at work.
     public struct Step: Sendable, Codable {
+        /// The node's name, for people.
         public var name: String
         public var op: OperatorBox
+        /// Names of the values that it reads; nil where an optional one is absent.
         public var inputs: [String?]
+        /// Names of the values that it computes.
         public var outputs: [String]
     }
 
+    /// A name that a value has outside the graph.
     public struct Binding: Sendable, Codable {
         public var name: String
+        /// The value's name in the graph.
         public var value: String
     }
 
+    /// Such as `main`, `encode` or `decode`.
     public var name: String
+    /// What each run is given, in the order of the signature.
     public var inputs: [Input]
+    /// What is known before the model runs.
     public var constants: [Known]
+    /// The operators, each behind those whose values it reads.
     public var nodes: [Step]
+    /// What a run gives.
     public var outputs: [Binding]
+    /// Intermediates that can be asked for, under their canonical names.
     public var traces: [Binding]
 }
 
 /// An operator with its name, so that any of the known operators can be written and read.
 public struct OperatorBox: Sendable, Codable {
+    /// The operator with its attributes.
     public var op: any Operator
 
+    /// Boxes an operator.
     public init(_ op: any Operator) { self.op = op }
 
     private enum Key: String, CodingKey { case name, attributes }
@@ -68,6 +85,7 @@ public struct OperatorBox: Sendable, Codable {
 
 /// All operators that a package can hold.
 public enum OperatorTable {
+    /// Their types: blocks, then primitives.
     public static let all: [any Operator.Type] = blocks + primitives
 
     static let blocks: [any Operator.Type] = [

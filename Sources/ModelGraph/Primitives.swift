@@ -30,7 +30,9 @@ extension OperatorTable {
 /// The index of an axis that may be counted from the end.
 /// - Throws: `data` where it is out of range.
 package func resolveAxis(_ axis: Int, rank: Int) throws -> Int {
-    guard axis >= -rank, axis < rank else { throw TripsError.data("axis out of range", found: axis, expected: "-\(rank) ..< \(rank)") }
+    guard axis >= -rank, axis < rank else {
+        throw TripsError.data("axis out of range", found: axis, expected: rank == 0 ? "none: it is a scalar" : "-\(rank) ..< \(rank)")
+    }
     return axis < 0 ? axis + rank : axis
 }
 

@@ -23,20 +23,25 @@ public struct Manifest: Sendable, Codable {
     public var settings: [Setting] = []
     /// The selection layers, in the order of their blocks.
     public var selections: [Selection] = []
+    /// How the weights were brought to few bits; nil where they are as in the source.
     public var quantization: Quantization?
     /// What the source holds and the package does not.
     public var leftOut: [LeftOut] = []
     /// How the graphs `encode` and `decode` are meant to be run.
     public var generation: Generation?
+    /// How pictures become image inputs; nil where the source does not tell.
     public var preprocessing: Preprocessing?
     /// The tensor (`uint8`, UTF-8 text, one word per line) with the tokenizer's vocabulary.
     public var vocabulary: String?
+    /// The graphs, in the order in which they feed each other.
     public internal(set) var graphs: [GraphDocument] = []
     /// The tensors, in the order of their data.
     public internal(set) var tensors: [TensorRecord] = []
 
+    /// A manifest that says nothing yet but what writes it.
     public init(tool: Tool) { self.tool = tool }
 
+    /// A program and its version.
     public struct Tool: Sendable, Codable, Equatable {
         public var name: String
         public var version: String
@@ -51,9 +56,10 @@ public struct Manifest: Sendable, Codable {
     public struct Source: Sendable, Codable, Equatable {
         /// The file's name, without folders.
         public var file: String
-        /// `onnx`, `safetensors` or `torch`.
+        /// Such as `onnx`, `safetensors` or `torch zip`.
         public var format: String
-        /// In lowercase hexadecimal digits.
+        /// In lowercase hexadecimal digits; of a model in several files `SHA256.hexadecimalDigest(ofFilesAt:)` of all of them,
+        /// the file that names the others first.
         public var sha256: String
         /// What the file tells of its making, such as `pytorch 2.4, opset 17`.
         public var producer: String?
@@ -70,6 +76,7 @@ public struct Manifest: Sendable, Codable {
     public struct Selection: Sendable, Codable, Equatable {
         /// Counted from 1.
         public var block: Int
+        /// Share of the image tokens that stays, in (0, 1].
         public var keepRate: Double
         /// `text`, `image-cls` or `random`.
         public var guidance: String
@@ -102,6 +109,7 @@ public struct Manifest: Sendable, Codable {
         public var scheme: String
         /// The whole recipe in words.
         public var summary: String
+        /// What became of each layer.
         public var layers: [Layer]
 
         public init(scheme: String, summary: String, layers: [Layer] = []) {
@@ -110,10 +118,13 @@ public struct Manifest: Sendable, Codable {
             self.layers = layers
         }
 
+        /// What became of one layer.
         public struct Layer: Sendable, Codable {
+            /// The weight's name, or the node's.
             public var name: String
             /// What the layer became, such as `int8`, or `float32` where it was kept.
             public var precision: String
+            /// Inputs that share a scale.
             public var groupSize: Int?
             /// Signal to noise of the layer's output on the calibration data, in dB.
             public var signalToNoise: Double?
@@ -138,6 +149,7 @@ public struct Manifest: Sendable, Codable {
         public var imageSize: Int
         /// Per channel (red, green, blue), of values between 0 and 1.
         public var mean: [Double]
+        /// Per channel: the mean is taken off, then the values are divided by this.
         public var deviation: [Double]
         /// `bicubic` or `bilinear`.
         public var resampling: String
@@ -152,11 +164,13 @@ public struct Manifest: Sendable, Codable {
 
     /// A tensor in the table.
     public struct TensorRecord: Sendable, Codable, Equatable {
+        /// Unlike all others.
         public var name: String
         /// The type in which graphs see the tensor.
         public var dataType: DataType
         /// The type in which its numbers are stored; readers widen it.
         public var storedType: DataType
+        /// Sizes, the slowest first.
         public var shape: [Int]
 
         public init(name: String, dataType: DataType, storedType: DataType, shape: [Int]) {

@@ -43,7 +43,9 @@ public struct Picture: Sendable, Equatable {
         }
         let (width, height) = (Int(size.width), Int(size.height))
         guard width > 0, height > 0, width <= Picture.maximalSide, height <= Picture.maximalSide, width * height <= Picture.maximalArea else {
-            throw TripsError.data("size of a picture", found: "\(width) x \(height)", expected: "at most \(Picture.maximalArea) pixels")
+            throw TripsError.data(
+                "size of a picture", found: "\(width) x \(height)",
+                expected: "sides of at most \(Picture.maximalSide), \(Picture.maximalArea) pixels in all")
         }
         // Compression of either kind gives at most some 1100 pixels for a byte: a small file must not ask for gigabytes.
         guard width * height / 4096 <= bytes.count else {

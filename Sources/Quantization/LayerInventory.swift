@@ -114,6 +114,11 @@ extension Graph {
     }
 }
 
+extension Constant {
+    /// Bytes of all elements in the type in which they are stored.
+    var storedByteCount: Int { get throws { try Tensors.byteCount(of: storedType, shape) } }
+}
+
 /// Whether `text` matches a pattern in which `*` stands for any text.
 func matches(_ text: String, _ pattern: String) -> Bool {
     let parts = pattern.split(separator: "*", omittingEmptySubsequences: false).map(String.init)

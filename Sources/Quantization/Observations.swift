@@ -43,7 +43,7 @@ final class Observations {
             return
         }
         let model = Model(graphs: tapped, manifest: Manifest(tool: .init(name: "calibration", version: "")))
-        (self.model, session) = (model, Session(model))
+        (self.model, session) = (model, Session(model, threads: pool.ownThreads))
         for sample in samples {
             for (index, rows) in try observe(Array(inventory.groups.indices), sample) { add(rows, to: index) }
         }

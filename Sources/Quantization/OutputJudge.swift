@@ -11,10 +11,12 @@ final class OutputJudge {
     private let outputs: [String]
     /// Original positions of the tokens behind each selection.
     private let positions: [String]
+    private let threads: Int?
 
-    init(_ graphs: [Graph], _ samples: [[String: Tensor]]) throws {
+    init(_ graphs: [Graph], _ samples: [[String: Tensor]], _ pool: ThreadPool) throws {
         self.samples = samples
-        let session = OutputJudge.session(graphs)
+        threads = pool.ownThreads
+        let session = OutputJudge.session(graphs, threads)
         let computable = try session.outputNames.filter { output in
             try session.inputs(for: [output]).allSatisfy { input in samples.allSatisfy { $0[input.name] != nil } }
         }
@@ -28,8 +30,8 @@ final class OutputJudge {
         reference = try OutputJudge.run(session, samples, outputs, positions)
     }
 
-    private static func session(_ graphs: [Graph]) -> Session {
-        Session(Model(graphs: graphs, manifest: Manifest(tool: .init(name: "calibration", version: ""))))
+    private static func session(_ graphs: [Graph], _ threads: Int?) -> Session {
+        Session(Model(graphs: graphs, manifest: Manifest(tool: .init(name: "calibration", version: ""))), threads: threads)
     }
 
     private static func run(
@@ -40,7 +42,7 @@ final class OutputJudge {
 
     /// Signal to noise in dB of each output, over all samples together, and the mean overlap of kept patches.
     func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
-        let results = try OutputJudge.run(OutputJudge.session(graphs), samples, outputs, positions)
+        let results = try OutputJudge.run(OutputJudge.session(graphs, threads), samples, outputs, positions)
         var ratios: [String: Double] = [:]
         for output in outputs {
             ratios[output] = decibels(try joined(reference, output), try joined(results, output))
@@ -72,4 +74,9 @@ final class OutputJudge {
         }
         return ratios.reduce(0, +) / Double(max(1, batch))
     }
+}
+
+extension ThreadPool {
+    /// The threads that a session needs to work with as many; nil where it shares these.
+    var ownThreads: Int? { self === ThreadPool.shared ? nil : threads }
 }

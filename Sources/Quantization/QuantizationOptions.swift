@@ -2,6 +2,7 @@ import Tensors
 
 /// What to do with a model's weights.
 public struct QuantizationOptions: Sendable {
+    /// The type of the new weights.
     public enum Scheme: String, Sendable, Codable {
         case int8
         case bf16
@@ -27,11 +28,11 @@ public struct LayerReport: Sendable, Codable {
     public var name: String
     /// Such as `Linear 768 → 3072`.
     public var kind: String
-    /// `int8`, or `float32` where it stayed.
+    /// Type of the weights, such as `int8`; `float32` where int8 was asked for and the layer stayed as it was.
     public var precision: String
     /// Why it stayed, or what was done about outliers.
     public var note: String?
-    /// Bytes of the weights, before compression.
+    /// Bytes of the weights in the type in which they are stored, before compression.
     public var bytesBefore: Int
     public var bytesAfter: Int
     /// Inputs that share a scale.

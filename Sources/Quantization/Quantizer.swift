@@ -17,7 +17,7 @@ public func quantize(
         throw TripsError.usage("--max-loss needs --calibration")
     }
     if options.scheme != .int8 {
-        return try narrow(graphs, to: options.scheme == .bf16 ? .bfloat16 : .float16, options)
+        return try narrow(graphs, to: options.scheme == .bf16 ? .bfloat16 : .float16, options, pool)
     }
     let graphs = options.weightsOnly ? graphs : try graphs.map { try $0.scoringBySources() }
     var quantizer = try Quantizer(graphs, options, pool)
@@ -52,7 +52,7 @@ private struct Quantizer {
         inventory = try LayerInventory(graphs, keep: options.keep)
         quantized = Array(repeating: nil, count: inventory.layers.count)
         reports = try inventory.layers.map { layer in
-            let bytes = try layer.weight.byteCount
+            let bytes = try layer.weight.storedByteCount
             return LayerReport(
                 name: layer.name, kind: layer.kind, precision: "float32", note: layer.reasonToStay, bytesBefore: bytes, bytesAfter: bytes)
         }
@@ -149,7 +149,7 @@ private struct Quantizer {
 
     /// Runs both models on the calibration inputs; puts layers back where that is wanted.
     mutating func judge() throws {
-        let judge = try OutputJudge(graphs, options.calibration)
+        let judge = try OutputJudge(graphs, options.calibration, pool)
         guard let wanted = options.minimalDecibels else {
             (report.outputDecibels, report.selectionOverlap) = try judge.compare(result().graphs)
             return
@@ -269,7 +269,7 @@ extension Graph {
 
 /// Rounds all large weights to a 16-bit type; arithmetic stays fp32.
 private func narrow(
-    _ graphs: [Graph], to type: DataType, _ options: QuantizationOptions
+    _ graphs: [Graph], to type: DataType, _ options: QuantizationOptions, _ pool: ThreadPool
 ) throws -> (graphs: [Graph], report: QuantizationReport) {
     let inventory = try LayerInventory(graphs, keep: options.keep)
     let kept = Set(inventory.layers.filter { $0.reasonToStay?.hasPrefix("--keep") ?? false }.map(\.weight.identity))
@@ -277,15 +277,16 @@ private func narrow(
     var seen = Set<String>()
     let narrowed = try graphs.map { graph in
         var graph = graph
+        var visited = Set<ValueID>()
         for node in graph.nodes {
-            for case let input? in node.inputs {
+            for case let input? in node.inputs where visited.insert(input).inserted {
                 guard let constant = graph.constant(of: input), constant.dataType == .float32, constant.shape.count >= 2 else { continue }
                 let stays = kept.contains(constant.identity)
                 if seen.insert(constant.identity).inserted {
-                    let bytes = try constant.byteCount
+                    let rounded = stays ? constant : constant.rounded(to: type)
                     report.layers.append(LayerReport(
-                        name: graph.name(of: input), kind: "\(constant.shape)", precision: stays ? "float32" : type.description,
-                        note: stays ? "--keep" : nil, bytesBefore: bytes, bytesAfter: stays ? bytes : bytes / 2))
+                        name: graph.name(of: input), kind: "\(constant.shape)", precision: rounded.storedType.description,
+                        note: stays ? "--keep" : nil, bytesBefore: try constant.storedByteCount, bytesAfter: try rounded.storedByteCount))
                 }
                 if !stays { graph.setContent(.tensor(constant.rounded(to: type)), of: input) }
             }
@@ -295,7 +296,7 @@ private func narrow(
     report.bytesBefore = report.layers.reduce(0) { $0 + $1.bytesBefore }
     report.bytesAfter = report.layers.reduce(0) { $0 + $1.bytesAfter }
     if !options.calibration.isEmpty {
-        (report.outputDecibels, report.selectionOverlap) = try OutputJudge(graphs, options.calibration).compare(narrowed)
+        (report.outputDecibels, report.selectionOverlap) = try OutputJudge(graphs, options.calibration, pool).compare(narrowed)
     }
     return (narrowed, report)
 }

@@ -8,10 +8,13 @@ public struct SelectionOptions: Sendable, Hashable, Codable {
     public var blocks: [Int]
     /// One rate for all blocks, or one for each.
     public var keepRates: [Double]
+    /// What scores the patches.
     public var guidance: PatchSelection.Guidance
+    /// What becomes of the dropped tokens.
     public var fusion: PatchSelection.Fusion
+    /// The order of the kept tokens.
     public var order: PatchSelection.Order
-    /// For random guidance.
+    /// For random guidance; each block draws numbers of its own from it.
     public var seed: Int
     /// A name of the vision tower: its patch embedding, a block's node, or the state that enters it; nil: the only one.
     public var visionTower: String?
@@ -55,6 +58,7 @@ public struct SelectionOptions: Sendable, Hashable, Codable {
 
 /// What patch selection did to a graph.
 public struct SelectionReport: Sendable {
+    /// One of the inserted layers.
     public struct Block: Sendable {
         /// Counted from 1.
         public var block: Int
@@ -219,7 +223,7 @@ extension Graph {
         }
         let op = PatchSelection(
             heads: attention.heads, scale: attention.scale, keepRate: rate, guidance: options.guidance, fusion: options.fusion,
-            order: options.order, seed: options.guidance == .random ? options.seed : 0)
+            order: options.order, seed: options.guidance == .random ? seed(options.seed, block: number) : 0)
         var operands = [block.residual, keys, query, positions]
         while operands.last == .some(nil) { operands.removeLast() }
         let outputs = try add(
@@ -228,4 +232,11 @@ extension Graph {
         replace(block.residual, with: outputs[0], except: [node.id])
         return node
     }
+}
+
+/// A seed of its own for each block, or all of them would draw the same numbers. Below 2^53, which any reader of JSON
+/// keeps, as long as the seed that was asked for is.
+private func seed(_ seed: Int, block: Int) -> Int {
+    var generator = SplitMix64(state: UInt64(bitPattern: Int64(block)))
+    return seed ^ Int(generator.next() >> 11)
 }

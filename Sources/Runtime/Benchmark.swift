@@ -14,6 +14,19 @@ public struct StepTime: Sendable, Codable {
     public let milliseconds: Double
 }
 
+/// The sizes of a run that packages may leave open.
+public struct InputSizes: Sendable, Equatable {
+    /// Examples in the batch.
+    public let batch: Int
+    /// Tokens of the text; nil where no input is a text.
+    public let textLength: Int?
+}
+
+extension Model {
+    /// The longest text that there are positions for; nil where no table limits it.
+    public var maximalTextLength: Int? { graphs.compactMap(\.positionCount).min() }
+}
+
 extension Session {
     /// Runs and takes the time of each step.
     /// - Parameter runs: runs to take the median of, behind one that is not counted.
@@ -47,16 +60,20 @@ extension Session {
 
     /// Inputs of the right types and shapes: ids from the vocabulary, masks of ones, images of noise. The same every time.
     /// - Parameters:
-    ///   - batch: for a symbol named `batch`.
+    ///   - batch: for symbols named so, and those that stand first in an input's shape.
     ///   - length: for all other symbols, such as the text's length; less where the model has fewer positions.
     /// - Throws: `data` where an input's size cannot be told.
     public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
         var generator = SplitMix64(state: 1)
-        let length = min(length, model.graphs.compactMap(\.positionCount).min() ?? length)
+        let length = min(length, model.maximalTextLength ?? length)
         var inputs: [String: Tensor] = [:]
-        for (name, type) in try self.inputs(for: outputNames) {
+        let types = try self.inputs(for: outputNames)
+        let batches = Set(types.filter { $0.type.rank > 1 }.compactMap { $0.type.shape.first?.symbols }.joined())
+        for (name, type) in types {
             let shape = try type.shape.map { dimension in
-                let bindings = Dictionary(uniqueKeysWithValues: dimension.symbols.map { ($0, $0.contains("batch") ? batch : length) })
+                let bindings = Dictionary(uniqueKeysWithValues: dimension.symbols.map { symbol in
+                    (symbol, symbol.contains("batch") || batches.contains(symbol) ? batch : length)
+                })
                 guard let size = try dimension.substituting(bindings).constant, size >= 0 else {
                     throw TripsError.data("the size of input \(name) cannot be told", found: type)
                 }
@@ -65,6 +82,17 @@ extension Session {
             inputs[name] = try synthetic(name, type.dataType, shape, &generator)
         }
         return inputs
+    }
+
+    /// The sizes that inputs for all outputs have.
+    /// - Throws: `usage` where an input is missing.
+    public func sizes(of inputs: [String: Tensor]) throws -> InputSizes {
+        let tensors = try self.inputs(for: outputNames).map { name, type in
+            guard let tensor = inputs[name] else { throw TripsError.usage("input \(name) is missing", expected: type) }
+            return tensor
+        }
+        let text = inputs["input_ids"] ?? tensors.first { $0.shape.count == 2 && $0.dataType.isInteger }
+        return InputSizes(batch: tensors.first { $0.shape.count > 1 }?.shape.first ?? 1, textLength: text?.shape.last)
     }
 
     private func synthetic(_ name: String, _ type: DataType, _ shape: [Int], _ generator: inout SplitMix64) throws -> Tensor {

@@ -96,14 +96,28 @@ public final class AtomicFile {
         descriptor = -1
     }
 
-    private static func checkTarget(_ path: String, replacing: Bool) throws {
+    /// Finds out whether a file of this name could be written.
+    /// - Throws: `cannotCreate` where something is there that may not be replaced: anything but a regular file never may,
+    ///   nor may a link that leads to it.
+    public static func checkTarget(_ path: String, replacing: Bool) throws {
         var status = stat()
         guard lstat(path, &status) == 0 else { return }
         guard replacing else {
             throw TripsError(.cannotCreate, "exists already and is not replaced unless forced to", at: path)
         }
-        guard [S_IFREG, S_IFLNK].contains(status.st_mode & S_IFMT) else {
+        let isDangling = stat(path, &status) != 0
+        guard isDangling || status.st_mode & S_IFMT == S_IFREG else {
             throw TripsError(.cannotCreate, "cannot be replaced: not a regular file", at: path)
+        }
+    }
+
+    /// Keeps a file from being replaced by what is made of it.
+    /// - Throws: `usage` where both names lead to one file.
+    public static func checkTarget(_ path: String, isNot source: String) throws {
+        var (target, input) = (stat(), stat())
+        guard stat(path, &target) == 0, stat(source, &input) == 0 else { return }
+        guard (target.st_dev, target.st_ino) != (input.st_dev, input.st_ino) else {
+            throw TripsError.usage("the output would replace the input", at: path, expected: "another name")
         }
     }
 

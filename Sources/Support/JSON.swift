@@ -50,6 +50,34 @@ public indirect enum JSON: Sendable, Equatable {
     }
 }
 
+extension JSON: CustomStringConvertible {
+    /// The document as JSON text.
+    public var description: String {
+        switch self {
+        case .null: "null"
+        case .bool(let value): "\(value)"
+        case .integer(let number): "\(number)"
+        case .number(let number): "\(number)"
+        case .string(let text): JSON.quoted(text)
+        case .array(let elements): "[" + elements.map(\.description).joined(separator: ", ") + "]"
+        case .object(let members):
+            "{" + members.map { "\(JSON.quoted($0.key)): \($0.value)" }.joined(separator: ", ") + "}"
+        }
+    }
+
+    private static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"", "\\": quoted += "\\\(scalar)"
+            case ..<" ": quoted += "\\u00" + (scalar.value < 16 ? "0" : "") + String(scalar.value, radix: 16)
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}
+
 private struct JSONParser {
     let bytes: [UInt8]
     let maximalDepth: Int

@@ -49,6 +49,10 @@ extension Answer {
         let clock = ContinuousClock()
         let start = clock.now
         let (manifest, outputs) = (session.model.manifest, Set(session.outputNames))
+        guard candidates.isEmpty || outputs.contains("answer_logits") || outputs.contains("prediction") else {
+            throw TripsError.usage(
+                "this model neither ranks answers nor tells classes apart", found: "--answers", expected: "no list of answers")
+        }
         if outputs.contains("answer_logits") {
             try rank(session, inputs, tokenizer, candidates)
         } else if outputs.contains("next_logits") {

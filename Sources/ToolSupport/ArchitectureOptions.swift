@@ -12,22 +12,22 @@ public struct ArchitectureOptions: ParsableArguments {
         discussion: "Default: recognised from the tensors' names and shapes.", valueName: "name"))
     public var architecture: String?
 
-    @Option(name: .long, help: ArgumentHelp("Attention heads of the vision tower.", valueName: "n"))
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Attention heads of the vision tower.", valueName: "n"))
     public var visionHeads: Int?
 
-    @Option(name: .long, help: ArgumentHelp("Attention heads of the text layers.", valueName: "n"))
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Attention heads of the text layers.", valueName: "n"))
     public var textHeads: Int?
 
-    @Option(name: .long, help: ArgumentHelp("How many of the stored fusion layers run (mPLUG).", valueName: "n"))
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("How many of the stored fusion layers run (mPLUG).", valueName: "n"))
     public var fusionLayers: Int?
 
-    @Option(name: .long, help: ArgumentHelp("Every how many fusion layers one is connected (mPLUG).", valueName: "n"))
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Every how many fusion layers one is connected (mPLUG).", valueName: "n"))
     public var strideLayer: Int?
 
     @Option(name: .long, help: ArgumentHelp("A bert_config.json that states what no option does.", valueName: "file"))
     public var config: String?
 
-    @Option(name: .long, help: ArgumentHelp(
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
         "Resample the position embedding for images of this many pixels a side.",
         discussion: "Checkpoints only; an ONNX graph is exported again instead.", valueName: "pixels"))
     public var imageSize: Int?

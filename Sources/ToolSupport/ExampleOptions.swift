@@ -20,7 +20,7 @@ public struct ExampleOptions: ParsableArguments {
         "The WordPiece vocabulary.", discussion: "Default: the one in the package.", valueName: "vocab.txt"))
     public var vocab: String?
 
-    @Option(name: .long, help: ArgumentHelp(
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
         "Longest text in tokens; longer ones are cut.", discussion: "Default: 40, or what the package was made for.", valueName: "n"))
     public var textLength: Int?
 
@@ -61,12 +61,19 @@ public struct ExampleOptions: ParsableArguments {
                 deviation: preprocessing?.deviation ?? [0.26862954, 0.26130258, 0.27577711],
                 preprocessing?.resampling == "bilinear" ? .bilinear : .bicubic)
         }
-        if let text, let ids = types.first(where: { $0.name == "input_ids" }) {
+        if let text {
+            guard let ids = types.first(where: { $0.name == "input_ids" }) else {
+                throw TripsError.usage("this model has no input for words", found: "--text", expected: "an input input_ids")
+            }
             guard let tokenizer else {
                 throw TripsError.usage("words need a vocabulary", expected: "--vocab vocab.txt, here or (--vocabulary) at conversion")
             }
             let fixed = ids.type.shape.last?.constant
-            let tokens = try tokenizer.modelInput(text, maximalLength: textLength ?? 40, paddedTo: fixed)
+            let longest = model.maximalTextLength ?? .max
+            if let textLength, textLength > longest {
+                throw TripsError.usage("--text-length", found: textLength, expected: "at most \(longest), the positions of this model")
+            }
+            let tokens = try tokenizer.modelInput(text, maximalLength: textLength ?? min(40, longest), paddedTo: fixed)
             inputs["input_ids"] = tokens.ids
             inputs["attention_mask"] = tokens.mask
         }

@@ -15,8 +15,10 @@ public func towerSummary(_ graph: Graph) -> [String] {
         guard let last = states.last, last.type.rank == 3, states.count > 1 || last.layer > 0 else { return nil }
         let tokens = states.map { $0.type.shape[1].description }
         let counts = tokens.enumerated().filter { $0.offset == 0 || tokens[$0.offset - 1] != $0.element }.map(\.element)
-        let heads = headCounts(in: graph, tower: tower).map { ", \($0) heads" } ?? ""
-        return "\(tower): \(last.layer) blocks, width \(last.type.shape[2])\(heads), tokens \(counts.joined(separator: " -> "))"
+        let heads = headCounts(in: graph, tower: tower).map { ", \($0) \($0 == "1" ? "head" : "heads")" } ?? ""
+        // A size that is left open may itself be called so.
+        let length = counts == ["tokens"] ? "any number of tokens" : "tokens \(counts.joined(separator: " -> "))"
+        return "\(tower): \(counted(last.layer, "block")), width \(last.type.shape[2])\(heads), \(length)"
     }
 }
 
@@ -49,9 +51,10 @@ public func macText(_ count: Int) -> String {
 /// What a graph costs, and what it would without its selections; nil where sizes stay unknown.
 public func costText(_ graph: Graph) -> String? {
     guard let (cost, sizes) = try? graph.exampleCost() else { return nil }
-    let example = "one example" + (graph.hasOpenSizes ? " with \(sizes.textLength) text tokens" : "")
+    let example = "one example" + (graph.hasOpenSizes ? " with \(counted(sizes.textLength, "text token"))" : "")
     guard graph.nodes.contains(where: { $0.op is PatchSelection }), let all = try? graph.withoutSelection(),
         let whole = try? all.multiplyAccumulates(sizes), cost > 0
     else { return "\(macText(cost)) for \(example)" }
+    if whole == cost { return "\(macText(cost)) for \(example), as without selection" }
     return "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
 }

@@ -13,10 +13,11 @@ extension Manifest {
         if !options.isEmpty {
             lines.append("options       " + options.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
         }
-        if !settings.isEmpty {
-            lines.append("settings      " + settings.map { "\($0.name) \($0.value) (\($0.source.rawValue))" }.joined(separator: ", "))
+        for (index, setting) in settings.enumerated() {
+            let title = index == 0 ? "settings      " : "              "
+            lines.append("\(title)\(setting.name) \(setting.value) (\(setting.source.rawValue))")
         }
-        for left in leftOut { lines.append("left out      \(left.reason): \(left.count) tensors, \(byteText(left.bytes))") }
+        for left in leftOut { lines.append("left out      \(left.reason): \(counted(left.count, "tensor")), \(byteText(left.bytes))") }
         if let quantization { lines.append("quantized     \(quantization.scheme): \(quantization.summary)") }
         if let preprocessing {
             lines.append("images        \(preprocessing.imageSize) px, \(preprocessing.resampling), mean "
@@ -25,7 +26,7 @@ extension Manifest {
         }
         if let generation {
             lines.append("generates     by \(generation.method.rawValue)" + (generation.method == .beam ? " \(generation.beam)" : "")
-                + ", up to \(generation.maximalLength) tokens")
+                + ", up to \(counted(generation.maximalLength, "token"))")
         }
         return lines
     }

@@ -4,13 +4,13 @@ import Trips
 
 /// Which selection layers to insert.
 public struct SelectionOptions: ParsableArguments {
-    @Option(name: .long, help: ArgumentHelp(
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
         "Vision blocks that get a selection layer, counted from 1, such as 5,10.",
         discussion: "Without it, nothing is selected. Selecting changes the outputs of a model that was not trained with it.",
         valueName: "blocks"))
     public var select: String?
 
-    @Option(name: .long, help: ArgumentHelp(
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
         "Share of the image tokens that a selection keeps, in (0, 1]: one for all, or one per block (0.7,0.5).",
         discussion: "Default: 0.7.", valueName: "rate"))
     public var keepRate: String?
@@ -27,7 +27,7 @@ public struct SelectionOptions: ParsableArguments {
         "Order of kept tokens: original or score.", discussion: "Default: original.", valueName: "order"))
     public var order: PatchSelection.Order?
 
-    @Option(name: .long, help: ArgumentHelp("Seed of random guidance.", discussion: "Default: 0.", valueName: "n"))
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Seed of random guidance.", discussion: "Default: 0.", valueName: "n"))
     public var seed: Int?
 
     @Option(name: .long, help: ArgumentHelp(
@@ -64,7 +64,8 @@ public struct SelectionOptions: ParsableArguments {
         }
         guard Set(blocks).count == blocks.count else { throw ValidationError("--select \(select): a block is named twice") }
         guard rates.count == 1 || rates.count == blocks.count else {
-            throw ValidationError("--keep-rate: found \(rates.count) rates; expected 1 or \(blocks.count), one per block")
+            let expected = blocks.count == 1 ? "1" : "1 or \(blocks.count), one per block"
+            throw ValidationError("--keep-rate: found \(rates.count) rates; expected \(expected)")
         }
         let pairs = zip(blocks, rates.count == 1 ? Array(repeating: rates[0], count: blocks.count) : rates).sorted { $0.0 < $1.0 }
         return SelectionRequest(

@@ -4,8 +4,8 @@ import Support
 
 /// A command of the package: parses its arguments, calls the library, reports.
 ///
-/// Exit codes: 0 done, 1 a verdict that fails, 64 usage, 65 bad input data, 66 input cannot be opened, 73 output cannot
-/// be created, 74 input or output failed part-way.
+/// Exit codes: 0 done, 1 a verdict that fails, 64 usage, 65 bad input data, 66 input cannot be opened, 70 an error that
+/// nobody foresaw, 73 output cannot be created, 74 input or output failed part-way.
 public protocol Tool: ParsableCommand {}
 
 extension Tool {
@@ -14,41 +14,59 @@ extension Tool {
         do {
             var command = try parseAsRoot()
             try command.run()
-        } catch let error as TripsError {
-            fail(error.description, code: error.kind.rawValue)
-        } catch let error as DecodingError {
-            fail("malformed data: \(error)", code: TripsError.Kind.data.rawValue)
+            try flushOutput()
         } catch {
-            exit(withError: error)
+            guard let failure = failure(for: error) else { exit(withError: error) }
+            printDiagnostic("\(_commandName): error: \(failure.message)")
+            Foundation.exit(failure.code)
         }
     }
 
-    private static func fail(_ message: String, code: Int32) -> Never {
-        printDiagnostic("\(_commandName): error: \(message)")
-        Foundation.exit(code)
+    /// What to say of an error, and the exit code; nil where the parser knows both.
+    package static func failure(for error: any Error) -> (message: String, code: Int32)? {
+        switch error {
+        case let error as TripsError: (error.description, error.kind.rawValue)
+        case let error as DecodingError: ("malformed data: \(error)", TripsError.Kind.data.rawValue)
+        case is ExitCode: nil
+        // 1 is a verdict; the parser gives it to every error that it does not know.
+        default: exitCode(for: error) == .failure ? ("internal error: \(error)", EX_SOFTWARE) : nil
+        }
     }
 }
 
 /// Writes a line to standard error.
 public func printDiagnostic(_ line: String) { FileHandle.standardError.write(Data((line + "\n").utf8)) }
 
-/// Options that all tools share.
-public struct CommonOptions: ParsableArguments {
-    @Flag(name: .long, help: "No progress and no remarks on standard error.")
+/// A value as JSON for other programs: keys sorted, numbers that are not finite as strings, as the manifest has them.
+public func jsonText(_ value: some Encodable) throws -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+    return String(decoding: try encoder.encode(value), as: UTF8.self)
+}
+
+/// The option that all tools share.
+public struct QuietOptions: ParsableArguments {
+    @Flag(name: .long, help: "No progress on standard error.")
     public var quiet = false
 
-    @Option(name: .long, help: ArgumentHelp("Threads to work with.", discussion: "Default: all processors.", valueName: "n"))
+    public init() {}
+}
+
+/// Options that all tools share which run models.
+public struct CommonOptions: ParsableArguments {
+    @OptionGroup private var progress: QuietOptions
+
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
+        "Threads to work with.", discussion: "Default: all processors.", valueName: "n"))
     public var threads: Int?
 
     public init() {}
 
+    public var quiet: Bool { progress.quiet }
+
     public func validate() throws {
         if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads \(threads): expected 1 to 1024") }
-    }
-
-    /// A remark that is not part of the result.
-    public func remark(_ line: String) {
-        if !quiet { printDiagnostic(line) }
     }
 }
 
@@ -60,8 +78,9 @@ public struct ReplacingOptions: ParsableArguments {
     public init() {}
 
     /// Finds out before the work whether an output can be written at the end.
-    /// - Throws: `cannotCreate`.
-    public func checkOutput(_ path: String) throws {
+    /// - Parameter inputs: files that the output must not replace.
+    /// - Throws: `cannotCreate`; `usage` where the output is one of the inputs.
+    public func checkOutput(_ path: String, besides inputs: [String] = []) throws {
         var isFolder: ObjCBool = false
         let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
         if exists && (isFolder.boolValue || !force) {
@@ -72,6 +91,8 @@ public struct ReplacingOptions: ParsableArguments {
         guard FileManager.default.isWritableFile(atPath: parent.isEmpty ? "." : parent) else {
             throw TripsError(.cannotCreate, "its folder cannot be written to", at: path)
         }
+        for input in inputs { try AtomicFile.checkTarget(path, isNot: input) }
+        try AtomicFile.checkTarget(path, replacing: force)
     }
 
     /// Writes a text file whole or not at all.

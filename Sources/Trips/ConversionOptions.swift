@@ -6,9 +6,13 @@ import Rewrites
 public struct ConversionOptions: Sendable {
     /// The architecture of a checkpoint; nil: recognised. `tensors` packs the tensors without a graph.
     public var architecture: String?
+    /// Attention heads of the vision tower; nil, here and below: the config file, the metadata or the released value decides.
     public var visionHeads: Int?
+    /// Attention heads of the text layers.
     public var textHeads: Int?
+    /// How many of the stored fusion layers run (mPLUG).
     public var fusionLayers: Int?
+    /// Every how many fusion layers one is connected (mPLUG).
     public var strideLayer: Int?
     /// Path of a `bert_config.json`.
     public var configuration: String?
@@ -16,6 +20,7 @@ public struct ConversionOptions: Sendable {
     public var imageSize: Int?
     /// Follow links out of an ONNX model's folder to external data.
     public var followsLinks = false
+    /// The selection layers to insert; nil: none.
     public var selection: SelectionRequest?
     /// Path of a `vocab.txt` to keep in the package.
     public var vocabulary: String?

@@ -19,7 +19,7 @@ public struct PreparedModel: Sendable {
 public struct ConversionReport: Sendable {
     public let model: PreparedModel
     public let manifest: Manifest
-    /// Size of the source and of the package, in bytes.
+    /// Size of the source, with all the files that hold its weights, and of the package, in bytes.
     public let sourceBytes: Int
     public let packageBytes: Int
 }
@@ -32,6 +32,10 @@ public struct ConversionReport: Sendable {
 public func prepare(
     _ source: String, _ options: ConversionOptions = ConversionOptions(), until lastStage: ConversionStage = .select
 ) throws -> PreparedModel {
+    try options.check(for: source)
+    guard options.architecture != packedAsTensors else {
+        throw TripsError.usage("the tensors are packed as they are", found: "a request for a graph", expected: "another architecture")
+    }
     var model = PreparedModel(imported: try importModel(source, options))
     for index in model.imported.graphs.indices {
         var graph = model.imported.graphs[index]
@@ -63,8 +67,11 @@ private func insertSelection(_ request: SelectionRequest, into model: inout Prep
 public func convert(
     _ source: String, to path: String, _ options: ConversionOptions = ConversionOptions(), progress: ((Int, Int) -> Void)? = nil
 ) throws -> ConversionReport {
-    if options.architecture == "tensors" { return try packTensors(source, to: path, options, progress) }
+    try options.check(for: source)
+    try AtomicFile.checkTarget(path, isNot: source)
+    if options.architecture == packedAsTensors { return try packTensors(source, to: path, options, progress) }
     let model = try prepare(source, options)
+    for file in model.imported.weightFiles { try AtomicFile.checkTarget(path, isNot: file) }
     var manifest = try manifest(source, options, model.imported)
     manifest.selections = try model.graphs.flatMap(selections)
     var extra: [(name: String, constant: Constant)] = []
@@ -95,29 +102,22 @@ private func selections(_ graph: Graph) throws -> [Manifest.Selection] {
 private func packTensors(
     _ source: String, to path: String, _ options: ConversionOptions, _ progress: ((Int, Int) -> Void)?
 ) throws -> ConversionReport {
-    guard options.selection == nil else { throw TripsError.usage("without a graph nothing can be selected") }
     let checkpoint = try Checkpoint.open(path: source)
-    let model = ImportedModel(graphs: [], format: checkpoint.format)
+    let model = ImportedModel(graphs: [], format: checkpoint.format, weightFiles: checkpoint.shards)
+    for file in model.weightFiles { try AtomicFile.checkTarget(path, isNot: file) }
     let manifest = try manifest(source, options, model)
     try PackageWriter.write(
         graphs: [], extraTensors: checkpoint.tensors, manifest: manifest, to: path, options: options.writing, progress: progress)
     return try report(source, path, PreparedModel(imported: model))
 }
 
+/// The architecture that stands for tensors without a graph.
+private let packedAsTensors = "tensors"
+
+private func isONNX(_ source: String) -> Bool { (source as NSString).pathExtension.lowercased() == "onnx" }
+
 private func importModel(_ source: String, _ options: ConversionOptions) throws -> ImportedModel {
-    if (source as NSString).pathExtension.lowercased() == "onnx" {
-        let idle: [(String, Bool)] = [
-            ("--architecture", options.architecture != nil), ("--vision-heads", options.visionHeads != nil),
-            ("--text-heads", options.textHeads != nil), ("--fusion-layers", options.fusionLayers != nil),
-            ("--stride-layer", options.strideLayer != nil), ("--config", options.configuration != nil),
-            ("--image-size", options.imageSize != nil),
-        ]
-        let given = idle.filter(\.1).map(\.0)
-        guard given.isEmpty else {
-            throw TripsError.usage(
-                "an ONNX model states this itself", found: given.joined(separator: ", "),
-                expected: "a checkpoint, or a graph exported again")
-        }
+    if isONNX(source) {
         return try importONNX(path: source, options: ONNXImportOptions(followLinks: options.followsLinks))
     }
     let architecture = try options.architecture.map { name in
@@ -137,10 +137,10 @@ private func importModel(_ source: String, _ options: ConversionOptions) throws 
 
 private func manifest(_ source: String, _ options: ConversionOptions, _ model: ImportedModel) throws -> Manifest {
     var manifest = Manifest(tool: .init(name: "trips", version: version))
-    let file = try ReadableFile(path: source)
     let producer = model.producer.filter { !$0.value.isEmpty }.map { "\($0.name) \($0.value)" }.joined(separator: ", ")
     manifest.source = .init(
-        file: file.name, format: model.format.rawValue, sha256: try SHA256.hexadecimalDigest(of: file),
+        file: (source as NSString).lastPathComponent, format: model.format.rawValue,
+        sha256: try SHA256.hexadecimalDigest(ofFilesAt: [source] + model.weightFiles),
         producer: producer.isEmpty ? nil : producer)
     manifest.architecture = model.architecture
     manifest.options = options.recorded
@@ -176,12 +176,37 @@ private func readVocabulary(_ path: String) throws -> (name: String, constant: C
 }
 
 private func report(_ source: String, _ path: String, _ model: PreparedModel) throws -> ConversionReport {
-    ConversionReport(
-        model: model, manifest: try PackageReader(path: path).manifest, sourceBytes: try ReadableFile(path: source).size,
+    let sizes = try ([source] + model.imported.weightFiles).map { try ReadableFile(path: $0).size }
+    return ConversionReport(
+        model: model, manifest: try PackageReader(path: path).manifest, sourceBytes: sizes.reduce(0, +),
         packageBytes: try ReadableFile(path: path).size)
 }
 
 extension ConversionOptions {
+    /// Refuses what would do nothing.
+    fileprivate func check(for source: String) throws {
+        let forCheckpoints = [
+            ("vision-heads", visionHeads != nil), ("text-heads", textHeads != nil), ("fusion-layers", fusionLayers != nil),
+            ("stride-layer", strideLayer != nil), ("config", configuration != nil), ("image-size", imageSize != nil),
+        ]
+        if isONNX(source) {
+            try refuse(
+                [("architecture", architecture != nil)] + forCheckpoints, "an ONNX model states this itself",
+                expected: "a checkpoint, or a graph exported again")
+            return
+        }
+        try refuse([("follow-links", followsLinks)], "a checkpoint has no external data", expected: "an ONNX model")
+        guard architecture == packedAsTensors else { return }
+        try refuse(
+            forCheckpoints + [("select", selection != nil), ("vocabulary", vocabulary != nil)], "the tensors are packed as they are",
+            expected: "an architecture with a graph")
+    }
+
+    private func refuse(_ options: [(name: String, isGiven: Bool)], _ reason: String, expected: String) throws {
+        let given = options.filter(\.isGiven).map { "--\($0.name)" }
+        guard given.isEmpty else { throw TripsError.usage(reason, found: given.joined(separator: ", "), expected: expected) }
+    }
+
     /// The options as they were asked for, for the manifest. Paths stay out of it.
     fileprivate var recorded: [String: String] {
         var recorded: [String: String] = [:]

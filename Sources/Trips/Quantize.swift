@@ -12,28 +12,31 @@ import Tensors
 ///   - source: a `.trips` package with weights in floating point.
 ///   - path: where the new package goes; it appears there whole or not at all.
 ///   - measuring: also run both packages side by side on the first calibration inputs and report the times.
+///   - threads: threads to work with; nil: as many as there are processors.
 ///   - progress: called with the layers done and their number.
 /// - Throws: `usage` where the options do not suit the model; as `PackageReader` and `PackageWriter`.
 @discardableResult
 public func quantizePackage(
     _ source: String, to path: String, _ options: QuantizationOptions, writing: PackageWriter.Options = .init(),
-    measuring: Bool = true, progress: ((Int, Int) -> Void)? = nil
+    measuring: Bool = true, threads: Int? = nil, progress: ((Int, Int) -> Void)? = nil
 ) throws -> QuantizationReport {
+    try AtomicFile.checkTarget(path, isNot: source)
     let reader = try PackageReader(path: source)
     guard reader.manifest.quantization?.scheme != "int8" else {
         throw TripsError.usage("the package is quantized already", at: (source as NSString).lastPathComponent, expected: "weights in floating point")
     }
     let graphs = try reader.graphs()
     guard !graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: (source as NSString).lastPathComponent) }
-    var (quantized, report) = try quantize(graphs, options, progress: progress)
+    let pool = threads.map { ThreadPool(threads: $0) } ?? .shared
+    var (quantized, report) = try quantize(graphs, options, pool: pool, progress: progress)
     var manifest = reader.manifest
     manifest.quantization = record(report, options)
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = manifest.vocabulary { extra.append((vocabulary, try reader.constant(named: vocabulary))) }
-    try PackageWriter.write(graphs: quantized, extraTensors: extra, manifest: manifest, to: path, options: writing)
+    try PackageWriter.write(graphs: quantized, extraTensors: extra, manifest: manifest, to: path, options: writing, pool: pool)
     if measuring, let inputs = options.calibration.first {
         quantized = []
-        let (before, after) = try measureAlternating(Model(contentsOf: source), Model(contentsOf: path), inputs: inputs)
+        let (before, after) = try measureAlternating(Model(contentsOf: source), Model(contentsOf: path), inputs: inputs, threads: threads)
         (report.millisecondsBefore, report.millisecondsAfter) = (before, after)
     }
     return report
@@ -43,7 +46,8 @@ private func record(_ report: QuantizationReport, _ options: QuantizationOptions
     var summary = options.scheme.rawValue
     if options.scheme == .int8 {
         summary += options.weightsOnly ? " weights, fp32 arithmetic" : " weights and activations, \(report.attentions) attentions in int8, 32-bit sums"
-        summary += options.calibration.isEmpty ? ", without data" : ", calibrated on \(options.calibration.count) inputs"
+        let count = options.calibration.count
+        summary += count == 0 ? ", without data" : ", calibrated on \(count) input\(count == 1 ? "" : "s")"
     }
     return Manifest.Quantization(
         scheme: options.scheme.rawValue, summary: summary,

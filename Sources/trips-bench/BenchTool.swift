@@ -2,6 +2,7 @@ import Foundation
 import ModelGraph
 import Runtime
 import Support
+import Tensors
 import ToolSupport
 import Trips
 
@@ -15,13 +16,16 @@ struct BenchTool: Tool {
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
     var model: String
 
-    @Option(name: .long, help: ArgumentHelp("Examples in a batch, where the package leaves that open.", valueName: "n"))
-    var batch = 1
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
+        "Examples in a batch, where the package leaves that open.", discussion: "Default: 1, or what the package fixes.", valueName: "n"))
+    var batch: Int?
 
-    @Option(name: .long, help: ArgumentHelp("Tokens of text, where the package leaves that open.", valueName: "n"))
-    var textLength = 40
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
+        "Tokens of text, where the package leaves that open.",
+        discussion: "Default: 40, fewer where the model has fewer positions, or what the package fixes.", valueName: "n"))
+    var textLength: Int?
 
-    @Option(name: .long, help: ArgumentHelp("Runs to take the median of.", valueName: "n"))
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Runs to take the median of.", valueName: "n"))
     var runs = 10
 
     @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp("Outputs to compute; all where none is named.", valueName: "name"))
@@ -43,17 +47,17 @@ struct BenchTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        for (name, value, limit) in [("--batch", batch, 4096), ("--text-length", textLength, 65536), ("--runs", runs, 100_000)]
-        where !(1...limit).contains(value) {
+        let counts: [(String, Int?, Int)] = [("--batch", batch, 4096), ("--text-length", textLength, 65536), ("--runs", runs, 100_000)]
+        for case (let name, let value?, let limit) in counts where !(1...limit).contains(value) {
             throw ValidationError("\(name) \(value): expected 1 to \(limit)")
         }
     }
 
     func run() throws {
-        if let trace { try replacing.checkOutput(trace) }
+        if let trace { try replacing.checkOutput(trace, besides: [model]) }
         let measurement = try measure()
         if let trace { try replacing.write(measurement.chromeTrace, to: trace) }
-        print(json ? try measurement.json : measurement.text(steps: steps))
+        print(json ? try jsonText(measurement) : measurement.text(steps: steps))
     }
 
     private func measure() throws -> Measurement {
@@ -61,7 +65,8 @@ struct BenchTool: Tool {
         let start = clock.now
         let session = Session(try Model(contentsOf: model), threads: common.threads)
         let opened = clock.now
-        let inputs = try session.syntheticInputs(batch: batch, length: textLength)
+        let inputs = try session.syntheticInputs(batch: batch ?? 1, length: textLength ?? 40)
+        let sizes = try checkedSizes(of: inputs, session)
         let wanted = outputs.isEmpty ? nil : outputs
         let ready = clock.now
         _ = try session.run(inputs, outputs: wanted)
@@ -76,10 +81,28 @@ struct BenchTool: Tool {
             if let other { otherTimes += try other.measure(inputs, outputs: wanted, runs: 1, warmUp: 0) }
         }
         return Measurement(
-            model: (model as NSString).lastPathComponent, batch: batch, threads: common.threads ?? ThreadPool.availableProcessors,
+            model: (model as NSString).lastPathComponent, batch: sizes.batch, textLength: sizes.textLength,
+            threads: common.threads ?? ThreadPool.availableProcessors,
             loadMilliseconds: load, milliseconds: times, steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
             weightBytes: session.model.loadedBytes, peakBytes: peakMemory(),
             compared: compare.map { .init(model: ($0 as NSString).lastPathComponent, milliseconds: otherTimes) })
+    }
+
+    /// The sizes of the inputs.
+    /// - Throws: `usage` where they are not what was asked for.
+    private func checkedSizes(of inputs: [String: Tensor], _ session: Session) throws -> InputSizes {
+        let sizes = try session.sizes(of: inputs)
+        if let batch, batch != sizes.batch {
+            throw TripsError.usage("--batch", found: batch, expected: "\(sizes.batch), which the package fixes")
+        }
+        if let textLength, textLength != sizes.textLength {
+            let limit = sizes.textLength.map { length in
+                length == session.model.maximalTextLength && length < textLength
+                    ? "at most \(length), the positions of this model" : "\(length), which the package fixes"
+            }
+            throw TripsError.usage("--text-length", found: textLength, expected: limit ?? "none: the package reads no text")
+        }
+        return sizes
     }
 }
 
@@ -91,7 +114,10 @@ struct Measurement: Encodable {
     }
 
     let model: String
+    /// Examples in the batch that ran.
     let batch: Int
+    /// Tokens of the text that ran; nil where there is none.
+    let textLength: Int?
     let threads: Int
     /// From opening the file to the first result.
     let loadMilliseconds: Double
@@ -105,17 +131,9 @@ struct Measurement: Encodable {
     private var total: Double { steps.reduce(0) { $0 + $1.milliseconds } }
     private var multiplyAccumulates: Int { steps.reduce(0) { $0 + $1.multiplyAccumulates } }
 
-    var json: String {
-        get throws {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-            return String(decoding: try encoder.encode(self), as: UTF8.self)
-        }
-    }
-
     func text(steps listed: Bool) -> String {
         var lines = [
-            "\(model): batch \(batch), \(threads) threads",
+            "\(model): batch \(batch), " + (textLength.map { counted($0, "text token") + ", " } ?? "") + counted(threads, "thread"),
             "load to first result  \(digits(loadMilliseconds, 0)) ms",
             "one run               \(digits(median(milliseconds), 2)) ms median, \(digits(milliseconds.min() ?? 0, 2)) ms best of \(milliseconds.count); "
                 + "\(digits(Double(batch) * 1000 / max(1e-9, median(milliseconds)), 1)) examples/s",
@@ -138,7 +156,11 @@ struct Measurement: Encodable {
         return table(sums.sorted { $0.value.time > $1.value.time }.map { ("\($0.key) × \($0.value.count)", $0.value.time, $0.value.cost) })
     }
 
-    private var stepTable: String { table(steps.map { ("\($0.kind)  \($0.label)", $0.milliseconds, $0.multiplyAccumulates) }) }
+    private var stepTable: String {
+        table(steps.map { step in
+            ("\(step.kind)  \(shortLabel(step.label, limit: max(24, 82 - step.kind.count)))", step.milliseconds, step.multiplyAccumulates)
+        })
+    }
 
     private func table(_ rows: [(name: String, time: Double, cost: Int)]) -> String {
         var table = TextTable([("operator", .left), ("ms", .right), ("share", .right), ("MMACs", .right), ("GMAC/s", .right)])
@@ -171,9 +193,23 @@ struct Measurement: Encodable {
                 return Event(
                     name: step.label, cat: step.kind, ts: time, dur: step.milliseconds * 1000, args: ["macs": step.multiplyAccumulates])
             }
-            return String(decoding: try JSONEncoder().encode(["traceEvents": events]), as: UTF8.self) + "\n"
+            return try jsonText(["traceEvents": events]) + "\n"
         }
     }
+}
+
+/// A step's label for a table. Where it names several nodes, what their names share stands once:
+/// `layer.0.self.{query key value}`. What is still too long loses its middle.
+private func shortLabel(_ label: String, limit: Int) -> String {
+    let names = label.split(separator: " ").map { Array($0) }
+    var text = label
+    if let first = names.first, names.count > 1 {
+        let shared = names.reduce(first.count) { zip(first.prefix($0), $1).prefix { $0 == $1 }.count }
+        let stem = (first.prefix(shared).lastIndex { $0 == "." || $0 == "/" } ?? -1) + 1
+        text = String(first.prefix(stem)) + "{" + names.map { String($0.dropFirst(stem)) }.joined(separator: " ") + "}"
+    }
+    guard text.count > limit else { return text }
+    return text.prefix(limit / 2) + "…" + text.suffix(limit - limit / 2 - 1)
 }
 
 /// The process's largest resident size in bytes (Linux's VmHWM).

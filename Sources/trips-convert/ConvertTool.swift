@@ -40,7 +40,7 @@ struct ConvertTool: Tool {
     var listOperators = false
 
     @OptionGroup var replacing: ReplacingOptions
-    @OptionGroup var common: CommonOptions
+    @OptionGroup var common: QuietOptions
 
     func validate() throws {
         if listOperators && !source.lowercased().hasSuffix(".onnx") {
@@ -57,7 +57,7 @@ struct ConvertTool: Tool {
             print(model.graphs.map(graphText).joined(separator: "\n\n"))
             return
         }
-        try replacing.checkOutput(outputPath)
+        try replacing.checkOutput(outputPath, besides: [source] + [vocabulary, checkpoint.config].compactMap { $0 })
         let clock = ContinuousClock()
         let start = clock.now
         let progress = Progress("writing", quiet: common.quiet)
@@ -95,8 +95,10 @@ struct ConvertTool: Tool {
     /// What selecting means for those who did not train with it.
     private func guidanceRemarks(_ manifest: Manifest) -> [String] {
         guard selection.select != nil else { return [] }
+        let effective = manifest.selections.filter(\.dropsPatches)
+        guard !effective.isEmpty else { return ["Nothing is dropped at this keep rate: the outputs stay what they were."] }
         var remarks = ["Selecting changes the outputs of a model that was not trained with it: trips-verify --against measures by how much."]
-        if manifest.selections.contains(where: { $0.guidance == "text" }) {
+        if effective.contains(where: { $0.guidance == "text" }) {
             remarks.append("Image features now depend on the text: they cannot be kept per image for retrieval.")
         }
         return remarks
@@ -117,10 +119,17 @@ struct ConvertTool: Tool {
         }
         print(table.text)
         let unsupported = operators.filter { !$0.isSupported }.count
-        print("\n\(operators.count) operators, " + (unsupported == 0 ? "all supported" : "\(unsupported) unsupported"))
+        print("\n\(counted(operators.count, "operator")), " + (unsupported == 0 ? "all supported" : "\(unsupported) unsupported"))
     }
 
     private var outputPath: String { output ?? defaultOutput(for: source) }
+}
+
+extension Manifest.Selection {
+    /// False where all tokens stay, so that nothing is selected; true where their number is open.
+    var dropsPatches: Bool {
+        Int(tokensBefore).map { PatchSelection(heads: 1, keepRate: keepRate).keptCount(of: $0) < $0 } ?? (keepRate < 1)
+    }
 }
 
 /// The source's stem + .trips; an index of shards has the model's stem.

@@ -25,12 +25,12 @@ struct InspectTool: Tool {
     @Flag(name: .long, help: "Read and check every byte.")
     var verify = false
 
-    @OptionGroup var common: CommonOptions
+    @OptionGroup var common: QuietOptions
 
     func run() throws {
         let reader = try PackageReader(path: model)
         if verify { try reader.verify() }
-        if json { return try printJSON(reader.manifest) }
+        if json { return print(try jsonText(reader.manifest)) }
         let graphs = try reader.graphs()
         var parts = [summary(reader, graphs)]
         if let selections = reader.manifest.selectionText { parts.append(selections) }
@@ -39,12 +39,6 @@ struct InspectTool: Tool {
         if graph { parts += graphs.map(graphText) }
         if verify { parts.append("every byte read: the file is sound") }
         print(parts.joined(separator: "\n\n"))
-    }
-
-    private func printJSON(_ manifest: Manifest) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        print(String(decoding: try encoder.encode(manifest), as: UTF8.self))
     }
 
     private func summary(_ reader: PackageReader, _ graphs: [Graph]) -> String {

@@ -11,10 +11,12 @@ struct QuantizeTool: Tool {
     static let configuration = CommandConfiguration(
         commandName: "trips-quantize",
         abstract: "Gives a .trips package narrower weights, and says what that costs.",
+        usage: "trips-quantize (--int8 | --bf16 | --f16) <in.trips> [-o <out.trips>] [--calibration <golden> ...] [<options>]",
         version: Trips.version)
 
+    // Has a default so that `validate` can say why it is missing.
     @Argument(help: ArgumentHelp("The package, with weights in floating point.", valueName: "in.trips"))
-    var model: String
+    var model = ""
 
     @Flag(help: "Type of the new weights.") var scheme: SchemeFlag
 
@@ -34,7 +36,7 @@ struct QuantizeTool: Tool {
         "Layers that stay as they are; * stands for any text. A pattern that matches nothing is an error.", valueName: "pattern"))
     var keep: [String] = []
 
-    @Option(name: .long, help: ArgumentHelp(
+    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
         "Put the worst layers back until the outputs have this signal-to-noise ratio, in dB (needs --calibration).", valueName: "dB"))
     var maxLoss: Double?
 
@@ -45,34 +47,38 @@ struct QuantizeTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        if model.isEmpty {
+            let advice = calibration.isEmpty && keep.isEmpty
+                ? "" : ": put it before --calibration and --keep, which take all names behind them"
+            throw ValidationError("Missing expected argument '<in.trips>'\(advice)")
+        }
+        if json == outputPath { throw ValidationError("--json and --output name one file") }
         if weightsOnly && scheme != .int8 { throw ValidationError("--weights-only goes with --int8") }
         if maxLoss != nil && calibration.isEmpty { throw ValidationError("--max-loss needs --calibration") }
         if maxLoss != nil && scheme != .int8 { throw ValidationError("--max-loss goes with --int8") }
-        if let maxLoss, !maxLoss.isFinite { throw ValidationError("--max-loss \(maxLoss): expected a number of dB") }
+        if let maxLoss, !(maxLoss.isFinite && maxLoss > 0) {
+            throw ValidationError("--max-loss \(maxLoss): expected a number of dB above 0")
+        }
     }
 
     func run() throws {
-        try replacing.checkOutput(outputPath)
-        if let json { try replacing.checkOutput(json) }
+        try replacing.checkOutput(outputPath, besides: [model] + calibration)
+        if let json { try replacing.checkOutput(json, besides: [model, outputPath] + calibration) }
         let clock = ContinuousClock()
         let start = clock.now
         let progress = Progress("quantizing", quiet: common.quiet)
-        let report = try quantizePackage(model, to: outputPath, try options(), writing: .init(replacing: replacing.force)) {
-            progress.update($0, of: $1)
-        }
+        let report = try quantizePackage(
+            model, to: outputPath, try options(), writing: .init(replacing: replacing.force), threads: common.threads
+        ) { progress.update($0, of: $1) }
         progress.end()
         print(report.text)
         let sizes = try [model, outputPath].map { try ReadableFile(path: $0).size }
         print("""
             \(outputPath): \(byteText(sizes[1])) from \(byteText(sizes[0])), \
-            \(digits(Double(sizes[0]) / Double(max(1, sizes[1])), 2)) times smaller, in \(digits(start.duration(to: clock.now).milliseconds / 1000, 1)) s
+            \(ratioText(Double(sizes[0]) / Double(max(1, sizes[1])), "smaller", "larger", equal: "as large")), \
+            in \(digits(start.duration(to: clock.now).milliseconds / 1000, 1)) s
             """)
-        if let json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-            encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-            try replacing.write(String(decoding: try encoder.encode(report), as: UTF8.self) + "\n", to: json)
-        }
+        if let json { try replacing.write(try jsonText(report) + "\n", to: json) }
     }
 
     private func options() throws -> QuantizationOptions {
@@ -113,11 +119,11 @@ extension QuantizationReport {
     /// The report for people.
     var text: String {
         var parts = [layerTable]
-        let kept = layers.filter { $0.precision == "float32" }
-        if !kept.isEmpty {
-            parts.append("stays in fp32: " + kept.map { "\($0.name) (\($0.note ?? "not quantized"))" }.joined(separator: ", "))
+        let kept = Dictionary(grouping: layers.filter { $0.precision == "float32" }) { $0.note ?? "not quantized" }
+        for (reason, layers) in kept.sorted(by: { $0.key < $1.key }) {
+            parts.append(list("\(counted(layers.count, "layer")) as before: \(reason)", layers.map(\.name)))
         }
-        if !putBack.isEmpty { parts.append("put back, the most sensitive first: \(putBack.joined(separator: ", "))") }
+        if !putBack.isEmpty { parts.append(list("put back, the most sensitive first", putBack)) }
         parts.append("weights: \(byteText(bytesBefore)) -> \(byteText(bytesAfter)), \(scheme)")
         if attentions > 0 { parts.append("attentions in int8: \(attentions)") }
         if outputDecibels.isEmpty {
@@ -127,6 +133,12 @@ extension QuantizationReport {
         }
         if let speed { parts.append(speed) }
         return parts.joined(separator: "\n\n")
+    }
+
+    /// The first of the names, a line for each.
+    private func list(_ title: String, _ names: [String]) -> String {
+        let shown = names.count <= 6 ? names : Array(names.prefix(5)) + ["and \(names.count - 5) more; --json FILE lists all"]
+        return ([title] + shown.map { "  \($0)" }).joined(separator: "\n")
     }
 
     private var layerTable: String {
@@ -156,8 +168,13 @@ extension QuantizationReport {
 
     private var speed: String? {
         guard let before = millisecondsBefore, let after = millisecondsAfter, before > 0, after > 0 else { return nil }
-        let ratio = before / after
-        let verdict = ratio >= 1 ? "\(digits(ratio, 2)) times faster" : "slower here: \(digits(1 / ratio, 2)) times the time"
-        return "one run: \(digits(before, 1)) ms -> \(digits(after, 1)) ms, \(verdict) (medians, run in turn on this machine)"
+        let verdict = ratioText(before / after, "faster", "slower here", equal: "as fast")
+        return "one run: \(digits(before, 2)) ms -> \(digits(after, 2)) ms, \(verdict) (medians, run in turn on this machine)"
     }
+}
+
+/// A ratio in words, to two decimals: `2.00 times smaller`, `1.12 times larger`, `as large`.
+private func ratioText(_ ratio: Double, _ above: String, _ below: String, equal: String) -> String {
+    let size = digits(ratio >= 1 ? ratio : 1 / ratio, 2)
+    return size == "1.00" ? equal : "\(size) times \(ratio >= 1 ? above : below)"
 }

@@ -34,17 +34,14 @@ struct RunTool: Tool {
     }
 
     func run() throws {
-        if let picture { try replacing.checkOutput(picture) }
+        if let picture { try replacing.checkOutput(picture, besides: [model] + example.image + [answers, example.vocab].compactMap { $0 }) }
         let package = try Model(contentsOf: model)
         let tokenizer = try example.tokenizer(of: model)
         let inputs = try example.inputs(for: package, tokenizer: tokenizer)
         let answer = try Answer(
             Session(package, threads: common.threads), inputs, tokenizer: tokenizer, candidates: try answers.map(lines) ?? [])
         if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-            encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-            print(String(decoding: try encoder.encode(answer), as: UTF8.self))
+            print(try jsonText(answer))
         } else {
             print(answer.lines.joined(separator: "\n"))
         }
@@ -59,6 +56,8 @@ struct RunTool: Tool {
         guard file.size <= 16 << 20, let text = String(validating: try file.bytes(at: 0, count: file.size), as: UTF8.self) else {
             throw TripsError.data("a list of answers", at: file.name, expected: "UTF-8 text of at most 16 MiB")
         }
-        return text.split(whereSeparator: \.isNewline).map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        let lines = text.split(whereSeparator: \.isNewline).map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        guard !lines.isEmpty else { throw TripsError.data("a list of answers", at: file.name, found: "none", expected: "one per line") }
+        return lines
     }
 }

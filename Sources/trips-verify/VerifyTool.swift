@@ -13,6 +13,7 @@ struct VerifyTool: Tool {
     static let configuration = CommandConfiguration(
         commandName: "trips-verify",
         abstract: "Runs a .trips package on golden inputs and judges its outputs.",
+        usage: "trips-verify <model.trips> --golden <golden> ... [<options>]",
         discussion: """
             An element passes when |x - g| <= atol + rtol * |g|, an output when all its elements do. Exit code 0: every \
             output passes; 1: one fails, or has no counterpart.

@@ -254,9 +254,39 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
             try importCheckpoint(Checkpoint(tensors: [("a.b", emptyConstant("a.b", [1]))]))
         }
         expectFailure(.data, "not recognised") { try importCheckpoint(Checkpoint(tensors: [])) }
-        expectFailure(.data, "architecture", "albef-xyz") {
-            try importCheckpoint(Checkpoint(tensors: tinyVE(), metadata: ["architecture": "albef-xyz"]))
+    }
+
+    @Test func aNameThatOtherProgramsGaveDoesNotHideTheTensors() throws {
+        let model = try importCheckpoint(Checkpoint(tensors: tinyVE(), metadata: ["architecture": "ALBEF", "heads": "2"]))
+        #expect(model.settings.contains(Setting("architecture", "albef-ve", from: .tensors)))
+    }
+
+    @Test func errorsNameTheFileThatTheyAreIn() throws {
+        let folder = try TemporaryFolder()
+        let header = #"{"visual_encoder.blocks.0.x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#
+        let model = try folder.write(safetensors(header), "model.safetensors")
+        expectFailure(.data, "model.safetensors: the architecture is not recognised") { try importCheckpoint(path: model) }
+        expectFailure(.data, "model.safetensors: the patch embedding") {
+            try importCheckpoint(path: model, options: .init(architecture: .albefVE))
         }
+        func fails(_ text: String, _ words: String...) throws {
+            let path = try folder.write(Array(text.utf8), "my-config.json")
+            for word in ["my-config.json"] + words {
+                expectFailure(.data, word) {
+                    try importCheckpoint(Checkpoint(tensors: tinyVE(width: 64)), options: .init(configurationPath: path))
+                }
+            }
+        }
+        try fails(#"{"num_attention_heads": "four"}"#, #"found "four""#)
+        try fails(#"{"num_attention_heads": 3}"#, "found 3")
+        try fails(#"{"layer_norm_eps": [1e-6]}"#, "found [1e-06]")
+        try fails("[1]", "a JSON object")
+    }
+
+    @Test func packagesAreNotTakenForCheckpoints() throws {
+        let folder = try TemporaryFolder()
+        let package = try folder.write(littleEndian(UInt32(0x184D_2A54)) + littleEndian(UInt32(32)) + Array("TRIPSPKG".utf8), "m.trips")
+        expectFailure(.data, "m.trips: this is a .trips package already") { try Checkpoint.open(path: package) }
     }
 
     @Test func settingsComeFromOptionThenConfigurationThenMetadataThenRelease() throws {
@@ -333,7 +363,7 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
                 tensors: tinyVE { $0 = $0.map { $0.name == name ? (name, emptyConstant(name, shape)) : $0 } },
                 metadata: ["heads": "2"])
         }
-        expectFailure(.data, "a square") { try importCheckpoint(changed("visual_encoder.pos_embed", [1, 7, 8])) }
+        expectFailure(.data, "[1, 7, 8]", "square number") { try importCheckpoint(changed("visual_encoder.pos_embed", [1, 7, 8])) }
         for shape in [[], [0, .max, 8], [1, 1, 8], [1, 5, 9]] {
             expectFailure(.data, "position embedding") { try importCheckpoint(changed("visual_encoder.pos_embed", shape)) }
         }

@@ -129,6 +129,16 @@ struct FixtureTests {
         for (name, expected) in golden.outputs { #expect(try excess(results[name], expected, 2e-5, 1e-5) <= 0, "\(name)") }
     }
 
+    @Test func randomGuidanceDrawsAnewInEachBlock() throws {
+        func seeds(_ seed: Int) throws -> [Int] {
+            var graphs = try graphs("albef-pretrain/checkpoint.safetensors")
+            try select(&graphs[0], options: SelectionOptions(blocks: [1, 2, 3], guidance: .random, seed: seed))
+            return graphs[0].nodes.compactMap { ($0.op as? PatchSelection)?.seed }
+        }
+        #expect(try seeds(0) == seeds(0))
+        #expect(try Set(seeds(0) + seeds(1)).count == 6)
+    }
+
     @Test func theReportStatesTokensAndCosts() throws {
         var graphs = try graphs("albef-pretrain/opset17.onnx")
         let report = try select(&graphs[0], options: SelectionOptions(blocks: [2, 3]))

@@ -72,6 +72,32 @@ import Testing
         #expect(contents == ["a"])
     }
 
+    @Test func linksToAnythingButARegularFileAreLeftAlone() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try FileManager.default.createSymbolicLink(atPath: target, withDestinationPath: "/dev/null")
+        #expect(kind { try AtomicFile.write(to: target, replacing: true) { try $0.write([1]) } } == .cannotCreate)
+        #expect(try FileManager.default.destinationOfSymbolicLink(atPath: target) == "/dev/null")
+        try Data([9]).write(to: URL(fileURLWithPath: folder + "/b"))
+        for (link, destination) in [("/c", "b"), ("/d", "nowhere")] {
+            try FileManager.default.createSymbolicLink(atPath: folder + link, withDestinationPath: destination)
+            try AtomicFile.write(to: folder + link, replacing: true) { try $0.write([1]) }
+            #expect(try Data(contentsOf: URL(fileURLWithPath: folder + link)) == Data([1]))
+        }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: folder + "/b")) == Data([9]))
+    }
+
+    @Test func oneFileUnderTwoNamesIsRecognised() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let other = folder + "/b"
+        for path in [target, other] { try Data([1]).write(to: URL(fileURLWithPath: path)) }
+        try FileManager.default.createSymbolicLink(atPath: folder + "/link", withDestinationPath: "a")
+        try FileManager.default.linkItem(atPath: target, toPath: folder + "/hard")
+        for name in ["/a", "/./a", "/link", "/hard"] {
+            #expect(kind { try AtomicFile.checkTarget(folder + name, isNot: target) } == .usage, "\(name)")
+        }
+        for name in ["/b", "/absent"] { #expect(kind { try AtomicFile.checkTarget(folder + name, isNot: target) } == nil, "\(name)") }
+    }
+
     @Test func foldersThatCannotTakeIt() throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         for path in [folder + "/absent/a", "/proc/a", "/dev/null", folder] {

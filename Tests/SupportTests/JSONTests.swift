@@ -25,6 +25,12 @@ import Support
         #expect(throws: TripsError.self) { try JSON(parsing: [0x22, 0xFF, 0x22]) }
     }
 
+    @Test func isPrintedAsJSON() throws {
+        let text = #"{"a": [1, -25.0, true, null, {}], "ß\"\\": "é\u000a\u0001"}"#
+        let json = try JSON(parsing: Array(text.utf8))
+        #expect("\(json)" == text)
+    }
+
     @Test func numbersBeyondIntegersStayNumbers() throws {
         #expect(try JSON(parsing: Array("9223372036854775807".utf8)).integer == .max)
         #expect(try JSON(parsing: Array("9223372036854775808".utf8)).double == 9_223_372_036_854_775_808)

@@ -1,5 +1,7 @@
 import Foundation
+import Support
 import Testing
+import ToolSupport
 
 private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
 private let fixtures = root.appendingPathComponent("Tests/Fixtures").path
@@ -170,4 +172,122 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     #expect(answer.status == 0 && answer.output.contains("match") && answer.output.contains("block 3 keeps"), "\(answer.errors)")
     #expect(FileManager.default.fileExists(atPath: scratch.path + "/p.png"))
     #expect(wordless.status == 64)
+}
+
+/// A package of ALBEF's small model, from its checkpoint or from ONNX with fixed sizes.
+private func package(_ source: String, in scratch: Scratch, _ arguments: [String] = []) throws -> String? {
+    let path = scratch.path + "/\((source as NSString).deletingPathExtension).trips"
+    guard let converted = try run("trips-convert", [fixtures + "/albef-pretrain/" + source, "-o", path] + arguments) else { return nil }
+    #expect(converted.status == 0, "\(converted.errors)")
+    return path
+}
+
+@Test func theBenchmarkReportsWhatRan() throws {
+    let scratch = try Scratch()
+    guard let fixed = try package("opset17.onnx", in: scratch), let open = try package("checkpoint.safetensors", in: scratch) else { return }
+    func bench(_ path: String, _ arguments: String...) throws -> Outcome { try #require(try run("trips-bench", [path, "--runs", "1"] + arguments)) }
+    #expect(try bench(fixed).output.hasPrefix("opset17.trips: batch 1, 9 text tokens, "))
+    #expect(try bench(open, "--batch", "3", "--text-length", "7").output.hasPrefix("checkpoint.trips: batch 3, 7 text tokens, "))
+    let json = try JSONSerialization.jsonObject(with: Data(bench(open, "--batch", "3", "--json").output.utf8)) as? [String: Any]
+    #expect(json?["batch"] as? Int == 3 && json?["textLength"] as? Int == 20)
+    for (outcome, numbers) in [
+        (try bench(fixed, "--batch", "64"), ("64", "1, which")), (try bench(fixed, "--text-length", "12"), ("12", "9, which")),
+        (try bench(open, "--text-length", "5000"), ("5000", "at most 20")),
+    ] {
+        #expect(outcome.status == 64 && outcome.output.isEmpty)
+        #expect(outcome.errors.contains("found \(numbers.0)") && outcome.errors.contains("expected \(numbers.1)"), "\(outcome.errors)")
+    }
+    #expect(try bench(open, "--steps").output.split(separator: "\n").allSatisfy { $0.count <= 120 })
+}
+
+@Test func noInputIsReplacedByItsOutput() throws {
+    let scratch = try Scratch()
+    guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
+    let before = try Data(contentsOf: URL(fileURLWithPath: path))
+    for (tool, arguments) in [
+        ("trips-quantize", ["--int8", path, "-o", path]), ("trips-quantize", ["--int8", path, "--json", path]),
+        ("trips-bench", [path, "--trace", path]),
+    ] {
+        guard let outcome = try run(tool, arguments + ["--force"], in: scratch.path) else { return }
+        #expect(outcome.status == 64 && outcome.errors.contains("would replace the input"), "\(tool): \(outcome.errors)")
+    }
+    #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
+    try FileManager.default.createSymbolicLink(atPath: scratch.path + "/null", withDestinationPath: "/dev/null")
+    guard let special = try run("trips-quantize", ["--int8", path, "-o", scratch.path + "/null", "--force"]) else { return }
+    #expect(special.status == 73)
+}
+
+@Test func outputThatCannotBeWrittenIsAnError() throws {
+    let scratch = try Scratch()
+    guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
+    let process = Process()
+    process.executableURL = toolFolder.appendingPathComponent("trips-inspect")
+    process.arguments = [path, "--graph"]
+    process.standardOutput = FileHandle(forWritingAtPath: "/dev/full")
+    process.standardError = FileHandle.nullDevice
+    try process.run()
+    process.waitUntilExit()
+    #expect(process.terminationStatus == 74)
+}
+
+@Test func onlyAVerdictExitsWithOne() {
+    struct Example: Tool {}
+    struct Unforeseen: Error {}
+    #expect(Example.failure(for: Unforeseen())?.code == 70)
+    #expect(Example.failure(for: TripsError.usage("x"))?.code == 64)
+    #expect(Example.failure(for: ExitCode(1)) == nil && Example.failure(for: ValidationError("x")) == nil)
+}
+
+@Test func numbersThatJSONDoesNotHaveAreWords() throws {
+    let text = try jsonText(["a": Double.infinity, "b": -.infinity, "c": .nan])
+    #expect(text == "{\n  \"a\" : \"inf\",\n  \"b\" : \"-inf\",\n  \"c\" : \"nan\"\n}")
+}
+
+@Test(arguments: [
+    ("trips-quantize", ["--int8", "x.trips", "--threads", "-1"], "--threads -1: expected 1 to"),
+    ("trips-quantize", ["--int8", "x.trips", "--calibration", "g", "--max-loss", "-5"], "--max-loss -5.0: expected"),
+    ("trips-quantize", ["--int8", "--calibration", "g", "x.trips"], "put it before --calibration"),
+    ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "-0.5"], "--keep-rate -0.5: found"),
+    ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"], "expected 1\n"),
+    ("trips-bench", ["x.trips", "--batch", "-1"], "--batch -1: expected 1 to"),
+]) func usageErrorsSayWhatIsExpected(tool: String, arguments: [String], message: String) throws {
+    guard let outcome = try run(tool, arguments) else { return }
+    #expect(outcome.status == 64 && outcome.errors.contains(message), "\(outcome.errors)")
+}
+
+@Test func longListsOfLayersAreCut() throws {
+    let scratch = try Scratch()
+    guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
+    guard let outcome = try run("trips-quantize", ["--int8", path, "--keep", "*", "-o", scratch.path + "/q.trips"]) else { return }
+    #expect(outcome.status == 0 && outcome.output.contains("layers as before: --keep *\n"))
+    #expect(outcome.output.contains("more; --json FILE lists all"))
+}
+
+@Test func keepingAllPatchesIsNotCalledASelection() throws {
+    let scratch = try Scratch()
+    let arguments = [fixtures + "/albef-pretrain/checkpoint.safetensors", "--select", "2", "--keep-rate"]
+    guard let all = try run("trips-convert", arguments + ["1", "-o", scratch.path + "/a.trips"]),
+        let some = try run("trips-convert", arguments + ["0.95", "-o", scratch.path + "/b.trips"])
+    else { return }
+    #expect(!all.output.contains("depend on the text") && all.output.contains("Nothing is dropped"))
+    #expect(all.output.contains("as without selection"))
+    // 16 tokens: 0.95 keeps all; the remark follows the number, not the rate.
+    #expect(some.output.contains("Nothing is dropped"))
+}
+
+@Test func whatAModelDoesNotReadIsUsage() throws {
+    let scratch = try Scratch()
+    let path = scratch.path + "/caption.trips"
+    guard let converted = try run("trips-convert", [fixtures + "/mplug-caption/checkpoint.safetensors", "-o", path]) else { return }
+    #expect(converted.status == 0)
+    let empty = scratch.path + "/empty.txt"
+    try Data("\n".utf8).write(to: URL(fileURLWithPath: empty))
+    let arguments = [path, "--image", fixtures + "/preprocessing/colour.png"]
+    guard let text = try run("trips-run", arguments + ["--text", "a dog"]),
+        let answers = try run("trips-run", arguments + ["--answers", empty]),
+        let idle = try run("trips-run", arguments + ["--answers", fixtures + "/preprocessing/vocab.txt"])
+    else { return }
+    #expect(text.status == 64 && text.errors.contains("no input for words"))
+    #expect(answers.status == 65 && answers.errors.contains("empty.txt"))
+    #expect(idle.status == 64 && idle.errors.contains("--answers"))
 }

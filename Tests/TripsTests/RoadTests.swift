@@ -96,6 +96,81 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         }
     }
 
+    @Test func weightsThatAreStoredInSixteenBitsCountAsSuch() throws {
+        try throughPackage(Self.examples[1], in: fixtures) { path, _ in
+            let whole = try quantizePackage(path, to: path + "-bf16", QuantizationOptions(.bf16), measuring: false)
+            #expect(whole.bytesAfter * 2 == whole.bytesBefore)
+            let again = try quantizePackage(path + "-bf16", to: path + "-again", QuantizationOptions(.bf16), measuring: false, threads: 1)
+            #expect(again.bytesBefore == whole.bytesAfter && again.bytesAfter == whole.bytesAfter)
+            let int8 = try quantizePackage(path + "-bf16", to: path + "-int8", QuantizationOptions(.int8), measuring: false)
+            let direct = try quantizePackage(path, to: path + "-direct", QuantizationOptions(.int8), measuring: false)
+            #expect(int8.bytesBefore * 2 == direct.bytesBefore)
+        }
+    }
+
+    @Test func theInputIsNotReplaced() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+        try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        var options = ConversionOptions()
+        options.writing.replacing = true
+        for name in ["model.safetensors.index.json", "model-00002-of-00002.safetensors"] {
+            for architecture in ["albef-ve", "tensors"] {
+                options.architecture = architecture
+                options.visionHeads = architecture == "tensors" ? nil : 2
+                #expect { try convert("\(folder)/model.safetensors.index.json", to: "\(folder)/\(name)", options) } throws: {
+                    "\($0)".contains("would replace the input") && ($0 as? TripsError)?.kind == .usage
+                }
+            }
+        }
+    }
+
+    @Test func theSourceOfAPackageIsAllOfItsFiles() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+        try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let files = ["model.safetensors.index.json", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"]
+            .map { "\(folder)/\($0)" }
+        var options = ConversionOptions()
+        options.architecture = "tensors"
+        let report = try convert(files[0], to: "\(folder)/a.trips", options)
+        #expect(report.sourceBytes == (try files.reduce(0) { try $0 + ReadableFile(path: $1).size }))
+        let list = try files.map { try SHA256.hexadecimalDigest(of: ReadableFile(path: $0)) + "\n" }.joined()
+        try list.write(toFile: "\(folder)/list", atomically: true, encoding: .utf8)
+        #expect(report.manifest.source?.sha256 == (try SHA256.hexadecimalDigest(of: ReadableFile(path: "\(folder)/list"))))
+        var weights = try Data(contentsOf: URL(fileURLWithPath: files[1]))
+        weights[weights.count - 1] ^= 1
+        try weights.write(to: URL(fileURLWithPath: files[1]))
+        #expect(try convert(files[0], to: "\(folder)/b.trips", options).manifest.source?.sha256 != report.manifest.source?.sha256)
+    }
+
+    @Test func optionsThatWouldDoNothingAreUsage() throws {
+        func message(_ source: String, _ change: (inout ConversionOptions) -> Void) -> String {
+            var options = ConversionOptions()
+            change(&options)
+            let target = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+            do {
+                try convert("\(fixtures)/albef-pretrain/\(source)", to: target, options)
+                try FileManager.default.removeItem(atPath: target)
+                return "nothing was thrown"
+            } catch {
+                return (error as? TripsError)?.kind == .usage ? "\(error)" : "not usage: \(error)"
+            }
+        }
+        let idle = message("checkpoint.safetensors") { options in
+            (options.architecture, options.visionHeads, options.imageSize) = ("tensors", 2, 24)
+            (options.vocabulary, options.selection) = ("vocab.txt", SelectionRequest(blocks: [2]))
+        }
+        #expect(idle.contains("--vision-heads, --image-size, --select, --vocabulary"), "\(idle)")
+        #expect(message("opset17.onnx") { $0.architecture = "tensors" }.contains("--architecture"))
+        #expect(message("checkpoint.safetensors") { $0.followsLinks = true }.contains("--follow-links"))
+        var options = ConversionOptions()
+        options.architecture = "tensors"
+        #expect { try prepare("\(fixtures)/albef-pretrain/checkpoint.safetensors", options) } throws: {
+            ($0 as? TripsError)?.kind == .usage && "\($0)".contains("packed as they are")
+        }
+    }
+
     @Test func whatDoesNotSuitTheModelIsUsage() throws {
         func kind(_ change: (inout ConversionOptions) -> Void) -> TripsError.Kind? {
             var options = ConversionOptions()

@@ -45,8 +45,8 @@ struct ALBEF {
             throw TripsError.usage(
                 "fusion layers", found: stated, expected: "\(fusionLayers): ALBEF's tensors tell, and all of them run")
         }
-        guard options.strideLayer == nil else {
-            throw TripsError.usage("stride_layer", found: "for ALBEF", expected: "mPLUG: ALBEF has no connected layers")
+        if let stride = options.strideLayer {
+            throw TripsError.usage("stride_layer", found: stride, expected: "none: ALBEF has no connected layers")
         }
         guard architecture != .albefNLVR2 || fusionLayers % 2 == 0 else {
             throw TripsError.data("fusion layers", found: fusionLayers, expected: "an even number: each image has its own")

@@ -38,9 +38,8 @@ struct MPLUG {
 
         guard architecture != .mplugCaption else {
             (firstFusionLayer, fusionLayers, stride) = (0, 0, 1)
-            guard options.fusionLayers == nil, options.strideLayer == nil else {
-                throw TripsError.usage(
-                    "fusion settings", found: "for mplug-caption", expected: "none: captioning runs no fusion layers")
+            for (name, value) in [("fusion_layers", options.fusionLayers), ("stride_layer", options.strideLayer)] where value != nil {
+                throw TripsError.usage(name, found: value, expected: "none: captioning runs no fusion layers")
             }
             return
         }

@@ -1,13 +1,38 @@
 import ModelGraph
 import Support
 
+/// A `bert_config.json`.
+struct Configuration {
+    /// The file's name, for messages.
+    let name: String
+    private let values: JSON
+
+    /// - Throws: `cannotOpen`; `data` where the file is no JSON object.
+    init(path: String) throws {
+        let file = try ReadableFile(path: path)
+        name = file.name
+        values = try locating(file.name) {
+            guard file.size <= 1 << 20 else {
+                throw TripsError.data("length of the config file", found: file.size, expected: "at most 1 MiB")
+            }
+            let values = try JSON(parsing: file.bytes(at: 0, count: file.size))
+            guard values.members != nil else {
+                throw TripsError.data("the config file", found: "\(values)".prefix(60), expected: "a JSON object")
+            }
+            return values
+        }
+    }
+
+    subscript(key: String) -> JSON? { values[key] }
+}
+
 /// Finds what shapes cannot tell: an option, else the config file, else the checkpoint's metadata, else the released value.
 struct Settings {
-    let configuration: JSON?
+    let configuration: Configuration?
     let metadata: [String: String]
     private(set) var list: [Setting] = []
 
-    init(configuration: JSON?, metadata: [String: String]) {
+    init(configuration: Configuration?, metadata: [String: String]) {
         self.configuration = configuration
         self.metadata = metadata
     }
@@ -27,7 +52,7 @@ struct Settings {
         let (value, source) = try find(option, configurationKey, metadataKeys, released)
         guard isValid(value) else {
             throw TripsError(
-                source == .option ? .usage : .data, name, at: source == .option ? nil : source.rawValue, found: value,
+                source == .option ? .usage : .data, name, at: source == .option ? nil : place(of: source), found: value,
                 expected: expected)
         }
         note(name, "\(value)", from: source)
@@ -50,11 +75,15 @@ struct Settings {
         }
         guard let number = stated.double, number > 0, number < 1 else {
             throw TripsError.data(
-                "layer_norm_eps", at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60),
+                "layer_norm_eps", at: place(of: .configuration), found: "\(stated)".prefix(60),
                 expected: "a number between 0 and 1")
         }
         note("text_layer_norm_epsilon", "\(number)", from: .configuration)
         return Float(number)
+    }
+
+    private func place(of source: Setting.Source) -> String {
+        source == .configuration ? configuration?.name ?? source.rawValue : source.rawValue
     }
 
     private func find(_ option: Int?, _ configurationKey: String?, _ metadataKeys: [String], _ released: Int) throws -> (
@@ -64,7 +93,7 @@ struct Settings {
         if let key = configurationKey, let stated = configuration?[key] {
             guard let number = stated.integer else {
                 throw TripsError.data(
-                    key, at: Setting.Source.configuration.rawValue, found: "\(stated)".prefix(60), expected: "an integer")
+                    key, at: place(of: .configuration), found: "\(stated)".prefix(60), expected: "an integer")
             }
             return (number, .configuration)
         }

@@ -73,7 +73,9 @@ struct VisionSizes {
         }
         let side = Int(Double(patches).squareRoot().rounded())
         guard side * side == patches else {
-            throw TripsError.data("the position embedding", found: "\(patches) patches", expected: "a square")
+            throw TripsError.data(
+                "the position embedding", found: "\(names.positions) \(positions)",
+                expected: "a row for [CLS] and a square number of others")
         }
         storedGrid = side
         if let imageSize {

@@ -26,14 +26,15 @@ public func importONNX(path: String, options: ONNXImportOptions = .init()) throw
         try checkVersions(model)
         let nodes = try ordered(ONNXInliner.inlined(model), for: model.graph)
         try checkOperators(nodes)
-        let builder = try ONNXGraphBuilder(model.graph, tensors: ONNXTensorReader(file, followLinks: options.followLinks))
+        let tensors = ONNXTensorReader(file, followLinks: options.followLinks)
+        let graph = try ONNXGraphBuilder(model.graph, tensors: tensors).build(nodes)
         let producer = [model.producer, model.producerVersion].filter { !$0.isEmpty }.joined(separator: " ")
         let sets = model.operatorSets.sorted { $0.key < $1.key }.map { "\($0.key.isEmpty ? "ai.onnx" : $0.key) \($0.value)" }
         return ImportedModel(
-            graphs: [try builder.build(nodes)], format: .onnx,
+            graphs: [graph], format: .onnx,
             producer: [
                 ("producer", producer), ("IR version", "\(model.irVersion)"), ("operator sets", sets.joined(separator: ", ")),
-            ])
+            ], weightFiles: tensors.externalPaths)
     }
 }
 

@@ -7,6 +7,8 @@ final class ONNXTensorReader {
     private let file: ReadableFile
     private let followLinks: Bool
     private var externalFiles: [String: (path: String, size: Int)] = [:]
+    /// Paths of the files with external data, in the order in which tensors name them.
+    private(set) var externalPaths: [String] = []
     private var inMemory = 0
 
     init(_ file: ReadableFile, followLinks: Bool) {
@@ -152,6 +154,7 @@ final class ONNXTensorReader {
         }
         let found = (path, try ReadableFile(path: path).size)
         externalFiles[location] = found
+        externalPaths.append(path)
         return found
     }
 

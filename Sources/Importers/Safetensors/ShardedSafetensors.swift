@@ -6,7 +6,7 @@ import Tensors
 ///
 /// - Throws: `data` where index and shards disagree, or a shard's name leads out of the folder.
 func readShardedSafetensors(index: ReadableFile) throws -> (
-    tensors: [(name: String, constant: Constant)], metadata: [String: String]
+    tensors: [(name: String, constant: Constant)], metadata: [String: String], shards: [String]
 ) {
     try locating(index.name) {
         guard index.size <= SafetensorsFile.maximalHeaderLength else {
@@ -31,8 +31,11 @@ func readShardedSafetensors(index: ReadableFile) throws -> (
         let folder = (index.path as NSString).deletingLastPathComponent
         var tensors: [(name: String, constant: Constant)] = []
         var metadata: [String: String] = [:]
+        var paths: [String] = []
         for shardName in shardNames {
-            let shard = try SafetensorsFile(openConfined(shardName, in: folder))
+            let file = try openConfined(shardName, in: folder)
+            paths.append(file.path)
+            let shard = try SafetensorsFile(file)
             metadata.merge(shard.metadata) { first, _ in first }
             for tensor in shard.tensors {
                 guard shardOfTensor.removeValue(forKey: tensor.name) == shardName else {
@@ -47,6 +50,6 @@ func readShardedSafetensors(index: ReadableFile) throws -> (
                 "a tensor is not in its shard", at: missing.value, found: "\(shardOfTensor.count) missing",
                 expected: "\"\(missing.key.prefix(120))\"")
         }
-        return (tensors, metadata)
+        return (tensors, metadata, paths)
     }
 }
