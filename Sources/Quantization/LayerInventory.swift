@@ -56,8 +56,8 @@ struct LayerInventory {
     private mutating func keep(_ patterns: [String], _ graphs: [Graph]) throws {
         for pattern in patterns {
             let matching = layers.indices.filter { index in
-                matches(layers[index].name, pattern)
-                    || layers[index].uses.contains { matches(graphs[$0.graph].node($0.node)?.name ?? "", pattern) }
+                matches(layers[index].name, pattern: pattern)
+                    || layers[index].uses.contains { matches(graphs[$0.graph].node($0.node)?.name ?? "", pattern: pattern) }
             }
             guard !matching.isEmpty else {
                 throw TripsError.usage("--keep matches no layer", found: pattern, expected: "a pattern such as \(layers.first?.name ?? "*")")
@@ -117,17 +117,4 @@ extension Graph {
 extension Constant {
     /// Bytes of all elements in the type in which they are stored.
     var storedByteCount: Int { get throws { try Tensors.byteCount(of: storedType, shape) } }
-}
-
-/// Whether `text` matches a pattern in which `*` stands for any text.
-func matches(_ text: String, _ pattern: String) -> Bool {
-    let parts = pattern.split(separator: "*", omittingEmptySubsequences: false).map(String.init)
-    guard parts.count > 1 else { return text == pattern }
-    guard text.hasPrefix(parts[0]), text.dropFirst(parts[0].count).hasSuffix(parts[parts.count - 1]) else { return false }
-    var rest = text.dropFirst(parts[0].count).dropLast(parts[parts.count - 1].count)
-    for part in parts.dropFirst().dropLast() where !part.isEmpty {
-        guard let range = rest.firstRange(of: part) else { return false }
-        rest = rest[range.upperBound...]
-    }
-    return true
 }

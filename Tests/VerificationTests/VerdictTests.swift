@@ -90,16 +90,6 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(Agreement([1, .nan], reference: [1, 2], shape: [1, 2]) == nil)
 }
 
-@Test func patternsMatchWholeNames() {
-    #expect(matches("image_feat", pattern: "image_*"))
-    #expect(matches("image_feat", pattern: "*"))
-    #expect(matches("a.b.c", pattern: "a*c"))
-    #expect(matches("aXbXc", pattern: "*X*c"))
-    #expect(!matches("image_feat", pattern: "image"))
-    #expect(!matches("ab", pattern: "a*c"))
-    #expect(matches("", pattern: "*") && !matches("", pattern: "a"))
-}
-
 @Test func tolerancesByNameGoBeforeThoseForAll() throws {
     var tolerances = Tolerances()
     #expect(tolerances.criterion(for: "a") == standard)
