@@ -41,11 +41,14 @@ public struct GoldenReference: Sendable, Equatable {
     /// - Parameters:
     ///   - inputNames: the model's inputs in order, for files that name none.
     ///   - outputNames: the model's outputs in order, the same.
+    ///   - needs: whether to load what stands under a key such as `mid.vision.3`; the names of others are kept in `unread`.
     /// - Throws: `data` for what is malformed, `cannotOpen` and `inputOutput` for files.
-    public func load(inputNames: [String], outputNames: [String]) throws -> GoldenSet {
+    public func load(
+        inputNames: [String], outputNames: [String], needing needs: (String) -> Bool = { _ in true }
+    ) throws -> GoldenSet {
         switch form {
-        case .safetensors: try loadSafetensorsGolden(path: path, name: name)
-        case .npz: try loadNPZGolden(path: path, name: name)
+        case .safetensors: try loadSafetensorsGolden(path: path, name: name, needing: needs)
+        case .npz: try loadNPZGolden(path: path, name: name, needing: needs)
         case .onnxTestData: try loadONNXTestData(folder: path, name: name, inputNames: inputNames, outputNames: outputNames)
         }
     }

@@ -12,6 +12,8 @@ public struct GoldenSet: Sendable {
     /// By canonical name, such as `vision.3` or `selection.5.indices`.
     public var intermediates: [String: Tensor]
     public var metadata: GoldenMetadata
+    /// Keys of the file, such as `mid.vision.3`, that were not loaded because nobody needs them.
+    public private(set) var unread: [String] = []
 
     public init(
         name: String, inputs: [String: Tensor] = [:], outputs: [String: Tensor] = [:],
@@ -25,19 +27,48 @@ public struct GoldenSet: Sendable {
     }
 
     /// A set from tensors under the keys `in.NAME`, `out.NAME` and `mid.NAME`; other keys are ignored.
-    init(name: String, keyed tensors: [(key: String, tensor: Tensor)], metadata: GoldenMetadata) throws {
+    /// - Parameters:
+    ///   - parts: all that the file holds.
+    ///   - needs: whether to load what stands under a key.
+    init<Part>(
+        name: String, keyed parts: [(key: String, part: Part)], metadata: GoldenMetadata, needing needs: (String) -> Bool,
+        load: (Part) throws -> Tensor
+    ) throws {
         self.init(name: name, metadata: metadata)
-        for (key, tensor) in tensors {
+        guard parts.contains(where: { $0.key.hasPrefix("in.") }) else {
+            throw TripsError.data(
+                "a golden set without inputs", at: name, found: parts.first.map { "keys such as \($0.key)" } ?? "no tensors",
+                expected: "in.NAME, out.NAME, mid.NAME")
+        }
+        for (key, part) in parts where ["in.", "out.", "mid."].contains(where: key.hasPrefix) {
+            guard needs(key) else {
+                unread.append(key)
+                continue
+            }
+            let tensor = try load(part)
             let rest = { (prefix: String) in key.hasPrefix(prefix) ? String(key.dropFirst(prefix.count)) : nil }
             if let input = rest("in.") { inputs[input] = tensor }
             if let output = rest("out.") { outputs[output] = tensor }
             if let intermediate = rest("mid.") { intermediates[intermediate] = tensor }
         }
-        guard !inputs.isEmpty else {
-            throw TripsError.data(
-                "a golden set without inputs", at: name, found: tensors.isEmpty ? "no tensors" : "keys such as \(tensors[0].key)",
-                expected: "in.NAME, out.NAME, mid.NAME")
-        }
+    }
+
+    /// The inputs of one pass through the model. Candidates to rank (`answer_ids`, `answer_mask`) are no part of it where they
+    /// are another number than the questions: each question is answered by all of them.
+    public var passInputs: [String: Tensor] {
+        let candidates: Set = ["answer_ids", "answer_mask"]
+        let batches = Set(inputs.filter { !candidates.contains($0.key) }.map { $0.value.shape.first })
+        return inputs.filter { name, tensor in !candidates.contains(name) || batches.isEmpty || batches.contains(tensor.shape.first) }
+    }
+}
+
+/// Runs a model on a golden set's inputs. Those that do not suit it are bad data, not a wrong request: they come from a file.
+package func suiting<Result>(_ isFile: Bool = true, _ body: () throws -> Result) throws -> Result {
+    do {
+        return try body()
+    } catch let error as TripsError where error.kind == .usage && isFile {
+        let data = TripsError.data(error.message, found: error.found, expected: error.expected)
+        throw error.place.reversed().reduce(data) { $0.inside($1) }
     }
 }
 

@@ -3,15 +3,26 @@ import Support
 import Tensors
 
 /// Reads a NumPy archive (.npz) with keys `in.NAME`, `out.NAME`, `mid.NAME`.
-func loadNPZGolden(path: String, name: String) throws -> GoldenSet {
+/// - Throws: `data` also where what is needed inflates to more than `inflatedLimit`.
+func loadNPZGolden(path: String, name: String, needing needs: (String) -> Bool) throws -> GoldenSet {
     let archive = try ZipArchive(ReadableFile(path: path))
-    var tensors: [(key: String, tensor: Tensor)] = []
-    for entry in archive.entries where entry.name.hasSuffix(".npy") && isGoldenKey(entry.name) {
+    let parts = archive.entries.filter { $0.name.hasSuffix(".npy") }.map { (key: String($0.name.dropLast(4)), part: $0) }
+    let limit = inflatedLimit(fileSize: archive.file.size)
+    var room = limit
+    return try GoldenSet(name: name, keyed: parts, metadata: GoldenMetadata(), needing: needs) { entry in
+        guard entry.size <= room else {
+            throw TripsError.data(
+                "the archive inflates out of proportion", at: "\(name): \(entry.name)", found: "\(entry.size) bytes",
+                expected: "\(limit) at most for all arrays of a file of \(archive.file.size)")
+        }
+        room -= entry.size
         let bytes = try archive.bytes(of: entry)
-        tensors.append((String(entry.name.dropLast(4)), try locating("\(name): \(entry.name)") { try readNPY(bytes) }))
+        return try locating("\(name): \(entry.name)") { try readNPY(bytes) }
     }
-    return try GoldenSet(name: name, keyed: tensors, metadata: GoldenMetadata())
 }
+
+/// Bytes that the arrays of an archive may take: numbers of a model hardly compress, but an image of one colour does.
+private func inflatedLimit(fileSize: Int) -> Int { (32 << 20) + min(fileSize, 1 << 50) * 16 }
 
 /// Reads one array in NumPy's format (NEP 1), versions 1.0 to 3.0, in C or Fortran order and either byte order.
 /// - Throws: `data` for what is malformed, and for types that tensors do not have (objects, text, complex numbers).

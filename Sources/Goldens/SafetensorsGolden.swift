@@ -3,10 +3,9 @@ import Support
 import Tensors
 
 /// Reads a safetensors file with keys `in.NAME`, `out.NAME`, `mid.NAME`; its metadata is the set's.
-func loadSafetensorsGolden(path: String, name: String) throws -> GoldenSet {
+func loadSafetensorsGolden(path: String, name: String, needing needs: (String) -> Bool) throws -> GoldenSet {
     let file = try SafetensorsFile(path: path)
-    let tensors = try file.tensors.filter { isGoldenKey($0.name) }.map { (key: $0.name, tensor: try $0.constant.load()) }
-    return try GoldenSet(name: name, keyed: tensors, metadata: GoldenMetadata(file.metadata))
+    return try GoldenSet(
+        name: name, keyed: file.tensors.map { (key: $0.name, part: $0.constant) }, metadata: GoldenMetadata(file.metadata), needing: needs
+    ) { try $0.load() }
 }
-
-func isGoldenKey(_ key: String) -> Bool { ["in.", "out.", "mid."].contains { key.hasPrefix($0) } }

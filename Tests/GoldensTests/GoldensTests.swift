@@ -76,3 +76,34 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
     try Data().write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/input_0.pb"))
     #expect(try GoldenReference.references(at: "\(folder)/test_data_set_2").map(\.name) == ["test_data_set_2"])
 }
+
+/// A zip archive with one entry whose deflated bytes are no more than stated.
+private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
+    func field(_ value: Int, _ width: Int) -> [UInt8] { (0..<width).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) } }
+    let stored = [UInt8](repeating: 0, count: size / 1000)
+    let common = field(20, 2) + field(0, 2) + field(8, 2) + field(0, 4) + field(0, 4) + field(stored.count, 4) + field(size, 4)
+        + field(name.utf8.count, 2) + field(0, 2)
+    let local = field(0x0403_4B50, 4) + common + Array(name.utf8) + stored
+    let directory = field(0x0201_4B50, 4) + field(20, 2) + common + field(0, 2 + 2 + 2) + field(0, 4) + field(0, 4) + Array(name.utf8)
+    return local + directory + field(0x0605_4B50, 4) + field(0, 4) + field(1, 2) + field(1, 2) + field(directory.count, 4) + field(local.count, 4) + field(0, 2)
+}
+
+@Test func archivesAreInflatedInProportionAndOnlyWhereNeeded() throws {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("golden-\(UUID().uuidString).npz").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try Data(archive("in.image.npy", inflatesTo: 40_000_000)).write(to: URL(fileURLWithPath: path))
+    let reference = try GoldenReference.references(at: path)[0]
+    #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
+        (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("in.image.npy")
+    }
+    let set = try reference.load(inputNames: [], outputNames: []) { _ in false }
+    #expect(set.inputs.isEmpty && set.unread == ["in.image"])
+}
+
+@Test func candidatesOfAnotherNumberAreNoPartOfAPass() throws {
+    let (question, candidates) = (try Tensor([1, 2] as [Int64], shape: [1, 2]), try Tensor([Int64](repeating: 1, count: 6), shape: [3, 2]))
+    let ranking = GoldenSet(name: "set", inputs: ["input_ids": question, "answer_ids": candidates, "answer_mask": candidates])
+    #expect(Set(ranking.passInputs.keys) == ["input_ids"])
+    let answers = GoldenSet(name: "set", inputs: ["input_ids": question, "answer_ids": question, "answer_mask": question])
+    #expect(answers.passInputs.count == 3)
+}
