@@ -1,4 +1,5 @@
 import COpenBLAS
+import Goldens
 import ModelGraph
 import Operators
 import PackageFormat
@@ -19,7 +20,7 @@ final class Observations {
 
     private let model: Model?
     private let session: Session?
-    private let samples: [[String: Tensor]]
+    private let samples: [GoldenSet]
     private let inventory: LayerInventory
     private var records: [Int: Record] = [:]
     private var grams: [Int: Gram] = [:]
@@ -28,7 +29,7 @@ final class Observations {
     private static let gramBudget = 160 << 20
     private static let sampledRows = 256
 
-    init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [[String: Tensor]], _ pool: ThreadPool) throws {
+    init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [GoldenSet], _ pool: ThreadPool) throws {
         self.samples = samples
         self.inventory = inventory
         var tapped = graphs
@@ -56,12 +57,12 @@ final class Observations {
     }
 
     /// The rows that groups read for one sample; groups that it does not reach are left out.
-    private func observe(_ groups: [Int], _ sample: [String: Tensor]) throws -> [(Int, Tensor)] {
+    private func observe(_ groups: [Int], _ sample: GoldenSet) throws -> [(Int, Tensor)] {
         guard let session else { return [] }
         let reachable = try groups.filter { index in
-            try session.inputs(for: [Observations.tap(index)]).allSatisfy { sample[$0.name] != nil }
+            try session.inputs(for: [Observations.tap(index)]).allSatisfy { sample.inputs[$0.name] != nil }
         }
-        let results = try session.run(sample, outputs: reachable.map(Observations.tap))
+        let results = try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: reachable.map(Observations.tap)) } }
         return reachable.compactMap { index in results[Observations.tap(index)].map { (index, $0) } }
     }
 
@@ -160,10 +161,14 @@ package final class Gram {
     }
 }
 
-/// Signal to noise in dB.
-func decibels(_ exact: [Float], _ other: [Float]) -> Double {
+/// Signal to noise in dB; NaN where one side alone is not finite.
+package func decibels(_ exact: [Float], _ other: [Float]) -> Double {
     var (signal, noise) = (0.0, 0.0)
     for (x, y) in zip(exact, other) {
+        guard x.isFinite && y.isFinite else {
+            if x == y || x.isNaN && y.isNaN { continue }
+            return .nan
+        }
         signal += Double(x) * Double(x)
         noise += (Double(x) - Double(y)) * (Double(x) - Double(y))
     }

@@ -1,3 +1,4 @@
+import Goldens
 import ModelGraph
 import PackageFormat
 import Runtime
@@ -6,19 +7,19 @@ import Tensors
 
 /// Compares the outputs of changed graphs with those of the original ones on the same inputs.
 final class OutputJudge {
-    private let samples: [[String: Tensor]]
+    private let samples: [GoldenSet]
     private let reference: [[String: Tensor]]
     private let outputs: [String]
     /// Original positions of the tokens behind each selection.
     private let positions: [String]
     private let threads: Int?
 
-    init(_ graphs: [Graph], _ samples: [[String: Tensor]], _ pool: ThreadPool) throws {
+    init(_ graphs: [Graph], _ samples: [GoldenSet], _ pool: ThreadPool) throws {
         self.samples = samples
         threads = pool.ownThreads
         let session = OutputJudge.session(graphs, threads)
         let computable = try session.outputNames.filter { output in
-            try session.inputs(for: [output]).allSatisfy { input in samples.allSatisfy { $0[input.name] != nil } }
+            try session.inputs(for: [output]).allSatisfy { input in samples.allSatisfy { $0.inputs[input.name] != nil } }
         }
         outputs = computable.filter { name in
             graphs.contains { graph in graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType == .float32 } }
@@ -35,9 +36,11 @@ final class OutputJudge {
     }
 
     private static func run(
-        _ session: Session, _ samples: [[String: Tensor]], _ outputs: [String], _ positions: [String]
+        _ session: Session, _ samples: [GoldenSet], _ outputs: [String], _ positions: [String]
     ) throws -> [[String: Tensor]] {
-        try samples.map { try session.run($0, outputs: outputs, traces: positions) }
+        try samples.map { sample in
+            try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: outputs, traces: positions) } }
+        }
     }
 
     /// Signal to noise in dB of each output, over all samples together, and the mean overlap of kept patches.
@@ -55,8 +58,10 @@ final class OutputJudge {
         return (ratios, overlaps)
     }
 
-    /// The lowest ratio of all outputs.
-    func worst(_ graphs: [Graph]) throws -> Double { try compare(graphs).outputs.values.min() ?? .infinity }
+    /// The lowest ratio of all outputs; that of an output with NaN or infinity in other places is below all.
+    func worst(_ graphs: [Graph]) throws -> Double {
+        try compare(graphs).outputs.values.map { $0.isNaN ? -.infinity : $0 }.min() ?? .infinity
+    }
 
     private func joined(_ results: [[String: Tensor]], _ output: String) throws -> [Float] {
         try results.flatMap { try $0[output]?.elements(Float.self) ?? [] }

@@ -1,3 +1,5 @@
+import Goldens
+import Support
 import Tensors
 
 /// What to do with a model's weights.
@@ -14,13 +16,24 @@ public struct QuantizationOptions: Sendable {
     public var weightsOnly = false
     /// Layers that stay as they are: patterns of layer or weight names in which `*` stands for any text.
     public var keep: [String] = []
-    /// Inputs to calibrate on, by name.
-    public var calibration: [[String: Tensor]] = []
+    /// Golden sets on whose inputs to calibrate; their outputs are not looked at.
+    public var calibration: [GoldenSet] = []
     /// Put layers back to fp32, the most sensitive first, until every floating-point output has this signal-to-noise
     /// ratio, in dB, on the calibration inputs.
     public var minimalDecibels: Double?
 
     public init(_ scheme: Scheme) { self.scheme = scheme }
+
+    /// - Throws: `data` where a number to calibrate on is NaN or infinite: it would drown what all others say.
+    func checkCalibration() throws {
+        for golden in calibration {
+            for (name, tensor) in golden.inputs.sorted(by: { $0.key < $1.key }) where tensor.dataType.isFloatingPoint && tensor.count > 0 {
+                guard try tensor.converted(to: .float32).elements(Float.self).allSatisfy(\.isFinite) else {
+                    throw TripsError.data("calibration input \(name)", at: golden.name, found: "NaN or infinity", expected: "finite numbers")
+                }
+            }
+        }
+    }
 }
 
 /// What was done to one layer, and what it costs.

@@ -16,6 +16,7 @@ public func quantize(
     if options.minimalDecibels != nil && options.calibration.isEmpty {
         throw TripsError.usage("--max-loss needs --calibration")
     }
+    try options.checkCalibration()
     if options.scheme != .int8 {
         return try narrow(graphs, to: options.scheme == .bf16 ? .bfloat16 : .float16, options, pool)
     }

@@ -34,7 +34,7 @@ public func quantizePackage(
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = manifest.vocabulary { extra.append((vocabulary, try reader.constant(named: vocabulary))) }
     try PackageWriter.write(graphs: quantized, extraTensors: extra, manifest: manifest, to: path, options: writing, pool: pool)
-    if measuring, let inputs = options.calibration.first {
+    if measuring, let inputs = options.calibration.first?.inputs {
         quantized = []
         let (before, after) = try measureAlternating(Model(contentsOf: source), Model(contentsOf: path), inputs: inputs, threads: threads)
         (report.millisecondsBefore, report.millisecondsAfter) = (before, after)

@@ -87,8 +87,9 @@ struct QuantizeTool: Tool {
         options.keep = keep
         options.minimalDecibels = maxLoss
         let names = calibration.isEmpty ? [] : try inputNames()
-        options.calibration = try calibration.flatMap(GoldenReference.references).map {
-            try $0.load(inputNames: names, outputNames: []).inputs
+        options.calibration = try calibration.flatMap(GoldenReference.references).map { reference in
+            let golden = try reference.load(inputNames: names, outputNames: []) { $0.hasPrefix("in.") && names.contains(String($0.dropFirst(3))) }
+            return GoldenSet(name: golden.name, inputs: golden.passInputs)
         }
         return options
     }

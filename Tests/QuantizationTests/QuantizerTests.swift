@@ -1,4 +1,5 @@
 import Foundation
+import Goldens
 import ModelGraph
 import PackageFormat
 import Quantization
@@ -27,10 +28,11 @@ private func block() throws -> Graph {
     return graph
 }
 
-private func samples(_ count: Int) throws -> [[String: Tensor]] {
+private func samples(_ count: Int) throws -> [GoldenSet] {
     var generator = SplitMix64(state: 12)
-    return try (0..<count).map { _ in
-        ["x": try Tensor((0..<20 * 64).map { _ in Float(generator.uniform() - 0.5) }, shape: [20, 64])]
+    return try (0..<count).map { number in
+        let x = try Tensor((0..<20 * 64).map { _ in Float(generator.uniform() - 0.5) }, shape: [20, 64])
+        return GoldenSet(name: "sample \(number)", inputs: ["x": x])
     }
 }
 
@@ -56,7 +58,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
 
     @Test func moreIsKnownMoreIsKept() throws {
         let graph = try block()
-        let test = try samples(1)[0]
+        let test = try samples(1)[0].inputs
         let exact = try run([graph], test)
         var calibrated = QuantizationOptions(.int8)
         calibrated.calibration = try samples(4)
@@ -88,6 +90,23 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(!report.putBack.isEmpty && (report.outputDecibels["y"] ?? 0) >= 60)
         options.calibration = []
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
+    }
+
+    @Test func calibrationInputsThatDoNotSuitAreBadDataOfTheirFile() throws {
+        var options = QuantizationOptions(.int8)
+        options.calibration = try samples(1) + [GoldenSet(name: "narrow", inputs: ["x": Tensor([1, 2, 3] as [Float], shape: [1, 3])])]
+        #expect { try quantize([block()], options) } throws: { error in
+            (error as? TripsError)?.kind == .data && (error as? TripsError)?.place.first == "narrow"
+        }
+        options.calibration[1].inputs["x"] = try Tensor([Float](repeating: .infinity, count: 64), shape: [1, 64])
+        #expect { try quantize([block()], options) } throws: { error in
+            (error as? TripsError)?.kind == .data && "\(error)" == "narrow: calibration input x; found NaN or infinity; expected finite numbers"
+        }
+    }
+
+    @Test func aRatioWithNaNIsNaN() {
+        #expect(decibels([1, 2], [1, .nan]).isNaN && decibels([.infinity], [1]).isNaN)
+        #expect(decibels([1, .nan, -.infinity], [1, .nan, -.infinity]) == .infinity)
     }
 
     @Test func attentionOverQuantizedValuesIsQuantizedToo() throws {

@@ -17,7 +17,7 @@ private func restored(_ matrix: QuantizedMatrix) throws -> [Float] {
     return units.enumerated().map { Float($1) * scales[$0 / columns * groups + $0 % columns / matrix.groupSize] }
 }
 
-private func decibels(_ exact: [Float], _ other: [Float]) -> Float {
+private func ratio(_ exact: [Float], _ other: [Float]) -> Float {
     let noise = zip(exact, other).reduce(Float(0)) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
     return 10 * exact.reduce(0) { $0 + $1 * $1 }.log10(over: noise)
 }
@@ -48,7 +48,7 @@ extension Float {
         let (row, group) = (try roundWeights(matrix, groupSize: 256), try roundWeights(matrix, groupSize: 32))
         #expect(group.decibels > row.decibels)
         let exact = try matrix.elements(Float.self)
-        #expect(abs(Double(decibels(exact, try restored(row))) - row.decibels) < 0.01)
+        #expect(abs(Double(ratio(exact, try restored(row))) - row.decibels) < 0.01)
     }
 
     @Test func zeroRowsAndHugeValuesStayFinite() throws {
@@ -85,8 +85,8 @@ extension Float {
             try evaluate(Linear(), [x, Tensor(weights, shape: [outputs, inputs])])[0].elements(Float.self)
         }
         let exact = try output(weight.elements(Float.self))
-        let plain = decibels(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
-        let moved = decibels(exact, try output(restored(compensatedRounding(weight, groupSize: inputs, columnFactor: nil, gram: gram))))
+        let plain = ratio(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
+        let moved = ratio(exact, try output(restored(compensatedRounding(weight, groupSize: inputs, columnFactor: nil, gram: gram))))
         #expect(moved > plain + 3)
     }
 }

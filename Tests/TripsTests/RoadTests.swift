@@ -84,7 +84,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
             let golden = "\(fixtures)/sample/golden-select.safetensors"
             var options = QuantizationOptions(.int8)
             options.calibration = [try #require(try GoldenReference.references(at: golden).first).load(
-                inputNames: ["image", "input_ids", "attention_mask"], outputNames: []).inputs]
+                inputNames: ["image", "input_ids", "attention_mask"], outputNames: [])]
             let int8 = path + "-int8"
             let report = try quantizePackage(path, to: int8, options, measuring: false)
             // Eight bits of weights and activations through six blocks leave some 30 dB; 20 would be a mistake somewhere.

@@ -34,7 +34,7 @@ private let sample = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         try Self.convert(to: selected, keepRate: 0.5)
         var quantization = QuantizationOptions(.int8)
         quantization.calibration = try GoldenReference.references(at: "\(sample)/golden-select.safetensors").map {
-            try $0.load(inputNames: [], outputNames: []).inputs
+            try $0.load(inputNames: [], outputNames: [])
         }
         try quantizePackage(selected, to: int8, quantization, measuring: false)
 
