@@ -107,7 +107,7 @@ extension VerificationReport {
 }
 
 private func percent(_ share: Double) -> String { "\(digits(share * 100, share == 1 ? 0 : 1)) %" }
-private func decibel(_ snr: Double) -> String { snr.isFinite ? digits(snr, 1) : snr > 0 ? "exact" : "-∞" }
+private func decibel(_ snr: Double) -> String { snr.isNaN ? "nan" : snr.isFinite ? digits(snr, 1) : snr > 0 ? "exact" : "-∞" }
 private func use(_ ratio: Double) -> String { ratio < 0.005 ? "0 %" : ratio < 10 ? "\(digits(ratio * 100, 0)) %" : "\(short(ratio))x" }
 
 private func mark(_ verdict: Verdict) -> String {

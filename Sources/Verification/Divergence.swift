@@ -44,9 +44,11 @@ extension Divergence {
             case 0, 1: entered = noise[order.stage] ?? 0
             default: entered = (0...order.stage).compactMap { noise[$0] }.max() ?? 0
             }
-            let left = judgement.metrics.map { pow(10, -$0.snr / 20) } ?? (judgement.verdict == .fail ? 1 : 0)
+            // What could not be compared says nothing of the error; a NaN that passes stands in the reference, too.
+            guard let snr = judgement.metrics?.snr, !snr.isNaN || judgement.verdict == .fail else { continue }
+            let left = snr.isNaN ? .infinity : pow(10, -snr / 20)
             if left > Divergence.jumpFactor * max(entered, noiseFloor) {
-                firstJump = Jump(name: order.name, before: -20 * log10(entered), after: -20 * log10(left))
+                firstJump = Jump(name: order.name, before: -20 * log10(entered), after: snr)
                 return
             }
             noise[order.stage] = left

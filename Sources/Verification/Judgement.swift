@@ -78,7 +78,8 @@ extension Judgement {
                 reason = "\(alignment.unmatched) tokens have no counterpart after a flipped selection"
             }
         case .snr(let minimum):
-            if metrics.snr < minimum {
+            // Put so that NaN reaches nothing.
+            if !(metrics.snr >= minimum) {
                 verdict = .fail
                 reason = "SNR \(short(metrics.snr)) dB; expected \(short(minimum)) or more"
             }

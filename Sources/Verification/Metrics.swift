@@ -27,9 +27,10 @@ public struct Metrics: Sendable, Equatable {
     public var worstIndex: [Int] = []
     /// The model's element there, and the reference's.
     public var worstPair: (value: Double, reference: Double)?
-    /// Cosine of the angle between both tensors; 1 for two zero tensors.
+    /// Cosine of the angle between both tensors; 1 for two zero tensors, NaN where `snr` is.
     public var cosine = 1.0
-    /// 10 · log10(Σ g² / Σ (g - x)²) in dB; infinite for equal tensors.
+    /// 10 · log10(Σ g² / Σ (g - x)²) in dB; infinite for equal tensors, NaN where one side alone is not finite or nothing
+    /// is: NaN is below every number that is asked for.
     public var snr = Double.infinity
     /// Elements where NaN or infinity stands in one tensor and something else in the other.
     public var nonFiniteMismatches = 0
@@ -41,7 +42,7 @@ public struct Metrics: Sendable, Equatable {
 
     public static func == (left: Metrics, right: Metrics) -> Bool {
         left.count == right.count && left.absolute == right.absolute && left.relative == right.relative
-            && left.worstIndex == right.worstIndex && left.snr == right.snr && left.cosine == right.cosine
+            && left.worstIndex == right.worstIndex && same(left.snr, right.snr) && same(left.cosine, right.cosine)
             && left.nonFiniteMismatches == right.nonFiniteMismatches && left.histogram == right.histogram
     }
 
@@ -57,7 +58,7 @@ public struct Metrics: Sendable, Equatable {
         for index in g.indices {
             let (value, reference) = (x[index], g[index])
             guard value.isFinite && reference.isFinite else {
-                if !sameNonFinite(value, reference) { nonFiniteMismatches += 1 }
+                if !same(value, reference) { nonFiniteMismatches += 1 }
                 continue
             }
             let error = abs(value - reference)
@@ -83,6 +84,10 @@ public struct Metrics: Sendable, Equatable {
             worstIndex = coordinates(of: worst, in: shape)
             worstPair = (x[worst], g[worst])
         }
+        if nonFiniteMismatches > 0 || absoluteErrors.isEmpty && !g.isEmpty {
+            (snr, cosine) = (.nan, .nan)
+            return
+        }
         snr = noise == 0 ? .infinity : signal == 0 ? -.infinity : 10 * log10(signal / noise)
         cosine = signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
     }
@@ -105,9 +110,14 @@ extension ErrorSpread {
     }
 }
 
-/// True for two NaNs, and for two infinities of one sign.
-func sameNonFinite(_ left: Double, _ right: Double) -> Bool {
+/// True for equal numbers and for two NaNs.
+private func same(_ left: Double, _ right: Double) -> Bool {
     left.isNaN ? right.isNaN : left == right
+}
+
+/// True where the first of two signal-to-noise ratios is the worse one: NaN is the worst.
+func isWorse(_ left: Double, _ right: Double) -> Bool {
+    left.isNaN ? !right.isNaN : left < right
 }
 
 /// The index along each axis of the element at `offset` in row-major order.

@@ -15,10 +15,10 @@ public struct Spread: Sendable {
 
     mutating func add(_ value: Double, set: String) {
         values.append(value)
-        if higherIsWorse ? value > worst : value < worst { (worst, worstSet) = (value, set) }
+        if higherIsWorse ? value > worst : isWorse(value, worst) { (worst, worstSet) = (value, set) }
     }
 
-    public var median: Double { values.sorted()[(values.count - 1) / 2] }
+    public var median: Double { values.sorted(by: isWorse)[(values.count - 1) / 2] }
 }
 
 /// One output or intermediate over all golden sets.
@@ -59,7 +59,7 @@ extension Judgement {
     fileprivate func isWorse(than other: Judgement) -> Bool {
         if (verdict == .fail) != (other.verdict == .fail) { return verdict == .fail }
         guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict == .fail }
-        return metrics.snr < others.snr
+        return Verification.isWorse(metrics.snr, others.snr)
     }
 }
 

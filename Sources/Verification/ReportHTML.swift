@@ -114,7 +114,7 @@ extension VerificationReport {
         let shown = curves.filter { $0.points.count > 1 }
         guard !shown.isEmpty else { return "" }
         let words = shown.map { curve -> String in
-            let worst = curve.points.min { $0.snr < $1.snr }
+            let worst = curve.points.min { isWorse($0.snr, $1.snr) }
             return "\(curve.label): \(decibel(curve.points.first?.snr ?? 0)) dB at \(curve.points.first?.name ?? ""), "
                 + "\(decibel(worst?.snr ?? 0)) dB at its lowest, \(worst?.name ?? "")"
         }.joined(separator: "; ")
@@ -285,7 +285,7 @@ extension VerificationReport {
         let (low, high) = (min(0, finite.min() ?? 0), max(finite.max() ?? 100, 20) * 1.05)
         let (left, right, top, bottom) = (48.0, 912.0, 12.0, 250.0)
         let x = { (index: Int) in left + (right - left) * (names.count > 1 ? Double(index) / Double(names.count - 1) : 0.5) }
-        let y = { (snr: Double) in bottom - (bottom - top) * (min(max(snr, low), high) - low) / (high - low) }
+        let y = { (snr: Double) in bottom - (bottom - top) * (snr.isNaN ? 0 : min(max(snr, low), high) - low) / (high - low) }
         var parts: [String] = []
         for tick in stride(from: 0.0, through: high, by: high > 80 ? 20 : 10) {
             parts.append("<path class=\"grid\" d=\"M\(left) \(short(y(tick)))H\(right)\"/><text x=\"\(left - 6)\" y=\"\(short(y(tick) + 4))\" text-anchor=\"end\">\(Int(tick))</text>")
@@ -329,7 +329,7 @@ private func titleCells(_ titles: [String]) -> String {
 
 private func number(_ text: String?) -> String { "<td class=\"number\">\(text ?? "")</td>" }
 private func percent(_ share: Double) -> String { String(format: share == 1 ? "%.0f %%" : "%.1f %%", share * 100) }
-private func decibel(_ snr: Double) -> String { snr.isFinite ? String(format: "%.1f", snr) : snr > 0 ? "exact" : "-∞" }
+private func decibel(_ snr: Double) -> String { snr.isNaN ? "nan" : snr.isFinite ? String(format: "%.1f", snr) : snr > 0 ? "exact" : "-∞" }
 private func milliseconds(_ seconds: Double) -> String { String(format: "%.1f ms", seconds * 1000) }
 private func macs(_ count: Int) -> String {
     count >= 1_000_000_000 ? String(format: "%.2f giga", Double(count) / 1e9) : String(format: "%.2f mega", Double(count) / 1e6)

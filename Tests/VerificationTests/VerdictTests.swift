@@ -59,6 +59,16 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try verdict([1, 0], [0, 0], .snr(0)) == .fail)
 }
 
+@Test func anSNRWithNaNReachesNothing() throws {
+    let (inf, nan) = (Float.infinity, Float.nan)
+    let metrics = try #require(judge(floats([1, nan]), golden: floats([1, 2]), name: "y", criterion: standard).metrics)
+    #expect(metrics.snr.isNaN && metrics.cosine.isNaN && metrics.nonFiniteMismatches == 1)
+    // Nothing finite is left to compare: the elements are the same, but no ratio is reached.
+    #expect(try verdict([nan, inf], [nan, inf], .snr(-100)) == .fail)
+    #expect(try verdict([nan, inf], [nan, inf], standard) == .pass)
+    #expect(try verdict([1, inf], [1, inf], .snr(100)) == .pass)
+}
+
 @Test func emptyTensorsPass() throws {
     #expect(try judge(floats([], [0, 4]), golden: floats([], [0, 4]), name: "y", criterion: standard).verdict == .pass)
 }
