@@ -36,11 +36,13 @@ public struct IllustrationOptions: Sendable {
 }
 
 extension Illustration {
-    /// Nil where the set has no image, or nothing was selected.
+    /// Nil where the set has no image that can be shown, or nothing was selected.
     init?(_ golden: GoldenSet, own: SelectionTrail, reference: SelectionTrail, example: Int, options: IllustrationOptions) throws {
         let named = ["image", "image\(example)"].lazy.compactMap { golden.inputs[$0] }.first
         guard let image = named ?? golden.inputs.values.first(where: { $0.shape.count == 4 && $0.shape[1] == 3 }),
-            let patches = own.layers.first?.scores.first?.count, own.layers.allSatisfy({ $0.kept.indices.contains(example) && $0.scores.indices.contains(example) })
+            image.shape.count == 4, image.shape[1] == 3, image.count > 0, image.dataType.isFloatingPoint,
+            let patches = own.layers.first?.scores.first?.count, patches > 0,
+            own.layers.allSatisfy({ $0.kept.indices.contains(example) && $0.scores.indices.contains(example) })
         else { return nil }
         let picture = try Picture(
             modelInput: image, example: min(example, image.shape[0] - 1), mean: options.mean, deviation: options.deviation)
@@ -50,12 +52,7 @@ extension Illustration {
         guard columns * rows == patches else { return nil }
         set = golden.name
         png = try picture.png()
-        text = try golden.metadata["text"] ?? golden.metadata["question"] ?? options.tokenizer.flatMap { tokenizer in
-            try golden.inputs["input_ids"].map { ids in
-                let row = min(example, ids.shape[0] - 1)
-                return tokenizer.decode(try ids.integers()[row * ids.shape[1]..<(row + 1) * ids.shape[1]].map { $0 })
-            }
-        }
+        text = try golden.metadata["text"] ?? golden.metadata["question"] ?? options.tokenizer.flatMap { try words(of: golden, example, $0) }
         layers = []
         var stream = Array(0..<patches)
         for layer in own.layers {
@@ -68,4 +65,10 @@ extension Illustration {
             stream = layer.positions[example]
         }
     }
+}
+
+/// The text of an example; nil where the set's `input_ids` are no ids of texts.
+private func words(of golden: GoldenSet, _ example: Int, _ tokenizer: WordPiece) throws -> String? {
+    guard let ids = golden.inputs["input_ids"], ids.dataType.isInteger, ids.shape.count == 2, ids.shape[0] > 0 else { return nil }
+    return tokenizer.decode(try ids.row(min(example, ids.shape[0] - 1)).integers())
 }

@@ -25,24 +25,30 @@ package struct SelectionTrail: Sendable {
 
     /// Reads the layers from traces `selection.L.indices`, `.scores` and `.positions`.
     ///
-    /// Where positions are absent they follow from the indices: the stream keeps its order and ends in a fused token
-    /// if the next layer's scores count one more.
+    /// Where positions are absent they follow from the indices, in whatever order these stand: the stream keeps its order and
+    /// ends in a fused token if the next layer's scores count one more. The trail ends before a layer whose tensors are no
+    /// indices and positions: behind it nobody knows which patch a token shows.
     package init(_ traces: [String: Tensor]) throws {
-        let numbers = traces.keys.filter(isSelectionIndices).compactMap { Int($0.split(separator: ".").dropFirst().first ?? "") }.sorted()
+        let numbers = traces.keys.compactMap { name in
+            name.split(separator: ".").dropFirst().first.flatMap { Int($0) }.flatMap { $0 > 0 && name == "selection.\($0).indices" ? $0 : nil }
+        }.sorted()
         var layers: [Layer] = []
         for (place, number) in numbers.enumerated() {
-            guard let indexTensor = traces["selection.\(number).indices"] else { continue }
-            let indices = try rows(indexTensor).map { row in row.map { Int($0) } }
-            let scores = try traces["selection.\(number).scores"].map(rows) ?? []
+            let scores = try traces["selection.\(number).scores"].flatMap(scoreRows) ?? []
             let incoming = layers.last?.positions
-            let nextCount = place + 1 < numbers.count ? traces["selection.\(numbers[place + 1]).scores"]?.shape.last : nil
+            let places = 0..<(scores.first?.count ?? incoming?.first?.count ?? Int.max)
+            guard let indices = try traces["selection.\(number).indices"].flatMap({ try indexRows($0, in: places) })?.map({ $0.sorted() })
+            else { break }
             let kept = indices.enumerated().map { batch, row in
                 row.map { index in incoming.map { batch < $0.count && $0[batch].indices.contains(index) ? $0[batch][index] : -2 } ?? index }
             }
             let positions: [[Int]]
             if let stated = traces["selection.\(number).positions"] {
-                positions = try rows(stated).map { row in row.map { Int($0) } }
+                let patches = layers.first.map { $0.scores.first?.count ?? Int.max } ?? places.upperBound
+                guard let rows = try indexRows(stated, in: -1..<patches), rows.count == indices.count else { break }
+                positions = rows
             } else {
+                let nextCount = place + 1 < numbers.count ? traces["selection.\(numbers[place + 1]).scores"]?.shape.last : nil
                 let keptCount = indices.first?.count ?? 0
                 let fuses = nextCount.map { $0 == keptCount + 1 } ?? (scores.first.map { $0.count > keptCount } ?? true)
                 positions = kept.map { fuses ? $0 + [-1] : $0 }
@@ -52,17 +58,29 @@ package struct SelectionTrail: Sendable {
         self.layers = layers
     }
 
-    /// The last selection at or before a block; all blocks where nil.
-    func last(upTo block: Int? = nil) -> Layer? { layers.last { layer in block.map { layer.number <= $0 } ?? true } }
+    /// The last selection that the tokens went through; nil where there is none.
+    func last(before tokens: ImageTokens) -> Layer? {
+        switch tokens {
+        case .behind(let block): layers.last { $0.number <= block }
+        case .final: layers.last
+        }
+    }
 }
 
-/// A matrix [B, N] as rows.
-private func rows(_ tensor: Tensor) throws -> [[Double]] {
-    guard tensor.shape.count == 2 else {
-        throw TripsError.data("a selection's tensor", found: "shape \(tensor.shape)", expected: "rank 2")
-    }
-    let (numbers, width) = (try tensor.numbers(), tensor.shape[1])
-    return (0..<tensor.shape[0]).map { Array(numbers[$0 * width..<($0 + 1) * width]) }
+/// A matrix [B, N] of scores as rows; nil for another rank.
+private func scoreRows(_ tensor: Tensor) throws -> [[Double]]? {
+    tensor.shape.count == 2 ? rows(try tensor.numbers(), tensor.shape) : nil
+}
+
+/// A matrix [B, K] of integers as rows; nil for another rank or type, or numbers out of range.
+private func indexRows(_ tensor: Tensor, in range: Range<Int>) throws -> [[Int]]? {
+    guard tensor.shape.count == 2, tensor.shape[0] > 0, tensor.dataType.isInteger else { return nil }
+    let numbers = try tensor.integers()
+    return numbers.allSatisfy(range.contains) ? rows(numbers, tensor.shape) : nil
+}
+
+private func rows<Number>(_ numbers: [Number], _ shape: [Int]) -> [[Number]] {
+    (0..<shape[0]).map { Array(numbers[$0 * shape[1]..<($0 + 1) * shape[1]]) }
 }
 
 /// How a selection layer's choice compares with the reference's, over a batch.
@@ -95,7 +113,7 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
     }
 
     /// Where flips come from.
-    private var explanation: String {
+    public var explanation: String {
         if followsItsScores == false { return "not what its own scores say" }
         if streamChanged { return "an earlier selection differs" }
         guard let flipGap, let scoreError else { return "no scores to explain it" }
@@ -217,27 +235,41 @@ public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
     }
 }
 
-/// The block behind which a tensor's image tokens stand: `vision.7` gives 7, an output 0 for "the last"; nil for
-/// tensors without image tokens.
-func imageTokenBlock(of name: String) -> Int? {
-    let parts = name.split(separator: ".")
-    if parts.first == "vision", parts.count == 2 { return Int(parts[1]) }
-    if ["text", "fusion", "decoder", "selection"].contains(parts.first) { return parts.last == "image" ? 0 : nil }
-    let lowered = name.lowercased()
-    return ["image", "vision", "visual", "patch", "question_output"].contains { lowered.contains($0) } ? 0 : nil
+/// Where in the model the image tokens of a tensor stand.
+enum ImageTokens: Equatable {
+    /// `vision.7` stands behind block 7, `vision.0` before all.
+    case behind(block: Int)
+    /// Behind the last block.
+    case final
+
+    /// Nil for tensors without image tokens.
+    init?(of name: String) {
+        let parts = name.split(separator: ".")
+        if parts.first == "vision", parts.count == 2 {
+            guard let block = Int(parts[1]) else { return nil }
+            self = .behind(block: block)
+            return
+        }
+        let lowered = name.lowercased()
+        let holds = ["text", "fusion", "decoder", "selection"].contains(parts.first)
+            ? parts.last == "image" : ["image", "vision", "visual", "patch", "question_output"].contains { lowered.contains($0) }
+        guard holds else { return nil }
+        self = .final
+    }
 }
 
 /// Judges the indices of one selection as sets.
-func judgeSelection(_ comparison: SelectionComparison, x: Tensor, golden g: Tensor, criterion: Criterion) throws -> Judgement {
-    guard x.dataType == g.dataType else { return .failed("data type \(x.dataType); expected \(g.dataType)") }
-    guard x.shape == g.shape else { return .failed("shape \(x.shape); expected \(g.shape)") }
-    var judgement = Judgement(verdict: .pass, reason: comparison.summary, criterion: criterion, dataType: g.dataType, shape: g.shape)
+/// - Parameter comparison: with the reference's choice by patch; nil where that is not known.
+func judgeSelection(_ comparison: SelectionComparison?, x: Tensor, golden g: Tensor, criterion: Criterion) throws -> Judgement {
+    guard x.dataType == g.dataType, g.dataType.isInteger else { return .failed("data type \(x.dataType); expected \(g.dataType)") }
+    guard x.shape == g.shape, g.shape.count == 2 else { return .failed("shape \(x.shape); expected \(g.shape)") }
+    var judgement = Judgement(verdict: .pass, reason: comparison?.summary, criterion: criterion, dataType: g.dataType, shape: g.shape)
     if case .sets(let margin) = criterion {
-        let (own, theirs) = try (rows(x).map(Set.init), rows(g).map(Set.init))
-        let equal = own == theirs
-        let allowed = margin.map { comparison.isExplained(within: $0) } ?? false
+        let equal = try rows(x.integers(), x.shape).map(Set.init) == rows(g.integers(), g.shape).map(Set.init)
+        let allowed = margin.flatMap { comparison?.isExplained(within: $0) } ?? false
         judgement.verdict = equal || allowed ? .pass : .fail
-        if equal && comparison.flips == 0 { judgement.reason = nil }
+        if equal && comparison?.flips ?? 0 == 0 { judgement.reason = nil }
+        if !equal && comparison == nil { judgement.reason = "other patches" }
     }
     return judgement
 }

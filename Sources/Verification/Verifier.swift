@@ -56,7 +56,7 @@ public struct Verifier {
     /// Takes in what was computed elsewhere.
     /// - Parameter judging: false leaves the verdict open.
     mutating func add(_ found: [String: Tensor], against golden: GoldenSet, judging: Bool) throws -> SetResult {
-        var result = try compare(found, with: golden)
+        var result = try compare(found, with: golden, judging: judging)
         if !judging {
             for index in result.tensors.indices {
                 result.tensors[index].judgement.verdict = .unjudged
@@ -84,7 +84,7 @@ public struct Verifier {
             var alone = self
             alone.options.intermediates = true
             alone.options.illustrations = nil
-            report.addIsolated(try alone.compare(found, with: only).tensors, set: golden.name)
+            report.addIsolated(try alone.compare(found, with: only, judging: true).tensors, set: golden.name)
         }
     }
 
@@ -102,8 +102,9 @@ public struct Verifier {
         if !decoded.isEmpty {
             found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in first }
         }
-        var result = try compare(found, with: golden)
-        let unread = Set(golden.inputs.keys).subtracting(model.inputNames)
+        var result = try compare(found, with: golden, judging: true)
+        let given = Array(golden.inputs.keys) + golden.unread.filter { $0.hasPrefix("in.") }.map { String($0.dropFirst(3)) }
+        let unread = Set(given).subtracting(model.inputNames)
         if !unread.isEmpty && decoded.isEmpty { result.notes.append("inputs that the model does not have: \(unread.sorted().joined(separator: ", "))") }
         return result
     }
@@ -123,34 +124,37 @@ public struct Verifier {
     }
 
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
-    func compare(_ found: [String: Tensor], with golden: GoldenSet) throws -> SetResult {
+    /// - Parameter judging: false also compares tensors whose numbers of tokens differ.
+    func compare(_ found: [String: Tensor], with golden: GoldenSet, judging: Bool) throws -> SetResult {
         var result = SetResult(name: golden.name, metadata: golden.metadata)
-        let (own, theirs) = (try SelectionTrail(found), try SelectionTrail(golden.intermediates))
+        let (all, theirs) = (try SelectionTrail(found), try SelectionTrail(golden.intermediates))
+        // A verdict rests on what the reference states; other selections of the model are there to be drawn.
+        let own = judging ? try SelectionTrail(found.filter { golden.intermediates[$0.key] != nil }) : all
         result.selections = compareSelections(own, reference: theirs)
         if let settings = options.illustrations, report.illustrations.count < settings.count {
             result.illustrations = try (0...1).filter { $0 == 0 || golden.inputs["image\($0)"] != nil }.compactMap {
-                try Illustration(golden, own: own, reference: theirs, example: $0, options: settings)
+                try Illustration(golden, own: all, reference: theirs, example: $0, options: settings)
             }
         }
         let flipped = theirs.layers.isEmpty != own.layers.isEmpty || result.selections.contains { $0.flips > 0 }
 
         func judged(_ name: String, _ g: Tensor) throws -> Judgement {
             guard let x = found[name] else { return .failed("no counterpart") }
-            if isSelectionIndices(name), let comparison = result.selections.first(where: { "selection.\($0.layer).indices" == name }) {
+            if isSelectionIndices(name) {
+                let comparison = result.selections.first { "selection.\($0.layer).indices" == name }
                 return try judgeSelection(comparison, x: x, golden: g, criterion: options.tolerances.setCriterion)
             }
             if name == "topk_ids", let chances = golden.outputs["topk_probs"], try differOnlyInTies(x, g, chances) {
                 return Judgement(verdict: .pass, reason: "equal but for answers of equal probability", criterion: .equal, dataType: g.dataType, shape: g.shape)
             }
             var alignment: TokenAlignment?
-            if flipped, let block = imageTokenBlock(of: name) {
-                let limit = block == 0 ? nil : block
-                if let left = own.last(upTo: limit), let right = theirs.last(upTo: limit) ?? .unselected(own) {
-                    alignment = TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
-                }
+            if flipped, let tokens = ImageTokens(of: name), let left = own.last(before: tokens),
+                let right = theirs.last(before: tokens) ?? (judging ? nil : .unselected(own)), !judging || left.number == right.number {
+                alignment = TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
             }
             var judgement = try Verification.judge(
-                x, golden: g, name: name, criterion: options.tolerances.criterion(for: name), alignment: alignment)
+                x, golden: g, name: name, criterion: options.tolerances.criterion(for: name), alignment: alignment,
+                allowingOtherLengths: !judging)
             excuse(&judgement, name, result.selections)
             return judgement
         }

@@ -1,4 +1,5 @@
 import Goldens
+import Preprocessing
 import Support
 import Tensors
 import Testing
@@ -26,9 +27,14 @@ private func golden(_ outputs: [String: Tensor], _ intermediates: [String: Tenso
     GoldenSet(name: "set", inputs: ["image": try floats([0])], outputs: outputs, intermediates: intermediates)
 }
 
-private func report(_ model: FakeModel, _ golden: GoldenSet, intermediates: Bool = false, preset: TolerancePreset? = nil) throws -> VerificationReport {
+private func report(
+    _ model: FakeModel, _ golden: GoldenSet, intermediates: Bool = false, preset: TolerancePreset? = nil, minimalSNR: Double? = nil,
+    drawing: IllustrationOptions? = nil
+) throws -> VerificationReport {
     var options = VerificationOptions()
     options.intermediates = intermediates
+    options.illustrations = drawing
+    options.tolerances.snr = minimalSNR.map { [ToleranceRule(value: $0)] } ?? []
     if let preset { (options.tolerances.preset, options.tolerances.allowsFlips) = (preset, true) }
     var verifier = try Verifier(model, options: options)
     try verifier.verify(golden)
@@ -83,6 +89,9 @@ private func report(_ model: FakeModel, _ golden: GoldenSet, intermediates: Bool
     let summary = try #require(verifier.report.outputs.first)
     #expect(summary.worstSet == "b" && summary.failedSets == 1 && summary.sets == 3)
     #expect(summary.maximalError?.worstSet == "b")
+    try verifier.verify(GoldenSet(name: "nan", inputs: ["image": floats([0])], outputs: ["y": floats([.nan])]))
+    let last = try #require(verifier.report.outputs.first)
+    #expect(last.worstSet == "nan" && last.snr?.worstSet == "nan" && last.snr?.worst.isNaN == true)
     #expect(abs(try #require(summary.maximalError).median - 1e-5) < 1e-6)
 }
 
@@ -132,6 +141,82 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     #expect(wrong.selections.first?.worst.followsItsScores == false)
 }
 
+/// An image of five square patches, and what goes with it.
+private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) throws -> GoldenSet {
+    var golden = golden
+    golden.inputs = inputs.merging(["image": try floats(Array(repeating: 0.5, count: 15), [1, 3, 1, 5])]) { first, _ in first }
+    return golden
+}
+
+@Test func drawingSelectionsChangesNoVerdict() throws {
+    let model = try selectingModel([0, 1, 2], scores, floats([1, 2, 3, 4, 5], [1, 5, 1]))
+    let set = try picture(golden(["image_embeds": floats([1, 2, 3, 4, 5, 6], [1, 6, 1])]))
+    for drawing in [nil, IllustrationOptions()] {
+        let result = try report(model, set, minimalSNR: -100, drawing: drawing)
+        #expect(!result.passes && result.outputs.first?.worst.reason == "shape [1, 5, 1]; expected [1, 6, 1]")
+        #expect(result.illustrations.count == (drawing == nil ? 0 : 1))
+    }
+}
+
+@Test(arguments: [[3], [], [0, 3]]) func idsThatAreNoTextAreNotDrawn(shape: [Int]) throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    var drawing = IllustrationOptions()
+    drawing.tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]")
+    let ids = try Tensor([Int64](repeating: 1, count: shape.reduce(1, *)), shape: shape)
+    let set = try picture(golden(["image_embeds": y]), ["input_ids": ids])
+    let result = try report(selectingModel([0, 1, 2], scores, y), set, drawing: drawing)
+    #expect(result.passes && result.illustrations.count == 1 && result.illustrations.first?.text == nil)
+}
+
+/// What a golden file may hold where indices belong.
+private let noIndices: [Tensor] = {
+    let numbers = [Double.nan, 1e300, -1]
+    let made: [Tensor?] = [
+        try? Tensor(numbers.map { Float($0) }, shape: [1, 3]), try? Tensor(numbers, shape: [1, 3]),
+        try? Tensor([.max, 0, 1] as [Int64], shape: [1, 3]), try? Tensor([.min, 0, 1] as [Int64], shape: [1, 3]),
+        try? Tensor([0, 1, 2] as [Int64], shape: [3]), try? Tensor([] as [Int64], shape: [0, 3]), try? Tensor([0, 1, 5] as [Int64], shape: [1, 3]),
+    ]
+    return made.compactMap { $0 }
+}()
+
+@Test(arguments: noIndices.indices, ["indices", "positions"]) func whatIsNoIndexIsJudgedAsItIs(number: Int, part: String) throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let name = "selection.2.\(part)"
+    var traces = try selection([0, 1, 2], scores)
+    traces["selection.2.positions"] = try indices([0, 1, 2])
+    let model = FakeModel(
+        outputNames: ["image_embeds"], traceNames: Array(traces.keys), values: traces.merging(["image_embeds": y]) { first, _ in first })
+    traces[name] = noIndices[number]
+    let result = try report(model, golden(["image_embeds": y], traces), intermediates: true)
+    #expect(result.intermediates.filter { $0.verdict == .fail }.map(\.name) == [name])
+    #expect(result.outputs.first?.verdict == .pass && result.selections.isEmpty)
+}
+
+@Test func theOrderOfGoldenIndicesMeansNothing() throws {
+    let names = ["selection.2.indices", "selection.2.scores", "selection.3.indices", "selection.3.scores"]
+    func traces(_ first: [Int64], _ second: [Int64]) throws -> [String: Tensor] {
+        let tensors = [try indices(first), try floats(scores), try indices(second), try floats([0.4, 0.3, 0.2, 0.1])]
+        return Dictionary(uniqueKeysWithValues: zip(names, tensors))
+    }
+    let y = try floats([1, 2, 3, 4], [1, 4, 1])
+    let model = FakeModel(
+        outputNames: ["image_embeds"], traceNames: names, values: try traces([0, 1, 3], [0, 2]).merging(["image_embeds": y]) { $1 })
+    let result = try report(model, golden(["image_embeds": y], traces([3, 0, 1], [2, 0])), intermediates: true)
+    #expect(result.passes && result.selections.map(\.worst.flips) == [0, 0])
+}
+
+@Test func whatStandsBeforeAllSelectionsIsComparedAsItStands() throws {
+    let whole = try floats([1, 2, 3, 4, 5, 6], [1, 6, 1])
+    var model = try selectingModel([0, 1, 3], scores, floats([1, 2, 3, 9, 5], [1, 5, 1]))
+    model.traceNames.append("vision.0")
+    model.values["vision.0"] = whole
+    let traces = try selection([0, 1, 2], scores).merging(["vision.0": whole]) { first, _ in first }
+    let result = try report(model, golden(["image_embeds": floats([1, 2, 3, 4, 5], [1, 5, 1])], traces), intermediates: true)
+    let entering = try #require(result.intermediates.first { $0.name == "vision.0" })
+    #expect(entering.verdict == .pass && entering.worst.alignment == nil && entering.worst.metrics?.count == 6)
+    #expect(result.outputs.first?.worst.alignment != nil)
+}
+
 @Test func laterSelectionsAreComparedByOriginalPatch() throws {
     func trail(_ first: [Int64], _ second: [Int64]) throws -> SelectionTrail {
         // Five tokens, three stay, with the fused one four enter the second layer.
@@ -167,6 +252,13 @@ private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
     let found = Divergence(planted, noiseFloor: 1e-6)
     #expect(found.firstFailure == nil)
     #expect(found.firstJump == Divergence.Jump(name: "vision.1", before: 139, after: 62))
+}
+
+@Test func whatCannotBeComparedIsNoJump() {
+    let found = Divergence([("vision.1", judgement(.pass, snr: 130)), ("vision.2", .failed("shape [2]; expected [3]")), ("zzz", .failed("no counterpart"))], noiseFloor: 1e-6)
+    #expect(found == Divergence(firstFailure: "vision.2"))
+    let broken = Divergence([("vision.1", judgement(.pass, snr: 130)), ("vision.2", judgement(.fail, snr: .nan))], noiseFloor: 1e-6)
+    #expect(broken.firstJump?.name == "vision.2" && broken.firstJump?.after.isNaN == true)
 }
 
 @Test func canonicalOrderFollowsTheComputation() {
