@@ -73,7 +73,7 @@ extension VerificationReport {
             let flips = sets.count > 1 ? "in \(selection.setsWithFlips) of \(selection.sets) sets" : "\(worst.flips)"
             table.add([
                 "block \(selection.layer)", "\(worst.kept)", "\(worst.tokens)", digits(worst.overlap, 3),
-                selection.smallestMargin.map(short) ?? "", worst.flips == 0 ? flips : "\(flips): \(worst.summary)",
+                selection.smallestMargin.map(short) ?? "", worst.flips == 0 ? flips : "\(flips): \(worst.explanation)",
             ])
         }
         return table.text
@@ -83,10 +83,10 @@ extension VerificationReport {
         var lines: [String] = []
         if let effect {
             if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, own > 0 {
-                lines.append("cost      \(macText(own)), \(macText(other)) in \(effect.reference): \(digits(Double(other) / Double(own), 2))x less")
+                lines.append("cost      \(macText(own)), \(macText(other)) in \(effect.reference), for \(effect.examples): \(digits(Double(other) / Double(own), 2))x less")
             }
             let ratio = effect.referenceSeconds / max(effect.seconds, 1e-9)
-            lines.append("time      \(digits(effect.seconds * 1000, 1)) ms, \(digits(effect.referenceSeconds * 1000, 1)) ms in \(effect.reference): \(digits(ratio, 2))x as fast")
+            lines.append("time      \(digits(effect.seconds * 1000, 1)) ms, \(digits(effect.referenceSeconds * 1000, 1)) ms in \(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")
         }
         if let accuracy {
             lines.append("accuracy  \(accuracy.right) of \(accuracy.count) right, \(digits(accuracy.share * 100, 2)) % (halves "

@@ -28,24 +28,30 @@ public struct DepthCurve: Sendable, Encodable {
 /// What one package costs beside another: multiplications and measured time.
 public struct Effect: Sendable, Encodable {
     public var reference: String
+    /// Examples in the run that both figures are of.
+    public var batch: Int
     public var multiplyAccumulates: Int?
     public var referenceMultiplyAccumulates: Int?
     /// Median time of a run in seconds, both packages by turns on the same inputs.
     public var seconds: Double
     public var referenceSeconds: Double
 
+    /// What the figures are of, in words.
+    public var examples: String { batch == 1 ? "one example" : "a batch of \(batch)" }
+
     /// Runs both packages by turns.
     public static func measure(
         _ model: Model, beside reference: Model, named name: String, on golden: GoldenSet, threads: Int? = nil
     ) throws -> Effect {
-        let times = try measureAlternating(model, reference, inputs: golden.inputs, threads: threads)
-        let sizes = ExampleSizes(
-            batch: golden.inputs["image"]?.shape.first ?? 1, textLength: golden.inputs["input_ids"]?.shape.last ?? 40)
+        let inputs = golden.passInputs
+        let times = try measureAlternating(model, reference, inputs: inputs, threads: threads)
+        let batch = ["image", "image0", "input_ids"].lazy.compactMap { inputs[$0]?.shape.first }.first ?? 1
+        let sizes = ExampleSizes(batch: batch, textLength: inputs["input_ids"]?.shape.last ?? 40)
         let cost = { (model: Model) in
             try model.graphs.reduce(Optional(0)) { sum, graph in try graph.multiplyAccumulates(sizes).flatMap { count in sum.map { $0 + count } } }
         }
         return Effect(
-            reference: name, multiplyAccumulates: try cost(model), referenceMultiplyAccumulates: try cost(reference),
+            reference: name, batch: batch, multiplyAccumulates: try cost(model), referenceMultiplyAccumulates: try cost(reference),
             seconds: times.first / 1e3, referenceSeconds: times.second / 1e3)
     }
 }

@@ -148,7 +148,7 @@ extension VerificationReport {
                 "<th scope=\"row\">block \(selection.layer)</th>", number("\(worst.kept)"), number("\(worst.tokens)"),
                 number(String(format: "%.3f", selection.overlap.worst)), number(String(format: "%.3f", selection.overlap.median)),
                 number(selection.smallestMargin.map { short($0) }), number("\(selection.setsWithFlips) of \(selection.sets)"),
-                "<td>\(worst.flips == 0 ? "" : escaped(worst.summary))</td>",
+                "<td>\(worst.flips == 0 ? "" : escaped("\(worst.flips) flipped: \(worst.explanation)"))</td>",
             ]
             return "<tr>\(cells.joined())</tr>"
         }
@@ -219,10 +219,10 @@ extension VerificationReport {
         var lines: [String] = []
         if let effect {
             if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, own > 0 {
-                lines.append("\(macs(own)) multiply-accumulates, \(macs(other)) in \(escaped(effect.reference)): \(ratio(other, own)).")
+                lines.append("\(macs(own)) multiply-accumulates for \(effect.examples), \(macs(other)) in \(escaped(effect.reference)): \(ratio(other, own)).")
             }
             lines.append(
-                "\(milliseconds(effect.seconds)) a run, \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
+                "\(milliseconds(effect.seconds)) a run of \(effect.examples), \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
                     + "\(String(format: "%.2f", effect.referenceSeconds / max(effect.seconds, 1e-9))) times as fast, measured by turns.")
         }
         if let accuracy {

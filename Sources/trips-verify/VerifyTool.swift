@@ -43,8 +43,9 @@ struct VerifyTool: Tool {
     @Option(name: .long, help: ArgumentHelp("Count right answers over a test set (.safetensors).", valueName: "test-set"))
     var accuracy: String?
 
-    @Option(name: .long, help: ArgumentHelp("The output whose largest element is the answer.", valueName: "name"))
-    var output = "prediction"
+    @Option(name: .long, help: ArgumentHelp(
+        "The output whose largest element is the answer (goes with --accuracy).", discussion: "Default: prediction.", valueName: "name"))
+    var output: String?
 
     @OptionGroup(title: "Pictures and words as inputs") var example: ExampleOptions
 
@@ -65,6 +66,7 @@ struct VerifyTool: Tool {
             throw ValidationError("nothing to judge by: expected --golden, --accuracy, or --against with --image and --text")
         }
         if example.isGiven && against == nil { throw ValidationError("--image and --text have no reference to compare with: expected --against") }
+        if output != nil && accuracy == nil { throw ValidationError("--output goes with --accuracy") }
         if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
     }
 
@@ -128,7 +130,7 @@ struct VerifyTool: Tool {
         let testSet = try TestSet(path: path)
         let progress = Progress("answering", quiet: common.quiet)
         defer { progress.end() }
-        return try Accuracy.measure(package, on: testSet, output: output, threads: common.threads) { progress.update($0, of: testSet.count) }
+        return try Accuracy.measure(package, on: testSet, output: output ?? "prediction", threads: common.threads) { progress.update($0, of: testSet.count) }
     }
 
     private func withProgress<Result>(_ label: String, of total: Int, _ body: (() -> Void) throws -> Result) throws -> Result {

@@ -121,6 +121,8 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     #expect(other.status == 1 && other.output.contains("FAIL") && other.errors.isEmpty)
     guard let unnamed = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors", "--atol", "nosuch:1"]) else { return }
     #expect(unnamed.status == 64)
+    guard let answerless = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors", "--output", "itm_logits"]) else { return }
+    #expect(answerless.status == 64 && answerless.errors.contains("--accuracy"))
     guard let absent = try run("trips-verify", [package, "--golden", folder + "/nosuch.npz"]) else { return }
     #expect(absent.status == 66)
 
