@@ -16,15 +16,14 @@ struct IsolatedModel {
     private static func input(_ state: String) -> String { "reference.\(state)" }
 
     /// - Parameters:
-    ///   - states: names of intermediates of which the reference has values.
-    ///   - outputs: names of outputs to compute as well.
-    init(_ model: Model, states: Set<String>, outputs: Set<String>, threads: Int?) throws {
+    ///   - states: names of intermediates that are the reference's.
+    ///   - results: names of intermediates and outputs to compute.
+    init(_ model: Model, states: Set<String>, results names: Set<String>, threads: Int?) throws {
         var cut: [Graph] = []
         for original in model.graphs {
             var graph = original
-            let traces = graph.traces.filter { states.contains($0.name) }
-            let wanted = traces + graph.outputs.filter { outputs.contains($0.name) }
-            for (name, value) in traces where graph.producer(of: value) != nil && !name.hasPrefix("selection.") {
+            let wanted = (graph.traces + graph.outputs).filter { names.contains($0.name) }
+            for (name, value) in graph.traces where states.contains(name) && graph.producer(of: value) != nil && !name.hasPrefix("selection.") {
                 guard !graph.consumers(of: value).isEmpty else { continue }
                 let given = try graph.addInput(IsolatedModel.input(name), graph.type(of: value))
                 graph.replace(value, with: given)

@@ -43,9 +43,9 @@ public struct SessionRunner: ModelRunner {
         }
         if names.contains("topk_ids") || names.contains("topk_probs") {
             guard let k = try metadata.integer("k") else { throw TripsError.data("golden metadata", found: "no k", expected: "k answers to rank") }
-            let ranked = try session.rankAnswers(inputs, k: k)
-            results["topk_ids"] = try Tensor(ranked.indices.map { Int64($0) }, shape: [1, k])
-            results["topk_probs"] = try Tensor(ranked.probabilities, shape: [1, k])
+            let ranked = try questions(inputs).map { try session.rankAnswers($0, k: k) }
+            results["topk_ids"] = try Tensor(ranked.flatMap { $0.indices.map { Int64($0) } }, shape: [ranked.count, k])
+            results["topk_probs"] = try Tensor(ranked.flatMap(\.probabilities), shape: [ranked.count, k])
         }
         if names.contains("box"), let generation = session.model.manifest.generation, let first = generation.firstTargetID {
             let box = try session.ground(
@@ -53,6 +53,15 @@ public struct SessionRunner: ModelRunner {
             results["box"] = try Tensor(box, shape: [4])
         }
         return results
+    }
+
+    /// The inputs of each question of a batch, all candidates with each.
+    private func questions(_ inputs: [String: Tensor]) throws -> [[String: Tensor]] {
+        let names = try session.inputs(for: ["question_states"]).map(\.name) + ["attention_mask"]
+        let parts = inputs.filter { names.contains($0.key) }
+        let batches = Set(parts.values.map { $0.shape.first })
+        guard batches.count == 1, let batch = batches.first, let count = batch, count > 1 else { return [inputs] }
+        return try (0..<count).map { index in try inputs.merging(parts.mapValues { try $0.row(index) }) { $1 } }
     }
 }
 

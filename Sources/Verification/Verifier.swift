@@ -76,8 +76,8 @@ public struct Verifier {
                 throw TripsError.data("blocks cannot be judged alone", found: "no mid.NAME", expected: "a golden set with intermediates")
             }
             let isolated = try IsolatedModel(
-                model, states: Set(golden.intermediates.keys), outputs: Set(golden.outputs.keys), threads: threads)
-            let found = try isolated.run(golden)
+                model, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys), threads: threads)
+            let found = try suiting { try isolated.run(golden) }
             var only = golden
             only.intermediates = golden.intermediates.filter { found[$0.key] != nil }
             only.outputs = golden.outputs.filter { found[$0.key] != nil }
@@ -86,6 +86,14 @@ public struct Verifier {
             alone.options.illustrations = nil
             report.addIsolated(try alone.compare(found, with: only, judging: true).tensors, set: golden.name)
         }
+    }
+
+    /// The reference's states that the model's blocks can read: those of the type and shape that it computes itself.
+    private func fittingStates(_ golden: GoldenSet) throws -> Set<String> {
+        let own = try compute(golden, outputs: [], traces: model.traceNames.filter { golden.intermediates[$0] != nil })
+        return Set(own.filter { name, state in
+            golden.intermediates[name].map { $0.dataType == state.dataType && $0.shape == state.shape } ?? false
+        }.keys)
     }
 
     private func judge(_ golden: GoldenSet) throws -> SetResult {
@@ -112,15 +120,6 @@ public struct Verifier {
     private func compute(_ golden: GoldenSet, outputs: [String], traces: [String]) throws -> [String: Tensor] {
         if outputs.isEmpty && traces.isEmpty { return [:] }
         return try suiting { try model.run(golden.inputs, outputs: outputs, traces: traces) }
-    }
-
-    /// Inputs that do not suit the model come from a file here: they are bad data, not a wrong request.
-    private func suiting<Result>(_ body: () throws -> Result) throws -> Result {
-        do {
-            return try body()
-        } catch let error as TripsError where error.kind == .usage {
-            throw TripsError.data(error.message, found: error.found, expected: error.expected)
-        }
     }
 
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
@@ -166,7 +165,8 @@ public struct Verifier {
         }
         let names = canonicalOrder(golden.intermediates.keys)
         guard options.intermediates else {
-            if !names.isEmpty { result.notes.append("\(names.count) intermediates of the golden sets are not judged (--intermediates judges them)") }
+            let count = names.count + golden.unread.count { $0.hasPrefix("mid.") }
+            if count > 0 { result.notes.append("\(count) intermediates of the golden sets are not judged (--intermediates judges them)") }
             return result
         }
         for name in names {

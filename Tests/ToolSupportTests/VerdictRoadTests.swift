@@ -1,0 +1,77 @@
+import Foundation
+import Goldens
+import ModelGraph
+import Rewrites
+import Runtime
+import Support
+import Tensors
+import Testing
+import ToolSupport
+import Trips
+import Verification
+
+private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .appendingPathComponent("Fixtures").path
+
+private func model(_ folder: String, selecting blocks: [Int] = []) throws -> Model {
+    var options = ConversionOptions()
+    if !blocks.isEmpty { options.selection = SelectionRequest(blocks: blocks, keepRates: [0.7]) }
+    let prepared = try prepare("\(fixtures)/\(folder)/checkpoint.safetensors", options)
+    return Model(graphs: prepared.graphs, manifest: .init(tool: .init(name: "test", version: "0")))
+}
+
+private func references(_ path: String) throws -> [GoldenReference] { try GoldenReference.references(at: "\(fixtures)/\(path).safetensors") }
+
+@Test func aRankingIsJudgedTimedAndCompared() throws {
+    let (model, goldens) = (try model("albef-vqa"), try references("albef-vqa/golden-ranking"))
+    let report = try verify(model, against: goldens, timing: true)
+    #expect(report.passes && report.outputs.map(\.name) == ["topk_ids", "topk_probs"] && !report.times.isEmpty)
+    let beside = try compare(
+        model, with: model, named: "itself", on: goldens.map(ComparisonInput.reference), options: VerificationOptions(), judging: true)
+    #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"])
+}
+
+@Test func everyQuestionOfABatchIsRanked() throws {
+    let golden = try references("albef-vqa/golden-ranking")[0].load(inputNames: [], outputNames: [])
+    let names = ["image", "input_ids", "attention_mask"]
+    var questions = golden.inputs
+    for name in names { questions[name] = try Tensor.joined([#require(golden.inputs[name]), #require(golden.inputs[name])]) }
+    let runner = SessionRunner(Session(try model("albef-vqa")))
+    let one = try runner.decode(["topk_ids"], inputs: golden.inputs, metadata: golden.metadata)
+    let two = try runner.decode(["topk_ids"], inputs: questions, metadata: golden.metadata)
+    for name in ["topk_ids", "topk_probs"] {
+        let (single, double) = (try #require(one[name]), try #require(two[name]))
+        #expect(double.shape == [2, 5])
+        for row in 0..<2 { #expect(try double.row(row).withBytes { Array($0) } == single.withBytes { Array($0) }) }
+    }
+}
+
+@Test func blocksAreFedWithTheStatesThatFitThem() throws {
+    let (model, goldens) = (try model("albef-pretrain", selecting: [2, 3]), try references("albef-pretrain/golden"))
+    let report = try verify(model, against: goldens, isolating: true)
+    #expect(!report.passes)
+    let isolated = try #require(report.isolated)
+    let verdicts = Dictionary(uniqueKeysWithValues: isolated.map { ($0.name, $0.verdict) })
+    #expect(verdicts["vision.1"] == .pass && verdicts["text.1"] == .pass && verdicts["vision.2"] == .fail)
+}
+
+@Test func otherNumbersOfTokensAreComparedButNeverPass() throws {
+    let (full, selected) = (try model("albef-pretrain"), try model("albef-pretrain", selecting: [2]))
+    var options = VerificationOptions()
+    options.tolerances.snr = [ToleranceRule(value: -100)]
+    let goldens = try references("albef-pretrain/golden-batch3").map(ComparisonInput.reference)
+    let judged = try compare(selected, with: full, named: "full", on: goldens, options: options, judging: true)
+    #expect(judged.outputs.filter { $0.verdict == .fail }.map(\.name) == ["image_embeds"])
+    let open = try compare(selected, with: full, named: "full", on: goldens, options: options, judging: false)
+    #expect(open.verdict == .unjudged && open.outputs.first { $0.name == "image_embeds" }?.worst.alignment != nil)
+    #expect(open.effect?.batch == 3 && open.text.contains("for a batch of 3"))
+}
+
+@Test func flipsAreToldWithoutRepeatingTheirRow() throws {
+    let folder = "albef-pretrain/golden-select"
+    // Another choice of blocks: the second selection sees another stream.
+    let model = try model("albef-pretrain", selecting: [1, 3])
+    let report = try verify(model, against: try references(folder))
+    let row = try #require(report.text.split(separator: "\n").first { $0.hasPrefix("block 3") })
+    #expect(report.selections.first?.worst.flips ?? 0 > 0 && !row.contains("overlap") && !row.contains("margin"), "\(row)")
+}
