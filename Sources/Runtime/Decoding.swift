@@ -139,6 +139,8 @@ struct IncrementalGraph {
     private(set) var graph: Graph
     /// Inputs and outputs float32 [B, S, width].
     private(set) var caches: [(input: String, output: String, width: Int)] = []
+    /// Rows of the smallest table from which positions are cut; nil where there is none.
+    private(set) var positions: Int?
 
     private let batch: Dimension
     /// T of the prefix, and as the caches' places S of this graph.
@@ -214,6 +216,10 @@ struct IncrementalGraph {
     /// A value that depends on the number of tokens, at the newest position; others as they are.
     private mutating func rowOfLength(_ value: ValueID) throws -> ValueID {
         guard let axis = tokenAxes(value).first else { return value }
+        if let cut = graph.producer(of: value), cut.op is Slice, let table = cut.input(0), graph.shape(of: table).indices.contains(axis),
+            let rows = graph.shape(of: table)[axis].constant {
+            positions = min(positions ?? rows, rows)
+        }
         return try graph.add(Gather(axis: axis), [value, positionInput], name: "\(graph.name(of: value)).newest")[0]
     }
 

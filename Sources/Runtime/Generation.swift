@@ -13,18 +13,19 @@ public struct Hypothesis: Sendable, Equatable {
 
 /// How a sequence is generated.
 public struct GenerationParameters: Sendable, Equatable {
-    /// Hypotheses kept at each step; 1 is greedy.
+    /// Hypotheses kept at each step: 1 (greedy) to 32.
     public var beam: Int
     /// Tokens before which the end token is suppressed.
     public var minimalLength: Int
+    /// Tokens at which generation stops: as many as the decoder has positions at most.
     public var maximalLength: Int
     public var startID: Int
     public var endID: Int
     /// Exponent of the length penalty.
     public var alpha: Double
 
-    /// Golden files state these numbers: memory follows them.
-    static let (largestBeam, largestLength) = (256, 4096)
+    /// Golden files state these numbers, and memory follows them. The length is for decoders that do not tell their positions.
+    static let (largestBeam, largestLength) = (32, 512)
 
     public init(
         beam: Int = 5, minimalLength: Int = 1, maximalLength: Int = 10, startID: Int = 101, endID: Int = 102, alpha: Double = 0.6
@@ -46,13 +47,12 @@ extension Session {
     /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range.
     public func generate(_ inputs: [String: Tensor], _ parameters: GenerationParameters) throws -> Hypothesis {
-        guard (1...GenerationParameters.largestBeam).contains(parameters.beam),
-            (1...GenerationParameters.largestLength).contains(parameters.maximalLength), parameters.alpha.isFinite
-        else {
-            throw TripsError.usage(
-                "generation parameters", found: "\(parameters)",
-                expected: "beam of 1 to \(GenerationParameters.largestBeam), length of 1 to \(GenerationParameters.largestLength)")
+        let longest = try decoding().step.positions ?? GenerationParameters.largestLength
+        let limits = [("beam", parameters.beam, GenerationParameters.largestBeam), ("maximal length", parameters.maximalLength, longest)]
+        for (name, number, largest) in limits {
+            guard number >= 1, number <= largest else { throw TripsError.usage(name, found: number, expected: "1 to \(largest)") }
         }
+        guard parameters.alpha.isFinite else { throw TripsError.usage("alpha", found: parameters.alpha, expected: "a finite number") }
         var decoder = try Decoder(self, inputs, hypotheses: parameters.beam, steps: parameters.maximalLength)
         var prefixes = Array(repeating: [parameters.startID], count: parameters.beam)
         var origins = Array(0..<parameters.beam)

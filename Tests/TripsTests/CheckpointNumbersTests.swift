@@ -164,6 +164,22 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         #expect(throws: TripsError.self) { try decoder.nextLogits([1, 1], continuing: [0, 1]) }
     }
 
+    @Test(arguments: ["mplug-vqa", "mplug-caption"])
+    func generationStaysWithinTheDecodersPositions(_ architecture: String) throws {
+        let (inputs, session) = (try golden("\(architecture)/golden-beam").inputs, try session(architecture))
+        let weights = try SafetensorsFile(path: "\(root)/Tests/Fixtures/\(architecture)/checkpoint.safetensors").tensors
+        let table = try #require(weights.first { $0.name == "text_decoder.bert.embeddings.position_embeddings.weight" })
+        let rows = table.constant.shape[0]
+        let longest = GenerationParameters(maximalLength: rows, startID: 1, endID: 2)
+        #expect(try session.generate(inputs, longest).ids.count <= rows + 1)
+        for (parameters, words) in [
+            (GenerationParameters(maximalLength: rows + 1), "found \(rows + 1); expected 1 to \(rows)"), (GenerationParameters(beam: 33), "found 33; expected 1 to 32"),
+            (GenerationParameters(beam: 0), "found 0"),
+        ] {
+            #expect { try session.generate(inputs, parameters) } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words) }
+        }
+    }
+
     @Test func groundingAnswersTheReferenceBox() throws {
         let golden = try golden("mplug-grounding/golden-box")
         let session = try session("mplug-grounding")
