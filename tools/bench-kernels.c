@@ -276,7 +276,7 @@ static void run_rest(void *p) {
     case 16: trips_igemm_pack(x->y, (int8_t *)x->x, x->n, x->w, x->rows * 4 / 32 * 32, x->n, 0, 0, x->rows * 4 / 32 * 32); break;
     case 17: trips_dequantize_rows(x->y, x->n, (int8_t *)x->x, x->n, x->w, x->rows, x->n, 0, NULL); break;
     case 18: trips_quantize_rows((uint8_t *)x->y, x->n, x->scratch, x->x, x->n, x->n, 0, x->rows, NULL); break;
-    case 15: trips_selection_scores(x->y, x->w, x->x, x->n, x->rows, 12, x->n / 12, 0.125f, x->scratch); break;
+    case 15: trips_selection_scores(x->y, x->w, x->x, x->n, x->rows, 12, x->n / 12, x->n / 12, 0.125f, x->scratch); break;
     }
 }
 

@@ -70,23 +70,33 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
     }
 }
 
+/// Dot products of one key with the queries of a few heads, side by side.
+INLINE void key_dots(const int heads, float *dots, size_t distance, const float *query, const float *key, size_t d, size_t head_distance) {
+    vf s[4];
+    UNROLLED for (int h = 0; h < heads; h++) s[h] = vf_zero();
+    for (size_t j = 0; j < d; j += VL) {
+        size_t left = lanes_left(d - j, 0);
+        UNROLLED for (size_t h = 0; h < (size_t)heads; h++)
+            s[h] = vf_fma(vf_load_n(query + h * d + j, left), vf_load_n(key + h * head_distance + j, left), s[h]);
+    }
+    UNROLLED for (int h = 0; h < heads; h++) dots[(size_t)h * distance] = vf_sum(s[h]);
+}
+
 static void v_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
-                             size_t d, float scale, float *scratch) {
+                               size_t d, size_t head_distance, float scale, float *scratch) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t h = 0; h < heads;) {
+            const float *key = keys + i * ldk + h * head_distance;
+            if (heads - h >= 4) key_dots(4, scratch + h * n + i, n, query + h * d, key, d, head_distance), h += 4;
+            else key_dots(1, scratch + h * n + i, n, query + h * d, key, d, head_distance), h++;
+        }
     for (size_t i = 0; i < n; i++) scores[i] = 0;
     for (size_t h = 0; h < heads; h++) {
-        const float *q = query + h * d;
-        for (size_t i = 0; i < n; i++) {
-            const float *key = keys + i * ldk + h * d;
-            vf s = vf_zero();
-            size_t j = 0;
-            for (; j + VL <= d; j += VL) s = vf_fma(vf_load(q + j), vf_load(key + j), s);
-            if (j < d) s = vf_fma(vf_load_n(q + j, d - j), vf_load_n(key + j, d - j), s);
-            scratch[i] = vf_sum(s);
+        float *weights = scratch + h * n;
+        vf f = vf_set(1.0f / (softmax_weights(weights, n, scale, NULL) * (float)heads));
+        for (size_t i = 0; i < n; i += VL) {
+            size_t left = lanes_left(n - i, 0);
+            vf_store_n(scores + i, left, vf_fma(f, vf_load_n(weights + i, left), vf_load_n(scores + i, left)));
         }
-        float share_of_head = 1.0f / (softmax_weights(scratch, n, scale, NULL) * (float)heads);
-        vf f = vf_set(share_of_head);
-        size_t i = 0;
-        for (; i + VL <= n; i += VL) vf_store(scores + i, vf_fma(f, vf_load(scratch + i), vf_load(scores + i)));
-        if (i < n) vf_store_n(scores + i, n - i, vf_fma(f, vf_load_n(scratch + i, n - i), vf_load_n(scores + i, n - i)));
     }
 }

@@ -144,8 +144,8 @@ void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, co
 }
 
 void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
-                            size_t d, float scale, float *scratch) {
-    table()->selection_scores(scores, query, keys, ldk, n, heads, d, scale, scratch);
+                            size_t d, size_t head_distance, float scale, float *scratch) {
+    table()->selection_scores(scores, query, keys, ldk, n, heads, d, head_distance, scale, scratch);
 }
 
 void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *residual, size_t ldr,

@@ -232,13 +232,13 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
 }
 
 void trips_selection_scores_ref(float *scores, const float *query, const float *keys, size_t ldk, size_t n,
-                                size_t heads, size_t d, float scale, float *scratch) {
+                                size_t heads, size_t d, size_t head_distance, float scale, float *scratch) {
     for (size_t i = 0; i < n; i++) scores[i] = 0;
     for (size_t h = 0; h < heads; h++) {
         float most = -INFINITY, sum = 0;
         for (size_t i = 0; i < n; i++) {
             float s = 0;
-            for (size_t p = 0; p < d; p++) s += query[h * d + p] * keys[i * ldk + h * d + p];
+            for (size_t p = 0; p < d; p++) s += query[h * d + p] * keys[i * ldk + h * head_distance + p];
             scratch[i] = s * scale;
             most = scratch[i] > most ? scratch[i] : most;
         }

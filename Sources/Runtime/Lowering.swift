@@ -15,9 +15,21 @@ struct Lowering {
 
     init(_ graph: Graph) throws {
         self.graph = graph
-        for node in try graph.topologicalOrder() where !done.contains(node.id) {
+        for node in try Lowering.order(graph) where !done.contains(node.id) {
             try locating("planning \"\(node.name)\"") { try lower(node) }
         }
+    }
+
+    /// Each node behind those that it reads, and the guides of patch selections before all else: patches are then still in cache
+    /// when they are scored, as no other tower runs in between.
+    private static func order(_ graph: Graph) throws -> [Node] {
+        let order = try graph.topologicalOrder()
+        var guides = Set<NodeID>()
+        for node in order.reversed() {
+            let read = guides.contains(node.id) ? node.inputs : node.op is PatchSelection ? [node.input(2)] : []
+            guides.formUnion(read.compactMap { $0.flatMap(graph.producer(of:))?.id })
+        }
+        return order.filter { guides.contains($0.id) } + order.filter { !guides.contains($0.id) }
     }
 
     /// Values between two fp32 products, and nothing else, whose rows would lie a multiple of half a page apart. Such rows evict

@@ -19,10 +19,12 @@ struct SelectionInstruction: Instruction {
     var kind: String { PatchSelection.name }
     var writes: [ValueID] { node.outputs }
 
-    /// Heads that are scored together, always the same ones, so that sums do not depend on the number of threads.
-    fileprivate var groups: Int { op.sharesKeys ? op.heads : op.heads % 2 == 0 ? 2 : 1 }
+    /// Groups of heads that are scored together, always the same ones, so that sums do not depend on the number of threads.
+    fileprivate var groups: Int { op.heads % 2 == 0 ? 2 : 1 }
+    /// For each group its scores, and those of each of its heads.
+    fileprivate var groupFloats: Int { (1 + op.heads / groups) * (count + 1) }
 
-    func scratchBytes(threads: Int) -> Int { batch * groups * 2 * (count + 1) * MemoryLayout<Float>.size }
+    func scratchBytes(threads: Int) -> Int { batch * groups * groupFloats * MemoryLayout<Float>.size }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let stream = try SelectionStream(self, memory)
@@ -39,6 +41,7 @@ struct SelectionInstruction: Instruction {
 private struct SelectionStream: @unchecked Sendable {
     private let op: PatchSelection
     let groups: Int
+    private let groupFloats: Int
     private let count, width, keyWidth, kept, total: Int
     private let tokens, keys, query: UnsafePointer<Float>
     private let oldPositions: UnsafePointer<Int64>?
@@ -52,7 +55,8 @@ private struct SelectionStream: @unchecked Sendable {
             return try memory.view(value).pointer(Float.self)
         }
         op = selection.op
-        (groups, count, width) = (selection.groups, selection.count, selection.width)
+        (groups, groupFloats) = (selection.groups, selection.groupFloats)
+        (count, width) = (selection.count, selection.width)
         (kept, total) = (op.keptCount(of: count), op.streamCount(of: count))
         (tokens, keys, query) = (try input(0), try input(1), try input(2))
         keyWidth = try node.input(1).map { try memory.view($0).shape[2] } ?? width
@@ -67,20 +71,19 @@ private struct SelectionStream: @unchecked Sendable {
     /// The mean over a group's heads. Image guidance lets [CLS] take part in the softmax.
     func score(_ example: Int, group: Int) {
         let (headSize, heads) = (width / op.heads, op.heads / groups)
-        // A group of one head reads all of a shared key.
         let length = op.sharesKeys ? keyWidth : headSize
-        let column = group * heads * length
+        let (column, distance) = (group * heads * length, op.sharesKeys ? 0 : headSize)
         trips_selection_scores(
             groupScores(example, group), query + example * op.heads * length + column,
-            keys + (example * (count + 1) + skipped) * keyWidth + (op.sharesKeys ? 0 : column), keyWidth, count + 1 - skipped,
-            heads, length, op.scale ?? 1 / Float(headSize).squareRoot(), groupScores(example, group) + count + 1)
+            keys + (example * (count + 1) + skipped) * keyWidth + group * heads * distance, keyWidth, count + 1 - skipped,
+            heads, length, distance, op.scale ?? 1 / Float(headSize).squareRoot(), groupScores(example, group) + count + 1)
     }
 
     /// Rows in front of the first that is scored.
     private var skipped: Int { op.guidance == .imageCLS ? 0 : 1 }
 
     private func groupScores(_ example: Int, _ group: Int) -> UnsafeMutablePointer<Float> {
-        scratch + (example * groups + group) * 2 * (count + 1)
+        scratch + (example * groups + group) * groupFloats
     }
 
     func choose(_ example: Int) -> PatchSelection.Choice {

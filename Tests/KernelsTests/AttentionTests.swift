@@ -91,16 +91,17 @@ extension KernelTests {
     }
 
     /// Probabilities: at most 1, with the rounding of dot products of 64 terms in the exponent.
-    @Test(arguments: [(1, 1, 1), (16, 12, 64), (100, 3, 20), (577, 12, 64)])
-    func selectionScores(n: Int, heads: Int, d: Int) {
+    /// Heads have parts of a row as keys, or share it.
+    @Test(arguments: [(1, 1, 1, 1), (16, 12, 64, 64), (100, 3, 20, 20), (577, 12, 64, 64), (33, 6, 70, 0), (257, 12, 768, 0)])
+    func selectionScores(n: Int, heads: Int, d: Int, headDistance: Int) {
         var random = Generator(state: 9)
         let ldk = heads * d + 3, query = random.floats(heads * d, scale: 3), keys = random.floats(n * ldk)
-        var expected = [Float](repeating: 0, count: n), scratch = [Float](repeating: .nan, count: n)
-        trips_selection_scores_ref(&expected, query, keys, ldk, n, heads, d, 0.125, &scratch)
+        var expected = [Float](repeating: 0, count: n), scratch = [Float](repeating: .nan, count: heads * n)
+        trips_selection_scores_ref(&expected, query, keys, ldk, n, heads, d, headDistance, 0.125, &scratch)
         #expect(abs(expected.reduce(0, +) - 1) < 1e-4)
         onEachPath { path in
             var scores = [Float](repeating: .nan, count: n)
-            trips_selection_scores(&scores, query, keys, ldk, n, heads, d, 0.125, &scratch)
+            trips_selection_scores(&scores, query, keys, ldk, n, heads, d, headDistance, 0.125, &scratch)
             #expect(zip(scores, expected).allSatisfy { abs($0 - $1) <= 1e-5 * $1 }, "\(name(path)) \(n)")
         }
     }

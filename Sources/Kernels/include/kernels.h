@@ -180,10 +180,11 @@ void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, co
                       const float *_Nullable mask, size_t ldm, bool causal, void *scratch);
 
 /// How much one query looks at each key, averaged over heads:
-/// scores[i] = mean_h softmax_i(scale q_h · k_{h,i}). query [heads · d], keys [n, heads · d],
-/// scratch: n floats.
+/// scores[i] = mean_h softmax_i(scale q_h · k_{h,i}). query [heads, d]; the key i of head h, d numbers, is at
+/// keys + i ldk + h head_distance: a head_distance of d gives each head its part of a row, one of 0 the same numbers to all.
+/// scratch: heads · n floats.
 void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
-                            size_t d, float scale, float *scratch);
+                            size_t d, size_t head_distance, float scale, float *scratch);
 
 // MARK: - Rows
 
