@@ -90,7 +90,7 @@ extension KernelTests {
         #expect(signal > 1000 * noise, "30 dB; found a ratio of \(signal / noise)")
     }
 
-    /// Probabilities: at most 1, with the rounding of dot products of 64 terms in the exponent.
+    /// Probabilities: at most 1, with the rounding of dot products in the exponent, which grows with the number of their terms.
     /// Heads have parts of a row as keys, or share it.
     @Test(arguments: [(1, 1, 1, 1), (16, 12, 64, 64), (100, 3, 20, 20), (577, 12, 64, 64), (33, 6, 70, 0), (257, 12, 768, 0)])
     func selectionScores(n: Int, heads: Int, d: Int, headDistance: Int) {
@@ -102,7 +102,7 @@ extension KernelTests {
         onEachPath { path in
             var scores = [Float](repeating: .nan, count: n)
             trips_selection_scores(&scores, query, keys, ldk, n, heads, d, headDistance, 0.125, &scratch)
-            #expect(zip(scores, expected).allSatisfy { abs($0 - $1) <= 1e-5 * $1 }, "\(name(path)) \(n)")
+            #expect(zip(scores, expected).allSatisfy { abs($0 - $1) <= (d > 100 ? 1e-4 : 1e-5) * $1 }, "\(name(path)) \(n)")
         }
     }
 
