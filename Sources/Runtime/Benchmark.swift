@@ -32,22 +32,21 @@ extension Session {
     /// - Parameter runs: runs to take the median of, behind one that is not counted.
     /// - Throws: as `run`.
     public func profile(_ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int = 5) throws -> [StepTime] {
-        var names: [(label: String, kind: String, cost: Int)] = []
-        var times: [[Double]] = []
+        var places: [StepPlace] = []
+        var steps: [StepPlace: (label: String, kind: String, cost: Int)] = [:]
+        var times: [StepPlace: [Double]] = [:]
         for number in 0...max(1, runs) {
-            var step = 0
-            _ = try run(inputs, outputs: outputs, traces: []) { planned, time in
-                if number == 0 {
-                    names.append((planned.label, planned.kind, planned.multiplyAccumulates))
-                    times.append([])
-                } else if step < times.count {
-                    times[step].append(time.milliseconds)
-                }
-                step += 1
+            var spent: [StepPlace: Double] = [:]
+            _ = try run(inputs, outputs: outputs, traces: []) { place, step, time in
+                spent[place, default: 0] += time.milliseconds
+                guard number == 0 else { return }
+                if steps[place] == nil { places.append(place) }
+                steps[place, default: (step.label, step.kind, 0)].cost += step.multiplyAccumulates
             }
+            if number > 0 { for (place, time) in spent { times[place, default: []].append(time) } }
         }
-        return zip(names, times).map { name, times in
-            StepTime(label: name.label, kind: name.kind, multiplyAccumulates: name.cost, milliseconds: median(times))
+        return places.compactMap { place in
+            steps[place].map { StepTime(label: $0.label, kind: $0.kind, multiplyAccumulates: $0.cost, milliseconds: median(times[place] ?? [])) }
         }
     }
 

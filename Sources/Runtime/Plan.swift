@@ -50,11 +50,12 @@ final class Plan {
         }
     }
 
+    /// Is told of each step, its index, and the time that it took.
+    typealias Observer = (Int, Step, Duration) -> Void
+
     /// Runs all steps.
-    /// - Parameters:
-    ///   - tensors: for each input, of the planned type and shape.
-    ///   - observe: is told of each step and the time that it took.
-    func run(_ tensors: [String: Tensor], on pool: ThreadPool, observe: ((Step, Duration) -> Void)? = nil) throws -> [String: Tensor] {
+    /// - Parameter tensors: for each input, of the planned type and shape.
+    func run(_ tensors: [String: Tensor], on pool: ThreadPool, observe: Observer? = nil) throws -> [String: Tensor] {
         for (name, view) in inputs {
             guard let tensor = tensors[name], tensor.dataType == view.dataType, tensor.shape == view.shape else {
                 throw TripsError.usage("input does not fit the plan", found: name)
@@ -65,7 +66,7 @@ final class Plan {
         }
         if let observe {
             let clock = ContinuousClock()
-            for step in steps { observe(step, try clock.measure { try step.run(pool) }) }
+            for (index, step) in steps.enumerated() { observe(index, step, try clock.measure { try step.run(pool) }) }
         } else {
             for step in steps { try step.run(pool) }
         }

@@ -9,6 +9,7 @@ public final class Session {
     private var plans: [(key: PlanKey, plan: Plan)] = []
     private static let keptPlans = 8
     private var routes: [Request: Route] = [:]
+    private var examplesAtOnce: [PlanKey: Int] = [:]
     private var decodingParts: DecodingParts?
 
     /// What a run is given, by name, and what it is asked for.
@@ -86,22 +87,37 @@ public final class Session {
     }
 
     func run(
-        _ inputs: [String: Tensor], outputs: [String]?, traces: [String], observe: ((Plan.Step, Duration) -> Void)?
+        _ inputs: [String: Tensor], outputs: [String]?, traces: [String], observe: Observer?
     ) throws -> [String: Tensor] {
         let route = try route(Request(inputs: Set(inputs.keys), outputs: outputs, traces: traces))
         var known = inputs
         for stage in route.stages {
-            let results = try runStage(stage, known, observe)
+            let results = try runStage(stage, known, observe.map { observe in { observe(StepPlace(graph: stage.graph.name, index: $0), $1, $2) } })
             known.merge(results) { _, new in new }
         }
         return known.filter { route.wanted.contains($0.key) }
+    }
+
+    /// Is told of each step of a run and the time that it took.
+    typealias Observer = (StepPlace, Plan.Step, Duration) -> Void
+
+    /// A step among all of a run; where a batch is taken in parts, one for all of them.
+    struct StepPlace: Hashable {
+        let graph: String
+        let index: Int
     }
 
     /// How to answer a request. It is found out once: to follow a large graph takes as long as to run some of its layers.
     private func route(_ request: Request) throws -> Route {
         if let known = routes[request] { return known }
         let wanted = try (request.outputs ?? computable(from: request.inputs)) + request.traces
-        let found = Route(wanted: Set(wanted), stages: try stages(for: wanted, given: request.inputs))
+        let stages = try stages(for: wanted, given: request.inputs).map { stage in
+            var stage = stage
+            let graph = try stage.graph.reduced(to: stage.results)
+            stage.separable = try graph.separableBatch().map { (graph, $0) }
+            return stage
+        }
+        let found = Route(wanted: Set(wanted), stages: stages)
         if routes.count >= Session.keptPlans { routes = [:] }
         routes[request] = found
         return found
@@ -112,6 +128,8 @@ public final class Session {
         let graph: Graph
         var results: [String]
         var inputs: [ValueID]
+        /// Where a batch may be taken in parts: the part of the graph that gives the results, and its symbol for the batch.
+        var separable: (graph: Graph, batch: String)?
     }
 
     /// The graphs to run, in order.
@@ -139,9 +157,7 @@ public final class Session {
         try outputNames.filter { output in try self.inputs(for: [output]).allSatisfy { inputs.contains($0.name) } }
     }
 
-    private func runStage(
-        _ stage: Stage, _ known: [String: Tensor], _ observe: ((Plan.Step, Duration) -> Void)?
-    ) throws -> [String: Tensor] {
+    private func runStage(_ stage: Stage, _ known: [String: Tensor], _ observe: Plan.Observer?) throws -> [String: Tensor] {
         var tensors: [String: Tensor] = [:]
         for input in stage.inputs {
             let (name, type) = (stage.graph.name(of: input), stage.graph.type(of: input))
@@ -153,7 +169,26 @@ public final class Session {
             }
             tensors[name] = tensor
         }
-        return try plan(stage, tensors).run(tensors, on: pool, observe: observe)
+        let parts = try parts(of: stage, tensors)
+        guard parts.count > 1 else { return try plan(stage, tensors).run(tensors, on: pool, observe: observe) }
+        let results = try parts.map { range in
+            let part = try tensors.mapValues { try $0.examples(range) }
+            return try plan(stage, part).run(part, on: pool, observe: observe)
+        }
+        return try Dictionary(uniqueKeysWithValues: stage.results.map { name in (name, try Tensor(joining: results.compactMap { $0[name] })) })
+    }
+
+    /// The parts in which to take a batch; a single one where examples depend on each other or are few.
+    private func parts(of stage: Stage, _ inputs: [String: Tensor]) throws -> [Range<Int>] {
+        guard let separable = stage.separable, let count = inputs.values.first?.shape.first, count > 1,
+            inputs.values.allSatisfy({ $0.shape.first == count })
+        else { return [] }
+        let key = PlanKey(graph: stage.graph.name, shapes: inputs.mapValues(\.shape), results: stage.results)
+        let atOnce = try examplesAtOnce[key] ?? separable.graph.examplesAtOnce(separable.batch, key.shapes)
+        if examplesAtOnce.count >= Session.keptPlans { examplesAtOnce = [:] }
+        examplesAtOnce[key] = atOnce
+        let parts = (count + atOnce - 1) / atOnce
+        return (0..<parts).map { count * $0 / parts..<count * ($0 + 1) / parts }
     }
 
     /// A plan for these inputs. Where sizes depend on the numbers of small inputs (a shape, a count of repetitions), it is

@@ -58,6 +58,21 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(answer["answer"]?.shape == [1, 3, 40])
     }
 
+    /// 400 rows an example are taken one at a time, 130 four at a time.
+    @Test(arguments: [400, 130]) func aBatchTakenInPartsKeepsTheNumbers(length: Int) throws {
+        let session = Session(try twoGraphs(), threads: 2)
+        let examples = try (0..<5).map { (x: try noise([1, length, 40], seed: $0), y: try noise([1, 3, 40], seed: $0 + 50)) }
+        func batch(_ tensors: [Tensor]) throws -> Tensor {
+            try Tensor(tensors.flatMap { try $0.elements(Float.self) }, shape: [tensors.count] + tensors[0].shape.dropFirst())
+        }
+        let together = try session.run(["x": batch(examples.map(\.x)), "y": batch(examples.map(\.y))])
+        let alone = try examples.map { try session.run(["x": $0.x, "y": $0.y]) }
+        for name in ["states", "hidden", "answer"] {
+            #expect(together[name]?.shape.first == 5)
+            #expect(try together[name]?.elements(Float.self) == alone.flatMap { try $0[name]?.elements(Float.self) ?? [] }, "\(name)")
+        }
+    }
+
     @Test func aSessionTakesOtherShapesInTurn() throws {
         let session = Session(try twoGraphs(), threads: 2)
         let first = try noise([1, 4, 40], seed: 6)

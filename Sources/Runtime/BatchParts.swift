@@ -1,0 +1,97 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// A large batch is taken through a model in parts, so that what one layer leaves is still in cache when the next one reads it.
+extension Graph {
+    /// The symbol of the batch size where each example is computed apart from the others; nil where that is not certain.
+    package func separableBatch() throws -> String? {
+        guard let first = inputs.first.flatMap({ shape(of: $0).first }), let symbol = first.symbols.first,
+            first == Dimension(symbol: symbol)
+        else { return nil }
+        let batch = first
+        var carriers = Set(inputs)
+        guard inputs.allSatisfy({ shape(of: $0).first == batch }) else { return nil }
+        for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) {
+            let read = node.inputs.compactMap { $0 }.filter(carriers.contains)
+            // What no input has a part in is the same for every example.
+            guard !read.isEmpty || node.outputs.contains(where: { shape(of: $0).contains(where: { $0.symbols.contains(symbol) }) }) else { continue }
+            guard node.outputs.allSatisfy({ shape(of: $0).first == batch }), keepsExamplesApart(node, carriers) else { return nil }
+            carriers.formUnion(node.outputs)
+        }
+        return outputs.allSatisfy { carriers.contains($0.value) } ? symbol : nil
+    }
+
+    /// Whether the node's row of an example depends on that example alone. `carriers` have the batch as their first axis.
+    private func keepsExamplesApart(_ node: Node, _ carriers: Set<ValueID>) -> Bool {
+        let rank = shape(of: node.output).count
+        func isCarried(_ index: Int) -> Bool { node.input(index).map(carriers.contains) ?? false }
+        /// For operands that broadcast to a rank: a batch must be their first axis there, and what is none must not meet it.
+        func meetsBatchInPlace(_ rank: Int) -> (ValueID?) -> Bool {
+            { value in
+                guard let value else { return true }
+                let shape = self.shape(of: value)
+                return carriers.contains(value) ? shape.count == rank : shape.count < rank || shape.first == 1
+            }
+        }
+        switch node.op {
+        case is PatchEmbedding, is Embedding, is QuantizedEmbedding, is PaddingMask:
+            return isCarried(0) && !node.inputs.indices.dropFirst().contains(where: isCarried)
+        case is Linear, is QuantizedLinear, is LayerNorm, is GELU, is L2Normalize, is Unary, is Cast, is Identity:
+            return rank > 1 && isCarried(0) && !node.inputs.indices.dropFirst().contains(where: isCarried)
+        case is Attention: return node.inputs.prefix(3).allSatisfy(meetsBatchInPlace(3)) && node.inputs.dropFirst(3).allSatisfy(meetsBatchInPlace(4))
+        case let selection as PatchSelection: return selection.guidance != .random
+        case is Reshape, is Squeeze, is Unsqueeze, is Flatten: return !isCarried(1)
+        case let gather as Gather: return gather.axis > 0 && isCarried(0) && !isCarried(1)
+        case let concat as Concat: return concat.axis > 0 && node.inputs.indices.allSatisfy(isCarried)
+        case is MatMul: return isCarried(0) && !isCarried(1) && (rank == 2 || node.inputs.allSatisfy(meetsBatchInPlace(rank)))
+        case is Binary, is Expand: return node.inputs.prefix(node.op is Expand ? 1 : 2).allSatisfy(meetsBatchInPlace(rank))
+        default: return false
+        }
+    }
+
+    /// How many examples suit the caches: as many as give products rows enough, and no more.
+    /// - Parameter shapes: of the inputs.
+    func examplesAtOnce(_ batch: String, _ shapes: [String: [Int]]) throws -> Int {
+        var symbols: [String: Int] = [:]
+        for input in inputs {
+            for (dimension, size) in zip(shape(of: input), shapes[name(of: input)] ?? []) where dimension.constant == nil {
+                for symbol in dimension.symbols { symbols[symbol] = size }
+            }
+        }
+        symbols[batch] = 1
+        var single = self
+        try single.bind(symbols)
+        let rows = single.nodes.filter { $0.op is Linear || $0.op is QuantizedLinear }.compactMap { node in
+            single.type(of: node.output).constantShape?.dropLast().reduce(1, *)
+        }.max() ?? 1
+        return max(1, Graph.rowsAtOnce / max(1, rows))
+    }
+
+    /// Rows of activations whose layers leave, in fp32 and at a width of 3072, a few megabytes.
+    private static let rowsAtOnce = 640
+}
+
+extension Tensor {
+    /// A range along the first axis.
+    func examples(_ range: Range<Int>) throws -> Tensor {
+        let bytes = byteCount / max(1, shape[0])
+        return try Tensor(dataType, [range.count] + shape.dropFirst()) { target in
+            withBytes { target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[range.lowerBound * bytes..<range.upperBound * bytes])) }
+        }
+    }
+
+    /// Tensors of one type, behind each other along the first axis.
+    init(joining parts: [Tensor]) throws {
+        guard let first = parts.first, parts.allSatisfy({ $0.dataType == first.dataType && $0.shape.dropFirst() == first.shape.dropFirst() }) else {
+            throw TripsError.data("parts of a batch", found: parts.map { "\($0.shape)" }.joined(separator: ", "), expected: "one shape")
+        }
+        try self.init(first.dataType, [parts.reduce(0) { $0 + $1.shape[0] }] + first.shape.dropFirst()) { target in
+            var offset = 0
+            for part in parts {
+                part.withBytes { UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: $0) }
+                offset += part.byteCount
+            }
+        }
+    }
+}
