@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -151,29 +150,11 @@ def prepare_package(column: Column, precision: str, folder: Path, binaries: Path
 
 def bench_turn(binaries: Path, package: Path, options) -> Turn:
     """A turn of ours: trips-bench measures loading, the first result and the runs as the peers' turns do."""
-    said, peak = watched([binaries / "trips-bench", package, "--threads", options.threads, "--batch", options.batch,
-                          "--text-length", options.text_length, "--runs", options.runs, "--json", "--quiet"])
-    seen = json.loads(said)
-    first = seen.get("firstResultMilliseconds", seen["loadMilliseconds"])
-    return Turn(seen["loadMilliseconds"], first, seen["milliseconds"], max(peak, seen.get("peakBytes", 0)))
-
-
-def watched(line: list) -> tuple[str, int]:
-    """Runs a command: what it printed, and its peak memory as seen every 20 ms."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen([str(part) for part in line], stdout=output, stderr=errors)
-        peak = 0
-        while process.poll() is None:
-            try:
-                peak = max(peak, peers.peak_bytes(process.pid))
-            except OSError:
-                pass
-            time.sleep(0.02)
-        output.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            raise RuntimeError(f"{Path(line[0]).name}: exit {process.returncode}: {errors.read().strip()[-300:]}")
-        return output.read(), peak
+    done = run([binaries / "trips-bench", package, "--threads", options.threads, "--batch", options.batch,
+                "--text-length", options.text_length, "--runs", options.runs, "--json", "--quiet"])
+    seen = json.loads(done.stdout)
+    # Its loading ends with the first result.
+    return Turn(seen["loadMilliseconds"], seen["loadMilliseconds"], seen["milliseconds"], seen["peakBytes"])
 
 
 def peer_turn(contestant: Contestant, column: Column, inputs: Path, folder: Path, options, outputs: Path | None) -> Turn:

@@ -11,6 +11,7 @@ of the patches that int8 and fp32 keep, in positions of the original picture.
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from benchmark_peers import Column, printed_rows, printed_snr, quantize_peer, run, say, snr, verified, watched
-from peers import TOOLS, onnxruntime_session, openvino_session
+from benchmark_peers import Column, printed_rows, printed_snr, quantize_peer, run, say, snr, verified
+from peers import TOOLS, onnxruntime_session, openvino_session, peak_bytes
 
 sys.path.insert(0, str(TOOLS / "reference"))
 
@@ -30,6 +31,24 @@ POOLED = "itm_logits"
 CALIBRATION = 16
 FIRST_SEED = 1000
 """Judged inputs have seeds from here on; calibration uses those below."""
+
+
+def watched(line: list) -> tuple[str, int]:
+    """Runs a command: what it printed, and its peak memory as seen every 20 ms."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen([str(part) for part in line], stdout=output, stderr=errors)
+        peak = 0
+        while process.poll() is None:
+            try:
+                peak = max(peak, peak_bytes(process.pid))
+            except OSError:
+                pass
+            time.sleep(0.02)
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{Path(line[0]).name}: exit {process.returncode}: {errors.read().strip()[-300:]}")
+        return output.read(), peak
 
 
 @dataclass
