@@ -40,7 +40,7 @@ public final class ThreadPool: Sendable {
     /// As `run`; `body` also gets the number of the thread that it runs on, in 0 ..< threads, for scratch memory.
     /// Within one loop no two tasks that run at once have the same.
     public func run(_ count: Int, _ body: @Sendable (_ index: Int, _ thread: Int) -> Void) {
-        let free = count > 1 && threads > 1 && busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
+        let free = count > 1 && count <= UInt32.max && threads > 1 && busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
         guard free else {
             for index in 0..<max(0, count) { body(index, 0) }
             return
@@ -78,9 +78,9 @@ private final class State: @unchecked Sendable {
     private let ended = Atomic<Bool>(false)
     private var body: Body?
 
-    /// How long to look before going to sleep: about what waking a thread costs, twice over. Steps of a model follow each
+    /// How long to look before going to sleep: about what waking a thread costs. Steps of a model follow each
     /// other faster than that; a thread without work for longer sleeps, and leaves the processor to others.
-    private static let patience = Duration.microseconds(50)
+    private static let patience = Duration.microseconds(20)
 
     init(threads: Int) { shares = (0..<threads).map { _ in Share() } }
 
@@ -178,7 +178,7 @@ private final class State: @unchecked Sendable {
 
 /// A range of tasks from which its owner takes the first, and others the last.
 private final class Share: Sendable {
-    /// Both bounds in one word, the lower one in its high half.
+    /// Both bounds in one word, the lower one in its high half: a loop has less than 2³² tasks.
     private let bounds = Atomic<UInt64>(0)
 
     func assign(_ range: Range<Int>) { bounds.store(Share.word(range), ordering: .relaxed) }

@@ -58,6 +58,25 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(answer["answer"]?.shape == [1, 3, 40])
     }
 
+    /// Where only another product reads them, rows of 512 numbers get space in between, and none where they are an output.
+    @Test func rowsWithSpaceBetweenThemKeepTheNumbers() throws {
+        var generator = SplitMix64(state: 4)
+        var graph = Graph(name: "main")
+        func weight(_ rows: Int, _ columns: Int) throws -> ValueID {
+            let numbers = (0..<rows * columns).map { _ in Float(generator.uniform() - 0.5) }
+            return try graph.addConstant(Constant(Tensor(numbers, shape: [rows, columns]), identity: "\(rows) x \(columns)"), name: "w")
+        }
+        let x = try graph.addInput("x", ValueType(.float32, [1, Dimension(symbol: "length"), 40]))
+        let hidden = try graph.add(GELU(.erf), graph.add(Linear(), [x, weight(512, 40)], name: "up"), name: "gelu")[0]
+        try graph.addOutput("hidden", hidden)
+        try graph.addOutput("y", graph.add(Linear(), [hidden, weight(40, 512)], name: "down")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+        let inputs = ["x": try noise([1, 33, 40], seed: 5)]
+        let alone = try session.run(inputs, outputs: ["y"]), both = try session.run(inputs)
+        #expect(both["hidden"]?.shape == [1, 33, 512])
+        #expect(try alone["y"]?.elements(Float.self) == both["y"]?.elements(Float.self))
+    }
+
     /// 400 rows an example are taken one at a time, 130 four at a time.
     @Test(arguments: [400, 130]) func aBatchTakenInPartsKeepsTheNumbers(length: Int) throws {
         let session = Session(try twoGraphs(), threads: 2)
