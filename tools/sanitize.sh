@@ -1,0 +1,14 @@
+#!/bin/sh
+# Runs tests under a sanitizer, in a build of their own.
+#
+#   tools/sanitize.sh thread|address [FILTER]     FILTER: a regular expression for names of tests; all where none is given
+#
+# The thread sanitizer does not see the standard library's Mutex: what it reports of variables inside `withLock` is no race.
+set -eu
+cd "$(dirname "$0")/.."
+case "${1:-}" in
+    thread | address) ;;
+    *) echo "usage: tools/sanitize.sh thread|address [FILTER]" >&2; exit 64 ;;
+esac
+tools/install-packages.sh
+exec swift test -c release --sanitize "$1" --scratch-path ".build/$1" ${2:+--filter "$2"}
