@@ -55,14 +55,6 @@ extension Double: Factor {
         _ c: Target<Double>, stride: Int
     ) {
         _ = singleThreaded
-        if m == 1 {
-            // BLAS takes a row for a matrix, and would copy b to suit many rows.
-            if beta == 0 { c.base.update(repeating: 0, count: n) }
-            return cblas_dgemv(
-                CblasRowMajor, b.transposed ? CblasNoTrans : CblasTrans, blasint(b.transposed ? n : k), blasint(b.transposed ? k : n),
-                alpha, b.elements.base, blasint(b.stride), a.elements.base, blasint(a.transposed ? a.stride : 1),
-                beta == 0 ? 1 : beta, c.base, 1)
-        }
         cblas_dgemm(
             CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans, b.transposed ? CblasTrans : CblasNoTrans,
             blasint(m), blasint(n), blasint(k), alpha, a.elements.base, blasint(a.stride), b.elements.base, blasint(b.stride),

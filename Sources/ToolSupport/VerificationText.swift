@@ -28,10 +28,10 @@ extension VerificationReport {
     public var verdictLine: String {
         let judged = (outputs + intermediates).filter { $0.verdict != .unjudged }
         let failed = judged.filter { $0.verdict == .fail }
-        let count = sets.count == 1 ? "1 golden set" : "\(sets.count) golden sets"
+        let count = counted(sets.count, "golden set")
         if judged.isEmpty && outputs.isEmpty { return "DONE  nothing judged" }
-        if judged.isEmpty { return "COMPARED  \(outputs.count) outputs over \(count), nothing judged" }
-        if failed.isEmpty { return "PASS  \(outputs.count) outputs" + (intermediates.isEmpty ? "" : " and \(intermediates.count) intermediates") + " over \(count)" }
+        if judged.isEmpty { return "COMPARED  \(counted(outputs.count, "output")) over \(count), nothing judged" }
+        if failed.isEmpty { return "PASS  \(counted(outputs.count, "output"))" + (intermediates.isEmpty ? "" : " and \(counted(intermediates.count, "intermediate"))") + " over \(count)" }
         let names = failed.prefix(8).map(\.name).joined(separator: ", ") + (failed.count > 8 ? ", …" : "")
         return "FAIL  \(failed.count) of \(judged.count) over \(count): \(names)"
     }
