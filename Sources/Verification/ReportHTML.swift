@@ -46,9 +46,9 @@ extension VerificationReport {
         let failed = judged.filter { $0.verdict == .fail }
         let summary: String
         switch verdict {
-        case .pass: summary = "All \(judged.count) judged tensors agree with the reference over \(count(sets.count, "golden set"))."
+        case .pass: summary = (judged.count == 1 ? "The one judged tensor agrees" : "All \(judged.count) judged tensors agree") + " with the reference over \(count(sets.count, "golden set"))."
         case .fail:
-            summary = "\(failed.count) of \(judged.count) judged tensors do not agree with the reference over \(count(sets.count, "golden set"))."
+            summary = "\(failed.count) of \(count(judged.count, "judged tensor")) do not agree with the reference over \(count(sets.count, "golden set"))."
                 + (divergence?.firstFailure.map { " The first, in the model's order: \(escaped($0))." } ?? "")
         case .unjudged: summary = "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(count(sets.count, "golden set")); nothing was judged."
         }
@@ -76,18 +76,19 @@ extension VerificationReport {
             let (worst, metrics) = (summary.worst, summary.worst.metrics)
             let use = worst.toleranceUse.map { "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \(percent($0))" } ?? ""
             let cells = [
-                "<th scope=\"row\">\(escaped(summary.name))</th>", "<td>\(worst.shape.isEmpty ? "" : "\(worst.shape)")</td>",
+                "<th scope=\"row\">\(escaped(summary.name))</th>",
+                "<td class=\"\(summary.verdict.rawValue)\">\(summary.verdict.rawValue)\(worst.reason.map { ": \(escaped($0))" } ?? "")</td>",
+                "<td>\(worst.shape.isEmpty ? "" : "\(worst.shape)")</td>",
                 number(metrics.map { short($0.absolute.maximum) }), number(metrics.map { short($0.absolute.percentile99) }),
                 number(metrics.map { short($0.absolute.median) }), number(metrics.map { short($0.relative.maximum) }),
                 number(metrics.map { String(format: "%.6f", $0.cosine) }), number(metrics.map { decibel($0.snr) }),
                 several ? number(summary.snr.map { decibel($0.median) }) + "<td>\(escaped(summary.worstSet))</td>" : "",
                 usesTolerance ? "<td class=\"use\">\(use)</td>" : "",
-                "<td class=\"\(summary.verdict.rawValue)\">\(summary.verdict.rawValue)\(worst.reason.map { ": \(escaped($0))" } ?? "")</td>",
             ]
             return "<tr>\(cells.joined())</tr>"
         }
-        let titles = ["", "shape", "max |Δ|", "99 % |Δ|", "median |Δ|", "max rel", "cosine", "SNR dB"] + (several ? ["median SNR", "worst in"] : [])
-            + (usesTolerance ? ["of tolerance"] : []) + ["verdict"]
+        let titles = ["", "verdict", "shape", "max |Δ|", "99 % |Δ|", "median |Δ|", "max rel", "cosine", "SNR dB"] + (several ? ["median SNR", "worst in"] : [])
+            + (usesTolerance ? ["of tolerance"] : [])
         let body = """
             <div class="scroll"><table>
             <thead><tr>\(titleCells(titles))</tr></thead>
@@ -334,7 +335,10 @@ private func milliseconds(_ seconds: Double) -> String { String(format: "%.1f ms
 private func macs(_ count: Int) -> String {
     count >= 1_000_000_000 ? String(format: "%.2f giga", Double(count) / 1e9) : String(format: "%.2f mega", Double(count) / 1e6)
 }
-private func ratio(_ more: Int, _ less: Int) -> String { String(format: "%.2f times less", Double(more) / Double(less)) }
+private func ratio(_ more: Int, _ less: Int) -> String {
+    let ratio = Double(more) / Double(less)
+    return abs(ratio - 1) < 0.005 ? "as many" : ratio > 1 ? String(format: "%.2f times less", ratio) : String(format: "%.2f times more", 1 / ratio)
+}
 private func count(_ number: Int, _ thing: String) -> String { "\(number) \(thing)\(number == 1 ? "" : "s")" }
 private func bytes(_ count: Int) -> String { count < 1_000_000 ? String(format: "%.1f kB", Double(count) / 1e3) : String(format: "%.1f MB", Double(count) / 1e6) }
 
