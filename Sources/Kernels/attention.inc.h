@@ -6,7 +6,7 @@
 /// x = exp(scale x + mask − maximum) over n scores; returns the sum. Scores are scaled and masked twice
 /// rather than stored in between.
 static float softmax_weights(float *x, size_t n, float scale, const float *mask) {
-    vf s = vf_set(scale), log2e = vf_set(1.44269504f), most[4], total[2] = {vf_zero(), vf_zero()};
+    vf s = vf_set(scale), log2e = vf_set(LOG2_E), most[4], total[2] = {vf_zero(), vf_zero()};
 #define SCORE(i) (mask ? vf_fma(s, vf_load(x + (i)), vf_load(mask + (i))) : vf_mul(s, vf_load(x + (i))))
 #define SCORE_N(i, left)                                                              \
     (mask ? vf_fma(s, vf_load_n(x + (i), left), vf_load_n(mask + (i), left)) : vf_mul(s, vf_load_n(x + (i), left)))

@@ -7,7 +7,7 @@
 /// Scores of VL keys times log₂ e, masked. Computed twice rather than stored in between.
 INLINE vf score_at(const float *x, const float *mask, size_t lanes) {
     vf s = vf_load_n(x, lanes);
-    return mask ? vf_fma(vf_set(1.44269504f), vf_load_n(mask, lanes), s) : s;
+    return mask ? vf_fma(vf_set(LOG2_E), vf_load_n(mask, lanes), s) : s;
 }
 
 /// The largest of n scores.
@@ -148,7 +148,7 @@ static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk,
         size_t rows = q_end - i0 < IATTENTION_ROWS ? q_end - i0 : IATTENTION_ROWS, row = round_up(d, 4);
         float scales[2 * IATTENTION_ROWS];
         v_quantize_rows(s.bytes, row, scales, q + i0 * ldq, ldq, d, 0, rows, NULL);
-        for (size_t r = 0; r < rows; r++) scales[r] *= scale * 1.44269504f;
+        for (size_t r = 0; r < rows; r++) scales[r] *= scale * LOG2_E;
         v_igemm(s.bytes, row, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, lk, NULL);
         for (size_t r = 0; r < rows; r++) {
             uint8_t *high = s.bytes + r * s.ldb, *low = s.bytes + (rows + r) * s.ldb;

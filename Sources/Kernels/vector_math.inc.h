@@ -1,6 +1,8 @@
 // Elementary functions over vectors. Included once per instruction set, after its simd header.
 // Polynomials are weighted minimax fits; errors are stated for exact arithmetic.
 
+#define LOG2_E 1.44269504f
+
 /// a 2ˣ for a constant a and x ≤ 0, as 2ⁿ p(f) with |f| ≤ 1/2: relative error 1e-7; exactly a where x is 0.
 INLINE vf vf_exp2_times(const float a, vf x) {
     x = vf_max(vf_set(-152.0f), x);
@@ -19,7 +21,7 @@ INLINE vf vf_exp2_negative(vf x) { return vf_exp2_times(1.0f, x); }
 /// anyway; the order of operands lets NaN through.
 INLINE vf vf_exp(vf x) {
     x = vf_min(vf_set(89.0f), vf_max(vf_set(-105.0f), x));
-    vf n = vf_round(vf_mul(x, vf_set(1.44269504f)));
+    vf n = vf_round(vf_mul(x, vf_set(LOG2_E)));
     vf r = vf_fnma(n, vf_set(0.693359375f), x);
     r = vf_fnma(n, vf_set(-2.12194440e-4f), r);
     vf p = vf_set(1.38131448e-3f);

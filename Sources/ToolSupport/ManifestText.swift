@@ -1,5 +1,6 @@
 import ModelGraph
 import PackageFormat
+import Support
 
 extension Manifest {
     /// What the package was made from and how, a line for each fact.

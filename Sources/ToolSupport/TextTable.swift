@@ -37,8 +37,5 @@ public func byteText(_ count: Int) -> String {
     return unit == 0 ? "\(count) B" : "\(digits(size, size < 9.995 ? 2 : size < 99.95 ? 1 : 0)) \(units[unit])"
 }
 
-/// A number of things, such as `1 block` and `2 blocks`.
-public func counted(_ count: Int, _ thing: String) -> String { "\(count) \(thing)\(count == 1 ? "" : "s")" }
-
 /// A number with a fixed count of decimals.
 public func digits(_ number: Double, _ count: Int) -> String { String(format: "%.\(count)f", number) }

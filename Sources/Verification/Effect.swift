@@ -1,3 +1,4 @@
+import Foundation
 import Goldens
 import ModelGraph
 import Preprocessing
@@ -35,6 +36,13 @@ public struct Effect: Sendable, Encodable {
     /// Median time of a run in seconds, both packages by turns on the same inputs.
     public var seconds: Double
     public var referenceSeconds: Double
+
+    /// How many multiplications it spares, in words; nil where one side is not known or has none.
+    public var savings: String? {
+        guard let own = multiplyAccumulates, let other = referenceMultiplyAccumulates, own > 0, other > 0 else { return nil }
+        let ratio = Double(other) / Double(own)
+        return abs(ratio - 1) < 0.005 ? "as many" : String(format: "%.2f times ", max(ratio, 1 / ratio)) + (ratio > 1 ? "less" : "more")
+    }
 
     /// What the figures are of, in words.
     public var examples: String { batch == 1 ? "one example" : "a batch of \(batch)" }

@@ -1,4 +1,5 @@
 import Foundation
+import Support
 
 extension VerificationReport {
     /// The report as one HTML file that needs nothing else: no scripts, no network.
@@ -46,11 +47,11 @@ extension VerificationReport {
         let failed = judged.filter { $0.verdict == .fail }
         let summary: String
         switch verdict {
-        case .pass: summary = (judged.count == 1 ? "The one judged tensor agrees" : "All \(judged.count) judged tensors agree") + " with the reference over \(count(sets.count, "golden set"))."
+        case .pass: summary = (judged.count == 1 ? "The one judged tensor agrees" : "All \(judged.count) judged tensors agree") + " with the reference over \(counted(sets.count, "golden set"))."
         case .fail:
-            summary = "\(failed.count) of \(count(judged.count, "judged tensor")) do not agree with the reference over \(count(sets.count, "golden set"))."
+            summary = "\(failed.count) of \(counted(judged.count, "judged tensor")) do not agree with the reference over \(counted(sets.count, "golden set"))."
                 + (divergence?.firstFailure.map { " The first, in the model's order: \(escaped($0))." } ?? "")
-        case .unjudged: summary = "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(count(sets.count, "golden set")); nothing was judged."
+        case .unjudged: summary = "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(counted(sets.count, "golden set")); nothing was judged."
         }
         let jump = divergence?.firstJump.map {
             "<p>The error first jumps at <strong>\(escaped($0.name))</strong>: from \(decibel($0.before)) to \(decibel($0.after)) dB.</p>"
@@ -219,8 +220,8 @@ extension VerificationReport {
     private func effectSection(_ package: PackageFacts) -> String {
         var lines: [String] = []
         if let effect {
-            if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, own > 0 {
-                lines.append("\(macs(own)) multiply-accumulates for \(effect.examples), \(macs(other)) in \(escaped(effect.reference)): \(ratio(other, own)).")
+            if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, let savings = effect.savings {
+                lines.append("\(macs(own)) multiply-accumulates for \(effect.examples), \(macs(other)) in \(escaped(effect.reference)): \(savings).")
             }
             lines.append(
                 "\(milliseconds(effect.seconds)) a run of \(effect.examples), \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
@@ -335,11 +336,6 @@ private func milliseconds(_ seconds: Double) -> String { String(format: "%.1f ms
 private func macs(_ count: Int) -> String {
     count >= 1_000_000_000 ? String(format: "%.2f giga", Double(count) / 1e9) : String(format: "%.2f mega", Double(count) / 1e6)
 }
-private func ratio(_ more: Int, _ less: Int) -> String {
-    let ratio = Double(more) / Double(less)
-    return abs(ratio - 1) < 0.005 ? "as many" : ratio > 1 ? String(format: "%.2f times less", ratio) : String(format: "%.2f times more", 1 / ratio)
-}
-private func count(_ number: Int, _ thing: String) -> String { "\(number) \(thing)\(number == 1 ? "" : "s")" }
 private func bytes(_ count: Int) -> String { count < 1_000_000 ? String(format: "%.1f kB", Double(count) / 1e3) : String(format: "%.1f MB", Double(count) / 1e6) }
 
 private let styleSheet = """
