@@ -258,25 +258,18 @@ static void run_rest(void *p) {
     rest *x = p;
     size_t n = x->rows * x->n;
     switch (x->which) {
-    case 0: trips_layernorm_rows(x->y, x->n, x->x, x->n, NULL, 0, NULL, 0, x->rows, x->n, x->w, x->w, 1e-6f); break;
-    case 1: trips_softmax_rows(x->y, x->n, x->x, x->n, x->rows, x->n); break;
-    case 2: trips_activate(x->y, x->x, n, TRIPS_ACTIVATION_GELU_ERF); break;
-    case 3: trips_activate(x->y, x->x, n, TRIPS_ACTIVATION_QUICK_GELU); break;
-    case 4: trips_exp(x->y, x->x, n); break;
-    case 5: trips_planes_split((uint8_t *)x->y, x->x, n, 4, true); break;
-    case 6: trips_planes_merge(x->y, (uint8_t *)x->x, n, 4, true); break;
-    case 7: trips_planes_split((uint8_t *)x->y, x->x, 2 * n, 2, true); break;
-    case 8: trips_planes_merge(x->y, (uint8_t *)x->x, 2 * n, 2, true); break;
-    case 9: trips_f16_to_f32(x->y, x->h, n); break;
-    case 10: trips_f32_to_f16(x->h, x->x, n); break;
+    case 0: trips_layernorm_rows(x->y, x->n, x->x, x->n, x->rows, x->n, x->w, x->w, 1e-6f); break;
+    case 1: trips_selection_scores(x->y, x->w, x->x, x->n, x->rows, 12, x->n / 12, x->n / 12, 0.125f, x->scratch); break;
+    case 2: trips_quantize_rows((uint8_t *)x->y, x->n, x->scratch, x->x, x->n, x->n, 0, x->rows, NULL); break;
+    case 3: trips_dequantize_rows(x->y, x->n, (int8_t *)x->x, x->n, x->w, x->rows, x->n, 0, NULL); break;
+    case 4: trips_sgemm_pack(x->y, x->x, x->n, x->rows, x->n, 0, x->rows); break;
+    case 5: trips_igemm_pack(x->y, (int8_t *)x->x, x->n, x->w, x->rows * 4 / 32 * 32, x->n, 0, 0, x->rows * 4 / 32 * 32); break;
+    case 6: trips_planes_split((uint8_t *)x->y, x->x, n, 4, true); break;
+    case 7: trips_planes_merge(x->y, (uint8_t *)x->x, n, 4, true); break;
+    case 8: trips_planes_split((uint8_t *)x->y, x->x, 2 * n, 2, true); break;
+    case 9: trips_planes_merge(x->y, (uint8_t *)x->x, 2 * n, 2, true); break;
+    case 10: trips_f16_to_f32(x->y, x->h, n); break;
     case 11: trips_bf16_to_f32(x->y, x->h, n); break;
-    case 12: trips_f32_to_bf16(x->h, x->x, n); break;
-    case 13: trips_transpose(x->y, x->rows, x->x, x->n, x->rows, x->n, 4); break;
-    case 14: trips_sgemm_pack(x->y, x->x, x->n, x->rows, x->n, 0, x->rows); break;
-    case 16: trips_igemm_pack(x->y, (int8_t *)x->x, x->n, x->w, x->rows * 4 / 32 * 32, x->n, 0, 0, x->rows * 4 / 32 * 32); break;
-    case 17: trips_dequantize_rows(x->y, x->n, (int8_t *)x->x, x->n, x->w, x->rows, x->n, 0, NULL); break;
-    case 18: trips_quantize_rows((uint8_t *)x->y, x->n, x->scratch, x->x, x->n, x->n, 0, x->rows, NULL); break;
-    case 15: trips_selection_scores(x->y, x->w, x->x, x->n, x->rows, 12, x->n / 12, x->n / 12, 0.125f, x->scratch); break;
     }
 }
 
@@ -296,14 +289,13 @@ static void bench_rest(void) {
         for (int j = 0; j < 2; j++) printf("   %8.1f %8.1f us %6.2f x product", rate[j], work / rate[j] * 1e-3, rate[j] / reference);
         printf("\n");
     }
-    static const char *names[] = {"LayerNorm",      "softmax",        "GELU erf",   "quick GELU", "exp",        "split f32", "merge f32", "split f16",
-                                  "merge f16",      "f16 to f32",     "f32 to f16", "bf16 to f32", "f32 to bf16", "transpose", "pack fp32", "selection scores",
-                                  "pack int8", "dequantize (out)", "quantize rows"};
+    static const char *names[] = {"LayerNorm", "selection scores", "quantize rows", "dequantize (out)", "pack fp32", "pack int8",
+                                  "split f32", "merge f32",        "split f16",     "merge f16",        "f16 to f32", "bf16 to f32"};
     printf("\nGB/s of fp32 elements (read once), 577 x 768\n");
     rest x = {.rows = 577, .n = 768};
     size_t n = 640 * 768;
     x.x = random_floats(n), x.y = random_floats(n), x.w = random_floats(n), x.h = allocate(n * 2), x.scratch = random_floats(n);
-    for (x.which = 0; x.which < 19; x.which++) {
+    for (x.which = 0; x.which < (int)(sizeof names / sizeof *names); x.which++) {
         contender c = {"", run_rest, &x};
         double rate;
         measure(&c, 1, 4.0 * (double)(x.rows * x.n), &rate);

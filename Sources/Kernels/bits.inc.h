@@ -1,4 +1,4 @@
-// Conversions, transposition and byte planes: loops plain enough for the compiler to vectorise for each
+// Conversions and byte planes: loops plain enough for the compiler to vectorise for each
 // instruction set. Included by every path.
 
 // Words in memory of any alignment and any declared type.
@@ -10,43 +10,6 @@ typedef uint64_t word8 __attribute__((aligned(1), may_alias));
 static void v_bf16_to_f32(float *restrict y, const uint16_t *restrict x, size_t n) {
     word4 *restrict bits = (word4 *)y;
     for (size_t i = 0; i < n; i++) bits[i] = (uint32_t)x[i] << 16;
-}
-
-static void v_f32_to_bf16(uint16_t *restrict y, const float *restrict x, size_t n) {
-    const word4 *restrict bits = (const word4 *)x;
-    for (size_t i = 0; i < n; i++) {
-        // A NaN is cut and made quiet: rounding could carry it into infinity or zero.
-        uint32_t b = bits[i], rounded = (b + 0x7fff + (b >> 16 & 1)) >> 16, cut = b >> 16 | 0x40;
-        y[i] = (uint16_t)((b & 0x7fffffff) > 0x7f800000 ? cut : rounded);
-    }
-}
-
-/// Side of the square blocks of a transposition: both faces of a block stay in L1.
-enum { TRANSPOSE_BLOCK = 16 };
-
-#define TRANSPOSE(T)                                                                                              \
-    static void transpose_##T(T *restrict dst, size_t ldd, const T *restrict src, size_t lds, size_t rows,        \
-                              size_t columns) {                                                                   \
-        for (size_t r0 = 0; r0 < rows; r0 += TRANSPOSE_BLOCK)                                                     \
-            for (size_t c0 = 0; c0 < columns; c0 += TRANSPOSE_BLOCK) {                                            \
-                size_t r1 = rows - r0 < TRANSPOSE_BLOCK ? rows : r0 + TRANSPOSE_BLOCK;                            \
-                size_t c1 = columns - c0 < TRANSPOSE_BLOCK ? columns : c0 + TRANSPOSE_BLOCK;                      \
-                for (size_t c = c0; c < c1; c++)                                                                  \
-                    for (size_t r = r0; r < r1; r++) dst[c * ldd + r] = src[r * lds + c];                         \
-            }                                                                                                     \
-    }
-TRANSPOSE(word1)
-TRANSPOSE(word2)
-TRANSPOSE(word4)
-TRANSPOSE(word8)
-
-static void v_transpose(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns, size_t width) {
-    switch (width) {
-    case 1: transpose_word1(dst, ldd, src, lds, rows, columns); break;
-    case 2: transpose_word2(dst, ldd, src, lds, rows, columns); break;
-    case 4: transpose_word4(dst, ldd, src, lds, rows, columns); break;
-    case 8: transpose_word8(dst, ldd, src, lds, rows, columns); break;
-    }
 }
 
 #define ROTATE_LEFT(T, x) ((T)((T)(x) << 1 | (T)(x) >> (8 * sizeof(T) - 1)))

@@ -95,11 +95,6 @@ void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, si
     table()->sgemm_pack(packed, rows, ldw, n, k, n_begin, n_end);
 }
 
-void trips_sgemm_pack_kn(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
-                         size_t n_end) {
-    table()->sgemm_pack_kn(packed, b, ldb, n, k, n_begin, n_end);
-}
-
 void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size_t k, float *c, size_t ldc,
                  size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
     table()->sgemm(a, lda, packed, n, k, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
@@ -119,11 +114,6 @@ void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void 
                  size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
                  const trips_epilogue *epilogue) {
     table()->igemm(a, lda, a_scale, packed, n, k, group, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
-}
-
-void trips_igemm_sums(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k, size_t group,
-                      int32_t *sums) {
-    table()->igemm_sums(a, lda, packed, m, n, k, group, sums);
 }
 
 void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
@@ -148,43 +138,13 @@ void trips_selection_scores(float *scores, const float *query, const float *keys
     table()->selection_scores(scores, query, keys, ldk, n, heads, d, head_distance, scale, scratch);
 }
 
-void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *residual, size_t ldr,
-                          float *sum, size_t lds, size_t rows, size_t n, const float *weight, const float *bias,
-                          float eps) {
-    table()->layernorm_rows(y, ldy, x, ldx, residual, ldr, sum, lds, rows, n, weight, bias, eps);
+void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *weight,
+                          const float *bias, float eps) {
+    table()->layernorm_rows(y, ldy, x, ldx, rows, n, weight, bias, eps);
 }
-
-void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n) {
-    table()->softmax_rows(y, ldy, x, ldx, rows, n);
-}
-
-void trips_l2_normalize_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, float eps) {
-    table()->l2_normalize_rows(y, ldy, x, ldx, rows, n, eps);
-}
-
-void trips_add_bias_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *bias, size_t rows, size_t n) {
-    table()->add_bias_rows(y, ldy, x, ldx, bias, rows, n);
-}
-
-void trips_activate(float *y, const float *x, size_t n, trips_activation activation) {
-    table()->activate(y, x, n, activation);
-}
-
-void trips_exp(float *y, const float *x, size_t n) { table()->exp(y, x, n); }
-void trips_erf(float *y, const float *x, size_t n) { table()->erf(y, x, n); }
-void trips_tanh(float *y, const float *x, size_t n) { table()->tanh(y, x, n); }
-void trips_sigmoid(float *y, const float *x, size_t n) { table()->sigmoid(y, x, n); }
-void trips_add(float *y, const float *a, const float *b, size_t n) { table()->add(y, a, b, n); }
-void trips_mul(float *y, const float *a, const float *b, size_t n) { table()->mul(y, a, b, n); }
 
 void trips_f16_to_f32(float *y, const uint16_t *x, size_t n) { table()->f16_to_f32(y, x, n); }
-void trips_f32_to_f16(uint16_t *y, const float *x, size_t n) { table()->f32_to_f16(y, x, n); }
 void trips_bf16_to_f32(float *y, const uint16_t *x, size_t n) { table()->bf16_to_f32(y, x, n); }
-void trips_f32_to_bf16(uint16_t *y, const float *x, size_t n) { table()->f32_to_bf16(y, x, n); }
-
-void trips_transpose(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns, size_t width) {
-    table()->transpose(dst, ldd, src, lds, rows, columns, width);
-}
 
 void trips_planes_split(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate) {
     table()->planes_split(dst, src, n, width, rotate);

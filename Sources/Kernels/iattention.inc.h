@@ -138,6 +138,13 @@ static void pack_values(void *packed, float *factors, const float *v, size_t ldv
     }
 }
 
+/// y = a + b
+INLINE void add_row(float *y, const float *a, const float *b, size_t n) {
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) vf_store(y + i, vf_add(vf_load(a + i), vf_load(b + i)));
+    if (i < n) vf_store_n(y + i, n - i, vf_add(vf_load_n(a + i, n - i), vf_load_n(b + i, n - i)));
+}
+
 static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                        size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                        const float *mask, size_t ldm, bool causal, void *scratch) {
@@ -160,6 +167,6 @@ static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk,
             scales[rows + r] = 1.0f / sum;
         }
         v_igemm(s.bytes, s.ldb, scales, s.values, d, lk, 0, s.sums, d, 0, 2 * rows, 0, d, NULL);
-        for (size_t r = 0; r < rows; r++) v_add(out + (i0 + r) * ldo, s.sums + r * d, s.sums + (rows + r) * d, d);
+        for (size_t r = 0; r < rows; r++) add_row(out + (i0 + r) * ldo, s.sums + r * d, s.sums + (rows + r) * d, d);
     }
 }

@@ -143,22 +143,6 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     }
 }
 
-static void v_igemm_sums(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k, size_t group,
-                       int32_t *sums) {
-    igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
-    for (size_t r = 0; r < m; r++)
-        for (size_t g = 0; g < place.groups; g++)
-            for (size_t j = 0; j < n; j += 2 * VL) {
-                vi sum[1][8];
-                const float *scales[8];
-                int32_t found[2 * VL];
-                place.column = j;
-                igemm_group_tile(1, 2, sum, a + r * lda + g * group, lda, &place, g, scales);
-                for (int v = 0; v < 2; v++) vi_store(found + v * VL, sum[0][v]);
-                for (size_t i = j; i < n && i < j + 2 * VL; i++) sums[(r * place.groups + g) * n + i] = found[i - j];
-            }
-}
-
 static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t m_begin,
                           size_t m_end, const float *input_scale) {
     for (size_t m = m_begin; m < m_end; m++) {

@@ -28,15 +28,6 @@ static float epilogue_of(float x, size_t m, size_t n, const trips_epilogue *e) {
 
 // MARK: - fp32 product
 
-void trips_sgemm_pack_kn_ref(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
-                             size_t n_end) {
-    size_t end = n_end == n ? round_up(n, TRIPS_PANEL) : n_end;
-    for (size_t j = n_begin; j < end; j++) {
-        float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
-        for (size_t p = 0; p < k; p++) to[p * TRIPS_PANEL] = j < n ? b[p * ldb + j] : 0;
-    }
-}
-
 void trips_sgemm_pack_ref(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
                           size_t n_end) {
     size_t end = n_end == n ? round_up(n, TRIPS_PANEL) : n_end;
@@ -131,18 +122,6 @@ void trips_igemm_ref(const uint8_t *a, size_t lda, const float *a_scale, const v
             for (size_t j = j0; j < n_end && j < j0 + TRIPS_PANEL; j++)
                 c[m * ldc + j] = epilogue_of(total[j - j0] * a_scale[m], m, j, epilogue);
         }
-}
-
-void trips_igemm_sums_ref(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k,
-                          size_t group, int32_t *sums) {
-    size_t groups = trips_group_count(k, group);
-    for (size_t r = 0; r < m; r++)
-        for (size_t g = 0; g < groups; g++)
-            for (size_t j0 = 0; j0 < n; j0 += TRIPS_PANEL) {
-                int32_t sum[TRIPS_PANEL];
-                group_sums(sum, a + r * lda + g * group, igemm_group_at(packed, j0 / TRIPS_PANEL, g, k, group));
-                for (size_t j = j0; j < n && j < j0 + TRIPS_PANEL; j++) sums[(r * groups + g) * n + j] = sum[j - j0];
-            }
 }
 
 void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
@@ -249,115 +228,38 @@ void trips_selection_scores_ref(float *scores, const float *query, const float *
 
 // MARK: - Rows
 
-void trips_layernorm_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, const float *residual, size_t ldr,
-                              float *sum, size_t lds, size_t rows, size_t n, const float *weight, const float *bias,
-                              float eps) {
+void trips_layernorm_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n,
+                              const float *weight, const float *bias, float eps) {
     for (size_t r = 0; r < rows; r++) {
+        const float *from = x + r * ldx;
         float *to = y + r * ldy;
         double total = 0, squares = 0;
-        for (size_t i = 0; i < n; i++) {
-            float s = x[r * ldx + i] + (residual ? residual[r * ldr + i] : 0);
-            total += to[i] = s;
-            if (sum) sum[r * lds + i] = s;
-        }
+        for (size_t i = 0; i < n; i++) total += from[i];
         double mean = total / (double)n;
-        for (size_t i = 0; i < n; i++) squares += (to[i] - mean) * (to[i] - mean);
+        for (size_t i = 0; i < n; i++) squares += (from[i] - mean) * (from[i] - mean);
         double inverse = 1 / sqrt(squares / (double)n + (double)eps);
         for (size_t i = 0; i < n; i++)
-            to[i] = (float)((to[i] - mean) * inverse) * (weight ? weight[i] : 1) + (bias ? bias[i] : 0);
+            to[i] = (float)((from[i] - mean) * inverse) * (weight ? weight[i] : 1) + (bias ? bias[i] : 0);
     }
-}
-
-void trips_softmax_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n) {
-    for (size_t r = 0; r < rows; r++) {
-        float most = -INFINITY, sum = 0;
-        for (size_t i = 0; i < n; i++) most = x[r * ldx + i] > most ? x[r * ldx + i] : most;
-        for (size_t i = 0; i < n; i++) sum += y[r * ldy + i] = expf(x[r * ldx + i] - most);
-        for (size_t i = 0; i < n; i++) y[r * ldy + i] /= sum;
-    }
-}
-
-void trips_l2_normalize_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, float eps) {
-    for (size_t r = 0; r < rows; r++) {
-        double squares = 0;
-        for (size_t i = 0; i < n; i++) squares += (double)x[r * ldx + i] * x[r * ldx + i];
-        float norm = (float)sqrt(squares);
-        for (size_t i = 0; i < n; i++) y[r * ldy + i] = x[r * ldx + i] / (norm < eps ? eps : norm);
-    }
-}
-
-void trips_add_bias_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, const float *bias, size_t rows,
-                             size_t n) {
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < n; i++) y[r * ldy + i] = x[r * ldx + i] + bias[i];
-}
-
-// MARK: - Elementwise
-
-#define ELEMENTWISE(name, EXPRESSION)                                    \
-    void trips_##name##_ref(float *y, const float *x, size_t n) {        \
-        for (size_t i = 0; i < n; i++) y[i] = EXPRESSION;                \
-    }
-ELEMENTWISE(exp, expf(x[i]))
-ELEMENTWISE(erf, erff(x[i]))
-ELEMENTWISE(tanh, tanhf(x[i]))
-ELEMENTWISE(sigmoid, 1 / (1 + expf(-x[i])))
-
-void trips_activate_ref(float *y, const float *x, size_t n, trips_activation activation) {
-    for (size_t i = 0; i < n; i++) y[i] = activation_of(x[i], activation);
-}
-
-void trips_add_ref(float *y, const float *a, const float *b, size_t n) {
-    for (size_t i = 0; i < n; i++) y[i] = a[i] + b[i];
-}
-
-void trips_mul_ref(float *y, const float *a, const float *b, size_t n) {
-    for (size_t i = 0; i < n; i++) y[i] = a[i] * b[i];
 }
 
 // MARK: - Conversions and bytes
 
 static float f16_value(uint16_t h) {
-    unsigned exponent = h >> 10 & 31, fraction = h & 0x3ff;
-    uint32_t bits;
-    if (exponent == 0) {
-        float small = (float)fraction * 0x1p-24f;
-        return h & 0x8000 ? -small : small;
-    }
-    bits = (uint32_t)(h & 0x8000) << 16 | (exponent == 31 ? 0xff : exponent + 112) << 23 | fraction << 13;
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f;
+    uint32_t bits = sign | (exponent == 31 ? 0xff : exponent + 112) << 23 | fraction << 13;
     if (exponent == 31 && fraction) bits |= 0x400000;
     float x;
-    memcpy(&x, &bits, 4);
+    memcpy(&x, &bits, sizeof x);
     return x;
-}
-
-static uint16_t f16_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
-    if (magnitude >= 0x47800000) return (uint16_t)(sign | 0x7c00);
-    if (magnitude < 0x38800000) return (uint16_t)(sign | (uint16_t)lrintf(fabsf(x) * 0x1p24f));
-    uint32_t rounded = magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1);
-    return (uint16_t)(sign | rounded >> 13);
 }
 
 void trips_f16_to_f32_ref(float *y, const uint16_t *x, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = f16_value(x[i]);
 }
 
-void trips_f32_to_f16_ref(uint16_t *y, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) y[i] = f16_bits(x[i]);
-}
-
 void trips_bf16_to_f32_ref(float *y, const uint16_t *x, size_t n) { v_bf16_to_f32(y, x, n); }
-void trips_f32_to_bf16_ref(uint16_t *y, const float *x, size_t n) { v_f32_to_bf16(y, x, n); }
-
-void trips_transpose_ref(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns,
-                         size_t width) {
-    v_transpose(dst, ldd, src, lds, rows, columns, width);
-}
 
 void trips_planes_split_ref(uint8_t *dst, const void *src, size_t n, size_t width, bool rotate) {
     v_planes_split(dst, src, n, width, rotate);

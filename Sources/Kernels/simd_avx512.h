@@ -46,13 +46,6 @@ INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
-/// Magnitude of a, sign of b.
-INLINE vf vf_copysign(vf a, vf b) {
-    return _mm512_castsi512_ps(
-        _mm512_ternarylogic_epi32(_mm512_set1_epi32(0x7fffffff), _mm512_castps_si512(a), _mm512_castps_si512(b), 0xca));
-}
-/// x where a < b, else y.
-INLINE vf vf_if_less(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
 INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /// a 2ⁿ for integral n, with overflow to infinity and gradual underflow.
 INLINE vf vf_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }

@@ -49,34 +49,9 @@ INLINE vf vf_normal_tail(vf a) {
     return vf_exp2_negative(p);
 }
 
-INLINE vf vf_erf(vf x) {
-    vf a = vf_abs(x), s = vf_mul(x, x);
-    vf p = vf_set(7.88912294e-5f);
-    p = vf_fma(p, s, vf_set(-8.02084222e-4f));
-    p = vf_fma(p, s, vf_set(5.18953567e-3f));
-    p = vf_fma(p, s, vf_set(-2.68544443e-2f));
-    p = vf_fma(p, s, vf_set(1.12836003e-1f));
-    p = vf_fma(p, s, vf_set(-3.76126260e-1f));
-    p = vf_fma(p, s, vf_set(1.12837911f));
-    vf tail = vf_fnma(vf_set(2.0f), vf_normal_tail(vf_mul(a, vf_set(1.41421356f))), vf_set(1.0f));
-    return vf_if_less(a, vf_set(1.0f), vf_mul(p, x), vf_copysign(tail, x));
-}
-
 INLINE vf vf_sigmoid(vf x) {
     vf one = vf_set(1.0f);
     return vf_div(one, vf_add(one, vf_exp(vf_sub(vf_zero(), x))));
-}
-
-INLINE vf vf_tanh(vf x) {
-    vf a = vf_abs(x), s = vf_mul(x, x), one = vf_set(1.0f);
-    vf p = vf_set(-5.60391275e-3f);
-    p = vf_fma(p, s, vf_set(2.05517188e-2f));
-    p = vf_fma(p, s, vf_set(-5.37141077e-2f));
-    p = vf_fma(p, s, vf_set(1.33311525e-1f));
-    p = vf_fma(p, s, vf_set(-3.33332717e-1f));
-    vf small = vf_fma(vf_mul(p, s), x, x);
-    vf large = vf_sub(one, vf_div(vf_set(2.0f), vf_add(vf_exp(vf_add(a, a)), one)));
-    return vf_if_less(a, vf_set(0.625f), small, vf_copysign(large, x));
 }
 
 /// x Φ(x) = max(x, 0) − |x| Φ(−|x|): no cancellation for negative x.

@@ -128,8 +128,7 @@ struct LayerNormInstruction: Instruction {
         return { rows in
             let offset = rows.lowerBound * width
             trips_layernorm_rows(
-                target.pointer + offset, width, source.pointer + offset, width, nil, 0, nil, 0, rows.count, width, weight?.pointer,
-                bias?.pointer, epsilon)
+                target.pointer + offset, width, source.pointer + offset, width, rows.count, width, weight?.pointer, bias?.pointer, epsilon)
         }
     }
 }

@@ -84,30 +84,30 @@ extension KernelTests {
         }
     }
 
-    /// The sums are integers: equal to plain arithmetic in 64 bits, on every path, at the ends of the range too.
+    /// The sums are integers: equal to plain arithmetic in 64 bits, on every path, at the ends of the range too. With scales of 1
+    /// for one group and 0 for the others a product is that group's sums, rounded once.
     @Test func integerSums() {
         var random = Generator(state: 5)
         for size in sizes {
             for group in groups {
                 for extreme in [false, true] {
-                    let p = Problem(size, group: group, random: &random, extreme: extreme)
-                    let count = trips_group_count(p.k, group), packed = p.packed()
-                    var expected = [Int32]()
-                    for m in 0..<p.m {
-                        for g in 0..<count {
-                            let inputs = group == 0 ? 0..<p.k : (g * group)..<min(p.k, (g + 1) * group)
-                            for n in 0..<p.n {
-                                expected.append(Int32(inputs.reduce(0) { $0 + (Int(p.a[m * p.stride + $1]) - 128) * Int(p.w[n * p.k + $1]) }))
-                            }
+                    var p = Problem(size, group: group, random: &random, extreme: extreme)
+                    let count = trips_group_count(p.k, group), ones = [Float](repeating: 1, count: p.m)
+                    for g in 0..<count {
+                        for place in p.scales.indices { p.scales[place] = place % count == g ? 1 : 0 }
+                        let packed = p.packed(), inputs = group == 0 ? 0..<p.k : (g * group)..<min(p.k, (g + 1) * group)
+                        let expected = (0..<(p.m * p.n)).map { place in
+                            let (m, n) = place.quotientAndRemainder(dividingBy: p.n)
+                            return Float(inputs.reduce(0) { $0 + (Int(p.a[m * p.stride + $1]) - 128) * Int(p.w[n * p.k + $1]) })
                         }
-                    }
-                    var reference = [Int32](repeating: 1, count: expected.count)
-                    trips_igemm_sums_ref(p.a, p.stride, packed, p.m, p.n, p.k, group, &reference)
-                    #expect(reference == expected)
-                    onEachPath { path in
-                        var sums = [Int32](repeating: 1, count: expected.count)
-                        trips_igemm_sums(p.a, p.stride, packed, p.m, p.n, p.k, group, &sums)
-                        #expect(sums == expected, "\(name(path)) \(size) \(group)")
+                        var reference = [Float](repeating: 7, count: expected.count)
+                        trips_igemm_ref(p.a, p.stride, ones, packed, p.n, p.k, group, &reference, p.n, 0, p.m, 0, p.n, nil)
+                        #expect(reference == expected)
+                        onEachPath { path in
+                            var sums = [Float](repeating: 7, count: expected.count)
+                            trips_igemm(p.a, p.stride, ones, packed, p.n, p.k, group, &sums, p.n, 0, p.m, 0, p.n, nil)
+                            #expect(sums == expected, "\(name(path)) \(size) \(group)")
+                        }
                     }
                 }
             }

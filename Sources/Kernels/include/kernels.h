@@ -87,11 +87,6 @@ size_t trips_sgemm_pack_size(size_t n, size_t k);
 void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
                       size_t n_end);
 
-/// Packs outputs [n_begin, n_end) of a right-hand side b [K, N], as it stands in a plain matrix product.
-/// `b` points to its first row and column.
-void trips_sgemm_pack_kn(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
-                         size_t n_end);
-
 /// c[m, n] = epilogue(Σ_k a[m, k] w[n, k]) for m in [m_begin, m_end), n in [n_begin, n_end).
 ///
 /// Each element is one chain of fused multiply-adds over ascending k, so results are bit-identical for
@@ -141,11 +136,6 @@ void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void 
                  size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
                  const trips_epilogue *_Nullable epilogue);
 
-/// The inner sums of `trips_igemm` alone: sums[(m * groups + g) * N + n] = Σ_{k in g} (a[m, k] − 128) w[n, k],
-/// for all m < M and n < N.
-void trips_igemm_sums(const uint8_t *a, size_t lda, const void *packed, size_t m, size_t n, size_t k, size_t group,
-                      int32_t *sums);
-
 /// Rows of int8 weights back to fp32: y[r, k] = w[r, k] scales[r, k / group] s[k], where s is
 /// `input_scale` [K] (all 1 without it), for weights-only arithmetic.
 void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
@@ -188,42 +178,15 @@ void trips_selection_scores(float *scores, const float *query, const float *keys
 
 // MARK: - Rows
 
-/// y = (s − mean s) / √(var s + eps) · weight + bias, per row of n, with s = x + residual.
-/// Mean and variance in two passes. `sum` receives s. In place: y or sum may be x or residual.
-void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *_Nullable residual, size_t ldr,
-                          float *_Nullable sum, size_t lds, size_t rows, size_t n, const float *_Nullable weight,
-                          const float *_Nullable bias, float eps);
-
-/// y = softmax of each row of n. In place.
-void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n);
-
-/// y = x / max(‖x‖₂, eps) per row of n. In place.
-void trips_l2_normalize_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, float eps);
-
-/// y = x + bias[n] per row of n. In place.
-void trips_add_bias_rows(float *y, size_t ldy, const float *x, size_t ldx, const float *bias, size_t rows, size_t n);
-
-// MARK: - Elementwise, n elements; all in place
-
-void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
-void trips_exp(float *y, const float *x, size_t n);
-void trips_erf(float *y, const float *x, size_t n);
-void trips_tanh(float *y, const float *x, size_t n);
-void trips_sigmoid(float *y, const float *x, size_t n);
-void trips_add(float *y, const float *a, const float *b, size_t n);
-void trips_mul(float *y, const float *a, const float *b, size_t n);
+/// y = (x − mean x) / √(var x + eps) · weight + bias, per row of n. Mean and variance in two passes. In place.
+void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n,
+                          const float *_Nullable weight, const float *_Nullable bias, float eps);
 
 // MARK: - Conversions
 
-/// Rounding to nearest even; NaN stays NaN; beyond the range gives infinity.
+/// Exact; a signalling half-precision NaN becomes a quiet one.
 void trips_f16_to_f32(float *y, const uint16_t *x, size_t n);
-void trips_f32_to_f16(uint16_t *y, const float *x, size_t n);
 void trips_bf16_to_f32(float *y, const uint16_t *x, size_t n);
-void trips_f32_to_bf16(uint16_t *y, const float *x, size_t n);
-
-/// dst [columns, rows] = transpose of src [rows, columns], elements of 1, 2, 4 or 8 bytes.
-/// `lds` and `ldd` are in elements. Moves bits only.
-void trips_transpose(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t columns, size_t width);
 
 // MARK: - Byte planes
 

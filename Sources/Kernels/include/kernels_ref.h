@@ -8,14 +8,12 @@
 #define TRIPS_REFERENCE(name) __typeof__(trips_##name) trips_##name##_ref;
 
 /// Every kernel that is dispatched by instruction set.
-#define TRIPS_EACH_KERNEL(X)                                                                            \
-    X(sgemm) X(sgemm_pack) X(sgemm_pack_kn)                                                             \
-    X(quantize_rows) X(igemm_pack) X(igemm) X(igemm_sums) X(dequantize_rows)                            \
-    X(attention) X(iattention) X(selection_scores)                                                      \
-    X(layernorm_rows) X(softmax_rows) X(l2_normalize_rows) X(add_bias_rows)                             \
-    X(activate) X(exp) X(erf) X(tanh) X(sigmoid) X(add) X(mul)                                          \
-    X(f16_to_f32) X(f32_to_f16) X(bf16_to_f32) X(f32_to_bf16)                                           \
-    X(transpose) X(planes_split) X(planes_merge)
+#define TRIPS_EACH_KERNEL(X)                                        \
+    X(sgemm) X(sgemm_pack)                                          \
+    X(quantize_rows) X(igemm_pack) X(igemm) X(dequantize_rows)      \
+    X(attention) X(iattention) X(selection_scores)                  \
+    X(layernorm_rows)                                               \
+    X(f16_to_f32) X(bf16_to_f32) X(planes_split) X(planes_merge)
 
 TRIPS_EACH_KERNEL(TRIPS_REFERENCE)
 
