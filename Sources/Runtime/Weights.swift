@@ -27,18 +27,22 @@ final class Weights: Sendable {
     func product(_ recipe: ProductRecipe) throws -> PackedProduct {
         let identity = recipe.identity
         if let product = state.withLock({ $0.products[identity] }) { return product }
-        let product = try PackedProduct(recipe)
-        if owned.contains(recipe.weight.identity) { state.withLock { $0.products[identity] = product } }
+        let product = try PackedProduct(recipe, into: MemoryPart(byteCount: recipe.packedByteCount()))
+        if owned.contains(recipe.weight.identity) { keep(product, identity) }
         return product
     }
+
+    private func keep(_ product: PackedProduct, _ identity: String) { state.withLock { $0.products[identity] = product } }
 
     /// Loads the model's own among these, all at the same time. Constants that planning made are left to their plan.
     func prepare(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
         var seen = Set<String>()
-        let recipes = recipes.filter { owned.contains($0.weight.identity) && seen.insert($0.identity).inserted }
+        let made = state.withLock { Set($0.products.keys) }
+        let recipes = recipes.filter { owned.contains($0.weight.identity) && !made.contains($0.identity) && seen.insert($0.identity).inserted }
         let constants = constants.filter { owned.contains($0.identity) && seen.insert($0.identity).inserted }
-        let products = try recipes.map { recipe in
-            (bytes: try recipe.weight.byteCount, load: { @Sendable in _ = try self.product(recipe) })
+        let parts = try MemoryPart.parts(recipes.map { try $0.packedByteCount() })
+        let products = try zip(recipes, parts).map { recipe, part in
+            (bytes: try recipe.weight.byteCount, load: { @Sendable in self.keep(try PackedProduct(recipe, into: part), recipe.identity) })
         }
         let tensors = try constants.map { constant in
             (bytes: try constant.byteCount, load: { @Sendable in _ = try self.tensor(constant) })
@@ -46,6 +50,7 @@ final class Weights: Sendable {
         // The largest first: what is left at the end is small, and no thread waits long for another.
         let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
         try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
+        parts.first?.block.bytes.gatherIntoLargePages()
     }
 
     /// Bytes of all forms that are held.
@@ -74,6 +79,51 @@ struct ProductRecipe: Sendable {
     var inputScale: Constant?
 
     var identity: String { "\(form)|\(weight.identity)|\(scales?.identity ?? "")|\(inputScale?.identity ?? "")" }
+
+    /// [N, K] with all of K's axes as one.
+    func sizes() throws -> (outputs: Int, inputs: Int) {
+        guard weight.shape.count >= 2 else {
+            throw TripsError.data("weight of a linear layer", found: "\(weight.shape)", expected: "rank 2 or more")
+        }
+        return (weight.shape[0], try elementCount(of: Array(weight.shape.dropFirst())))
+    }
+
+    func packedByteCount() throws -> Int {
+        let (outputs, inputs) = try sizes()
+        return switch form {
+        case .float, .widened: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size
+        case .int8(let groupSize): trips_igemm_pack_size(outputs, inputs, groupSize >= inputs ? 0 : groupSize)
+        }
+    }
+}
+
+/// A part of a block of memory, which lives as long as one of its parts.
+struct MemoryPart: @unchecked Sendable {
+    let block: AlignedMemory
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init(byteCount: Int) throws {
+        block = try AlignedMemory(byteCount: byteCount)
+        bytes = block.bytes
+    }
+
+    private init(_ block: AlignedMemory, _ range: Range<Int>) {
+        self.block = block
+        bytes = UnsafeMutableRawBufferPointer(rebasing: block.bytes[range])
+    }
+
+    /// Parts of one block, each at a 64-byte boundary: large pages hold several.
+    static func parts(_ byteCounts: [Int]) throws -> [MemoryPart] {
+        var starts: [Int] = [], end = 0
+        for count in byteCounts {
+            starts.append(end)
+            let (next, overflow) = end.addingReportingOverflow(count)
+            guard !overflow, next <= Int.max - 63 else { throw TripsError.data("memory for \(byteCounts.count) weights was refused") }
+            end = (next + 63) & ~63
+        }
+        let block = try AlignedMemory(byteCount: end)
+        return zip(starts, byteCounts).map { MemoryPart(block, $0..<$0 + $1) }
+    }
 }
 
 /// Weights of a linear layer in the layout of the kernels.
@@ -81,22 +131,22 @@ final class PackedProduct: Sendable {
     let outputs: Int
     let inputs: Int
     let form: ProductRecipe.Form
-    private let memory: AlignedMemory
+    private let memory: MemoryPart
 
-    var byteCount: Int { memory.byteCount }
-    var pointer: UnsafeRawPointer { UnsafeRawPointer(memory.base) }
+    var byteCount: Int { memory.bytes.count }
+    var pointer: UnsafeRawPointer { UnsafeRawPointer(target.pointer) }
+    private let target: FloatPointer
 
-    init(_ recipe: ProductRecipe) throws {
-        guard recipe.weight.shape.count >= 2 else {
-            throw TripsError.data("weight of a linear layer", found: "\(recipe.weight.shape)", expected: "rank 2 or more")
-        }
-        let outputs = recipe.weight.shape[0]
-        let inputs = try elementCount(of: Array(recipe.weight.shape.dropFirst()))
-        (self.outputs, self.inputs, form) = (outputs, inputs, recipe.form)
+    /// - Parameter memory: zeroed, `packedByteCount` of the recipe.
+    init(_ recipe: ProductRecipe, into memory: MemoryPart) throws {
+        let (outputs, inputs) = try recipe.sizes()
+        guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
+        let target = FloatPointer(base.assumingMemoryBound(to: Float.self))
+        (self.outputs, self.inputs, form, self.memory, self.target) = (outputs, inputs, recipe.form, memory, target)
         // Decoded, packed and forgotten in pieces: what is read goes through memory once.
-        func pack(into memory: AlignedMemory, _ rows: @Sendable (Range<Int>, UnsafeRawPointer) -> Void) throws {
+        func pack(_ rows: @Sendable (Range<Int>, UnsafeRawPointer) -> Void) throws {
             let panels = (outputs + Int(TRIPS_PANEL) - 1) / Int(TRIPS_PANEL)
-            let rowBytes = memory.byteCount / max(1, panels * Int(TRIPS_PANEL))
+            let rowBytes = memory.bytes.count / max(1, panels * Int(TRIPS_PANEL))
             try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in
                 guard let base = bytes.baseAddress else { return }
                 UnsafeMutableRawBufferPointer(rebasing: memory.bytes[range.lowerBound * rowBytes..<range.upperBound * rowBytes]).bringIn()
@@ -105,9 +155,7 @@ final class PackedProduct: Sendable {
         }
         switch recipe.form {
         case .float:
-            memory = try AlignedMemory(byteCount: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size)
-            let target = FloatPointer(memory)
-            try pack(into: memory) { range, rows in
+            try pack { range, rows in
                 trips_sgemm_pack(
                     target.pointer, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
                     range.upperBound)
@@ -115,9 +163,8 @@ final class PackedProduct: Sendable {
         case .int8(let groupSize):
             let scales = try PackedProduct.scales(recipe)
             let group = groupSize >= inputs ? 0 : groupSize
-            memory = try AlignedMemory(byteCount: trips_igemm_pack_size(outputs, inputs, group))
-            let (target, groups) = (FloatPointer(memory), trips_group_count(inputs, group))
-            try pack(into: memory) { range, rows in
+            let groups = trips_group_count(inputs, group)
+            try pack { range, rows in
                 trips_igemm_pack(
                     UnsafeMutableRawPointer(target.pointer), rows.assumingMemoryBound(to: Int8.self), inputs,
                     scales.view.pointer(Float.self) + range.lowerBound * groups, outputs, inputs, group,
@@ -127,9 +174,8 @@ final class PackedProduct: Sendable {
             let scales = try PackedProduct.scales(recipe)
             let inputScale = try recipe.inputScale?.load()
             let group = groupSize >= inputs ? 0 : groupSize
-            memory = try AlignedMemory(byteCount: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size)
-            let (target, groups) = (FloatPointer(memory), trips_group_count(inputs, group))
-            try pack(into: memory) { range, rows in
+            let groups = trips_group_count(inputs, group)
+            try pack { range, rows in
                 for start in stride(from: range.lowerBound, to: range.upperBound, by: Int(TRIPS_PACK_ROWS)) {
                     let end = min(start + Int(TRIPS_PACK_ROWS), range.upperBound)
                     withUnsafeTemporaryAllocation(of: Float.self, capacity: (end - start) * inputs) { wide in
@@ -156,9 +202,6 @@ struct FloatPointer: @unchecked Sendable {
     let pointer: UnsafeMutablePointer<Float>
 
     init(_ pointer: UnsafeMutablePointer<Float>) { self.pointer = pointer }
-    init(_ memory: AlignedMemory) {
-        pointer = memory.base.assumingMemoryBound(to: Float.self)
-    }
 }
 
 /// As `FloatPointer`, for reading.

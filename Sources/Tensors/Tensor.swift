@@ -126,13 +126,22 @@ extension UnsafeMutableRawBufferPointer {
 
     /// Brings in fresh pages that are about to be written: one call costs less than a fault for each.
     package func bringIn() {
-        #if os(Linux)
         // MADV_POPULATE_WRITE, which Swift's headers may not know. A kernel that does not either brings pages in as they are
         // touched, and so it does for the last part of one.
-        let (populate, page) = (Int32(23), UInt(getpagesize()))
+        advise(23, atLeast: 16)
+    }
+
+    /// Has the kernel gather what was written into large pages, by and by. Asked for earlier, they would have to be found and
+    /// cleared while the program waits.
+    package func gatherIntoLargePages() { advise(14 /* MADV_HUGEPAGE */, atLeast: 1024) }
+
+    /// Advises the kernel about all pages that lie inside, where they are `atLeast` so many.
+    private func advise(_ advice: Int32, atLeast pages: UInt) {
+        #if os(Linux)
+        let page = UInt(getpagesize())
         let start = (UInt(bitPattern: baseAddress) + page - 1) / page * page
         let end = (UInt(bitPattern: baseAddress) + UInt(count)) / page * page
-        if start + 16 * page <= end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), populate) }
+        if start + pages * page <= end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), advice) }
         #endif
     }
 }
