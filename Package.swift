@@ -4,19 +4,19 @@ import PackageDescription
 // Modules in the order in which they may import: each only those above it.
 let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Support", []),
-    ("Tensors", ["Support", "Kernels"]),
+    ("Tensors", ["Support"]),
     ("ModelGraph", ["Support", "Tensors"]),
-    ("Operators", ["Support", "Tensors", "ModelGraph", "Kernels", "COpenBLAS"]),
+    ("Operators", ["Support", "Tensors", "ModelGraph", "COpenBLAS"]),
     ("Importers", ["Support", "Tensors", "ModelGraph", "OnnxSchema", "Kernels", "CZlib"]),
     ("Rewrites", ["Support", "Tensors", "ModelGraph", "Operators"]),
     ("PackageFormat", ["Support", "Tensors", "ModelGraph", "Kernels", "CZstd"]),
-    ("Runtime", ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Kernels", "COpenBLAS"]),
-    ("Goldens", ["Support", "Tensors", "Importers", "OnnxSchema", "CZlib"]),
-    ("Quantization", ["Support", "Tensors", "ModelGraph", "Operators", "PackageFormat", "Runtime", "Goldens", "Kernels", "COpenBLAS"]),
+    ("Runtime", ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Kernels"]),
+    ("Goldens", ["Support", "Tensors", "Importers"]),
+    ("Quantization", ["Support", "Tensors", "ModelGraph", "Operators", "PackageFormat", "Runtime", "Goldens", "COpenBLAS"]),
     ("Preprocessing", ["Support", "Tensors", "CPictures"]),
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
-    ("Trips", ["Support", "Tensors", "ModelGraph", "Operators", "Importers", "Rewrites", "PackageFormat", "Runtime",
-               "Goldens", "Quantization", "Verification", "Preprocessing"]),
+    ("Trips", ["Support", "Tensors", "ModelGraph", "Importers", "Rewrites", "PackageFormat", "Runtime", "Goldens",
+               "Quantization", "Verification"]),
     ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 

@@ -91,7 +91,8 @@ extension PatchSelection: Computable {
         package let dropped: [Int]
     }
 
-    /// Chooses by falling score; among equal scores the lower index wins, and NaN counts as the largest.
+    /// Chooses by falling score; among equal scores the lower index wins, and NaN counts as the largest. Where all stay,
+    /// they stay as they are.
     package func choose(_ scores: UnsafeBufferPointer<Float>) -> Choice {
         // Score and index in one integer: it sorts several times faster than pairs do.
         var ranking = [UInt64](repeating: 0, count: scores.count)
@@ -103,7 +104,8 @@ extension PatchSelection: Computable {
         var isKept = [Bool](repeating: false, count: scores.count)
         for index in best { isKept[index] = true }
         let kept = isKept.indices.filter { isKept[$0] }
-        return Choice(kept: kept, stream: order == .original ? kept : best, dropped: isKept.indices.filter { !isKept[$0] })
+        let dropped = isKept.indices.filter { !isKept[$0] }
+        return Choice(kept: kept, stream: order == .original || dropped.isEmpty ? kept : best, dropped: dropped)
     }
 
     /// An integer that grows with the number.

@@ -59,11 +59,9 @@ final class Observations {
     /// The rows that groups read for one sample; groups that it does not reach are left out.
     private func observe(_ groups: [Int], _ sample: GoldenSet) throws -> [(Int, Tensor)] {
         guard let session else { return [] }
-        let reachable = try groups.filter { index in
-            try session.inputs(for: [Observations.tap(index)]).allSatisfy { sample.inputs[$0.name] != nil }
-        }
-        let results = try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: reachable.map(Observations.tap)) } }
-        return reachable.compactMap { index in results[Observations.tap(index)].map { (index, $0) } }
+        let taps = try session.reachable(groups.map(Observations.tap), from: Set(sample.inputs.keys))
+        let results = try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: taps) } }
+        return groups.compactMap { index in results[Observations.tap(index)].map { (index, $0) } }
     }
 
     private func add(_ tensor: Tensor, to index: Int) {

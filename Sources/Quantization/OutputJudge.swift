@@ -18,28 +18,28 @@ final class OutputJudge {
         self.samples = samples
         threads = pool.ownThreads
         let session = OutputJudge.session(graphs, threads)
-        let computable = try session.outputNames.filter { output in
-            try session.inputs(for: [output]).allSatisfy { input in samples.allSatisfy { $0.inputs[input.name] != nil } }
-        }
-        outputs = computable.filter { name in
+        outputs = session.outputNames.filter { name in
             graphs.contains { graph in graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType == .float32 } }
-        }
-        guard !outputs.isEmpty else {
-            throw TripsError.usage("the calibration inputs do not suffice for any output", expected: "inputs of \(session.outputNames.joined(separator: ", "))")
         }
         positions = session.traceNames.filter { $0.hasPrefix("selection.") && $0.hasSuffix(".positions") }
         reference = try OutputJudge.run(session, samples, outputs, positions)
+        guard reference.contains(where: { !$0.isEmpty }) else {
+            throw TripsError.usage("the calibration inputs do not suffice for any output", expected: "inputs of \(session.outputNames.joined(separator: ", "))")
+        }
     }
 
     private static func session(_ graphs: [Graph], _ threads: Int?) -> Session {
         Session(Model(graphs: graphs, manifest: Manifest(tool: .init(name: "calibration", version: ""))), threads: threads)
     }
 
+    /// For each sample what its inputs suffice for: those of a package with two graphs may be for one of them.
     private static func run(
         _ session: Session, _ samples: [GoldenSet], _ outputs: [String], _ positions: [String]
     ) throws -> [[String: Tensor]] {
         try samples.map { sample in
-            try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: outputs, traces: positions) } }
+            let given = Set(sample.inputs.keys)
+            let (outputs, traces) = (try session.reachable(outputs, from: given), try session.reachable(positions, from: given))
+            return try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: outputs, traces: traces) } }
         }
     }
 
@@ -47,13 +47,14 @@ final class OutputJudge {
     func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
         let results = try OutputJudge.run(OutputJudge.session(graphs, threads), samples, outputs, positions)
         var ratios: [String: Double] = [:]
-        for output in outputs {
+        for output in outputs where reference.contains(where: { $0[output] != nil }) {
             ratios[output] = decibels(try joined(reference, output), try joined(results, output))
         }
         var overlaps: [String: Double] = [:]
         for name in positions {
             let pairs = zip(reference, results).compactMap { pair in pair.0[name].flatMap { a in pair.1[name].map { (a, $0) } } }
-            overlaps[name] = try pairs.map { try overlap($0, $1) }.reduce(0, +) / Double(max(1, pairs.count))
+            guard !pairs.isEmpty else { continue }
+            overlaps[name] = try pairs.map { try overlap($0, $1) }.reduce(0, +) / Double(pairs.count)
         }
         return (ratios, overlaps)
     }

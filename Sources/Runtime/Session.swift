@@ -67,10 +67,20 @@ public final class Session {
         var seen = Set<String>()
         return try stages(for: results, given: []).flatMap { stage in
             stage.inputs.map { (stage.graph.name(of: $0), stage.graph.type(of: $0)) }
-        }.filter { input in
-            !model.graphs.contains { $0.outputs.contains { $0.name == input.0 } } && seen.insert(input.0).inserted
+        }.filter { input in !isOutput(input.0) && seen.insert(input.0).inserted }
+    }
+
+    /// Those of these outputs and intermediates that the given inputs suffice for.
+    /// - Throws: `usage` where a name is unknown.
+    package func reachable(_ results: [String], from given: Set<String>) throws -> [String] {
+        try results.filter { result in
+            try stages(for: [result], given: given).allSatisfy { stage in
+                stage.inputs.map(stage.graph.name(of:)).allSatisfy { given.contains($0) || isOutput($0) }
+            }
         }
     }
+
+    private func isOutput(_ name: String) -> Bool { model.graphs.contains { $0.outputs.contains { $0.name == name } } }
 
     /// Computes outputs and intermediates, and only what they need.
     /// - Parameters:
@@ -110,7 +120,7 @@ public final class Session {
     /// How to answer a request. It is found out once: to follow a large graph takes as long as to run some of its layers.
     private func route(_ request: Request) throws -> Route {
         if let known = routes[request] { return known }
-        let wanted = try (request.outputs ?? computable(from: request.inputs)) + request.traces
+        let wanted = try (request.outputs ?? reachable(outputNames, from: request.inputs)) + request.traces
         let stages = try stages(for: wanted, given: request.inputs).map { stage in
             var stage = stage
             let graph = try stage.graph.reduced(to: stage.results)
@@ -141,20 +151,13 @@ public final class Session {
             guard !results.isEmpty else { continue }
             missing.subtract(results)
             let inputs = graph.inputs(behind: results.compactMap(graph.value(ofResult:)))
-            missing.formUnion(inputs.map(graph.name(of:)).filter { name in
-                !given.contains(name) && model.graphs.contains { $0.outputs.contains { $0.name == name } }
-            })
+            missing.formUnion(inputs.map(graph.name(of:)).filter { !given.contains($0) && isOutput($0) })
             stages.insert(Stage(graph: graph, results: results, inputs: inputs), at: 0)
         }
         if let unknown = missing.sorted().first {
             throw TripsError.usage("no such output", found: unknown, expected: outputNames.joined(separator: ", "))
         }
         return stages
-    }
-
-    /// The outputs that need no other inputs than the given ones.
-    private func computable(from inputs: Set<String>) throws -> [String] {
-        try outputNames.filter { output in try self.inputs(for: [output]).allSatisfy { inputs.contains($0.name) } }
     }
 
     private func runStage(_ stage: Stage, _ known: [String: Tensor], _ observe: Plan.Observer?) throws -> [String: Tensor] {

@@ -40,7 +40,7 @@ public struct ArchitectureOptions: ParsableArguments {
         }
         let counts = [
             ("--vision-heads", visionHeads, 1024), ("--text-heads", textHeads, 1024), ("--fusion-layers", fusionLayers, 1024),
-            ("--stride-layer", strideLayer, 1024), ("--image-size", imageSize, 16384),
+            ("--stride-layer", strideLayer, 1024), ("--image-size", imageSize, 8192),
         ]
         for case (let name, let value?, let limit) in counts where !(1...limit).contains(value) {
             throw ValidationError("\(name) \(value): expected 1 to \(limit)")

@@ -83,8 +83,8 @@ extension VerificationReport {
     private var effectLines: [String] {
         var lines: [String] = []
         if let effect {
-            if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, let savings = effect.savings {
-                lines.append("cost      \(macText(own)), \(macText(other)) in \(effect.reference), for \(effect.examples): \(savings)")
+            if let savings = effect.savings {
+                lines.append("cost      \(macText(effect.multiplyAccumulates)), \(macText(effect.referenceMultiplyAccumulates)) in \(effect.reference), for \(effect.examples): \(savings)")
             }
             let ratio = effect.referenceSeconds / max(effect.seconds, 1e-9)
             lines.append("time      \(digits(effect.seconds * 1000, 1)) ms, \(digits(effect.referenceSeconds * 1000, 1)) ms in \(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")

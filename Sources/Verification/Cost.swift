@@ -2,21 +2,17 @@ import ModelGraph
 import Support
 import Tensors
 
-/// Sizes that stand for symbols where none are given: one example with a text of 40 tokens.
+/// Sizes that stand for symbols: one example with a text.
 public struct ExampleSizes: Sendable, Equatable {
-    public var batch: Int
     public var textLength: Int
 
-    public init(batch: Int = 1, textLength: Int = 40) {
-        self.batch = batch
-        self.textLength = textLength
-    }
+    public init(textLength: Int) { self.textLength = textLength }
 
     /// The size for a symbol by its name; nil for what is neither a batch nor a length.
     func size(of symbol: String) -> Int? {
         let lowered = symbol.lowercased()
         if symbol.hasPrefix("?") { return nil }
-        if ["batch", "b", "n"].contains(lowered) || lowered.contains("batch") { return batch }
+        if ["batch", "b", "n"].contains(lowered) || lowered.contains("batch") { return 1 }
         return textLength
     }
 }

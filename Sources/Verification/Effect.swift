@@ -31,16 +31,16 @@ public struct Effect: Sendable, Encodable {
     public var reference: String
     /// Examples in the run that both figures are of.
     public var batch: Int
-    public var multiplyAccumulates: Int?
-    public var referenceMultiplyAccumulates: Int?
+    public var multiplyAccumulates: Int
+    public var referenceMultiplyAccumulates: Int
     /// Median time of a run in seconds, both packages by turns on the same inputs.
     public var seconds: Double
     public var referenceSeconds: Double
 
-    /// How many multiplications it spares, in words; nil where one side is not known or has none.
+    /// How many multiplications it spares, in words; nil where one side has none.
     public var savings: String? {
-        guard let own = multiplyAccumulates, let other = referenceMultiplyAccumulates, own > 0, other > 0 else { return nil }
-        let ratio = Double(other) / Double(own)
+        guard multiplyAccumulates > 0, referenceMultiplyAccumulates > 0 else { return nil }
+        let ratio = Double(referenceMultiplyAccumulates) / Double(multiplyAccumulates)
         return abs(ratio - 1) < 0.005 ? "as many" : String(format: "%.2f times ", max(ratio, 1 / ratio)) + (ratio > 1 ? "less" : "more")
     }
 
@@ -53,10 +53,9 @@ public struct Effect: Sendable, Encodable {
     ) throws -> Effect {
         let inputs = golden.passInputs
         let times = try measureAlternating(model, reference, inputs: inputs, threads: threads)
-        let batch = ["image", "image0", "input_ids"].lazy.compactMap { inputs[$0]?.shape.first }.first ?? 1
-        let sizes = ExampleSizes(batch: batch, textLength: inputs["input_ids"]?.shape.last ?? 40)
+        let batch = ["image", "image0", "input_ids", "decoder_ids"].lazy.compactMap { inputs[$0]?.shape.first }.first ?? 1
         let cost = { (model: Model) in
-            try model.graphs.reduce(Optional(0)) { sum, graph in try graph.multiplyAccumulates(sizes).flatMap { count in sum.map { $0 + count } } }
+            try Session(model, threads: threads).profile(inputs, runs: 1).reduce(0) { $0 + $1.multiplyAccumulates }
         }
         return Effect(
             reference: name, batch: batch, multiplyAccumulates: try cost(model), referenceMultiplyAccumulates: try cost(reference),

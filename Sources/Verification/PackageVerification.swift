@@ -84,14 +84,14 @@ public func compare(
         case .set(let set): (set, false)
         }
         try locating(golden.name) {
-            let inputs = golden.passInputs
+            let inputs = golden.passInputs, given = Set(inputs.keys)
             var stand = GoldenSet(name: golden.name, inputs: inputs, metadata: golden.metadata)
             let found = try suiting(isFile) {
                 stand.outputs = try other.session.run(inputs)
                 stand.intermediates = try other.session.run(
-                    inputs, outputs: [], traces: try other.reachable(canonicalOrder(other.traceNames), inputs))
-                let traces = try own.reachable(own.traceNames, inputs).filter { stand.intermediates[$0] != nil || $0.hasPrefix("selection.") }
-                return try own.run(inputs, outputs: try own.reachable(own.outputNames, inputs), traces: traces)
+                    inputs, outputs: [], traces: try other.session.reachable(canonicalOrder(other.traceNames), from: given))
+                let traces = try own.session.reachable(own.traceNames, from: given).filter { stand.intermediates[$0] != nil || $0.hasPrefix("selection.") }
+                return try own.run(inputs, outputs: try own.session.reachable(own.outputNames, from: given), traces: traces)
             }
             try observe(try verifier.add(found, against: stand, judging: judging))
             if effect == nil { effect = try Effect.measure(model, beside: reference, named: name, on: golden, threads: threads) }
@@ -100,11 +100,4 @@ public func compare(
     var report = verifier.finished(label: "against \(name)")
     report.effect = effect
     return report
-}
-
-extension SessionRunner {
-    /// The outputs or intermediates that need no other inputs than the given ones.
-    fileprivate func reachable(_ names: [String], _ inputs: [String: Tensor]) throws -> [String] {
-        try names.filter { name in try session.inputs(for: [name]).allSatisfy { inputs[$0.name] != nil } }
-    }
 }

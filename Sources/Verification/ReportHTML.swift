@@ -220,8 +220,8 @@ extension VerificationReport {
     private func effectSection(_ package: PackageFacts) -> String {
         var lines: [String] = []
         if let effect {
-            if let own = effect.multiplyAccumulates, let other = effect.referenceMultiplyAccumulates, let savings = effect.savings {
-                lines.append("\(macs(own)) multiply-accumulates for \(effect.examples), \(macs(other)) in \(escaped(effect.reference)): \(savings).")
+            if let savings = effect.savings {
+                lines.append("\(macs(effect.multiplyAccumulates)) multiply-accumulates for \(effect.examples), \(macs(effect.referenceMultiplyAccumulates)) in \(escaped(effect.reference)): \(savings).")
             }
             lines.append(
                 "\(milliseconds(effect.seconds)) a run of \(effect.examples), \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "

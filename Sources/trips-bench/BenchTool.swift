@@ -54,7 +54,7 @@ struct BenchTool: Tool {
     }
 
     func run() throws {
-        if let trace { try replacing.checkOutput(trace, besides: [model]) }
+        if let trace { try replacing.checkOutput(trace, besides: [model] + [compare].compactMap { $0 }) }
         let measurement = try measure()
         if let trace { try replacing.write(measurement.chromeTrace, to: trace) }
         print(json ? try jsonText(measurement) : measurement.text(steps: steps))
@@ -64,6 +64,7 @@ struct BenchTool: Tool {
         let clock = ContinuousClock()
         let start = clock.now
         let session = Session(try Model(contentsOf: model), threads: common.threads)
+        guard !session.model.graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: (model as NSString).lastPathComponent) }
         let opened = clock.now
         let inputs = try session.syntheticInputs(batch: batch ?? 1, length: textLength ?? 40)
         let sizes = try checkedSizes(of: inputs, session)

@@ -68,11 +68,13 @@ struct VerifyTool: Tool {
         if example.isGiven && against == nil { throw ValidationError("--image and --text have no reference to compare with: expected --against") }
         if output != nil && accuracy == nil { throw ValidationError("--output goes with --accuracy") }
         if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
+        if Set(written).count < written.count { throw ValidationError("--report, --json and --junit: expected a file for each") }
     }
 
     func run() throws {
         let goldens = try golden.flatMap(GoldenReference.references)
-        for file in [report, json, junit].compactMap({ $0 }) { try replacing.checkOutput(file) }
+        let read = [model] + golden + example.image + [against, accuracy, example.vocab].compactMap { $0 }
+        for file in written { try replacing.checkOutput(file, besides: read) }
         let package = try Model(contentsOf: model)
         var found = VerificationReport()
         if let against {
@@ -87,6 +89,8 @@ struct VerifyTool: Tool {
         try write(found, facts(package))
         if !found.passes { throw ExitCode(1) }
     }
+
+    private var written: [String] { [report, json, junit].compactMap { $0 } }
 
     // MARK: Judging
 

@@ -150,6 +150,9 @@ struct SelectionTests {
         let all = try select(PatchSelection(heads: 1, keepRate: 1), x, keys)
         try expect(all[0], [1, 5, 1], x.map { Double($0) })
         try expect(all[3], [1, 4], [0, 1, 2, 3])
+        let byScore = try select(PatchSelection(heads: 1, keepRate: 1, order: .score), x, keys)
+        try expect(byScore[0], [1, 5, 1], x.map { Double($0) })
+        try expect(byScore[3], [1, 4], [0, 1, 2, 3])
         let ties = try select(PatchSelection(heads: 1, keepRate: 0.5), x, [0, 1, 1, 1, 1])
         try expect(ties[1], [1, 2], [0, 1])
     }

@@ -9,12 +9,12 @@ import Tensors
 import Testing
 
 /// LayerNorm with loud channels, two projections of it, GELU, and a projection back: a block's feed-forward part.
-private func block() throws -> Graph {
+private func block(_ name: String = "main") throws -> Graph {
     var generator = SplitMix64(state: 11)
     func constant(_ shape: [Int], _ name: String, _ value: (Int) -> Float) throws -> Constant {
         Constant(try Tensor((0..<shape.reduce(1, *)).map(value), shape: shape), identity: name)
     }
-    var graph = Graph(name: "main")
+    var graph = Graph(name: name)
     let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 64]))
     let gain = try graph.addConstant(constant([64], "gain") { $0 % 16 == 0 ? 8 : 1 }, name: "gain")
     let normal = try graph.add(LayerNorm(epsilon: 1e-6), [x, gain], name: "norm")[0]
@@ -90,6 +90,23 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(!report.putBack.isEmpty && (report.outputDecibels["y"] ?? 0) >= 60)
         options.calibration = []
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
+    }
+
+    /// As golden sets have them: one for `encode`, one for `decode` that states what `encode` gives.
+    @Test func eachGraphIsCalibratedOnTheInputsThatSufficeForIt() throws {
+        let decode = try block("decode")
+        var encode = Graph(name: "encode")
+        let image = try encode.addInput("image", ValueType(.float32, [Dimension(symbol: "batch"), 64]))
+        let weight = Constant(try Tensor((0..<64 * 64).map { Float($0 % 7) - 3 }, shape: [64, 64]), identity: "states")
+        try encode.addOutput("x", encode.add(Linear(), [image, encode.addConstant(weight, name: "states.weight")], name: "states")[0])
+        var options = QuantizationOptions(.int8)
+        let states = try samples(1)[0]
+        options.calibration = [GoldenSet(name: "image", inputs: ["image": try #require(states.inputs["x"])]), states]
+        let (_, report) = try quantize([encode, decode], options)
+        #expect(Set(report.outputDecibels.keys) == ["x", "y"] && report.outputDecibels.values.allSatisfy { $0 > 30 && $0 < 80 })
+        #expect(report.layers.allSatisfy { $0.outputDecibels != nil })
+        options.calibration = [states]
+        #expect(try quantize([encode, decode], options).1.outputDecibels.keys.sorted() == ["y"])
     }
 
     @Test func calibrationInputsThatDoNotSuitAreBadDataOfTheirFile() throws {

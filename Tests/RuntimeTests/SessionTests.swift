@@ -58,6 +58,14 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(answer["answer"]?.shape == [1, 3, 40])
     }
 
+    @Test func allThatTheInputsSufficeForIsComputed() throws {
+        let session = Session(try twoGraphs(), threads: 1)
+        let (x, states, y) = (try noise([1, 5, 40], seed: 4), try noise([1, 5, 40], seed: 5), try noise([1, 3, 40], seed: 6))
+        #expect(try Set(session.run(["x": x]).keys) == ["states", "hidden"])
+        #expect(try Set(session.run(["states": states, "y": y]).keys) == ["answer"])
+        #expect(try Set(session.run(["x": x, "y": y]).keys) == ["states", "hidden", "answer"])
+    }
+
     /// Where only another product reads them, rows of 512 numbers get space in between, and none where they are an output.
     @Test func rowsWithSpaceBetweenThemKeepTheNumbers() throws {
         var generator = SplitMix64(state: 4)

@@ -157,13 +157,18 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     #expect(browser.terminationStatus == 0)
 }
 
+/// The 48 words that the fixtures' models have.
+private func vocabulary(in scratch: Scratch) throws -> String {
+    let path = scratch.path + "/vocab.txt"
+    let words = try String(contentsOfFile: fixtures + "/preprocessing/vocab.txt", encoding: .utf8).split(separator: "\n").prefix(48)
+    try words.joined(separator: "\n").write(toFile: path, atomically: true, encoding: .utf8)
+    return path
+}
+
 @Test func aPictureAndATextAreAnswered() throws {
     let scratch = try Scratch()
     let package = scratch.path + "/m.trips"
-    let vocabulary = scratch.path + "/vocab.txt"
-    // The fixture's model has 48 words.
-    let words = try String(contentsOfFile: fixtures + "/preprocessing/vocab.txt", encoding: .utf8).split(separator: "\n").prefix(48)
-    try words.joined(separator: "\n").write(toFile: vocabulary, atomically: true, encoding: .utf8)
+    let vocabulary = try vocabulary(in: scratch)
     guard let converted = try run(
         "trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors", "--select", "2,3", "--vocabulary", vocabulary, "-o", package])
     else { return }
@@ -204,16 +209,21 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 
 @Test func noInputIsReplacedByItsOutput() throws {
     let scratch = try Scratch()
-    guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
-    let before = try Data(contentsOf: URL(fileURLWithPath: path))
+    guard let path = try package("checkpoint.safetensors", in: scratch), let other = try package("opset17.onnx", in: scratch) else { return }
+    let golden = scratch.path + "/golden.safetensors"
+    try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/golden.safetensors", toPath: golden)
+    let inputs = [path, other, golden].map { URL(fileURLWithPath: $0) }
+    let before = try inputs.map { try Data(contentsOf: $0) }
     for (tool, arguments) in [
         ("trips-quantize", ["--int8", path, "-o", path]), ("trips-quantize", ["--int8", path, "--json", path]),
-        ("trips-bench", [path, "--trace", path]),
+        ("trips-bench", [path, "--trace", path]), ("trips-bench", [path, "--compare", other, "--trace", other]),
+        ("trips-verify", [path, "--golden", golden, "--report", path]), ("trips-verify", [path, "--golden", golden, "--json", golden]),
+        ("trips-verify", [path, "--golden", golden, "--against", other, "--junit", other]),
     ] {
         guard let outcome = try run(tool, arguments + ["--force"], in: scratch.path) else { return }
         #expect(outcome.status == 64 && outcome.errors.contains("would replace the input"), "\(tool): \(outcome.errors)")
     }
-    #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
+    #expect(try inputs.map { try Data(contentsOf: $0) } == before)
     try FileManager.default.createSymbolicLink(atPath: scratch.path + "/null", withDestinationPath: "/dev/null")
     guard let special = try run("trips-quantize", ["--int8", path, "-o", scratch.path + "/null", "--force"]) else { return }
     #expect(special.status == 73)
@@ -252,6 +262,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "-0.5"], "--keep-rate -0.5: found"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"], "expected 1\n"),
     ("trips-bench", ["x.trips", "--batch", "-1"], "--batch -1: expected 1 to"),
+    ("trips-verify", ["x.trips", "--golden", "g", "--report", "r", "--json", "r"], "expected a file for each"),
 ]) func usageErrorsSayWhatIsExpected(tool: String, arguments: [String], message: String) throws {
     guard let outcome = try run(tool, arguments) else { return }
     #expect(outcome.status == 64 && outcome.errors.contains(message), "\(outcome.errors)")
@@ -275,6 +286,25 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     #expect(all.output.contains("as without selection"))
     // 16 tokens: 0.95 keeps all; the remark follows the number, not the rate.
     #expect(some.output.contains("Nothing is dropped"))
+}
+
+@Test func aCaptionEndsWhereTheDecoderHasNoMorePositions() throws {
+    let scratch = try Scratch()
+    let path = scratch.path + "/caption.trips"
+    // 20 positions, fewer than a caption's released length.
+    guard let converted = try run("trips-convert", [fixtures + "/mplug-caption/checkpoint.safetensors", "-o", path]) else { return }
+    #expect(converted.output.contains("up to 20 tokens"))
+    let arguments = [path, "--image", fixtures + "/preprocessing/colour.png", "--vocab", try vocabulary(in: scratch)]
+    guard let caption = try run("trips-run", arguments) else { return }
+    #expect(caption.status == 0 && caption.output.contains("answer  "), "\(caption.errors)")
+}
+
+@Test func packagesWithoutAGraphCannotBeTimed() throws {
+    let scratch = try Scratch()
+    guard let path = try package("checkpoint.safetensors", in: scratch, ["--architecture", "tensors"]),
+        let outcome = try run("trips-bench", [path])
+    else { return }
+    #expect(outcome.status == 64 && outcome.errors.contains("holds no graph"))
 }
 
 @Test func whatAModelDoesNotReadIsUsage() throws {

@@ -67,6 +67,20 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(open.effect?.batch == 3 && open.text.contains("for a batch of 3"))
 }
 
+@Test func costsAreThoseOfTheRun() throws {
+    let model = try model("mplug-vqa")
+    func cost(_ inputs: [String: Tensor]) throws -> Int {
+        try Effect.measure(model, beside: model, named: "itself", on: GoldenSet(name: "inputs", inputs: inputs)).multiplyAccumulates
+    }
+    let golden = try #require(references("mplug-vqa/golden").first).load(inputNames: [], outputNames: [])
+    let encoding = golden.inputs.filter { $0.key != "decoder_ids" }
+    var decoding = golden.inputs.filter { $0.key == "decoder_ids" }
+    for name in ["question_output", "question_atts"] { decoding[name] = golden.outputs[name] }
+    let (encode, decode) = (try cost(encoding), try cost(decoding))
+    #expect(encode > 0 && decode > 0 && encode != decode)
+    #expect(try cost(golden.inputs) == encode + decode)
+}
+
 @Test func flipsAreToldWithoutRepeatingTheirRow() throws {
     let folder = "albef-pretrain/golden-select"
     // Another choice of blocks: the second selection sees another stream.

@@ -68,9 +68,10 @@ struct MPLUG {
         }
     }
 
-    /// How the decoder is run: the released defaults.
+    /// How the decoder is run: the released defaults, within the decoder's positions.
     /// - Throws: `data` where the ids of a grounding model are missing or no run.
     func generation() throws -> Generation? {
+        let positions = weights.shape("text_decoder.bert.embeddings.position_embeddings.weight")?.first ?? .max
         switch architecture {
         case .mplugRetrieval: return nil
         case .mplugGrounding:
@@ -83,9 +84,9 @@ struct MPLUG {
             return Generation(
                 method: .greedy, startID: startID, endID: 102, maximalLength: 4, firstTargetID: first, targetCount: targets.count)
         case .mplugCaption:
-            return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 8, maximalLength: 25)
+            return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 8, maximalLength: min(25, positions))
         default:
-            return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 1, maximalLength: 10)
+            return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 1, maximalLength: min(10, positions))
         }
     }
 
