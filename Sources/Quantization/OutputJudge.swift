@@ -27,7 +27,12 @@ final class OutputJudge {
         guard !outputs.isEmpty else {
             throw TripsError.usage("the calibration inputs do not suffice for any output", expected: "inputs of \(session.outputNames.joined(separator: ", "))")
         }
-        positions = session.traceNames.filter { $0.hasPrefix("selection.") && $0.hasSuffix(".positions") }
+        positions = graphs.flatMap { graph in
+            graph.traces.filter { trace in
+                let type = graph.type(of: trace.value)
+                return trace.name.hasPrefix("selection.") && trace.name.hasSuffix(".positions") && type.dataType == .int64 && type.rank == 2
+            }.map(\.name)
+        }
         reference = try OutputJudge.run(session, samples, outputs, positions)
     }
 
@@ -69,6 +74,7 @@ final class OutputJudge {
 
     /// Jaccard overlap of two sets of kept patches, mean over the batch.
     private func overlap(_ left: Tensor, _ right: Tensor) throws -> Double {
+        guard left.shape == right.shape else { return 0 }
         let (a, b) = (try left.elements(Int64.self), try right.elements(Int64.self))
         let (batch, width) = (left.shape[0], left.shape[1])
         let ratios = (0..<batch).map { example -> Double in
