@@ -54,7 +54,7 @@ struct BenchTool: Tool {
     }
 
     func run() throws {
-        if let trace { try replacing.checkOutput(trace, besides: [model]) }
+        if let trace { try replacing.checkOutput(trace, besides: [model] + (compare.map { [$0] } ?? [])) }
         let measurement = try measure()
         if let trace { try replacing.write(measurement.chromeTrace, to: trace) }
         print(json ? try jsonText(measurement) : measurement.text(steps: steps))

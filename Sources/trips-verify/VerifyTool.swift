@@ -68,11 +68,16 @@ struct VerifyTool: Tool {
         if example.isGiven && against == nil { throw ValidationError("--image and --text have no reference to compare with: expected --against") }
         if output != nil && accuracy == nil { throw ValidationError("--output goes with --accuracy") }
         if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
+        if Set(written).count < written.count { throw ValidationError("--report, --json and --junit name one file") }
     }
+
+    /// The files that are written.
+    private var written: [String] { [report, json, junit].compactMap { $0 } }
 
     func run() throws {
         let goldens = try golden.flatMap(GoldenReference.references)
-        for file in [report, json, junit].compactMap({ $0 }) { try replacing.checkOutput(file) }
+        let inputs = [model] + golden + example.image + [against, accuracy, example.vocab].compactMap { $0 }
+        for file in written { try replacing.checkOutput(file, besides: inputs) }
         let package = try Model(contentsOf: model)
         var found = VerificationReport()
         if let against {

@@ -206,9 +206,12 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     let scratch = try Scratch()
     guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
     let before = try Data(contentsOf: URL(fileURLWithPath: path))
+    let source = fixtures + "/albef-pretrain/checkpoint.safetensors"
     for (tool, arguments) in [
         ("trips-quantize", ["--int8", path, "-o", path]), ("trips-quantize", ["--int8", path, "--json", path]),
-        ("trips-bench", [path, "--trace", path]),
+        ("trips-bench", [path, "--trace", path]), ("trips-bench", [source, "--compare", path, "--trace", path]),
+        ("trips-verify", [source, "--golden", path, "--json", path]), ("trips-verify", [path, "--golden", source, "--report", path]),
+        ("trips-verify", [source, "--golden", source, "--against", path, "--junit", path]),
     ] {
         guard let outcome = try run(tool, arguments + ["--force"], in: scratch.path) else { return }
         #expect(outcome.status == 64 && outcome.errors.contains("would replace the input"), "\(tool): \(outcome.errors)")
@@ -232,6 +235,18 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     #expect(process.terminationStatus == 74)
 }
 
+@Test func errorsThatNobodyReadsKeepTheirCode() throws {
+    let process = Process()
+    process.executableURL = toolFolder.appendingPathComponent("trips-inspect")
+    guard FileManager.default.isExecutableFile(atPath: process.executableURL?.path ?? "") else { return print("skipped: trips-inspect is not built") }
+    process.arguments = ["nosuch.trips"]
+    process.standardOutput = FileHandle.nullDevice
+    process.standardError = FileHandle(forWritingAtPath: "/dev/full")
+    try process.run()
+    process.waitUntilExit()
+    #expect(process.terminationReason == .exit && process.terminationStatus == 66)
+}
+
 @Test func onlyAVerdictExitsWithOne() {
     struct Example: Tool {}
     struct Unforeseen: Error {}
@@ -252,6 +267,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "-0.5"], "--keep-rate -0.5: found"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"], "expected 1\n"),
     ("trips-bench", ["x.trips", "--batch", "-1"], "--batch -1: expected 1 to"),
+    ("trips-verify", ["x.trips", "--golden", "g", "--report", "r", "--json", "r"], "name one file"),
 ]) func usageErrorsSayWhatIsExpected(tool: String, arguments: [String], message: String) throws {
     guard let outcome = try run(tool, arguments) else { return }
     #expect(outcome.status == 64 && outcome.errors.contains(message), "\(outcome.errors)")
