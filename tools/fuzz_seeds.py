@@ -30,7 +30,7 @@ def package():
         return struct.pack("<Q", len(text)) + text
 
     two = MANIFEST | {"tensors": [tensor("a", [3]), tensor("b", [2, 1])]}
-    value = {"dataType": "F32", "shape": ["2*batch + 1", 2]}
+    value = {"dataType": "F32", "shape": ["2*batch+1", 2]}
     graph = {"name": "main", "inputs": [{"name": "x", "type": value}], "traces": [{"name": "vision.1", "value": "y"}],
              "constants": [{"name": "w", "type": {"dataType": "F32", "shape": [1, 2]}, "tensor": "w"},
                            {"name": "s", "type": {"dataType": "I64", "shape": [1]}, "sizes": ["batch"]},

@@ -13,18 +13,24 @@ package func openConfined(_ name: String, in folder: String) throws -> ReadableF
         throw TripsError.data(
             "a file name that leads elsewhere", found: "\"\(name.prefix(200))\"", expected: "the name of a file in the same folder")
     }
-    let path = (folder.isEmpty ? "." : folder) + "/" + name
-    guard let target = resolved(path), let root = resolved(folder.isEmpty ? "." : folder) else {
-        throw TripsError(.cannotOpen, "cannot be opened: \(String(cString: strerror(errno)))", at: path)
-    }
+    return try ReadableFile(path: confinedPath(name, in: folder))
+}
+
+/// The path, symbolic links followed, of what lies at `name` below the folder at `folder`.
+/// - Throws: `data` where links lead out of the folder, `cannotOpen` where there is nothing.
+func confinedPath(_ name: String, in folder: String) throws -> String {
+    let folder = folder.isEmpty ? "." : folder
+    let (target, root) = (try resolved(folder + "/" + name), try resolved(folder))
     guard target.hasPrefix(root == "/" ? root : root + "/") else {
         throw TripsError.data("a symbolic link that leaves the folder", at: name, found: target, expected: "within \(root)")
     }
-    return try ReadableFile(path: target)
+    return target
 }
 
-private func resolved(_ path: String) -> String? {
-    guard let resolved = realpath(path, nil) else { return nil }
+private func resolved(_ path: String) throws -> String {
+    guard let resolved = realpath(path, nil) else {
+        throw TripsError(.cannotOpen, "cannot be opened: \(String(cString: strerror(errno)))", at: path)
+    }
     defer { free(resolved) }
     return String(cString: resolved)
 }

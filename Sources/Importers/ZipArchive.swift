@@ -68,32 +68,13 @@ package struct ZipArchive: Sendable {
     }
 }
 
-/// A cursor over little-endian fields that never leaves its bytes.
-private struct Fields {
-    let bytes: ArraySlice<UInt8>
-    var position: Int
+extension ByteCursor {
+    fileprivate mutating func short() throws -> Int { Int(try integer(UInt16.self)) }
+    fileprivate mutating func word() throws -> UInt64 { UInt64(try integer(UInt32.self)) }
 
-    init(_ bytes: ArraySlice<UInt8>) {
-        self.bytes = bytes
-        position = bytes.startIndex
-    }
-
-    var remaining: Int { bytes.endIndex - position }
-
-    mutating func take(_ count: Int) throws -> ArraySlice<UInt8> {
-        guard count >= 0, count <= remaining else {
-            throw TripsError.data("a zip record ends too early", found: remaining, expected: "\(count) bytes")
-        }
-        defer { position += count }
-        return bytes[position..<position + count]
-    }
-
-    mutating func unsigned(_ width: Int) throws -> UInt64 { try take(width).reversed().reduce(0) { $0 << 8 | UInt64($1) } }
-    mutating func short() throws -> Int { Int(try unsigned(2)) }
-    mutating func word() throws -> UInt64 { try unsigned(4) }
-
-    mutating func size(_ width: Int) throws -> Int {
-        let value = try unsigned(width)
+    /// 64 bits that count or place something.
+    fileprivate mutating func size() throws -> Int {
+        let value = try integer(UInt64.self)
         guard let size = Int(exactly: value) else { throw TripsError.data("a size in a zip record", found: value) }
         return size
     }
@@ -117,7 +98,7 @@ private func readEntries(of file: ReadableFile) throws -> [ZipArchive.Entry] {
     guard directory.size <= 64 << 20 else {
         throw TripsError.data("zip directory", found: "\(directory.size) bytes", expected: "at most 64 MiB")
     }
-    var fields = Fields(try file.bytes(at: directory.offset, count: directory.size)[...])
+    var fields = ByteCursor(try file.bytes(at: directory.offset, count: directory.size))
     var names = Set<String>()
     var entries: [ZipArchive.Entry] = []
     for _ in 0..<directory.count {
@@ -143,7 +124,7 @@ private func findDirectory(of file: ReadableFile) throws -> Directory {
     guard tailSize >= 22, let start = (0...tailSize - 22).last(where: { tail[$0..<$0 + 4].elementsEqual(signature) }) else {
         throw TripsError.data("no end of zip directory", expected: "a zip archive")
     }
-    var fields = Fields(tail[(start + 4)...])
+    var fields = ByteCursor(tail[(start + 4)...])
     let disks = (try fields.short(), try fields.short())
     let counts = (try fields.short(), try fields.short())
     let size = try fields.word(), offset = try fields.word()
@@ -157,19 +138,19 @@ private func findDirectory(of file: ReadableFile) throws -> Directory {
 }
 
 private func findZip64Directory(of file: ReadableFile, locatorAt position: Int) throws -> Directory {
-    var locator = Fields(try file.bytes(at: position, count: 20)[...])
+    var locator = ByteCursor(try file.bytes(at: position, count: 20))
     guard try locator.word() == 0x0706_4B50, try locator.word() == 0 else {
         throw TripsError.data("zip64 locator", at: "byte \(position)")
     }
-    let recordOffset = try locator.size(8)
-    var record = Fields(try file.bytes(at: recordOffset, count: 56)[...])
+    let recordOffset = try locator.size()
+    var record = ByteCursor(try file.bytes(at: recordOffset, count: 56))
     guard try record.word() == 0x0606_4B50 else { throw TripsError.data("zip64 end of directory", at: "byte \(recordOffset)") }
     _ = try record.take(8 + 2 + 2)
     guard try record.word() == 0, try record.word() == 0 else { throw TripsError.data("a zip archive in several parts") }
-    let counts = (try record.size(8), try record.size(8))
+    let counts = (try record.size(), try record.size())
     guard counts.0 == counts.1 else { throw TripsError.data("a zip archive in several parts") }
-    let size = try record.size(8)
-    return Directory(offset: try record.size(8), size: size, count: counts.1)
+    let size = try record.size()
+    return Directory(offset: try record.size(), size: size, count: counts.1)
 }
 
 /// What the directory says of an entry, unchecked.
@@ -184,14 +165,14 @@ private struct DirectoryRecord {
     var size: UInt64
     var headerOffset: UInt64
 
-    init(_ fields: inout Fields) throws {
+    init(_ fields: inout ByteCursor) throws {
         guard try fields.word() == 0x0201_4B50 else {
-            throw TripsError.data("zip directory entry", at: "byte \(fields.position - 4) of the directory")
+            throw TripsError.data("zip directory entry", at: "byte \(fields.taken - 4) of the directory")
         }
         _ = try fields.take(4)
         (flags, method) = (try fields.short(), try fields.short())
         _ = try fields.take(4)
-        checksum = UInt32(try fields.word())
+        checksum = try fields.integer()
         (storedSize, size) = (try fields.word(), try fields.word())
         let nameLength = try fields.short(), extraLength = try fields.short(), commentLength = try fields.short()
         disk = try fields.short()
@@ -202,24 +183,24 @@ private struct DirectoryRecord {
             throw TripsError.data("a zip entry's name is not UTF-8")
         }
         self.name = name
-        var extra = Fields(try fields.take(extraLength))
+        var extra = ByteCursor(try fields.take(extraLength))
         _ = try fields.take(commentLength)
         try locating("zip entry \"\(name.prefix(120))\"") { try readZip64(&extra) }
     }
 
-    private mutating func readZip64(_ extra: inout Fields) throws {
+    private mutating func readZip64(_ extra: inout ByteCursor) throws {
         while extra.remaining >= 4 {
             let kind = try extra.short()
-            var field = Fields(try extra.take(extra.short()))
+            var field = ByteCursor(try extra.take(extra.short()))
             guard kind == 1 else { continue }
-            if size == 0xFFFF_FFFF { size = try field.unsigned(8) }
-            if storedSize == 0xFFFF_FFFF { storedSize = try field.unsigned(8) }
-            if headerOffset == 0xFFFF_FFFF { headerOffset = try field.unsigned(8) }
+            if size == 0xFFFF_FFFF { size = try field.integer() }
+            if storedSize == 0xFFFF_FFFF { storedSize = try field.integer() }
+            if headerOffset == 0xFFFF_FFFF { headerOffset = try field.integer() }
         }
     }
 }
 
-private func readEntry(_ fields: inout Fields, in file: ReadableFile, before limit: Int) throws -> ZipArchive.Entry {
+private func readEntry(_ fields: inout ByteCursor, in file: ReadableFile, before limit: Int) throws -> ZipArchive.Entry {
     let record = try DirectoryRecord(&fields)
     return try locating("zip entry \"\(record.name.prefix(120))\"") {
         let parts = record.name.split(separator: "/", omittingEmptySubsequences: false)
@@ -266,7 +247,7 @@ private func checkSizes(stored: Int, size: Int, isDeflated: Bool) throws {
 
 /// Where the data begins behind a local header, which must name the same entry.
 private func dataOffset(ofHeaderAt header: Int, _ name: ArraySlice<UInt8>, in file: ReadableFile) throws -> Int {
-    var fields = Fields(try file.bytes(at: header, count: 30)[...])
+    var fields = ByteCursor(try file.bytes(at: header, count: 30))
     guard try fields.word() == 0x0403_4B50 else { throw TripsError.data("zip local header", at: "byte \(header)") }
     _ = try fields.take(22)
     let nameLength = try fields.short(), extraLength = try fields.short()

@@ -1,6 +1,6 @@
 import Support
 
-/// A size of a tensor: an integer polynomial in named symbols, such as `197`, `batch` or `2*batch*text_length + 1`.
+/// A size of a tensor: an integer polynomial in named symbols, such as `197`, `batch` or `2*batch*text_length+1`.
 public struct Dimension: Hashable, Sendable, CustomStringConvertible {
     /// A product of symbols, sorted; the empty product is the constant term's.
     private typealias Monomial = [String]
@@ -147,7 +147,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
                     let (product, overflow) = term.coefficient.multipliedReportingOverflow(by: number)
                     guard !overflow else { throw malformed() }
                     term.coefficient = product
-                } else if !factor.isEmpty {
+                } else if Dimension.isSymbol(factor) {
                     term.symbols.append(String(factor))
                 } else {
                     throw malformed()
@@ -158,6 +158,11 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         }
         guard !sum.isEmpty else { throw malformed() }
         try self.init(collecting: sum)
+    }
+
+    /// Letters, digits and `_ . / ?`, no digit in front.
+    private static func isSymbol(_ text: some StringProtocol) -> Bool {
+        text.first.map { !$0.isNumber } ?? false && text.allSatisfy { $0.isLetter || $0.isNumber || "_./?".contains($0) }
     }
 
     private static let maximalDegree = 16

@@ -140,8 +140,15 @@ public struct Graph: Sendable {
         return made
     }
 
+    /// More outputs, or traces, than this are no model's.
+    package static let maximalOutputs = 10_000
+
     /// Declares an output of the graph. Output names are a namespace of their own.
+    /// - Throws: `data` where the name is taken, or there are more than 10000 outputs.
     public mutating func addOutput(_ name: String, _ value: ValueID) throws {
+        guard outputs.count < Graph.maximalOutputs else {
+            throw TripsError.data("number of outputs", found: "more than \(Graph.maximalOutputs)", expected: "at most \(Graph.maximalOutputs)")
+        }
         guard !outputs.contains(where: { $0.name == name }) else {
             throw TripsError.data("two outputs have one name", found: name)
         }
@@ -217,9 +224,10 @@ public struct Graph: Sendable {
             guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted, let node = nodeSlots[id.index] else { continue }
             pending += node.inputs.compactMap { $0 }
         }
-        for index in nodeSlots.indices where nodeSlots[index] != nil && !needed.contains(NodeID(index)) {
-            removeNode(NodeID(index))
-        }
+        let unneeded = nodeSlots.compactMap { $0 }.filter { !needed.contains($0.id) }
+        guard !unneeded.isEmpty else { return }
+        for node in unneeded { removeNode(node) }
+        for index in values.indices { values[index].consumers.removeAll { nodeSlots[$0.index] == nil } }
     }
 
     /// Removes `node` if nothing needs it any more, and then those that fed only it.
@@ -229,15 +237,15 @@ public struct Graph: Sendable {
             guard let node = nodeSlots[id.index],
                 node.outputs.allSatisfy({ values[$0.index].consumers.isEmpty && !isOutput($0) && !isTraced($0) })
             else { continue }
-            removeNode(id)
+            removeNode(node)
+            for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }
             pending += Set(node.inputs.compactMap { $0.flatMap { values[$0.index].producer } })
         }
     }
 
-    private mutating func removeNode(_ id: NodeID) {
-        guard let node = nodeSlots[id.index] else { return }
-        nodeSlots[id.index] = nil
-        for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }
+    /// Takes a node out; it still stands among the consumers of what it reads.
+    private mutating func removeNode(_ node: Node) {
+        nodeSlots[node.id.index] = nil
         for output in node.outputs {
             // The producer stays recorded: a value that was computed must not pass for an input or a constant.
             // What became known is still read, and keeps its name.

@@ -156,6 +156,10 @@ extension Graph {
             }
             for (name, value) in zip(step.outputs, made) { try define(name, value) }
         }
+        guard document.traces.count <= Graph.maximalOutputs else {
+            throw TripsError.data("number of traces", found: document.traces.count, expected: "at most \(Graph.maximalOutputs)")
+        }
+        guard Set(document.traces.map(\.name)).count == document.traces.count else { throw TripsError.data("two traces have one name") }
         for output in document.outputs { try addOutput(output.name, lookUp(output.value)) }
         for trace in document.traces { addTrace(trace.name, try lookUp(trace.value)) }
         try validate()

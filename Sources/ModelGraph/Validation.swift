@@ -7,6 +7,7 @@ extension Graph {
     /// - Throws: `data` naming the first value or node that breaks a rule.
     public func validate() throws {
         var defined = Set<ValueID>()
+        var readers: [ValueID: Set<NodeID>] = [:]
         for input in inputs {
             guard content(of: input) == nil, producer(of: input) == nil else {
                 throw TripsError.data("an input is also computed", found: name(of: input))
@@ -14,7 +15,7 @@ extension Graph {
             guard defined.insert(input).inserted else { throw TripsError.data("an input is declared twice", found: name(of: input)) }
         }
         for node in try topologicalOrder() {
-            try locating("node \"\(node.name)\"") { try validate(node, &defined) }
+            try locating("node \"\(node.name)\"") { try validate(node, &defined, &readers) }
         }
         for (outputName, value) in outputs where !defined.contains(value) && content(of: value) == nil {
             throw TripsError.data("an output is not computed", found: "\(outputName) = \(name(of: value))")
@@ -22,12 +23,14 @@ extension Graph {
         guard Set(outputs.map(\.name)).count == outputs.count else { throw TripsError.data("two outputs have one name") }
     }
 
-    private func validate(_ node: Node, _ defined: inout Set<ValueID>) throws {
+    /// - Parameter readers: the recorded consumers of values met so far.
+    private func validate(_ node: Node, _ defined: inout Set<ValueID>, _ readers: inout [ValueID: Set<NodeID>]) throws {
         for case let input? in node.inputs {
             guard defined.contains(input) || content(of: input) != nil else {
                 throw TripsError.data("reads a value that nothing defines", found: name(of: input))
             }
-            guard consumers(of: input).contains(where: { $0.id == node.id }) else {
+            if readers[input] == nil { readers[input] = Set(consumers(of: input).map(\.id)) }
+            guard readers[input]?.contains(node.id) ?? false else {
                 throw TripsError.data("is not among the consumers of what it reads", found: name(of: input))
             }
         }

@@ -160,6 +160,13 @@ public struct Manifest: Sendable, Codable {
             self.deviation = deviation
             self.resampling = resampling
         }
+
+        /// As the released models of both families take their images: CLIP's normalisation, sizes changed bicubically.
+        public static func released(imageSize: Int) -> Preprocessing {
+            Preprocessing(
+                imageSize: imageSize, mean: [0.48145466, 0.4578275, 0.40821073], deviation: [0.26862954, 0.26130258, 0.27577711],
+                resampling: "bicubic")
+        }
     }
 
     /// A tensor in the table.

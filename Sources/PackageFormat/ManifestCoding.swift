@@ -34,6 +34,7 @@ extension Manifest {
                 guard names.insert(tensor.name).inserted else { throw TripsError.data("two tensors have one name") }
             }
         }
+        guard Set(graphs.map(\.name)).count == graphs.count else { throw TripsError.data("two graphs have one name") }
         if let vocabulary, !names.contains(vocabulary) {
             throw TripsError.data("the vocabulary's tensor is not there", found: vocabulary)
         }

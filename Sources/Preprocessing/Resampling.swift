@@ -29,8 +29,12 @@ extension Picture {
     /// sums are in fixed point with 22 bits behind the point and rounded to bytes after each of the two passes. Rows are
     /// filtered before columns, unless the height shrinks by more than twice what the width does.
     public func resized(width newWidth: Int, height newHeight: Int, _ filter: Resampling) throws -> Picture {
-        guard newWidth > 0, newHeight > 0, newWidth <= Picture.maximalSide, newHeight <= Picture.maximalSide else {
-            throw TripsError.usage("size of a picture", found: "\(newWidth) x \(newHeight)", expected: "1 to \(Picture.maximalSide)")
+        guard newWidth > 0, newHeight > 0, newWidth <= Picture.maximalSide, newHeight <= Picture.maximalSide,
+            newWidth * newHeight <= Picture.maximalArea
+        else {
+            throw TripsError.usage(
+                "size of a picture", found: "\(newWidth) x \(newHeight)",
+                expected: "sides of 1 to \(Picture.maximalSide), at most \(Picture.maximalArea) pixels in all")
         }
         if height > newHeight && height - newHeight > 2 * (width - newWidth) {
             return try withHeight(newHeight, filter).withWidth(newWidth, filter)

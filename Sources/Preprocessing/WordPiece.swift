@@ -17,8 +17,9 @@ public struct WordPiece: Sendable {
     /// - Parameter vocabulary: a word per line; its number, from 0, is its id.
     /// - Throws: `data` where one of [PAD], [UNK], [CLS], [SEP] is missing.
     public init(vocabulary: String) throws {
-        words = vocabulary.split(separator: "\n", omittingEmptySubsequences: false).map { line in
-            String(line.hasSuffix("\r") ? line.dropLast() : line)
+        // Scalars: as a character, a carriage return and a line feed are one.
+        words = vocabulary.unicodeScalars.split(separator: "\n", omittingEmptySubsequences: false).map { line in
+            String(line.last == "\r" ? line.dropLast() : line)
         }
         var ids: [String: Int] = [:]
         for (id, word) in words.enumerated() where !word.isEmpty { ids[word] = id }

@@ -16,6 +16,18 @@ struct QuantizableLayer {
     var outputs: Int { weight.shape[0] }
     var inputs: Int { weight.shape[1] }
     var kind: String { isEmbedding ? "Embedding \(outputs) × \(inputs)" : "Linear \(inputs) → \(outputs)" }
+
+    /// The weights' numbers.
+    /// - Throws: `data` where one is NaN or infinite: no integer stands for that.
+    func load() throws -> Tensor {
+        try locating(name) {
+            let tensor = try weight.load()
+            guard tensor.withBytes({ $0.bindMemory(to: Float.self).allSatisfy(\.isFinite) }) else {
+                throw TripsError.data("weights to quantize", found: "NaN or infinity", expected: "finite numbers")
+            }
+            return tensor
+        }
+    }
 }
 
 /// Layers that read the same value. They share its quantized rows, and so its input scale.
@@ -92,7 +104,7 @@ extension Graph {
     /// The constant weight of a linear layer or an embedding in fp32.
     fileprivate func quantizableWeight(_ node: Node) -> (Constant, isEmbedding: Bool)? {
         guard node.op is Linear || node.op is Embedding, let weight = node.input(1).flatMap(constant(of:)),
-            weight.dataType == .float32, weight.shape.count == 2
+            weight.dataType == .float32, weight.shape.count == 2, !weight.shape.contains(0)
         else { return nil }
         return (weight, node.op is Embedding)
     }

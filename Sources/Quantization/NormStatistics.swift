@@ -8,9 +8,9 @@ extension Graph {
     /// behind a linear layer, GELU or attention a trained model's channels are not as its weights alone would have them.
     func normStatistics(of value: ValueID) throws -> ChannelStatistics? {
         guard let node = producer(of: value) else { return nil }
-        // Taking rows leaves the channels as they are.
+        // Taking rows leaves the channels as they are; taking channels does not.
         if node.op is Gather || node.op is Slice || node.op is PatchSelection, let source = node.input(0) {
-            return try normStatistics(of: source)
+            return shape(of: source).last == shape(of: value).last ? try normStatistics(of: source) : nil
         }
         guard node.op is LayerNorm, let weight = try node.input(1).flatMap(constant)?.load(), weight.dataType == .float32 else { return nil }
         let gain = try weight.elements(Float.self)

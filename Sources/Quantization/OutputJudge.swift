@@ -21,7 +21,12 @@ final class OutputJudge {
         outputs = session.outputNames.filter { name in
             graphs.contains { graph in graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType == .float32 } }
         }
-        positions = session.traceNames.filter { $0.hasPrefix("selection.") && $0.hasSuffix(".positions") }
+        positions = graphs.flatMap { graph in
+            graph.traces.filter { trace in
+                let type = graph.type(of: trace.value)
+                return trace.name.hasPrefix("selection.") && trace.name.hasSuffix(".positions") && type.dataType == .int64 && type.rank == 2
+            }.map(\.name)
+        }
         reference = try OutputJudge.run(session, samples, outputs, positions)
         guard reference.contains(where: { !$0.isEmpty }) else {
             throw TripsError.usage("the calibration inputs do not suffice for any output", expected: "inputs of \(session.outputNames.joined(separator: ", "))")
@@ -70,6 +75,7 @@ final class OutputJudge {
 
     /// Jaccard overlap of two sets of kept patches, mean over the batch.
     private func overlap(_ left: Tensor, _ right: Tensor) throws -> Double {
+        guard left.shape == right.shape else { return 0 }
         let (a, b) = (try left.elements(Int64.self), try right.elements(Int64.self))
         let (batch, width) = (left.shape[0], left.shape[1])
         let ratios = (0..<batch).map { example -> Double in

@@ -9,7 +9,8 @@ import Tensors
 ///   - graphs: those of a package, in order.
 ///   - progress: called with the layers done and their number.
 /// - Returns: graphs of the same inputs, outputs and traces, and what was done.
-/// - Throws: `usage` where a pattern matches no layer, or the wanted ratio needs calibration.
+/// - Throws: `usage` where a pattern matches no layer, or the wanted ratio needs calibration; `data` where a weight or an
+///   input to calibrate on is not finite.
 public func quantize(
     _ graphs: [Graph], _ options: QuantizationOptions, pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
 ) throws -> (graphs: [Graph], report: QuantizationReport) {
@@ -80,7 +81,7 @@ private struct Quantizer {
         var done = 0
         for index in inventory.layers.indices where inventory.layers[index].isEmbedding && inventory.layers[index].reasonToStay == nil {
             let layer = inventory.layers[index]
-            try finish(index, QuantizedLayer(matrix: roundWeights(layer.weight.load(), groupSize: layer.inputs, pool: pool)))
+            try finish(index, QuantizedLayer(matrix: roundWeights(layer.load(), groupSize: layer.inputs, pool: pool)))
             done += 1
             progress?(done, inventory.layers.count)
         }
@@ -94,7 +95,7 @@ private struct Quantizer {
     private mutating func round(_ group: InputGroup, _ observations: Observations, _ groupIndex: Int) throws {
         let members = group.layers.filter { !inventory.layers[$0].isEmbedding }
         guard let first = members.first else { return }
-        let weights = try members.map { try inventory.layers[$0].weight.load() }
+        let weights = try members.map { try inventory.layers[$0].load() }
         let statistics = try observations.statistics(groupIndex) ?? graphs[group.graph].normStatistics(of: group.input)
         let scaling = options.weightsOnly ? nil : statistics.map {
             InputScaling(weights: weights, statistics: $0, groupSize: inventory.layers[first].inputs)

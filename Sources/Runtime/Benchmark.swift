@@ -78,6 +78,11 @@ extension Session {
                 }
                 return size
             }
+            // A size that the package fixes may be anything; none of this kind comes near these.
+            let limit = min(batch, 1 << 16) << (type.dataType.isFloatingPoint ? 27 : 20)
+            guard try elementCount(of: shape) <= limit else {
+                throw TripsError.data("an input out of proportion", at: name, found: "\(shape)", expected: "at most \(limit) elements")
+            }
             inputs[name] = try synthetic(name, type.dataType, shape, &generator)
         }
         return inputs

@@ -8,6 +8,9 @@ public struct ByteCursor: Sendable {
         position = self.bytes.startIndex
     }
 
+    /// Bytes that were taken.
+    public var taken: Int { position - bytes.startIndex }
+
     /// Bytes that are left.
     public var remaining: Int { bytes.endIndex - position }
 
@@ -16,7 +19,7 @@ public struct ByteCursor: Sendable {
     public mutating func take(_ count: Int) throws -> ArraySlice<UInt8> {
         guard count >= 0, count <= remaining else {
             throw TripsError.data(
-                "a field reaches beyond the end", at: "byte \(position - bytes.startIndex)", found: "\(remaining) bytes",
+                "a field reaches beyond the end", at: "byte \(taken)", found: "\(remaining) bytes",
                 expected: count)
         }
         defer { position += count }

@@ -1,5 +1,5 @@
 /// A JSON document (RFC 8259), read strictly: valid UTF-8, unique keys, bounded depth, nothing behind the end.
-public indirect enum JSON: Sendable, Equatable {
+public enum JSON: Sendable, Equatable {
     case null
     case bool(Bool)
     /// A number without fraction and exponent that fits.

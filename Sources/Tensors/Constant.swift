@@ -142,11 +142,11 @@ extension Constant {
         }
     }
 
-    /// The numbers rounded to a narrower floating-point type, and seen as before.
+    /// The numbers rounded to a narrower floating-point type, and seen as before. Loading throws where one is out of its range.
     package func rounded(to narrowType: DataType) -> Constant {
         guard dataType.isFloatingPoint, narrowType.byteWidth < storedType.byteWidth else { return self }
         return .derived("rounded to \(narrowType)", from: [self], dataType, shape, storedAs: narrowType) { [dataType] in
-            try $0[0].converted(to: narrowType).converted(to: dataType)
+            try $0[0].rounded(to: narrowType).converted(to: dataType)
         }
     }
 }

@@ -10,6 +10,23 @@ extension Tensor {
         }
     }
 
+    /// As `converted`, for storing numbers in a narrower floating-point type.
+    /// - Throws: `data` where a finite number is out of the type's range.
+    package func rounded(to newType: DataType) throws -> Tensor {
+        func checkRange<Number: TensorElement & BinaryFloatingPoint>(_: Number.Type) throws {
+            // The first that half precision cannot round down; the others reach, or all but reach, as far as float32.
+            let limit = newType == .float16 ? 65520 : Number(Float.greatestFiniteMagnitude).nextUp
+            guard let number = withBytes({ $0.bindMemory(to: Number.self).first { $0.isFinite && $0.magnitude >= limit } }) else { return }
+            throw TripsError.data(
+                "a weight does not fit \(newType)", found: "\(number)", expected: newType == .float16 ? "at most 65504; bf16 holds more" : "the range of float32")
+        }
+        if newType.byteWidth < dataType.byteWidth {
+            if dataType == .float32 { try checkRange(Float.self) }
+            if dataType == .float64 { try checkRange(Double.self) }
+        }
+        return try converted(to: newType)
+    }
+
     /// A matrix with its two dimensions exchanged.
     public func transposed() throws -> Tensor {
         guard shape.count == 2 else { throw TripsError.data("transposing", found: "rank \(shape.count)", expected: "rank 2") }

@@ -52,14 +52,13 @@ public struct ExampleOptions: ParsableArguments {
             throw TripsError.usage("pictures", found: image.count, expected: "\(images.count) for this model")
         }
         for (path, input) in zip(image, images) {
-            let preprocessing = model.manifest.preprocessing
-            guard let size = input.type.shape[3].constant ?? preprocessing?.imageSize else {
+            let stated = model.manifest.preprocessing
+            guard let size = input.type.shape[3].constant ?? stated?.imageSize else {
                 throw TripsError.usage("the package does not say how large its images are", found: "\(input.type)")
             }
-            inputs[input.name] = try Picture(path: path).modelInput(
-                size: size, mean: preprocessing?.mean ?? [0.48145466, 0.4578275, 0.40821073],
-                deviation: preprocessing?.deviation ?? [0.26862954, 0.26130258, 0.27577711],
-                preprocessing?.resampling == "bilinear" ? .bilinear : .bicubic)
+            var preprocessing = stated ?? .released(imageSize: size)
+            preprocessing.imageSize = size
+            inputs[input.name] = try Picture(path: path).modelInput(preprocessing)
         }
         if let text {
             guard let ids = types.first(where: { $0.name == "input_ids" }) else {
@@ -72,6 +71,9 @@ public struct ExampleOptions: ParsableArguments {
             let longest = model.maximalTextLength ?? .max
             if let textLength, textLength > longest {
                 throw TripsError.usage("--text-length", found: textLength, expected: "at most \(longest), the positions of this model")
+            }
+            guard fixed ?? 0 <= min(longest, 65_536) else {
+                throw TripsError.data("tokens of the input input_ids", found: fixed, expected: "at most \(min(longest, 65_536))")
             }
             let tokens = try tokenizer.modelInput(text, maximalLength: textLength ?? min(40, longest), paddedTo: fixed)
             inputs["input_ids"] = tokens.ids

@@ -10,9 +10,10 @@ public func towerSummary(_ graph: Graph) -> [String] {
         let states = graph.traces.compactMap { trace -> (layer: Int, type: ValueType)? in
             let parts = trace.name.split(separator: ".")
             guard parts.count == 2, parts[0] == tower, let layer = Int(parts[1]) else { return nil }
-            return (layer, graph.type(of: trace.value))
+            let type = graph.type(of: trace.value)
+            return type.rank == 3 ? (layer, type) : nil
         }.sorted { $0.layer < $1.layer }
-        guard let last = states.last, last.type.rank == 3, states.count > 1 || last.layer > 0 else { return nil }
+        guard let last = states.last, states.count > 1 || last.layer > 0 else { return nil }
         let tokens = states.map { $0.type.shape[1].description }
         let counts = tokens.enumerated().filter { $0.offset == 0 || tokens[$0.offset - 1] != $0.element }.map(\.element)
         let heads = headCounts(in: graph, tower: tower).map { ", \($0) \($0 == "1" ? "head" : "heads")" } ?? ""

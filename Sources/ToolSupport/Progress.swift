@@ -21,13 +21,13 @@ public final class Progress {
         let width = 30
         let filled = min(width, max(0, Int(Double(done) / Double(total) * Double(width))))
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
-        FileHandle.standardError.write(Data("\r\(label) \(bar) \(Int(Double(done) / Double(total) * 100)) %".utf8))
+        writeDiagnostic("\r\(label) \(bar) \(Int(Double(done) / Double(total) * 100)) %")
     }
 
     /// Removes the bar.
     public func end() {
         guard isShown, lastDrawn != nil else { return }
-        FileHandle.standardError.write(Data("\r\u{1B}[2K".utf8))
+        writeDiagnostic("\r\u{1B}[2K")
         lastDrawn = nil
     }
 }

@@ -35,7 +35,10 @@ extension Tool {
 }
 
 /// Writes a line to standard error.
-public func printDiagnostic(_ line: String) { FileHandle.standardError.write(Data((line + "\n").utf8)) }
+public func printDiagnostic(_ line: String) { writeDiagnostic(line + "\n") }
+
+/// Writes to standard error; where nobody can read it, the work goes on.
+func writeDiagnostic(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
 
 /// A value as JSON for other programs: keys sorted, numbers that are not finite as strings, as the manifest has them.
 public func jsonText(_ value: some Encodable) throws -> String {

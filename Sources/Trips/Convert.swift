@@ -147,12 +147,7 @@ private func manifest(_ source: String, _ options: ConversionOptions, _ model: I
     manifest.settings = model.settings
     manifest.leftOut = model.leftOut
     manifest.generation = model.generation
-    if model.architecture != nil, let size = imageSize(model.graphs) {
-        // Both families take over CLIP's normalisation; their loaders resize with bicubic interpolation.
-        manifest.preprocessing = .init(
-            imageSize: size, mean: [0.48145466, 0.4578275, 0.40821073], deviation: [0.26862954, 0.26130258, 0.27577711],
-            resampling: "bicubic")
-    }
+    if model.architecture != nil { manifest.preprocessing = imageSize(model.graphs).map(Manifest.Preprocessing.released) }
     return manifest
 }
 

@@ -1,6 +1,7 @@
 import Foundation
 import Goldens
 import ModelGraph
+import PackageFormat
 import Preprocessing
 import Runtime
 import Support
@@ -147,9 +148,7 @@ extension Accuracy {
         let images = try input.withBytes { bytes in
             try (0..<input.shape[0]).map { row in
                 let pixels = Array(bytes[row * height * width * 3..<(row + 1) * height * width * 3])
-                return try Picture(width: width, height: height, pixels: pixels).modelInput(
-                    size: preprocessing.imageSize, mean: preprocessing.mean, deviation: preprocessing.deviation,
-                    preprocessing.resampling == "bilinear" ? .bilinear : .bicubic)
+                return try Picture(width: width, height: height, pixels: pixels).modelInput(preprocessing)
             }
         }
         return try Tensor.joined(images)
@@ -157,6 +156,17 @@ extension Accuracy {
 
     /// As many examples as the model's inputs are made for, else eight.
     private static func batchSize(of session: Session, for output: String) throws -> Int {
-        try session.inputs(for: [output]).compactMap { $0.type.shape.first?.constant }.max() ?? 8
+        max(1, try session.inputs(for: [output]).compactMap { $0.type.shape.first?.constant }.max() ?? 8)
+    }
+}
+
+extension Picture {
+    /// The image input of a model as its package says: float32 [1, 3, size, size].
+    /// - Throws: `data` where the package names a filter that is not known.
+    public func modelInput(_ preprocessing: Manifest.Preprocessing) throws -> Tensor {
+        guard let filter = Resampling(rawValue: preprocessing.resampling) else {
+            throw TripsError.data("resampling of images", found: preprocessing.resampling, expected: "bilinear or bicubic")
+        }
+        return try modelInput(size: preprocessing.imageSize, mean: preprocessing.mean, deviation: preprocessing.deviation, filter)
     }
 }

@@ -12,7 +12,7 @@ public struct Illustration: Sendable {
         public var kept: Set<Int>
         /// Those that the reference keeps, where it has selections.
         public var referenceKept: Set<Int>?
-        /// By original patch; patches that are no longer there have none.
+        /// By original patch; patches that are no longer there have none, nor have those whose score is not finite.
         public var scores: [Int: Double]
     }
     public var set: String
@@ -56,7 +56,7 @@ extension Illustration {
         layers = []
         var stream = Array(0..<patches)
         for layer in own.layers {
-            let scores = zip(stream, layer.scores[example]).filter { $0.0 >= 0 }
+            let scores = zip(stream, layer.scores[example]).filter { $0.0 >= 0 && $0.1.isFinite }
             let theirs = reference.layers.first { $0.number == layer.number }
             layers.append(Layer(
                 number: layer.number, kept: Set(layer.kept[example]).subtracting([-1]),

@@ -95,7 +95,9 @@ func escaped(_ text: String) -> String {
         case ">": result += "&gt;"
         case "\"": result += "&quot;"
         case "\n", "\t": result.unicodeScalars.append(scalar)
-        default: result.unicodeScalars.append(scalar.value < 0x20 ? "?" : scalar)
+        // Not even escaped may these stand in XML.
+        case "\0"..<" ", "\u{FFFE}", "\u{FFFF}": result += "?"
+        default: result.unicodeScalars.append(scalar)
         }
     }
     return result

@@ -71,6 +71,9 @@ struct VerifyTool: Tool {
         if Set(written).count < written.count { throw ValidationError("--report, --json and --junit: expected a file for each") }
     }
 
+    /// The files that are written.
+    private var written: [String] { [report, json, junit].compactMap { $0 } }
+
     func run() throws {
         let goldens = try golden.flatMap(GoldenReference.references)
         let read = [model] + golden + example.image + [against, accuracy, example.vocab].compactMap { $0 }
@@ -89,8 +92,6 @@ struct VerifyTool: Tool {
         try write(found, facts(package))
         if !found.passes { throw ExitCode(1) }
     }
-
-    private var written: [String] { [report, json, junit].compactMap { $0 } }
 
     // MARK: Judging
 

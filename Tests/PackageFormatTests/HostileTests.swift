@@ -227,6 +227,26 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused("read before it is defined", outputs: #"{"name":"y","value":"nowhere"}"#)
     }
 
+    @Test func namesOfGraphsOutputsAndTracesAreTheirOwnAndFew() throws {
+        func graph(_ outputs: [String], _ traces: [String] = []) -> String {
+            func list(_ names: [String]) -> String { names.map { #"{"name":"\#($0)","value":"x"}"# }.joined(separator: ",") }
+            return #"{"name":"main","inputs":[{"name":"x","type":{"dataType":"F32","shape":[1]}}],"constants":[],"nodes":[],"#
+                + #""outputs":[\#(list(outputs))],"traces":[\#(list(traces))]}"#
+        }
+        func read(_ graphs: String...) throws {
+            var forgery = Forgery()
+            forgery.manifest = Forgery.manifest(graphs: graphs.joined(separator: ","))
+            try forgery.read()
+        }
+        let many = (0...10_000).map { String($0) }
+        try read(graph(["y"], ["vision.0", "vision.1"]))
+        refuses("two graphs have one name") { try read(graph(["y"]), graph(["z"])) }
+        refuses("two outputs have one name") { try read(graph(["y", "y"])) }
+        refuses("two traces have one name") { try read(graph(["y"], ["vision.0", "vision.0"])) }
+        refuses("number of outputs") { try read(graph(many)) }
+        refuses("number of traces") { try read(graph(["y"], many)) }
+    }
+
     @Test func plainPackagesAreChecked() throws {
         func read(length: Int? = nil, json: String) throws {
             var forgery = try Forgery.sound()

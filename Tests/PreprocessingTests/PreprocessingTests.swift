@@ -65,6 +65,11 @@ private let files = [
     #expect { try Picture(decoding: Array("GIF89a".utf8)) } throws: { ($0 as? TripsError)?.kind == .data }
 }
 
+@Test func picturesDoNotGrowOutOfProportion() throws {
+    let picture = try Picture(width: 1, height: 1, pixels: [1, 2, 3])
+    #expect { try picture.resized(width: 30_000, height: 30_000, .bilinear) } throws: { ($0 as? TripsError)?.kind == .usage }
+}
+
 @Test func sentencesAreCutAsHuggingFaceDoes() throws {
     let tokenizer = try WordPiece(path: fixtures + "/vocab.txt")
     let file = try ReadableFile(path: fixtures + "/sentences.json")
@@ -77,6 +82,12 @@ private let files = [
         #expect(try padded.ids.elements(Int64.self).map(Int.init) == entry["ids10"]?.array?.compactMap(\.integer), "\(text)")
         #expect(try padded.mask.elements(Int64.self).map(Int.init) == entry["mask10"]?.array?.compactMap(\.integer), "\(text)")
     }
+}
+
+@Test func vocabulariesMayHaveTheLineEndsOfWindows() throws {
+    let lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dog", "##s"]
+    let tokenizer = try WordPiece(vocabulary: lines.joined(separator: "\r\n") + "\r\n")
+    #expect(tokenizer.encode("dogs") == [2, 4, 5, 3])
 }
 
 @Test func idsReadAsWords() throws {

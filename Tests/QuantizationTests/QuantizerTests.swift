@@ -121,6 +121,48 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         }
     }
 
+    @Test func weightsThatNoIntegerStandsForAreRefused() throws {
+        func layer(_ weights: [Float], _ shape: [Int]) throws -> Graph {
+            var graph = Graph(name: "main")
+            let x = try graph.addInput("x", ValueType(.float32, [2, Dimension(shape[1])]))
+            let weight = try graph.addConstant(Constant(Tensor(weights, shape: shape), identity: "w"), name: "weight")
+            try graph.addOutput("y", graph.add(Linear(), [x, weight], name: "layer")[0])
+            return graph
+        }
+        for number in [Float.nan, .infinity] {
+            #expect { try quantize([layer([1, number], [1, 2])], QuantizationOptions(.int8)) } throws: { error in
+                "\(error)" == "weight: weights to quantize; found NaN or infinity; expected finite numbers"
+            }
+        }
+        let empty = try quantize([layer([], [3, 0])], QuantizationOptions(.int8))
+        #expect(empty.report.layers.isEmpty && empty.graphs[0].nodes.contains { $0.op is Linear })
+    }
+
+    @Test func channelsThatAreTakenOutOfANormalisationAreNotTakenForItsOwn() throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2, 64]))
+        func known(_ tensor: Tensor, _ name: String) throws -> ValueID { try graph.addConstant(Constant(tensor, identity: name), name: name) }
+        let gain = try known(Tensor([Float](repeating: 1, count: 64), shape: [64]), "gain")
+        let normal = try graph.add(LayerNorm(epsilon: 1e-6), [x, gain], name: "norm")[0]
+        let bounds = try [[0], [16], [1]].map { try known(Tensor($0.map { Int64($0) }, shape: [1]), "bound \($0)") }
+        let part = try graph.add(Slice(), [normal] + bounds, name: "part")[0]
+        let weight = try known(Tensor((0..<128).map { Float($0) }, shape: [8, 16]), "weight")
+        try graph.addOutput("y", graph.add(Linear(), [part, weight], name: "layer")[0])
+        let layer = try #require(try quantize([graph], QuantizationOptions(.int8)).report.layers.first)
+        #expect(layer.note == "nothing is known of its input" && layer.outlierRatio == nil)
+    }
+
+    @Test func tracesThatAreNoPositionsAreNotCompared() throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2, 4]))
+        let weight = try graph.addConstant(Constant(Tensor((0..<16).map { Float($0) }, shape: [4, 4]), identity: "w"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [x, weight], name: "layer")[0])
+        graph.addTrace("selection.1.positions", try graph.add(Shape(), [x], name: "shape")[0])
+        var options = QuantizationOptions(.int8)
+        options.calibration = [GoldenSet(name: "g", inputs: ["x": try Tensor((0..<8).map { Float($0) }, shape: [2, 4])])]
+        #expect(try quantize([graph], options).report.selectionOverlap.isEmpty)
+    }
+
     @Test func aRatioWithNaNIsNaN() {
         #expect(decibels([1, 2], [1, .nan]).isNaN && decibels([.infinity], [1]).isNaN)
         #expect(decibels([1, .nan, -.infinity], [1, .nan, -.infinity]) == .infinity)

@@ -66,6 +66,16 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(try Set(session.run(["x": x, "y": y]).keys) == ["states", "hidden", "answer"])
     }
 
+    @Test(arguments: [[1, 1 << 40], [1 << 31, 9], [.max, 1]]) func noInputsAreMadeUpOutOfProportion(shape: [Int]) throws {
+        for type in [DataType.float32, .int64] {
+            var graph = Graph(name: "main")
+            let x = try graph.addInput("x", ValueType(type, shape.map { Dimension($0) }))
+            try graph.addOutput("y", graph.add(Unary(.neg), [x], name: "neg")[0])
+            let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+            #expect { try session.syntheticInputs(batch: 1, length: 9) } throws: { ($0 as? TripsError)?.kind == .data }
+        }
+    }
+
     /// Where only another product reads them, rows of 512 numbers get space in between, and none where they are an output.
     @Test func rowsWithSpaceBetweenThemKeepTheNumbers() throws {
         var generator = SplitMix64(state: 4)

@@ -26,6 +26,17 @@ import Tensors
         #expect(rounded[6].sign == .minus && rounded[7] == .infinity && rounded[8].isNaN)
     }
 
+    @Test func whatIsStoredNarrowerMustFit() throws {
+        let doubles = try Tensor([65519.0, -.infinity, .nan], shape: [3])
+        #expect(try doubles.rounded(to: .float16).converted(to: .float32).elements(Float.self)[..<2] == [65504, -.infinity])
+        let (large, huge) = (try Tensor([Float(-65520)], shape: [1]), try Tensor([1e39], shape: [1]))
+        #expect(throws: TripsError.self) { try large.rounded(to: .float16) }
+        #expect(throws: TripsError.self) { try Constant(large, identity: "large").rounded(to: .float16).load() }
+        #expect(try large.rounded(to: .bfloat16).dataType == .bfloat16)
+        #expect(throws: TripsError.self) { try huge.rounded(to: .float32) }
+        #expect(throws: TripsError.self) { try huge.rounded(to: .bfloat16) }
+    }
+
     @Test func integersSaturateAndWrap() throws {
         let floats = try Tensor([Float.nan, -1e30, 1e30, 3.9, -3.9], shape: [5])
         #expect(try floats.converted(to: .int32).elements(Int32.self) == [0, .min, .max, 3, -3])

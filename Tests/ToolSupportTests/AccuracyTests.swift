@@ -1,9 +1,13 @@
 import Foundation
 import Goldens
+import ModelGraph
+import PackageFormat
+import Preprocessing
 import Runtime
 import Support
 import Tensors
 import Testing
+import ToolSupport
 import Trips
 import Verification
 
@@ -60,4 +64,40 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 
     try write([("labels", Tensor(labels, shape: [12])), ("in.image", repeated(image, 2))], to: path)
     #expect { try TestSet(path: path) } throws: { ($0 as? TripsError)?.kind == .data }
+}
+
+@Test func aModelForNoExamplesDoesNotKeepTheCountAtItsStart() throws {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try write([("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", Tensor([Float](repeating: 1, count: 6), shape: [2, 3]))], to: path)
+    var graph = Graph(name: "main")
+    try graph.addOutput("prediction", graph.add(Unary(.relu), [graph.addInput("x", ValueType(.float32, [0, 3]))], name: "relu")[0])
+    let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+    #expect(throws: TripsError.self) { try Accuracy.measure(model, on: TestSet(path: path), output: "prediction") }
+}
+
+@Test func imagesAreTakenAsThePackageSays() throws {
+    let picture = try Picture(path: fixtures + "/preprocessing/colour.png")
+    var preprocessing = Manifest.Preprocessing.released(imageSize: 24)
+    preprocessing.resampling = "bilinear"
+    let input = try picture.modelInput(preprocessing)
+    #expect(try input.elements(Float.self) == picture.modelInput(
+        size: 24, mean: preprocessing.mean, deviation: preprocessing.deviation, .bilinear).elements(Float.self))
+    preprocessing.resampling = "nearest"
+    #expect { try picture.modelInput(preprocessing) } throws: { ($0 as? TripsError)?.kind == .data }
+}
+
+@Test func whatAPackageSaysOfItselfMayBeAnything() throws {
+    var graph = Graph(name: "main")
+    let ids = try graph.addInput("input_ids", ValueType(.int64, [1, Dimension(1 << 40)]))
+    try graph.addOutput("y", graph.add(Unary(.neg), [ids], name: "neg")[0])
+    graph.addTrace("text.0", ids)
+    graph.addTrace("text.1", try graph.addInput("mask", ValueType(.int64, [3])))
+    graph.addTrace("text.2", try graph.addInput("states", ValueType(.float32, [1, 9, 16])))
+    #expect(towerSummary(graph) == ["text: 2 blocks, width 16, tokens 9"])
+
+    let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+    let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]")
+    let options = try ExampleOptions.parse(["--text", "a dog"])
+    #expect { try options.inputs(for: model, tokenizer: tokenizer) } throws: { ($0 as? TripsError)?.kind == .data }
 }

@@ -242,6 +242,18 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     #expect(process.terminationStatus == 74)
 }
 
+@Test func errorsThatNobodyReadsKeepTheirCode() throws {
+    let process = Process()
+    process.executableURL = toolFolder.appendingPathComponent("trips-inspect")
+    guard FileManager.default.isExecutableFile(atPath: process.executableURL?.path ?? "") else { return print("skipped: trips-inspect is not built") }
+    process.arguments = ["nosuch.trips"]
+    process.standardOutput = FileHandle.nullDevice
+    process.standardError = FileHandle(forWritingAtPath: "/dev/full")
+    try process.run()
+    process.waitUntilExit()
+    #expect(process.terminationReason == .exit && process.terminationStatus == 66)
+}
+
 @Test func onlyAVerdictExitsWithOne() {
     struct Example: Tool {}
     struct Unforeseen: Error {}

@@ -1,4 +1,5 @@
 import Goldens
+import PackageFormat
 import Preprocessing
 import Support
 import Tensors
@@ -156,6 +157,21 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
         #expect(!result.passes && result.outputs.first?.worst.reason == "shape [1, 5, 1]; expected [1, 6, 1]")
         #expect(result.illustrations.count == (drawing == nil ? 0 : 1))
     }
+}
+
+@Test func scoresThatAreNotFiniteAreNotDrawn() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let result = try report(selectingModel([0, 1, 2], [3, .nan, 2, .infinity, 1], y), picture(golden(["image_embeds": y])), drawing: IllustrationOptions())
+    #expect(result.illustrations.first?.layers.first?.scores == [0: 3, 2: 2, 4: 1])
+    let facts = PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
+    #expect(result.html(facts).contains("scores at block"))
+}
+
+@Test func textForXMLHasNoCharacterThatXMLForbids() throws {
+    let y = try floats([1])
+    let name = "<y>\u{0}\u{FFFF}&\u{FFFE}\"\u{E9}"
+    let result = try report(FakeModel(outputNames: [name], values: [name: y]), golden([name: y]))
+    #expect(result.junit.contains("name=\"&lt;y&gt;??&amp;?&quot;\u{E9}\""))
 }
 
 @Test(arguments: [[3], [], [0, 3]]) func idsThatAreNoTextAreNotDrawn(shape: [Int]) throws {

@@ -143,27 +143,12 @@ final class ONNXTensorReader {
             throw TripsError.data("location of external data", found: "\"\(location.prefix(200))\"", expected: "a path inside the model's folder")
         }
         let folder = (file.path as NSString).deletingLastPathComponent
-        var path = folder.isEmpty ? location : folder + "/" + location
-        if !followLinks {
-            // The path that was checked is the one that is opened, now and later.
-            let root = try resolved(folder.isEmpty ? "." : folder)
-            path = try resolved(path)
-            guard path.hasPrefix(root.hasSuffix("/") ? root : root + "/") else {
-                throw TripsError.data("external data leave the model's folder through a link", found: path, expected: "a file in \(root)")
-            }
-        }
+        // The path that was checked is the one that is opened, now and later.
+        let path = try followLinks ? (folder as NSString).appendingPathComponent(location) : confinedPath(location, in: folder)
         let found = (path, try ReadableFile(path: path).size)
         externalFiles[location] = found
         externalPaths.append(path)
         return found
-    }
-
-    private func resolved(_ path: String) throws -> String {
-        guard let resolved = realpath(path, nil) else {
-            throw TripsError(.cannotOpen, "cannot be opened: \(String(cString: strerror(errno)))", at: path)
-        }
-        defer { free(resolved) }
-        return String(cString: resolved)
     }
 }
 
