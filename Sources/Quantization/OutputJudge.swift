@@ -25,7 +25,9 @@ final class OutputJudge {
             graphs.contains { graph in graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType == .float32 } }
         }
         guard !outputs.isEmpty else {
-            throw TripsError.usage("the calibration inputs do not suffice for any output", expected: "inputs of \(session.outputNames.joined(separator: ", "))")
+            throw TripsError.usage(
+                "the calibration inputs do not suffice for any output",
+                found: Set(samples.flatMap(\.inputs.keys)).sorted().joined(separator: ", "), expected: "inputs of \(session.outputNames.joined(separator: ", "))")
         }
         positions = session.traceNames.filter { $0.hasPrefix("selection.") && $0.hasSuffix(".positions") }
         reference = try OutputJudge.run(session, samples, outputs, positions)

@@ -162,7 +162,8 @@ public final class Session {
         for input in stage.inputs {
             let (name, type) = (stage.graph.name(of: input), stage.graph.type(of: input))
             guard let tensor = known[name] else {
-                throw TripsError.usage("input \(name) is missing", expected: type)
+                throw TripsError.usage(
+                    "input \(name) is missing", found: known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", "), expected: type)
             }
             guard tensor.dataType == type.dataType else {
                 throw TripsError.usage("data type of input \(name)", found: tensor.dataType, expected: type.dataType)
