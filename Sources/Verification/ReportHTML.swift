@@ -105,7 +105,7 @@ extension VerificationReport {
     private func agreementLines(_ summaries: [TensorSummary]) -> String {
         summaries.compactMap { summary in
             summary.worst.agreement.map { agreement in
-                "<p>\(escaped(summary.name)): the largest logit agrees in \(percent(agreement.top1)) of \(agreement.rows) rows"
+                "<p>\(escaped(summary.name)): the largest logit agrees in \(percent(agreement.top1)) of \(counted(agreement.rows, "row"))"
                     + (agreement.k > 1 ? ", the \(agreement.k) largest in \(percent(agreement.topK))" : "")
                     + "; KL divergence \(short(agreement.divergence)) nats.</p>"
             }

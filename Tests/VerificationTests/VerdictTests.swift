@@ -62,6 +62,7 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
 @Test func anSNRWithNaNReachesNothing() throws {
     let (inf, nan) = (Float.infinity, Float.nan)
     let metrics = try #require(judge(floats([1, nan]), golden: floats([1, 2]), name: "y", criterion: standard).metrics)
+    #expect(try judge(floats([.nan]), golden: floats([1]), name: "y", criterion: standard).reason?.contains("at 1 place where") == true)
     #expect(metrics.snr.isNaN && metrics.cosine.isNaN && metrics.nonFiniteMismatches == 1)
     // Nothing finite is left to compare: the elements are the same, but no ratio is reached.
     #expect(try verdict([nan, inf], [nan, inf], .snr(-100)) == .fail)
