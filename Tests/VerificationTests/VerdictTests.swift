@@ -1,4 +1,5 @@
 import Foundation
+import ModelGraph
 import Support
 import Tensors
 import Testing
@@ -33,6 +34,14 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try verdict([1], [nan], standard) == .fail)
     #expect(try verdict([1], [inf], .elementwise(absolute: 1, relative: 1)) == .fail)
     #expect(try verdict([nan], [1], .snr(-100)) == .fail)
+}
+
+@Test func theBatchIsNoLengthOfText() throws {
+    var graph = Graph(name: "main")
+    _ = try graph.addInput("image", ValueType(.float32, [Dimension(symbol: "n"), 3, 8, 8]))
+    #expect(!graph.hasOpenLength)
+    _ = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "n"), Dimension(symbol: "sequence")]))
+    #expect(graph.hasOpenLength)
 }
 
 @Test func anotherShapeOrTypeFails() throws {
