@@ -35,7 +35,13 @@ public struct Checkpoint: Sendable {
         }
         let isTorchName = [".pth", ".pt", ".bin"].contains { path.hasSuffix($0) }
         if start == [0x50, 0x4B, 3, 4] { return try readTorchZip(file) }
-        if start == [0x80, 2, 0x8A, 0x0A] || isTorchName { return try readLegacyTorch(file) }
+        if start == [0x80, 2, 0x8A, 0x0A] || isTorchName && start.first == 0x80 { return try readLegacyTorch(file) }
+        if isTorchName {
+            throw TripsError.data(
+                "no PyTorch checkpoint", at: file.name,
+                found: start.isEmpty ? "an empty file" : "bytes " + start.map { String($0, radix: 16) }.joined(separator: " "),
+                expected: "a zip archive or a pickle, as torch.save writes them")
+        }
         if path.hasSuffix(".json") {
             let (tensors, metadata, shards) = try readShardedSafetensors(index: file)
             return Checkpoint(tensors: tensors, metadata: metadata, format: .shardedSafetensors, shards: shards)

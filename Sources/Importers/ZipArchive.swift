@@ -122,7 +122,7 @@ private func findDirectory(of file: ReadableFile) throws -> Directory {
     let tail = try file.bytes(at: tailOffset, count: tailSize)
     let signature: [UInt8] = [0x50, 0x4B, 5, 6]
     guard tailSize >= 22, let start = (0...tailSize - 22).last(where: { tail[$0..<$0 + 4].elementsEqual(signature) }) else {
-        throw TripsError.data("no end of zip directory", expected: "a zip archive")
+        throw TripsError.data("no end of zip directory (a file that was cut short has none)", expected: "a zip archive")
     }
     var fields = ByteCursor(tail[(start + 4)...])
     let disks = (try fields.short(), try fields.short())

@@ -220,8 +220,11 @@ private func embeddingType(
 ) throws -> ValueType {
     guard ids.type.dataType.isInteger else { throw TripsError.data("ids", found: ids.type, expected: "integers") }
     let shape = ids.type.shape + [width]
-    for case let addend? in addends where try broadcastShape([shape, addend.type.shape]).count != shape.count {
-        throw TripsError.data("embedding addend", found: addend.type, expected: "broadcasting to \(ValueType(dataType, shape))")
+    for case (let name, let addend?) in zip(["positions", "token types"], addends) {
+        // Such as a text that is longer than the table of positions.
+        guard let sum = try? broadcastShape([shape, addend.type.shape]), sum.count == shape.count else {
+            throw TripsError.data("\(name) do not fit the ids", found: addend.type, expected: "what broadcasts to \(ValueType(dataType, shape))")
+        }
     }
     return ValueType(dataType, shape)
 }

@@ -25,7 +25,7 @@ public struct QuantizeLinear: Operator {
             throw TripsError.data("data type of x", found: x, expected: "floating point or int32")
         }
         try checkScale(scale, x, axis: axis, blockSize: blockSize)
-        let zero = try inputs.optional(2)?.shaped(scale.type.shape, "zero point")
+        let zero = try inputs.optional(2)?.shaped(like: scale)
         let result = zero?.type.dataType ?? outputType
         guard result.isInteger else { throw TripsError.data("quantized type", found: result, expected: "integers") }
         return [ValueType(result, x.shape)]
@@ -47,8 +47,17 @@ public struct DequantizeLinear: Operator {
         let scale = try inputs.required(1, "scale").floating("scale")
         guard x.dataType.isInteger else { throw TripsError.data("data type of x", found: x, expected: "integers") }
         try checkScale(scale, x, axis: axis, blockSize: blockSize)
-        try inputs.optional(2)?.typed(x.dataType, "zero point").shaped(scale.type.shape, "zero point")
+        try inputs.optional(2)?.typed(x.dataType, "zero point").shaped(like: scale)
         return [ValueType(scale.type.dataType, x.shape)]
+    }
+}
+
+extension Operand {
+    /// Checks a zero point's shape. That of a single scale may be a scalar or [1], whichever the scale is: quantizers mix them.
+    @discardableResult
+    fileprivate func shaped(like scale: Operand) throws -> Operand {
+        if try [self, scale].allSatisfy({ try $0.type.rank <= 1 && product($0.type.shape) == 1 }) { return self }
+        return try shaped(scale.type.shape, "zero point")
     }
 }
 

@@ -67,6 +67,7 @@ extension StaticString {
 /// The first 40 bytes.
 package struct Header: Equatable {
     package static let size = 40
+    private static let magic: StaticString = "TRIPSPKG"
     package var version = Layout.version
     /// `zstd -dc` gives a safetensors file: no byte planes, and the manifest stands in its metadata.
     package var isPlain: Bool
@@ -85,7 +86,7 @@ package struct Header: Equatable {
         fields.append(littleEndian: size)
         fields.append(littleEndian: manifestChecksum)
         fields.append(littleEndian: UInt32(0))
-        return try CheckedFrame.seal("TRIPSPKG", fields)
+        return try CheckedFrame.seal(Header.magic, fields)
     }
 
     package init(isPlain: Bool, manifestFrameSize: Int, manifestSize: Int, manifestChecksum: UInt32) {
@@ -96,7 +97,12 @@ package struct Header: Equatable {
     }
 
     package init(parsing bytes: [UInt8]) throws {
-        var fields = try CheckedFrame.open(bytes, "TRIPSPKG")
+        guard bytes.dropFirst(8).starts(with: Header.magic.letters) else {
+            throw TripsError.data(
+                "not a .trips package", found: "bytes \(bytes.prefix(8).map(hexadecimal).joined(separator: " "))",
+                expected: "a file that trips-convert wrote, with \(Header.magic) at byte 8")
+        }
+        var fields = try CheckedFrame.open(bytes, Header.magic)
         version = try fields.integer()
         guard version == Layout.version else { throw TripsError.data("format version", found: version, expected: Layout.version) }
         let flags = try fields.integer(UInt16.self)

@@ -94,7 +94,7 @@ final class PackageFile: Sendable {
     init(_ file: ReadableFile) throws {
         self.file = file
         guard file.size >= Header.size + ChunkIndex.overhead + Footer.size else {
-            throw TripsError.data("too short for a package", found: "\(file.size) bytes")
+            throw TripsError.data("not a .trips package: too short", found: "\(file.size) bytes", expected: "a file that trips-convert wrote")
         }
         let header = try locating("header") { try Header(parsing: file.bytes(at: 0, count: Header.size)) }
         let footer = try locating("footer (a file that was cut short has none)") { try Footer(parsing: file.bytes(at: file.size - Footer.size, count: Footer.size)) }

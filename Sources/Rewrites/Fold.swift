@@ -329,9 +329,18 @@ struct DropIdentities: Rewrite {
     let name = "drop identities"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let source = try unchanged(node, graph), graph.type(of: source) == graph.type(of: node.output) else { return nil }
+        guard let source = try unchanged(node, graph) else { return nil }
+        let (from, to) = (graph.type(of: source), graph.type(of: node.output))
         var patch = Patch(for: graph)
-        patch.replace(node.output, with: source)
+        if from == to {
+            patch.replace(node.output, with: source)
+        } else if node.op is Binary, from.dataType == to.dataType {
+            // Zeros may stand there for their shape alone: CLIP gives its class token a batch so.
+            let sizes = try patch.add(sizes: to.shape, shape: [to.rank], name: "\(node.name).shape")
+            patch.replace(node.output, with: patch.add(Expand(), [source, sizes], name: node.name))
+        } else {
+            return nil
+        }
         return patch
     }
 

@@ -11,7 +11,7 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
     let rewrites: [any Rewrite] = [
         DropIdentities(), SimplifyViews(), DropExpansions(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
         FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
-        LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
+        UnpackProjections(), LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]
     for _ in 0..<16 {
         let rewritten = try graph.rewrite(rewrites, validating: validating)

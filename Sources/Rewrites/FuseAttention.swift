@@ -262,13 +262,8 @@ struct FuseAttention: Rewrite {
         if shape[shape.count - 1] != Dimension(width) {
             sizes[shape.count - 1] = Dimension(width)
             let rows = part.offset..<part.offset + width
-            if let (linear, op) = graph.producer(of: value, Linear.self), let weight = linear.input(1), let matrix = graph.constant(of: weight),
-                linear.input(2).map({ graph.constant(of: $0) != nil }) ?? true {
-                var operands = [linear.input(0), patch.add(try matrix.rows(rows), name: "\(graph.name(of: weight)).\(suffix)")]
-                if let bias = linear.input(2), let row = graph.constant(of: bias) {
-                    operands.append(patch.add(try row.rows(rows), name: "\(graph.name(of: bias)).\(suffix)"))
-                }
-                value = patch.add(op, operands, name: "\(linear.name).\(suffix)")
+            if let made = try patch.addProjection(rows, of: value, suffix: suffix, in: graph) {
+                value = made
             } else {
                 let range = try [rows.lowerBound, rows.upperBound, shape.count - 1].map {
                     try patch.add(sizes: [Dimension($0)], shape: [1], name: "\(graph.name(of: value)).range")
@@ -284,5 +279,41 @@ struct FuseAttention: Rewrite {
             return patch.add(Transpose(permutation: [1, 0, 2]), [value], name: "\(graph.name(of: part.source)).batch")
         }
         return value
+    }
+}
+
+/// Lets an attention whose operands are slices of a packed projection read projections of their own. FuseAttention makes
+/// them itself, unless a view stood between the projection and the heads that goes away later.
+struct UnpackProjections: Rewrite {
+    let name = "packed projections"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard node.op is Attention else { return nil }
+        for (operand, suffix) in zip(node.inputs, ["query", "key", "value"]) {
+            guard let operand, let slice = graph.producer(of: operand, Slice.self)?.node, let packed = slice.input(0),
+                let ranges = try graph.sliceRanges(slice), ranges.count == 1, ranges[0].axis == graph.type(of: packed).rank - 1,
+                let start = ranges[0].start.constant, let count = ranges[0].count.constant
+            else { continue }
+            var patch = Patch(for: graph)
+            guard let made = try patch.addProjection(start..<start + count, of: packed, suffix: suffix, in: graph) else { continue }
+            patch.replace(operand, with: made)
+            return patch
+        }
+        return nil
+    }
+}
+
+extension Patch {
+    /// Adds what puts out some columns of a projection alone: rows of its weight and bias. nil where `value` is no projection
+    /// with constant ones.
+    fileprivate mutating func addProjection(_ rows: Range<Int>, of value: ValueID, suffix: String, in graph: Graph) throws -> ValueID? {
+        guard let (linear, op) = graph.producer(of: value, Linear.self), let weight = linear.input(1), let matrix = graph.constant(of: weight),
+            linear.input(2).map({ graph.constant(of: $0) != nil }) ?? true
+        else { return nil }
+        var operands = [linear.input(0), add(try matrix.rows(rows), name: "\(graph.name(of: weight)).\(suffix)")]
+        if let bias = linear.input(2), let row = graph.constant(of: bias) {
+            operands.append(add(try row.rows(rows), name: "\(graph.name(of: bias)).\(suffix)"))
+        }
+        return add(op, operands, name: "\(linear.name).\(suffix)")
     }
 }

@@ -100,15 +100,21 @@ extension Graph {
     }
 }
 
-/// Writes a chain of views in the shortest form that there is: nothing, a reshape, a transpose, a row or a slice.
+/// Writes a chain of views in the shortest form that there is: nothing, a reshape, a transpose, a row, a slice, or a
+/// transpose and a reshape of its result.
 struct SimplifyViews: Rewrite {
     let name = "simplify views"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard node.outputs.count == 1 || node.op is Split else { return nil }
         for output in node.outputs where !graph.consumers(of: output).isEmpty || graph.isOutput(output) || graph.isTraced(output) {
-            for view in try graph.views(of: output).reversed() {
+            let views = try graph.views(of: output)
+            for view in views.reversed() {
                 if let patch = try patch(output, of: view, by: node, in: graph) { return patch }
+            }
+            // Three views or more, which are two.
+            for view in views.dropFirst(2).reversed() {
+                if let patch = try patch(output, transposing: view, by: node, in: graph) { return patch }
             }
         }
         return nil
@@ -158,6 +164,21 @@ struct SimplifyViews: Rewrite {
             return replacing(Slice(), operands)
         }
         return nil
+    }
+
+    /// A transpose of the source, reshaped, where the layout takes its axes whole, in another order.
+    private func patch(_ output: ValueID, transposing view: View, by node: Node, in graph: Graph) throws -> Patch? {
+        let (from, to) = (graph.shape(of: view.source), graph.shape(of: output))
+        guard view.layout.isWhole else { return nil }
+        let runs = view.layout.axes.flatMap { $0 }
+        let long = from.indices.filter { from[$0] != 1 }
+        guard runs.map(\.axis).sorted() == long, runs.allSatisfy({ $0.stride == 1 && $0.size == from[$0.axis] }) else { return nil }
+        var patch = Patch(for: graph)
+        let permutation = from.indices.filter { from[$0] == 1 } + runs.map(\.axis)
+        let turned = patch.add(Transpose(permutation: permutation), [view.source], name: node.name)
+        let sizes = try patch.add(sizes: to, shape: [to.count], name: "\(node.name).shape")
+        patch.replace(output, with: patch.add(Reshape(), [turned, sizes], name: node.name, outputName: graph.name(of: output)))
+        return patch
     }
 
     /// The axis and index where the layout is one row of the source.

@@ -89,7 +89,7 @@ public final class Session {
     ///   - outputs: names; nil: all that the given inputs allow.
     ///   - traces: names of intermediates.
     /// - Returns: tensors by name.
-    /// - Throws: `usage` for unknown names, missing inputs, wrong types and shapes.
+    /// - Throws: `usage` for unknown outputs, missing inputs, inputs that suffice for no output, wrong types and shapes.
     public func run(
         _ inputs: [String: Tensor], outputs: [String]? = nil, traces: [String] = []
     ) throws -> [String: Tensor] {
@@ -121,6 +121,11 @@ public final class Session {
     private func route(_ request: Request) throws -> Route {
         if let known = routes[request] { return known }
         let wanted = try (request.outputs ?? reachable(outputNames, from: request.inputs)) + request.traces
+        guard !wanted.isEmpty || request.outputs != nil else {
+            throw TripsError.usage(
+                "the inputs suffice for no output", found: request.inputs.isEmpty ? "none" : request.inputs.sorted().joined(separator: ", "),
+                expected: try inputs(for: outputNames).map(\.name).joined(separator: ", "))
+        }
         let stages = try stages(for: wanted, given: request.inputs).map { stage in
             var stage = stage
             let graph = try stage.graph.reduced(to: stage.results)
@@ -165,7 +170,8 @@ public final class Session {
         for input in stage.inputs {
             let (name, type) = (stage.graph.name(of: input), stage.graph.type(of: input))
             guard let tensor = known[name] else {
-                throw TripsError.usage("input \(name) is missing", expected: type)
+                throw TripsError.usage(
+                    "input \(name) is missing", found: known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", "), expected: type)
             }
             guard tensor.dataType == type.dataType else {
                 throw TripsError.usage("data type of input \(name)", found: tensor.dataType, expected: type.dataType)

@@ -52,7 +52,7 @@ public func macText(_ count: Int) -> String {
 /// What a graph costs, and what it would without its selections; nil where sizes stay unknown.
 public func costText(_ graph: Graph) -> String? {
     guard let (cost, sizes) = try? graph.exampleCost() else { return nil }
-    let example = "one example" + (graph.hasOpenSizes ? " with \(counted(sizes.textLength, "text token"))" : "")
+    let example = "one example" + (graph.hasOpenLength ? " with \(counted(sizes.textLength, "text token"))" : "")
     guard graph.nodes.contains(where: { $0.op is PatchSelection }), let all = try? graph.withoutSelection(),
         let whole = try? all.multiplyAccumulates(sizes), cost > 0
     else { return "\(macText(cost)) for \(example)" }

@@ -14,7 +14,7 @@ extension VerificationReport {
         let agreements = outputs.compactMap { output in output.worst.agreement.map { (output.name, $0) } }
         if !agreements.isEmpty {
             parts.append(agreements.map { name, agreement in
-                "\(name): top-1 agrees in \(percent(agreement.top1)) of \(agreement.rows) rows, "
+                "\(name): top-1 agrees in \(percent(agreement.top1)) of \(counted(agreement.rows, "row")), "
                     + (agreement.k > 1 ? "top-\(agreement.k) in \(percent(agreement.topK)), " : "") + "KL \(short(agreement.divergence)) (worst \(short(agreement.worstDivergence)))"
             }.joined(separator: "\n"))
         }

@@ -2,6 +2,7 @@
 @_exported import Goldens
 @_exported import ModelGraph
 @_exported import PackageFormat
+@_exported import Preprocessing
 @_exported import Quantization
 @_exported import Runtime
 @_exported import Support

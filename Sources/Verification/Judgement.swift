@@ -61,7 +61,7 @@ extension Judgement {
         guard let metrics, let criterion else { return }
         if metrics.nonFiniteMismatches > 0 {
             verdict = .fail
-            reason = "NaN or infinity at \(metrics.nonFiniteMismatches) places where the other side has none"
+            reason = "NaN or infinity at \(counted(metrics.nonFiniteMismatches, "place")) where the other side has none"
             return
         }
         switch criterion {

@@ -75,7 +75,7 @@ extension VerificationReport {
         let usesTolerance = summaries.contains { $0.worst.toleranceUse != nil }
         let rows = summaries.map { summary -> String in
             let (worst, metrics) = (summary.worst, summary.worst.metrics)
-            let use = worst.toleranceUse.map { "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \(percent($0))" } ?? ""
+            let use = worst.toleranceUse.map { "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \($0 < 10 ? percent($0) : "\(short($0))x")" } ?? ""
             let cells = [
                 "<th scope=\"row\">\(escaped(summary.name))</th>",
                 "<td class=\"\(summary.verdict.rawValue)\">\(summary.verdict.rawValue)\(worst.reason.map { ": \(escaped($0))" } ?? "")</td>",
@@ -105,7 +105,7 @@ extension VerificationReport {
     private func agreementLines(_ summaries: [TensorSummary]) -> String {
         summaries.compactMap { summary in
             summary.worst.agreement.map { agreement in
-                "<p>\(escaped(summary.name)): the largest logit agrees in \(percent(agreement.top1)) of \(agreement.rows) rows"
+                "<p>\(escaped(summary.name)): the largest logit agrees in \(percent(agreement.top1)) of \(counted(agreement.rows, "row"))"
                     + (agreement.k > 1 ? ", the \(agreement.k) largest in \(percent(agreement.topK))" : "")
                     + "; KL divergence \(short(agreement.divergence)) nats.</p>"
             }

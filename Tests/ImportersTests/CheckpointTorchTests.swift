@@ -100,7 +100,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         }
     }
 
-    @Test(arguments: ["model", "state_dict", "module"]) func findsTheStateDictionary(_ wrapper: String) throws {
+    @Test(arguments: ["model", "model_state_dict", "state_dict", "module"]) func findsTheStateDictionary(_ wrapper: String) throws {
         let folder = try TemporaryFolder()
         let state = Pickle.dictionary(("a", Pickle.tensor(storage, [2], [1])))
         let moments = Pickle.dictionary(("exp_avg", Pickle.tensor(storage, offset: 4, [3], [1])))
@@ -122,6 +122,22 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         #expect(try bytes(checkpoint, "a") == [0, 1])
     }
 
+    @Test func whatTrainingScriptsKeepBesideTheWeightsIsNotRead() throws {
+        let folder = try TemporaryFolder()
+        // argparse.Namespace(lr=7), and numpy.float64 as NumPy pickles it.
+        let arguments = Pickle.global("argparse", "Namespace") + [0x29, 0x81] + Pickle.dictionary(("lr", Pickle.integer(7))) + Pickle.ascii("b")
+        let type = Pickle.global("numpy", "dtype") + Pickle.tuple(Pickle.string("f8"), [0x89], [0x88]) + Pickle.ascii("R")
+            + Pickle.tuple(Pickle.integer(3), Pickle.string("<")) + Pickle.ascii("b")
+        let encoded = Pickle.global("_codecs", "encode") + Pickle.tuple(Pickle.string("8bytes.."), Pickle.string("latin1")) + Pickle.ascii("R")
+        let best = Pickle.global("numpy._core.multiarray", "scalar") + Pickle.tuple(type, encoded) + Pickle.ascii("R")
+        let state = Pickle.dictionary(("a", Pickle.tensor(storage, [2], [1])))
+        let pickle = Pickle.whole(Pickle.dictionary(("args", arguments), ("best", best), ("model", state)))
+        let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.pth"))
+        #expect(try bytes(checkpoint, "a") == [0, 1])
+        let instead = Pickle.whole(Pickle.dictionary(("model", arguments)))
+        expectFailure(.data, "no state dictionary", "found model") { try open(archive(instead)) }
+    }
+
     @Test func aPickleThatCallsTheSystemIsRefusedAndDoesNothing() throws {
         let folder = try TemporaryFolder()
         let mark = "\(folder.path)/was-here"
@@ -135,7 +151,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
             let path = try folder.write(archive(pickle), "model.pth")
             expectFailure(.data, "os.system") { try Checkpoint.open(path: path) }
             let bare = try folder.write(pickle, "bare.pth")
-            expectFailure(.data, "os.system") { try Checkpoint.open(path: bare) }
+            expectFailure(.data, pickle == protocolZero ? "no PyTorch checkpoint" : "os.system") { try Checkpoint.open(path: bare) }
         }
         #expect(!FileManager.default.fileExists(atPath: mark))
     }
@@ -147,7 +163,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
     }
 
     @Test(arguments: [
-        ("builtins", "eval"), ("torch", "load"), ("torch._utils", "_rebuild_sparse_tensor"), ("argparse", "Namespace"),
+        ("builtins", "eval"), ("torch", "load"), ("torch._utils", "_rebuild_sparse_tensor"), ("models", "Albef"),
         ("collections", "defaultdict"),
     ]) func everyOtherGlobalIsRefusedByName(_ module: String, _ name: String) {
         expectFailure(.data, "\(module).\(name)") { try open(archive(Pickle.whole(Pickle.global(module, name)))) }
@@ -285,6 +301,11 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         expectFailure(.data, "unknown type") { try open(file(keys: ["5"])) }
         expectFailure(.data, "storage is missing") { try open(file(keys: [], counts: [])) }
         expectFailure(.data, "magic") { try open(Pickle.whole(Pickle.dictionary(("a", Pickle.integer(1)))), "plain.pt") }
+    }
+
+    @Test func saysWhatIsNoCheckpointAtAll() {
+        expectFailure(.data, "no PyTorch checkpoint", "3c 21 44 4f") { try open(Array("<!DOCTYPE html>".utf8), "page.pth") }
+        expectFailure(.data, "no PyTorch checkpoint", "empty file") { try open([], "empty.bin") }
     }
 
     @Test func everyTruncationIsRefused() {

@@ -61,6 +61,9 @@ struct BlockTests {
         let levels = try Tensor([Int8(1), -2, 3, 4], shape: [2, 2])
         try expect(run(QuantizedEmbedding(), integers([1, 0], [1, 2]), levels, floats([0.5, 2]), floats([10, 10])), [1, 2, 2], [16, 18, 10.5, 9])
         try expectRefusal(Embedding(), integers([4], [1, 1]), table)
+        #expect { try evaluate(Embedding(), [integers([0, 0, 0], [1, 3]), table, floats([1, 1, 1, 1], [1, 2, 2])]) } throws: {
+            "\($0)".contains("positions do not fit the ids; found float32[1, 2, 2]; expected what broadcasts to float32[1, 3, 2]")
+        }
         try expectRefusal(QuantizedEmbedding(), integers([2], [1, 1]), levels, floats([0.5, 2]))
     }
 

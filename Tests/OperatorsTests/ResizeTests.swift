@@ -77,6 +77,9 @@ struct QuantizationTests {
     @Test func dequantizes() throws {
         let x = try Tensor([UInt8(0), 128, 255], shape: [3])
         try expect(run(DequantizeLinear(), x, scalar(0.5), Tensor(scalar: UInt8(128))), [3], [-64, 0, 63.5])
+        // onnxruntime's quantizer gives biases a scale of shape [1] and a scalar zero point.
+        try expect(run(DequantizeLinear(), x, floats([0.5]), Tensor(scalar: UInt8(128))), [3], [-64, 0, 63.5])
+        try expectRefusal(DequantizeLinear(axis: 0), x, floats([1, 2, 3]), Tensor(scalar: UInt8(128)))
         try expect(run(DequantizeLinear(axis: -1), Tensor([Int8(1), 2], shape: [1, 2]), floats([2, 3]), nil), [1, 2], [2, 6])
         try expectRefusal(DequantizeLinear(), x, floats([1, 2]), nil)
         try expectRefusal(DequantizeLinear(blockSize: -1), x, floats([1, 2]), nil)

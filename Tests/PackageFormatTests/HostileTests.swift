@@ -94,6 +94,7 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         }
         refuses("TRIPSPKG") { try Forgery.read(changed(0, to: 0)) }
         refuses("TRIPSPKG") { try Forgery.read(changed(8, to: 0)) }
+        refuses("not a .trips package") { try Forgery.read(Array(repeating: 0x50, count: 1000)) }
         refuses("frame size") { try Forgery.read(changed(4, to: 33)) }
         refuses("format version; found 2") { try Forgery.read(changed(16, to: 2)) }
         refuses("reserved flags") { try Forgery.read(changed(18, to: 2)) }

@@ -135,6 +135,19 @@ struct RewriteTests {
         #expect(try m.fused(tolerance: 2e-3) == ["Cast", "Cast", "Linear"])
     }
 
+    @Test func whatAddsNothingButAShapeIsAnExpand() throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 8, 8], dimensions: [Dimension(symbol: "batch"), 3, 8, 8])
+        let window = Window(strides: [4, 4], dilations: [1, 1], pads: [0, 0, 0, 0])
+        let map = try m.node(Conv(window: window), [image, m.constant([6, 3, 4, 4]), m.constant([6])])
+        let rows = try m.transpose(m.node(Reshape(), [map, m.integers([0, 6, -1])]), [0, 2, 1])
+        let batch = try m.node(Gather(axis: 0), [m.node(Shape(), [image]), m.integers([0])])
+        let zeros = try m.node(ConstantOfShape(), [m.node(Concat(axis: 0), [batch, m.integers([1, 6])]), m.scalar(0)])
+        let token = try m.binary(.add, m.constant([6]), zeros)
+        try m.output(m.binary(.add, m.node(Concat(axis: 1), [token, rows]), m.constant([1, 5, 6])))
+        #expect(try m.fused() == ["PatchEmbedding"])
+    }
+
     // MARK: Views
 
     @Test func viewsThatCancelDisappear() throws {
@@ -160,6 +173,17 @@ struct RewriteTests {
         let sum = try m.binary(.add, turned, m.linear(turned, 8, 8))
         try m.output(m.transpose(sum, [1, 0, 2]))
         #expect(try m.fused() == ["Binary", "Linear"])
+    }
+
+    @Test func rowsFlattenedInAnotherOrderMoveBehindLinear() throws {
+        var m = Exported()
+        let batch = Dimension(symbol: "batch")
+        let x = try m.input("x", [2, 6, 8], dimensions: [batch, 6, 8])
+        // As torch's MultiheadAttention writes it: heads apart, tokens first, all rows in one axis.
+        let turned = try m.transpose(m.node(Reshape(), [x, m.integers([0, 0, 2, 4])]), [1, 0, 2, 3])
+        let flat = try m.linear(m.node(Reshape(), [turned, m.integers([-1, 8])]), 8, 8)
+        try m.output(m.transpose(m.node(Reshape(), [flat, m.integers([6, -1, 8])]), [1, 0, 2]))
+        #expect(try m.fused() == ["Linear"])
     }
 
     @Test func duplicatesAreComputedOnce() throws {
@@ -365,6 +389,17 @@ struct RewriteTests {
         let parts = try m.graph.add(Split(axis: 2, outputs: 3), [packed, m.integers([8, 8, 8])], name: "split")
         let cut = try parts.map { try m.transpose(m.reshape($0, [2, 5, 2, 4]), [0, 2, 1, 3]) }
         try m.output(attend(&m, cut[0], cut[1], cut[2]) { m, scores in try m.binary(.mul, scores, m.scalar(0.5)) })
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
+    /// onnxsim makes a Gemm over flattened rows of a product and a sum.
+    @Test func packedOverFlattenedRows() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let flat = try m.node(Gemm(), [m.reshape(x, [10, 8]), m.constant([8, 24]), m.constant([24])])
+        let packed = try m.transpose(m.reshape(m.transpose(m.reshape(flat, [2, 5, 24]), [1, 0, 2]), [5, 2, 3, 2, 4]), [2, 1, 3, 0, 4])
+        let parts = try (0..<3).map { try m.node(Gather(axis: 0), [packed, m.integers([$0], scalar: true)]) }
+        try m.output(attend(&m, parts[0], parts[1], parts[2]) { m, scores in try m.binary(.mul, scores, m.scalar(0.5)) })
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
     }
 

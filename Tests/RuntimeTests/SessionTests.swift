@@ -129,7 +129,11 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
             }
         }
         #expect(try message(["x": noise([1, 2, 40], seed: 1)], ["nothing"]).contains("nothing"))
-        #expect(message([:], ["states"]).contains("x is missing"))
+        #expect(message([:], ["states"]).contains("x is missing; found none"))
+        #expect(try message(["pixels": noise([1, 2, 40], seed: 1)], ["states"]).contains("x is missing; found pixels"))
+        #expect { try session.run(["pixels": noise([1, 2, 40], seed: 1)]) } throws: {
+            ($0 as? TripsError)?.kind == .usage && "\($0)".contains("found pixels; expected x")
+        }
         #expect(try message(["x": noise([1, 40], seed: 1)], ["states"]).contains("[1, 40]"))
         #expect(try message(["x": noise([1, 2, 41], seed: 1)], ["states"]).contains("41"))
         #expect(try message(["x": Tensor([Int64](repeating: 0, count: 80), shape: [1, 2, 40])], ["states"]).contains("int64"))

@@ -149,6 +149,11 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     guard let again = try run("trips-verify", arguments) else { return }
     #expect(again.status == 73)
 
+    // Far beyond a tolerance, times are easier to read than percent.
+    guard let strict = try run("trips-verify", arguments.prefix(3) + ["--atol", "1e-14", "--rtol", "0", "--report", files[0], "--force"]) else { return }
+    let beyond = try String(contentsOfFile: files[0], encoding: .utf8)
+    #expect(strict.status == 1 && beyond.contains("x</td>") && !beyond.contains(#/\d{4}\.\d %/#))
+
     let browser = Process()
     browser.executableURL = root.appendingPathComponent("tools/check_report.sh")
     browser.arguments = [files[0]]

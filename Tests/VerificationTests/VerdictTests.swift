@@ -1,4 +1,5 @@
 import Foundation
+import ModelGraph
 import Support
 import Tensors
 import Testing
@@ -35,6 +36,14 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try verdict([nan], [1], .snr(-100)) == .fail)
 }
 
+@Test func theBatchIsNoLengthOfText() throws {
+    var graph = Graph(name: "main")
+    _ = try graph.addInput("image", ValueType(.float32, [Dimension(symbol: "n"), 3, 8, 8]))
+    #expect(!graph.hasOpenLength)
+    _ = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "n"), Dimension(symbol: "sequence")]))
+    #expect(graph.hasOpenLength)
+}
+
 @Test func anotherShapeOrTypeFails() throws {
     #expect(try judge(floats([1, 2]), golden: floats([1, 2], [1, 2]), name: "y", criterion: standard).verdict == .fail)
     let double = try Tensor([1.0, 2.0], shape: [2])
@@ -62,6 +71,7 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
 @Test func anSNRWithNaNReachesNothing() throws {
     let (inf, nan) = (Float.infinity, Float.nan)
     let metrics = try #require(judge(floats([1, nan]), golden: floats([1, 2]), name: "y", criterion: standard).metrics)
+    #expect(try judge(floats([.nan]), golden: floats([1]), name: "y", criterion: standard).reason?.contains("at 1 place where") == true)
     #expect(metrics.snr.isNaN && metrics.cosine.isNaN && metrics.nonFiniteMismatches == 1)
     // Nothing finite is left to compare: the elements are the same, but no ratio is reached.
     #expect(try verdict([nan, inf], [nan, inf], .snr(-100)) == .fail)

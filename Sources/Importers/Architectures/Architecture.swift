@@ -96,7 +96,7 @@ func reasonToLeaveOut(_ name: String, _ architecture: Architecture, runsFusionFr
         return "CLIP's text tower and projections"
     }
     if architecture == .mplugCaption, root == "text_encoder" || root == "fusion_encoder" {
-        return "text and fusion encoders, which captioning does not run"
+        return "text and fusion encoders, which captioning does not run (--architecture mplug-vqa does)"
     }
     if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" || name == "target_ids" || name == "prefix_ids"
     {

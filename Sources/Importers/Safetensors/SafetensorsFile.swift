@@ -34,7 +34,7 @@ private func readHeader(of file: ReadableFile) throws -> (tensors: [(name: Strin
     let room = file.size - 8
     guard let length = Int(exactly: stated), length <= room, length <= SafetensorsFile.maximalHeaderLength else {
         throw TripsError.data(
-            "header length", at: "byte 0", found: stated, expected: "at most \(min(room, SafetensorsFile.maximalHeaderLength))")
+            "header length (of a file that is cut short, or no safetensors file)", at: "byte 0", found: stated, expected: "at most \(min(room, SafetensorsFile.maximalHeaderLength))")
     }
     let bytes = try file.bytes(at: 8, count: length)
     guard bytes.first == UInt8(ascii: "{") else {

@@ -145,7 +145,7 @@ private struct StateDictionary {
     /// Finds the tensors at the top, or under one of the names that training scripts use.
     init(_ content: PickleValue, _ unpickler: Unpickler) throws {
         var members = unpickler.members(of: content) ?? []
-        for wrapper in ["model", "state_dict", "module"] {
+        for wrapper in ["model", "model_state_dict", "state_dict", "module"] {
             if let inner = members.first(where: { $0.key == wrapper }), let innerMembers = unpickler.members(of: inner.value) {
                 members = innerMembers
             }
@@ -156,8 +156,8 @@ private struct StateDictionary {
         guard !tensors.isEmpty else {
             throw TripsError.data(
                 "no state dictionary",
-                found: members.isEmpty ? "no members" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
-                expected: "tensors at the top or under model, state_dict or module")
+                found: members.isEmpty ? "no members with names" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
+                expected: "tensors at the top or under model, model_state_dict, state_dict or module")
         }
         others = try StateDictionary.others(besides: tensors.map(\.tensor), unpickler)
     }

@@ -17,6 +17,8 @@ enum PickleValue {
     case tuple(Int)
     case dictionary(Int)
     case set(Int)
+    /// What `PickleGlobal.unread` stands for.
+    case unread
 
     var string: String? { if case .string(let text) = self { text } else { nil } }
     var integer: Int? { if case .integer(let number) = self { number } else { nil } }
@@ -29,6 +31,8 @@ enum PickleGlobal: Equatable {
     case rebuildTensor
     case rebuildParameter
     case storage(DataType)
+    /// What training scripts keep beside the weights: arguments, numbers and arrays of NumPy. Nobody looks at what it makes.
+    case unread
 
     init?(module: String, name: String) {
         switch (module, name) {
@@ -39,6 +43,9 @@ enum PickleGlobal: Equatable {
         case ("torch", _):
             guard let dataType = PickleGlobal.storages[name] else { return nil }
             self = .storage(dataType)
+        case ("argparse", "Namespace"), ("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode"),
+            ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
+            ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"): self = .unread
         default: return nil
         }
     }
@@ -208,7 +215,7 @@ struct Unpickler {
             throw TripsError.data(
                 "the pickle names a global that no checkpoint needs, and is not followed",
                 found: "\(module.prefix(80)).\(name.prefix(80))",
-                expected: "tensors, dictionaries, lists, numbers and strings alone")
+                expected: "tensors, dictionaries, lists, numbers and strings alone, as torch.save(model.state_dict(), …) writes")
         }
         return global
     }
@@ -241,13 +248,18 @@ struct Unpickler {
             }
             return tensor
         case .storage: throw TripsError.data("a storage made by a call")
+        case .unread: return .unread
         }
     }
 
-    /// State of an object: ordered dictionaries carry `_metadata`, versions of modules that no tensor depends on.
+    /// State of an object: ordered dictionaries carry `_metadata`, versions of modules that no tensor depends on; others are
+    /// not read.
     private mutating func build() throws {
         _ = try pop()
-        guard case .dictionary = try top() else { throw TripsError.data("state of an object", expected: "that of a dictionary") }
+        switch try top() {
+        case .dictionary, .unread: break
+        default: throw TripsError.data("state of an object", expected: "that of a dictionary")
+        }
     }
 
     /// _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)
