@@ -27,7 +27,8 @@ public enum PackageWriter {
         public var level: Int?
         /// No byte planes: `zstd -dc` gives a safetensors file.
         public var plain: Bool
-        /// The widest type in which matrices are stored. Vectors, and the scales of quantized weights, keep their own.
+        /// The type in which matrices are stored that graphs see in one as wide. Vectors, and the scales of quantized weights,
+        /// keep their own.
         public var storage: Storage
         /// Whether a file that is already there may be replaced.
         public var replacing: Bool
@@ -100,10 +101,10 @@ extension PackageWriter.Options {
     }
 
     fileprivate func storedType(_ constant: Constant) -> DataType {
-        guard let widest = storage.dataType, constant.dataType.isFloatingPoint, constant.shape.count >= 2,
-            constant.storedType.byteWidth > widest.byteWidth
+        guard let type = storage.dataType, constant.dataType.isFloatingPoint, constant.shape.count >= 2,
+            type == constant.dataType || type.byteWidth < constant.dataType.byteWidth
         else { return constant.storedType }
-        return widest
+        return type
     }
 }
 
@@ -125,18 +126,8 @@ private struct PendingTensor: Sendable {
             guard tensor.dataType == record.dataType, tensor.shape == record.shape else {
                 throw TripsError.data("a constant came out wrong", found: "\(tensor.dataType)\(tensor.shape)", expected: "\(record.dataType)\(record.shape)")
             }
-            let stored = try tensor.converted(to: record.storedType)
-            if record.storedType == .float16 { try checkRange(tensor, stored) }
-            return stored
+            return try tensor.narrowed(to: record.storedType)
         }
-    }
-
-    /// - Throws: `data` where a finite number became infinite.
-    private func checkRange(_ tensor: Tensor, _ stored: Tensor) throws {
-        guard tensor.dataType == .float32 else { return }
-        let tooLarge = tensor.withBytes { $0.bindMemory(to: Float.self).first { $0.isFinite && $0.magnitude >= 65520 } }
-        guard let tooLarge else { return }
-        throw TripsError.data("a weight does not fit float16", found: tooLarge, expected: "at most 65504; bf16 holds it")
     }
 }
 

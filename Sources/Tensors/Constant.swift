@@ -146,7 +146,7 @@ extension Constant {
     package func rounded(to narrowType: DataType) -> Constant {
         guard dataType.isFloatingPoint, narrowType.byteWidth < storedType.byteWidth else { return self }
         return .derived("rounded to \(narrowType)", from: [self], dataType, shape, storedAs: narrowType) { [dataType] in
-            try $0[0].converted(to: narrowType).converted(to: dataType)
+            try $0[0].narrowed(to: narrowType).converted(to: dataType)
         }
     }
 }

@@ -10,6 +10,16 @@ extension Tensor {
         }
     }
 
+    /// Weights in a narrower floating-point type.
+    /// - Throws: `data` where a finite number would become infinite.
+    package func narrowed(to type: DataType) throws -> Tensor {
+        if type == .float16, dataType == .float32,
+            let tooLarge = withBytes({ $0.bindMemory(to: Float.self).first { $0.isFinite && $0.magnitude >= 65520 } }) {
+            throw TripsError.data("a weight does not fit float16", found: tooLarge, expected: "at most 65504; bf16 holds it")
+        }
+        return try converted(to: type)
+    }
+
     /// A matrix with its two dimensions exchanged.
     public func transposed() throws -> Tensor {
         guard shape.count == 2 else { throw TripsError.data("transposing", found: "rank \(shape.count)", expected: "rank 2") }

@@ -26,6 +26,15 @@ import Tensors
         #expect(rounded[6].sign == .minus && rounded[7] == .infinity && rounded[8].isNaN)
     }
 
+    @Test func weightsThatWouldBecomeInfiniteAreRefused() throws {
+        func rounded(_ values: [Float], _ type: DataType) throws -> [Float] {
+            try Constant(Tensor(values, shape: [1, values.count]), identity: "w").rounded(to: type).load().elements(Float.self)
+        }
+        #expect(try rounded([65519, -.infinity], .float16) == [65504, -.infinity])
+        #expect(try rounded([1, -65536], .bfloat16) == [1, -65536])
+        #expect { try rounded([1, -65520], .float16) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("-65520") }
+    }
+
     @Test func integersSaturateAndWrap() throws {
         let floats = try Tensor([Float.nan, -1e30, 1e30, 3.9, -3.9], shape: [5])
         #expect(try floats.converted(to: .int32).elements(Int32.self) == [0, .min, .max, 3, -3])
