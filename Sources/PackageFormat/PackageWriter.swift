@@ -27,7 +27,8 @@ public enum PackageWriter {
         public var level: Int?
         /// No byte planes: `zstd -dc` gives a safetensors file.
         public var plain: Bool
-        /// The widest type in which matrices are stored. Vectors, and the scales of quantized weights, keep their own.
+        /// The type in which matrices are stored that graphs see in one as wide. Vectors, and the scales of quantized weights,
+        /// keep their own.
         public var storage: Storage
         /// Whether a file that is already there may be replaced.
         public var replacing: Bool
@@ -100,10 +101,10 @@ extension PackageWriter.Options {
     }
 
     fileprivate func storedType(_ constant: Constant) -> DataType {
-        guard let widest = storage.dataType, constant.dataType.isFloatingPoint, constant.shape.count >= 2,
-            constant.storedType.byteWidth > widest.byteWidth
+        guard let type = storage.dataType, constant.dataType.isFloatingPoint, constant.shape.count >= 2,
+            type == constant.dataType || type.byteWidth < constant.dataType.byteWidth
         else { return constant.storedType }
-        return widest
+        return type
     }
 }
 

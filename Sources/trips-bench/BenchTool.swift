@@ -63,8 +63,7 @@ struct BenchTool: Tool {
     private func measure() throws -> Measurement {
         let clock = ContinuousClock()
         let start = clock.now
-        let session = Session(try Model(contentsOf: model), threads: common.threads)
-        guard !session.model.graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: (model as NSString).lastPathComponent) }
+        let session = try open(model)
         let opened = clock.now
         let inputs = try session.syntheticInputs(batch: batch ?? 1, length: textLength ?? 40)
         let sizes = try checkedSizes(of: inputs, session)
@@ -73,7 +72,7 @@ struct BenchTool: Tool {
         _ = try session.run(inputs, outputs: wanted)
         // Without the making of the inputs: a program that loads a model has them.
         let load = (start.duration(to: opened) + ready.duration(to: clock.now)).milliseconds
-        let other = try compare.map { Session(try Model(contentsOf: $0), threads: common.threads) }
+        let other = try compare.map(open)
         var times: [Double] = []
         var otherTimes: [Double] = []
         if let other { _ = try other.run(inputs, outputs: wanted) }
@@ -87,6 +86,12 @@ struct BenchTool: Tool {
             loadMilliseconds: load, milliseconds: times, steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
             weightBytes: session.model.loadedBytes, peakBytes: peakMemory(),
             compared: compare.map { .init(model: ($0 as NSString).lastPathComponent, milliseconds: otherTimes) })
+    }
+
+    private func open(_ path: String) throws -> Session {
+        let model = try Model(contentsOf: path)
+        guard !model.graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: (path as NSString).lastPathComponent) }
+        return Session(model, threads: common.threads)
     }
 
     /// The sizes of the inputs.

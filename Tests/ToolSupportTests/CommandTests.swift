@@ -319,9 +319,12 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 @Test func packagesWithoutAGraphCannotBeTimed() throws {
     let scratch = try Scratch()
     guard let path = try package("checkpoint.safetensors", in: scratch, ["--architecture", "tensors"]),
-        let outcome = try run("trips-bench", [path])
+        let other = try package("opset17.onnx", in: scratch)
     else { return }
-    #expect(outcome.status == 64 && outcome.errors.contains("holds no graph"))
+    for arguments in [[path], [other, "--compare", path]] {
+        guard let outcome = try run("trips-bench", arguments) else { return }
+        #expect(outcome.status == 64 && outcome.errors.contains("checkpoint.trips: the package holds no graph"), "\(outcome.errors)")
+    }
 }
 
 @Test func whatAModelDoesNotReadIsUsage() throws {

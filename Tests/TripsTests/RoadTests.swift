@@ -108,6 +108,18 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         }
     }
 
+    @Test(arguments: [(PackageWriter.Options.Storage.asIs, DataType.bfloat16), (.f32, .float32), (.f16, .float16), (.bf16, .bfloat16)])
+    func weightsAreStoredInTheTypeAskedFor(_ storage: PackageWriter.Options.Storage, _ type: DataType) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        var options = ConversionOptions()
+        (options.visionHeads, options.textHeads, options.writing.storage) = (2, 2, storage)
+        let source = "\(fixtures)/albef-ve/sharded-bf16/model.safetensors.index.json"
+        let matrices = try convert(source, to: folder + "/a.trips", options).manifest.tensors.filter { $0.dataType == .float32 && $0.shape.count >= 2 }
+        #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
+    }
+
     @Test func theInputIsNotReplaced() throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
