@@ -186,6 +186,13 @@ struct RewriteTests {
         #expect(try m.fused() == ["Linear"])
     }
 
+    @Test func anAxisOfOneElementIsNotMistakenForAnother() throws {
+        var m = Exported()
+        let x = try m.input("x", [3, 6, 1, 1])
+        try m.output(m.linear(m.transpose(x, [1, 3, 0, 2]), 1, 8))
+        #expect(try m.fused().contains("Linear"))
+    }
+
     @Test func duplicatesAreComputedOnce() throws {
         var m = Exported()
         let x = try m.input("x", [2, 8])
