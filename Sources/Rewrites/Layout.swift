@@ -28,10 +28,11 @@ struct Layout: Equatable {
 
     var isWhole: Bool { offsets.allSatisfy { $0 == 0 } }
 
-    /// True where `axis` runs over exactly the last axis of a source with this shape.
+    /// True where the last axis runs over exactly the last one of a source with this shape. One of size 1 leaves no trace of
+    /// where it lies.
     func keepsLastAxis(of shape: [Dimension]) -> Bool {
-        guard let last = axes.last, let size = shape.last, isWhole else { return false }
-        return last == (size == 1 ? [] : [Run(axis: shape.count - 1, stride: 1, size: size)])
+        guard let last = axes.last, let size = shape.last, size != 1, isWhole else { return false }
+        return last == [Run(axis: shape.count - 1, stride: 1, size: size)]
     }
 
     func transposed(_ permutation: [Int]) -> Layout {

@@ -157,7 +157,7 @@ private func textGuide(of graph: Graph, _ anatomy: Anatomy, _ tower: Tower, name
         guard let text = anatomy.text else {
             throw TripsError.usage(
                 "text guidance needs a text encoder that does not see the image", found: "none in graph \(graph.name)",
-                expected: "guidance image-cls")
+                expected: "guidance image-cls; --text-guide names its last state where it is not recognised")
         }
         guide = graph.finalState(of: text)
     }
