@@ -16,11 +16,11 @@ swift build -c release --build-tests
 
 # The report of the sample must load in a browser.
 work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 sample=Tests/Fixtures/sample
 .build/release/trips-convert "$sample/albef.onnx" --select 2,5 -o "$work/sample.trips" > /dev/null
 .build/release/trips-verify "$work/sample.trips" --golden "$sample/golden-select.safetensors" --intermediates \
     --report "$work/report.html" > /dev/null
 (cd "$work" && "$OLDPWD/tools/check_report.sh" report.html)
-rm -rf "$work"
 
-exec swift test -c release --skip-build
+swift test -c release --skip-build

@@ -66,6 +66,11 @@ public struct Graph: Sendable {
     /// The nodes that read a value, each once, in the order in which they were added.
     public func consumers(of value: ValueID) -> [Node] { values[value.index].consumers.compactMap { nodeSlots[$0.index] } }
 
+    /// The first that read a value, as `consumers(of:)`.
+    package func consumers(of value: ValueID, atMost count: Int) -> [Node] {
+        values[value.index].consumers.prefix(count).compactMap { nodeSlots[$0.index] }
+    }
+
     public func node(_ id: NodeID) -> Node? { id.index < nodeSlots.count ? nodeSlots[id.index] : nil }
     public func value(named name: String) -> ValueID? { names[name] }
     public func isOutput(_ value: ValueID) -> Bool { outputs.contains { $0.value == value } }

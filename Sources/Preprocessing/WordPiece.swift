@@ -47,14 +47,14 @@ public struct WordPiece: Sendable {
     /// - Parameter maximalLength: longer texts lose their end, but keep [SEP].
     public func encode(_ text: String, maximalLength: Int? = nil) -> [Int] {
         var ids = parts(of: text).flatMap { part in part.special.map { [$0] } ?? split(part.text).flatMap(pieces) }
-        if let maximalLength { ids = Array(ids.prefix(max(0, maximalLength - 2))) }
+        if let maximalLength { ids = Array(ids.prefix(max(2, maximalLength) - 2)) }
         return [classID] + ids + [separatorID]
     }
 
     /// Ids and mask [1, L] as a model takes them.
     public func modelInput(_ text: String, maximalLength: Int? = nil, paddedTo length: Int? = nil) throws -> (ids: Tensor, mask: Tensor) {
         let ids = encode(text, maximalLength: length.map { min($0, maximalLength ?? $0) } ?? maximalLength)
-        let padding = max(0, (length ?? ids.count) - ids.count)
+        let padding = max(length ?? 0, ids.count) - ids.count
         let all = ids + Array(repeating: paddingID, count: padding)
         let mask = Array(repeating: 1, count: ids.count) + Array(repeating: 0, count: padding)
         return (try Tensor(all.map { Int64($0) }, shape: [1, all.count]), try Tensor(mask.map { Int64($0) }, shape: [1, mask.count]))

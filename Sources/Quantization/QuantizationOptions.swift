@@ -50,7 +50,7 @@ public struct LayerReport: Sendable, Codable {
     public var bytesAfter: Int
     /// Inputs that share a scale.
     public var groupSize: Int?
-    /// Signal to noise of the weights, in dB.
+    /// Signal to noise of the weights, in dB, where each is rounded by itself.
     public var weightDecibels: Double?
     /// The largest range of an input channel over the median one; from calibration, or from the normalisation in front.
     public var outlierRatio: Double?

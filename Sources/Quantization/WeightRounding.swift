@@ -8,7 +8,7 @@ package struct QuantizedMatrix {
     /// float32 [N, G]
     package let scales: Tensor
     package let groupSize: Int
-    /// Σ h (w - scale · q)² and Σ h w² over all weights, h the importance of the column.
+    /// Σ h (w - scale · q)² and Σ h w² over all weights, h the importance of the column, each weight rounded by itself.
     let error: Double
     let energy: Double
 

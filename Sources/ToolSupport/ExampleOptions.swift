@@ -72,8 +72,8 @@ public struct ExampleOptions: ParsableArguments {
             if let textLength, textLength > longest {
                 throw TripsError.usage("--text-length", found: textLength, expected: "at most \(longest), the positions of this model")
             }
-            guard fixed ?? 0 <= min(longest, 65_536) else {
-                throw TripsError.data("tokens of the input input_ids", found: fixed, expected: "at most \(min(longest, 65_536))")
+            if let fixed, fixed < 2 || fixed > min(longest, 65_536) {
+                throw TripsError.data("tokens of the input input_ids", found: fixed, expected: "2 to \(min(longest, 65_536))")
             }
             let tokens = try tokenizer.modelInput(text, maximalLength: textLength ?? min(40, longest), paddedTo: fixed)
             inputs["input_ids"] = tokens.ids

@@ -57,6 +57,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
                 ("plain", Pickle.tensor(storage, [3, 4], [4, 1])), ("part", Pickle.tensor(storage, offset: 4, [4], [1])),
                 ("transposed", Pickle.tensor(storage, [4, 3], [1, 4])),
                 ("every second", Pickle.tensor(storage, offset: 1, [5], [2])),
+                ("made by INST", Pickle.ascii("(icollections\nOrderedDict\n")),
                 ("scalar", Pickle.tensor(storage, offset: 11, [], [])), ("none", Pickle.tensor(storage, [0, 4], [4, 1]))))
         let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.bin"))
         #expect(checkpoint.format == .torchZip)

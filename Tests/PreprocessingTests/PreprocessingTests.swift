@@ -88,6 +88,7 @@ private let files = [
     let lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dog", "##s"]
     let tokenizer = try WordPiece(vocabulary: lines.joined(separator: "\r\n") + "\r\n")
     #expect(tokenizer.encode("dogs") == [2, 4, 5, 3])
+    #expect(try tokenizer.modelInput("dogs", paddedTo: .min).ids.elements(Int64.self) == [2, 3])
 }
 
 @Test func idsReadAsWords() throws {

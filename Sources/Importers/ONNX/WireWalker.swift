@@ -66,33 +66,33 @@ struct WireWalker {
     }
 
     private mutating func value(
-        _ rule: WireRule, _ field: Int, _ type: WireType, end: Int, named place: String, _ seen: inout Set<Int>,
+        _ rule: WireRule, _ field: Int, _ type: WireType, end: Int, named place: @autoclosure () -> String, _ seen: inout Set<Int>,
         _ result: inout [UInt8]
     ) throws {
         guard type == rule.type || (type == .delimited && rule.mayBePacked) else {
-            throw TripsError.data("malformed protobuf", at: place, found: "wire type \(type.rawValue)", expected: "\(rule.type.rawValue)")
+            throw TripsError.data("malformed protobuf", at: place(), found: "wire type \(type.rawValue)", expected: "\(rule.type.rawValue)")
         }
         guard type == .delimited else { return try scalar(field, type, end: end, &result) }
         let fieldEnd = try reader.delimitedEnd(end: end)
         let count = fieldEnd - reader.position
         switch rule {
         case .refused(let what):
-            throw TripsError.data("unsupported", at: place, found: what)
+            throw TripsError.data("unsupported", at: place(), found: what)
         case .one(let kind), .many(let kind):
             if case .one = rule, !seen.insert(field).inserted {
-                throw TripsError.data("malformed ONNX", at: place, found: "a second \(kind.name)", expected: "one")
+                throw TripsError.data("malformed ONNX", at: place(), found: "a second \(kind.name)", expected: "one")
             }
             result.appendDelimited(field, try message(kind, end: fieldEnd))
         case .text:
             let bytes = try reader.bytes(count, end: fieldEnd)
             // protobuf-c gives text as C strings, which a zero byte would cut short.
             guard String(validating: bytes, as: UTF8.self) != nil, !bytes.contains(0) else {
-                throw TripsError.data("malformed ONNX", at: place, found: "text with a zero byte or invalid UTF-8")
+                throw TripsError.data("malformed ONNX", at: place(), found: "text with a zero byte or invalid UTF-8")
             }
             result.appendDelimited(field, bytes)
         case .payload where count > WireWalker.inlineLimit:
             guard seen.insert(-1).inserted else {
-                throw TripsError.data("a tensor's numbers are stored in several places", at: place)
+                throw TripsError.data("a tensor's numbers are stored in several places", at: place())
             }
             for (number, value) in [(1001, reader.position), (1002, count), (1003, field)] {
                 result.appendKey(number, .varint)

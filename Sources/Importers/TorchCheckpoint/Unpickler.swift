@@ -197,7 +197,7 @@ struct Unpickler {
                 throw TripsError.data("a global's name", expected: "two strings")
             }
             stack.append(.global(try global(module: module, name: name)))
-        case UInt8(ascii: "i"): _ = try global(module: line(), name: line())
+        case UInt8(ascii: "i"): stack.append(try call(.global(global(module: line(), name: line())), .tuple(hold(popToMark()))))
         case UInt8(ascii: "R"), 0x81:
             let operands = try pop(2)
             stack.append(try call(operands[0], operands[1]))
