@@ -20,14 +20,19 @@ public final class AtomicFile {
     /// Creates the file, still unseen.
     /// - Parameter replacing: whether a file that is already there may be replaced.
     /// - Throws: `cannotCreate` where something is there already, or the folder cannot be written to.
-    public init(path: String, replacing: Bool = false) throws {
+    public convenience init(path: String, replacing: Bool = false) throws {
+        try self.init(path: path, replacing: replacing, nameless: true)
+    }
+
+    /// - Parameter nameless: false writes under a hidden name from the start, as on file systems that have no other way.
+    package init(path: String, replacing: Bool, nameless: Bool) throws {
         self.path = path
         self.replacing = replacing
         let parent = (path as NSString).deletingLastPathComponent
         folder = parent.isEmpty ? "." : parent
         try AtomicFile.checkTarget(path, replacing: replacing)
-        descriptor = open(folder, unnamed | O_WRONLY | O_CLOEXEC, 0o666)
-        if descriptor < 0 && [EOPNOTSUPP, EISDIR, EINVAL].contains(errno) {
+        descriptor = nameless ? open(folder, unnamed | O_WRONLY | O_CLOEXEC, 0o666) : -1
+        if descriptor < 0 && (!nameless || [EOPNOTSUPP, EISDIR, EINVAL].contains(errno)) {
             let hidden = AtomicFile.hiddenPath(for: path)
             descriptor = open(hidden, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0o666)
             if descriptor >= 0 { temporaryPath = hidden }
@@ -61,12 +66,14 @@ public final class AtomicFile {
     public func commit() throws {
         defer { discard() }
         guard fsync(descriptor) == 0 else { throw AtomicFile.error(.inputOutput, "writing failed", path) }
-        if replacing {
-            guard rename(try temporaryName(), path) == 0 else { throw AtomicFile.error(.cannotCreate, "cannot be created", path) }
-            temporaryPath = nil
-        } else {
+        if temporaryPath == nil && !replacing {
             // Unlike rename, link leaves alone what another process has put there meanwhile.
             try link(to: path)
+        } else {
+            let hidden = try temporaryName()
+            if !replacing { try claimName() }
+            guard rename(hidden, path) == 0 else { throw AtomicFile.error(.cannotCreate, "cannot be created", path) }
+            temporaryPath = nil
         }
         let folderDescriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard folderDescriptor >= 0 else { return }
@@ -83,10 +90,16 @@ public final class AtomicFile {
     }
 
     private func link(to name: String) throws {
-        let source = temporaryPath ?? "/proc/self/fd/\(descriptor)"
-        guard linkat(AT_FDCWD, source, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0 else {
+        guard linkat(AT_FDCWD, "/proc/self/fd/\(descriptor)", AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0 else {
             throw AtomicFile.error(.cannotCreate, "cannot be created", path)
         }
+    }
+
+    /// Takes the name, for a file system that may have no links, such as FAT.
+    private func claimName() throws {
+        let claim = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0o666)
+        guard claim >= 0 else { throw AtomicFile.error(.cannotCreate, "cannot be created", path) }
+        close(claim)
     }
 
     private func discard() {

@@ -14,9 +14,9 @@ import Testing
         return nil
     }
 
-    @Test func appearsWholeWhenCommitted() throws {
+    @Test(arguments: [true, false]) func appearsWholeWhenCommitted(nameless: Bool) throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        let file = try AtomicFile(path: target)
+        let file = try AtomicFile(path: target, replacing: false, nameless: nameless)
         try file.write([1, 2])
         try file.write([3])
         #expect(file.size == 3 && !FileManager.default.fileExists(atPath: target))
@@ -46,13 +46,13 @@ import Testing
         #expect(contents == ["a"])
     }
 
-    @Test func leavesAloneWhatAppearsMeanwhile() throws {
+    @Test(arguments: [true, false]) func leavesAloneWhatAppearsMeanwhile(nameless: Bool) throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let kind = kind {
-            try AtomicFile.write(to: target) {
-                try $0.write([1])
-                try Data([9]).write(to: URL(fileURLWithPath: target))
-            }
+            let file = try AtomicFile(path: target, replacing: false, nameless: nameless)
+            try file.write([1])
+            try Data([9]).write(to: URL(fileURLWithPath: target))
+            try file.commit()
         }
         #expect(kind == .cannotCreate && contents == ["a"])
         #expect(try Data(contentsOf: URL(fileURLWithPath: target)) == Data([9]))
