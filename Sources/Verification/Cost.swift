@@ -36,7 +36,7 @@ extension Graph {
     /// True where inputs leave open another size than the batch: the length of a text.
     public var hasOpenLength: Bool {
         let symbols = inputs.flatMap { shape(of: $0).flatMap(\.symbols) }
-        return symbols.contains { ExampleSizes(batch: 1, textLength: 2).size(of: $0) == 2 }
+        return symbols.contains { ExampleSizes(textLength: 2).size(of: $0) == 2 }
     }
 
     /// What one example costs, with the longest usual text that the model takes; nil where sizes stay unknown.
