@@ -97,14 +97,6 @@ extension [TensorView?] {
         return view
     }
 
-    /// Checks that the inputs at these places, where present, have this type: what reads them takes it for granted.
-    func check(_ dataType: DataType, _ places: Int...) throws {
-        for place in places {
-            guard let view = optional(place), view.dataType != dataType else { continue }
-            throw TripsError.data("data type of input \(place)", found: view.type, expected: dataType)
-        }
-    }
-
     /// The input at `index`, nil where it is absent.
     func optional(_ index: Int) -> TensorView? { index < count ? self[index] : nil }
 }
