@@ -83,7 +83,7 @@ public struct Arange: Operator {
             guard delta != 0, count.isFinite, count < 0x1p62 else {
                 throw TripsError.data("range", found: "\(start) to \(limit) by \(delta)", expected: "finitely many steps")
             }
-            return Dimension(max(0, Int(count)))
+            return Dimension(Int(max(0, count)))
         }
         guard let start = try start.integers()?.first, let limit = try limit.integers()?.first,
             let delta = try delta.constantIntegers()?.first
@@ -539,7 +539,7 @@ public struct Resize: Operator {
         guard scale > 0, scale.isFinite, extent.isFinite else { throw TripsError.data("scale", found: scale, expected: "above 0") }
         guard let constant = size.constant else {
             let factor = scale * extent
-            return factor == factor.rounded() && factor < 65536 ? try size.multiplied(by: Dimension(Int(factor))) : .unknown
+            return factor == factor.rounded() && 0..<65536 ~= factor ? try size.multiplied(by: Dimension(Int(factor))) : .unknown
         }
         let scaled = (Float(constant) * Float(extent) * Float(scale)).rounded(.down)
         guard scaled >= 0, scaled < 0x1p62 else { throw TripsError.data("scaled size", found: scaled, expected: "0 or more") }
