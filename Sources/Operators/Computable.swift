@@ -17,7 +17,7 @@ package func evaluate(_ op: any Operator, _ inputs: [Tensor?], on pool: ThreadPo
         throw TripsError.data("an operator that is not computed", found: type(of: op).name)
     }
     let operands = inputs.map { input in
-        input.map { Operand(ValueType($0.dataType, $0.shape.map { Dimension($0) }), content: .tensor(Constant($0, identity: ""))) }
+        input.map { Operand(ValueType($0.dataType, $0.shape.map { Dimension($0) }), content: .tensor(Constant($0))) }
     }
     let types = try op.infer(operands)
     return try allocate(types[...], []) { outputs in
@@ -67,7 +67,7 @@ extension TensorView {
     /// The numbers of an operand that is small enough to state sizes.
     fileprivate func smallContent() throws -> Content? {
         guard shape.count <= 1, count <= 4096 else { return nil }
-        return .tensor(Constant(try tensor(), identity: ""))
+        return .tensor(Constant(try tensor()))
     }
 
     /// A copy that owns its memory.
