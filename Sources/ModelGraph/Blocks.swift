@@ -12,19 +12,19 @@ public struct PatchEmbedding: Operator {
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let image = try inputs.required(0, "image").ranked(4, "image").type
-        let weight = try inputs.required(1, "weight").ranked(4, "weight").type
+        let image = try inputs.required(0, "image").floating("image").ranked(4, "image").type
+        let weight = try inputs.required(1, "weight").typed(image.dataType, "weight").ranked(4, "weight").type
         let width = weight.shape[0]
         try inputs.required(0, "image").shaped([image.shape[0], weight.shape[1], image.shape[2], image.shape[3]], "image")
-        try inputs.optional(2)?.shaped([width], "bias")
+        try inputs.optional(2)?.typed(image.dataType, "bias").shaped([width], "bias")
         var tokens = try patches(image.shape[2], weight.shape[2]).multiplied(by: patches(image.shape[3], weight.shape[3]))
         if let token = inputs.optional(3) {
-            guard try product(token.type.shape) == width else {
+            guard try product(token.typed(image.dataType, "class token").type.shape) == width else {
                 throw TripsError.data("class token", found: token.type, expected: "\(width) elements")
             }
             tokens = try tokens.adding(1)
         }
-        try inputs.optional(4)?.shaped([1, tokens, width], "positions")
+        try inputs.optional(4)?.typed(image.dataType, "positions").shaped([1, tokens, width], "positions")
         return [ValueType(image.dataType, [image.shape[0], tokens, width])]
     }
 
@@ -49,8 +49,8 @@ public struct Linear: Operator {
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let x = try inputs.required(0, "x").type
-        let weight = try inputs.required(1, "weight").ranked(2, "weight").type
+        let x = try inputs.required(0, "x").floating("x").type
+        let weight = try inputs.required(1, "weight").typed(x.dataType, "weight").ranked(2, "weight").type
         return [try linearType(x, outputs: weight.shape[0], inputs: weight.shape[1], bias: inputs.optional(2))]
     }
 
@@ -64,7 +64,7 @@ private func linearType(_ x: ValueType, outputs: Dimension, inputs: Dimension, b
     guard let width = x.shape.last, mayBeEqual(width, inputs) else {
         throw TripsError.data("width of x", found: x, expected: "last dimension \(inputs)")
     }
-    try bias?.shaped([outputs], "bias")
+    try bias?.typed(x.dataType, "bias").shaped([outputs], "bias")
     return ValueType(x.dataType, x.shape.dropLast() + [outputs])
 }
 
@@ -78,8 +78,8 @@ public enum ActivationPrecision: String, Sendable, Hashable, Codable {
 
 /// `Linear` with int8 weights: y = (x ⊙ s) · (scale ⊙ W)ᵀ + b.
 ///
-/// Inputs: x [..., K]; weight int8 [N, K]; scales float32 [N, G], one for each output and group of K/G inputs (the last
-/// group may be shorter: group g starts at g · groupSize); optional bias [N]; optional input scale s [K].
+/// Inputs: x [..., K]; weight int8 [N, K]; scales [N, G], one for each output and group of K/G inputs (the last group may be
+/// shorter: group g starts at g · groupSize); optional bias [N]; optional input scale s [K]. All but the weight are float32.
 public struct QuantizedLinear: Operator {
     /// Inputs that share a scale.
     public var groupSize: Int
@@ -91,14 +91,14 @@ public struct QuantizedLinear: Operator {
     }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let x = try inputs.required(0, "x").type
+        let x = try inputs.required(0, "x").typed(.float32, "x").type
         let weight = try inputs.required(1, "weight").ranked(2, "weight").type
         guard weight.dataType == .int8, let width = weight.shape[1].constant, groupSize > 0 else {
             throw TripsError.data("quantized weight", found: "\(weight), groups of \(groupSize)", expected: "int8, groups of 1 or more")
         }
         let groups = width / groupSize + (width % groupSize == 0 ? 0 : 1)
-        try inputs.required(2, "scales").shaped([weight.shape[0], Dimension(groups)], "scales")
-        try inputs.optional(4)?.shaped([weight.shape[1]], "input scale")
+        try inputs.required(2, "scales").typed(.float32, "scales").shaped([weight.shape[0], Dimension(groups)], "scales")
+        try inputs.optional(4)?.typed(.float32, "input scale").shaped([weight.shape[1]], "input scale")
         return [try linearType(x, outputs: weight.shape[0], inputs: weight.shape[1], bias: inputs.optional(3))]
     }
 
@@ -117,10 +117,10 @@ public struct LayerNorm: Operator {
     public init(epsilon: Float) { self.epsilon = epsilon }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let x = try inputs.required(0, "x").type
+        let x = try inputs.required(0, "x").floating("x").type
         guard let width = x.shape.last else { throw TripsError.data("rank of x", found: x, expected: "1 or more") }
-        try inputs.required(1, "weight").shaped([width], "weight")
-        try inputs.optional(2)?.shaped([width], "bias")
+        try inputs.required(1, "weight").typed(x.dataType, "weight").shaped([width], "weight")
+        try inputs.optional(2)?.typed(x.dataType, "bias").shaped([width], "bias")
         return [x]
     }
 }
@@ -146,16 +146,16 @@ public struct Attention: Operator {
     }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let q = try inputs.required(0, "q").ranked(3, "q").type
-        let k = try inputs.required(1, "k").ranked(3, "k").type
-        let v = try inputs.required(2, "v").ranked(3, "v").type
+        let q = try inputs.required(0, "q").floating("q").ranked(3, "q").type
+        let k = try inputs.required(1, "k").typed(q.dataType, "k").ranked(3, "k").type
+        let v = try inputs.required(2, "v").typed(q.dataType, "v").ranked(3, "v").type
         guard heads > 0, let width = q.shape[2].constant, let valueWidth = v.shape[2].constant,
             width % heads == 0, valueWidth % heads == 0
         else { throw TripsError.data("heads", found: heads, expected: "a divisor of \(q.shape[2]) and \(v.shape[2])") }
         try inputs.required(1, "k").shaped([k.shape[0], k.shape[1], q.shape[2]], "k")
         try inputs.required(2, "v").shaped([k.shape[0], k.shape[1], v.shape[2]], "v")
         let batch = try broadcast(q.shape[0], k.shape[0])
-        if let mask = inputs.optional(3) {
+        if let mask = try inputs.optional(3)?.typed(q.dataType, "mask") {
             let full = [batch, Dimension(heads), q.shape[1], k.shape[1]]
             guard mask.type.rank <= 4, zip(mask.type.shape.reversed(), full.reversed()).allSatisfy({ $0 == 1 || mayBeEqual($0, $1) }) else {
                 throw TripsError.data("mask", found: mask.type, expected: "broadcasting to \(ValueType(mask.type.dataType, full))")
@@ -185,7 +185,7 @@ public struct GELU: Operator {
 
     public init(_ form: Form) { self.form = form }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
 }
 
 /// Looks up rows of tables and adds them: words, positions and token types of BERT.
@@ -196,7 +196,7 @@ public struct Embedding: Operator {
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let table = try inputs.required(1, "table").ranked(2, "table").type
+        let table = try inputs.required(1, "table").floating("table").ranked(2, "table").type
         return [try embeddingType(inputs.required(0, "ids"), table.shape[1], table.dataType, inputs.dropFirst(2))]
     }
 }
@@ -210,7 +210,7 @@ public struct QuantizedEmbedding: Operator {
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let table = try inputs.required(1, "table").ranked(2, "table").type
         guard table.dataType == .int8 else { throw TripsError.data("quantized table", found: table, expected: "int8") }
-        try inputs.required(2, "scales").shaped([table.shape[0]], "scales")
+        try inputs.required(2, "scales").typed(.float32, "scales").shaped([table.shape[0]], "scales")
         return [try embeddingType(inputs.required(0, "ids"), table.shape[1], .float32, inputs.dropFirst(3))]
     }
 }
@@ -222,9 +222,7 @@ private func embeddingType(
     let shape = ids.type.shape + [width]
     for case (let name, let addend?) in zip(["positions", "token types"], addends) {
         // Such as a text that is longer than the table of positions.
-        guard let sum = try? broadcastShape([shape, addend.type.shape]), sum.count == shape.count else {
-            throw TripsError.data("\(name) do not fit the ids", found: addend.type, expected: "what broadcasts to \(ValueType(dataType, shape))")
-        }
+        try addend.typed(dataType, name).broadcasting(to: shape, "\(name) beside the ids")
     }
     return ValueType(dataType, shape)
 }
@@ -235,7 +233,7 @@ public struct L2Normalize: Operator {
 
     public init(epsilon: Float) { self.epsilon = epsilon }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
 }
 
 /// Turns a mask of ones and zeros into addends for attention scores: (1 - m) · maskedValue.
@@ -328,20 +326,20 @@ public struct PatchSelection: Operator {
     }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let tokens = try inputs.required(0, "tokens").ranked(3, "tokens").type
+        let tokens = try inputs.required(0, "tokens").floating("tokens").ranked(3, "tokens").type
         let (batch, count, width) = (tokens.shape[0], try tokens.shape[1].subtracting(1), tokens.shape[2])
         guard keepRate > 0, keepRate <= 1 else { throw TripsError.data("keep rate", found: keepRate, expected: "in (0, 1]") }
         guard heads > 0, let constantWidth = width.constant, constantWidth % heads == 0 else {
             throw TripsError.data("heads", found: heads, expected: "a divisor of \(width)")
         }
-        let keys = try inputs.required(1, "keys").ranked(3, "keys").type
+        let keys = try inputs.required(1, "keys").typed(tokens.dataType, "keys").ranked(3, "keys").type
         let keyWidth = sharesKeys ? keys.shape[2] : width
         try inputs.required(1, "keys").shaped([batch, tokens.shape[1], keyWidth], "keys")
         if guidance != .random {
             let queryWidth = sharesKeys ? try keyWidth.multiplied(by: Dimension(heads)) : width
-            try inputs.required(2, "query").shaped([batch, queryWidth], "query")
+            try inputs.required(2, "query").typed(tokens.dataType, "query").shaped([batch, queryWidth], "query")
         }
-        try inputs.optional(3)?.shaped([batch, count], "positions")
+        try inputs.optional(3)?.typed(.int64, "positions").shaped([batch, count], "positions")
         var (kept, stream) = (Dimension.unknown, Dimension.unknown)
         if let constant = count.constant {
             guard constant > 0 else { throw TripsError.data("image tokens", found: constant, expected: "1 or more") }

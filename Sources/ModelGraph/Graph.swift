@@ -314,7 +314,20 @@ public struct Graph: Sendable {
     // MARK: Parts
 
     private func inferTypes(_ op: any Operator, _ inputs: [ValueID?], name: String) throws -> [ValueType] {
-        try locating("\(Swift.type(of: op).name) \"\(name)\"") { try op.infer(inputs.map { $0.map(operand) }) }
+        try locating("\(Swift.type(of: op).name) \"\(name)\"") {
+            let types = try op.infer(inputs.map { $0.map(operand) })
+            try types.forEach(checkType)
+            return types
+        }
+    }
+
+    /// NumPy's limit. Without one, indices of indices double the rank with each operator.
+    private static let maximalRank = 64
+
+    private func checkType(_ type: ValueType) throws {
+        guard type.rank <= Graph.maximalRank, type.shape.allSatisfy({ ($0.constant ?? 0) >= 0 }) else {
+            throw TripsError.data("shape", found: type, expected: "at most \(Graph.maximalRank) sizes of 0 or more")
+        }
     }
 
     /// Unknown sizes become symbols that are named after the value and the axis.
@@ -330,6 +343,7 @@ public struct Graph: Sendable {
     private mutating func addValue(
         _ wantedName: String, _ type: ValueType, content: Content? = nil, producer: NodeID? = nil, isNumbered: Bool = false
     ) throws -> ValueID {
+        try checkType(type)
         let id = ValueID(values.count)
         let name = isNumbered ? freeName(wantedName) : wantedName
         guard names.updateValue(id, forKey: name) == nil else { throw TripsError.data("two values have one name", found: name) }

@@ -53,6 +53,15 @@ extension Operand {
         }
         return self
     }
+
+    /// Checks that broadcasting with `shape` leaves that as it is.
+    func broadcasting(to shape: [Dimension], _ name: String) throws {
+        guard let joint = try? broadcastShape([shape, type.shape]), joint.count == shape.count,
+            zip(joint, shape).allSatisfy({ mayBeEqual($0, $1) })
+        else {
+            throw TripsError.data("shape of \(name)", found: type, expected: "broadcasting to \(shape)")
+        }
+    }
 }
 
 /// False where two sizes are certainly different.

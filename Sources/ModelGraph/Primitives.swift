@@ -65,8 +65,8 @@ extension Operand {
     /// How many elements an operand of rank 1 (or a scalar: one) has.
     /// - Throws: `data` where that cannot be told; the rank of an output would be unknown.
     package func length(_ name: String) throws -> Int {
-        guard type.rank <= 1, let count = try product(type.shape).constant else {
-            throw TripsError.data("length of \(name)", found: type, expected: "rank 1 and a constant size")
+        guard type.rank <= 1, let count = try product(type.shape).constant, 0...4096 ~= count else {
+            throw TripsError.data("length of \(name)", found: type, expected: "rank 1 and a constant size of at most 4096")
         }
         return count
     }

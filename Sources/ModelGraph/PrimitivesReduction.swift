@@ -154,16 +154,6 @@ public struct LayerNormalization: Operator {
     }
 }
 
-extension Operand {
-    /// Checks that broadcasting with `shape` leaves that as it is.
-    fileprivate func broadcasting(to shape: [Dimension], _ name: String) throws {
-        let joint = try broadcastShape([shape, type.shape])
-        guard joint.count == shape.count, zip(joint, shape).allSatisfy({ mayBeEqual($0, $1) }) else {
-            throw TripsError.data("shape of \(name)", found: type, expected: "broadcasting to \(shape)")
-        }
-    }
-}
-
 /// Divides by the root of the mean square over the axes from `axis` on, then scales (Zhang and Sennrich 2019).
 ///
 /// Inputs: x; scale, which broadcasts to x. Output: as x.

@@ -83,7 +83,7 @@ public struct Arange: Operator {
             guard delta != 0, count.isFinite, count < 0x1p62 else {
                 throw TripsError.data("range", found: "\(start) to \(limit) by \(delta)", expected: "finitely many steps")
             }
-            return Dimension(max(0, Int(count)))
+            return Dimension(Int(max(0, count)))
         }
         guard let start = try start.integers()?.first, let limit = try limit.integers()?.first,
             let delta = try delta.constantIntegers()?.first
@@ -379,18 +379,26 @@ public struct Slice: Operator {
             return Dimension(try bounds(size: size, start: start, end: end, step: step).count)
         }
         guard step != 0 else { throw TripsError.data("step of a slice", found: 0, expected: "another number") }
-        // Larger than any size: exporters' words for "to the end".
-        let beyond = Int(Int32.max)
         if step == -1 { return (start.constant.map { $0 == -1 || $0 >= beyond } ?? false) && (end.constant ?? 0) <= -beyond ? size : .unknown }
-        guard step == 1, let first = try position(start, size, beyond), let last = try position(end, size, beyond) else {
-            return .unknown
+        return try step == 1 ? range(of: size, start, end)?.count ?? .unknown : .unknown
+    }
+
+    /// Larger than any size: exporters' words for "to the end".
+    private static let beyond = Int(Int32.max)
+
+    /// The first index and the number of elements of a slice with steps of 1; nil where they depend on what the symbols are.
+    package static func range(of size: Dimension, _ start: Dimension, _ end: Dimension) throws -> (first: Dimension, count: Dimension)? {
+        if let size = size.constant, let start = start.constant, let end = end.constant {
+            let bounds = try bounds(size: size, start: start, end: end, step: 1)
+            return (Dimension(bounds.first), Dimension(bounds.count))
         }
+        guard let first = try position(start, size), let last = try position(end, size) else { return nil }
         let count = try last.subtracting(first)
-        return (count.lowerBound ?? -1) >= 0 ? count : .unknown
+        return (count.lowerBound ?? -1) >= 0 ? (first, count) : nil
     }
 
     /// The index that `index` stands for; nil where that depends on what the symbols are.
-    private static func position(_ index: Dimension, _ size: Dimension, _ beyond: Int) throws -> Dimension? {
+    private static func position(_ index: Dimension, _ size: Dimension) throws -> Dimension? {
         guard let constant = index.constant else {
             if index == size { return size }
             // An index by symbol into a table of constant size: beyond its end the model could not run.
@@ -539,7 +547,7 @@ public struct Resize: Operator {
         guard scale > 0, scale.isFinite, extent.isFinite else { throw TripsError.data("scale", found: scale, expected: "above 0") }
         guard let constant = size.constant else {
             let factor = scale * extent
-            return factor == factor.rounded() && factor < 65536 ? try size.multiplied(by: Dimension(Int(factor))) : .unknown
+            return factor == factor.rounded() && 0..<65536 ~= factor ? try size.multiplied(by: Dimension(Int(factor))) : .unknown
         }
         let scaled = (Float(constant) * Float(extent) * Float(scale)).rounded(.down)
         guard scaled >= 0, scaled < 0x1p62 else { throw TripsError.data("scaled size", found: scaled, expected: "0 or more") }

@@ -25,8 +25,8 @@ public struct Window: Sendable, Hashable, Codable {
         self.autoPad = autoPad
     }
 
-    /// The largest kernel, stride, dilation or padding that is taken; nothing that computes needs more, and products
-    /// of three of them stay far from overflow.
+    /// The largest kernel (all of its elements), stride, dilation or padding that is taken; nothing that computes needs more,
+    /// and products of three of them stay far from overflow.
     package static let limit = 1 << 20
 
     /// Stride, dilation and paddings of one axis.
@@ -47,7 +47,10 @@ public struct Window: Sendable, Hashable, Codable {
             }
             return values
         }
-        _ = try checked(kernel, "kernel shape", count: rank, default: 1, minimum: 1)
+        let elements = try checked(kernel, "kernel shape", count: rank, default: 1, minimum: 1).reduce(1) { min($0 * $1, Window.limit + 1) }
+        guard elements <= Window.limit else {
+            throw TripsError.data("kernel shape", found: "\(kernel)", expected: "at most \(Window.limit) elements")
+        }
         let strides = try checked(strides, "strides", count: rank, default: 1, minimum: 1)
         let dilations = try checked(dilations, "dilations", count: rank, default: 1, minimum: 1)
         let pads = try checked(autoPad == .notSet ? pads : nil, "pads", count: 2 * rank, default: 0, minimum: -Window.limit)
@@ -76,7 +79,6 @@ public struct Window: Sendable, Hashable, Codable {
             throw TripsError.data("kernel shape", found: "\(kernel)", expected: "\(sizes.count) sizes")
         }
         return try zip(axes(kernel: kernel), sizes).map { axis, size in
-            guard (size.constant ?? 0) <= 1 << 40 else { throw TripsError.data("spatial size", found: size, expected: "at most 2^40") }
             if autoPad == .sameUpper || autoPad == .sameLower {
                 guard let size = size.constant else { return size.divided(exactlyBy: Dimension(axis.stride)) ?? .unknown }
                 return Dimension(size / axis.stride + (size % axis.stride == 0 ? 0 : 1))
@@ -103,6 +105,10 @@ extension Operand {
     /// The spatial sizes of an operand [B, C, ...].
     fileprivate func spatial(_ name: String) throws -> [Dimension] {
         guard type.rank >= 3 else { throw TripsError.data("rank of \(name)", found: type, expected: "3 or more") }
+        // Far from overflow where it is multiplied by a stride.
+        guard type.shape[2...].allSatisfy({ ($0.constant ?? 0) <= 1 << 40 }) else {
+            throw TripsError.data("spatial sizes of \(name)", found: type, expected: "at most 2^40")
+        }
         return Array(type.shape[2...])
     }
 

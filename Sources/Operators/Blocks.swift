@@ -8,7 +8,6 @@ extension Linear: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             let weight = try inputs.required(1)
-            try inputs.check(outputs[0].dataType, 0, 1, 2)
             func run<T: Factor & Real>(_: T.Type) throws {
                 try linear(inputs.required(0), weight.source(T.self), width: weight.shape[1], inputs.optional(2), outputs[0], on: pool)
             }
@@ -33,17 +32,14 @@ private func linear<T: Factor & Real>(
 
 extension QuantizedLinear: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
-        try widened(inputs, outputs) { inputs, outputs in
-            let (weight, scales) = (try inputs.required(1), try inputs.required(2))
-            try inputs.check(.float32, 0, 2, 3)
-            let x = try scaled(inputs.required(0), by: inputs.optional(4), on: pool)
-            try withExtendedLifetime(x) {
-                switch activations {
-                case .float32:
-                    let wide = try widenedWeight(weight, scales)
-                    try wide.withTarget { try linear(x.view, $0.source, width: weight.shape[1], inputs.optional(3), outputs[0], on: pool) }
-                case .int8: try multiplyIntegers(x.view, weight, scales, inputs.optional(3), outputs[0], on: pool)
-                }
+        let (weight, scales) = (try inputs.required(1), try inputs.required(2))
+        let x = try scaled(inputs.required(0), by: inputs.optional(4), on: pool)
+        try withExtendedLifetime(x) {
+            switch activations {
+            case .float32:
+                let wide = try widenedWeight(weight, scales)
+                try wide.withTarget { try linear(x.view, $0.source, width: weight.shape[1], inputs.optional(3), outputs[0], on: pool) }
+            case .int8: try multiplyIntegers(x.view, weight, scales, inputs.optional(3), outputs[0], on: pool)
             }
         }
     }
@@ -51,7 +47,7 @@ extension QuantizedLinear: Computable {
     private func scaled(_ x: TensorView, by scale: TensorView?, on pool: ThreadPool) throws -> Tensor {
         let x = try x.tensor()
         guard let scale else { return x }
-        return try evaluate(Binary(.mul), [x, scale.tensor().converted(to: x.dataType)], on: pool)[0]
+        return try evaluate(Binary(.mul), [x, scale.tensor()], on: pool)[0]
     }
 
     private func widenedWeight(_ weight: TensorView, _ scales: TensorView) throws -> Scratch<Float> {
@@ -109,7 +105,6 @@ extension LayerNorm: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             let (x, y) = (try inputs.required(0), outputs[0])
-            try inputs.check(y.dataType, 0, 1, 2)
             let width = x.shape.last ?? 1
             func run<T: Real>(_: T.Type) throws {
                 let (source, target, scale) = (x.source(T.self), y.target(T.self), try inputs.required(1).source(T.self))
@@ -175,34 +170,27 @@ extension L2Normalize: Computable {
 
 extension Embedding: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
-        let (ids, table) = (try inputs.required(0), try inputs.required(1))
         try widened(inputs, outputs) { inputs, outputs in
-            let wide = try inputs.required(1)
-            try Gather(axis: 0).compute([wide, indexing(ids)?.view ?? ids], into: [outputs[0]], on: pool)
-            try add(inputs.dropFirst(2).compactMap { $0 }, to: outputs[0], table.dataType, on: pool)
+            let ids = try inputs.required(0).tensor().converted(to: .int64)
+            try withExtendedLifetime(ids) {
+                try Gather(axis: 0).compute([inputs.required(1), ids.view], into: [outputs[0]], on: pool)
+            }
+            try add(inputs.dropFirst(2).compactMap { $0 }, to: outputs[0], on: pool)
         }
     }
 }
 
-/// Ids as int64, where they are neither that nor int32.
-private func indexing(_ ids: TensorView) throws -> Tensor? {
-    ids.dataType == .int64 || ids.dataType == .int32 ? nil : try ids.tensor().converted(to: .int64)
-}
-
 /// y = y + the addends, which broadcast to it.
-private func add(_ addends: [TensorView], to y: MutableTensorView, _ dataType: DataType, on pool: ThreadPool) throws {
-    for addend in addends {
-        let converted = try addend.dataType == y.dataType ? nil : addend.tensor().converted(to: y.dataType)
-        try withExtendedLifetime(converted) { try Binary(.add).compute([y.readOnly, converted?.view ?? addend], into: [y], on: pool) }
-    }
+private func add(_ addends: [TensorView], to y: MutableTensorView, on pool: ThreadPool) throws {
+    for addend in addends { try Binary(.add).compute([y.readOnly, addend], into: [y], on: pool) }
 }
 
 extension QuantizedEmbedding: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
-        let (ids, table, scales, y) = (try inputs.required(0), try inputs.required(1), try inputs.required(2), outputs[0])
+        let (table, scales, y) = (try inputs.required(1), try inputs.required(2), outputs[0])
         let width = table.shape[1]
-        try inputs.check(.float32, 2)
-        let rows = try (indexing(ids)?.view ?? ids).indices(below: table.shape[0])
+        let ids = try inputs.required(0).tensor().converted(to: .int64)
+        let rows = try withExtendedLifetime(ids) { try ids.view.indices(below: table.shape[0]) }
         let (levels, factors, target) = (table.source(Int8.self), scales.source(Float.self), y.target(Float.self))
         parallel(rows.count, grain: taskGrain / max(1, width), on: pool) { part in
             for row in part {
@@ -211,7 +199,7 @@ extension QuantizedEmbedding: Computable {
                 }
             }
         }
-        try add(inputs.dropFirst(3).compactMap { $0 }, to: y, .float32, on: pool)
+        try add(inputs.dropFirst(3).compactMap { $0 }, to: y, on: pool)
     }
 }
 
@@ -236,7 +224,6 @@ extension PaddingMask: Computable {
 extension PatchEmbedding: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
-            try inputs.check(outputs[0].dataType, 0, 1, 2, 3)
             if outputs[0].dataType == .float64 {
                 try embed(Double.self, inputs, outputs[0], pool)
             } else {
@@ -281,7 +268,7 @@ extension PatchEmbedding: Computable {
                 for index in 0..<width { target[row * width + index] += bias[index] }
             }
         }
-        if let positions = inputs.optional(4) { try add([positions], to: y, y.dataType, on: pool) }
+        if let positions = inputs.optional(4) { try add([positions], to: y, on: pool) }
     }
 }
 
@@ -296,7 +283,6 @@ extension MutableTensorView {
 extension Attention: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
-            try inputs.check(outputs[0].dataType, 0, 1, 2)
             if outputs[0].dataType == .float64 {
                 try attend(Double.self, inputs, outputs[0], pool)
             } else {
@@ -314,35 +300,33 @@ extension Attention: Computable {
         else { throw TripsError.data("shapes of q, k and v", found: "\(q.type), \(k.type), \(v.type)") }
         let (head, valueHead, heads, causal) = (width / heads, valueWidth / heads, heads, causal)
         let scale = T(scale.map { Double($0) } ?? 1 / Double(head).squareRoot())
-        let mask = try inputs.optional(3).map { try $0.tensor().converted(to: y.dataType) }
+        let mask = inputs.optional(3)
         let maskStrides = try mask.map { try broadcastStrides($0.shape, to: [batch, heads, length, keys]) } ?? []
         let (query, key, value, target) = (q.source(T.self), k.source(T.self), v.source(T.self), y.target(T.self))
         let (sharedQuery, sharedKey, sharedValue) = (q.shape[0] == 1, k.shape[0] == 1, v.shape[0] == 1)
-        let addends = mask?.view.source(T.self)
-        try withExtendedLifetime(mask) {
-            try pool.tryRun(batch * heads) { task in
-                let (b, h) = task.quotientAndRemainder(dividingBy: heads)
-                let scores = try Scratch<T>(elementCount(of: [length, keys]))
-                try scores.withTarget { scores in
-                    try multiply(
-                        length, keys, head, alpha: scale,
-                        Matrix(elements: query + (sharedQuery ? 0 : b) * length * width + h * head, stride: width),
-                        Matrix(elements: key + (sharedKey ? 0 : b) * keys * width + h * head, stride: width, transposed: true),
-                        scores, stride: max(1, keys), on: pool)
-                    for row in 0..<length {
-                        let line = scores + row * keys
-                        if let addends {
-                            let start = b * maskStrides[0] + h * maskStrides[1] + row * maskStrides[2]
-                            for column in 0..<keys { line[column] += addends[start + column * maskStrides[3]] }
-                        }
-                        if causal, row + 1 < keys { for column in (row + 1)..<keys { line[column] = -.infinity } }
-                        softmaxRow(line.source, line, count: keys)
+        let addends = mask?.source(T.self)
+        try pool.tryRun(batch * heads) { task in
+            let (b, h) = task.quotientAndRemainder(dividingBy: heads)
+            let scores = try Scratch<T>(elementCount(of: [length, keys]))
+            try scores.withTarget { scores in
+                try multiply(
+                    length, keys, head, alpha: scale,
+                    Matrix(elements: query + (sharedQuery ? 0 : b) * length * width + h * head, stride: width),
+                    Matrix(elements: key + (sharedKey ? 0 : b) * keys * width + h * head, stride: width, transposed: true),
+                    scores, stride: max(1, keys), on: pool)
+                for row in 0..<length {
+                    let line = scores + row * keys
+                    if let addends {
+                        let start = b * maskStrides[0] + h * maskStrides[1] + row * maskStrides[2]
+                        for column in 0..<keys { line[column] += addends[start + column * maskStrides[3]] }
                     }
-                    try multiply(
-                        length, valueHead, keys, Matrix(elements: scores.source, stride: max(1, keys)),
-                        Matrix(elements: value + (sharedValue ? 0 : b) * keys * valueWidth + h * valueHead, stride: valueWidth),
-                        target + b * length * valueWidth + h * valueHead, stride: valueWidth, on: pool)
+                    if causal, row + 1 < keys { for column in (row + 1)..<keys { line[column] = -.infinity } }
+                    softmaxRow(line.source, line, count: keys)
                 }
+                try multiply(
+                    length, valueHead, keys, Matrix(elements: scores.source, stride: max(1, keys)),
+                    Matrix(elements: value + (sharedValue ? 0 : b) * keys * valueWidth + h * valueHead, stride: valueWidth),
+                    target + b * length * valueWidth + h * valueHead, stride: valueWidth, on: pool)
             }
         }
     }

@@ -17,7 +17,7 @@ package func evaluate(_ op: any Operator, _ inputs: [Tensor?], on pool: ThreadPo
         throw TripsError.data("an operator that is not computed", found: type(of: op).name)
     }
     let operands = inputs.map { input in
-        input.map { Operand(ValueType($0.dataType, $0.shape.map { Dimension($0) }), content: .tensor(Constant($0, identity: ""))) }
+        input.map { Operand(ValueType($0.dataType, $0.shape.map { Dimension($0) }), content: .tensor(Constant($0))) }
     }
     let types = try op.infer(operands)
     return try allocate(types[...], []) { outputs in
@@ -67,7 +67,7 @@ extension TensorView {
     /// The numbers of an operand that is small enough to state sizes.
     fileprivate func smallContent() throws -> Content? {
         guard shape.count <= 1, count <= 4096 else { return nil }
-        return .tensor(Constant(try tensor(), identity: ""))
+        return .tensor(Constant(try tensor()))
     }
 
     /// A copy that owns its memory.
@@ -95,14 +95,6 @@ extension [TensorView?] {
     func required(_ index: Int) throws -> TensorView {
         guard index < count, let view = self[index] else { throw TripsError.data("input \(index) is missing") }
         return view
-    }
-
-    /// Checks that the inputs at these places, where present, have this type: what reads them takes it for granted.
-    func check(_ dataType: DataType, _ places: Int...) throws {
-        for place in places {
-            guard let view = optional(place), view.dataType != dataType else { continue }
-            throw TripsError.data("data type of input \(place)", found: view.type, expected: dataType)
-        }
     }
 
     /// The input at `index`, nil where it is absent.

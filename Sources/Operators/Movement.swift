@@ -180,7 +180,7 @@ extension Pad: Computable {
         for (index, axis) in axes.enumerated() { before[axis] = amounts[index] }
         // Where each place along an axis is read, nil for the padding's own value.
         let places = x.shape.indices.map { axis in
-            (0..<y.shape[axis]).map { place(of: $0 - before[axis], size: x.shape[axis]).map { $0 * strides[axis] } }
+            (0..<y.shape[axis]).map { place(of: $0 &- before[axis], size: x.shape[axis]).map { $0 * strides[axis] } }
         }
         func pad<Element: FixedWidthInteger & Sendable>(_: Element.Type) throws {
             let value = try inputs.optional(2)?.first(Element.self) ?? 0

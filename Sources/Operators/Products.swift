@@ -272,7 +272,8 @@ private struct Term {
 
     func withoutRepeats(_ sizes: [Int], on pool: ThreadPool) throws -> Term {
         let distinct = names.indices.filter { names.firstIndex(of: names[$0]) == $0 }.map { names[$0] }
-        let own = names.indices.reduce(into: sizes.map { _ in 1 }) { $0[names[$1]] = max($0[names[$1]], tensor.shape[$1] == 0 ? 0 : tensor.shape[$1]) }
+        var own = sizes.map { _ in 1 }
+        for (name, size) in zip(names, tensor.shape) where size != 1 { own[name] = size }
         return distinct.count == names.count ? self : try ordered(distinct, own, on: pool)
     }
 
@@ -335,7 +336,7 @@ extension OnnxAttention: Computable {
         let past = keys - newKeys.shape[2]
         let shape = [batch, heads, length, keys]
         let bias = try additiveMask(inputs.optional(3), shape, dataType, pool)
-        let valid = try inputs.optional(6)?.integers()
+        let valid = try inputs.optional(6)?.integers().map { min(max($0, 0), keys) }
         let scores = try Scratch<T>(elementCount(of: shape))
         let shown = outputs.count > 3 ? outputs[3].target(T.self) : nil
         let scale = T(scale ?? 1 / Float(width).squareRoot())

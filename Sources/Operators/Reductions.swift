@@ -99,10 +99,8 @@ extension Reduce: Computable {
         case .sum: rows.reduce(T.self, into: y, on: pool) { $0.reduce(0, &+) }
         case .mean:
             rows.reduce(T.self, into: y, on: pool) { row in
-                if count > 0, Int(count) == row.count, T.bitWidth < 64 {
-                    return T(truncatingIfNeeded: row.reduce(0) { $0 &+ Int(truncatingIfNeeded: $1) } / row.count)
-                }
-                return row.reduce(0, &+).dividedReportingOverflow(by: count).partialValue
+                guard T.bitWidth < 64 else { return row.reduce(0, &+).dividedReportingOverflow(by: count).partialValue }
+                return row.isEmpty ? 0 : T(truncatingIfNeeded: row.reduce(0) { $0 &+ Int(truncatingIfNeeded: $1) } / row.count)
             }
         case .prod: rows.reduce(T.self, into: y, on: pool) { $0.reduce(1, &*) }
         case .l1: rows.reduce(T.self, into: y, on: pool) { $0.reduce(0) { $0 &+ ($1 < 0 ? 0 &- $1 : $1) } }

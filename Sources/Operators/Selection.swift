@@ -7,7 +7,6 @@ extension PatchSelection: Computable {
         let positions = try inputs.optional(3).map { try $0.integers() }
         try widened(Array(inputs.prefix(3)), outputs) { inputs, outputs in
             let tokens = try inputs.required(0)
-            try inputs.check(outputs[0].dataType, 0, 1, 2)
             func run<T: Real>(_: T.Type) throws {
                 let (batch, count, width) = (tokens.shape[0], tokens.shape[1] - 1, tokens.shape[2])
                 let stream = Stream(

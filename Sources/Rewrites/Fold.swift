@@ -92,7 +92,10 @@ extension Graph {
 
     private func uniformResult(_ node: Node, _ elements: [Tensor]) throws -> Tensor? {
         if node.op is PaddingMask { return try execute(node.op, [elements[0].reshaped([1, 1])]).first?.reshaped([]) }
-        if movedOperands(node) == nil { return try execute(node.op, elements).first?.reshaped([]) }
+        if movedOperands(node) == nil {
+            var rest = elements[...]
+            return try execute(node.op, node.inputs.map { $0 == nil ? nil : rest.popFirst() }).first?.reshaped([])
+        }
         guard let first = elements.first else { return nil }
         let bytes = first.withBytes { Array($0) }
         return elements.allSatisfy { $0.dataType == first.dataType && $0.withBytes { Array($0) } == bytes } ? first : nil
@@ -141,7 +144,7 @@ extension Graph {
     private func sizeOutputs(of node: Node) throws -> [Content?]? {
         let inputs = node.inputs.compactMap { $0 }
         guard inputs.contains(where: holdsSymbols) else { return nil }
-        if let cast = node.op as? Cast { return try cast.to.isInteger ? moved(node) : [] }
+        if let cast = node.op as? Cast { return try cast.to == .int64 || cast.to == .int32 ? moved(node) : [] }
         if let binary = node.op as? Binary { return try [arithmetic(binary.kind, node)] }
         if let unary = node.op as? Unary, unary.kind == .neg, let sizes = try integers(node.input(0)) {
             return [try Content(sizes: sizes.map { try Dimension(0).subtracting($0) }, type(of: node.output))]
@@ -252,6 +255,16 @@ extension Graph {
         }
     }
 
+    /// As `smallTensor`, for values that no tensor holds.
+    private func smallConstant(_ value: ValueID) throws -> Constant? {
+        guard let tensor = try smallTensor(value) else { return nil }
+        return switch content(of: value) {
+        case .splat(let scalar): Constant(tensor, identity: "\(type(of: value)) of \(scalar.withBytes { Array($0) })")
+        case .dimensions(let sizes): Constant(tensor, identity: "\(type(of: value)) \(sizes)")
+        case .tensor, nil: nil
+        }
+    }
+
     private func computedOutputs(of node: Node) throws -> [Content?] {
         let types = node.outputs.map(type(of:))
         let isSmall = try types.allSatisfy { type in
@@ -264,17 +277,21 @@ extension Graph {
                 return try smallTensor(input).map { .some($0) }
             }
             if !operands.contains(where: { $0 == nil }) {
-                return try zip(node.outputs, execute(node.op, operands.map { $0 ?? nil })).map { output, tensor in
-                    .tensor(Constant(tensor, identity: "folded \(name)/\(self.name(of: output))"))
-                }
+                return try execute(node.op, operands.map { $0 ?? nil }).map { .tensor(Constant($0)) }
             }
         }
         return try derivedOutput(of: node).map { [.tensor($0)] } ?? []
     }
 
+    /// Computations, one inside the other, that loading one constant may take. Without a limit, sums of a weight and itself
+    /// double them with each operator.
+    private static let largestDerivation = 256
+
     /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do.
     private func derivedOutput(of node: Node) throws -> Constant? {
         guard node.outputs.count == 1, let shape = type(of: node.output).constantShape else { return nil }
+        let computations = node.inputs.reduce(1) { $0 + ($1.flatMap(constant(of:))?.computations ?? 0) }
+        guard computations <= Graph.largestDerivation else { return nil }
         let dataType = type(of: node.output).dataType
         if let x = node.input(0), let constant = constant(of: x) {
             if node.op is Reshape || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten || node.op is Identity {
@@ -288,13 +305,8 @@ extension Graph {
         for input in node.inputs {
             guard let input else { places.append(nil); continue }
             places.append(constants.count)
-            if let constant = constant(of: input) {
-                constants.append(constant)
-            } else if let tensor = try smallTensor(input) {
-                constants.append(Constant(tensor, identity: "folded \(name)/\(self.name(of: input))"))
-            } else {
-                return nil
-            }
+            guard let constant = try constant(of: input) ?? smallConstant(input) else { return nil }
+            constants.append(constant)
         }
         let room = try constants.reduce(0) { try $0 + $1.byteCount }
         guard try byteCount(of: dataType, shape) <= room else { return nil }

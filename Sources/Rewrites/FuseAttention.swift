@@ -16,7 +16,8 @@ struct FuseAttention: Rewrite {
         guard let q = try heads(parts.q, keysLast: false, graph), let k = try heads(parts.k, keysLast: parts.keysLast, graph),
             let v = try heads(parts.v, keysLast: false, graph)
         else { return nil }
-        guard q.heads == k.heads, k.heads == v.heads, q.headSize == k.headSize else { return nil }
+        guard q.heads == k.heads, k.heads == v.heads, q.headSize == k.headSize, [k, v].allSatisfy({ $0.batch == q.batch || $0.batch == 1 })
+        else { return nil }
         var patch = Patch(for: graph)
         let mask: ValueID?
         switch try self.mask(parts, q, k, node, graph, &patch) {
@@ -143,7 +144,8 @@ struct FuseAttention: Rewrite {
         let scores = [graph.shape(of: q)[0], graph.shape(of: q)[1], graph.shape(of: q)[2], graph.shape(of: k)[2]]
         if let mask = node.input(3) {
             if graph.type(of: mask).dataType == .bool {
-                parts.replacement = (mask, -.infinity, false, scores)
+                // The operator gives 0 where a query may see no key; what infinity would make of it, NaN, would spread.
+                parts.replacement = (mask, -1e30, false, scores)
             } else {
                 parts.mask = (mask, scores)
             }

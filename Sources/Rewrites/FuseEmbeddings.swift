@@ -142,7 +142,8 @@ struct FuseEmbedding: Rewrite {
         guard graph.content(of: ids) == nil else { return nil }
         if let slice = graph.producer(of: ids, Slice.self)?.node, let ranges = try graph.sliceRanges(slice), ranges.count == 1,
             let range = ranges.first, range.axis == graph.type(of: ids).rank - 1, let base = slice.input(0),
-            let numbers = try knownIndices(base, graph), let first = numbers.first, numbers == Array(first..<first + numbers.count),
+            let numbers = try knownIndices(base, graph), let first = numbers.first, first >= 0,
+            first <= table.shape[0] - numbers.count, numbers == Array(first..<first + numbers.count),
             graph.shape(of: base).dropLast().allSatisfy({ $0 == 1 }) {
             // Indices 0, 1, 2, … up to a size that has a symbol: the table's first rows.
             let start = try range.start.adding(Dimension(first))

@@ -170,7 +170,7 @@ struct LiftPatchSelection: Rewrite {
         current = input
         while let (inner, factor) = try graph.scaled(current) { (current, scale) = (inner, scale * factor) }
         guard let product = graph.producer(of: current, MatMul.self)?.node, let q = product.input(0), let k = product.input(1),
-            let heads = graph.shape(of: q)[1].constant, let size = graph.shape(of: q)[3].constant, graph.shape(of: q)[2] == 1, heads > 0, size > 0
+            graph.type(of: q).rank == 4, let heads = graph.shape(of: q)[1].constant, let size = graph.shape(of: q)[3].constant, graph.shape(of: q)[2] == 1, heads > 0, size > 0
         else { return nil }
         let width = Dimension(heads * size)
         guard let query = try graph.views(of: q, scaled: true).last(where: { view in

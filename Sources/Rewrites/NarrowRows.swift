@@ -72,6 +72,13 @@ extension Graph {
             let mask = node.input(3).map(shape(of:)) ?? []
             return !attention.causal && (mask.count < 2 || mask[mask.count - 2] == 1)
         }
+        if node.op is Binary {
+            // What is no state must mean the same for each row.
+            return node.inputs.indices.allSatisfy { place in
+                let rows = node.input(place).flatMap { shape(of: $0).dropLast().last }
+                return isNarrowed(place, of: node) || rows == nil || rows == 1
+            }
+        }
         return node.op.isRowwise && !(node.op is Embedding) && !(node.op is QuantizedEmbedding)
     }
 

@@ -20,7 +20,7 @@ extension Graph {
         // Not through a traced value: it would lose its last reader, and with it the trace.
         while content(of: current) == nil, current == value || !isTraced(current), let node = producer(of: current), steps.count < 32 {
             let source: ValueID
-            if isView(node), let input = node.input(0) {
+            if isView(node), let input = node.input(0), tellsSizes(of: current, by: input) {
                 steps.append((node, current))
                 source = input
             } else if isScaled, let (inner, factor) = try self.scaled(current) {
@@ -40,6 +40,12 @@ extension Graph {
     private func isView(_ node: Node) -> Bool {
         node.op is Reshape || node.op is Transpose || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten
             || node.op is Identity || node.op is Slice || node.op is Gather || node.op is Split
+    }
+
+    /// False where an operator could not tell a size: only it will, once the inputs' sizes are known, so it must stay.
+    private func tellsSizes(of output: ValueID, by input: ValueID) -> Bool {
+        let known = Set(shape(of: input).flatMap(\.symbols))
+        return shape(of: output).allSatisfy { size in size.symbols.allSatisfy { !$0.hasPrefix("?") || known.contains($0) } }
     }
 
     /// The layout of what `node` makes of an operand with the given layout; nil where it is no view.
@@ -83,20 +89,20 @@ extension Graph {
 
     /// What a slice with steps of 1 takes along each axis that it shortens; nil where that is not known.
     func sliceRanges(_ node: Node) throws -> [(axis: Int, start: Dimension, count: Dimension)]? {
-        guard let x = node.input(0), let starts = try node.input(1).flatMap({ try operand($0).integers() }) else { return nil }
+        func integers(_ index: Int) throws -> [Dimension]? { try node.input(index).flatMap { try operand($0).integers() } }
+        guard let x = node.input(0), let starts = try integers(1), let ends = try integers(2) else { return nil }
         let (from, to) = (shape(of: x), shape(of: node.output))
         let axes = try node.input(3).map { try operand($0).constantIntegers() } ?? Array(starts.indices)
         let steps = try node.input(4).map { try operand($0).constantIntegers() } ?? starts.map { _ in 1 }
-        guard let axes, let steps, steps.allSatisfy({ $0 == 1 }), axes.count == starts.count else { return nil }
-        return try zip(axes, starts).compactMap { stated, start in
+        guard let axes, let steps, steps.allSatisfy({ $0 == 1 }), axes.count == starts.count, ends.count == starts.count else { return nil }
+        var ranges: [(axis: Int, start: Dimension, count: Dimension)] = []
+        for (index, stated) in axes.enumerated() {
             let axis = try resolveAxis(stated, rank: from.count)
-            if from[axis] == to[axis] { return nil }
-            if let constant = start.constant, constant < 0 {
-                guard let size = from[axis].constant else { return (axis, try from[axis].adding(start), to[axis]) }
-                return (axis, Dimension(max(0, size + constant)), to[axis])
-            }
-            return (axis, start, to[axis])
+            if from[axis] == to[axis] { continue }
+            guard let range = try Slice.range(of: from[axis], starts[index], ends[index]) else { return nil }
+            ranges.append((axis, range.first, range.count))
         }
+        return ranges
     }
 }
 

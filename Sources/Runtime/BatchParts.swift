@@ -11,12 +11,16 @@ extension Graph {
         else { return nil }
         let batch = first
         var carriers = Set(inputs)
-        guard inputs.allSatisfy({ shape(of: $0).first == batch }) else { return nil }
+        /// The size of a batch is that of its first axis, and no other follows it.
+        func isBatch(_ value: ValueID) -> Bool {
+            shape(of: value).first == batch && !shape(of: value).dropFirst().contains { $0.symbols.contains(symbol) }
+        }
+        guard inputs.allSatisfy(isBatch) else { return nil }
         for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) {
             let read = node.inputs.compactMap { $0 }.filter(carriers.contains)
             // What no input has a part in is the same for every example.
             guard !read.isEmpty || node.outputs.contains(where: { shape(of: $0).contains(where: { $0.symbols.contains(symbol) }) }) else { continue }
-            guard node.outputs.allSatisfy({ shape(of: $0).first == batch }), keepsExamplesApart(node, carriers) else { return nil }
+            guard node.outputs.allSatisfy(isBatch), keepsExamplesApart(node, carriers) else { return nil }
             carriers.formUnion(node.outputs)
         }
         return outputs.allSatisfy { carriers.contains($0.value) } ? symbol : nil
@@ -53,12 +57,7 @@ extension Graph {
     /// How many examples suit the caches: as many as give products rows enough, and no more.
     /// - Parameter shapes: of the inputs.
     func examplesAtOnce(_ batch: String, _ shapes: [String: [Int]]) throws -> Int {
-        var symbols: [String: Int] = [:]
-        for input in inputs {
-            for (dimension, size) in zip(shape(of: input), shapes[name(of: input)] ?? []) where dimension.constant == nil {
-                for symbol in dimension.symbols { symbols[symbol] = size }
-            }
-        }
+        var symbols = symbols(for: shapes)
         symbols[batch] = 1
         var single = self
         try single.bind(symbols)

@@ -100,14 +100,15 @@ extension Session {
     }
 
     private func synthetic(_ name: String, _ type: DataType, _ shape: [Int], _ generator: inout SplitMix64) throws -> Tensor {
-        let count = try elementCount(of: shape)
-        if type.isFloatingPoint {
-            let noise = (0..<count).map { _ in generator.normal() }
-            return try Tensor(noise, shape: shape).converted(to: type)
+        func tensor<Element: TensorElement>(_ next: () -> Element) throws -> Tensor {
+            try Tensor(Element.dataType, shape) { bytes in
+                let elements = bytes.bindMemory(to: Element.self)
+                for index in elements.indices { elements[index] = next() }
+            }.converted(to: type)
         }
+        if type.isFloatingPoint { return try tensor { generator.normal() } }
         let bound = model.graphs.compactMap { $0.vocabulary(of: name) }.min()
-        let numbers = (0..<count).map { _ in Int64(bound.map { generator.below($0) } ?? 1) }
-        return try Tensor(numbers, shape: shape).converted(to: type)
+        return try tensor { Int64(bound.map { generator.below($0) } ?? 1) }
     }
 }
 

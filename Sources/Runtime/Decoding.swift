@@ -30,7 +30,7 @@ package struct Decoder {
         graph = parts.step
         fixed = try parts.session.run(given, outputs: parts.fixed.outputs.map(\.name))
         cache = try Dictionary(uniqueKeysWithValues: graph.caches.map { cache in
-            (cache.input, try Tensor([Float](repeating: 0, count: hypotheses * steps * cache.width), shape: [hypotheses, steps, cache.width]))
+            (cache.input, try Tensor(.float32, [hypotheses, steps, cache.width]) { _ in })
         })
     }
 
@@ -50,9 +50,7 @@ package struct Decoder {
         let results = try session.run(inputs, outputs: graph.graph.outputs.map(\.name))
         for name in graph.caches { cache[name.input] = results[name.output] }
         position += 1
-        guard let logits = results["next_logits"], logits.shape.count == 2 else { return [] }
-        let values = try logits.elements(Float.self)
-        return tokens.indices.map { Array(values[$0 * logits.shape[1]..<($0 + 1) * logits.shape[1]]) }
+        return try results.rows(of: "next_logits", [tokens.count])
     }
 }
 

@@ -88,7 +88,7 @@ extension Session {
             let logits = try decoder.nextLogits([ids[step]], continuing: [0])[0]
             ids.append(logits.indices.max { logits[$0] < logits[$1] } ?? 0)
         }
-        return ids.dropFirst().map { Float($0 - firstTargetID) / Float(targetCount - 1) }
+        return ids.dropFirst().map { (Float($0) - Float(firstTargetID)) / Float(targetCount - 1) }
     }
 
     /// Ranks given answers by their likelihood (ALBEF's visual question answering).
@@ -134,12 +134,9 @@ extension Session {
         for name in ["question_states", "attention_mask"] {
             if let shared = known[name] { inputs[name] = try shared.repeatingFirst(ids.count) }
         }
-        guard let logits = try run(inputs, outputs: ["answer_logits"])["answer_logits"] else { return [] }
-        let (length, vocabulary) = (logits.shape[1], logits.shape[2])
-        let values = try logits.elements(Float.self)
-        return ids.indices.map { row in
-            (0..<length).map { Array(values[(row * length + $0) * vocabulary..<(row * length + $0 + 1) * vocabulary]) }
-        }
+        let length = ids[0].count
+        let logits = try run(inputs, outputs: ["answer_logits"]).rows(of: "answer_logits", [ids.count, length])
+        return ids.indices.map { Array(logits[$0 * length..<($0 + 1) * length]) }
     }
 
     private func chance(_ logarithms: [Float], _ id: Int) throws -> Float {
@@ -186,6 +183,18 @@ private func logSoftmax(_ values: [Float]) -> [Float] {
 
 private func tensor(_ rows: [[Int]]) throws -> Tensor {
     try Tensor(rows.flatMap { $0.map { Int64($0) } }, shape: [rows.count, rows.first?.count ?? 0])
+}
+
+extension [String: Tensor] {
+    /// The rows of a result [..., V], flattened; `shape` are the sizes in front of the last.
+    /// - Throws: `data` where the result has another shape: what graphs put out is the package's matter.
+    func rows(of name: String, _ shape: [Int]) throws -> [[Float]] {
+        guard let tensor = self[name], tensor.shape.dropLast() == shape[...], let width = tensor.shape.last else {
+            throw TripsError.data("shape of \(name)", found: self[name].map { "\($0.shape)" }, expected: "\(shape) and the vocabulary")
+        }
+        let values = try tensor.elements(Float.self)
+        return (0..<shape.reduce(1, *)).map { Array(values[$0 * width..<($0 + 1) * width]) }
+    }
 }
 
 extension Tensor {

@@ -125,7 +125,7 @@ private final class BoundProduct: @unchecked Sendable {
     let packed: PackedProduct
     private let output: UnsafeMutablePointer<Float>
     private let outputDistance: Int
-    private var epilogue: trips_epilogue
+    private let epilogue: trips_epilogue
 
     init(_ member: LinearInstruction.Member, _ memory: PlanMemory) throws {
         packed = try memory.weights.product(member.recipe)
@@ -139,6 +139,8 @@ private final class BoundProduct: @unchecked Sendable {
     }
 
     func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: Tile) {
+        // A copy for each task, as all of them run at the same time.
+        var epilogue = epilogue
         trips_sgemm(
             x, distance, packed.pointer.assumingMemoryBound(to: Float.self), packed.outputs, packed.inputs,
             output, outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
@@ -147,6 +149,7 @@ private final class BoundProduct: @unchecked Sendable {
 
     func multiply(_ x: QuantizedRows, _ tile: Tile) {
         guard case .int8(let groupSize) = packed.form else { return }
+        var epilogue = epilogue
         trips_igemm(
             x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs,
             groupSize >= packed.inputs ? 0 : groupSize, output, outputDistance, tile.rows.lowerBound,

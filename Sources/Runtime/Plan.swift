@@ -82,19 +82,13 @@ final class Plan {
 extension Graph {
     /// Replaces all symbols by numbers and folds what became constant.
     package mutating func specialize(to shapes: [String: [Int]]) throws {
-        var symbols: [String: Int] = [:]
         for input in inputs {
-            let type = type(of: input)
             guard let shape = shapes[name(of: input)] else { throw TripsError.usage("an input is missing", found: name(of: input)) }
-            guard shape.count == type.rank else {
-                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type)
-            }
-            for (size, dimension) in zip(shape, type.shape) {
-                guard dimension.constant == nil, let symbol = dimension.symbols.first, dimension == Dimension(symbol: symbol) else { continue }
-                symbols[symbol] = symbols[symbol] ?? size
+            guard shape.count == type(of: input).rank else {
+                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type(of: input))
             }
         }
-        try bind(symbols)
+        try bind(symbols(for: shapes))
         for input in inputs {
             let (shape, type) = (shapes[name(of: input)] ?? [], type(of: input))
             guard type.constantShape == shape else {
@@ -104,10 +98,26 @@ extension Graph {
         try fold(&self, lookups: true)
         prune()
         for node in nodes {
-            for output in node.outputs where type(of: output).constantShape == nil {
-                throw TripsError.data(Plan.openSize, at: node.name, found: type(of: output))
+            for value in node.inputs.compactMap({ $0 }) + node.outputs {
+                let type = type(of: value)
+                guard let shape = type.constantShape else { throw TripsError.data(Plan.openSize, at: node.name, found: type) }
+                try AlignedMemory.check(byteCount(of: type.dataType, shape))
             }
         }
+    }
+}
+
+extension Graph {
+    /// What the symbols of the inputs' types stand for where the inputs have these shapes.
+    func symbols(for shapes: [String: [Int]]) -> [String: Int] {
+        var symbols: [String: Int] = [:]
+        for input in inputs {
+            for (size, dimension) in zip(shapes[name(of: input)] ?? [], shape(of: input)) {
+                guard let symbol = dimension.symbols.first, dimension == Dimension(symbol: symbol) else { continue }
+                symbols[symbol] = symbols[symbol] ?? size
+            }
+        }
+        return symbols
     }
 }
 
@@ -190,11 +200,14 @@ private final class BoundMemory: PlanMemory {
         if let tensor = constants[value] { return tensor }
         let tensor: Tensor
         let type = graph.type(of: value)
-        let shape = type.constantShape ?? []
+        guard let shape = type.constantShape else { throw TripsError.data(Plan.openSize, found: graph.name(of: value)) }
         switch content {
         case .tensor(let constant): tensor = try weights.tensor(constant)
-        case .dimensions(let dimensions):
-            tensor = try Tensor(dimensions.map { Int64($0.constant ?? 0) }, shape: shape).converted(to: type.dataType)
+        case .dimensions:
+            guard let integers = try graph.operand(value).constantIntegers() else {
+                throw TripsError.data(Plan.openSize, found: graph.name(of: value))
+            }
+            tensor = try Tensor(integers.map { Int64($0) }, shape: shape).converted(to: type.dataType)
         case .splat(let scalar): tensor = try Tensor(repeating: scalar, shape: shape)
         }
         constants[value] = tensor

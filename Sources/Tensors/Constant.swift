@@ -1,4 +1,5 @@
 import Support
+import Synchronization
 
 /// A tensor that stays where it is until someone needs its numbers: type, shape, and how to get the bytes.
 public struct Constant: Sendable {
@@ -8,6 +9,8 @@ public struct Constant: Sendable {
     public let storedType: DataType
     /// Names the content: constants of equal identity hold the same bytes (used to store tied weights once).
     public let identity: String
+    /// Computations that loading takes, one inside the other.
+    package private(set) var computations = 0
     let source: any ConstantSource
 
     /// - Parameters:
@@ -24,9 +27,15 @@ public struct Constant: Sendable {
     }
 
     /// A constant whose numbers are in memory already.
-    public init(_ tensor: Tensor, identity: String) {
-        self.init(tensor.dataType, tensor.shape, identity: identity, source: MemorySource(tensor: tensor))
+    /// - Parameter identity: nil: one that no other constant of the process has.
+    public init(_ tensor: Tensor, identity: String? = nil) {
+        let number = { Constant.made.wrappingAdd(1, ordering: .relaxed).newValue }
+        self.init(
+            tensor.dataType, tensor.shape, identity: identity ?? "in memory \(number())", source: MemorySource(tensor: tensor))
     }
+
+    /// How many identities were made up.
+    private static let made = Atomic<Int>(0)
 
     /// A constant at a place in a file. The region must have been checked to lie inside the file.
     /// - Parameter verify: is called before each reading, and throws where the file is damaged.
@@ -92,9 +101,11 @@ extension Constant {
         _ operation: String, from inputs: [Constant], _ dataType: DataType, _ shape: [Int], storedAs storedType: DataType? = nil,
         _ derive: @escaping @Sendable ([Tensor]) throws -> Tensor
     ) -> Constant {
-        Constant(
+        var constant = Constant(
             dataType, shape, storedAs: storedType, identity: "\(operation)(\(inputs.map(\.identity).joined(separator: ",")))",
             source: DerivedSource(inputs: inputs, derive: derive))
+        constant.computations = inputs.reduce(1) { $0 + $1.computations }
+        return constant
     }
 
     /// The same numbers under another shape of as many elements.
@@ -129,8 +140,10 @@ extension Constant {
     package func transposed() throws -> Constant {
         guard shape.count == 2 else { throw TripsError.data("transposing", found: "rank \(shape.count)", expected: "rank 2") }
         if let transpose = source as? TransposedSource { return transpose.original }
-        return Constant(
+        var constant = Constant(
             dataType, [shape[1], shape[0]], storedAs: storedType, identity: "transpose(\(identity))", source: TransposedSource(original: self))
+        constant.computations = computations + 1
+        return constant
     }
 
     /// The same numbers in another type.

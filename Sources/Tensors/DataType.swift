@@ -57,16 +57,19 @@ public enum DataType: String, Sendable, Codable, CaseIterable, CustomStringConve
 }
 
 /// The number of elements of a shape.
-/// - Throws: `data` where a dimension is negative or the product does not fit.
+/// - Throws: `data` where a dimension is negative or the product does not fit. Where it is 0, the other dimensions must
+///   have a product below 2^31: loops run over rows without elements, too.
 public func elementCount(of shape: [Int]) throws -> Int {
     var count = 1
-    for dimension in shape {
-        guard dimension >= 0 else { throw TripsError.data("negative dimension", found: "\(shape)") }
+    for dimension in shape where dimension != 0 {
+        guard dimension > 0 else { throw TripsError.data("negative dimension", found: "\(shape)") }
         let (product, overflow) = count.multipliedReportingOverflow(by: dimension)
         guard !overflow else { throw TripsError.data("the number of elements overflows", found: "shape \(shape)") }
         count = product
     }
-    return count
+    guard shape.contains(0) else { return count }
+    guard count <= Int(Int32.max) else { throw TripsError.data("a dimension of 0 beside large ones", found: "shape \(shape)") }
+    return 0
 }
 
 /// The number of bytes that a tensor of this type and shape takes.

@@ -105,12 +105,12 @@ package final class AlignedMemory: @unchecked Sendable {
     private let allocation: UnsafeMutableRawPointer
     package var bytes: UnsafeMutableRawBufferPointer { .init(start: base, count: byteCount) }
 
-    /// - Throws: `data` where the system refuses that much.
+    /// - Throws: `data` where that is more than the machine has, or the system refuses it.
     package init(byteCount: Int, zeroed: Bool = true) throws {
-        let (padded, overflow) = byteCount.addingReportingOverflow(128)
+        try AlignedMemory.check(byteCount)
         // calloc: large blocks come as untouched zero pages, so nothing is written twice.
-        guard byteCount >= 0, !overflow, let allocation = zeroed ? calloc(padded, 1) : malloc(padded) else {
-            throw TripsError.data("memory for \(byteCount) bytes was refused")
+        guard let allocation = zeroed ? calloc(byteCount + 128, 1) : malloc(byteCount + 128) else {
+            throw AlignedMemory.refusal(byteCount)
         }
         self.allocation = allocation
         self.byteCount = byteCount
@@ -118,6 +118,17 @@ package final class AlignedMemory: @unchecked Sendable {
     }
 
     deinit { free(allocation) }
+
+    /// The system hands out more memory than there is, and ends the process that uses it.
+    private static let largest = Int(clamping: ProcessInfo.processInfo.physicalMemory)
+
+    /// Finds out whether so much memory can be had at all.
+    /// - Throws: `data` where the machine does not have it.
+    package static func check(_ byteCount: Int) throws {
+        guard 0...largest ~= byteCount else { throw refusal(byteCount) }
+    }
+
+    private static func refusal(_ byteCount: Int) -> TripsError { .data("memory for \(byteCount) bytes was refused") }
 }
 
 extension UnsafeMutableRawBufferPointer {

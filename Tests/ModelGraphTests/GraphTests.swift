@@ -47,6 +47,18 @@ struct GraphTests {
         #expect(throws: TripsError.self) { try graph.addOutput("y", x) }
     }
 
+    /// The rank of what is gathered by itself doubles each time.
+    @Test func boundsRanksAndSizes() throws {
+        var graph = Graph(name: "main")
+        var x = try graph.addInput("x", ValueType(.int64, [2, 2]))
+        #expect(throws: TripsError.self) { for _ in 0..<40 { x = try graph.add(Gather(), [x, x], name: "gather")[0] } }
+        #expect(graph.type(of: x).rank <= 64)
+        #expect(throws: TripsError.self) { try graph.addInput("negative", ValueType(.float32, [-1])) }
+        let n = try graph.addInput("n", ValueType(.float32, [Dimension(symbol: "n")]))
+        try graph.add(Pad(), [n, graph.addKnown(.dimensions([-3, 0]), ValueType(.int64, [2]), name: "pads")], name: "cropped")
+        #expect(throws: TripsError.self) { try graph.bind(["n": 2]) }
+    }
+
     @Test func prunesWhatNothingNeeds() throws {
         var graph = try sample()
         graph.prune()

@@ -72,15 +72,27 @@ struct ShapeRuleTests {
         #expect(throws: TripsError.self) { try shape(Squeeze(), x(1), x(2, type: .int64)) }
     }
 
-    @Test func survivesTheLargestSizes() {
+    @Test func survivesTheLargestSizes() throws {
         let huge = Dimension(.max)
-        let ops: [(any Operator, [Operand?])] = [
+        func numbers(_ numbers: [Float], _ shape: [Int]? = nil) throws -> Operand {
+            let tensor = try Tensor(numbers, shape: shape ?? [numbers.count])
+            return Operand(ValueType(.float32, tensor.shape.map { Dimension($0) }), content: .tensor(Constant(tensor)))
+        }
+        func number(_ number: Float) throws -> Operand { try numbers([number], []) }
+        let ops: [(any Operator, [Operand?])] = try [
             (Flatten(), [x(huge, huge)]), (Pad(), [x(huge), sizes(1, 1)]), (Tile(), [x(huge), sizes(2)]), (Concat(axis: 0), [x(huge), x(huge)]),
             (Conv(), [x(1, 1, huge), x(1, 1, 3)]), (ConvTranspose(window: Window(strides: [2])), [x(1, 1, huge), x(1, 1, 3)]),
             (MaxPool(kernelShape: [2], window: Window(pads: [9, 9])), [x(1, 1, huge)]), (Resize(), [x(huge), nil, Operand(ValueType(.float32, [1]))]),
             (Slice(), [x(huge), sizes(-1), sizes(huge), nil, sizes(1)]), (Split(outputs: 3), [x(huge)]), (Reshape(), [x(huge, 2), sizes(-1)]),
             (Slice(), [x(-5), sizes(0), sizes(3)]), (Split(outputs: 2), [x(-5)]), (MaxPool(kernelShape: [2]), [x(1, 1, -5)]),
             (GlobalPool(.max), [x(1, 1, huge)]),
+            (MaxPool(kernelShape: [1 << 20, 1 << 20], window: Window(pads: Array(repeating: 1 << 20, count: 4))), [x(1, 1, 9, 9)]),
+            (ConvTranspose(window: Window(strides: [1 << 20]), outputShape: [4]), [x(0, 1, huge), x(1, 1, 3)]),
+            // Numbers of sizes that no operand states, and numbers beyond all sizes.
+            (ConstantOfShape(), [x(huge, type: .int64)]), (Reshape(), [x(n), x(huge, type: .int64)]), (Expand(), [x(n), x(huge, type: .int64)]),
+            (Tile(), [x(n), x(huge, type: .int64)]), (Unsqueeze(), [x(n), x(huge, type: .int64)]), (Squeeze(), [x(n), x(huge, type: .int64)]),
+            (Slice(), [x(n), x(huge, type: .int64), x(huge, type: .int64)]), (Arange(), [number(1e30), number(0), number(1)]),
+            (Resize(coordinates: .tfCropAndResize, axes: [0]), [x(n), numbers([0, -1e30]), numbers([1e9])]),
         ]
         for (op, inputs) in ops {
             // Either an answer or an error of ours; a trap would end the tests.

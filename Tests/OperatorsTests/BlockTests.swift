@@ -18,6 +18,47 @@ struct BlockTests {
         try expectRefusal(Linear(), x.converted(to: .float64), w, b)
     }
 
+    /// What reads elements of one width must not get elements of another.
+    @Test func refusesTypesThatItDoesNotCompute() throws {
+        let x = try noise([1, 4, 4])
+        let (bytes, doubles) = (try x.converted(to: .int8), try x.converted(to: .float64))
+        let row = try noise([4])
+        for other in [bytes, doubles] {
+            let otherRow = try row.converted(to: other.dataType)
+            try expectRefusal(Linear(), x, other.reshaped([4, 4]), nil)
+            try expectRefusal(Linear(), x, x.reshaped([4, 4]), otherRow)
+            try expectRefusal(LayerNorm(epsilon: 1e-5), x, otherRow, nil)
+            try expectRefusal(LayerNorm(epsilon: 1e-5), x, row, otherRow)
+            try expectRefusal(Attention(heads: 2), x, other, x)
+            try expectRefusal(Attention(heads: 2), x, x, other)
+            try expectRefusal(Attention(heads: 2), x, x, x, other)
+            try expectRefusal(PatchEmbedding(), x.reshaped([1, 1, 4, 4]), x.reshaped([1, 1, 4, 4]), nil, nil, otherRow.reshaped([1, 1, 4]))
+            try expectRefusal(PatchSelection(heads: 2, keepRate: 0.5), x, other, x)
+            try expectRefusal(PatchSelection(heads: 2, keepRate: 0.5), x, x, row.reshaped([1, 4]), other.reshaped([1, 16]))
+            try expectRefusal(QuantizedLinear(groupSize: 4, activations: .int8), other, bytes.reshaped([4, 4]), row.reshaped([4, 1]))
+            try expectRefusal(QuantizedLinear(groupSize: 4, activations: .int8), x, bytes.reshaped([4, 4]), otherRow.reshaped([4, 1]))
+            try expectRefusal(QuantizedLinear(groupSize: 4, activations: .int8), x, bytes.reshaped([4, 4]), row.reshaped([4, 1]), nil, otherRow)
+            try expectRefusal(QuantizedEmbedding(), integers([1], [1, 1]), bytes.reshaped([4, 4]), otherRow)
+            try expectRefusal(Embedding(), integers([1], [1, 1]), x.reshaped([4, 4]), otherRow)
+        }
+        for op: any Operator in [GELU(.erf), L2Normalize(epsilon: 1e-12)] { try expectRefusal(op, bytes) }
+        try expectRefusal(LayerNorm(epsilon: 1e-5), bytes, bytes.reshaped([16]), nil)
+        try expectRefusal(Linear(), bytes, bytes.reshaped([4, 4]), nil)
+        try expectRefusal(Attention(heads: 2), bytes, bytes, bytes)
+    }
+
+    @Test func looksUpIdsOfAnyIntegerType() throws {
+        let (table, ids) = (try counting([200, 3]), (0..<600).map { Int64($0 % 100) })
+        let levels = try table.converted(to: .int8)
+        let wide = try Tensor(ids, shape: [2, 300])
+        let (expected, expectedLevels) = (try run(Embedding(), wide, table), try run(QuantizedEmbedding(), wide, levels, floats(Array(repeating: 2, count: 200))))
+        for type in [DataType.int8, .uint8, .int16, .uint64, .int32] {
+            let narrow = try wide.converted(to: type)
+            try expect(run(Embedding(), narrow, table), [2, 300, 3], expected.numbers)
+            try expect(run(QuantizedEmbedding(), narrow, levels, floats(Array(repeating: 2, count: 200))), [2, 300, 3], expectedLevels.numbers)
+        }
+    }
+
     @Test func projectsWithIntegerWeights() throws {
         let x = try noise([3, 7])
         let weight = try Tensor((0..<14).map { Int8(truncatingIfNeeded: $0 * 37 - 100) }, shape: [2, 7])
@@ -62,7 +103,7 @@ struct BlockTests {
         try expect(run(QuantizedEmbedding(), integers([1, 0], [1, 2]), levels, floats([0.5, 2]), floats([10, 10])), [1, 2, 2], [16, 18, 10.5, 9])
         try expectRefusal(Embedding(), integers([4], [1, 1]), table)
         #expect { try evaluate(Embedding(), [integers([0, 0, 0], [1, 3]), table, floats([1, 1, 1, 1], [1, 2, 2])]) } throws: {
-            "\($0)".contains("positions do not fit the ids; found float32[1, 2, 2]; expected what broadcasts to float32[1, 3, 2]")
+            "\($0)".contains("shape of positions beside the ids; found float32[1, 2, 2]; expected broadcasting to [1, 3, 2]")
         }
         try expectRefusal(QuantizedEmbedding(), integers([2], [1, 1]), levels, floats([0.5, 2]))
     }

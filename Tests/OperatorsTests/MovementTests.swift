@@ -87,6 +87,10 @@ struct MovementTests {
         try expectRefusal(Pad(mode: .edge), floats([], [0]), integers([1, 1]))
     }
 
+    @Test func survivesPadsThatCropAllAndMore() throws {
+        try expect(run(Pad(), floats([1, 2, 3]), integers([.min, .max])), [2], [0, 0])
+    }
+
     @Test func expandsAndTiles() throws {
         try expect(run(Expand(), counting([2, 1]), integers([3, 1, 2])), [3, 2, 2], [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1])
         try expect(run(Tile(), counting([2, 2]), integers([1, 2])), [2, 4], [0, 1, 0, 1, 2, 3, 2, 3])

@@ -77,6 +77,9 @@ struct ProductTests {
         // A query without any key in sight gives zeros.
         let masked = try Tensor(Array(repeating: false, count: 15), shape: [3, 5])
         try expect(run(OnnxAttention(), q, k, v, masked), [1, 2, 3, 4], Array(repeating: 0, count: 24))
+        // More keys than there are, or fewer than none.
+        try expect(run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([.max])), [1, 2, 3, 4], run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([5])).numbers)
+        try expect(run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([.min])), [1, 2, 3, 4], Array(repeating: 0, count: 24))
         try expectRefusal(OnnxAttention(), counting([1, 3, 4]), counting([1, 3, 4]), counting([1, 3, 4]))
         try expectRefusal(OnnxAttention(queryHeads: 3, keyHeads: 0), counting([1, 3, 4]), counting([1, 3, 4]), counting([1, 3, 4]))
     }

@@ -43,6 +43,13 @@ struct ReductionTests {
         try expect(run(Reduce(.min), Tensor([true, false], shape: [2]), nil), [1], [0])
     }
 
+    /// 200 elements are more than an int8 counts, and their sum more than it holds.
+    @Test func averagesMoreIntegersThanTheirTypeCounts() throws {
+        try expect(run(Reduce(.mean, keepDimensions: false), Tensor([Int8](repeating: 100, count: 200), shape: [200])), [], [100])
+        try expect(run(Reduce(.mean, keepDimensions: false), Tensor([UInt8](repeating: 7, count: 256), shape: [256])), [], [7])
+        try expect(run(Reduce(.mean, keepDimensions: false), Tensor([Int8](), shape: [0])), [], [0])
+    }
+
     @Test func findsThePlaceOfTheExtreme() throws {
         let x = try floats([1, 3, 3, 2, 0, 0], [2, 3])
         try expect(run(ArgReduce(.max, axis: 1), x), [2, 1], [1, 0])

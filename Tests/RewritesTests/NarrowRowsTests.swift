@@ -32,6 +32,18 @@ import Testing
         #expect(try excess(after["y0"], before["y0"], 2e-6, 2e-6) <= 0)
     }
 
+    /// Positions that are added on the way differ from row to row.
+    @Test(arguments: [[1, 5, 8], [5, 8]]) func rowsOfConstantsKeepTheirPlaces(shape: [Int]) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let sum = try m.binary(.add, m.node(GELU(.erf), [x]), m.constant(shape))
+        try m.output(m.node(Gather(axis: 1), [m.node(GELU(.erf), [sum]), m.integers([3], scalar: true)]))
+        var graph = m.graph
+        try narrowRows(&graph)
+        try graph.validate()
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
+    }
+
     @Test func rowsThatAreReadElsewhereStay() throws {
         var graph = try block(scalarIndex: true, readingAllRows: true).graph
         #expect(try narrowRows(&graph) == 0)

@@ -109,6 +109,50 @@ struct RewriteTests {
         #expect(try m.fused() == [])
     }
 
+    /// A bound that is absent does not let the other take its place.
+    @Test func whatIsTheSameEverywhereIsClipped() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3], dimensions: [Dimension(symbol: "batch"), 3])
+        let fives = try m.node(ConstantOfShape(), [m.node(Shape(), [x]), m.scalar(5)])
+        try m.output(m.binary(.mul, x, m.node(Clip(), [fives, nil, m.scalar(3)])))
+        try m.output(m.binary(.mul, x, m.node(Clip(), [fives, m.scalar(7)])))
+        #expect(try m.fused() == ["Binary", "Binary"])
+    }
+
+    /// Each sum of a weight and itself takes twice the computations of the one before.
+    @Test func derivationsOfWeightsStaySmall() throws {
+        var m = Exported()
+        let x = try m.input("x", [300, 300])
+        var weight = try m.constant([300, 300])
+        for _ in 0..<40 { weight = try m.binary(.add, weight, weight) }
+        try m.output(m.binary(.add, x, weight))
+        var graph = m.graph
+        try fold(&graph)
+        let largest = graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant(of:))?.identity.utf8.count }.max() ?? 0
+        #expect(largest < 1 << 16)
+        #expect(graph.nodes.count > 30)
+    }
+
+    /// Where a slice begins or ends depends on what the symbols are: it counts from the end, or may lie beyond it.
+    @Test(arguments: [(-100, 2), (-5, .max), (100, .max), (.max, -2), (0, 100), (-3, -1), (nil, .max)] as [(Int?, Int)])
+    func slicesBySymbolsKeepTheirNumbers(start: Int?, end: Int) throws {
+        var m = Exported()
+        let (x, text) = (try m.input("x", [2, 4, 4], dimensions: [2, Dimension(symbol: "m"), 4]), try m.input("text", [3, 4], dimensions: [Dimension(symbol: "n"), 4]))
+        // nil: -n
+        let first = try start.map { try m.integers([$0]) } ?? m.unary(.neg, m.node(Shape(start: 0, end: 1), [text]))
+        let part = try m.node(Slice(), [x, first, m.integers([end]), m.integers([1]), m.integers([1])])
+        try m.output(m.unary(.exp, part))
+        #expect(try m.fused() == ["Slice", "Unary"])
+    }
+
+    /// Parts whose sizes only the operator tells, once the input's size is known.
+    @Test func splitsOfSymbolsStay() throws {
+        var m = Exported()
+        let x = try m.input("x", [5, 4], dimensions: [Dimension(symbol: "n"), 4])
+        for part in try m.graph.add(Split(outputs: 2), [x], name: "split") { try m.output(m.unary(.exp, part)) }
+        #expect(try m.fused() == ["Split", "Unary", "Unary"])
+    }
+
     @Test func weightsStayWhereTheyAre() throws {
         var m = Exported()
         let x = try m.input("x", [2, 300])
@@ -447,6 +491,18 @@ struct RewriteTests {
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
     }
 
+    /// Queries that are the same for all examples, where the operator wants some for each.
+    @Test func queriesThatAreSharedStay() throws {
+        var m = Exported()
+        let (x, queries) = (try m.input("x", [3, 5, 8]), try m.input("queries", [1, 2, 8]))
+        let q = try m.transpose(m.reshape(m.linear(queries, 8, 8), [1, 2, 2, 4]), [0, 2, 1, 3])
+        let k = try m.transpose(m.reshape(m.linear(x, 8, 8), [3, 5, 2, 4]), [0, 2, 3, 1])
+        let v = try m.transpose(m.reshape(m.linear(x, 8, 8), [3, 5, 2, 4]), [0, 2, 1, 3])
+        let weights = try m.node(Softmax(), [m.binary(.mul, m.node(MatMul(), [q, k]), m.scalar(0.5))])
+        try m.output(m.node(MatMul(), [weights, v]))
+        #expect(try !m.fused().contains("Attention"))
+    }
+
     @Test func crossAttention() throws {
         var m = Exported()
         let (x, source) = (try m.input("x", [2, 5, 8]), try m.input("source", [2, 7, 8]))
@@ -456,6 +512,17 @@ struct RewriteTests {
     }
 
     // MARK: Embeddings
+
+    /// Rows from the table's end, up to a number that has a symbol.
+    @Test func rowsThatCountFromTheEndStay() throws {
+        var m = Exported()
+        let text = try m.input("text", [3, 4], dimensions: [Dimension(symbol: "n"), 4])
+        let length = try m.node(Shape(start: 0, end: 1), [text])
+        let places = try m.reshape(m.integers([-3, -2, -1]), [1, 3])
+        let first = try m.node(Slice(), [places, m.integers([0]), length, m.integers([1])])
+        try m.output(m.binary(.add, text, m.node(Gather(), [m.constant([6, 4]), first])))
+        #expect(try m.fused() == ["Binary", "Embedding", "Slice"])
+    }
 
     @Test func patches() throws {
         var m = Exported()

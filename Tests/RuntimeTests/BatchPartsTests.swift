@@ -41,6 +41,19 @@ import Testing
         } == nil)
     }
 
+    /// The model is one of square matrices: with fewer rows they would have fewer columns.
+    @Test func aSizeThatIsNotTheBatchAloneMixesExamples() throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [batch, batch]))
+        try graph.addOutput("y", graph.add(Unary(.exp), [x], name: "exp")[0])
+        #expect(try graph.separableBatch() == nil)
+        #expect(try separable { graph, x in
+            let sizes = try graph.addKnown(.dimensions([batch, batch, 4, 8]), ValueType(.int64, [4]), name: "sizes")
+            let one = try graph.add(Unsqueeze(), [x, integers(&graph, [1])], name: "one")[0]
+            return try graph.add(Expand(), [one, sizes], name: "pairs")[0]
+        } == nil)
+    }
+
     @Test func examplesMetByOthersAreNotApart() throws {
         // x · xᵀ over rows of the batch, as a contrastive loss has it.
         #expect(try separable { graph, x in

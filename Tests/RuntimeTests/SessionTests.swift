@@ -1,4 +1,5 @@
 import ModelGraph
+import Operators
 import PackageFormat
 import Support
 import Tensors
@@ -137,6 +138,59 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(try message(["x": noise([1, 40], seed: 1)], ["states"]).contains("[1, 40]"))
         #expect(try message(["x": noise([1, 2, 41], seed: 1)], ["states"]).contains("41"))
         #expect(try message(["x": Tensor([Int64](repeating: 0, count: 80), shape: [1, 2, 40])], ["states"]).contains("int64"))
+    }
+
+    /// Query i sees the keys 0 ... i, however many there are.
+    @Test(arguments: [(3, 5), (5, 3), (4, 4)]) func causalAttentionCountsFromTheFirstKey(queries: Int, keys: Int) throws {
+        let inputs = ["q": try noise([2, queries, 16], seed: 1), "k": try noise([2, keys, 16], seed: 2), "v": try noise([2, keys, 16], seed: 3)]
+        var graph = Graph(name: "main")
+        let values = try ["q", "k", "v"].map { name in try graph.addInput(name, ValueType(.float32, inputs[name]!.shape.map { Dimension($0) })) }
+        let op = Attention(heads: 2, causal: true)
+        try graph.addOutput("y", graph.add(op, values, name: "attention")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+        let found = try #require(try session.run(inputs)["y"]).elements(Float.self)
+        let expected = try evaluate(op, ["q", "k", "v"].map { inputs[$0] })[0].elements(Float.self)
+        // Sums of at most eight products of numbers below 1/2, in another order.
+        #expect(zip(found, expected).allSatisfy { abs($0 - $1) < 1e-5 })
+    }
+
+    /// What the package says is known has a size that nothing tells.
+    @Test func sizesThatNothingTellsAreRefused() throws {
+        let open = Dimension(symbol: "nowhere")
+        let contents: [(Content, ValueType)] = [
+            (.splat(try Tensor(scalar: Float(1))), ValueType(.float32, [open])),
+            (.dimensions(Array(repeating: open, count: 8)), ValueType(.int64, [8])),
+        ]
+        for (content, type) in contents {
+            var graph = Graph(name: "main")
+            let x = try graph.addInput("x", ValueType(.float32, [1, 8]))
+            let known = try graph.addKnown(content, type, name: "known")
+            if type.dataType == .float32 {
+                let weight = try graph.addConstant(Constant(noise([8, 8], seed: 1)), name: "weight")
+                try graph.addOutput("y", graph.add(Linear(), [x, weight, known], name: "linear")[0])
+            } else {
+                let integers = try graph.add(Cast(to: .int64), [x], name: "integers")[0]
+                try graph.addOutput("y", graph.add(Binary(.add), [integers, known], name: "sum")[0])
+            }
+            let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+            #expect { try session.run(["x": noise([1, 8], seed: 2)]) } throws: { ($0 as? TripsError)?.kind == .data }
+        }
+    }
+
+    /// Graphs of a package that put out other shapes than the search for an answer takes for granted.
+    @Test(arguments: [[1, 2, 5], [2, 5], [2, 1, 5]]) func answersOfOtherShapesAreRefused(shape: [Int]) throws {
+        var encode = Graph(name: "encode")
+        let x = try encode.addInput("x", ValueType(.float32, [1, 4]))
+        try encode.addOutput("question_states", encode.add(Unary(.exp), [x], name: "states")[0])
+        var decode = Graph(name: "decode")
+        let ids = try decode.addInput("answer_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let sum = try decode.add(Reduce(.sum), [decode.add(Cast(to: .float32), [ids], name: "numbers")[0]], name: "sum")[0]
+        let sizes = try decode.addKnown(.dimensions(shape.map { Dimension($0) }), ValueType(.int64, [Dimension(shape.count)]), name: "sizes")
+        try decode.addOutput("answer_logits", decode.add(Expand(), [sum, sizes], name: "logits")[0])
+        let session = Session(Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let answers = try Tensor([Int64](repeating: 1, count: 6), shape: [2, 3])
+        let inputs = ["x": try noise([1, 4], seed: 1), "answer_ids": answers, "answer_mask": answers]
+        #expect { try session.rankAnswers(inputs, k: 2) } throws: { ($0 as? TripsError)?.kind == .data }
     }
 
     @Test func splittingOffWhatStaysKeepsTheNumbers() throws {

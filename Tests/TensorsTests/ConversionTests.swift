@@ -45,6 +45,16 @@ import Tensors
         #expect(try Tensor([Int64(0), 7], shape: [2]).converted(to: .bool).withBytes { Array($0) } == [0, 1])
     }
 
+    /// Loops run over rows without elements, and strides are products of the other sizes.
+    @Test func emptyTensorsHaveNoLargeSizes() throws {
+        #expect(try elementCount(of: [1 << 20, 0, 1 << 10]) == 0)
+        for shape in [[0, 1 << 40, 1 << 40], [1 << 40, 0], [0, -1]] { #expect(throws: TripsError.self) { try elementCount(of: shape) } }
+    }
+
+    @Test func memoryThatTheMachineDoesNotHaveIsRefused() {
+        #expect(throws: TripsError.self) { try Tensor(.uint8, [1 << 50]) { _ in } }
+    }
+
     @Test(arguments: [(0, 3), (1, 1), (3, 0), (2, 33), (65, 40)]) func transposes(rows: Int, columns: Int) throws {
         let matrix = try Tensor((0..<rows * columns).map { Int32($0) }, shape: [rows, columns])
         let transposed = try matrix.transposed()
