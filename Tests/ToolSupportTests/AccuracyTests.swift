@@ -87,7 +87,7 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     #expect { try picture.modelInput(preprocessing) } throws: { ($0 as? TripsError)?.kind == .data }
 }
 
-@Test(arguments: [1 << 40, .max, 1, .min]) func whatAPackageSaysOfItselfMayBeAnything(textLength: Int) throws {
+@Test(arguments: [1 << 40, .max, 1]) func whatAPackageSaysOfItselfMayBeAnything(textLength: Int) throws {
     var graph = Graph(name: "main")
     let ids = try graph.addInput("input_ids", ValueType(.int64, [1, Dimension(textLength)]))
     try graph.addOutput("y", graph.add(Unary(.neg), [ids], name: "neg")[0])
