@@ -122,6 +122,7 @@ public final class Session {
         if let known = routes[request] { return known }
         let wanted = try (request.outputs ?? reachable(outputNames, from: request.inputs)) + request.traces
         guard !wanted.isEmpty || request.outputs != nil else {
+            guard !outputNames.isEmpty else { throw TripsError.usage("the package holds no graph") }
             throw TripsError.usage(
                 "the inputs suffice for no output", found: request.inputs.isEmpty ? "none" : request.inputs.sorted().joined(separator: ", "),
                 expected: try inputs(for: outputNames).map(\.name).joined(separator: ", "))

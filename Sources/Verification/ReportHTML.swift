@@ -243,7 +243,7 @@ extension VerificationReport {
             let share = time.milliseconds / whole
             let rate = time.multiplyAccumulates > 0 ? String(format: "%.1f", Double(time.multiplyAccumulates) / time.milliseconds / 1e6) : ""
             let cells = [
-                "<th scope=\"row\">\(escaped(time.kind))</th>", number("\(time.steps)"), number(String(format: "%.2f", time.milliseconds)),
+                "<th scope=\"row\">\(escaped(time.kind))</th>", number("\(time.steps)"), number(String(format: "%.3f", time.milliseconds)),
                 "<td class=\"use\"><span class=\"bar\"><i style=\"width:\(short(share * 100))%\"></i></span> \(percent(share))</td>",
                 number(time.multiplyAccumulates > 0 ? String(format: "%.2f", Double(time.multiplyAccumulates) / 1e6) : ""), number(rate),
             ]

@@ -72,8 +72,8 @@ public struct Verifier {
     /// Judges each block alone, on the reference's states.
     mutating func isolate(_ model: Model, _ golden: GoldenSet, threads: Int?) throws {
         try locating(golden.name) {
-            guard !golden.intermediates.isEmpty else {
-                throw TripsError.data("blocks cannot be judged alone", found: "no mid.NAME", expected: "a golden set with intermediates")
+            guard golden.intermediates.keys.contains(where: { !$0.hasPrefix("selection.") }) else {
+                throw TripsError.data("blocks cannot be judged alone", found: "no states", expected: "a golden set with mid.vision.0, …")
             }
             let isolated = try IsolatedModel(
                 model, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys), threads: threads)

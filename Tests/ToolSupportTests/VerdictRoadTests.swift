@@ -46,6 +46,14 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     }
 }
 
+@Test func blocksStandAloneOnStatesOnly() throws {
+    let model = try prepare(fixtures + "/scenes/checkpoint.safetensors")
+    let package = Model(graphs: model.graphs, manifest: .init(tool: .init(name: "test", version: "0")))
+    // What its selections chose is in this set, and no state of a block.
+    let goldens = try GoldenReference.references(at: fixtures + "/scenes/golden-select.safetensors")
+    #expect { try verify(package, against: goldens, isolating: true) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("no states") }
+}
+
 @Test func blocksAreFedWithTheStatesThatFitThem() throws {
     let (model, goldens) = (try model("albef-pretrain", selecting: [2, 3]), try references("albef-pretrain/golden"))
     let report = try verify(model, against: goldens, isolating: true)
