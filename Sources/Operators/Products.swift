@@ -3,8 +3,12 @@ import ModelGraph
 import Support
 import Tensors
 
-/// OpenBLAS computes on the thread that calls it; the pool shares out the work.
-private let singleThreaded: Void = openblas_set_num_threads(1)
+/// Has OpenBLAS compute on the thread that calls it, once and for all: the pool shares out the work. Programs ask for it when they
+/// start, before OpenBLAS's own threads are in the way.
+package let singleThreadedBLAS: Void = {
+    openblas_set_num_threads(1)
+    openblas_end_threads()
+}()
 
 /// A matrix in memory: rows that lie `stride` apart, read as its transpose where `transposed`.
 struct Matrix<Element>: Sendable {
@@ -31,7 +35,7 @@ extension Float: Factor {
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float,
         _ c: Target<Float>, stride: Int
     ) {
-        _ = singleThreaded
+        _ = singleThreadedBLAS
         if m == 1 {
             // BLAS takes a row for a matrix, and would copy b to suit many rows.
             if beta == 0 { c.base.update(repeating: 0, count: n) }
@@ -54,7 +58,7 @@ extension Double: Factor {
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Double, _ a: Matrix<Double>, _ b: Matrix<Double>, _ beta: Double,
         _ c: Target<Double>, stride: Int
     ) {
-        _ = singleThreaded
+        _ = singleThreadedBLAS
         cblas_dgemm(
             CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans, b.transposed ? CblasTrans : CblasNoTrans,
             blasint(m), blasint(n), blasint(k), alpha, a.elements.base, blasint(a.stride), b.elements.base, blasint(b.stride),

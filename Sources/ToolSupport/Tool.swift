@@ -1,5 +1,6 @@
 @_exported import ArgumentParser
 import Foundation
+import Operators
 import Support
 
 /// A command of the package: parses its arguments, calls the library, reports.
@@ -11,6 +12,7 @@ public protocol Tool: ParsableCommand {}
 extension Tool {
     /// Runs the command with the process's arguments, and ends the process where it fails.
     public static func main() {
+        _ = singleThreadedBLAS
         do {
             var command = try parseAsRoot()
             try command.run()
