@@ -32,7 +32,7 @@ INLINE void weight_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, 
         size_t left = n == 4 * VL ? VL : lanes_left(n, u), at = (size_t)u * VL;
         weights[u] = vf_zero();
         if (left == 0) continue;
-        vf y = vf_exp2_times(65535.0f, vf_sub(score_at(x + at, mask ? mask + at : NULL, left), most));
+        vf y = vf_exp2_word(65535.0f, vf_sub(score_at(x + at, mask ? mask + at : NULL, left), most));
         if (left < VL) y = vf_first_n(left, y, vf_zero());
         total[u % 2] = vf_add(total[u % 2], y);
         weights[u] = vf_mul(y, vf_load_n(factors + at, left));

@@ -46,6 +46,13 @@ INLINE vf vf_scale(vf a, vf n) {
     vf y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(i, half), bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(a, x), y);
 }
+/// a − ⌊a⌋ for a above −252, and 0 below.
+INLINE vf vf_fraction(vf a) {
+    a = _mm256_max_ps(_mm256_set1_ps(-252.0f), a);
+    return _mm256_sub_ps(a, _mm256_floor_ps(a));
+}
+/// a 2^⌊x⌋ for x ≤ 0, with 2^−252 for what is below.
+INLINE vf vf_scale_floor(vf a, vf x) { return vf_scale(a, _mm256_floor_ps(_mm256_max_ps(_mm256_set1_ps(-252.0f), x))); }
 INLINE float vf_sum(vf a) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));

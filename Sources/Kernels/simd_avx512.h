@@ -49,6 +49,10 @@ INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /// a 2ⁿ for integral n, with overflow to infinity and gradual underflow.
 INLINE vf vf_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+/// a − ⌊a⌋, and 0 of −∞.
+INLINE vf vf_fraction(vf a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+/// a 2^⌊x⌋ for x ≤ 0.
+INLINE vf vf_scale_floor(vf a, vf x) { return _mm512_scalef_ps(a, x); }
 INLINE float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
 INLINE float vf_maximum(vf a) { return _mm512_reduce_max_ps(a); }
 

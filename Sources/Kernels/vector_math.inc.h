@@ -3,19 +3,27 @@
 
 #define LOG2_E 1.44269504f
 
-/// a 2ˣ for a constant a and x ≤ 0, as 2ⁿ p(f) with |f| ≤ 1/2: relative error 1e-7; exactly a where x is 0.
-INLINE vf vf_exp2_times(const float a, vf x) {
+/// 2ˣ for x ≤ 0, as 2ⁿ p(f) with |f| ≤ 1/2: relative error 1e-7; exactly 1 where x is 0.
+INLINE vf vf_exp2_negative(vf x) {
     x = vf_max(vf_set(-152.0f), x);
     vf n = vf_round(x), f = vf_sub(x, n);
-    vf p = vf_set(a * 1.32633583e-3f);
-    p = vf_fma(p, f, vf_set(a * 9.67258122e-3f));
-    p = vf_fma(p, f, vf_set(a * 5.55074662e-2f));
-    p = vf_fma(p, f, vf_set(a * 2.40222260e-1f));
-    p = vf_fma(p, f, vf_set(a * 6.93146944e-1f));
-    return vf_scale(vf_fma(p, f, vf_set(a)), n);
+    vf p = vf_set(1.32633583e-3f);
+    p = vf_fma(p, f, vf_set(9.67258122e-3f));
+    p = vf_fma(p, f, vf_set(5.55074662e-2f));
+    p = vf_fma(p, f, vf_set(2.40222260e-1f));
+    p = vf_fma(p, f, vf_set(6.93146944e-1f));
+    return vf_scale(vf_fma(p, f, vf_set(1.0f)), n);
 }
 
-INLINE vf vf_exp2_negative(vf x) { return vf_exp2_times(1.0f, x); }
+/// a 2ˣ for a constant a and x ≤ 0, for 16-bit words: as 2ⁿ p(f) with 0 ≤ f < 1, relative error 3e-6; exactly a where x is 0.
+INLINE vf vf_exp2_word(const float a, vf x) {
+    vf f = vf_fraction(x);
+    vf p = vf_set(a * 1.34267e-2f);
+    p = vf_fma(p, f, vf_set(a * 5.224245e-2f));
+    p = vf_fma(p, f, vf_set(a * 2.4128022e-1f));
+    p = vf_fma(p, f, vf_set(a * 6.9304484e-1f));
+    return vf_scale_floor(vf_fma(p, f, vf_set(a)), x);
+}
 
 /// eˣ within 1 ulp or so. ln 2 is subtracted in two parts. Beyond the clamp the result is 0 or infinity
 /// anyway; the order of operands lets NaN through.
