@@ -46,6 +46,15 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     }
 }
 
+@Test func outputsWithoutElementsProveNothing() throws {
+    let path = NSTemporaryDirectory() + "/trips-empty-\(UInt64.random(in: 0...UInt64.max)).safetensors"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let header = #"{"in.image":{"dtype":"F32","shape":[0,3,64,64],"data_offsets":[0,0]},"out.itm_logits":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#
+    try (withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) } + Data(header.utf8)).write(to: URL(fileURLWithPath: path))
+    let (model, goldens) = (try model("albef-pretrain"), try GoldenReference.references(at: path))
+    #expect { try verify(model, against: goldens) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("tensors without elements") }
+}
+
 @Test func blocksStandAloneOnStatesOnly() throws {
     let model = try prepare(fixtures + "/scenes/checkpoint.safetensors")
     let package = Model(graphs: model.graphs, manifest: .init(tool: .init(name: "test", version: "0")))
