@@ -67,26 +67,3 @@ private func numbers(_ constant: Constant, _ key: String) throws -> [Int] {
     }
     return constant.shape[0] == 0 ? [] : try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
 }
-
-extension Tensor {
-    /// One row [1, ...] of a tensor [N, ...].
-    package func row(_ index: Int) throws -> Tensor {
-        guard let count = shape.first, (0..<count).contains(index) else {
-            throw TripsError.data("row of a tensor", found: index, expected: "a row of \(shape)")
-        }
-        let bytes = byteCount / count
-        return try Tensor(dataType, [1] + shape.dropFirst()) { target in
-            withBytes { target.copyMemory(from: .init(rebasing: $0[index * bytes..<(index + 1) * bytes])) }
-        }
-    }
-
-    /// Tensors of one shape [1, ...], one behind the other along the first axis.
-    package static func joined(_ rows: [Tensor]) throws -> Tensor {
-        guard let first = rows.first else { throw TripsError.data("an empty batch") }
-        return try Tensor(first.dataType, [rows.count] + first.shape.dropFirst()) { target in
-            for (place, row) in rows.enumerated() {
-                row.withBytes { UnsafeMutableRawBufferPointer(rebasing: target[place * $0.count..<(place + 1) * $0.count]).copyMemory(from: $0) }
-            }
-        }
-    }
-}

@@ -44,7 +44,7 @@ static void scale_row(float *y, const float *x, size_t n, float factor) {
 }
 
 static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                      size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                       const float *mask, size_t ldm, bool causal, float *scratch) {
     float *keys = scratch, *values = keys + trips_sgemm_pack_size(lk, d), *scores = values + trips_sgemm_pack_size(d, lk);
     size_t lds = (lk + TRIPS_PANEL - 1) / TRIPS_PANEL * TRIPS_PANEL;
@@ -53,12 +53,12 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
     for (size_t i0 = q_begin; i0 < q_end; i0 += QUERY_BLOCK) {
         size_t rows = q_end - i0 < QUERY_BLOCK ? q_end - i0 : QUERY_BLOCK;
         // Queries of a causal block see different numbers of keys: scores beyond a row's own are zero weights.
-        size_t seen = causal ? visible_keys(i0 + rows - 1, lq, lk) : lk;
+        size_t seen = causal ? visible_keys(i0 + rows - 1, lk) : lk;
         v_sgemm(q + i0 * ldq, ldq, keys, lk, d, scores, lds, 0, rows, 0, seen, NULL);
         float sums[QUERY_BLOCK];
         for (size_t r = 0; r < rows; r++) {
             float *row = scores + r * lds;
-            size_t own = causal ? visible_keys(i0 + r, lq, lk) : lk;
+            size_t own = causal ? visible_keys(i0 + r, lk) : lk;
             sums[r] = softmax_weights(row, own, scale, mask ? mask + (i0 + r) * ldm : NULL);
             for (size_t j = own; j < seen; j++) row[j] = 0;
         }

@@ -146,7 +146,7 @@ INLINE void add_row(float *y, const float *a, const float *b, size_t n) {
 }
 
 static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                       size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                        const float *mask, size_t ldm, bool causal, void *scratch) {
     iattention_parts s = iattention_parts_of(scratch, lk, d);
     pack_keys(s.keys, k, ldk, lk, d, (float *)(void *)s.bytes);
@@ -159,7 +159,7 @@ static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk,
         v_igemm(s.bytes, row, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, lk, NULL);
         for (size_t r = 0; r < rows; r++) {
             uint8_t *high = s.bytes + r * s.ldb, *low = s.bytes + (rows + r) * s.ldb;
-            size_t own = causal ? visible_keys(i0 + r, lq, lk) : lk;
+            size_t own = causal ? visible_keys(i0 + r, lk) : lk;
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;
             float sum = softmax_bytes_masked(high, low, s.scores + r * s.lds, own, addends, s.factors);
             for (size_t j = own; j < round_up(lk, 4); j++) high[j] = low[j] = 0;

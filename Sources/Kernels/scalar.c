@@ -137,10 +137,10 @@ void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw
 // MARK: - Attention
 
 void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
-                         float *out, size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end,
+                         float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
                          float scale, const float *mask, size_t ldm, bool causal, float *scratch) {
     for (size_t i = q_begin; i < q_end; i++) {
-        size_t seen = causal ? visible_keys(i, lq, lk) : lk;
+        size_t seen = causal ? visible_keys(i, lk) : lk;
         float most = -INFINITY, sum = 0;
         for (size_t j = 0; j < seen; j++) {
             float s = 0;
@@ -158,7 +158,7 @@ void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk,
 }
 
 void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
-                          float *out, size_t ldo, size_t lq, size_t lk, size_t d, size_t q_begin, size_t q_end,
+                          float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
                           float scale, const float *mask, size_t ldm, bool causal, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     int8_t *values = at.values;
@@ -188,7 +188,7 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
     trips_quantize_rows_ref(at.bytes, row, key_scales, k, ldk, d, 0, lk, NULL);
     uint8_t *query = at.bytes + lk * row;
     for (size_t i = q_begin; i < q_end; i++) {
-        size_t seen = causal ? visible_keys(i, lq, lk) : lk;
+        size_t seen = causal ? visible_keys(i, lk) : lk;
         float most = -INFINITY, sum = 0, query_scale;
         trips_quantize_rows_ref(query, row, &query_scale, q + i * ldq, ldq, d, 0, 1, NULL);
         for (size_t j = 0; j < seen; j++) {

@@ -23,11 +23,7 @@ enum { TRIPS_QUERY_BLOCK = 28 };
 enum { IATTENTION_ROWS = 14 };
 
 /// Keys that causal query i sees.
-static inline size_t visible_keys(size_t i, size_t lq, size_t lk) {
-    if (i + 1 + lk < lq) return 0;
-    size_t seen = i + 1 + lk - lq;
-    return seen < lk ? seen : lk;
-}
+static inline size_t visible_keys(size_t i, size_t lk) { return i + 1 < lk ? i + 1 : lk; }
 
 static inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

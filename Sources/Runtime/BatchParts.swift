@@ -1,6 +1,4 @@
 import ModelGraph
-import Support
-import Tensors
 
 /// A large batch is taken through a model in parts, so that what one layer leaves is still in cache when the next one reads it.
 extension Graph {
@@ -69,28 +67,4 @@ extension Graph {
 
     /// Rows of activations whose layers leave, in fp32 and at a width of 3072, a few megabytes.
     private static let rowsAtOnce = 640
-}
-
-extension Tensor {
-    /// A range along the first axis.
-    func examples(_ range: Range<Int>) throws -> Tensor {
-        let bytes = byteCount / max(1, shape[0])
-        return try Tensor(dataType, [range.count] + shape.dropFirst()) { target in
-            withBytes { target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[range.lowerBound * bytes..<range.upperBound * bytes])) }
-        }
-    }
-
-    /// Tensors of one type, behind each other along the first axis.
-    init(joining parts: [Tensor]) throws {
-        guard let first = parts.first, parts.allSatisfy({ $0.dataType == first.dataType && $0.shape.dropFirst() == first.shape.dropFirst() }) else {
-            throw TripsError.data("parts of a batch", found: parts.map { "\($0.shape)" }.joined(separator: ", "), expected: "one shape")
-        }
-        try self.init(first.dataType, [parts.reduce(0) { $0 + $1.shape[0] }] + first.shape.dropFirst()) { target in
-            var offset = 0
-            for part in parts {
-                part.withBytes { UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: $0) }
-                offset += part.byteCount
-            }
-        }
-    }
 }

@@ -203,13 +203,6 @@ extension Tensor {
         guard let batch = shape.first, batch == 1 else {
             throw TripsError.usage("batch", found: "\(shape)", expected: "one example")
         }
-        if count == 1 { return self }
-        return try Tensor(dataType, [count] + shape.dropFirst()) { target in
-            withBytes { bytes in
-                for copy in 0..<count {
-                    UnsafeMutableRawBufferPointer(rebasing: target[copy * bytes.count..<(copy + 1) * bytes.count]).copyMemory(from: bytes)
-                }
-            }
-        }
+        return try Tensor.joined(Array(repeating: self, count: count))
     }
 }

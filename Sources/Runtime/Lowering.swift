@@ -165,8 +165,6 @@ struct Lowering {
     private func attention(_ node: Node) throws -> (any Instruction)? {
         guard let op = node.op as? Attention, let inputs = constantShapes(node), inputs.count >= 3,
             let q = inputs[0], let k = inputs[1], inputs[2] == k, q[2] == k[2], isFloat(node),
-            // The kernel lets the last query see the last key.
-            !op.causal || q[1] == k[1],
             inputs.count < 4 || inputs[3].map({ $0.last == k[1] && $0.count <= 4 }) ?? true,
             let output = graph.type(of: node.output).constantShape, q[0] == output[0]
         else { return nil }

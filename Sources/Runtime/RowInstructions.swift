@@ -46,11 +46,11 @@ struct AttentionInstruction: Instruction {
                 let scratch = UnsafeMutableRawPointer(scratch.pointer) + thread * threadScratch
                 if inBytes {
                     trips_iattention(
-                        query, width, key, width, value, width, target, width, queries, keys, headSize, 0, queries, scale, addends,
+                        query, width, key, width, value, width, target, width, keys, headSize, 0, queries, scale, addends,
                         distance, causal, scratch)
                 } else {
                     trips_attention(
-                        query, width, key, width, value, width, target, width, queries, keys, headSize, 0, queries, scale, addends,
+                        query, width, key, width, value, width, target, width, keys, headSize, 0, queries, scale, addends,
                         distance, causal, scratch.assumingMemoryBound(to: Float.self))
                 }
             }

@@ -182,10 +182,10 @@ public final class Session {
         let parts = try parts(of: stage, tensors)
         guard parts.count > 1 else { return try plan(stage, tensors).run(tensors, on: pool, observe: observe) }
         let results = try parts.map { range in
-            let part = try tensors.mapValues { try $0.examples(range) }
+            let part = try tensors.mapValues { try $0.rows(range) }
             return try plan(stage, part).run(part, on: pool, observe: observe)
         }
-        return try Dictionary(uniqueKeysWithValues: stage.results.map { name in (name, try Tensor(joining: results.compactMap { $0[name] })) })
+        return try Dictionary(uniqueKeysWithValues: stage.results.map { name in (name, try Tensor.joined(results.compactMap { $0[name] })) })
     }
 
     /// The parts in which to take a batch; a single one where examples depend on each other or are few.

@@ -72,7 +72,11 @@ public final class AtomicFile {
         } else {
             let hidden = try temporaryName()
             if !replacing { try claimName() }
-            guard rename(hidden, path) == 0 else { throw AtomicFile.error(.cannotCreate, "cannot be created", path) }
+            guard rename(hidden, path) == 0 else {
+                let failure = AtomicFile.error(.cannotCreate, "cannot be created", path)
+                if !replacing { unlink(path) }
+                throw failure
+            }
             temporaryPath = nil
         }
         let folderDescriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)

@@ -14,16 +14,16 @@ extension KernelTests {
             for causal in [false, true] {
                 var expected = [Float](repeating: 5, count: lq * stride), scratch = [Float](repeating: .nan, count: count)
                 trips_attention_ref(
-                    q, stride, k, stride, v, stride, &expected, stride, lq, lk, d, 0, lq, 0.5, mask, ldm, causal, &scratch)
+                    q, stride, k, stride, v, stride, &expected, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, &scratch)
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
                     var scratch = [Float](repeating: .nan, count: count)
                     trips_attention(
-                        q, stride, k, stride, v, stride, &whole, stride, lq, lk, d, 0, lq, 0.5, mask, ldm, causal, &scratch)
+                        q, stride, k, stride, v, stride, &whole, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, &scratch)
                     #expect(error(whole, expected) < 1e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal)")
                     for (begin, end) in [(0, lq / 3), (lq / 3, lq)] {
                         trips_attention(
-                            q, stride, k, stride, v, stride, &split, stride, lq, lk, d, begin, end, 0.5, mask, ldm, causal,
+                            q, stride, k, stride, v, stride, &split, stride, lk, d, begin, end, 0.5, mask, ldm, causal,
                             &scratch)
                     }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
@@ -43,13 +43,13 @@ extension KernelTests {
         func attend(
             _ kernel: @convention(c) (
                 UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafeMutablePointer<Float>, Int, Int,
-                Int, Int, Int, Int, Float, UnsafePointer<Float>?, Int, Bool, UnsafeMutableRawPointer
+                Int, Int, Int, Float, UnsafePointer<Float>?, Int, Bool, UnsafeMutableRawPointer
             ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool
         ) {
             let scratch = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
             defer { scratch.deallocate() }
             scratch.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)
-            kernel(q, stride, k, stride, v, stride, &out, stride, lq, lk, d, range.0, range.1, 0.5, mask, ldm, causal, scratch)
+            kernel(q, stride, k, stride, v, stride, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal, scratch)
         }
         for (mask, ldm) in masks(lq, lk, &random) {
             for causal in [false, true] {
@@ -81,10 +81,10 @@ extension KernelTests {
         }
         var exact = [Float](repeating: 0, count: lq * d), found = exact
         var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
-        trips_attention(q, d, k, d, v, d, &exact, d, lq, lk, d, 0, lq, 0.125, nil, 0, false, &scratch)
+        trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, nil, 0, false, &scratch)
         let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
         defer { memory.deallocate() }
-        trips_iattention(q, d, k, d, v, d, &found, d, lq, lk, d, 0, lq, 0.125, nil, 0, false, memory)
+        trips_iattention(q, d, k, d, v, d, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, memory)
         let noise = zip(exact, found).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
         let signal = exact.reduce(0) { $0 + $1 * $1 }
         #expect(signal > 1000 * noise, "30 dB; found a ratio of \(signal / noise)")
