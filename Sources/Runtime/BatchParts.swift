@@ -4,10 +4,9 @@ import ModelGraph
 extension Graph {
     /// The symbol of the batch size where each example is computed apart from the others; nil where that is not certain.
     package func separableBatch() throws -> String? {
-        guard let first = inputs.first.flatMap({ shape(of: $0).first }), let symbol = first.symbols.first,
-            first == Dimension(symbol: symbol)
+        guard let batch = inputs.first.flatMap({ shape(of: $0).first }), let symbol = batch.symbols.first,
+            batch == Dimension(symbol: symbol)
         else { return nil }
-        let batch = first
         var carriers = Set(inputs)
         /// The size of a batch is that of its first axis, and no other follows it.
         func isBatch(_ value: ValueID) -> Bool {

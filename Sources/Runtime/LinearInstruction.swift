@@ -148,11 +148,11 @@ private final class BoundProduct: @unchecked Sendable {
     }
 
     func multiply(_ x: QuantizedRows, _ tile: Tile) {
-        guard case .int8(let groupSize) = packed.form else { return }
+        guard case .int8 = packed.form else { return }
         var epilogue = epilogue
         trips_igemm(
             x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs,
-            groupSize >= packed.inputs ? 0 : groupSize, output, outputDistance, tile.rows.lowerBound,
+            packed.form.group(of: packed.inputs), output, outputDistance, tile.rows.lowerBound,
             tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
     }
 }

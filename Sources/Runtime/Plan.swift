@@ -105,9 +105,7 @@ extension Graph {
             }
         }
     }
-}
 
-extension Graph {
     /// What the symbols of the inputs' types stand for where the inputs have these shapes.
     func symbols(for shapes: [String: [Int]]) -> [String: Int] {
         var symbols: [String: Int] = [:]

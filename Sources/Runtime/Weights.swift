@@ -69,6 +69,14 @@ struct ProductRecipe: Sendable {
         case int8(groupSize: Int)
         /// int8 weights that are widened when they are packed.
         case widened(groupSize: Int)
+
+        /// How many inputs share a scale, as kernels are told: 0 where all of a row do.
+        func group(of inputs: Int) -> Int {
+            switch self {
+            case .float: 0
+            case .int8(let size), .widened(let size): size >= inputs ? 0 : size
+            }
+        }
     }
     let form: Form
     /// [N, K]; K may be several axes.
@@ -92,7 +100,7 @@ struct ProductRecipe: Sendable {
         let (outputs, inputs) = try sizes()
         return switch form {
         case .float, .widened: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size
-        case .int8(let groupSize): trips_igemm_pack_size(outputs, inputs, groupSize >= inputs ? 0 : groupSize)
+        case .int8: trips_igemm_pack_size(outputs, inputs, form.group(of: inputs))
         }
     }
 }
@@ -143,6 +151,7 @@ final class PackedProduct: Sendable {
         guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
         let target = FloatPointer(base.assumingMemoryBound(to: Float.self))
         (self.outputs, self.inputs, form, self.memory, self.target) = (outputs, inputs, recipe.form, memory, target)
+        let group = recipe.form.group(of: inputs), groups = trips_group_count(inputs, group)
         // Decoded, packed and forgotten in pieces: what is read goes through memory once.
         func pack(_ rows: @Sendable (Range<Int>, UnsafeRawPointer) -> Void) throws {
             let panels = (outputs + Int(TRIPS_PANEL) - 1) / Int(TRIPS_PANEL)
@@ -160,21 +169,17 @@ final class PackedProduct: Sendable {
                     target.pointer, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
                     range.upperBound)
             }
-        case .int8(let groupSize):
+        case .int8:
             let scales = try PackedProduct.scales(recipe)
-            let group = groupSize >= inputs ? 0 : groupSize
-            let groups = trips_group_count(inputs, group)
             try pack { range, rows in
                 trips_igemm_pack(
                     UnsafeMutableRawPointer(target.pointer), rows.assumingMemoryBound(to: Int8.self), inputs,
                     scales.view.pointer(Float.self) + range.lowerBound * groups, outputs, inputs, group,
                     range.lowerBound, range.upperBound)
             }
-        case .widened(let groupSize):
+        case .widened:
             let scales = try PackedProduct.scales(recipe)
             let inputScale = try recipe.inputScale?.load()
-            let group = groupSize >= inputs ? 0 : groupSize
-            let groups = trips_group_count(inputs, group)
             try pack { range, rows in
                 for start in stride(from: range.lowerBound, to: range.upperBound, by: Int(TRIPS_PACK_ROWS)) {
                     let end = min(start + Int(TRIPS_PACK_ROWS), range.upperBound)
