@@ -70,26 +70,43 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
     }
 }
 
-/// Dot products of one key with the queries of a few heads, side by side.
-INLINE void key_dots(const int heads, float *dots, size_t distance, const float *query, const float *key, size_t d, size_t head_distance) {
-    vf s[4];
-    UNROLLED for (int h = 0; h < heads; h++) s[h] = vf_zero();
-    for (size_t j = 0; j < d; j += VL) {
-        size_t left = lanes_left(d - j, 0);
-        UNROLLED for (size_t h = 0; h < (size_t)heads; h++)
-            s[h] = vf_fma(vf_load_n(query + h * d + j, left), vf_load_n(key + h * head_distance + j, left), s[h]);
+/// Keys and heads whose dot products are taken side by side: enough sums to keep the multiply-adds busy.
+enum { SIDE_KEYS = 6, SIDE_HEADS = 2 };
+
+/// dots[h * distance + i] = the query of head h times key i.
+INLINE void key_dots(const int keys, const int heads, float *dots, size_t distance, const float *query, const float *key,
+                     size_t ldk, size_t d, size_t head_distance) {
+    vf sum[SIDE_KEYS][SIDE_HEADS];
+    UNROLLED for (int i = 0; i < keys; i++)
+        UNROLLED for (int h = 0; h < heads; h++) sum[i][h] = vf_zero();
+#define ADD(load, ...)                                                                                                 \
+    UNROLLED for (size_t h = 0; h < (size_t)heads; h++) {                                                              \
+        vf q = load(query + h * d + j, ##__VA_ARGS__);                                                                 \
+        UNROLLED for (size_t i = 0; i < (size_t)keys; i++)                                                             \
+            sum[i][h] = vf_fma(q, load(key + i * ldk + h * head_distance + j, ##__VA_ARGS__), sum[i][h]);              \
     }
-    UNROLLED for (int h = 0; h < heads; h++) dots[(size_t)h * distance] = vf_sum(s[h]);
+    size_t j = 0;
+    for (; j + VL <= d; j += VL) ADD(vf_load)
+    if (j < d) ADD(vf_load_n, d - j)
+#undef ADD
+    UNROLLED for (int h = 0; h < heads; h++)
+        UNROLLED for (int i = 0; i < keys; i++) dots[(size_t)h * distance + i] = vf_sum(sum[i][h]);
 }
 
 static void v_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
                                size_t d, size_t head_distance, float scale, float *scratch) {
-    for (size_t i = 0; i < n; i++)
-        for (size_t h = 0; h < heads;) {
-            const float *key = keys + i * ldk + h * head_distance;
-            if (heads - h >= 4) key_dots(4, scratch + h * n + i, n, query + h * d, key, d, head_distance), h += 4;
-            else key_dots(1, scratch + h * n + i, n, query + h * d, key, d, head_distance), h++;
+    for (size_t i = 0, side; i < n; i += side) {
+        side = n - i < SIDE_KEYS ? 1 : SIDE_KEYS;
+        for (size_t h = 0, pair; h < heads; h += pair) {
+            pair = heads - h < SIDE_HEADS ? 1 : SIDE_HEADS;
+            float *dots = scratch + h * n + i;
+            const float *q = query + h * d, *k = keys + i * ldk + h * head_distance;
+            if (side > 1 && pair > 1) key_dots(SIDE_KEYS, SIDE_HEADS, dots, n, q, k, ldk, d, head_distance);
+            else if (side > 1) key_dots(SIDE_KEYS, 1, dots, n, q, k, ldk, d, head_distance);
+            else if (pair > 1) key_dots(1, SIDE_HEADS, dots, n, q, k, ldk, d, head_distance);
+            else key_dots(1, 1, dots, n, q, k, ldk, d, head_distance);
         }
+    }
     for (size_t i = 0; i < n; i++) scores[i] = 0;
     for (size_t h = 0; h < heads; h++) {
         float *weights = scratch + h * n;
