@@ -11,10 +11,12 @@ static const trips_variant variants[TRIPS_PATH_COUNT] = {
     {"scalar", &trips_table_scalar},
 #if defined(__x86_64__)
     {"avx2", &trips_table_avx2},
+    {"avx2vnni", &trips_table_avx2vnni},
     {"avx512", &trips_table_avx512},
     {"avx512vnni", &trips_table_avx512vnni},
 #else
     {"avx2", NULL},
+    {"avx2vnni", NULL},
     {"avx512", NULL},
     {"avx512vnni", NULL},
 #endif
@@ -34,6 +36,7 @@ bool trips_path_available(trips_path path) {
     switch (path) {
     case TRIPS_PATH_SCALAR: return true;
     case TRIPS_PATH_AVX2: return avx2;
+    case TRIPS_PATH_AVX2_VNNI: return avx2 && __builtin_cpu_supports("avxvnni");
     case TRIPS_PATH_AVX512: return avx512;
     case TRIPS_PATH_AVX512_VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     default: return false;

@@ -9,7 +9,7 @@ typedef vi vweights;
 typedef vi vinputs;
 INLINE vweights prepare_weights(vi w) { return w; }
 INLINE vinputs prepare_inputs(vi a) { return a; }
-INLINE vi dot4(vi sum, vinputs a, vweights w) { return _mm512_dpbusd_epi32(sum, a, w); }
+INLINE vi dot4(vi sum, vinputs a, vweights w) { return vi_dot4(sum, a, w); }
 #else
 typedef struct vpair {
     vi even, odd;

@@ -9,8 +9,13 @@
 
 #define TILE_ROWS 6
 #define TILE_VECTORS(rows) ((rows) <= 1 ? 8 : (rows) <= 3 ? 4 : 2)
+#if IGEMM_VNNI
+#define IGEMM_ROWS 6
+#define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
+#else
 #define IGEMM_ROWS 4
 #define IGEMM_VECTORS(rows) ((rows) <= 2 ? 4 : 2)
+#endif
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -75,6 +80,9 @@ INLINE int32_t vi_maximum(vi a) {
     return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, 1)));
 }
 INLINE vi vf_magnitude(vf a) { return _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x7fffffff)); }
+#if IGEMM_VNNI
+INLINE vi vi_dot4(vi sum, vi a, vi b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }
+#endif
 INLINE vi vi_madd(vi a, vi b) { return _mm256_madd_epi16(a, b); }
 INLINE vi vi_even(vi a) { return _mm256_and_si256(a, _mm256_set1_epi16(0xff)); }
 INLINE vi vi_odd(vi a) { return _mm256_srli_epi16(a, 8); }

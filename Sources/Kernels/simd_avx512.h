@@ -64,6 +64,10 @@ INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 INLINE int32_t vi_maximum(vi a) { return _mm512_reduce_max_epi32(a); }
 /// The bits of |a|, which as integers have the order of the numbers, infinity and then NaN above them.
 INLINE vi vf_magnitude(vf a) { return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff)); }
+#if IGEMM_VNNI
+/// Adds the sums of products of 4 bytes without and with a sign.
+INLINE vi vi_dot4(vi sum, vi a, vi b) { return _mm512_dpbusd_epi32(sum, a, b); }
+#endif
 /// Sums of products of pairs of 16-bit numbers.
 INLINE vi vi_madd(vi a, vi b) { return _mm512_madd_epi16(a, b); }
 /// Even and odd bytes as 16-bit numbers.

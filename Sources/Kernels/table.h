@@ -13,7 +13,7 @@ typedef struct trips_table {
 
 extern const trips_table trips_table_scalar;
 #if defined(__x86_64__)
-extern const trips_table trips_table_avx2, trips_table_avx512, trips_table_avx512vnni;
+extern const trips_table trips_table_avx2, trips_table_avx2vnni, trips_table_avx512, trips_table_avx512vnni;
 #endif
 
 /// Query rows per block of attention that scratch is laid out for.

@@ -17,7 +17,7 @@ struct Generator {
 }
 
 /// Every path that this processor can run, but the scalar one, which is the reference.
-let paths: [trips_path] = [TRIPS_PATH_AVX2, TRIPS_PATH_AVX512, TRIPS_PATH_AVX512_VNNI].filter(trips_path_available)
+let paths: [trips_path] = [TRIPS_PATH_AVX2, TRIPS_PATH_AVX2_VNNI, TRIPS_PATH_AVX512, TRIPS_PATH_AVX512_VNNI].filter(trips_path_available)
 
 func name(_ path: trips_path) -> String { String(cString: trips_path_name(path)) }
 

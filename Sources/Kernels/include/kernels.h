@@ -32,13 +32,14 @@
 typedef enum trips_path {
     TRIPS_PATH_SCALAR = 0,
     TRIPS_PATH_AVX2 = 1,        ///< AVX2, FMA, F16C
-    TRIPS_PATH_AVX512 = 2,      ///< AVX-512 F, BW, DQ, VL
-    TRIPS_PATH_AVX512_VNNI = 3, ///< the same and VNNI
+    TRIPS_PATH_AVX2_VNNI = 2,   ///< the same and AVX-VNNI
+    TRIPS_PATH_AVX512 = 3,      ///< AVX-512 F, BW, DQ, VL
+    TRIPS_PATH_AVX512_VNNI = 4, ///< the same and VNNI
 } trips_path;
 
-enum { TRIPS_PATH_COUNT = 4 };
+enum { TRIPS_PATH_COUNT = 5 };
 
-/// Name of a path for reports: "scalar", "avx2", "avx512", "avx512vnni".
+/// Name of a path for reports: "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni".
 const char *trips_path_name(trips_path path);
 
 /// Whether this processor and operating system can run the path.
