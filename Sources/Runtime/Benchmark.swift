@@ -1,4 +1,5 @@
 import Foundation
+import Kernels
 import ModelGraph
 import Support
 import Tensors
@@ -13,6 +14,9 @@ public struct StepTime: Sendable, Codable {
     /// Median over the runs.
     public let milliseconds: Double
 }
+
+/// The instruction set whose kernels run on this processor, such as `avx512vnni`.
+public var kernelPath: String { String(cString: trips_path_name(trips_kernels_path())) }
 
 /// The sizes of a run that packages may leave open.
 public struct InputSizes: Sendable, Equatable {

@@ -82,7 +82,7 @@ struct BenchTool: Tool {
         }
         return Measurement(
             model: (model as NSString).lastPathComponent, batch: sizes.batch, textLength: sizes.textLength,
-            threads: common.threads ?? ThreadPool.availableProcessors,
+            threads: common.threads ?? ThreadPool.availableProcessors, kernels: kernelPath,
             loadMilliseconds: load, milliseconds: times, steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
             weightBytes: session.model.loadedBytes, peakBytes: peakMemory(),
             compared: compare.map { .init(model: ($0 as NSString).lastPathComponent, milliseconds: otherTimes) })
@@ -125,6 +125,8 @@ struct Measurement: Encodable {
     /// Tokens of the text that ran; nil where there is none.
     let textLength: Int?
     let threads: Int
+    /// The instruction set that they are for.
+    let kernels: String
     /// From opening the file to the first result.
     let loadMilliseconds: Double
     let milliseconds: [Double]
@@ -139,7 +141,7 @@ struct Measurement: Encodable {
 
     func text(steps listed: Bool) -> String {
         var lines = [
-            "\(model): batch \(batch), " + (textLength.map { counted($0, "text token") + ", " } ?? "") + counted(threads, "thread"),
+            "\(model): batch \(batch), " + (textLength.map { counted($0, "text token") + ", " } ?? "") + counted(threads, "thread") + ", \(kernels) kernels",
             "load to first result  \(digits(loadMilliseconds, 0)) ms",
             "one run               \(digits(median(milliseconds), 2)) ms median, \(digits(milliseconds.min() ?? 0, 2)) ms best of \(milliseconds.count); "
                 + "\(digits(Double(batch) * 1000 / max(1e-9, median(milliseconds)), 1)) examples/s",
