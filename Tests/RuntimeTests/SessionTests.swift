@@ -41,7 +41,7 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
 @Suite struct SessionTests {
     @Test func resultsDoNotDependOnThreadsOrOnWhatElseIsAsked() throws {
         let model = try twoGraphs()
-        let inputs = ["x": try noise([2, 37, 40], seed: 1), "y": try noise([2, 3, 40], seed: 2)]
+        let inputs = ["x": try noise([2, 137, 40], seed: 1), "y": try noise([2, 3, 40], seed: 2)]
         let alone = try Session(model, threads: 1).run(inputs)
         let together = try Session(model, threads: 3).run(inputs, outputs: ["answer", "hidden"], traces: ["vision.1"])
         #expect(Set(alone.keys) == ["states", "hidden", "answer"])
@@ -75,6 +75,34 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
             let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
             #expect { try session.syntheticInputs(batch: 1, length: 9) } throws: { ($0 as? TripsError)?.kind == .data }
         }
+    }
+
+    /// Rows that only quantized products read are normalised where each thread quantizes them; others are put where all find them.
+    @Test(arguments: [37, 400]) func normalisedRowsAreTheSameWhereOthersReadThemToo(rows: Int) throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [Dimension(rows), 40]))
+        let gain = try graph.addConstant(Constant(noise([40], seed: 1), identity: "gain"), name: "gain")
+        let normal = try graph.add(LayerNorm(epsilon: 1e-6), [x, gain], name: "normal")[0]
+        for (name, seed) in [("up", UInt64(2)), ("side", 3)] {
+            let levels = try noise([100, 40], seed: seed).elements(Float.self).map { Int8($0 * 254) }
+            let weight = try graph.addConstant(Constant(Tensor(levels, shape: [100, 40]), identity: name), name: name + ".weight")
+            let scales = try graph.addConstant(Constant(noise([100, 1], seed: seed + 9), identity: name + ".scales"), name: name + ".scales")
+            let op = QuantizedLinear(groupSize: 40, activations: .int8)
+            try graph.addOutput(name, graph.add(op, [normal, weight, scales], name: name)[0])
+        }
+        try graph.addOutput("normal", normal)
+        let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")))
+        let inputs = ["x": try noise([rows, 40], seed: 7)]
+        let (apart, all) = (try Session(model, threads: 3).run(inputs, outputs: ["up", "side"]), try Session(model, threads: 1).run(inputs))
+        for name in ["up", "side"] {
+            let numbers = try #require(all[name]).elements(Float.self)
+            #expect(numbers.contains { $0 != 0 })
+            #expect(try apart[name]?.elements(Float.self) == numbers)
+        }
+        let gains = try noise([40], seed: 1)
+        let exact = try evaluate(LayerNorm(epsilon: 1e-6), [#require(inputs["x"]), gains])[0].elements(Float.self)
+        // Sums of 40 numbers in another order.
+        #expect(try zip(#require(all["normal"]).elements(Float.self), exact).allSatisfy { abs($0 - $1) < 1e-5 })
     }
 
     /// Where only another product reads them, rows of 512 numbers get space in between, and none where they are an output.
