@@ -5,6 +5,7 @@
     read_trips.py MODEL.trips --manifest           the whole manifest
     read_trips.py MODEL.trips --save OUT.npz       all tensors (bfloat16 as float32)
     read_trips.py MODEL.trips --verify             checks every byte
+    read_trips.py MODEL.trips --digests            SHA-256 of each tensor's stored numbers
 """
 import argparse
 import hashlib
