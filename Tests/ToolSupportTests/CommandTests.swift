@@ -278,6 +278,8 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     ("trips-quantize", ["--int8", "--calibration", "g", "x.trips"], "put it before --calibration"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "-0.5"], "--keep-rate -0.5: found"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"], "expected 1\n"),
+    ("trips-convert", ["x.onnx", "--select", "2", "--seed", "7"], "expected --guidance random"),
+    ("trips-convert", ["x.onnx", "--select", "2", "--guidance", "image-cls", "--text-guide", "t"], "expected --guidance text"),
     ("trips-bench", ["x.trips", "--batch", "-1"], "--batch -1: expected 1 to"),
     ("trips-verify", ["x.trips", "--golden", "g", "--report", "r", "--json", "r"], "expected a file for each"),
 ]) func usageErrorsSayWhatIsExpected(tool: String, arguments: [String], message: String) throws {
