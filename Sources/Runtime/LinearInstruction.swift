@@ -34,9 +34,7 @@ struct LinearInstruction: Instruction {
     var writes: [ValueID] { (norm?.writes ?? []) + members.map(\.output) }
     var products: [ProductRecipe] { members.map(\.recipe) }
 
-    var quantizesRows: Bool {
-        if case .int8 = members[0].recipe.form { true } else { false }
-    }
+    var quantizesRows: Bool { members[0].recipe.quantizesRows }
 
     func scratchBytes(threads: Int) -> Int {
         quantizesRows ? QuantizedRows.byteCount(rows: rows, inputs: inputs) : 0
