@@ -7,7 +7,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Tensors", ["Support"]),
     ("ModelGraph", ["Support", "Tensors"]),
     ("Operators", ["Support", "Tensors", "ModelGraph", "COpenBLAS"]),
-    ("Importers", ["Support", "Tensors", "ModelGraph", "OnnxSchema", "Kernels", "CZlib"]),
+    ("Importers", ["Support", "Tensors", "ModelGraph", "Operators", "OnnxSchema", "Kernels", "CZlib"]),
     ("Rewrites", ["Support", "Tensors", "ModelGraph", "Operators"]),
     ("PackageFormat", ["Support", "Tensors", "ModelGraph", "Kernels", "CZstd"]),
     ("Runtime", ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Kernels"]),
@@ -17,7 +17,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
     ("Trips", ["Support", "Tensors", "ModelGraph", "Importers", "Rewrites", "PackageFormat", "Runtime", "Goldens",
                "Quantization", "Verification"]),
-    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "Importers", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 
 let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]

@@ -25,11 +25,14 @@ from pathlib import Path
 import numpy as np
 
 import peers
+from arguments import listed
 from peers import TOOLS, Turn
 
 sys.path.insert(0, str(TOOLS / "reference"))
 
-PEERS = ("onnxruntime", "openvino", "torch")
+REFERENCE = "torch:f32"
+"""The contestant that the others' outputs are held beside."""
+CONTESTANTS = ("trips:f32", "trips:int8", "onnxruntime:f32", "onnxruntime:int8", "openvino:f32", "openvino:int8", REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ def printed_snr(text: str) -> dict[str, float]:
 
 def check(contestants: list[Contestant], column: Column, inputs: dict, input_file: Path, folder: Path, options) -> None:
     """One turn each, whose outputs are held beside PyTorch's. What differs at f32 takes no part."""
-    reference = next(each for each in contestants if each.runtime == "torch")
+    reference = next(each for each in contestants if f"{each.runtime}:{each.precision}" == REFERENCE)
     outputs = folder / "outputs.npz"
     quick = argparse.Namespace(**{**vars(options), "runs": 1, "warmup": 0})
     peer_turn(reference, column, input_file, folder, quick, outputs)
@@ -255,7 +258,7 @@ def race(column: Column, options) -> list[dict]:
         return {name: value.numpy() for name, value in made.items()}
     inputs = inputs_of(100, options.batch, True)
     contestants = []
-    for name in options.contestants.split(","):
+    for name in options.contestants:
         runtime, precision = name.split(":")
         try:
             if runtime == "trips":
@@ -303,8 +306,7 @@ def main() -> int:
     parser.add_argument("--select", default="5,10")
     parser.add_argument("--keep-rate", type=float, default=0.7)
     parser.add_argument("--only", choices=("plain", "select"), help="only without, or only with selection")
-    parser.add_argument("--contestants", default="trips:f32,trips:int8,onnxruntime:f32,onnxruntime:int8,"
-                                                 "openvino:f32,openvino:int8,torch:f32")
+    parser.add_argument("--contestants", type=listed(CONTESTANTS, always=[REFERENCE]), default=",".join(CONTESTANTS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--text-length", type=int, default=40)

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arguments import listed
+
 
 class Bench:
     """Our tools, and the packages that they have made."""
@@ -151,7 +153,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--bin", type=Path, default=Path(".build/release"))
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", type=listed(PARTS), default=",".join(PARTS))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prepare", action="store_true", help="only make the packages")
@@ -159,7 +161,7 @@ def main():
     bench = Bench(options)
     if options.prepare:
         bench.run = lambda *_, **__: {"macs": 1, "median": 1, "ratio": 1}
-    for part in options.parts.split(","):
+    for part in options.parts:
         PARTS[part](bench)
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes small sound inputs for a fuzz target: fuzz_seeds.py TARGET FOLDER."""
+import argparse
 import json
 import os
 import struct
-import sys
 
 MANIFEST = {"formatVersion": 1, "features": ["byte-planes"], "tool": {"name": "t", "version": "1"}, "libzstd": "1", "options": {},
             "settings": [], "selections": [], "leftOut": [], "graphs": [], "tensors": []}
@@ -165,9 +165,12 @@ SEEDS = {"package": package, "safetensors": safetensors, "torch": torch_files, "
 
 
 def main():
-    target, folder = sys.argv[1:3]
-    for number, seed in enumerate(SEEDS[target]()):
-        with open(os.path.join(folder, f"seed-{number}"), "wb") as file:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=SEEDS)
+    parser.add_argument("folder")
+    options = parser.parse_args()
+    for number, seed in enumerate(SEEDS[options.target]()):
+        with open(os.path.join(options.folder, f"seed-{number}"), "wb") as file:
             file.write(seed)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from arguments import listed
 from benchmark_peers import Column, printed_rows, printed_snr, quantize_peer, run, say, snr, verified
 from peers import TOOLS, onnxruntime_session, openvino_session, peak_bytes
 
@@ -257,7 +258,7 @@ def main() -> int:
     parser.add_argument("--pooled", type=int, default=64)
     parser.add_argument("--text-length", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--contestants", default=",".join(CONTESTANTS))
+    parser.add_argument("--contestants", type=listed(CONTESTANTS), default=",".join(CONTESTANTS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     columns = [Column(options.config)]
@@ -268,7 +269,7 @@ def main() -> int:
         folder = options.models / f"{column.config}-outliers"
         folder.mkdir(parents=True, exist_ok=True)
         material, rows = Material(options, folder, column), []
-        for name in options.contestants.split(","):
+        for name in options.contestants:
             say(f"{column.title}: {name}")
             with tempfile.TemporaryDirectory() as temporary:
                 try:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Reads .trips packages with zstandard and numpy alone, after formats/trips-package.md.
 
-    read_trips.py MODEL.trips                      the manifest's summary and the tensors
+    read_trips.py MODEL.trips                      the tensors: names, types, shapes, sizes
     read_trips.py MODEL.trips --manifest           the whole manifest
     read_trips.py MODEL.trips --save OUT.npz       all tensors (bfloat16 as float32)
-    read_trips.py MODEL.trips --verify             checks every byte
+    read_trips.py MODEL.trips --verify             the same, after every byte was checked
+    read_trips.py MODEL.trips --digests            SHA-256 of each tensor's stored numbers
 """
 import argparse
 import hashlib
@@ -174,7 +175,7 @@ def main():
                     package.tensor(name, check=True)
                 size = sum(package.sizes[number] for number in chunks)
                 print(f"{name}  {record['storedType']} {record['shape']}  {byte_count} bytes, {size} in the file")
-    except (PackageError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:
+    except (PackageError, OSError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:
         sys.exit(f"{options.model}: {error}")
 
 

@@ -47,7 +47,7 @@ package func readNPY(_ bytes: [UInt8]) throws -> Tensor {
         if header.isBigEndian { reverseElements(target, width: header.dataType.byteWidth) }
         if header.dataType == .bool { for index in target.indices where target[index] > 1 { target[index] = 1 } }
     }
-    return header.isFortranOrder ? try tensor.axesReversed() : tensor
+    return header.isFortranOrder ? try tensor.gathered(header.shape, strides: denseStrides(stored).reversed()) : tensor
 }
 
 /// The header's Python literal, such as `{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }`.
@@ -166,37 +166,5 @@ private struct PythonLiteral {
 private func reverseElements(_ bytes: UnsafeMutableRawBufferPointer, width: Int) {
     for start in stride(from: 0, to: bytes.count, by: width) {
         bytes[start..<start + width].reverse()
-    }
-}
-
-extension Tensor {
-    /// The tensor with its axes in reverse order.
-    fileprivate func axesReversed() throws -> Tensor {
-        let (target, width) = (Array(shape.reversed()), dataType.byteWidth)
-        // How far apart in the source two elements are that are neighbours along each axis of the target.
-        var steps: [Int] = []
-        var step = 1
-        for size in shape.reversed() {
-            steps.append(step)
-            step *= size
-        }
-        return try Tensor(dataType, target) { output in
-            withBytes { input in
-                var index = [Int](repeating: 0, count: target.count)
-                var offset = 0
-                for place in 0..<count {
-                    for byte in 0..<width { output[place * width + byte] = input[offset * width + byte] }
-                    var axis = target.count - 1
-                    while axis >= 0 {
-                        index[axis] += 1
-                        offset += steps[axis]
-                        if index[axis] < target[axis] { break }
-                        offset -= steps[axis] * target[axis]
-                        index[axis] = 0
-                        axis -= 1
-                    }
-                }
-            }
-        }
     }
 }

@@ -96,8 +96,8 @@ public struct QuantizedLinear: Operator {
         guard weight.dataType == .int8, let width = weight.shape[1].constant, groupSize > 0 else {
             throw TripsError.data("quantized weight", found: "\(weight), groups of \(groupSize)", expected: "int8, groups of 1 or more")
         }
-        let groups = width / groupSize + (width % groupSize == 0 ? 0 : 1)
-        try inputs.required(2, "scales").typed(.float32, "scales").shaped([weight.shape[0], Dimension(groups)], "scales")
+        let groups = Dimension(width.dividedRoundingUp(by: groupSize))
+        try inputs.required(2, "scales").typed(.float32, "scales").shaped([weight.shape[0], groups], "scales")
         try inputs.optional(4)?.typed(.float32, "input scale").shaped([weight.shape[1]], "input scale")
         return [try linearType(x, outputs: weight.shape[0], inputs: weight.shape[1], bias: inputs.optional(3))]
     }
@@ -155,12 +155,7 @@ public struct Attention: Operator {
         try inputs.required(1, "k").shaped([k.shape[0], k.shape[1], q.shape[2]], "k")
         try inputs.required(2, "v").shaped([k.shape[0], k.shape[1], v.shape[2]], "v")
         let batch = try broadcast(q.shape[0], k.shape[0])
-        if let mask = try inputs.optional(3)?.typed(q.dataType, "mask") {
-            let full = [batch, Dimension(heads), q.shape[1], k.shape[1]]
-            guard mask.type.rank <= 4, zip(mask.type.shape.reversed(), full.reversed()).allSatisfy({ $0 == 1 || mayBeEqual($0, $1) }) else {
-                throw TripsError.data("mask", found: mask.type, expected: "broadcasting to \(ValueType(mask.type.dataType, full))")
-            }
-        }
+        try inputs.optional(3)?.typed(q.dataType, "mask").broadcasting(to: [batch, Dimension(heads), q.shape[1], k.shape[1]], "mask")
         return [ValueType(q.dataType, [batch, q.shape[1], v.shape[2]])]
     }
 

@@ -47,13 +47,7 @@ public struct Gemm: Operator {
             throw TripsError.data("inner sizes of a product", found: "\(a) and \(b)", expected: "equal")
         }
         let shape = [a.shape[transposeA ? 1 : 0], b.shape[transposeB ? 0 : 1]]
-        if let c = inputs.optional(2) {
-            try c.typed(a.dataType, "c")
-            let joint = try broadcastShape([shape, c.type.shape])
-            guard joint.count == 2, mayBeEqual(joint[0], shape[0]), mayBeEqual(joint[1], shape[1]) else {
-                throw TripsError.data("shape of c", found: c.type, expected: "broadcasting to \(shape)")
-            }
-        }
+        try inputs.optional(2)?.typed(a.dataType, "c").broadcasting(to: shape, "c")
         return [ValueType(a.dataType, shape)]
     }
 

@@ -72,7 +72,7 @@ private func checkScale(_ scale: Operand, _ x: ValueType, axis: Int, blockSize: 
     let axis = try resolveAxis(axis, rank: x.rank)
     var shape = x.shape
     if let size = shape[axis].constant {
-        shape[axis] = Dimension(size / blockSize + (size % blockSize == 0 ? 0 : 1))
+        shape[axis] = Dimension(size.dividedRoundingUp(by: blockSize))
     } else {
         shape[axis] = shape[axis].divided(exactlyBy: Dimension(blockSize)) ?? .unknown
     }

@@ -314,7 +314,7 @@ public struct Split: Operator {
         guard let constant = size.constant else {
             return Array(repeating: size.divided(exactlyBy: Dimension(outputs)) ?? .unknown, count: outputs)
         }
-        let part = constant / outputs + (constant % outputs == 0 ? 0 : 1)
+        let part = constant.dividedRoundingUp(by: outputs)
         return (0..<outputs).map { index in
             let (start, overflow) = part.multipliedReportingOverflow(by: index)
             return Dimension(overflow ? 0 : min(part, max(0, constant - start)))

@@ -65,8 +65,7 @@ public struct Window: Sendable, Hashable, Codable {
         guard autoPad == .sameUpper || autoPad == .sameLower else { return axes }
         for index in axes.indices {
             let (size, stride) = (sizes[index], axes[index].stride)
-            let outputs = size / stride + (size % stride == 0 ? 0 : 1)
-            let total = max(0, (outputs - 1) * stride + axes[index].extent - size)
+            let total = max(0, (size.dividedRoundingUp(by: stride) - 1) * stride + axes[index].extent - size)
             axes[index].before = autoPad == .sameUpper ? total / 2 : total - total / 2
             axes[index].after = total - axes[index].before
         }
@@ -81,7 +80,7 @@ public struct Window: Sendable, Hashable, Codable {
         return try zip(axes(kernel: kernel), sizes).map { axis, size in
             if autoPad == .sameUpper || autoPad == .sameLower {
                 guard let size = size.constant else { return size.divided(exactlyBy: Dimension(axis.stride)) ?? .unknown }
-                return Dimension(size / axis.stride + (size % axis.stride == 0 ? 0 : 1))
+                return Dimension(size.dividedRoundingUp(by: axis.stride))
             }
             let room = try size.adding(Dimension(axis.before + axis.after - axis.extent))
             guard let constant = room.constant, let size = size.constant else {

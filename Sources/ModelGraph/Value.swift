@@ -46,6 +46,24 @@ public enum Content: Sendable {
     case splat(Tensor)
 }
 
+extension Content {
+    /// Integers made of sizes, int64 of rank 1 or 0: a constant where all are numbers.
+    package init(sizes: [Dimension], scalar: Bool) throws {
+        try self.init(sizes: sizes, ValueType(.int64, scalar ? [] : [Dimension(sizes.count)]))
+    }
+
+    /// Integers made of sizes, for a value of this type: a constant where all are numbers.
+    package init(sizes: [Dimension], _ type: ValueType) throws {
+        let numbers = sizes.compactMap(\.constant)
+        if numbers.count == sizes.count, let shape = type.constantShape {
+            let integers = try Constant(integers: numbers, shape: shape)
+            self = .tensor(type.dataType == .int64 ? integers : Constant(try integers.load().converted(to: type.dataType), identity: "\(type.dataType) \(shape) \(numbers)"))
+        } else {
+            self = .dimensions(sizes)
+        }
+    }
+}
+
 /// A value as a shape rule sees it.
 public struct Operand: Sendable {
     public let type: ValueType
@@ -80,6 +98,20 @@ public struct Operand: Sendable {
         guard let dimensions = try integers() else { return nil }
         let constants = dimensions.compactMap(\.constant)
         return constants.count == dimensions.count ? constants : nil
+    }
+
+    /// All numbers; nil where they are known only when the model runs, or a symbol is left in them or in the shape.
+    /// - Throws: what loading a constant throws.
+    package func tensor() throws -> Tensor? {
+        guard let content, let shape = type.constantShape else { return nil }
+        switch content {
+        case .tensor(let constant): return try constant.load()
+        case .splat(let scalar): return try Tensor(repeating: scalar, shape: shape)
+        case .dimensions(let sizes):
+            let numbers = sizes.compactMap(\.constant)
+            guard numbers.count == sizes.count else { return nil }
+            return try Tensor(numbers.map { Int64($0) }, shape: shape).converted(to: type.dataType)
+        }
     }
 
     private func smallCount(_ shape: [Int]) throws -> Int {

@@ -37,11 +37,7 @@ private func allocate(
         throw TripsError.data("shape of an output", found: type, expected: "one that the inputs determine")
     }
     var rest: [Tensor] = []
-    let tensor = try Tensor(type.dataType, shape) { bytes in
-        guard let base = bytes.baseAddress else { return }
-        let view = MutableTensorView(dataType: type.dataType, shape: shape, bytes: base)
-        rest = try allocate(types.dropFirst(), made + [view], fill: fill)
-    }
+    let tensor = try Tensor.written(type.dataType, shape) { rest = try allocate(types.dropFirst(), made + [$0], fill: fill) }
     return [tensor] + rest
 }
 
@@ -68,13 +64,6 @@ extension TensorView {
     fileprivate func smallContent() throws -> Content? {
         guard shape.count <= 1, count <= 4096 else { return nil }
         return .tensor(Constant(try tensor()))
-    }
-
-    /// A copy that owns its memory.
-    func tensor() throws -> Tensor {
-        try Tensor(dataType, shape) { target in
-            target.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: target.count))
-        }
     }
 
     /// The elements, converted.
@@ -166,10 +155,7 @@ func widened(
     var owners: [Tensor] = []
     let wideInputs = try inputs.map { input in
         guard let input, input.dataType.isHalf else { return input }
-        let wide = try Tensor(.float32, input.shape) { bytes in
-            guard let base = bytes.baseAddress else { return }
-            convert(input, into: MutableTensorView(dataType: .float32, shape: input.shape, bytes: base))
-        }
+        let wide = try Tensor.written(.float32, input.shape) { convert(input, into: $0) }
         owners.append(wide)
         return wide.view
     }

@@ -265,10 +265,7 @@ private struct Term {
         let strides = order.map { name in
             names.indices.filter { names[$0] == name && tensor.shape[$0] != 1 }.reduce(0) { $0 + dense[$1] }
         }
-        let shape = order.map { sizes[$0] }
-        let moved = try Tensor(tensor.dataType, shape) { bytes in
-            guard let base = bytes.baseAddress else { return }
-            let view = MutableTensorView(dataType: tensor.dataType, shape: shape, bytes: base)
+        let moved = try Tensor.written(tensor.dataType, order.map { sizes[$0] }) { view in
             withExtendedLifetime(tensor) { view.copy(from: tensor.view, strides: strides, on: pool) }
         }
         return Term(tensor: moved, names: order)
@@ -344,12 +341,10 @@ extension OnnxAttention: Computable {
         let scores = try Scratch<T>(elementCount(of: shape))
         let shown = outputs.count > 3 ? outputs[3].target(T.self) : nil
         let scale = T(scale ?? 1 / Float(width).squareRoot())
-        let y = try Tensor(dataType, [batch, heads, length, valueWidth]) { bytes in
-            guard let base = bytes.baseAddress else { return }
-            let result = Target(base: base.assumingMemoryBound(to: T.self))
+        let y = try Tensor.written(dataType, [batch, heads, length, valueWidth]) { y in
             try scores.withTarget { scores in
-                let (query, key, value) = (q.view.source(T.self), k.view.source(T.self), v.view.source(T.self))
-                let biasSource = bias?.view.source(T.self)
+                let (query, key, value, result) = (q.view.source(T.self), k.view.source(T.self), v.view.source(T.self), y.target(T.self))
+                let addends = bias?.view.source(T.self)
                 try pool.tryRun(batch * heads) { task in
                     let (b, h) = task.quotientAndRemainder(dividingBy: heads)
                     let kv = b * keyHeads + h / (heads / keyHeads)
@@ -367,26 +362,9 @@ extension OnnxAttention: Computable {
                         for index in 0..<length * keys { block[index] = cap * T.tanh(block[index] / cap) }
                     }
                     show(.capped)
-                    for row in 0..<length {
-                        for column in 0..<keys {
-                            let place = row * keys + column
-                            if let biasSource { block[place] += biasSource[task * length * keys + place] }
-                            // With padded keys the causal edge lies at the end of what is valid.
-                            let edge = valid.map { row + $0[b] - length } ?? row + past
-                            if causal && column > edge { block[place] = -.infinity }
-                            if let valid, column >= valid[b] { block[place] = -.infinity }
-                        }
-                    }
+                    mask(block, length, keys, addends.map { $0 + task * length * keys }, past: past, valid: valid?[b])
                     show(.masked)
-                    for row in 0..<length {
-                        let line = block + row * keys
-                        // A query that may see no key at all has no weights.
-                        if (0..<keys).allSatisfy({ line[$0] == -.infinity }) {
-                            for column in 0..<keys { line[column] = 0 }
-                        } else {
-                            softmaxRow(line.source, line, count: keys)
-                        }
-                    }
+                    for row in 0..<length { weigh(block + row * keys, keys) }
                     show(.softmax)
                     try multiply(
                         length, valueWidth, keys, Matrix(elements: block.source, stride: max(1, keys)),
@@ -398,6 +376,28 @@ extension OnnxAttention: Computable {
         try put(y, into: outputs[0], pool)
         if outputs.count > 1 { withExtendedLifetime(k) { convert(k.view, into: outputs[1]) } }
         if outputs.count > 2 { withExtendedLifetime(v) { convert(v.view, into: outputs[2]) } }
+    }
+
+    /// Adds a bias to the scores of one head, and hides later keys and, from `valid` on, padded ones.
+    private func mask<T: Real>(_ scores: Target<T>, _ length: Int, _ keys: Int, _ bias: Source<T>?, past: Int, valid: Int?) {
+        for row in 0..<length {
+            // With padded keys the causal edge lies at the end of what is valid.
+            let edge = valid.map { row + $0 - length } ?? row + past
+            for column in 0..<keys {
+                let place = row * keys + column
+                if let bias { scores[place] += bias[place] }
+                if causal && column > edge || column >= valid ?? keys { scores[place] = -.infinity }
+            }
+        }
+    }
+
+    /// Softmax over a query's scores; one that may see no key at all has no weights.
+    private func weigh<T: Real>(_ scores: Target<T>, _ keys: Int) {
+        if (0..<keys).allSatisfy({ scores[$0] == -.infinity }) {
+            scores.base.update(repeating: 0, count: keys)
+        } else {
+            softmaxRow(scores.source, scores, count: keys)
+        }
     }
 
     /// [B, heads, L, D] from that, or from [B, L, heads · D].

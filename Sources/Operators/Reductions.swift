@@ -20,11 +20,7 @@ private struct ReducedRows {
             return
         }
         let strides = denseStrides(x.shape)
-        let moved = try Tensor(x.dataType, order.map { x.shape[$0] }) { bytes in
-            guard let base = bytes.baseAddress else { return }
-            MutableTensorView(dataType: x.dataType, shape: order.map { x.shape[$0] }, bytes: base)
-                .copy(from: x, strides: order.map { strides[$0] }, on: pool)
-        }
+        let moved = try Tensor.written(x.dataType, order.map { x.shape[$0] }) { $0.copy(from: x, strides: order.map { strides[$0] }, on: pool) }
         (view, owner) = (moved.view, moved)
     }
 

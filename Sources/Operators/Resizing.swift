@@ -14,9 +14,7 @@ extension Resize: Computable {
                 var (current, owner, shape) = (views[0], Optional<Tensor>.none, x.shape)
                 for task in tasks {
                     shape[task.axis] = task.places.count
-                    let next = try Tensor(y.dataType, shape) { bytes in
-                        guard let base = bytes.baseAddress else { return }
-                        let target = MutableTensorView(dataType: y.dataType, shape: shape, bytes: base)
+                    let next = try Tensor.written(y.dataType, shape) { target in
                         task.apply(T.self, current, target, extrapolation: Double(extrapolation), on: pool)
                     }
                     withExtendedLifetime(owner) { current = next.view }

@@ -71,13 +71,6 @@ struct StridedLoop: Sendable {
     }
 }
 
-/// The strides of a dense row-major array.
-package func denseStrides(_ shape: [Int]) -> [Int] {
-    var strides = Array(repeating: 1, count: shape.count)
-    for axis in shape.indices.dropLast().reversed() { strides[axis] = strides[axis + 1] &* shape[axis + 1] }
-    return strides
-}
-
 /// The strides with which a dense array of `shape` is read as one of `target`, to which it broadcasts.
 /// - Throws: `data` where it does not.
 func broadcastStrides(_ shape: [Int], to target: [Int]) throws -> [Int] {

@@ -26,7 +26,7 @@ package enum Layout {
         plain ? [] : [bytePlanes] + (storedTypes.contains(.int8) ? [halfBytePlanes] : [])
     }
 
-    package static func chunkCount(of byteCount: Int) -> Int { byteCount / chunkSize + (byteCount % chunkSize == 0 ? 0 : 1) }
+    package static func chunkCount(of byteCount: Int) -> Int { byteCount.dividedRoundingUp(by: chunkSize) }
 }
 
 /// A frame that zstd skips, with a magic of eight letters and a CRC-32 over all before it.

@@ -6,7 +6,7 @@ import Tensors
 
 extension Manifest {
     /// The manifest's JSON.
-    func json() throws -> [UInt8] { try Array(Manifest.encoder.encode(self)) }
+    func json() throws -> [UInt8] { try Array(jsonText(self, pretty: false).utf8) }
 
     /// Parses and checks a manifest.
     init(parsing json: [UInt8]) throws {
@@ -38,13 +38,6 @@ extension Manifest {
         if let vocabulary, !names.contains(vocabulary) {
             throw TripsError.data("the vocabulary's tensor is not there", found: vocabulary)
         }
-    }
-
-    private static var encoder: JSONEncoder {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        return encoder
     }
 
     private static var decoder: JSONDecoder {
@@ -101,9 +94,7 @@ enum SafetensorsHeader {
         guard entries.updateValue(metadata, forKey: "__metadata__") == nil else {
             throw TripsError.usage("a plain package cannot hold a tensor of this name", found: "__metadata__")
         }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        var json = Array(try encoder.encode(entries))
+        var json = Array(try jsonText(entries, pretty: false).utf8)
         while json.count % 8 != 0 { json.append(UInt8(ascii: " ")) }
         var bytes: [UInt8] = []
         bytes.append(littleEndian: UInt64(json.count))

@@ -3,10 +3,10 @@ import Support
 import Tensors
 
 /// SHA-256 of files, as packages name their sources.
-public enum SHA256 {
+package enum SHA256 {
     /// The digest of a file in lowercase hexadecimal digits. It reads at most 1 MB at a time.
     /// - Throws: what reading throws.
-    public static func hexadecimalDigest(of file: ReadableFile) throws -> String {
+    package static func hexadecimalDigest(of file: ReadableFile) throws -> String {
         let memory = try AlignedMemory(byteCount: 1 << 20)
         return try withExtendedLifetime(memory) {
             try hexadecimalDigest { update in
@@ -22,7 +22,7 @@ public enum SHA256 {
     /// One digest for a model in several files: that of their digests, each a line of hexadecimal digits, in order.
     /// That of one file is its own.
     /// - Throws: what opening and reading throw.
-    public static func hexadecimalDigest(ofFilesAt paths: [String]) throws -> String {
+    package static func hexadecimalDigest(ofFilesAt paths: [String]) throws -> String {
         let digests = try paths.map { try hexadecimalDigest(of: ReadableFile(path: $0)) }
         if digests.count == 1 { return digests[0] }
         let lines = Array(digests.map { $0 + "\n" }.joined().utf8)

@@ -1,4 +1,5 @@
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
@@ -65,24 +66,24 @@ extension Graph {
 
     private func knownOutputs(of node: Node, lookups: Bool) throws -> [Content?] {
         let inputs = node.inputs.compactMap { $0 }
-        if let x = inputs.first {
-            if let shape = node.op as? Shape {
-                return [try Content(sizes: Array(self.shape(of: x)[shape.axes(rank: type(of: x).rank)]), scalar: false)]
-            }
-            if node.op is Size { return [try Content(sizes: [product(shape(of: x))], scalar: true)] }
-        }
+        if node.op is Shape || node.op is Size { return try sizeOutputs(of: node) ?? [] }
         guard inputs.allSatisfy({ content(of: $0) != nil }), !inputs.isEmpty else { return [] }
         if node.op is Gather, !lookups, let table = inputs.first, type(of: table).dataType.isFloatingPoint, type(of: table).rank == 2,
             let indices = node.input(1), type(of: indices).rank > 0 { return [] }
         if let splats = try uniformOutputs(of: node) { return splats }
         if let sizes = try sizeOutputs(of: node) { return sizes }
-        return try computedOutputs(of: node)
+        let isSmall = try node.outputs.allSatisfy { output in
+            guard let shape = type(of: output).constantShape else { return node.op is NonZero }
+            return try elementCount(of: shape) <= Graph.smallCount
+        }
+        if isSmall, let computed = try computedOutputs(of: node) { return computed }
+        return try derivedOutput(of: node).map { [.tensor($0)] } ?? []
     }
 
     // MARK: The same number everywhere
 
     private func uniformOutputs(of node: Node) throws -> [Content?]? {
-        guard let moved = movedOperands(node) ?? elementwiseOperands(node), !moved.isEmpty else { return nil }
+        guard let moved = node.movedOperands ?? elementwiseOperands(node), !moved.isEmpty else { return nil }
         let scalars = try moved.map { try uniform($0) }
         guard scalars.allSatisfy({ $0 != nil }), node.op is ConstantOfShape || moved.contains(where: isSplat) || isExpansion(node) else { return nil }
         let elements = scalars.compactMap { $0 }
@@ -91,10 +92,10 @@ extension Graph {
     }
 
     private func uniformResult(_ node: Node, _ elements: [Tensor]) throws -> Tensor? {
-        if node.op is PaddingMask { return try execute(node.op, [elements[0].reshaped([1, 1])]).first?.reshaped([]) }
-        if movedOperands(node) == nil {
+        if node.op is PaddingMask { return try evaluate(node.op, [elements[0].reshaped([1, 1])]).first?.reshaped([]) }
+        if node.movedOperands == nil {
             var rest = elements[...]
-            return try execute(node.op, node.inputs.map { $0 == nil ? nil : rest.popFirst() }).first?.reshaped([])
+            return try evaluate(node.op, node.inputs.map { $0 == nil ? nil : rest.popFirst() }).first?.reshaped([])
         }
         guard let first = elements.first else { return nil }
         let bytes = first.withBytes { Array($0) }
@@ -120,140 +121,12 @@ extension Graph {
         }
     }
 
-    /// The operands whose elements an operator only moves; nil where it computes.
-    private func movedOperands(_ node: Node) -> [ValueID]? {
-        switch node.op {
-        case is Reshape, is Transpose, is Squeeze, is Unsqueeze, is Flatten, is Slice, is Gather, is Split, is Tile, is Expand, is Identity,
-            is GatherElements, is GatherND:
-            return node.input(0).map { [$0] }
-        case is Concat: return node.inputs.compactMap { $0 }
-        case is ConstantOfShape: return node.input(1).map { [$0] }
-        case is Where: return [node.input(1), node.input(2)].compactMap { $0 }
-        default: return nil
-        }
-    }
-
     private func elementwiseOperands(_ node: Node) -> [ValueID]? {
         node.op is Unary || node.op is Binary || node.op is Cast || node.op is Clip || (node.op as? PaddingMask)?.causal == false
             ? node.inputs.compactMap { $0 } : nil
     }
 
-    // MARK: Integers made of sizes
-
-    /// Where an operand holds symbols: arithmetic on polynomials, or their movement.
-    private func sizeOutputs(of node: Node) throws -> [Content?]? {
-        let inputs = node.inputs.compactMap { $0 }
-        guard inputs.contains(where: holdsSymbols) else { return nil }
-        if let cast = node.op as? Cast { return try cast.to == .int64 || cast.to == .int32 ? moved(node) : [] }
-        if let binary = node.op as? Binary { return try [arithmetic(binary.kind, node)] }
-        if let unary = node.op as? Unary, unary.kind == .neg, let sizes = try integers(node.input(0)) {
-            return [try Content(sizes: sizes.map { try Dimension(0).subtracting($0) }, type(of: node.output))]
-        }
-        if let reduce = node.op as? Reduce, [.prod, .sum].contains(reduce.kind), let sizes = try integers(node.input(0)),
-            try product(shape(of: node.output)) == 1 {
-            let result = try reduce.kind == .prod ? product(sizes) : sizes.reduce(Dimension(0)) { try $0.adding($1) }
-            return [try Content(sizes: [result], type(of: node.output))]
-        }
-        return movedOperands(node)?.contains(where: holdsSymbols) == true ? try moved(node) : []
-    }
-
-    private func holdsSymbols(_ value: ValueID) -> Bool {
-        guard case .dimensions(let sizes) = content(of: value) else { return false }
-        return sizes.contains { $0.constant == nil }
-    }
-
-    private func integers(_ value: ValueID?) throws -> [Dimension]? {
-        guard let value, type(of: value).dataType.isInteger || type(of: value).dataType == .bool,
-            let count = try product(shape(of: value)).constant, count <= 4096
-        else { return nil }
-        return try operand(value).integers()
-    }
-
-    /// Runs an operator that moves elements on their numbers instead, and puts the elements themselves in their places.
-    private func moved(_ node: Node) throws -> [Content?] {
-        let data = movedOperands(node) ?? node.input(0).map { [$0] } ?? []
-        var elements: [Dimension] = []
-        var operands: [Tensor?] = []
-        for input in node.inputs {
-            guard let input else { operands.append(nil); continue }
-            if data.contains(input) {
-                guard let sizes = try integers(input), let shape = type(of: input).constantShape else { return [] }
-                operands.append(try Tensor(sizes.indices.map { Int64(elements.count + $0) }, shape: shape))
-                elements += sizes
-            } else {
-                guard let tensor = try smallTensor(input) else { return [] }
-                operands.append(tensor)
-            }
-        }
-        let op: any Operator = node.op is Cast ? Identity() : node.op
-        return try zip(node.outputs, execute(op, operands)).map { output, places in
-            let sizes = try places.elements(Int64.self).map { elements.indices.contains(Int($0)) ? elements[Int($0)] : Dimension(0) }
-            return try Content(sizes: sizes, type(of: output))
-        }
-    }
-
-    private func arithmetic(_ kind: Binary.Kind, _ node: Node) throws -> Content? {
-        guard let a = try integers(node.input(0)), let b = try integers(node.input(1)), let shape = type(of: node.output).constantShape,
-            let left = node.input(0).flatMap({ type(of: $0).constantShape }), let right = node.input(1).flatMap({ type(of: $0).constantShape })
-        else { return nil }
-        func places(_ shape: [Int], _ target: [Int]) throws -> [Int64] {
-            let numbers = try Tensor((0..<elementCount(of: shape)).map { Int64($0) }, shape: shape)
-            let sizes = try Tensor(target.map { Int64($0) }, shape: [target.count])
-            return try execute(Expand(), [numbers, sizes])[0].elements()
-        }
-        let pairs = try zip(places(left, shape), places(right, shape))
-        var results: [Dimension] = []
-        for (first, second) in pairs {
-            guard let result = try combine(kind, a[Int(first)], b[Int(second)]) else { return nil }
-            results.append(result)
-        }
-        return try Content(sizes: results, type(of: node.output))
-    }
-
-    private func combine(_ kind: Binary.Kind, _ a: Dimension, _ b: Dimension) throws -> Dimension? {
-        func truth(_ holds: Bool?) -> Dimension? { holds.map { $0 ? 1 : 0 } }
-        let difference = try a.subtracting(b)
-        let isAtLeast = (difference.lowerBound ?? -1) >= 0
-        let isAtMost = (try b.subtracting(a).lowerBound ?? -1) >= 0
-        let isAbove = (difference.lowerBound ?? 0) > 0
-        let isBelow = (try b.subtracting(a).lowerBound ?? 0) > 0
-        switch kind {
-        case .add: return try a.adding(b)
-        case .sub: return difference
-        case .mul: return try a.multiplied(by: b)
-        case .div:
-            if let a = a.constant, let b = b.constant, b != 0, a != .min || b != -1 { return Dimension(a / b) }
-            return a.divided(exactlyBy: b) ?? b.constant.flatMap { a.divided(roundingDownBy: $0) }
-        case .mod: return a.divided(exactlyBy: b).map { _ in 0 }
-        case .max: return isAtLeast ? a : isAtMost ? b : nil
-        case .min: return isAtMost ? a : isAtLeast ? b : nil
-        case .equal: return truth(difference == 0 ? true : isAbove || isBelow ? false : nil)
-        case .less: return truth(isBelow ? true : isAtLeast ? false : nil)
-        case .greater: return truth(isAbove ? true : isAtMost ? false : nil)
-        case .lessOrEqual: return truth(isAtMost ? true : isAbove ? false : nil)
-        case .greaterOrEqual: return truth(isAtLeast ? true : isBelow ? false : nil)
-        default: return nil
-        }
-    }
-
-    // MARK: Numbers
-
-    private static let smallCount = 1 << 16
-
-    private func smallTensor(_ value: ValueID) throws -> Tensor? {
-        guard let shape = type(of: value).constantShape, try elementCount(of: shape) <= Graph.smallCount else { return nil }
-        switch content(of: value) {
-        case .tensor(let constant): return try constant.load()
-        case .splat(let scalar):
-            let sizes = try Tensor(shape.map { Int64($0) }, shape: [shape.count])
-            return try execute(Expand(), [scalar, sizes])[0]
-        case .dimensions(let sizes):
-            let constants = sizes.compactMap(\.constant)
-            guard constants.count == sizes.count else { return nil }
-            return try Tensor(constants.map { Int64($0) }, shape: shape).converted(to: type(of: value).dataType)
-        case nil: return nil
-        }
-    }
+    // MARK: Weights
 
     /// As `smallTensor`, for values that no tensor holds.
     private func smallConstant(_ value: ValueID) throws -> Constant? {
@@ -263,24 +136,6 @@ extension Graph {
         case .dimensions(let sizes): Constant(tensor, identity: "\(type(of: value)) \(sizes)")
         case .tensor, nil: nil
         }
-    }
-
-    private func computedOutputs(of node: Node) throws -> [Content?] {
-        let types = node.outputs.map(type(of:))
-        let isSmall = try types.allSatisfy { type in
-            guard let shape = type.constantShape else { return node.op is NonZero }
-            return try elementCount(of: shape) <= Graph.smallCount
-        }
-        if isSmall {
-            let operands = try node.inputs.map { input -> Tensor?? in
-                guard let input else { return .some(nil) }
-                return try smallTensor(input).map { .some($0) }
-            }
-            if !operands.contains(where: { $0 == nil }) {
-                return try execute(node.op, operands.map { $0 ?? nil }).map { .tensor(Constant($0)) }
-            }
-        }
-        return try derivedOutput(of: node).map { [.tensor($0)] } ?? []
     }
 
     /// Computations, one inside the other, that loading one constant may take. Without a limit, sums of a weight and itself
@@ -312,26 +167,7 @@ extension Graph {
         guard try byteCount(of: dataType, shape) <= room else { return nil }
         let op = node.op
         return .derived("\(Swift.type(of: op).name) {\(attributeText(op))}", from: constants, dataType, shape) { [places] tensors in
-            try execute(op, places.map { $0.map { tensors[$0] } })[0]
-        }
-    }
-}
-
-extension Content {
-    /// Integers: a constant where all are numbers.
-    init(sizes: [Dimension], scalar: Bool) throws {
-        let constants = sizes.compactMap(\.constant)
-        self = constants.count == sizes.count
-            ? .tensor(try Constant(integers: constants, shape: scalar ? [] : [sizes.count])) : .dimensions(sizes)
-    }
-
-    init(sizes: [Dimension], _ type: ValueType) throws {
-        let constants = sizes.compactMap(\.constant)
-        if constants.count == sizes.count, let shape = type.constantShape {
-            let tensor = try Tensor(constants.map { Int64($0) }, shape: shape).converted(to: type.dataType)
-            self = .tensor(Constant(tensor, identity: "\(type.dataType) \(shape) \(constants)"))
-        } else {
-            self = .dimensions(sizes)
+            try evaluate(op, places.map { $0.map { tensors[$0] } })[0]
         }
     }
 }

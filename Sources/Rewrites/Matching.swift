@@ -102,10 +102,3 @@ extension Patch {
         return add(try Constant(integers: constants, shape: shape), name: name)
     }
 }
-
-extension Constant {
-    /// Integers that no file holds.
-    init(integers: [Int], shape: [Int]) throws {
-        try self.init(Tensor(integers.map { Int64($0) }, shape: shape), identity: "int64 \(shape) \(integers)")
-    }
-}

@@ -155,7 +155,7 @@ extension Graph {
     fileprivate func vocabulary(of input: String) -> Int? {
         guard let value = value(named: input) else { return nil }
         return consumers(of: value).compactMap { node in
-            String(describing: Swift.type(of: node.op)).hasSuffix("Embedding") && node.input(0) == value
+            (node.op is Embedding || node.op is QuantizedEmbedding) && node.input(0) == value
                 ? node.input(1).flatMap { shape(of: $0).first?.constant } : nil
         }.min()
     }

@@ -37,6 +37,13 @@ public struct GenerationParameters: Sendable, Equatable {
         self.endID = endID
         self.alpha = alpha
     }
+
+    /// Those of a package.
+    package init(_ generation: Generation) {
+        self.init(
+            beam: generation.beam, minimalLength: generation.minimalLength, maximalLength: generation.maximalLength,
+            startID: generation.startID, endID: generation.endID, alpha: generation.alpha)
+    }
 }
 
 extension Session {

@@ -36,9 +36,7 @@ struct LinearInstruction: Instruction {
     var writes: [ValueID] { (keepsNorm ? [input] : []) + members.map(\.output) }
     var products: [ProductRecipe] { members.map(\.recipe) }
 
-    var quantizesRows: Bool {
-        if case .int8 = members[0].recipe.form { true } else { false }
-    }
+    var quantizesRows: Bool { members[0].recipe.quantizesRows }
 
     func scratchBytes(threads: Int) -> Int {
         guard quantizesRows else { return 0 }

@@ -98,14 +98,10 @@ struct Lowering {
 
     /// Products can share an instruction where they read the rows in the same form.
     private func sharesRows(_ left: ProductRecipe, _ right: ProductRecipe) -> Bool {
-        quantizesRows(left) == quantizesRows(right) && rowScale(left)?.identity == rowScale(right)?.identity
+        left.quantizesRows == right.quantizesRows && rowScale(left)?.identity == rowScale(right)?.identity
     }
 
-    private func quantizesRows(_ recipe: ProductRecipe) -> Bool {
-        if case .int8 = recipe.form { true } else { false }
-    }
-
-    private func rowScale(_ recipe: ProductRecipe) -> Constant? { quantizesRows(recipe) ? recipe.inputScale : nil }
+    private func rowScale(_ recipe: ProductRecipe) -> Constant? { recipe.quantizesRows ? recipe.inputScale : nil }
 
     /// The layer alone; nil where its weights are not constant.
     private func member(_ node: Node) throws -> LinearInstruction.Member? {

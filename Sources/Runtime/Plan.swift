@@ -71,7 +71,7 @@ final class Plan {
             for step in steps { try step.run(pool) }
         }
         var results: [String: Tensor] = [:]
-        for (name, value) in outputs { results[name] = try Tensor(copying: memory.view(value)) }
+        for (name, value) in outputs { results[name] = try memory.view(value).tensor() }
         return results
     }
 
@@ -198,40 +198,9 @@ private final class BoundMemory: PlanMemory {
 
     private func constant(_ value: ValueID, _ content: Content) throws -> Tensor {
         if let tensor = constants[value] { return tensor }
-        let tensor: Tensor
-        let type = graph.type(of: value)
-        guard let shape = type.constantShape else { throw TripsError.data(Plan.openSize, found: graph.name(of: value)) }
-        switch content {
-        case .tensor(let constant): tensor = try weights.tensor(constant)
-        case .dimensions:
-            guard let integers = try graph.operand(value).constantIntegers() else {
-                throw TripsError.data(Plan.openSize, found: graph.name(of: value))
-            }
-            tensor = try Tensor(integers.map { Int64($0) }, shape: shape).converted(to: type.dataType)
-        case .splat(let scalar): tensor = try Tensor(repeating: scalar, shape: shape)
-        }
+        let found: Tensor? = if case .tensor(let constant) = content { try weights.tensor(constant) } else { try graph.operand(value).tensor() }
+        guard let tensor = found else { throw TripsError.data(Plan.openSize, found: graph.name(of: value)) }
         constants[value] = tensor
         return tensor
-    }
-}
-
-extension Tensor {
-    /// A copy of what a view shows.
-    init(copying view: TensorView) throws {
-        try self.init(view.dataType, view.shape) { bytes in
-            bytes.copyMemory(from: UnsafeRawBufferPointer(start: view.bytes, count: bytes.count))
-        }
-    }
-
-    /// The one element of `scalar` everywhere.
-    package init(repeating scalar: Tensor, shape: [Int]) throws {
-        let width = scalar.dataType.byteWidth
-        try self.init(scalar.dataType, shape) { bytes in
-            scalar.withBytes { element in
-                for offset in stride(from: 0, to: bytes.count, by: width) {
-                    for byte in 0..<width { bytes[offset + byte] = element[byte] }
-                }
-            }
-        }
     }
 }

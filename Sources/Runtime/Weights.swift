@@ -86,6 +86,7 @@ struct ProductRecipe: Sendable {
     /// [K]; part of the packed weights where they are widened.
     var inputScale: Constant?
 
+    var quantizesRows: Bool { if case .int8 = form { true } else { false } }
     var identity: String { "\(form)|\(weight.identity)|\(scales?.identity ?? "")|\(inputScale?.identity ?? "")" }
 
     /// [N, K] with all of K's axes as one.

@@ -4,10 +4,10 @@ import Foundation
 ///
 /// It is written without a name in the target's folder, so that a process that is killed leaves nothing behind;
 /// where the file system cannot do that, under a hidden name. `commit()` syncs it and gives it its name.
-public final class AtomicFile {
-    public let path: String
+package final class AtomicFile {
+    package let path: String
     /// Bytes written so far.
-    public private(set) var size = 0
+    package private(set) var size = 0
     private let folder: String
     private let replacing: Bool
     private var descriptor: Int32
@@ -20,7 +20,7 @@ public final class AtomicFile {
     /// Creates the file, still unseen.
     /// - Parameter replacing: whether a file that is already there may be replaced.
     /// - Throws: `cannotCreate` where something is there already, or the folder cannot be written to.
-    public convenience init(path: String, replacing: Bool = false) throws {
+    package convenience init(path: String, replacing: Bool = false) throws {
         try self.init(path: path, replacing: replacing, nameless: true)
     }
 
@@ -44,7 +44,7 @@ public final class AtomicFile {
 
     /// Appends bytes.
     /// - Throws: `inputOutput`, for example where the disk is full.
-    public func write(_ bytes: UnsafeRawBufferPointer) throws {
+    package func write(_ bytes: UnsafeRawBufferPointer) throws {
         var rest = bytes
         while let base = rest.baseAddress, rest.count > 0 {
             let count = Foundation.write(descriptor, base, rest.count)
@@ -59,11 +59,11 @@ public final class AtomicFile {
 
     /// Appends bytes.
     /// - Throws: `inputOutput`, for example where the disk is full.
-    public func write(_ bytes: [UInt8]) throws { try bytes.withUnsafeBytes { try write($0) } }
+    package func write(_ bytes: [UInt8]) throws { try bytes.withUnsafeBytes { try write($0) } }
 
     /// Brings the bytes to the disk and gives the file its name. Nothing can be written afterwards.
     /// - Throws: `inputOutput`; `cannotCreate` where something has taken the name meanwhile.
-    public func commit() throws {
+    package func commit() throws {
         defer { discard() }
         guard fsync(descriptor) == 0 else { throw AtomicFile.error(.inputOutput, "writing failed", path) }
         if temporaryPath == nil && !replacing {
@@ -116,7 +116,7 @@ public final class AtomicFile {
     /// Finds out whether a file of this name could be written.
     /// - Throws: `cannotCreate` where something is there that may not be replaced: anything but a regular file never may,
     ///   nor may a link that leads to it.
-    public static func checkTarget(_ path: String, replacing: Bool) throws {
+    package static func checkTarget(_ path: String, replacing: Bool) throws {
         var status = stat()
         guard lstat(path, &status) == 0 else { return }
         guard replacing else {
@@ -130,7 +130,7 @@ public final class AtomicFile {
 
     /// Keeps a file from being replaced by what is made of it.
     /// - Throws: `usage` where both names lead to one file.
-    public static func checkTarget(_ path: String, isNot source: String) throws {
+    package static func checkTarget(_ path: String, isNot source: String) throws {
         var (target, input) = (stat(), stat())
         guard stat(path, &target) == 0, stat(source, &input) == 0 else { return }
         guard (target.st_dev, target.st_ino) != (input.st_dev, input.st_ino) else {
@@ -151,7 +151,7 @@ public final class AtomicFile {
 extension AtomicFile {
     /// Writes a whole file: what `body` writes appears under the name when it returns, and nothing where it throws.
     /// - Throws: as `init`, `write` and `commit`, and what `body` throws.
-    public static func write(to path: String, replacing: Bool = false, _ body: (AtomicFile) throws -> Void) throws {
+    package static func write(to path: String, replacing: Bool = false, _ body: (AtomicFile) throws -> Void) throws {
         let file = try AtomicFile(path: path, replacing: replacing)
         try body(file)
         try file.commit()

@@ -1,5 +1,5 @@
 /// A JSON document (RFC 8259), read strictly: valid UTF-8, unique keys, bounded depth, nothing behind the end.
-public enum JSON: Sendable, Equatable {
+package enum JSON: Sendable, Equatable {
     case null
     case bool(Bool)
     /// A number without fraction and exponent that fits.
@@ -11,11 +11,11 @@ public enum JSON: Sendable, Equatable {
     /// Members in the order of the document.
     case object([Member])
 
-    public struct Member: Sendable, Equatable {
-        public let key: String
-        public let value: JSON
+    package struct Member: Sendable, Equatable {
+        package let key: String
+        package let value: JSON
 
-        public init(_ key: String, _ value: JSON) {
+        package init(_ key: String, _ value: JSON) {
             self.key = key
             self.value = value
         }
@@ -24,24 +24,24 @@ public enum JSON: Sendable, Equatable {
     /// Parses a document.
     /// - Parameter maximalDepth: how deep arrays and objects may be nested.
     /// - Throws: `data` with the byte offset as the place.
-    public init(parsing bytes: [UInt8], maximalDepth: Int = 64) throws {
+    package init(parsing bytes: [UInt8], maximalDepth: Int = 64) throws {
         var parser = JSONParser(bytes: bytes, maximalDepth: maximalDepth)
         self = try parser.document()
     }
 
     /// The member of an object with this key.
-    public subscript(key: String) -> JSON? {
+    package subscript(key: String) -> JSON? {
         if case .object(let members) = self { return members.first { $0.key == key }?.value }
         return nil
     }
 
-    public var string: String? { if case .string(let text) = self { text } else { nil } }
-    public var integer: Int? { if case .integer(let number) = self { number } else { nil } }
-    public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
-    public var array: [JSON]? { if case .array(let elements) = self { elements } else { nil } }
-    public var members: [Member]? { if case .object(let members) = self { members } else { nil } }
+    package var string: String? { if case .string(let text) = self { text } else { nil } }
+    package var integer: Int? { if case .integer(let number) = self { number } else { nil } }
+    package var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
+    package var array: [JSON]? { if case .array(let elements) = self { elements } else { nil } }
+    package var members: [Member]? { if case .object(let members) = self { members } else { nil } }
     /// Any number.
-    public var double: Double? {
+    package var double: Double? {
         switch self {
         case .integer(let number): Double(number)
         case .number(let number): number
@@ -52,7 +52,7 @@ public enum JSON: Sendable, Equatable {
 
 extension JSON: CustomStringConvertible {
     /// The document as JSON text.
-    public var description: String {
+    package var description: String {
         switch self {
         case .null: "null"
         case .bool(let value): "\(value)"

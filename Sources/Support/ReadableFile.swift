@@ -3,15 +3,15 @@ import Foundation
 /// A regular file, open for reading at any place; it closes when the last reference goes.
 ///
 /// Nothing is mapped: a file that another process truncates gives an error here, not a signal.
-public final class ReadableFile: Sendable {
-    public let path: String
+package final class ReadableFile: Sendable {
+    package let path: String
     /// Size in bytes when the file was opened.
-    public let size: Int
+    package let size: Int
     private let descriptor: Int32
 
     /// Opens a regular file.
     /// - Throws: `TripsError` of kind `cannotOpen`, also for folders, pipes and devices.
-    public init(path: String) throws {
+    package init(path: String) throws {
         // O_NONBLOCK: opening a named pipe must not wait for its writer.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
@@ -30,11 +30,11 @@ public final class ReadableFile: Sendable {
     deinit { close(descriptor) }
 
     /// The file's name without its folders, for messages.
-    public var name: String { (path as NSString).lastPathComponent }
+    package var name: String { (path as NSString).lastPathComponent }
 
     /// Fills `buffer` with the bytes from `offset` on.
     /// - Throws: `data` where the file ends before that, `inputOutput` where reading fails.
-    public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws {
+    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws {
         guard let base = buffer.baseAddress else { return }
         var done = 0
         while done < buffer.count {
@@ -55,7 +55,7 @@ public final class ReadableFile: Sendable {
     }
 
     /// The `count` bytes from `offset` on.
-    public func bytes(at offset: Int, count: Int) throws -> [UInt8] {
+    package func bytes(at offset: Int, count: Int) throws -> [UInt8] {
         guard offset >= 0, count >= 0, offset <= size, count <= size - offset else {
             throw TripsError.data(
                 "read beyond the end", at: name, found: "\(count) bytes at \(offset)", expected: "within \(size) bytes")

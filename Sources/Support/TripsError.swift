@@ -66,7 +66,7 @@ public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// Runs `body`; an error of ours that leaves it names `place` as well.
-public func locating<Result>(_ place: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result {
+package func locating<Result>(_ place: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result {
     do {
         return try body()
     } catch let error as TripsError {

@@ -27,11 +27,22 @@ public struct Constant: Sendable {
     }
 
     /// A constant whose numbers are in memory already.
-    /// - Parameter identity: nil: one that no other constant of the process has.
+    /// - Parameter identity: nil: that of all equal tensors for a small one; else one that no other constant of the process has.
     public init(_ tensor: Tensor, identity: String? = nil) {
-        let number = { Constant.made.wrappingAdd(1, ordering: .relaxed).newValue }
         self.init(
-            tensor.dataType, tensor.shape, identity: identity ?? "in memory \(number())", source: MemorySource(tensor: tensor))
+            tensor.dataType, tensor.shape, identity: identity ?? Constant.identity(of: tensor), source: MemorySource(tensor: tensor))
+    }
+
+    private static func identity(of tensor: Tensor) -> String {
+        // Small constants repeat a lot.
+        guard tensor.byteCount <= 64 else { return "in memory \(made.wrappingAdd(1, ordering: .relaxed).newValue)" }
+        return "\(tensor.dataType.rawValue)\(tensor.shape):" + tensor.withBytes { $0.map { String($0, radix: 16) }.joined(separator: ".") }
+    }
+
+    /// Integers that no file holds. Those of equal numbers and shape have one identity.
+    /// - Throws: `data` where their number is not the shape's.
+    package init(integers: [Int], shape: [Int]) throws {
+        self.init(try Tensor(integers.map { Int64($0) }, shape: shape), identity: "int64 \(shape) \(integers)")
     }
 
     /// How many identities were made up.

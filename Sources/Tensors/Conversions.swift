@@ -5,9 +5,7 @@ extension Tensor {
     /// integer to integer keeps the low bits; to `bool`, everything but zero is true.
     public func converted(to newType: DataType) throws -> Tensor {
         if newType == dataType { return self }
-        return try Tensor(newType, shape) { target in
-            convert(view, into: MutableTensorView(dataType: newType, shape: shape, bytes: target.baseAddress!))
-        }
+        return try .written(newType, shape) { convert(view, into: $0) }
     }
 
     /// As `converted`, for storing numbers in a narrower floating-point type.

@@ -31,6 +31,26 @@ public struct Tensor: Sendable {
         try fill(storage.bytes)
     }
 
+    /// A tensor whose elements `fill` writes through a view; they are zero before.
+    /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
+    package static func written(_ dataType: DataType, _ shape: [Int], _ fill: (MutableTensorView) throws -> Void) throws -> Tensor {
+        let storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape))
+        try fill(MutableTensorView(dataType: dataType, shape: shape, bytes: storage.base))
+        return Tensor(dataType: dataType, shape: shape, storage: storage)
+    }
+
+    /// The one element of `scalar` everywhere.
+    package init(repeating scalar: Tensor, shape: [Int]) throws {
+        let width = scalar.dataType.byteWidth
+        try self.init(scalar.dataType, shape) { bytes in
+            scalar.withBytes { element in
+                for offset in stride(from: 0, to: bytes.count, by: width) {
+                    for byte in 0..<width { bytes[offset + byte] = element[byte] }
+                }
+            }
+        }
+    }
+
     /// A tensor of the given elements.
     /// - Throws: `data` where their number is not the shape's.
     public init<Element: TensorElement>(_ elements: [Element], shape: [Int]) throws {
@@ -53,6 +73,27 @@ public struct Tensor: Sendable {
             throw TripsError.data("elements do not fill the shape", found: count, expected: "\(shape)")
         }
         return Tensor(dataType: dataType, shape: shape, storage: storage)
+    }
+
+    /// The elements that strides (in elements, none negative) reach from the first one, in row-major order; all must lie within.
+    package func gathered(_ shape: [Int], strides: [Int]) throws -> Tensor {
+        let width = dataType.byteWidth
+        return try Tensor(dataType, shape) { target in
+            withBytes { source in
+                var index = [Int](repeating: 0, count: shape.count)
+                var from = 0
+                for to in 0..<target.count / width {
+                    for byte in 0..<width { target[to * width + byte] = source[from * width + byte] }
+                    for axis in shape.indices.reversed() {
+                        index[axis] += 1
+                        from += strides[axis]
+                        if index[axis] < shape[axis] { break }
+                        from -= strides[axis] * shape[axis]
+                        index[axis] = 0
+                    }
+                }
+            }
+        }
     }
 
     private init(dataType: DataType, shape: [Int], storage: AlignedMemory) {
@@ -79,6 +120,13 @@ public struct Tensor: Sendable {
     package var view: TensorView {
         TensorView(dataType: dataType, shape: shape, bytes: UnsafeRawPointer(storage.base))
     }
+}
+
+/// The strides of a dense row-major array, in elements.
+package func denseStrides(_ shape: [Int]) -> [Int] {
+    var strides = Array(repeating: 1, count: shape.count)
+    for axis in shape.indices.dropLast().reversed() { strides[axis] = strides[axis + 1] &* shape[axis + 1] }
+    return strides
 }
 
 /// Swift types that are elements of tensors. Booleans are bytes that hold 0 or 1.
@@ -148,12 +196,10 @@ extension UnsafeMutableRawBufferPointer {
 
     /// Advises the kernel about all pages that lie inside, where they are `atLeast` so many.
     private func advise(_ advice: Int32, atLeast pages: UInt) {
-        #if os(Linux)
         let page = UInt(getpagesize())
         let start = (UInt(bitPattern: baseAddress) + page - 1) / page * page
         let end = (UInt(bitPattern: baseAddress) + UInt(count)) / page * page
         if start + pages * page <= end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), advice) }
-        #endif
     }
 }
 
@@ -170,6 +216,11 @@ package struct TensorView: @unchecked Sendable {
     }
 
     package var count: Int { shape.reduce(1, *) }
+
+    /// A copy that owns its memory.
+    package func tensor() throws -> Tensor {
+        try Tensor(dataType, shape) { $0.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: $0.count)) }
+    }
 
     /// The first element's address. `Element` must be as wide as the data type.
     package func pointer<Element: TensorElement>(_: Element.Type) -> UnsafePointer<Element> {

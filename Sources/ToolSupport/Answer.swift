@@ -110,12 +110,7 @@ extension Answer {
             box = try session.ground(inputs, startID: generation.startID, firstTargetID: first, targetCount: generation.targetCount ?? 0)
             return
         }
-        var parameters = GenerationParameters()
-        if let generation {
-            parameters = GenerationParameters(
-                beam: generation.beam, minimalLength: generation.minimalLength, maximalLength: generation.maximalLength,
-                startID: generation.startID, endID: generation.endID, alpha: generation.alpha)
-        }
+        var parameters = generation.map(GenerationParameters.init) ?? GenerationParameters()
         if let tokenizer { (parameters.startID, parameters.endID) = (tokenizer.classID, tokenizer.separatorID) }
         let best = try session.generate(inputs, parameters)
         (ids, score) = (best.ids, Double(best.score))

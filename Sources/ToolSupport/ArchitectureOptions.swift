@@ -1,11 +1,9 @@
+import Importers
 import Trips
 
 /// What a checkpoint's tensors cannot tell.
 public struct ArchitectureOptions: ParsableArguments {
-    public static let architectures = [
-        "albef-pretrain", "albef-retrieval", "albef-vqa", "albef-nlvr2", "albef-ve", "mplug-vqa", "mplug-caption", "mplug-retrieval",
-        "mplug-grounding", "tensors",
-    ]
+    static let architectures = Architecture.allCases.map(\.rawValue) + ["tensors"]
 
     @Option(name: .long, help: ArgumentHelp(
         "The checkpoint's architecture: \(architectures.dropLast().joined(separator: ", ")); or tensors: packed as they are, without a graph.",

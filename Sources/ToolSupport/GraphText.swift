@@ -44,11 +44,6 @@ public func graphText(_ graph: Graph) -> String {
     (towerSummary(graph).map { "# \($0)" } + [graph.description]).joined(separator: "\n")
 }
 
-/// A number of multiply-accumulate operations for people.
-public func macText(_ count: Int) -> String {
-    count >= 1_000_000_000 ? "\(digits(Double(count) / 1e9, 2)) GMACs" : "\(digits(Double(count) / 1e6, 2)) MMACs"
-}
-
 /// What a graph costs, and what it would without its selections; nil where sizes stay unknown.
 public func costText(_ graph: Graph) -> String? {
     guard let (cost, sizes) = try? graph.exampleCost() else { return nil }

@@ -22,8 +22,8 @@ extension Manifest {
         if let quantization { lines.append("quantized     \(quantization.scheme): \(quantization.summary)") }
         if let preprocessing {
             lines.append("images        \(preprocessing.imageSize) px, \(preprocessing.resampling), mean "
-                + preprocessing.mean.map { short($0) }.joined(separator: " ") + ", deviation "
-                + preprocessing.deviation.map { short($0) }.joined(separator: " "))
+                + preprocessing.mean.map { digits($0, 4) }.joined(separator: " ") + ", deviation "
+                + preprocessing.deviation.map { digits($0, 4) }.joined(separator: " "))
         }
         if let generation {
             lines.append("generates     by \(generation.method.rawValue)" + (generation.method == .beam ? " \(generation.beam)" : "")
@@ -49,4 +49,3 @@ extension Manifest {
     }
 }
 
-private func short(_ number: Double) -> String { digits(number, 4) }

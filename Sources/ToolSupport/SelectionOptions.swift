@@ -43,7 +43,7 @@ public struct SelectionOptions: ParsableArguments {
     public func validate() throws { _ = try request() }
 
     /// What is asked for; nil where nothing is selected.
-    /// - Throws: `ValidationError` for values out of range, and for options that say nothing without `--select`.
+    /// - Throws: `ValidationError` for values out of range, and for options that say nothing without `--select` or under this guidance.
     public func request() throws -> SelectionRequest? {
         let rates = try keepRates()
         guard let select else {
@@ -55,6 +55,12 @@ public struct SelectionOptions: ParsableArguments {
                 throw ValidationError("\(idle.joined(separator: ", ")): nothing is selected without --select")
             }
             return nil
+        }
+        guard seed == nil || guidance == .random else {
+            throw ValidationError("--seed: only random guidance draws numbers; expected --guidance random beside it")
+        }
+        guard textGuide == nil || guidance ?? .text == .text else {
+            throw ValidationError("--text-guide: no text guides here; expected --guidance text beside it")
         }
         let blocks = try select.split(separator: ",", omittingEmptySubsequences: false).map { part in
             guard let block = Int(part.trimmingCharacters(in: .whitespaces)), block > 0 else {

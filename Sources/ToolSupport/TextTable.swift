@@ -28,14 +28,3 @@ public struct TextTable {
         return lines.joined(separator: "\n")
     }
 }
-
-/// A number of bytes for people, in decimal units.
-public func byteText(_ count: Int) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB"]
-    var (size, unit) = (Double(count), 0)
-    while size >= 999.5 && unit < units.count - 1 { (size, unit) = (size / 1000, unit + 1) }
-    return unit == 0 ? "\(count) B" : "\(digits(size, size < 9.995 ? 2 : size < 99.95 ? 1 : 0)) \(units[unit])"
-}
-
-/// A number with a fixed count of decimals.
-public func digits(_ number: Double, _ count: Int) -> String { String(format: "%.\(count)f", number) }

@@ -42,14 +42,6 @@ public func printDiagnostic(_ line: String) { writeDiagnostic(line + "\n") }
 /// Writes to standard error; where nobody can read it, the work goes on.
 func writeDiagnostic(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
 
-/// A value as JSON for other programs: keys sorted, numbers that are not finite as strings, as the manifest has them.
-public func jsonText(_ value: some Encodable) throws -> String {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-    return String(decoding: try encoder.encode(value), as: UTF8.self)
-}
-
 /// The option that all tools share.
 public struct QuietOptions: ParsableArguments {
     @Flag(name: .long, help: "No progress on standard error.")

@@ -59,7 +59,7 @@ extension VerificationReport {
             if several { cells += [summary.snr.map { decibel($0.median) } ?? "", summary.worstSet] }
             let failures = several && summary.failedSets > 0 ? " (\(summary.failedSets) of \(summary.sets))" : ""
             let reason = judgement.reason.map { ": \($0)" } ?? ""
-            cells += [judgement.toleranceUse.map(use) ?? "", mark(summary.verdict) + failures + reason]
+            cells += [judgement.toleranceText, mark(summary.verdict) + failures + reason]
             table.add(cells)
         }
         return table.text
@@ -107,9 +107,6 @@ extension VerificationReport {
     }
 }
 
-private func percent(_ share: Double) -> String { "\(digits(share * 100, share == 1 ? 0 : 1)) %" }
-private func decibel(_ snr: Double) -> String { snr.isNaN ? "nan" : snr.isFinite ? digits(snr, 1) : snr > 0 ? "exact" : "-∞" }
-private func use(_ ratio: Double) -> String { ratio < 0.005 ? "0 %" : ratio < 10 ? "\(digits(ratio * 100, 0)) %" : "\(short(ratio))x" }
 
 private func mark(_ verdict: Verdict) -> String {
     switch verdict {

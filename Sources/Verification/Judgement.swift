@@ -29,6 +29,12 @@ public struct Judgement: Sendable {
     }
 
     public static func failed(_ reason: String) -> Judgement { Judgement(verdict: .fail, reason: reason) }
+
+    /// `toleranceUse` as `12.5 %` or, far beyond it, `107x`; empty where there is none.
+    package var toleranceText: String {
+        guard let use = toleranceUse else { return "" }
+        return use < 10 ? percent(use) : use < 1e6 ? "\(digits(use, 0))x" : "\(short(use))x"
+    }
 }
 
 /// Judges `x` against the golden tensor `g`.

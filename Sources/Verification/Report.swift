@@ -146,12 +146,7 @@ public struct VerificationReport: Sendable {
         sets.append(result.name)
         for (name, value) in result.metadata.values where metadata[name] == nil { metadata[name] = value }
         for entry in result.tensors {
-            let path: WritableKeyPath<VerificationReport, [TensorSummary]> = entry.isIntermediate ? \.intermediates : \.outputs
-            if let index = self[keyPath: path].firstIndex(where: { $0.name == entry.name }) {
-                self[keyPath: path][index].add(entry.judgement, set: result.name)
-            } else {
-                self[keyPath: path].append(TensorSummary(name: entry.name, isIntermediate: entry.isIntermediate, entry.judgement, set: result.name))
-            }
+            if entry.isIntermediate { intermediates.add(entry, set: result.name) } else { outputs.add(entry, set: result.name) }
         }
         for comparison in result.selections {
             if let index = selections.firstIndex(where: { $0.layer == comparison.layer }) {
@@ -169,14 +164,21 @@ public struct VerificationReport: Sendable {
 
     mutating func addIsolated(_ entries: [SetResult.Entry], set: String) {
         var summaries = isolated ?? []
-        for entry in entries {
-            if let index = summaries.firstIndex(where: { $0.name == entry.name }) {
-                summaries[index].add(entry.judgement, set: set)
-            } else {
-                summaries.append(TensorSummary(name: entry.name, isIntermediate: true, entry.judgement, set: set))
-            }
+        for var entry in entries {
+            entry.isIntermediate = true
+            summaries.add(entry, set: set)
         }
         isolated = summaries
+    }
+}
+
+extension [TensorSummary] {
+    fileprivate mutating func add(_ entry: SetResult.Entry, set: String) {
+        if let index = firstIndex(where: { $0.name == entry.name }) {
+            self[index].add(entry.judgement, set: set)
+        } else {
+            append(TensorSummary(name: entry.name, isIntermediate: entry.isIntermediate, entry.judgement, set: set))
+        }
     }
 }
 

@@ -54,9 +54,9 @@ extension VerificationReport {
         case .unjudged: summary = "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(counted(sets.count, "golden set")); nothing was judged."
         }
         let jump = divergence?.firstJump.map {
-            "<p>The error first jumps at <strong>\(escaped($0.name))</strong>: from \(decibel($0.before)) to \(decibel($0.after)) dB.</p>"
+            "<p>The error first jumps at <strong>\(escaped($0.name))</strong>: from \(inDecibels($0.before)) to \(inDecibels($0.after)).</p>"
         } ?? ""
-        var facts = [package.manifest.architecture, "weights \(package.preset.rawValue)", bytes(package.bytes)].compactMap { $0 }
+        var facts = [package.manifest.architecture, "weights \(package.preset.rawValue)", byteText(package.bytes)].compactMap { $0 }
         facts += package.manifest.selections.map { "block \($0.block) keeps \(short($0.keepRate)) by \($0.guidance)" }
         return """
             <header class="\(verdict.rawValue)">
@@ -75,14 +75,14 @@ extension VerificationReport {
         let usesTolerance = summaries.contains { $0.worst.toleranceUse != nil }
         let rows = summaries.map { summary -> String in
             let (worst, metrics) = (summary.worst, summary.worst.metrics)
-            let use = worst.toleranceUse.map { "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \($0 < 10 ? percent($0) : "\(short($0))x")" } ?? ""
+            let use = worst.toleranceUse.map { "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \(worst.toleranceText)" } ?? ""
             let cells = [
                 "<th scope=\"row\">\(escaped(summary.name))</th>",
                 "<td class=\"\(summary.verdict.rawValue)\">\(summary.verdict.rawValue)\(worst.reason.map { ": \(escaped($0))" } ?? "")</td>",
-                "<td>\(worst.shape.isEmpty ? "" : "\(worst.shape)")</td>",
+                "<td class=\"shape\">\(worst.shape.isEmpty ? "" : "\(worst.shape)")</td>",
                 number(metrics.map { short($0.absolute.maximum) }), number(metrics.map { short($0.absolute.percentile99) }),
                 number(metrics.map { short($0.absolute.median) }), number(metrics.map { short($0.relative.maximum) }),
-                number(metrics.map { String(format: "%.6f", $0.cosine) }), number(metrics.map { decibel($0.snr) }),
+                number(metrics.map { digits($0.cosine, 6) }), number(metrics.map { decibel($0.snr) }),
                 several ? number(summary.snr.map { decibel($0.median) }) + "<td>\(escaped(summary.worstSet))</td>" : "",
                 usesTolerance ? "<td class=\"use\">\(use)</td>" : "",
             ]
@@ -117,13 +117,14 @@ extension VerificationReport {
         guard !shown.isEmpty else { return "" }
         let words = shown.map { curve -> String in
             let worst = curve.points.min { isWorse($0.snr, $1.snr) }
-            return "\(curve.label): \(decibel(curve.points.first?.snr ?? 0)) dB at \(curve.points.first?.name ?? ""), "
-                + "\(decibel(worst?.snr ?? 0)) dB at its lowest, \(worst?.name ?? "")"
+            return "\(curve.label): \(inDecibels(curve.points.first?.snr ?? 0)) at \(curve.points.first?.name ?? ""), "
+                + "\(inDecibels(worst?.snr ?? 0)) at its lowest, \(worst?.name ?? "")"
         }.joined(separator: "; ")
+        let isExact = shown.contains { $0.points.contains { $0.snr == .infinity } }
         return """
             <section><h2>Error along the model</h2>
             <figure>\(depthPlot(shown, description: words))
-            <figcaption>Signal-to-noise ratio of each intermediate against the reference, in the order of computation; higher is closer. \(escaped(words)).</figcaption>
+            <figcaption>Signal-to-noise ratio of each intermediate against the reference, in the order of computation; higher is closer\(isExact ? ", exact ones at the upper edge" : ""). \(escaped(words)).</figcaption>
             </figure></section>
             """
     }
@@ -131,13 +132,13 @@ extension VerificationReport {
     private var histogramSection: String {
         let candidates = (outputs + intermediates).filter { $0.worst.metrics.map { $0.snr.isFinite } ?? false }
         guard let worst = candidates.min(by: { ($0.worst.metrics?.snr ?? 0) < ($1.worst.metrics?.snr ?? 0) }), let metrics = worst.worst.metrics else { return "" }
-        let words = "\(metrics.count) elements; half of the errors are below \(short(metrics.absolute.median)), 99 % below "
+        let words = "\(metrics.count) elements; half of the errors are at most \(short(metrics.absolute.median)), 99 % at most "
             + "\(short(metrics.absolute.percentile99)), the largest is \(short(metrics.absolute.maximum)) at \(metrics.worstIndex)"
             + (metrics.worstPair.map { ": \(short($0.value)) for \(short($0.reference))" } ?? "")
         return """
             <section><h2>Errors of \(escaped(worst.name)), the tensor of lowest SNR</h2>
             <figure>\(histogramPlot(metrics, description: words))
-            <figcaption>How many elements have which absolute error (set \(escaped(worst.worstSet))). \(escaped(words)).</figcaption>
+            <figcaption>How many elements have which absolute error (set \(escaped(worst.worstSet))); heights are square roots of the counts. \(escaped(words)).</figcaption>
             </figure></section>
             """
     }
@@ -148,7 +149,7 @@ extension VerificationReport {
             let worst = selection.worst
             let cells = [
                 "<th scope=\"row\">block \(selection.layer)</th>", number("\(worst.kept)"), number("\(worst.tokens)"),
-                number(String(format: "%.3f", selection.overlap.worst)), number(String(format: "%.3f", selection.overlap.median)),
+                number(digits(selection.overlap.worst, 3)), number(digits(selection.overlap.median, 3)),
                 number(selection.smallestMargin.map { short($0) }), number("\(selection.setsWithFlips) of \(selection.sets)"),
                 "<td>\(worst.flips == 0 ? "" : escaped("\(worst.flips) flipped: \(worst.explanation)"))</td>",
             ]
@@ -168,7 +169,12 @@ extension VerificationReport {
 
     private var illustrationSection: String {
         if illustrations.isEmpty { return "" }
-        return "<section><h2>What the selections looked at</h2>\n" + illustrations.map(figure).joined(separator: "\n") + "\n</section>"
+        return "<section><h2>What the selections looked at</h2>\n" + illustrations.map(figure).joined(separator: "\n") + """
+
+            <p>Dark patches are dropped. Scores run from blue, the lowest, to red, the highest. What only the model or only the reference keeps
+            has a red edge.</p>
+            </section>
+            """
     }
 
     private func figure(_ illustration: Illustration) -> String {
@@ -221,11 +227,11 @@ extension VerificationReport {
         var lines: [String] = []
         if let effect {
             if let savings = effect.savings {
-                lines.append("\(macs(effect.multiplyAccumulates)) multiply-accumulates for \(effect.examples), \(macs(effect.referenceMultiplyAccumulates)) in \(escaped(effect.reference)): \(savings).")
+                lines.append("\(macText(effect.multiplyAccumulates)) for \(effect.examples), \(macText(effect.referenceMultiplyAccumulates)) in \(escaped(effect.reference)): \(savings).")
             }
             lines.append(
                 "\(milliseconds(effect.seconds)) a run of \(effect.examples), \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
-                    + "\(String(format: "%.2f", effect.referenceSeconds / max(effect.seconds, 1e-9))) times as fast, measured by turns.")
+                    + "\(digits(effect.referenceSeconds / max(effect.seconds, 1e-9), 2)) times as fast, run in turn.")
         }
         if let accuracy {
             lines.append(
@@ -241,11 +247,11 @@ extension VerificationReport {
         guard whole > 0 else { return "" }
         let rows = times.prefix(16).map { time -> String in
             let share = time.milliseconds / whole
-            let rate = time.multiplyAccumulates > 0 ? String(format: "%.1f", Double(time.multiplyAccumulates) / time.milliseconds / 1e6) : ""
+            let rate = time.multiplyAccumulates > 0 ? digits(Double(time.multiplyAccumulates) / time.milliseconds / 1e6, 1) : ""
             let cells = [
-                "<th scope=\"row\">\(escaped(time.kind))</th>", number("\(time.steps)"), number(String(format: "%.3f", time.milliseconds)),
+                "<th scope=\"row\">\(escaped(time.kind))</th>", number("\(time.steps)"), number(digits(time.milliseconds, 3)),
                 "<td class=\"use\"><span class=\"bar\"><i style=\"width:\(short(share * 100))%\"></i></span> \(percent(share))</td>",
-                number(time.multiplyAccumulates > 0 ? String(format: "%.2f", Double(time.multiplyAccumulates) / 1e6) : ""), number(rate),
+                number(time.multiplyAccumulates > 0 ? digits(Double(time.multiplyAccumulates) / 1e6, 2) : ""), number(rate),
             ]
             return "<tr>\(cells.joined())</tr>"
         }
@@ -254,7 +260,7 @@ extension VerificationReport {
             <div class="scroll"><table>
             <thead><tr>\(titleCells(["operators", "steps", "ms", "share", "MMACs", "GMAC/s"]))</tr></thead>
             <tbody>\(rows.joined(separator: "\n"))</tbody></table></div>
-            <p>\(String(format: "%.1f", whole)) ms for the inputs of the first golden set.</p>
+            <p>\(digits(whole, 1)) ms for the inputs of the first golden set.</p>
             </section>
             """
     }
@@ -272,7 +278,7 @@ extension VerificationReport {
         }
         facts += manifest.options.sorted { $0.key < $1.key }.map { ("--\($0.key)", $0.value) }
         if let quantization = manifest.quantization { facts.append(("quantized", quantization)) }
-        facts += package.multiplyAccumulates.sorted { $0.key < $1.key }.map { ("cost of \($0.key)", "\(macs($0.value)) multiply-accumulates") }
+        facts += package.multiplyAccumulates.sorted { $0.key < $1.key }.map { ("cost of \($0.key)", "\(macText($0.value)) for one example (up to 40 text tokens where their number is open)") }
         facts.append(("written by", "\(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd), format \(manifest.formatVersion)"))
         facts.append(("golden sets", sets.count > 12 ? "\(sets.count): \(sets.prefix(12).joined(separator: ", ")), …" : sets.joined(separator: ", ")))
         facts += metadata.sorted { $0.key < $1.key }.map { ("golden \($0.key)", $0.value) }
@@ -290,17 +296,17 @@ extension VerificationReport {
         let y = { (snr: Double) in bottom - (bottom - top) * (snr.isNaN ? 0 : min(max(snr, low), high) - low) / (high - low) }
         var parts: [String] = []
         for tick in stride(from: 0.0, through: high, by: high > 80 ? 20 : 10) {
-            parts.append("<path class=\"grid\" d=\"M\(left) \(short(y(tick)))H\(right)\"/><text x=\"\(left - 6)\" y=\"\(short(y(tick) + 4))\" text-anchor=\"end\">\(Int(tick))</text>")
+            parts.append("<path class=\"grid\" d=\"M\(left) \(short(y(tick)))H\(right)\"/><text x=\"\(left - 6)\" y=\"\(short(y(tick) + 4))\" text-anchor=\"end\">\(Int(tick)) dB</text>")
         }
         let every = max(1, names.count / 24)
         for (index, name) in names.enumerated() where index % every == 0 {
-            parts.append("<text class=\"tick\" transform=\"translate(\(short(x(index))) \(bottom + 12)) rotate(45)\">\(escaped(name))</text>")
+            parts.append("<text class=\"tick\" transform=\"translate(\(short(x(index))) \(bottom + 12)) rotate(45)\">\(escaped(name.count > 12 ? "…" + name.suffix(11) : name))</text>")
         }
         for (number, curve) in curves.enumerated() {
             let points = curve.points.compactMap { point in names.firstIndex(of: point.name).map { (x($0), y(point.snr), point) } }
             let line = points.map { "\(short($0.0)),\(short($0.1))" }.joined(separator: " ")
             parts.append("<polyline class=\"curve c\(number % 4)\" points=\"\(line)\"/>")
-            parts += points.map { "<circle class=\"c\(number % 4)\" cx=\"\(short($0.0))\" cy=\"\(short($0.1))\" r=\"3\"><title>\(escaped("\(curve.label), \($0.2.name): \(decibel($0.2.snr)) dB"))</title></circle>" }
+            parts += points.map { "<circle class=\"c\(number % 4)\" cx=\"\(short($0.0))\" cy=\"\(short($0.1))\" r=\"3\"><title>\(escaped("\(curve.label), \($0.2.name): \(inDecibels($0.2.snr))"))</title></circle>" }
             parts.append("<text class=\"label c\(number % 4)\" x=\"\(left + Double(number) * (right - left) / Double(curves.count))\" y=\"334\">● \(escaped(curve.label))</text>")
         }
         return "<svg class=\"plot\" viewBox=\"0 0 960 340\" role=\"img\" aria-label=\"\(escaped("SNR in dB along the model. " + description))\">\(parts.joined())</svg>"
@@ -330,13 +336,8 @@ private func titleCells(_ titles: [String]) -> String {
 }
 
 private func number(_ text: String?) -> String { "<td class=\"number\">\(text ?? "")</td>" }
-private func percent(_ share: Double) -> String { String(format: share == 1 ? "%.0f %%" : "%.1f %%", share * 100) }
-private func decibel(_ snr: Double) -> String { snr.isNaN ? "nan" : snr.isFinite ? String(format: "%.1f", snr) : snr > 0 ? "exact" : "-∞" }
-private func milliseconds(_ seconds: Double) -> String { String(format: "%.1f ms", seconds * 1000) }
-private func macs(_ count: Int) -> String {
-    count >= 1_000_000_000 ? String(format: "%.2f giga", Double(count) / 1e9) : String(format: "%.2f mega", Double(count) / 1e6)
-}
-private func bytes(_ count: Int) -> String { count < 1_000_000 ? String(format: "%.1f kB", Double(count) / 1e3) : String(format: "%.1f MB", Double(count) / 1e6) }
+private func inDecibels(_ snr: Double) -> String { decibel(snr) + (snr.isFinite ? " dB" : "") }
+private func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 1)) ms" }
 
 private let styleSheet = """
     :root { color-scheme: light dark; --text: #1c2024; --muted: #60646c; --ground: #fcfcfd; --line: #d9d9e0; --pass: #18794e; --fail: #cd2b31; --open: #946800;
@@ -354,9 +355,9 @@ private let styleSheet = """
     section { margin: 0 0 2.2rem; } .facts, figcaption, small { color: var(--muted); }
     .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; width: 100%; }
     th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-    thead th { color: var(--muted); font-weight: 500; white-space: nowrap; } th.number { text-align: right; } td.number { text-align: right; white-space: nowrap; } td.use { white-space: nowrap; }
+    thead th { color: var(--muted); font-weight: 500; white-space: nowrap; } th.number { text-align: right; } td.number { text-align: right; white-space: nowrap; } td.use, td.shape { white-space: nowrap; }
     .bar { display: inline-block; width: 4rem; height: .5rem; background: var(--line); border-radius: .25rem; overflow: hidden; vertical-align: middle; }
-    .bar i { display: block; height: 100%; background: var(--a); }
+    .bar i { display: block; height: 100%; background: var(--a); } td.fail ~ .use i { background: var(--fail); }
     figure { margin: 0; } .plot { width: 100%; height: auto; } .plot text { font-size: 12px; fill: var(--muted); } .plot .tick { font-size: 10px; }
     .plot .grid { stroke: var(--line); fill: none; } .plot .curve { fill: none; stroke-width: 2; }
     .plot .curve.c0 { stroke: var(--a); } .plot .curve.c1 { stroke: var(--b); } .plot .curve.c2 { stroke: var(--c); } .plot .curve.c3 { stroke: var(--d); }

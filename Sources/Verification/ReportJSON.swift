@@ -1,5 +1,6 @@
 import Foundation
 import PackageFormat
+import Support
 
 /// What is told about a package beside the verdict.
 public struct PackageFacts: Sendable, Encodable {
@@ -46,10 +47,7 @@ public struct PackageFacts: Sendable, Encodable {
 extension VerificationReport {
     /// The whole report as JSON (`formats/verify-report.md`).
     public func json(_ package: PackageFacts) throws -> String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        return String(decoding: try encoder.encode(Document(self, package)), as: UTF8.self) + "\n"
+        try jsonText(Document(self, package)) + "\n"
     }
 
     /// `pass`, `fail`, or `unjudged` where packages were only compared.

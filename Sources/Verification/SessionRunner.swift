@@ -68,12 +68,12 @@ public struct SessionRunner: ModelRunner {
 extension GenerationParameters {
     /// The parameters that a golden set states; what it leaves out is as in the package, else as in the released models.
     init(_ metadata: GoldenMetadata, _ generation: Generation?) throws {
-        self.init()
-        beam = try metadata.integer("beam") ?? generation?.beam ?? beam
-        minimalLength = try metadata.integer("min_length") ?? generation?.minimalLength ?? minimalLength
-        maximalLength = try metadata.integer("max_length") ?? generation?.maximalLength ?? maximalLength
-        startID = try metadata.integer("start_id") ?? generation?.startID ?? startID
-        endID = try metadata.integer("end_id") ?? generation?.endID ?? endID
-        alpha = try metadata.number("alpha") ?? generation?.alpha ?? alpha
+        self = generation.map(GenerationParameters.init) ?? GenerationParameters()
+        beam = try metadata.integer("beam") ?? beam
+        minimalLength = try metadata.integer("min_length") ?? minimalLength
+        maximalLength = try metadata.integer("max_length") ?? maximalLength
+        startID = try metadata.integer("start_id") ?? startID
+        endID = try metadata.integer("end_id") ?? endID
+        alpha = try metadata.number("alpha") ?? alpha
     }
 }

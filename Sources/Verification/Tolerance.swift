@@ -128,10 +128,3 @@ public struct Tolerances: Sendable {
 
 func isSelectionScore(_ name: String) -> Bool { name.hasPrefix("selection.") && name.hasSuffix(".scores") }
 func isSelectionIndices(_ name: String) -> Bool { name.hasPrefix("selection.") && name.hasSuffix(".indices") }
-
-/// A number in few characters, such as `0.001` or `3.2e-06`.
-package func short(_ number: Double) -> String {
-    if number.isNaN { return "nan" }
-    if number.isInfinite { return number > 0 ? "∞" : "-∞" }
-    return String(format: "%.3g", number)
-}

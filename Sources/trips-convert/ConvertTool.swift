@@ -113,7 +113,7 @@ struct ConvertTool: Tool {
         var table = TextTable([("operator", .left), ("domain", .left), ("opset", .right), ("count", .right), ("first node", .left), ("", .left)])
         for entry in operators {
             table.add([
-                entry.name, entry.domain.isEmpty ? "ai.onnx" : entry.domain, "\(entry.version)", "\(entry.count)", entry.firstNode,
+                entry.name, entry.domain, "\(entry.version)", "\(entry.count)", entry.firstNode,
                 entry.refusal.map { "unsupported: \($0)" } ?? "",
             ])
         }

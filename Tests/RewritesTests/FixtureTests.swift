@@ -32,11 +32,7 @@ struct FixtureTests {
         "albef-pretrain/opset17.onnx", "albef-pretrain/dynamo.onnx",
     ]
 
-    private func graphs(_ model: String) throws -> [Graph] {
-        let graphs = try blocks("\(Self.root)/\(model)")
-        // Grounding adds its mask of coordinates when it decodes, which is judged elsewhere.
-        return graphs
-    }
+    private func graphs(_ model: String) throws -> [Graph] { try blocks("\(Self.root)/\(model)") }
 
     private func folder(_ model: String) -> String { "\(Self.root)/\(model.split(separator: "/")[0])" }
 

@@ -24,17 +24,7 @@ func run(_ graph: Graph, _ inputs: [String: Tensor], folding: Bool = true) throw
     for input in bound.inputs { numbers[input] = inputs[bound.name(of: input)] }
     func number(_ value: ValueID) throws -> Tensor {
         if let known = numbers[value] { return known }
-        let type = bound.type(of: value)
-        let shape = try #require(type.constantShape, "\(bound.name(of: value)): \(type)")
-        let sizes = try Tensor(shape.map { Int64($0) }, shape: [shape.count])
-        switch bound.content(of: value) {
-        case .tensor(let constant): numbers[value] = try constant.load()
-        case .splat(let scalar): numbers[value] = try evaluate(Expand(), [scalar, sizes])[0]
-        case .dimensions(let dimensions):
-            let integers = try dimensions.map { Int64(try #require($0.constant)) }
-            numbers[value] = try Tensor(integers, shape: shape).converted(to: type.dataType)
-        case nil: break
-        }
+        numbers[value] = try bound.operand(value).tensor()
         return try #require(numbers[value], "\(bound.name(of: value)) has no number")
     }
     for node in try bound.topologicalOrder() where !node.outputs.allSatisfy({ bound.content(of: $0) != nil }) {

@@ -16,9 +16,9 @@ private struct Outcome {
     let errors: String
 }
 
-/// Runs a tool that was built beside the tests; nil, with a notice, where it was not.
+/// Runs a tool that was built beside the tests, or the program at a path; nil, with a notice, where it is not there.
 private func run(_ tool: String, _ arguments: [String], in folder: String? = nil) throws -> Outcome? {
-    let path = toolFolder.appendingPathComponent(tool)
+    let path = URL(fileURLWithPath: tool, relativeTo: URL(fileURLWithPath: toolFolder.path + "/"))
     guard FileManager.default.isExecutableFile(atPath: path.path) else {
         print("skipped: \(tool) is not built")
         return nil
@@ -278,11 +278,23 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     ("trips-quantize", ["--int8", "--calibration", "g", "x.trips"], "put it before --calibration"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "-0.5"], "--keep-rate -0.5: found"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"], "expected 1\n"),
+    ("trips-convert", ["x.onnx", "--select", "2", "--seed", "7"], "expected --guidance random"),
+    ("trips-convert", ["x.onnx", "--select", "2", "--guidance", "image-cls", "--text-guide", "t"], "expected --guidance text"),
     ("trips-bench", ["x.trips", "--batch", "-1"], "--batch -1: expected 1 to"),
     ("trips-verify", ["x.trips", "--golden", "g", "--report", "r", "--json", "r"], "expected a file for each"),
 ]) func usageErrorsSayWhatIsExpected(tool: String, arguments: [String], message: String) throws {
     guard let outcome = try run(tool, arguments) else { return }
     #expect(outcome.status == 64 && outcome.errors.contains(message), "\(outcome.errors)")
+}
+
+@Test(arguments: [
+    (["tools/benchmark_scaling.py", "--models", "nosuch", "--parts", "sweep,nosuch"], "found 'nosuch'; expected names out of sweep,sizes,"),
+    (["-c", "import sys; sys.path.append('tools'); from arguments import listed; listed('abc', always='c')('a,b')"], "expected c among them"),
+]) func scriptsThatTakeListsSayWhatTheyExpect(arguments: [String], message: String) throws {
+    guard let outcome = try run("/usr/bin/env", ["python3"] + arguments, in: root.path), outcome.status != 127 else {
+        return print("skipped: no python3")
+    }
+    #expect(outcome.status != 0 && outcome.errors.contains(message), "\(outcome.errors)")
 }
 
 @Test func longListsOfLayersAreCut() throws {

@@ -39,7 +39,7 @@ private func report(
     if let preset { (options.tolerances.preset, options.tolerances.allowsFlips) = (preset, true) }
     var verifier = try Verifier(model, options: options)
     try verifier.verify(golden)
-    return verifier.report
+    return verifier.finished(label: "f32")
 }
 
 @Test func aModelThatAnswersAsTheGoldenPasses() throws {
@@ -165,6 +165,20 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
     #expect(result.illustrations.first?.layers.first?.scores == [0: 3, 2: 2, 4: 1])
     let facts = PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
     #expect(result.html(facts).contains("scores at block"))
+}
+
+@Test func theReportSaysWhatItsFiguresAre() throws {
+    let (y, long) = (try floats([1, 2, 4]), "/visual/blocks.0/Add_1_output_0")
+    let model = FakeModel(outputNames: ["y"], traceNames: ["vision.0", long], values: ["y": try floats([1, 2, 8]), "vision.0": y, long: try floats([1, 2, 5])])
+    let result = try report(model, golden(["y": y], ["vision.0": y, long: y]), intermediates: true)
+    let facts = PackageFacts(
+        file: "m", bytes: 1_500_000, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: ["main": 2_500_000])
+    let html = result.html(facts)
+    #expect(html.contains("exact at vision.0") && !html.contains("exact dB") && html.contains("exact ones at the upper edge"))
+    #expect(html.contains(">…_1_output_0</text>"), "long names are cut where they stand below the plot")
+    // |8 - 4| / (1e-4 + 1e-3 · 4)
+    #expect(html.contains(" 976x</td>"))
+    #expect(html.contains("2.50 MMACs for one example") && html.contains("1.50 MB"))
 }
 
 @Test func textForXMLHasNoCharacterThatXMLForbids() throws {

@@ -3,6 +3,7 @@
     python tools/reference/check_layouts.py FOLDER      FOLDER: one JSON list per released layout
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -46,4 +47,6 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    sys.exit(main(parser.parse_args().folder))

@@ -19,17 +19,13 @@ struct ALBEF {
         vision = try VisionSizes(.albef, weights, imageSize: options.imageSize)
         let prefix =
             weights.contains("text_encoder.bert.embeddings.position_embeddings.weight") ? "text_encoder.bert." : "text_encoder."
-        visionHeads = try settings.heads(
-            "vision_heads", option: options.visionHeads, configurationKey: nil, metadataKeys: ["vision_heads", "heads"],
-            width: vision.width)
+        visionHeads = try settings.heads("vision_heads", option: options.visionHeads, width: vision.width)
         let textWidth = weights.shape("\(prefix)embeddings.position_embeddings.weight")?.last ?? 0
         guard textWidth > 0 else {
             throw TripsError.data("text width", found: "none", expected: "\(prefix)embeddings.position_embeddings.weight")
         }
         let textHeads = try settings.heads(
-            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads",
-            metadataKeys: ["text_heads", "heads"],
-            width: textWidth)
+            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads", width: textWidth)
         settings.note("vision_layer_norm_epsilon", "1e-06", from: .released)
         let bert = try BERT(prefix, weights, heads: textHeads, epsilon: settings.textEpsilon())
         text = bert
@@ -86,7 +82,7 @@ struct ALBEF {
         let images = [try builder.imageInput("image0", vision), try builder.imageInput("image1", vision)]
         let input = try textInput(&builder)
         let both = try builder.node(Concat(axis: 0), images, "images")
-        let states = try builder.vision(both, .albef, vision, heads: visionHeads, epsilon: VisionNames.albef.defaultEpsilon)
+        let states = try builder.vision(both, .albef, vision, heads: visionHeads)
         let textStates = try builder.textEncoder(input.ids, mask: input.mask, text, layers: textLayers)
         let parts = try builder.graph.add(Split(axis: 0, outputs: 2), [states], name: "image_states")
         let fused = try fuse(&builder, textStates, mask: input.mask, sources: parts)
@@ -128,7 +124,7 @@ struct ALBEF {
     private func encodePair(_ builder: inout GraphBuilder) throws -> (image: ValueID, text: ValueID, fused: ValueID) {
         let image = try builder.imageInput("image", vision)
         let input = try textInput(&builder)
-        let states = try builder.vision(image, .albef, vision, heads: visionHeads, epsilon: VisionNames.albef.defaultEpsilon)
+        let states = try builder.vision(image, .albef, vision, heads: visionHeads)
         let textStates = try builder.textEncoder(input.ids, mask: input.mask, text, layers: textLayers)
         return (states, textStates, try fuse(&builder, textStates, mask: input.mask, sources: [states]))
     }

@@ -21,8 +21,7 @@ struct GraphBuilder {
 
     /// Integers that operators take as operands.
     mutating func integers(_ numbers: [Int], _ name: String) throws -> ValueID {
-        let tensor = try Tensor(numbers.map { Int64($0) }, shape: [numbers.count])
-        return try graph.addConstant(Constant(tensor, identity: "integers \(numbers)"), name: name)
+        try graph.addConstant(Constant(integers: numbers, shape: [numbers.count]), name: name)
     }
 
     mutating func node(_ op: any Operator, _ inputs: [ValueID?], _ name: String) throws -> ValueID {
@@ -51,8 +50,7 @@ struct GraphBuilder {
 
     /// The states at one position: x[:, index].
     mutating func position(_ index: Int, of x: ValueID, _ name: String) throws -> ValueID {
-        let scalar = Constant(try Tensor(scalar: Int64(index)), identity: "integer \(index)")
-        return try node(Gather(axis: 1), [x, constant(scalar, "\(name).index")], name)
+        try node(Gather(axis: 1), [x, constant(Constant(integers: [index], shape: []), "\(name).index")], name)
     }
 
     /// The size of an axis, as an operand of rank 1.
@@ -68,8 +66,7 @@ struct GraphBuilder {
     /// A mask [B, N] of ones for states [B, N, D].
     mutating func ones(for states: ValueID, _ name: String) throws -> ValueID {
         let shape = try node(Shape(start: 0, end: 2), [states], "\(name).shape")
-        let one = Constant(try Tensor([Int64(1)], shape: [1]), identity: "integers [1]")
-        return try node(ConstantOfShape(), [shape, constant(one, "\(name).value")], name)
+        return try node(ConstantOfShape(), [shape, integers([1], "\(name).value")], name)
     }
 
     /// Ids or a mask: int64 [batch, length].

@@ -22,17 +22,14 @@ struct MPLUG {
         self.architecture = architecture
         self.weights = weights
         vision = try VisionSizes(.mplug, weights, imageSize: options.imageSize)
-        visionHeads = try settings.heads(
-            "vision_heads", option: options.visionHeads, configurationKey: nil, metadataKeys: ["vision_heads", "heads"],
-            width: vision.width)
+        visionHeads = try settings.heads("vision_heads", option: options.visionHeads, width: vision.width)
         let tower = architecture == .mplugCaption ? "text_decoder.bert." : "text_encoder."
         width = weights.shape("\(tower)embeddings.position_embeddings.weight")?.last ?? 0
         guard width > 0 else {
             throw TripsError.data("text width", found: "none", expected: "\(tower)embeddings.position_embeddings.weight")
         }
         textHeads = try settings.heads(
-            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads",
-            metadataKeys: ["text_heads", "heads"], width: width)
+            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads", width: width)
         settings.note("vision_layer_norm_epsilon", "1e-05", from: .released)
         epsilon = try settings.textEpsilon()
 
@@ -147,7 +144,7 @@ struct MPLUG {
 
     /// Image to states of the text towers' width.
     private func see(_ builder: inout GraphBuilder, _ image: ValueID) throws -> ValueID {
-        let states = try builder.vision(image, .mplug, vision, heads: visionHeads, epsilon: VisionNames.mplug.defaultEpsilon)
+        let states = try builder.vision(image, .mplug, vision, heads: visionHeads)
         guard weights.contains("visn_fc.weight") || vision.width != width else { return states }
         let projected = try builder.linear(states, "visn_fc", outputs: width, inputs: vision.width)
         return try builder.layerNorm(projected, "visn_layer_norm", width: width, epsilon: epsilon)

@@ -42,7 +42,8 @@ struct Settings {
     }
 
     /// - Parameters:
-    ///   - keys: names in the config file and in the metadata, the first that is there counts.
+    ///   - configurationKey: its name in the config file.
+    ///   - metadataKeys: its names in the metadata; the first that is there counts.
     ///   - isValid: what values the tensors allow; `expected` says so in words.
     /// - Throws: `usage` where an option, `data` where a file gives another value.
     mutating func integer(
@@ -60,9 +61,9 @@ struct Settings {
     }
 
     /// The number of attention heads, which must divide the width; the released models have one for 64 columns.
-    mutating func heads(_ name: String, option: Int?, configurationKey: String?, metadataKeys: [String], width: Int) throws -> Int {
+    mutating func heads(_ name: String, option: Int?, configurationKey: String? = nil, width: Int) throws -> Int {
         try integer(
-            name, option: option, configurationKey: configurationKey, metadataKeys: metadataKeys, released: max(1, width / 64),
+            name, option: option, configurationKey: configurationKey, metadataKeys: [name, "heads"], released: max(1, width / 64),
             expected: "a divisor of the width \(width)"
         ) { $0 > 0 && width % $0 == 0 }
     }

@@ -19,7 +19,8 @@ struct VisionNames {
     let hidden: (String, String)
     let activation: GELU.Form
     let interpolation: Interpolation
-    let defaultEpsilon: Float
+    /// LayerNorm's.
+    let epsilon: Float
 
     /// ALBEF's ViT (Dosovitskiy et al. 2021, timm's names).
     static let albef = VisionNames(
@@ -27,7 +28,7 @@ struct VisionNames {
         classToken: "visual_encoder.cls_token", positions: "visual_encoder.pos_embed", firstNorm: nil,
         lastNorm: "visual_encoder.norm", blocks: "visual_encoder.blocks.", norms: ("norm1", "norm2"),
         packedWeight: "attn.qkv.weight", packedBias: "attn.qkv.bias", projection: "attn.proj", hidden: ("mlp.fc1", "mlp.fc2"),
-        activation: .erf, interpolation: .bicubic, defaultEpsilon: 1e-6)
+        activation: .erf, interpolation: .bicubic, epsilon: 1e-6)
 
     /// mPLUG's: CLIP's (Radford et al. 2021).
     static let mplug = VisionNames(
@@ -36,7 +37,7 @@ struct VisionNames {
         firstNorm: "visual_encoder.visual.ln_pre", lastNorm: "visual_encoder.visual.ln_post",
         blocks: "visual_encoder.visual.transformer.resblocks.", norms: ("ln_1", "ln_2"), packedWeight: "attn.in_proj_weight",
         packedBias: "attn.in_proj_bias", projection: "attn.out_proj", hidden: ("mlp.c_fc", "mlp.c_proj"), activation: .quick,
-        interpolation: .bilinear, defaultEpsilon: 1e-5)
+        interpolation: .bilinear, epsilon: 1e-5)
 }
 
 /// The sizes of a vision transformer.
@@ -99,16 +100,15 @@ extension GraphBuilder {
     }
 
     /// Image to normed tokens [B, 1 + N, D].
-    mutating func vision(_ image: ValueID, _ names: VisionNames, _ sizes: VisionSizes, heads: Int, epsilon: Float) throws -> ValueID
-    {
+    mutating func vision(_ image: ValueID, _ names: VisionNames, _ sizes: VisionSizes, heads: Int) throws -> ValueID {
         var x = try patchEmbedding(image, names, sizes)
-        if let norm = names.firstNorm { x = try layerNorm(x, norm, width: sizes.width, epsilon: epsilon) }
+        if let norm = names.firstNorm { x = try layerNorm(x, norm, width: sizes.width, epsilon: names.epsilon) }
         graph.addTrace("vision.0", x)
         for layer in 0..<sizes.layers {
-            x = try visionBlock(x, "\(names.blocks)\(layer)", names, width: sizes.width, heads: heads, epsilon: epsilon)
+            x = try visionBlock(x, "\(names.blocks)\(layer)", names, width: sizes.width, heads: heads)
             graph.addTrace("vision.\(layer + 1)", x)
         }
-        return try layerNorm(x, names.lastNorm, width: sizes.width, epsilon: epsilon)
+        return try layerNorm(x, names.lastNorm, width: sizes.width, epsilon: names.epsilon)
     }
 
     private mutating func patchEmbedding(_ image: ValueID, _ names: VisionNames, _ sizes: VisionSizes) throws -> ValueID {
@@ -128,11 +128,11 @@ extension GraphBuilder {
     }
 
     private mutating func visionBlock(
-        _ input: ValueID, _ prefix: String, _ names: VisionNames, width: Int, heads: Int, epsilon: Float
+        _ input: ValueID, _ prefix: String, _ names: VisionNames, width: Int, heads: Int
     ) throws -> ValueID {
         let weight = weights.take("\(prefix).\(names.packedWeight)", [3 * width, width])
         let bias = weights.take("\(prefix).\(names.packedBias)", [3 * width])
-        let normed = try layerNorm(input, "\(prefix).\(names.norms.0)", width: width, epsilon: epsilon)
+        let normed = try layerNorm(input, "\(prefix).\(names.norms.0)", width: width, epsilon: names.epsilon)
         let projected = try ["q", "k", "v"].enumerated().map { index, name in
             let rows = index * width..<(index + 1) * width
             return try linear(normed, "\(prefix).attn.\(name)", weight.rows(rows), bias.rows(rows))
@@ -141,7 +141,7 @@ extension GraphBuilder {
         let output = try linear(attended, "\(prefix).\(names.projection)", outputs: width, inputs: width)
         let x = try add(input, output, "\(prefix).attn.residual")
         let hiddenWidth = weights.shape("\(prefix).\(names.hidden.0).weight")?.first ?? 4 * width
-        let normedAgain = try layerNorm(x, "\(prefix).\(names.norms.1)", width: width, epsilon: epsilon)
+        let normedAgain = try layerNorm(x, "\(prefix).\(names.norms.1)", width: width, epsilon: names.epsilon)
         let hidden = try linear(normedAgain, "\(prefix).\(names.hidden.0)", outputs: hiddenWidth, inputs: width)
         let activated = try node(GELU(names.activation), [hidden], "\(prefix).mlp.gelu")
         let update = try linear(activated, "\(prefix).\(names.hidden.1)", outputs: width, inputs: hiddenWidth)

@@ -107,16 +107,12 @@ final class ONNXCall {
 
     /// Integers that the newest operator set has as an operand, as int64 of rank 1.
     func constant(_ numbers: [Int], _ name: String) throws -> ValueID {
-        let identity = "I64[\(numbers.count)]\(numbers)"
-        let tensor = try Tensor(numbers.map { Int64($0) }, shape: [numbers.count])
-        return try builder.graph.addConstant(Constant(tensor, identity: identity), name: "\(prefix).\(name)")
+        try add(Constant(integers: numbers, shape: [numbers.count]), name)
     }
 
     /// A number of rank 0.
     func constant(_ number: Double, _ dataType: DataType, _ name: String) throws -> ValueID {
-        let tensor = try Tensor(scalar: number).converted(to: dataType)
-        return try builder.graph.addConstant(
-            Constant(tensor, identity: "\(dataType.rawValue):\(number)"), name: "\(prefix).\(name)")
+        try add(Constant(Tensor(scalar: number).converted(to: dataType)), name)
     }
 
     /// Begins the names of what the node becomes beside its outputs. Nodes may share a name, outputs do not.

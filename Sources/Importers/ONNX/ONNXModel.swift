@@ -89,8 +89,7 @@ struct ONNXFunction: Sendable {
     var overload: String
     var inputs: [String]
     var outputs: [String]
-    /// Attributes that a call must give, and those with defaults.
-    var attributes: [String]
+    /// Attributes that a call may leave out.
     var defaults: [ONNXAttribute]
     var nodes: [ONNXNode]
     var operatorSets: [String: Int]

@@ -390,8 +390,7 @@ private func kernelShape(_ call: ONNXCall) throws -> [Int] {
 
 @Sendable private func constant(_ call: ONNXCall) throws -> [ValueID] {
     func made<Element: TensorElement>(_ numbers: [Element], shape: [Int]? = nil) throws -> [ValueID] {
-        let tensor = try Tensor(numbers, shape: shape ?? [numbers.count])
-        return try call.output(Constant(tensor, identity: "\(tensor.dataType.rawValue)\(tensor.shape)\(numbers)"))
+        try call.output(Constant(Tensor(numbers, shape: shape ?? [numbers.count])))
     }
     if let tensor = try call.tensor("value") { return try call.output(tensor) }
     if let number = try call.integer("value_int") { return try made([Int64(number)], shape: []) }

@@ -9,7 +9,6 @@ final class ONNXTensorReader {
     private var externalFiles: [String: (path: String, size: Int)] = [:]
     /// Paths of the files with external data, in the order in which tensors name them.
     private(set) var externalPaths: [String] = []
-    private var inMemory = 0
 
     init(_ file: ReadableFile, followLinks: Bool) {
         self.file = file
@@ -32,26 +31,26 @@ final class ONNXTensorReader {
             switch tensor.payload {
             case .none:
                 try check(0, count, "elements")
-                return named(try Tensor(dataType, shape) { _ in })
+                return Constant(try Tensor(dataType, shape) { _ in })
             case .raw(let data):
                 try check(data.count, bytes, "bytes")
-                return named(try Tensor(dataType, shape) { $0.copyBytes(from: data) })
+                return Constant(try Tensor(dataType, shape) { $0.copyBytes(from: data) })
             case .floats(let numbers):
                 try allow(dataType, in: 4)
                 try check(numbers.count, count, "elements")
-                return named(try Tensor(numbers, shape: shape))
+                return Constant(try Tensor(numbers, shape: shape))
             case .doubles(let numbers):
                 try allow(dataType, in: 10)
                 try check(numbers.count, count, "elements")
-                return named(try Tensor(numbers, shape: shape))
+                return Constant(try Tensor(numbers, shape: shape))
             case .integers(let numbers, let field):
                 try allow(dataType, in: field)
                 try check(numbers.count, count, "elements")
-                return named(try integers(numbers, dataType, shape))
+                return Constant(try integers(numbers, dataType, shape))
             case .unsigned(let numbers):
                 try allow(dataType, in: 11)
                 try check(numbers.count, count, "elements")
-                return named(try integers(numbers.map { Int64(bitPattern: $0) }, dataType, shape))
+                return Constant(try integers(numbers.map { Int64(bitPattern: $0) }, dataType, shape))
             case .place(let offset, let length, let field):
                 return try constant(dataType, shape, count, at: offset, length: length, field: field)
             case .external(let entries):
@@ -81,16 +80,6 @@ final class ONNXTensorReader {
         guard allowed else {
             throw TripsError.data("the element type does not suit the data field", found: "\(dataType) in field \(field)")
         }
-    }
-
-    private func named(_ tensor: Tensor) -> Constant {
-        // Small constants repeat a lot; equal ones get one name.
-        if tensor.byteCount <= 64 {
-            let digits = tensor.withBytes { bytes in bytes.map { String($0, radix: 16) }.joined(separator: ".") }
-            return Constant(tensor, identity: "\(tensor.dataType.rawValue)\(tensor.shape):\(digits)")
-        }
-        inMemory += 1
-        return Constant(tensor, identity: "\(file.path)#\(inMemory)")
     }
 
     private func constant(
@@ -195,7 +184,7 @@ private func integers(_ numbers: [Int64], _ dataType: DataType, _ shape: [Int]) 
         let width = dataType.byteWidth
         for (index, number) in numbers.enumerated() {
             withUnsafeBytes(of: number.littleEndian) {
-                bytes.baseAddress?.advanced(by: index * width).copyMemory(from: $0.baseAddress!, byteCount: width)
+                UnsafeMutableRawBufferPointer(rebasing: bytes[index * width..<(index + 1) * width]).copyMemory(from: .init(rebasing: $0.prefix(width)))
             }
         }
     }

@@ -118,7 +118,6 @@ extension ONNXFunction {
         overload = text(function.overload)
         inputs = texts(function.input, function.n_input)
         outputs = texts(function.output, function.n_output)
-        attributes = texts(function.attribute, function.n_attribute)
         defaults = try elements(function.attribute_proto, function.n_attribute_proto) { try ONNXAttribute($0) }
         nodes = try elements(function.node, function.n_node) { try ONNXNode($0) }
         operatorSets = try versions(function.opset_import, function.n_opset_import)

@@ -202,7 +202,7 @@ private func constant(
     let offset = place.offset + (tensor.storage.offset + tensor.offset) * width
     if isRowMajor(shape, strides) { return Constant(dataType, shape, in: file, at: offset, verify: verify) }
     let whole = Constant(dataType, [span], in: file, at: offset, verify: verify)
-    return .derived("strided\(shape)\(strides)", from: [whole], dataType, shape) { try gathered($0[0], shape, strides) }
+    return .derived("strided\(shape)\(strides)", from: [whole], dataType, shape) { try $0[0].gathered(shape, strides: strides) }
 }
 
 /// Elements from a tensor's first to its last in the storage.
@@ -226,25 +226,4 @@ private func isRowMajor(_ shape: [Int], _ strides: [Int]) -> Bool {
         expected *= size
     }
     return true
-}
-
-/// The elements in row-major order.
-private func gathered(_ source: Tensor, _ shape: [Int], _ strides: [Int]) throws -> Tensor {
-    let width = source.dataType.byteWidth
-    return try Tensor(source.dataType, shape) { target in
-        source.withBytes { bytes in
-            var index = [Int](repeating: 0, count: shape.count)
-            var from = 0
-            for to in 0..<target.count / width {
-                for byte in 0..<width { target[to * width + byte] = bytes[from * width + byte] }
-                for axis in shape.indices.reversed() {
-                    index[axis] += 1
-                    from += strides[axis]
-                    if index[axis] < shape[axis] { break }
-                    from -= strides[axis] * shape[axis]
-                    index[axis] = 0
-                }
-            }
-        }
-    }
 }
