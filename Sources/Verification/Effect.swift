@@ -34,7 +34,7 @@ public struct Effect: Sendable, Encodable {
     public var batch: Int
     public var multiplyAccumulates: Int
     public var referenceMultiplyAccumulates: Int
-    /// Median time of a run in seconds, both packages by turns on the same inputs.
+    /// Median time of a run in seconds, both packages in turn on the same inputs.
     public var seconds: Double
     public var referenceSeconds: Double
 
@@ -48,7 +48,7 @@ public struct Effect: Sendable, Encodable {
     /// What the figures are of, in words.
     public var examples: String { batch == 1 ? "one example" : "a batch of \(batch)" }
 
-    /// Runs both packages by turns.
+    /// Runs both packages in turn.
     public static func measure(
         _ model: Model, beside reference: Model, named name: String, on golden: GoldenSet, threads: Int? = nil
     ) throws -> Effect {

@@ -9,7 +9,7 @@ public struct PackageFacts: Sendable, Encodable {
     public var bytes: Int
     public var preset: TolerancePreset
     public var manifest: ManifestFacts
-    /// By graph.
+    /// By graph, for one example; a text of open length has up to 40 tokens (`Graph.exampleCost`).
     public var multiplyAccumulates: [String: Int]
 
     public init(file: String, bytes: Int, preset: TolerancePreset, manifest: Manifest, multiplyAccumulates: [String: Int]) {
