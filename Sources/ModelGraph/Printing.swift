@@ -40,7 +40,7 @@ extension Graph: CustomStringConvertible {
     ///
     /// What no input has a part in is left out: sizes, and constants' numbers and ranks; parts of constants whose sizes
     /// hold symbols are constants, too. So are the types of floating-point numbers, and casts from one to another.
-    public var structure: String {
+    package var structure: String {
         var numbers: [ValueID: String] = [:]
         var lines: [String] = []
         for input in inputs { numbers[input] = "$\(name(of: input))" }

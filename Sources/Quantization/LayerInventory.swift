@@ -55,7 +55,7 @@ struct LayerInventory {
                     indices[key] = index
                     layers.append(QuantizableLayer(
                         name: graph.layerName(node), weight: constant, isEmbedding: isEmbedding, uses: []))
-                    if scoring.contains(node.id) { layers[index].reasonToStay = "patch scores come from it" }
+                    if scoring.contains(node.id) { layers[index].reasonToStay = "for exact patch scores" }
                 }
                 layers[index].uses.append((graphIndex, node.id))
                 layers[index].isEmbedding = layers[index].isEmbedding || isEmbedding
