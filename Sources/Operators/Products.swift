@@ -380,12 +380,7 @@ extension OnnxAttention: Computable {
                     show(.masked)
                     for row in 0..<length {
                         let line = block + row * keys
-                        // A query that may see no key at all has no weights.
-                        if (0..<keys).allSatisfy({ line[$0] == -.infinity }) {
-                            for column in 0..<keys { line[column] = 0 }
-                        } else {
-                            softmaxRow(line.source, line, count: keys)
-                        }
+                        softmaxRow(line.source, line, count: keys, zeroMasked: true)
                     }
                     show(.softmax)
                     try multiply(
