@@ -82,9 +82,12 @@ extension Graph {
     // MARK: The same number everywhere
 
     private func uniformOutputs(of node: Node) throws -> [Content?]? {
-        guard let moved = movedOperands(node) ?? elementwiseOperands(node), !moved.isEmpty else { return nil }
+        let chosen = try chosenOperand(node)
+        guard let moved = chosen.map({ [$0] }) ?? movedOperands(node) ?? elementwiseOperands(node), !moved.isEmpty else { return nil }
         let scalars = try moved.map { try uniform($0) }
-        guard scalars.allSatisfy({ $0 != nil }), node.op is ConstantOfShape || moved.contains(where: isSplat) || isExpansion(node) else { return nil }
+        guard scalars.allSatisfy({ $0 != nil }),
+            node.op is ConstantOfShape || chosen != nil || moved.contains(where: isSplat) || isExpansion(node)
+        else { return nil }
         let elements = scalars.compactMap { $0 }
         guard let scalar = try uniformResult(node, elements) else { return nil }
         return node.outputs.map { output in scalar.dataType == type(of: output).dataType ? .splat(scalar) : nil }
@@ -131,6 +134,12 @@ extension Graph {
         case is Where: return [node.input(1), node.input(2)].compactMap { $0 }
         default: return nil
         }
+    }
+
+    /// The operand of Where that all elements come from, where that is known.
+    private func chosenOperand(_ node: Node) throws -> ValueID? {
+        guard node.op is Where, let condition = node.input(0), case .splat(let scalar) = content(of: condition) else { return nil }
+        return try scalar.elements(Bool.self).first == true ? node.input(1) : node.input(2)
     }
 
     private func elementwiseOperands(_ node: Node) -> [ValueID]? {
