@@ -70,6 +70,11 @@ extension Graph {
                 return [try Content(sizes: Array(self.shape(of: x)[shape.axes(rank: type(of: x).rank)]), scalar: false)]
             }
             if node.op is Size { return [try Content(sizes: [product(shape(of: x))], scalar: true)] }
+            // Hugging Face picks token types, all of them 0, by places, and asks of places whether they are 0 or more.
+            if node.op is GatherElements, let scalar = try evenNumber(x) { return [.splat(scalar)] }
+            if (node.op as? Binary)?.kind == .greaterOrEqual, try number(node.input(1)) == 0, try countsUpwards(x) {
+                return [.splat(try Tensor(scalar: true))]
+            }
         }
         guard inputs.allSatisfy({ content(of: $0) != nil }), !inputs.isEmpty else { return [] }
         if node.op is Gather, !lookups, let table = inputs.first, type(of: table).dataType.isFloatingPoint, type(of: table).rank == 2,
@@ -77,6 +82,13 @@ extension Graph {
         if let splats = try uniformOutputs(of: node) { return splats }
         if let sizes = try sizeOutputs(of: node) { return sizes }
         return try computedOutputs(of: node)
+    }
+
+    /// True for places that begin with 0 or more.
+    private func countsUpwards(_ value: ValueID) throws -> Bool {
+        guard let (range, _) = producer(of: value, Arange.self), let start = try number(range.input(0)), let step = try number(range.input(2))
+        else { return false }
+        return start >= 0 && step > 0
     }
 
     // MARK: The same number everywhere
@@ -388,10 +400,15 @@ struct DropIdentities: Rewrite {
     /// x + 0, x - 0, x · 1, x / 1, x^1, x and true, x or false. The sum makes +0 of -0, which no other operator tells apart
     /// but division by it.
     private func neutral(_ kind: Binary.Kind, _ node: Node, _ graph: Graph) throws -> ValueID? {
+        if kind == .and || kind == .or {
+            let (a, b) = (try node.input(0).flatMap(graph.evenNumber), try node.input(1).flatMap(graph.evenNumber))
+            func isNeutral(_ x: Tensor?) throws -> Bool { try x?.elements(Bool.self) == [kind == .and] }
+            return try isNeutral(b) ? node.input(0) : isNeutral(a) ? node.input(1) : nil
+        }
         let (a, b) = (try graph.number(node.input(0)), try graph.number(node.input(1)))
         switch kind {
-        case .add, .or: return b == 0 ? node.input(0) : a == 0 ? node.input(1) : nil
-        case .mul, .and: return b == 1 ? node.input(0) : a == 1 ? node.input(1) : nil
+        case .add: return b == 0 ? node.input(0) : a == 0 ? node.input(1) : nil
+        case .mul: return b == 1 ? node.input(0) : a == 1 ? node.input(1) : nil
         case .sub: return b == 0 ? node.input(0) : nil
         case .div, .pow: return b == 1 ? node.input(0) : nil
         default: return nil

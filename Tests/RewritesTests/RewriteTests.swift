@@ -361,7 +361,7 @@ struct RewriteTests {
     /// - Parameter guard: what weights that are NaN (inverted: that are not) are replaced by.
     private func attend(
         _ m: inout Exported, _ q: ValueID, _ k: ValueID, _ v: ValueID, guard: (number: Float, inverted: Bool)? = nil,
-        scores: (inout Exported, ValueID) throws -> ValueID
+        length: Int = 5, scores: (inout Exported, ValueID) throws -> ValueID
     ) throws -> ValueID {
         let turned = try m.transpose(k, [0, 1, 3, 2])
         var weights = try m.node(Softmax(axis: -1), [scores(&m, m.node(MatMul(), [q, turned]))])
@@ -369,7 +369,7 @@ struct RewriteTests {
             let (isNaN, replaced) = (try m.unary(.isNaN, weights), try m.scalar(number))
             weights = try m.node(Where(), inverted ? [isNaN, weights, replaced] : [isNaN, replaced, weights])
         }
-        return try m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [0, 2, 1, 3]), [2, 5, 8])
+        return try m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [0, 2, 1, 3]), [2, length, 8])
     }
 
     private func heads(_ m: inout Exported, _ x: ValueID, _ length: Int = 5) throws -> ValueID {
@@ -471,6 +471,39 @@ struct RewriteTests {
         try m.output(attend(&m, q, k, v) { m, scores in try m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends) })
         let operators = try m.fused()
         #expect(operators.contains("Attention") && !operators.contains("Expand"))
+    }
+
+    /// Hugging Face's encoders ask of each query whether its place is 0 or more, and of each key whether it is no padding.
+    @Test(arguments: [false, true]) func aMaskOfQueriesThatAllCountIsOneRow(open: Bool) throws {
+        var m = Exported()
+        let length = open ? Dimension(symbol: "length") : 5
+        let x = try m.input("x", [2, 5, 8], dimensions: [2, length, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]], dimensions: [2, length])
+        let size = try m.node(Gather(axis: 0), [m.node(Shape(), [x]), m.integers([1], scalar: true)])
+        let places = try m.node(Arange(), [m.integers([0], scalar: true), size, m.integers([1], scalar: true)])
+        let counts = try m.node(Unsqueeze(), [m.binary(.greaterOrEqual, places, m.integers([0], scalar: true)), m.integers([0, 1, 3])])
+        let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+        let addends = try m.node(Where(), [m.binary(.and, counts, shown), m.scalar(0), m.scalar(-.infinity)])
+        func heads(_ m: inout Exported) throws -> ValueID {
+            try m.transpose(m.reshape(m.linear(x, 8, 8), [2, -1, 2, 4]), [0, 2, 1, 3])
+        }
+        let (q, k, v) = (try heads(&m), try heads(&m), try heads(&m))
+        try m.output(attend(&m, q, k, v, guard: (0, false), length: -1) { m, scores in
+            try m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends)
+        })
+        #expect(try m.fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
+    }
+
+    /// Hugging Face picks as many token types as there are tokens, by their places, from a row of zeros.
+    @Test func elementsPickedFromZerosAreZeros() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5], dimensions: [2, Dimension(symbol: "length")])
+        let size = try m.node(Gather(axis: 0), [m.node(Shape(), [x]), m.integers([1])])
+        let places = try m.node(Slice(), [m.node(Unsqueeze(), [m.integers(Array(0..<9)), m.integers([0])]), m.integers([0]), size, m.integers([1])])
+        let zeros = try m.node(Unsqueeze(), [m.integers(Array(repeating: 0, count: 9)), m.integers([0])])
+        let picked = try m.node(GatherElements(axis: 1), [zeros, places])
+        try m.output(m.binary(.add, x, m.node(Cast(to: .float32), [picked])))
+        #expect(try m.fused() == [])
     }
 
     @Test func aMaskThatIsScaledToo() throws {
