@@ -35,7 +35,8 @@ struct AttentionInstruction: Instruction {
         let scratch = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
         let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
         let (batch, queries, keys, inBytes) = (batch, queries, keys, inBytes)
-        let (causal, zeroMasked) = (op.causal, op.fullyMasked == .zero)
+        // A sum over no keys is 0.
+        let (causal, zeroMasked) = (op.causal, op.fullyMasked == .zero || keys == 0)
         let scale = op.scale ?? 1 / Float(headSize).squareRoot()
         return { pool in
             pool.run(batch * heads) { index, thread in

@@ -173,6 +173,20 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(zip(found, expected).dropFirst(80).allSatisfy { abs($0 - $1) < (activations == .int8 ? 0.01 : 1e-5) })
     }
 
+    /// A sum over no keys is 0, such as for a text of no words.
+    @Test(arguments: [nil, .int8] as [ActivationPrecision?]) func noKeysGiveZero(activations: ActivationPrecision?) throws {
+        let inputs = ["q": try noise([2, 3, 16], seed: 1), "k": try noise([2, 0, 16], seed: 2)]
+        var graph = Graph(name: "main")
+        let q = try graph.addInput("q", ValueType(.float32, [2, 3, 16]))
+        let k = try graph.addInput("k", ValueType(.float32, [2, Dimension(symbol: "keys"), 16]))
+        let op = Attention(heads: 2, activations: activations)
+        try graph.addOutput("y", graph.add(op, [q, k, k], name: "attention")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+        let zeros = [Float](repeating: 0, count: 96)
+        #expect(try session.run(inputs)["y"]?.elements(Float.self) == zeros)
+        #expect(try evaluate(op, [inputs["q"], inputs["k"], inputs["k"]])[0].elements(Float.self) == zeros)
+    }
+
     /// What the package says is known has a size that nothing tells.
     @Test func sizesThatNothingTellsAreRefused() throws {
         let open = Dimension(symbol: "nowhere")
