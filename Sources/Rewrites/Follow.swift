@@ -257,9 +257,11 @@ extension Graph {
         case .tensor(let constant):
             guard try elementCount(of: constant.shape) <= 1 << 20, try elementCount(of: constant.shape) > 0 else { return nil }
             let tensor = try constant.load()
-            let numbers = try tensor.converted(to: .float64).elements(Double.self)
-            guard let first = numbers.first, numbers.allSatisfy({ $0 == first }) else { return nil }
-            return try Tensor(scalar: first).converted(to: tensor.dataType)
+            let width = tensor.dataType.byteWidth
+            return try tensor.withBytes { bytes in
+                guard bytes.indices.dropFirst(width).allSatisfy({ bytes[$0] == bytes[$0 - width] }) else { return nil }
+                return try Tensor(tensor.dataType, []) { $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<width])) }
+            }
         case .dimensions, nil: return nil
         }
     }

@@ -504,6 +504,10 @@ struct RewriteTests {
         let picked = try m.node(GatherElements(axis: 1), [zeros, places])
         try m.output(m.binary(.add, x, m.node(Cast(to: .float32), [picked])))
         #expect(try m.fused() == [])
+        // Numbers that only a double takes for the same one.
+        let near = try m.node(Unsqueeze(), [m.integers((0..<9).map { $0 + 1 << 53 }), m.integers([0])])
+        try m.output(m.node(GatherElements(axis: 1), [near, places]))
+        #expect(try m.fused().contains("GatherElements"))
     }
 
     @Test func aMaskThatIsScaledToo() throws {
