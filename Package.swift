@@ -28,7 +28,7 @@ let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
     ("fuzz-safetensors", ["Importers"]),
     ("fuzz-torch", ["Importers"]),
     ("fuzz-pickle", ["Importers", "Support"]),
-    ("fuzz-onnx", ["Importers"]),
+    ("fuzz-onnx", ["Importers", "Rewrites"]),
     ("fuzz-external-data", ["Importers", "Support"]),
     ("fuzz-test-data", ["Importers"]),
     ("fuzz-golden", ["Goldens"]),

@@ -245,13 +245,13 @@ typedef struct rest {
 static void run_attention(void *p) {
     rest *x = p;
     trips_attention(x->x, x->d, x->y, x->d, x->w, x->d, x->z, x->d, x->lk, x->d, 0, x->lq, 0.125f, NULL, 0,
-                    false, x->scratch);
+                    false, false, x->scratch);
 }
 
 static void run_iattention(void *p) {
     rest *x = p;
     trips_iattention(x->x, x->d, x->y, x->d, x->w, x->d, x->z, x->d, x->lk, x->d, 0, x->lq, 0.125f, NULL, 0,
-                     false, x->scratch);
+                     false, false, x->scratch);
 }
 
 static void run_rest(void *p) {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzzes a reader under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Fuzzes a reader (`onnx`: and what fuses its graphs) under AddressSanitizer and UndefinedBehaviorSanitizer.
 #
 #   tools/fuzz.sh                         names the targets
 #   tools/fuzz.sh TARGET|all [SECONDS]    ten minutes each unless told otherwise

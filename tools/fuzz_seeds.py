@@ -114,6 +114,46 @@ def onnx():
     graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
                               [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])], [kernel, *indices])
     yield helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7).SerializeToString()
+    yield attention()
+
+
+def attention():
+    """A model of LayerNorm, attention under a mask of Booleans, and GELU, in their parts."""
+    import numpy
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {"w": numpy.ones((4, 4), "f4"), "row": numpy.ones(4, "f4"), "split": numpy.array([0, 0, 2, 2]), "joined": numpy.array([0, 0, 4]),
+                 "axes": numpy.array([1, 2]), "last": numpy.array([-1]), "two": numpy.array(2, "f4"), "half": numpy.array(0.5, "f4"), "one": numpy.array(1, "f4"),
+                 "zero": numpy.array(0, "f4"), "hidden": numpy.array(-numpy.inf, "f4"), "small": numpy.array(1e-5, "f4"), "root": numpy.array(2 ** 0.5, "f4")}
+    nodes, made = [], 0
+
+    def node(kind, *inputs, **attributes):
+        nonlocal made
+        made += 1
+        nodes.append(helper.make_node(kind, inputs, [f"v{made}"], **attributes))
+        return f"v{made}"
+
+    def heads(x, order):
+        return node("Transpose", node("Reshape", node("Add", node("MatMul", x, "w"), "row"), "split"), perm=order)
+
+    centred = node("Sub", "x", node("ReduceMean", "x", axes=[-1]))
+    spread = node("Sqrt", node("Add", node("ReduceMean", node("Pow", centred, "two"), axes=[-1]), "small"))
+    normed = node("Add", node("Mul", node("Div", centred, spread), "row"), "row")
+    shown = node("Where", node("Unsqueeze", node("Cast", "mask", to=TensorProto.BOOL), "axes"), "zero", "hidden")
+    scores = node("Add", node("Div", node("MatMul", heads(normed, [0, 2, 1, 3]), heads(normed, [0, 2, 3, 1])), "root"), shown)
+    weights = node("Softmax", scores, axis=-1)
+    weights = node("Where", node("IsNaN", weights), "zero", weights)
+    mixed = node("Transpose", node("MatMul", weights, heads(normed, [0, 2, 1, 3])), perm=[0, 2, 1, 3])
+    state = node("Add", "x", node("MatMul", node("Reshape", mixed, "joined"), "w"))
+    inner = node("Add", node("MatMul", state, "w"), "row")
+    bent = node("Mul", node("Mul", inner, node("Add", node("Erf", node("Div", inner, "root")), "one")), "half")
+    nodes.append(helper.make_node("Add", [state, bent], ["y"]))
+    graph = helper.make_graph(
+        nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "length", 4]),
+                        helper.make_tensor_value_info("mask", TensorProto.INT64, ["batch", "length"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "length", 4])],
+        [numpy_helper.from_array(numpy.asarray(value), name) for name, value in constants.items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
 def external_data():

@@ -6,6 +6,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,13 @@ def made(config):
         with torch.no_grad():
             model.text_decoder.cls.predictions.bias[config.end_id] += END_BIAS
     return model
+
+
+def with_boolean_masks(model):
+    """The same model, its text's attention being PyTorch's own."""
+    other = models.make(replace(model.config, boolean_masks=True))
+    other.load_state_dict(model.state_dict())
+    return other
 
 
 def save_golden(model, folder: Path, name: str, source: str, seed: int = SEED, intermediates: bool = True,
@@ -114,6 +122,7 @@ def albef_pretrain(folder: Path, plain, selecting) -> None:
     save_onnx(plain, "main", folder / "opset17.onnx")
     save_onnx(plain, "main", folder / "dynamo.onnx", opset=18, dynamic=True, dynamo=True)
     save_onnx(selecting, "main", folder / "select.onnx")
+    save_onnx(with_boolean_masks(plain), "main", folder / "boolean-masks.onnx", dynamic=True)
     inputs = export.inputs_for(plain, SEED, TEXT_LENGTH)
     tensors = export.golden(plain, inputs)
     export.write_golden(folder / "golden.npz", tensors, {})
@@ -145,6 +154,7 @@ def same_state(one: dict, other: dict) -> bool:
 def mplug_vqa(folder: Path, plain, selecting) -> None:
     save_onnx(plain, "encode", folder / "encode.onnx")
     save_onnx(plain, "decode", folder / "decode.onnx", dynamic=True)
+    save_onnx(with_boolean_masks(plain), "encode", folder / "boolean-masks.onnx")
     save_golden(models.resized(plain, 24), folder, "golden-24px.safetensors", "mplug-vqa")
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -191,13 +191,14 @@ def main() -> int:
     parser.add_argument("--bin", type=Path, default=Path(".build/release"))
     parser.add_argument("--config", default="tiny-albef-pretrain")
     parser.add_argument("--graph", default="main")
+    parser.add_argument("--boolean-masks", action="store_true", help="PyTorch's own attention, with masks of Booleans (opset 14 and above)")
     parser.add_argument("--match", default="", help="only exports whose names hold this, beside the plain one")
     parser.add_argument("--keep", type=Path, help="leave the files in this folder")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    config = configurations.named(options.config)
+    config = replace(configurations.named(options.config), boolean_masks=options.boolean_masks)
     plain: list[str] = []
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -205,7 +206,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{'export':44}{'ONNX Runtime':>13}{'nodes':>7}  block graph")
         for index, way in enumerate(ways()):
-            if index and options.match not in way.name:
+            if index and (options.match not in way.name or options.boolean_masks and way.opset < 14):
                 continue
             path = folder / f"{way.name}.onnx"
             try:

@@ -4,7 +4,8 @@
 #   tools/sanitize.sh thread|address [FILTER]     FILTER: a regular expression for names of tests; all where none is given
 #
 # Leaks are not looked for: Foundation leaves memory behind where it reads files and starts programs, and XCTest where it ends.
-# The thread sanitizer does not see the standard library's Mutex: what it reports of variables inside `withLock` is no race.
+# The thread sanitizer does not see the standard library's Mutex: what it reports of variables inside `withLock`, and of memory that
+# is handed from thread to thread through one (the weights that are kept, the packages' encoders), is no race.
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-}" in

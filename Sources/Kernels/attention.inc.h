@@ -3,8 +3,8 @@
 /// Query rows of a block.
 #define QUERY_BLOCK (2 * TILE_ROWS)
 
-/// x = exp(scale x + mask − maximum) over n scores; returns the sum. Scores are scaled and masked twice
-/// rather than stored in between.
+/// x = exp(scale x + mask − maximum) over n scores; returns the sum, which is 0 where all of them are −∞. Scores are scaled and
+/// masked twice rather than stored in between.
 static float softmax_weights(float *x, size_t n, float scale, const float *mask) {
     vf s = vf_set(scale), log2e = vf_set(LOG2_E), most[4], total[2] = {vf_zero(), vf_zero()};
 #define SCORE(i) (mask ? vf_fma(s, vf_load(x + (i)), vf_load(mask + (i))) : vf_mul(s, vf_load(x + (i))))
@@ -18,7 +18,7 @@ static float softmax_weights(float *x, size_t n, float scale, const float *mask)
         size_t left = n - i < VL ? n - i : VL;
         most[0] = vf_max(most[0], vf_first_n(left, SCORE_N(i, left), vf_set(-INFINITY)));
     }
-    vf m = vf_set(vf_maximum(vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3]))));
+    vf m = vf_set(softmax_shift(vf_maximum(vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3])))));
     for (i = 0; i + 2 * VL <= n; i += 2 * VL)
         UNROLLED for (int u = 0; u < 2; u++) {
             vf y = vf_exp2_negative(vf_mul(log2e, vf_sub(SCORE(i + (size_t)u * VL), m)));
@@ -45,7 +45,7 @@ static void scale_row(float *y, const float *x, size_t n, float factor) {
 
 static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                      const float *mask, size_t ldm, bool causal, float *scratch) {
+                      const float *mask, size_t ldm, bool causal, bool zero_masked, float *scratch) {
     float *keys = scratch, *values = keys + trips_sgemm_pack_size(lk, d), *scores = values + trips_sgemm_pack_size(d, lk);
     size_t lds = (lk + TRIPS_PANEL - 1) / TRIPS_PANEL * TRIPS_PANEL;
     v_sgemm_pack(keys, k, ldk, lk, d, 0, lk);
@@ -65,7 +65,7 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
         sgemm_inputs(scores, lds, values, lk, seen, out + i0 * ldo, ldo, 0, rows, 0, d, NULL);
         for (size_t r = 0; r < rows; r++) {
             float *row = out + (i0 + r) * ldo;
-            scale_row(row, row, d, 1.0f / sums[r]);
+            scale_row(row, row, d, softmax_factor(sums[r], zero_masked));
         }
     }
 }

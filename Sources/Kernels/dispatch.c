@@ -126,14 +126,14 @@ void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, co
 
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                     const float *mask, size_t ldm, bool causal, float *scratch) {
-    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, scratch);
+                     const float *mask, size_t ldm, bool causal, bool zero_masked, float *scratch) {
+    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
 }
 
 void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                      const float *mask, size_t ldm, bool causal, void *scratch) {
-    table()->iattention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, scratch);
+                      const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
+    table()->iattention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
 }
 
 void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,

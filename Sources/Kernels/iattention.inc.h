@@ -42,8 +42,8 @@ INLINE void weight_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, 
 
 /// Weights 65535 exp(x + mask − maximum) of n scores, which come times log₂ e, times `factors`, rounded, as high and low
 /// bytes; returns the weights' sum without factors and before rounding. Bytes from n to the next multiple of 4 VL are set to 0.
-INLINE float softmax_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors) {
-    vf total[2] = {vf_zero(), vf_zero()}, most = vf_set(largest_score(x, n, mask));
+INLINE float softmax_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors, float largest) {
+    vf total[2] = {vf_zero(), vf_zero()}, most = vf_set(softmax_shift(largest));
     size_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL)
         weight_bytes(high + i, low + i, x + i, 4 * VL, mask ? mask + i : NULL, factors + i, most, total);
@@ -51,8 +51,15 @@ INLINE float softmax_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n
     return vf_sum(vf_add(total[0], total[1]));
 }
 
-static float softmax_bytes_masked(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors) {
-    return mask ? softmax_bytes(high, low, x, n, mask, factors) : softmax_bytes(high, low, x, n, NULL, factors);
+static float softmax_bytes_masked(uint8_t *high, uint8_t *low, float *x, size_t n, const float *mask, const float *factors) {
+    if (mask) {
+        float largest = largest_score(x, n, mask);
+        if (largest != -INFINITY) return softmax_bytes(high, low, x, n, mask, factors, largest);
+        // Finite addends as low as -FLT_MAX are not finite times log₂ e. Added as they are they leave nothing of a score, whatever
+        // its unit, as they do in fp32.
+        for (size_t i = 0; i < n; i++) x[i] += mask[i];
+    }
+    return softmax_bytes(high, low, x, n, NULL, factors, largest_score(x, n, NULL));
 }
 
 /// Largest magnitudes (as bits, so that NaN and infinity are above all numbers) to what they are divided by for 8 bits,
@@ -147,7 +154,7 @@ INLINE void add_row(float *y, const float *a, const float *b, size_t n) {
 
 static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                        size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                       const float *mask, size_t ldm, bool causal, void *scratch) {
+                       const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
     iattention_parts s = iattention_parts_of(scratch, lk, d);
     pack_keys(s.keys, k, ldk, lk, d, (float *)(void *)s.bytes);
     pack_values(s.values, s.factors, v, ldv, lk, d, s.sums);
@@ -163,8 +170,9 @@ static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk,
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;
             float sum = softmax_bytes_masked(high, low, s.scores + r * s.lds, own, addends, s.factors);
             for (size_t j = own; j < round_up(lk, 4); j++) high[j] = low[j] = 0;
-            scales[r] = 256.0f / sum;
-            scales[rows + r] = 1.0f / sum;
+            float factor = softmax_factor(sum, zero_masked);
+            scales[r] = 256.0f * factor;
+            scales[rows + r] = factor;
         }
         v_igemm(s.bytes, s.ldb, scales, s.values, d, lk, 0, s.sums, d, 0, 2 * rows, 0, d, NULL);
         for (size_t r = 0; r < rows; r++) add_row(out + (i0 + r) * ldo, s.sums + r * d, s.sums + (rows + r) * d, d);

@@ -138,7 +138,7 @@ void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw
 
 void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
                          float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
-                         float scale, const float *mask, size_t ldm, bool causal, float *scratch) {
+                         float scale, const float *mask, size_t ldm, bool causal, bool zero_masked, float *scratch) {
     for (size_t i = q_begin; i < q_end; i++) {
         size_t seen = causal ? visible_keys(i, lk) : lk;
         float most = -INFINITY, sum = 0;
@@ -148,18 +148,18 @@ void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk,
             scratch[j] = s * scale + (mask ? mask[i * ldm + j] : 0);
             most = scratch[j] > most ? scratch[j] : most;
         }
-        for (size_t j = 0; j < seen; j++) sum += scratch[j] = expf(scratch[j] - most);
+        for (size_t j = 0; j < seen; j++) sum += scratch[j] = expf(scratch[j] - softmax_shift(most));
         for (size_t p = 0; p < d; p++) {
             float s = 0;
             for (size_t j = 0; j < seen; j++) s += scratch[j] * v[j * ldv + p];
-            out[i * ldo + p] = s / sum;
+            out[i * ldo + p] = s * softmax_factor(sum, zero_masked);
         }
     }
 }
 
 void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
                           float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
-                          float scale, const float *mask, size_t ldm, bool causal, void *scratch) {
+                          float scale, const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     int8_t *values = at.values;
     float *channels = at.sums, *inverse = at.sums + d, *key_scales = at.scores + at.lds;
@@ -198,14 +198,14 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
             most = at.scores[j] > most ? at.scores[j] : most;
         }
         for (size_t j = 0; j < seen; j++) {
-            float weight = 65535.0f * expf(at.scores[j] - most);
+            float weight = 65535.0f * expf(at.scores[j] - softmax_shift(most));
             sum += weight;
             at.scores[j] = rintf(weight * at.factors[j]);
         }
         for (size_t p = 0; p < d; p++) {
             double s = 0;
             for (size_t j = 0; j < seen; j++) s += (double)at.scores[j] * values[j * d + p];
-            out[i * ldo + p] = (float)s * channels[p] / sum;
+            out[i * ldo + p] = (float)s * channels[p] * softmax_factor(sum, zero_masked);
         }
     }
 }

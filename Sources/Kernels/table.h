@@ -25,6 +25,12 @@ enum { IATTENTION_ROWS = 14 };
 /// Keys that causal query i sees.
 static inline size_t visible_keys(size_t i, size_t lk) { return i + 1 < lk ? i + 1 : lk; }
 
+/// What the largest score is taken for: 0 where all scores are −∞, so that their weights are 0 and so is their sum.
+static inline float softmax_shift(float most) { return most == -INFINITY ? 0 : most; }
+
+/// What weighted values are multiplied by, given the sum of their weights.
+static inline float softmax_factor(float sum, bool zero_masked) { return zero_masked && sum == 0 ? 0 : 1.0f / sum; }
+
 static inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /// Place of one group of one panel in packed int8 weights.

@@ -130,6 +130,11 @@ public struct LayerNorm: Operator {
 /// Inputs: q [B, L, D]; k [B, M, D]; v [B, M, E]; optional additive mask that broadcasts to [B, heads, L, M]. Heads lie
 /// side by side in the last axis. Output [B, L, E]. A batch of 1 in k, v and mask serves every q of the batch.
 public struct Attention: Operator {
+    /// What a query gets whose keys are all masked by -∞.
+    public enum FullyMasked: String, Sendable, Hashable, Codable {
+        case zero
+    }
+
     public var heads: Int
     /// nil: 1 / sqrt(D / heads).
     public var scale: Float?
@@ -137,12 +142,17 @@ public struct Attention: Operator {
     public var causal: Bool
     /// How the two products are computed: `int8` quantizes queries, keys and values as the model runs. nil: in floating point.
     public var activations: ActivationPrecision?
+    /// nil: NaN, as plain softmax gives.
+    public var fullyMasked: FullyMasked?
 
-    public init(heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision? = nil) {
+    public init(
+        heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision? = nil, fullyMasked: FullyMasked? = nil
+    ) {
         self.heads = heads
         self.scale = scale
         self.causal = causal
         self.activations = activations
+        self.fullyMasked = fullyMasked
     }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {

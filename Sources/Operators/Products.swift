@@ -364,7 +364,10 @@ extension OnnxAttention: Computable {
                     show(.capped)
                     mask(block, length, keys, addends.map { $0 + task * length * keys }, past: past, valid: valid?[b])
                     show(.masked)
-                    for row in 0..<length { weigh(block + row * keys, keys) }
+                    for row in 0..<length {
+                        let line = block + row * keys
+                        softmaxRow(line.source, line, count: keys, zeroMasked: true)
+                    }
                     show(.softmax)
                     try multiply(
                         length, valueWidth, keys, Matrix(elements: block.source, stride: max(1, keys)),
@@ -388,15 +391,6 @@ extension OnnxAttention: Computable {
                 if let bias { scores[place] += bias[place] }
                 if causal && column > edge || column >= valid ?? keys { scores[place] = -.infinity }
             }
-        }
-    }
-
-    /// Softmax over a query's scores; one that may see no key at all has no weights.
-    private func weigh<T: Real>(_ scores: Target<T>, _ keys: Int) {
-        if (0..<keys).allSatisfy({ scores[$0] == -.infinity }) {
-            scores.base.update(repeating: 0, count: keys)
-        } else {
-            softmaxRow(scores.source, scores, count: keys)
         }
     }
 

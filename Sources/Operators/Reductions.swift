@@ -210,11 +210,17 @@ private func softmax(_ x: TensorView, _ y: MutableTensorView, axis: Int, logarit
     if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }
 }
 
-/// Softmax of one row, whose elements lie `stride` apart.
+/// Softmax of one row, whose elements lie `stride` apart. Where all of them are -∞ it is NaN, or 0 with `zeroMasked`.
 @inline(__always)
-func softmaxRow<T: Real>(_ x: Source<T>, _ y: Target<T>, count: Int, stride: Int = 1, logarithm: Bool = false) {
+func softmaxRow<T: Real>(
+    _ x: Source<T>, _ y: Target<T>, count: Int, stride: Int = 1, logarithm: Bool = false, zeroMasked: Bool = false
+) {
     var top = -T.infinity
     for index in 0..<count { top = max(top, x[index &* stride]) }
+    if zeroMasked, (0..<count).allSatisfy({ x[$0 &* stride] == -.infinity }) {
+        for index in 0..<count { y[index &* stride] = 0 }
+        return
+    }
     var total = T(0)
     for index in 0..<count {
         let power = T.exp(x[index &* stride] - top)

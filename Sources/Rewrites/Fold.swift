@@ -67,6 +67,13 @@ extension Graph {
     private func knownOutputs(of node: Node, lookups: Bool) throws -> [Content?] {
         let inputs = node.inputs.compactMap { $0 }
         if node.op is Shape || node.op is Size { return try sizeOutputs(of: node) ?? [] }
+        if let x = inputs.first {
+            // Hugging Face picks token types, all of them 0, by places, and asks of places whether they are 0 or more.
+            if node.op is GatherElements, let scalar = try evenNumber(x) { return [.splat(scalar)] }
+            if (node.op as? Binary)?.kind == .greaterOrEqual, try number(node.input(1)) == 0, try countsUpwards(x) {
+                return [.splat(try Tensor(scalar: true))]
+            }
+        }
         guard inputs.allSatisfy({ content(of: $0) != nil }), !inputs.isEmpty else { return [] }
         if node.op is Gather, !lookups, let table = inputs.first, type(of: table).dataType.isFloatingPoint, type(of: table).rank == 2,
             let indices = node.input(1), type(of: indices).rank > 0 { return [] }
@@ -80,12 +87,22 @@ extension Graph {
         return try derivedOutput(of: node).map { [.tensor($0)] } ?? []
     }
 
+    /// True for places that begin with 0 or more.
+    private func countsUpwards(_ value: ValueID) throws -> Bool {
+        guard let (range, _) = producer(of: value, Arange.self), let start = try number(range.input(0)), let step = try number(range.input(2))
+        else { return false }
+        return start >= 0 && step > 0
+    }
+
     // MARK: The same number everywhere
 
     private func uniformOutputs(of node: Node) throws -> [Content?]? {
-        guard let moved = node.movedOperands ?? elementwiseOperands(node), !moved.isEmpty else { return nil }
+        let chosen = try chosenOperand(node)
+        guard let moved = chosen.map({ [$0] }) ?? node.movedOperands ?? elementwiseOperands(node), !moved.isEmpty else { return nil }
         let scalars = try moved.map { try uniform($0) }
-        guard scalars.allSatisfy({ $0 != nil }), node.op is ConstantOfShape || moved.contains(where: isSplat) || isExpansion(node) else { return nil }
+        guard scalars.allSatisfy({ $0 != nil }),
+            node.op is ConstantOfShape || chosen != nil || moved.contains(where: isSplat) || isExpansion(node)
+        else { return nil }
         let elements = scalars.compactMap { $0 }
         guard let scalar = try uniformResult(node, elements) else { return nil }
         return node.outputs.map { output in scalar.dataType == type(of: output).dataType ? .splat(scalar) : nil }
@@ -119,6 +136,12 @@ extension Graph {
         case .tensor(let constant): return try elementCount(of: constant.shape) == 1 ? constant.load().reshaped([]) : nil
         case .dimensions, nil: return nil
         }
+    }
+
+    /// The operand of Where that all elements come from, where that is known.
+    private func chosenOperand(_ node: Node) throws -> ValueID? {
+        guard node.op is Where, let condition = node.input(0), case .splat(let scalar) = content(of: condition) else { return nil }
+        return try scalar.elements(Bool.self).first == true ? node.input(1) : node.input(2)
     }
 
     private func elementwiseOperands(_ node: Node) -> [ValueID]? {
@@ -215,10 +238,15 @@ struct DropIdentities: Rewrite {
     /// x + 0, x - 0, x · 1, x / 1, x^1, x and true, x or false. The sum makes +0 of -0, which no other operator tells apart
     /// but division by it.
     private func neutral(_ kind: Binary.Kind, _ node: Node, _ graph: Graph) throws -> ValueID? {
+        if kind == .and || kind == .or {
+            let (a, b) = (try node.input(0).flatMap(graph.evenNumber), try node.input(1).flatMap(graph.evenNumber))
+            func isNeutral(_ x: Tensor?) throws -> Bool { try x?.elements(Bool.self) == [kind == .and] }
+            return try isNeutral(b) ? node.input(0) : isNeutral(a) ? node.input(1) : nil
+        }
         let (a, b) = (try graph.number(node.input(0)), try graph.number(node.input(1)))
         switch kind {
-        case .add, .or: return b == 0 ? node.input(0) : a == 0 ? node.input(1) : nil
-        case .mul, .and: return b == 1 ? node.input(0) : a == 1 ? node.input(1) : nil
+        case .add: return b == 0 ? node.input(0) : a == 0 ? node.input(1) : nil
+        case .mul: return b == 1 ? node.input(0) : a == 1 ? node.input(1) : nil
         case .sub: return b == 0 ? node.input(0) : nil
         case .div, .pow: return b == 1 ? node.input(0) : nil
         default: return nil

@@ -141,10 +141,12 @@ private struct Following {
         }
         if size == 1 || size == keys { return }
         guard let parts = segments[k] else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
-        guard let (concat, op) = graph.producer(of: mask, Concat.self), concat.inputs.count == parts.count,
-            try resolveAxis(op.axis, rank: graph.type(of: mask).rank) == graph.type(of: mask).rank - 1
+        let (source, between) = graph.behindElementwise(mask)
+        guard let (concat, op) = graph.producer(of: source, Concat.self), concat.inputs.count == parts.count,
+            try resolveAxis(op.axis, rank: graph.type(of: source).rank) == graph.type(of: source).rank - 1
         else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
-        try restate(concat, axis: graph.type(of: mask).rank - 1, parts, &graph)
+        try restate(concat, axis: graph.type(of: source).rank - 1, parts, &graph)
+        for node in between.reversed() { try graph.inferAgain(node) }
     }
 
     /// Gives the known operands of a concatenation the new sizes of the segments that they stand for.
@@ -235,6 +237,19 @@ extension Graph {
         return try following.run(&self, behind: selection)
     }
 
+    /// What operators that keep the shape make a value of, one element of one, with known numbers beside it; and those operators,
+    /// the last first.
+    fileprivate func behindElementwise(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
+        var (source, operators) = (value, [Node]())
+        while content(of: source) == nil, let node = producer(of: source), node.op is Cast || node.op is Unary || node.op is Binary || node.op is Where {
+            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || shape(of: $0).contains { $0 != 1 } }
+            guard open.count == 1, content(of: open[0]) == nil, shape(of: open[0]) == shape(of: source) else { break }
+            source = open[0]
+            operators.append(node)
+        }
+        return (source, operators)
+    }
+
     /// The number, rank 0, that all elements of a known value are; nil where they differ.
     func evenNumber(_ value: ValueID) throws -> Tensor? {
         switch content(of: value) {
@@ -242,9 +257,11 @@ extension Graph {
         case .tensor(let constant):
             guard try elementCount(of: constant.shape) <= 1 << 20, try elementCount(of: constant.shape) > 0 else { return nil }
             let tensor = try constant.load()
-            let numbers = try tensor.converted(to: .float64).elements(Double.self)
-            guard let first = numbers.first, numbers.allSatisfy({ $0 == first }) else { return nil }
-            return try Tensor(scalar: first).converted(to: tensor.dataType)
+            let width = tensor.dataType.byteWidth
+            return try tensor.withBytes { bytes in
+                guard bytes.indices.dropFirst(width).allSatisfy({ bytes[$0] == bytes[$0 - width] }) else { return nil }
+                return try Tensor(tensor.dataType, []) { $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<width])) }
+            }
         case .dimensions, nil: return nil
         }
     }

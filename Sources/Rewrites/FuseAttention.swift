@@ -6,7 +6,8 @@ import Tensors
 /// out of the projections, wherever the scale is applied, and whether the projections are packed or not.
 ///
 /// The parts of a packed projection become a Linear each, over rows of its weight. A mask that adds the same to all keys
-/// of a query is dropped: the softmax does not see it.
+/// of a query is dropped: the softmax does not see it. Where NaN among the weights is replaced by 0, as PyTorch's exporters do for
+/// queries whose keys are all masked, the operator gives 0 there.
 struct FuseAttention: Rewrite {
     let isClose: Closeness
     let name = "attention"
@@ -30,7 +31,8 @@ struct FuseAttention: Rewrite {
         }
         let scale = parts.scale * q.scale * k.scale
         let attention = Attention(
-            heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale), causal: parts.causal)
+            heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale), causal: parts.causal,
+            fullyMasked: mask == nil ? nil : parts.fullyMasked)
         guard v.scale == 1 else { return nil }
         let operands = try [q, k, v].enumerated().map { index, part in
             try projection(part, suffix: ["query", "key", "value"][index], graph, &patch)
@@ -64,17 +66,18 @@ struct FuseAttention: Rewrite {
         /// True where scores are replaced instead of added to.
         var replacement: (condition: ValueID, number: Double, whereTrue: Bool, shape: [Dimension])?
         var causal = false
+        var fullyMasked: Attention.FullyMasked?
     }
 
     // MARK: Recognising
 
     private func products(_ node: Node, _ graph: Graph) throws -> Parts? {
-        guard let weights = node.input(0), let v = node.input(1) else { return nil }
-        guard let softmax = try behindReshapes(weights, graph).flatMap({ graph.producer(of: $0, Softmax.self) }),
-            let input = softmax.node.input(0),
+        guard let v = node.input(1), let weights = try node.input(0).flatMap({ try behindReshapes($0, graph) }) else { return nil }
+        let guarded = try zeroForNaN(weights, graph)
+        guard let softmax = graph.producer(of: guarded ?? weights, Softmax.self), let input = softmax.node.input(0),
             try resolveAxis(softmax.op.axis, rank: graph.type(of: input).rank) == graph.type(of: input).rank - 1
         else { return nil }
-        var parts = Parts(q: v, k: v, v: v, keysLast: true, scale: 1)
+        var parts = Parts(q: v, k: v, v: v, keysLast: true, scale: 1, fullyMasked: guarded == nil ? nil : .zero)
         var current = input
         for _ in 0..<8 {
             if let (product, _) = graph.producer(of: current, MatMul.self), let q = product.input(0), let k = product.input(1) {
@@ -110,6 +113,14 @@ struct FuseAttention: Rewrite {
         return nil
     }
 
+    /// x behind Where(IsNaN(x), 0, x).
+    private func zeroForNaN(_ value: ValueID, _ graph: Graph) throws -> ValueID? {
+        guard let (choice, _) = graph.producer(of: value, Where.self), let x = choice.input(2), try graph.number(choice.input(1)) == 0,
+            graph.operand(of: choice.input(0), .isNaN) == x, graph.shape(of: x) == graph.shape(of: value)
+        else { return nil }
+        return x
+    }
+
     private func behindReshapes(_ value: ValueID, _ graph: Graph) throws -> ValueID? {
         var current = value
         while let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0),
@@ -140,12 +151,11 @@ struct FuseAttention: Rewrite {
             let size = graph.shape(of: q)[3].constant, size > 0
         else { return nil }
         let scale = op.scale.map { Double($0) } ?? 1 / Double(size).squareRoot()
-        var parts = Parts(q: q, k: k, v: v, keysLast: false, scale: scale, causal: op.causal)
+        var parts = Parts(q: q, k: k, v: v, keysLast: false, scale: scale, causal: op.causal, fullyMasked: .zero)
         let scores = [graph.shape(of: q)[0], graph.shape(of: q)[1], graph.shape(of: q)[2], graph.shape(of: k)[2]]
         if let mask = node.input(3) {
             if graph.type(of: mask).dataType == .bool {
-                // The operator gives 0 where a query may see no key; what infinity would make of it, NaN, would spread.
-                parts.replacement = (mask, -1e30, false, scores)
+                parts.replacement = (mask, -.infinity, false, scores)
             } else {
                 parts.mask = (mask, scores)
             }
@@ -160,6 +170,7 @@ struct FuseAttention: Rewrite {
     private func mask(_ parts: Parts, _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch) throws -> Mask {
         guard let (value, shape) = parts.mask ?? parts.replacement.map({ ($0.condition, $0.shape) }) else { return .none }
         if parts.mask != nil, try isEvenAlongLastAxis(value, graph) { return .none }
+        if let hidden = parts.replacement, try numbers(of: value, graph)?.allSatisfy({ ($0 != 0) != hidden.whereTrue }) == true { return .none }
         if q.length == k.length, graph.shape(of: value).suffix(2) == [q.length, k.length] {
             if parts.mask != nil, try graph.hidesLaterKeys(value) { return .causal }
             if let hidden = parts.replacement, !hidden.whereTrue, hidden.number <= -10000, try graph.isCausal(value) { return .causal }
@@ -184,16 +195,22 @@ struct FuseAttention: Rewrite {
 
     /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it.
     private func isEvenAlongLastAxis(_ value: ValueID, _ graph: Graph) throws -> Bool {
+        guard let numbers = try numbers(of: value, graph),
+            let size = numbers.count == 1 ? 1 : graph.shape(of: value).last?.constant, size > 0
+        else { return false }
+        return stride(from: 0, to: numbers.count, by: size).allSatisfy { start in
+            numbers[start].isFinite && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
+        }
+    }
+
+    /// The elements of a known value, or the one that all of them are.
+    private func numbers(of value: ValueID, _ graph: Graph) throws -> [Float]? {
         switch graph.content(of: value) {
-        case .splat(let scalar):
-            return try scalar.converted(to: .float32).elements(Float.self).allSatisfy(\.isFinite)
+        case .splat(let scalar): return try scalar.converted(to: .float32).elements(Float.self)
         case .tensor(let constant):
-            guard let size = constant.shape.last, size > 0, try elementCount(of: constant.shape) <= 1 << 22, constant.dataType.isFloatingPoint else { return false }
-            let numbers = try constant.load().converted(to: .float32).elements(Float.self)
-            return stride(from: 0, to: numbers.count, by: size).allSatisfy { start in
-                numbers[start].isFinite && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
-            }
-        case .dimensions, nil: return false
+            guard try elementCount(of: constant.shape) <= 1 << 22 else { return nil }
+            return try constant.load().converted(to: .float32).elements(Float.self)
+        case .dimensions, nil: return nil
         }
     }
 

@@ -34,7 +34,9 @@ struct AttentionInstruction: Instruction {
         let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
         let scratch = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
         let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
-        let (batch, queries, keys, causal, inBytes) = (batch, queries, keys, op.causal, inBytes)
+        let (batch, queries, keys, inBytes) = (batch, queries, keys, inBytes)
+        // A sum over no keys is 0.
+        let (causal, zeroMasked) = (op.causal, op.fullyMasked == .zero || keys == 0)
         let scale = op.scale ?? 1 / Float(headSize).squareRoot()
         return { pool in
             pool.run(batch * heads) { index, thread in
@@ -47,11 +49,11 @@ struct AttentionInstruction: Instruction {
                 if inBytes {
                     trips_iattention(
                         query, width, key, width, value, width, target, width, keys, headSize, 0, queries, scale, addends,
-                        distance, causal, scratch)
+                        distance, causal, zeroMasked, scratch)
                 } else {
                     trips_attention(
                         query, width, key, width, value, width, target, width, keys, headSize, 0, queries, scale, addends,
-                        distance, causal, scratch.assumingMemoryBound(to: Float.self))
+                        distance, causal, zeroMasked, scratch.assumingMemoryBound(to: Float.self))
                 }
             }
         }

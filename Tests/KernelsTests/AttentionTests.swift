@@ -11,20 +11,20 @@ extension KernelTests {
         let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2), v = random.floats(lk * stride)
         let count = trips_attention_scratch(lk, d)
         for (mask, ldm) in masks(lq, lk, &random) {
-            for causal in [false, true] {
+            for (causal, zeroMasked) in [(false, false), (true, false), (false, true), (true, true)] {
                 var expected = [Float](repeating: 5, count: lq * stride), scratch = [Float](repeating: .nan, count: count)
                 trips_attention_ref(
-                    q, stride, k, stride, v, stride, &expected, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, &scratch)
+                    q, stride, k, stride, v, stride, &expected, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, zeroMasked, &scratch)
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
                     var scratch = [Float](repeating: .nan, count: count)
                     trips_attention(
-                        q, stride, k, stride, v, stride, &whole, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, &scratch)
-                    #expect(error(whole, expected) < 1e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal)")
+                        q, stride, k, stride, v, stride, &whole, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, zeroMasked, &scratch)
+                    #expect(error(whole, expected) < 1e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(zeroMasked)")
                     for (begin, end) in [(0, lq / 3), (lq / 3, lq)] {
                         trips_attention(
                             q, stride, k, stride, v, stride, &split, stride, lk, d, begin, end, 0.5, mask, ldm, causal,
-                            &scratch)
+                            zeroMasked, &scratch)
                     }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
@@ -43,23 +43,23 @@ extension KernelTests {
         func attend(
             _ kernel: @convention(c) (
                 UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafeMutablePointer<Float>, Int, Int,
-                Int, Int, Int, Float, UnsafePointer<Float>?, Int, Bool, UnsafeMutableRawPointer
-            ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool
+                Int, Int, Int, Float, UnsafePointer<Float>?, Int, Bool, Bool, UnsafeMutableRawPointer
+            ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool, _ zeroMasked: Bool
         ) {
             let scratch = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
             defer { scratch.deallocate() }
             scratch.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)
-            kernel(q, stride, k, stride, v, stride, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal, scratch)
+            kernel(q, stride, k, stride, v, stride, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal, zeroMasked, scratch)
         }
         for (mask, ldm) in masks(lq, lk, &random) {
-            for causal in [false, true] {
+            for (causal, zeroMasked) in [(false, false), (true, false), (false, true), (true, true)] {
                 var expected = [Float](repeating: 5, count: lq * stride)
-                attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal)
+                attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal, zeroMasked)
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
-                    attend(trips_iattention, &whole, (0, lq), mask, ldm, causal)
-                    #expect(error(whole, expected) < 4e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal)")
-                    for range in [(0, lq / 3), (lq / 3, lq)] { attend(trips_iattention, &split, range, mask, ldm, causal) }
+                    attend(trips_iattention, &whole, (0, lq), mask, ldm, causal, zeroMasked)
+                    #expect(error(whole, expected) < 4e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(zeroMasked)")
+                    for range in [(0, lq / 3), (lq / 3, lq)] { attend(trips_iattention, &split, range, mask, ldm, causal, zeroMasked) }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
             }
@@ -81,10 +81,10 @@ extension KernelTests {
         }
         var exact = [Float](repeating: 0, count: lq * d), found = exact
         var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
-        trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, nil, 0, false, &scratch)
+        trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, nil, 0, false, false, &scratch)
         let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
         defer { memory.deallocate() }
-        trips_iattention(q, d, k, d, v, d, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, memory)
+        trips_iattention(q, d, k, d, v, d, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, false, memory)
         let noise = zip(exact, found).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
         let signal = exact.reduce(0) { $0 + $1 * $1 }
         #expect(signal > 1000 * noise, "30 dB; found a ratio of \(signal / noise)")
@@ -106,12 +106,46 @@ extension KernelTests {
         }
     }
 
+    /// What a query gets that sees no key at all, or all keys from so far down that nothing is left of their scores: in floating
+    /// point and in 8 bits.
+    @Test(arguments: [1, 40, 70]) func queriesWhoseKeysAreAllMasked(lk: Int) {
+        var random = Generator(state: 12)
+        let (lq, d) = (30, 64)
+        let q = random.floats(lq * d, scale: 2), k = random.floats(lk * d, scale: 2), v = random.floats(lk * d)
+        let mean = (0..<d).map { column in (0..<lk).reduce(0) { $0 + v[$1 * d + column] } / Float(lk) }
+        let lowest = -Float.greatestFiniteMagnitude
+        let cases: [(addend: Float, zeroMasked: Bool, expected: [Float])] = [
+            (-.infinity, false, .init(repeating: .nan, count: d)), (-.infinity, true, .init(repeating: 0, count: d)),
+            (lowest, false, mean), (lowest, true, mean), (-3e38, true, mean),
+        ]
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
+        defer { memory.deallocate() }
+        var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
+        for (addend, zeroMasked, expected) in cases {
+            // Every second query sees all.
+            let mask = (0..<lq * lk).map { $0 / lk % 2 == 0 ? addend : 0 }
+            onEachPath { path in
+                var (exact, found) = ([Float](repeating: 5, count: lq * d), [Float](repeating: 5, count: lq * d))
+                trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, zeroMasked, &scratch)
+                trips_iattention(q, d, k, d, v, d, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, zeroMasked, memory)
+                for row in stride(from: 0, to: lq, by: 2) {
+                    let place = row * d..<(row + 1) * d
+                    // The mean's rounding; in 8 bits a value's, half of 1/127 of the largest.
+                    #expect(error(Array(exact[place]), expected) < 1e-6, "\(name(path)) \(addend) \(zeroMasked)")
+                    #expect(error(Array(found[place]), expected) < 0.005, "\(name(path)) \(addend) \(zeroMasked)")
+                }
+                #expect((0..<lq * d).allSatisfy { $0 / d % 2 == 0 || abs(exact[$0] - found[$0]) < 0.05 }, "\(name(path)) \(addend)")
+            }
+        }
+    }
+
     /// None, one row for all queries, a row for each, and such as hide a third of the keys or all of them.
     private func masks(_ lq: Int, _ lk: Int, _ random: inout Generator) -> [(values: [Float]?, stride: Int)] {
         [
             (nil, 0), (random.floats(lk), 0), (random.floats(lq * (lk + 1)), lk + 1),
             ((0..<lk).map { $0 % 3 == 1 ? -.infinity : 0 }, 0), ((0..<lk).map { $0 % 3 == 0 ? -10_000 : 0 }, 0),
-            (.init(repeating: -.infinity, count: lk), 0),
+            (.init(repeating: -.infinity, count: lk), 0), (.init(repeating: -.greatestFiniteMagnitude, count: lk), 0),
+            ((0..<lq * lk).map { $0 / max(1, lk) % 2 == 0 || $0 % 3 == 0 ? -.infinity : -3e38 }, lk),
         ]
     }
 }

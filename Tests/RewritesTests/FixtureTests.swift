@@ -1,5 +1,6 @@
 import Foundation
 import Goldens
+import Importers
 import ModelGraph
 import Rewrites
 import Support
@@ -29,7 +30,7 @@ struct FixtureTests {
         "albef-nlvr2/checkpoint.safetensors", "albef-pretrain/checkpoint.safetensors", "albef-retrieval/checkpoint.safetensors",
         "albef-ve/checkpoint.safetensors", "albef-vqa/checkpoint.safetensors", "mplug-caption/checkpoint.safetensors",
         "mplug-grounding/checkpoint.safetensors", "mplug-retrieval/checkpoint.safetensors", "mplug-vqa/checkpoint.safetensors",
-        "albef-pretrain/opset17.onnx", "albef-pretrain/dynamo.onnx",
+        "albef-pretrain/opset17.onnx", "albef-pretrain/dynamo.onnx", "albef-pretrain/boolean-masks.onnx",
     ]
 
     private func graphs(_ model: String) throws -> [Graph] { try blocks("\(Self.root)/\(model)") }
@@ -61,8 +62,38 @@ struct FixtureTests {
     }
 
     @Test func batchAndLengthStayOpen() throws {
-        try Self.check(graphs("albef-pretrain/dynamo.onnx"), golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors"))
-        try Self.check(graphs("albef-pretrain/checkpoint.safetensors"), golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors"))
+        for model in ["dynamo.onnx", "boolean-masks.onnx", "checkpoint.safetensors"] {
+            try Self.check(graphs("albef-pretrain/\(model)"), golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors"))
+        }
+    }
+
+    /// PyTorch's attention gives 0 to a query whose keys are all masked, such as those of a text that is padding alone.
+    @Test func aTextOfPaddingKeepsItsNumbers() throws {
+        let path = "\(Self.root)/albef-pretrain/boolean-masks.onnx"
+        var inputs = try golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors").inputs
+        let mask = try #require(inputs["attention_mask"])
+        var numbers = try mask.elements(Int64.self)
+        for index in 0..<mask.shape[1] { numbers[index] = 0 }
+        inputs["attention_mask"] = try Tensor(numbers, shape: mask.shape)
+        let (source, blocks) = (try #require(importONNX(path: path).graphs.first), try #require(blocks(path).first))
+        #expect(!blocks.nodes.contains { $0.op is Softmax } && blocks.nodes.contains { ($0.op as? Attention)?.fullyMasked == .zero })
+        let (expected, found) = (try outputs(source, inputs), try outputs(blocks, inputs))
+        for (name, value) in expected {
+            #expect(try value.converted(to: .float32).elements(Float.self).allSatisfy(\.isFinite))
+            #expect(try excess(found[name], value, 2e-5, 1e-5) <= 0, "\(name)")
+        }
+    }
+
+    /// The connected layer's mask is the image's ones beside the text's, before it becomes addends.
+    @Test func aMaskOfTwoPartsFollowsTheSelection() throws {
+        let inputs = try golden("\(Self.root)/mplug-vqa/golden-select.safetensors").inputs
+        let results = try ["mplug-vqa/boolean-masks.onnx", "mplug-vqa/checkpoint.safetensors"].map { model in
+            var graph = try #require(graphs(model).first)
+            try select(&graph, options: SelectionOptions(blocks: [2, 3]))
+            return try outputs(graph, inputs)
+        }
+        #expect(results[0].keys.sorted() == results[1].keys.sorted())
+        for (name, expected) in results[1] { #expect(try excess(results[0][name], expected, 2e-5, 1e-5) <= 0, "\(name)") }
     }
 
     @Test func aGraphThatSelectsByItselfIsLifted() throws {

@@ -109,6 +109,17 @@ struct RewriteTests {
         #expect(try m.fused() == [])
     }
 
+    /// A choice is known where its condition is, though not where it is one of several.
+    @Test(arguments: [0, 1]) func whatIsTheSameEverywhereIsChosen(condition: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3], dimensions: [Dimension(symbol: "batch"), 3])
+        let same = try m.node(Cast(to: .bool), [m.node(ConstantOfShape(), [m.node(Shape(), [x]), m.integers([condition])])])
+        try m.output(m.binary(.add, x, m.node(Where(), [same, m.scalar(0), m.scalar(-5)])))
+        #expect(try m.fused() == (condition == 1 ? [] : ["Binary"]))
+        try m.output(m.node(Where(), [same, m.scalar(0), m.constant([3])]))
+        #expect(try m.fused().contains("Where") == (condition == 0))
+    }
+
     /// A bound that is absent does not let the other take its place.
     @Test func whatIsTheSameEverywhereIsClipped() throws {
         var m = Exported()
@@ -347,12 +358,18 @@ struct RewriteTests {
     // MARK: Attention
 
     /// softmax(q · kᵀ) · v over heads [B, H, L, d], and back to [B, L, D].
+    /// - Parameter guard: what weights that are NaN (inverted: that are not) are replaced by.
     private func attend(
-        _ m: inout Exported, _ q: ValueID, _ k: ValueID, _ v: ValueID, scores: (inout Exported, ValueID) throws -> ValueID
+        _ m: inout Exported, _ q: ValueID, _ k: ValueID, _ v: ValueID, guard: (number: Float, inverted: Bool)? = nil,
+        length: Int = 5, scores: (inout Exported, ValueID) throws -> ValueID
     ) throws -> ValueID {
         let turned = try m.transpose(k, [0, 1, 3, 2])
-        let weights = try m.node(Softmax(axis: -1), [scores(&m, m.node(MatMul(), [q, turned]))])
-        return try m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [0, 2, 1, 3]), [2, 5, 8])
+        var weights = try m.node(Softmax(axis: -1), [scores(&m, m.node(MatMul(), [q, turned]))])
+        if let (number, inverted) = `guard` {
+            let (isNaN, replaced) = (try m.unary(.isNaN, weights), try m.scalar(number))
+            weights = try m.node(Where(), inverted ? [isNaN, weights, replaced] : [isNaN, replaced, weights])
+        }
+        return try m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [0, 2, 1, 3]), [2, length, 8])
     }
 
     private func heads(_ m: inout Exported, _ x: ValueID, _ length: Int = 5) throws -> ValueID {
@@ -403,6 +420,45 @@ struct RewriteTests {
         #expect(try m.fused() == expected)
     }
 
+    /// PyTorch's exporters write a Boolean mask so: addends, and weights of 0 for queries whose keys are all masked.
+    @Test(arguments: [-Float.infinity, -.greatestFiniteMagnitude], [false, true])
+    func booleanMask(hidden: Float, guarded: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+        let addends = try m.node(Where(), [shown, m.scalar(0), m.scalar(hidden)])
+        try m.output(attend(&m, q, k, v, guard: guarded ? (0, false) : nil) { m, scores in
+            try m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends)
+        })
+        #expect(try m.fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
+    }
+
+    @Test func weightsThatAreNoneForNoneAreNotNeededWithoutAMask() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        try m.output(attend(&m, q, k, v, guard: (0, false)) { m, scores in try m.binary(.div, scores, m.scalar(2)) })
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+        var graph = m.graph
+        try fuse(&graph)
+        #expect(graph.nodes.contains { ($0.op as? Attention)?.fullyMasked == nil && $0.op is Attention })
+    }
+
+    /// Another number than 0, or the weights where they are NaN.
+    @Test(arguments: [(1, false), (0, true)] as [(Float, Bool)]) func weightsThatAreReplacedOtherwiseStay(number: Float, inverted: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+        try m.output(attend(&m, q, k, v, guard: (number, inverted)) { m, scores in
+            try m.node(Where(), [shown, m.binary(.div, scores, m.scalar(2)), m.scalar(-.infinity)])
+        })
+        #expect(try !m.fused().contains("Attention"))
+    }
+
     /// Hugging Face's BERT writes its padding mask out for each query; it hides no later keys all the same.
     @Test func aMaskWrittenOutForEachQueryIsOneRow() throws {
         var m = Exported()
@@ -415,6 +471,43 @@ struct RewriteTests {
         try m.output(attend(&m, q, k, v) { m, scores in try m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends) })
         let operators = try m.fused()
         #expect(operators.contains("Attention") && !operators.contains("Expand"))
+    }
+
+    /// Hugging Face's encoders ask of each query whether its place is 0 or more, and of each key whether it is no padding.
+    @Test(arguments: [false, true]) func aMaskOfQueriesThatAllCountIsOneRow(open: Bool) throws {
+        var m = Exported()
+        let length = open ? Dimension(symbol: "length") : 5
+        let x = try m.input("x", [2, 5, 8], dimensions: [2, length, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]], dimensions: [2, length])
+        let size = try m.node(Gather(axis: 0), [m.node(Shape(), [x]), m.integers([1], scalar: true)])
+        let places = try m.node(Arange(), [m.integers([0], scalar: true), size, m.integers([1], scalar: true)])
+        let counts = try m.node(Unsqueeze(), [m.binary(.greaterOrEqual, places, m.integers([0], scalar: true)), m.integers([0, 1, 3])])
+        let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+        let addends = try m.node(Where(), [m.binary(.and, counts, shown), m.scalar(0), m.scalar(-.infinity)])
+        func heads(_ m: inout Exported) throws -> ValueID {
+            try m.transpose(m.reshape(m.linear(x, 8, 8), [2, -1, 2, 4]), [0, 2, 1, 3])
+        }
+        let (q, k, v) = (try heads(&m), try heads(&m), try heads(&m))
+        try m.output(attend(&m, q, k, v, guard: (0, false), length: -1) { m, scores in
+            try m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends)
+        })
+        #expect(try m.fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
+    }
+
+    /// Hugging Face picks as many token types as there are tokens, by their places, from a row of zeros.
+    @Test func elementsPickedFromZerosAreZeros() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5], dimensions: [2, Dimension(symbol: "length")])
+        let size = try m.node(Gather(axis: 0), [m.node(Shape(), [x]), m.integers([1])])
+        let places = try m.node(Slice(), [m.node(Unsqueeze(), [m.integers(Array(0..<9)), m.integers([0])]), m.integers([0]), size, m.integers([1])])
+        let zeros = try m.node(Unsqueeze(), [m.integers(Array(repeating: 0, count: 9)), m.integers([0])])
+        let picked = try m.node(GatherElements(axis: 1), [zeros, places])
+        try m.output(m.binary(.add, x, m.node(Cast(to: .float32), [picked])))
+        #expect(try m.fused() == [])
+        // Numbers that only a double takes for the same one.
+        let near = try m.node(Unsqueeze(), [m.integers((0..<9).map { $0 + 1 << 53 }), m.integers([0])])
+        try m.output(m.node(GatherElements(axis: 1), [near, places]))
+        #expect(try m.fused().contains("GatherElements"))
     }
 
     @Test func aMaskThatIsScaledToo() throws {
@@ -488,6 +581,34 @@ struct RewriteTests {
         let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
         let made = try m.node(OnnxAttention(causal: true), [q, k, v])
         try m.output(m.reshape(m.transpose(made, [0, 2, 1, 3]), [2, 5, 8]))
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
+    /// ONNX's operator gives 0 to a query whose keys are all masked, whether by a Boolean or by -∞.
+    @Test(arguments: [false, true]) func onnxAttentionWithAMask(boolean: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+        let given = try boolean ? shown : m.node(Where(), [shown, m.scalar(0), m.scalar(-.infinity)])
+        try m.output(m.reshape(m.transpose(m.node(OnnxAttention(), [q, k, v, given]), [0, 2, 1, 3]), [2, 5, 8]))
+        #expect(try m.fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
+    }
+
+    /// Such as a picture's, all of whose patches count.
+    @Test(arguments: [false, true]) func aMaskThatShowsAllGoesAway(onnx: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let shown = try m.node(Cast(to: .bool), [m.node(ConstantOfShape(), [m.integers([2, 1, 1, 5]), m.integers([1])])])
+        if onnx {
+            try m.output(m.reshape(m.transpose(m.node(OnnxAttention(), [q, k, v, shown]), [0, 2, 1, 3]), [2, 5, 8]))
+        } else {
+            try m.output(attend(&m, q, k, v) { m, scores in
+                try m.binary(.add, m.binary(.div, scores, m.scalar(2)), m.node(Where(), [shown, m.scalar(0), m.scalar(-.infinity)]))
+            })
+        }
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
     }
 

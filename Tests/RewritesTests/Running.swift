@@ -47,11 +47,16 @@ func intermediates(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [String
     return Dictionary(uniqueKeysWithValues: graph.traces.compactMap { trace in numbers[trace.value].map { (trace.name, $0) } })
 }
 
-/// By how much the worst element lies beyond `absolute` + `relative` · |expected|; infinity where shapes or types differ.
+/// By how much the worst element lies beyond `absolute` + `relative` · |expected|; infinity where shapes or types differ, or NaN
+/// stands on one side alone.
 func excess(_ x: Tensor?, _ expected: Tensor?, _ absolute: Double, _ relative: Double) throws -> Double {
     guard let x, let expected, x.shape == expected.shape, x.dataType == expected.dataType else { return .infinity }
     let pairs = try zip(x.converted(to: .float64).elements(Double.self), expected.converted(to: .float64).elements(Double.self))
-    return pairs.reduce(-absolute) { max($0, $1.0 == $1.1 ? -absolute : abs($1.0 - $1.1) - absolute - relative * abs($1.1)) }
+    return pairs.reduce(-absolute) { worst, pair in
+        if pair.0 == pair.1 || pair.0.isNaN && pair.1.isNaN { return worst }
+        let beyond = abs(pair.0 - pair.1) - absolute - relative * abs(pair.1)
+        return beyond.isNaN ? .infinity : max(worst, beyond)
+    }
 }
 
 /// A file of the shared conformance set; nil, with a notice, where it is not there.

@@ -182,6 +182,39 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(zip(found, expected).allSatisfy { abs($0 - $1) < 1e-5 })
     }
 
+    /// The first example's queries see no key.
+    @Test(arguments: [nil, .zero] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
+    func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
+        var inputs = try Dictionary(uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
+        inputs["mask"] = try Tensor((0..<10).map { Float($0 < 5 || $0 == 7 ? -Float.infinity : 0) }, shape: [2, 1, 1, 5])
+        var graph = Graph(name: "main")
+        let names = ["q", "k", "v", "mask"]
+        let values = try names.map { name in try graph.addInput(name, ValueType(.float32, inputs[name]!.shape.map { Dimension($0) })) }
+        let op = Attention(heads: 2, activations: activations, fullyMasked: fullyMasked)
+        try graph.addOutput("y", graph.add(op, values, name: "attention")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+        let found = try #require(try session.run(inputs)["y"]).elements(Float.self)
+        let expected = try evaluate(op, names.map { inputs[$0] })[0].elements(Float.self)
+        #expect(found.prefix(80).allSatisfy { fullyMasked == .zero ? $0 == 0 : $0.isNaN })
+        #expect(expected.prefix(80).allSatisfy { fullyMasked == .zero ? $0 == 0 : $0.isNaN })
+        // Sums of eight products of numbers below 1/2, in another order; in 8 bits a value's rounding, 1/254, twice for the weights.
+        #expect(zip(found, expected).dropFirst(80).allSatisfy { abs($0 - $1) < (activations == .int8 ? 0.01 : 1e-5) })
+    }
+
+    /// A sum over no keys is 0, such as for a text of no words.
+    @Test(arguments: [nil, .int8] as [ActivationPrecision?]) func noKeysGiveZero(activations: ActivationPrecision?) throws {
+        let inputs = ["q": try noise([2, 3, 16], seed: 1), "k": try noise([2, 0, 16], seed: 2)]
+        var graph = Graph(name: "main")
+        let q = try graph.addInput("q", ValueType(.float32, [2, 3, 16]))
+        let k = try graph.addInput("k", ValueType(.float32, [2, Dimension(symbol: "keys"), 16]))
+        let op = Attention(heads: 2, activations: activations)
+        try graph.addOutput("y", graph.add(op, [q, k, k], name: "attention")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+        let zeros = [Float](repeating: 0, count: 96)
+        #expect(try session.run(inputs)["y"]?.elements(Float.self) == zeros)
+        #expect(try evaluate(op, [inputs["q"], inputs["k"], inputs["k"]])[0].elements(Float.self) == zeros)
+    }
+
     /// What the package says is known has a size that nothing tells.
     @Test func sizesThatNothingTellsAreRefused() throws {
         let open = Dimension(symbol: "nowhere")

@@ -1,4 +1,7 @@
-"""BERT as ALBEF and mPLUG use it: text encoders, fusion encoders, decoders."""
+"""BERT as ALBEF and mPLUG use it: text encoders, fusion encoders, decoders.
+
+Masks are added to scores, as in the released code, or Boolean for PyTorch's own scaled dot-product attention.
+"""
 
 import math
 
@@ -13,11 +16,15 @@ EPSILON = 1e-12
 
 def self_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """[B,L] of ones and zeros to an additive mask [B,1,1,L]; finite, so a row without keys averages."""
+    if dtype == torch.bool:
+        return mask[:, None, None, :].bool()
     return (1.0 - mask[:, None, None, :].to(dtype)) * -10000.0
 
 
 def cross_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The same for the keys of another sequence, with the larger constant of these models where the type holds it."""
+    if dtype == torch.bool:
+        return mask[:, None, None, :].bool()
     return (1.0 - mask[:, None, None, :].to(dtype)) * (-1e4 if dtype == torch.float16 else -1e9)
 
 
@@ -25,6 +32,8 @@ def causal_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """[B,L] to an additive mask [B,1,L,L] under which no position sees a later one."""
     place = torch.arange(mask.shape[1], device=mask.device)
     causal = (place[None, :] <= place[:, None]).to(dtype)
+    if dtype == torch.bool:
+        return causal[None, None] & mask[:, None, None, :].bool()
     return (1.0 - causal[None, None] * mask[:, None, None, :].to(dtype)) * -10000.0
 
 
@@ -52,6 +61,8 @@ class Projections(nn.Module):
     def forward(self, x, source, mask):
         query = split_heads(self.query(x), self.heads)
         key, value = split_heads(self.key(source), self.heads), split_heads(self.value(source), self.heads)
+        if mask.dtype == torch.bool:
+            return join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
         scores = query @ key.transpose(-1, -2) / self.scale + mask
         return join_heads(scores.softmax(-1) @ value)
 
@@ -108,23 +119,28 @@ class Bert(nn.Module):
 
     def __init__(self, config, crosses: list[bool]):
         super().__init__()
+        self.boolean_masks = config.boolean_masks
         self.embeddings = Embeddings(config)
         self.encoder = nn.Module()
         self.encoder.layer = nn.ModuleList(Layer(config, cross) for cross in crosses)
 
+    def mask_type(self, x: torch.Tensor) -> torch.dtype:
+        return torch.bool if self.boolean_masks else x.dtype
+
     def text(self, ids, mask, layers: int, trace: dict):
         """The first layers, over text alone."""
         x = self.embeddings(ids)
-        additive = self_mask(mask, x.dtype)
+        mask = self_mask(mask, self.mask_type(x))
         trace["text.0"] = x
         for index in range(layers):
-            x = self.encoder.layer[index](x, additive)
+            x = self.encoder.layer[index](x, mask)
             trace[f"text.{index + 1}"] = x
         return x
 
     def fuse(self, x, mask, sources, source_masks, first: int, trace: dict):
         """Layers from `first` on, each attending the next of the sources in turn."""
-        mask, source_masks = self_mask(mask, x.dtype), [cross_mask(one, x.dtype) for one in source_masks]
+        dtype = self.mask_type(x)
+        mask, source_masks = self_mask(mask, dtype), [cross_mask(one, dtype) for one in source_masks]
         trace["fusion.0"] = x
         for index, layer in enumerate(self.encoder.layer[first:]):
             turn = index % len(sources)
@@ -135,7 +151,8 @@ class Bert(nn.Module):
     def decode(self, ids, mask, source, source_mask, trace: dict):
         """All layers under the causal mask."""
         x = self.embeddings(ids)
-        mask, source_mask = causal_mask(mask, x.dtype), cross_mask(source_mask, x.dtype)
+        dtype = self.mask_type(x)
+        mask, source_mask = causal_mask(mask, dtype), cross_mask(source_mask, dtype)
         trace["decoder.0"] = x
         for index, layer in enumerate(self.encoder.layer, 1):
             x = layer(x, mask, source, source_mask)
@@ -153,7 +170,8 @@ class ConnectedFusion(Bert):
 
     def forward(self, text, mask, image, image_mask, trace: dict):
         """The image states and the text states after the last layer."""
-        mask, image_mask = self_mask(mask, text.dtype), cross_mask(image_mask, text.dtype)
+        dtype = self.mask_type(text)
+        mask, image_mask = self_mask(mask, dtype), cross_mask(image_mask, dtype)
         trace["fusion.0"] = text
         length = image.shape[1]
         for index, layer in enumerate(self.encoder.layer[self.first:]):

@@ -53,6 +53,8 @@ class Config:
     start_id: int = 101
     end_id: int = 102
     clip_text: ClipText = ClipText()
+    boolean_masks: bool = False
+    """Whether the text's attention is PyTorch's own, with masks of Booleans."""
 
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:

@@ -152,10 +152,10 @@ size_t trips_attention_scratch(size_t lk, size_t d);
 /// q [Lq, d], k [Lk, d], v [Lk, d], out [Lq, d]. `mask` is added to the scaled scores: [Lq, Lk] with row
 /// distance `ldm`, or one row [Lk] for all queries where `ldm` is 0. With `causal`, query i sees keys
 /// 0 … i only. Softmax subtracts the maximum; a row whose scores are all −inf gives NaN, as
-/// plain softmax does. `out` may be q.
+/// plain softmax does, or 0 with `zero_masked`. `out` may be q.
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                     const float *_Nullable mask, size_t ldm, bool causal, float *scratch);
+                     const float *_Nullable mask, size_t ldm, bool causal, bool zero_masked, float *scratch);
 
 /// Bytes of scratch, 64-byte aligned, that `trips_iattention` needs.
 size_t trips_iattention_scratch(size_t lk, size_t d);
@@ -168,7 +168,7 @@ size_t trips_iattention_scratch(size_t lk, size_t d);
 /// they are divided by is that of the weights before rounding.
 void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                      const float *_Nullable mask, size_t ldm, bool causal, void *scratch);
+                      const float *_Nullable mask, size_t ldm, bool causal, bool zero_masked, void *scratch);
 
 /// How much one query looks at each key, averaged over heads:
 /// scores[i] = mean_h softmax_i(scale q_h · k_{h,i}). query [heads, d]; the key i of head h, d numbers, is at

@@ -1,10 +1,16 @@
 import FuzzSupport
 import Importers
+import Rewrites
 
-// Imports an ONNX model, and loads what its graphs hold.
+// Imports an ONNX model, loads what its graphs hold, and fuses them.
 fuzz { input in
     try withFile(Array(input), named: "a.onnx") { path in
         _ = try operatorInventory(path: path)
-        try loadConstants(of: importONNX(path: path).graphs)
+        var graphs = try importONNX(path: path).graphs
+        try loadConstants(of: graphs)
+        for index in graphs.indices {
+            try fold(&graphs[index])
+            try fuse(&graphs[index], validating: true)
+        }
     }
 }
