@@ -19,10 +19,13 @@ public struct CheckpointOptions: Sendable {
     public var configurationPath: String?
     /// Pixels along a side; position embeddings are resampled for it.
     public var imageSize: Int?
+    /// Patterns (`*` stands for any characters) of tensors that the architecture does not know and that may stay behind.
+    public var leftOut: [String]
 
     public init(
         architecture: Architecture? = nil, visionHeads: Int? = nil, textHeads: Int? = nil, fusionLayers: Int? = nil,
-        strideLayer: Int? = nil, configurationPath: String? = nil, imageSize: Int? = nil
+        strideLayer: Int? = nil, configurationPath: String? = nil, imageSize: Int? = nil,
+        leftOut: [String] = []
     ) {
         self.architecture = architecture
         self.visionHeads = visionHeads
@@ -31,12 +34,13 @@ public struct CheckpointOptions: Sendable {
         self.strideLayer = strideLayer
         self.configurationPath = configurationPath
         self.imageSize = imageSize
+        self.leftOut = leftOut
     }
 }
 
 /// Opens a checkpoint of ALBEF or mPLUG and builds its graphs.
 /// - Throws: `cannotOpen`; `data` where the file is malformed, the model is not known, or tensors are missing, unexpected
-///   or misshapen (all of them are named); `usage` where an option does not suit the model.
+///   or misshapen (all of them are named); `usage` where an option does not suit the model, or leaves nothing out.
 public func importCheckpoint(path: String, options: CheckpointOptions = .init()) throws -> ImportedModel {
     let (checkpoint, configuration) = (try Checkpoint.open(path: path), try options.configurationPath.map(Configuration.init))
     return try locating((path as NSString).lastPathComponent) { try importCheckpoint(checkpoint, configuration, options) }
@@ -50,10 +54,7 @@ public func importCheckpoint(_ checkpoint: Checkpoint, options: CheckpointOption
 private func importCheckpoint(
     _ checkpoint: Checkpoint, _ configuration: Configuration?, _ options: CheckpointOptions
 ) throws -> ImportedModel {
-    // Wrapped for training on several devices, all names carry one more prefix.
-    let isWrapped = !checkpoint.tensors.isEmpty && checkpoint.tensors.allSatisfy { $0.name.hasPrefix("module.") }
-    let tensors =
-        isWrapped ? checkpoint.tensors.map { (name: String($0.name.dropFirst(7)), constant: $0.constant) } : checkpoint.tensors
+    let tensors = unwrapped(checkpoint.tensors)
     let weights = Weights(tensors)
     var settings = Settings(configuration: configuration, metadata: checkpoint.metadata)
     let architecture = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
@@ -71,12 +72,24 @@ private func importCheckpoint(
         if architecture == .albefVQA { generation = Generation(method: .ranking, startID: 101, endID: 102, maximalLength: 1) }
     }
     var leftOut = try locating(architecture.rawValue) {
-        try weights.finish(tensors) { reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer) }
+        try weights.finish(tensors, unasked: options.leftOut) { reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer) }
     }
     if let others = checkpoint.others { leftOut.append(others) }
     return ImportedModel(
         graphs: graphs, format: checkpoint.format, architecture: architecture.rawValue, settings: settings.list, leftOut: leftOut,
         generation: generation, weightFiles: checkpoint.shards)
+}
+
+/// The tensors by the model's own names, without what its wrappers (of PyTorch, Lightning and their like, one in the other)
+/// put before all of them.
+private func unwrapped(_ tensors: [(name: String, constant: Constant)]) -> [(name: String, constant: Constant)] {
+    var tensors = tensors
+    for _ in 0..<4 {
+        let wrapper = ["module.", "model.", "_orig_mod."].first { wrapper in tensors.allSatisfy { $0.name.hasPrefix(wrapper) } }
+        guard let wrapper, !tensors.isEmpty else { break }
+        tensors = tensors.map { (String($0.name.dropFirst(wrapper.count)), $0.constant) }
+    }
+    return tensors
 }
 
 private func chooseArchitecture(

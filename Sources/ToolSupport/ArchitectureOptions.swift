@@ -30,6 +30,11 @@ public struct ArchitectureOptions: ParsableArguments {
         discussion: "Checkpoints only; an ONNX graph is exported again instead.", valueName: "pixels"))
     public var imageSize: Int?
 
+    @Option(name: .long, help: ArgumentHelp(
+        "Leave this tensor behind, which the architecture does not know, or all of a pattern with *: a head for training, say.",
+        discussion: "Repeatable. Without it, unknown tensors are an error.", valueName: "pattern"))
+    public var leaveOut: [String] = []
+
     public init() {}
 
     public func validate() throws {
@@ -54,5 +59,6 @@ public struct ArchitectureOptions: ParsableArguments {
         options.strideLayer = strideLayer
         options.configuration = config
         options.imageSize = imageSize
+        options.leftOut = leaveOut
     }
 }

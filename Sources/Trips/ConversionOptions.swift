@@ -18,6 +18,9 @@ public struct ConversionOptions: Sendable {
     public var configuration: String?
     /// Pixels for which position embeddings are resampled.
     public var imageSize: Int?
+    /// Patterns (`*` stands for any characters) of a checkpoint's tensors that the architecture does not know and that may
+    /// stay behind.
+    public var leftOut: [String] = []
     /// Follow links out of an ONNX model's folder to external data.
     public var followsLinks = false
     /// The selection layers to insert; nil: none.

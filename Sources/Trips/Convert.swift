@@ -132,7 +132,7 @@ private func importModel(_ source: String, _ options: ConversionOptions) throws 
         options: CheckpointOptions(
             architecture: architecture, visionHeads: options.visionHeads, textHeads: options.textHeads,
             fusionLayers: options.fusionLayers, strideLayer: options.strideLayer, configurationPath: options.configuration,
-            imageSize: options.imageSize))
+            imageSize: options.imageSize, leftOut: options.leftOut))
 }
 
 private func manifest(_ source: String, _ options: ConversionOptions, _ model: ImportedModel) throws -> Manifest {
@@ -182,7 +182,7 @@ extension ConversionOptions {
     fileprivate func check(for source: String) throws {
         let forCheckpoints = [
             ("vision-heads", visionHeads != nil), ("text-heads", textHeads != nil), ("fusion-layers", fusionLayers != nil),
-            ("stride-layer", strideLayer != nil), ("config", configuration != nil), ("image-size", imageSize != nil),
+            ("stride-layer", strideLayer != nil), ("config", configuration != nil), ("image-size", imageSize != nil), ("leave-out", !leftOut.isEmpty),
         ]
         if isONNX(source) {
             try refuse(
@@ -207,6 +207,7 @@ extension ConversionOptions {
         var recorded: [String: String] = [:]
         recorded["architecture"] = architecture
         recorded["image-size"] = imageSize.map(String.init)
+        if !leftOut.isEmpty { recorded["leave-out"] = leftOut.joined(separator: ",") }
         if let selection {
             recorded["select"] = selection.blocks.map(String.init).joined(separator: ",")
             recorded["keep-rate"] = selection.keepRates.map { "\($0)" }.joined(separator: ",")

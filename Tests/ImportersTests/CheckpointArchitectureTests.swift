@@ -249,6 +249,25 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         ) { try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])) }
     }
 
+    @Test(arguments: ["module.", "model.", "module.model.", "_orig_mod.module."]) func namesOfWrappersAreNoneOfTheModels(prefix: String) throws {
+        let tensors = tinyVE().map { ("\(prefix)\($0.name)", $0.constant) }
+        #expect(try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])).architecture == "albef-ve")
+    }
+
+    @Test func unknownTensorsStayBehindWhereAsked() throws {
+        let checkpoint = Checkpoint(
+            tensors: tinyVE { $0 += [("aux_head.0.weight", emptyConstant("a", [3])), ("aux_head.0.bias", emptyConstant("b", [1]))] },
+            metadata: ["heads": "2"])
+        expectFailure(.data, "2 missing, unexpected or misshapen", "unexpected: aux_head.0.weight [3]", "--leave-out") {
+            try importCheckpoint(checkpoint)
+        }
+        let leftOut = try importCheckpoint(checkpoint, options: .init(leftOut: ["aux_head.*"])).leftOut
+        #expect(leftOut.map(\.reason) == ["unknown, as asked for"] && leftOut.map(\.count) == [2] && leftOut.map(\.bytes) == [16])
+        expectFailure(.data, "1 missing, unexpected or misshapen") { try importCheckpoint(checkpoint, options: .init(leftOut: ["*.bias"])) }
+        // What the model needs is not left out, and what matches nothing is a mistake.
+        expectFailure(.usage, "cls_head.*") { try importCheckpoint(checkpoint, options: .init(leftOut: ["aux_head.*", "cls_head.*"])) }
+    }
+
     @Test func unknownModelsAreRefused() {
         expectFailure(.data, "not recognised", "albef-pretrain") {
             try importCheckpoint(Checkpoint(tensors: [("a.b", emptyConstant("a.b", [1]))]))

@@ -59,15 +59,25 @@ final class Weights {
     }
 
     /// Ends the reading.
-    /// - Parameter reason: why a tensor that was not taken has no place in the graphs; nil where it should not be there.
-    /// - Throws: `data` with the complete list of tensors that are missing, unexpected or misshapen.
-    func finish(_ order: [(name: String, constant: Constant)], reason: (String) -> String?) throws -> [LeftOut] {
+    /// - Parameters:
+    ///   - patterns: names of tensors that may stay behind although nobody knows what they are for.
+    ///   - reason: why a tensor that was not taken has no place in the graphs; nil where it should not be there.
+    /// - Throws: `data` with the complete list of tensors that are missing, unexpected or misshapen; `usage` where a pattern
+    ///   matches none that would be unexpected.
+    func finish(
+        _ order: [(name: String, constant: Constant)], unasked patterns: [String], reason: (String) -> String?
+    ) throws -> [LeftOut] {
         var leftOut: [LeftOut] = []
+        var idle = Set(patterns)
+        var unexpected = 0
         for (name, constant) in order where !taken.contains(name) {
-            guard let reason = reason(name) else {
+            let matching = patterns.filter { matches(name, pattern: $0) }
+            guard let reason = reason(name) ?? (matching.isEmpty ? nil : "unknown, as asked for") else {
+                unexpected += 1
                 note(name, "unexpected: \(name) \(constant.shape)")
                 continue
             }
+            idle.subtract(matching)
             let bytes = try constant.byteCount
             if let index = leftOut.firstIndex(where: { $0.reason == reason }) {
                 leftOut[index].count += 1
@@ -78,8 +88,12 @@ final class Weights {
         }
         guard problems.isEmpty else {
             let list = problems.map { "\n  \($0)" }.joined()
+            let advice = unexpected == problems.count ? "\n  (--leave-out leaves behind what is unexpected and not needed)" : ""
             throw TripsError.data(
-                "the tensors are not those of this architecture: \(problems.count) missing, unexpected or misshapen\(list)")
+                "the tensors are not those of this architecture: \(problems.count) missing, unexpected or misshapen\(list)\(advice)")
+        }
+        if let pattern = patterns.first(where: idle.contains) {
+            throw TripsError.usage("no tensor to leave out", found: pattern, expected: "the name of a tensor that the model does not need, or a pattern with *")
         }
         return leftOut
     }
