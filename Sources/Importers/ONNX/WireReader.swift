@@ -39,7 +39,7 @@ struct WireReader {
         let length = try varint(end: end)
         guard let count = Int(exactly: length), count <= end - position else {
             throw TripsError.data(
-                "malformed protobuf", at: "byte \(start)", found: "a field of \(length) bytes", expected: "at most \(end - position)")
+                "malformed protobuf (as of a file that was cut short)", at: "byte \(start)", found: "a field of \(length) bytes", expected: "at most \(end - position)")
         }
         return position + count
     }
@@ -62,7 +62,7 @@ struct WireReader {
 
     private func check(_ count: Int, end: Int) throws {
         guard count <= end - position else {
-            throw TripsError.data("malformed protobuf", at: "byte \(position)", found: "the end of the message", expected: "\(count) bytes more")
+            throw TripsError.data("malformed protobuf (as of a file that was cut short)", at: "byte \(position)", found: "the end of the message", expected: "\(count) bytes more")
         }
     }
 

@@ -96,7 +96,7 @@ private struct Entry {
         let offsets = try value["data_offsets"].map(naturals) ?? []
         guard shape.count <= 32 else { throw TripsError.data("shape", found: "\(shape.count) dimensions", expected: "at most 32") }
         guard offsets.count == 2, offsets[0] <= offsets[1], offsets[1] <= room else {
-            throw TripsError.data("data_offsets", found: "\(offsets.prefix(4))", expected: "begin <= end <= \(room)")
+            throw TripsError.data("data_offsets", found: "\(offsets.prefix(4))", expected: "begin <= end <= \(room), where the file ends")
         }
         (begin, end) = (offsets[0], offsets[1])
         let needed = try byteCount(of: dataType, shape)
