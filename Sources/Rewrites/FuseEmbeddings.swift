@@ -2,11 +2,13 @@ import ModelGraph
 import Support
 import Tensors
 
-/// A convolution in steps of its kernel size whose result is laid out as rows of patches becomes PatchEmbedding.
+/// A convolution in steps of its kernel size whose result is laid out as rows of patches becomes PatchEmbedding, and so does
+/// a projection of patches that reshapes and transposes cut out of the image, as einops writes them.
 struct FusePatchEmbedding: Rewrite {
     let name = "patch embedding"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        if node.op is Linear { return try projection(node, graph) }
         guard let output = node.outputs.first, node.outputs.count == 1 else { return nil }
         for view in try graph.views(of: output) {
             guard let (conv, op) = graph.producer(of: view.source, Conv.self), let image = conv.input(0), let weightValue = conv.input(1),
@@ -23,6 +25,31 @@ struct FusePatchEmbedding: Rewrite {
             let made = patch.add(
                 PatchEmbedding(), [image, weightValue] + (biasValue.map { [$0] } ?? []), name: conv.name, outputName: graph.name(of: output))
             patch.replace(output, with: made)
+            return patch
+        }
+        return nil
+    }
+
+    private func projection(_ node: Node, _ graph: Graph) throws -> Patch? {
+        guard let patches = node.input(0), let weight = node.input(1), graph.constant(of: weight) != nil else { return nil }
+        for view in try graph.views(of: patches) {
+            let shape = graph.shape(of: view.source)
+            guard shape.count == 4, view.layout.axes.count == 3, let elements = view.layout.axes.last,
+                let channels = elements.firstIndex(where: { $0.axis == 1 }), let lines = elements.firstIndex(where: { $0.axis == 2 }),
+                let columns = elements.firstIndex(where: { $0.axis == 3 }), elements.count == 3,
+                let height = shape[2].divided(exactlyBy: elements[lines].size), let width = shape[3].divided(exactlyBy: elements[columns].size)
+            else { continue }
+            let cut = try Layout(of: shape).reshaped([shape[0], shape[1], height, elements[lines].size, width, elements[columns].size])
+            let rows = try cut?.transposed([0, 2, 4] + elements.map { [1, 3, 5][$0.axis - 1] })
+                .reshaped([shape[0], height.multiplied(by: width), product(elements.map(\.size))])
+            guard view.layout == rows else { continue }
+            var patch = Patch(for: graph)
+            let sizes = [graph.shape(of: weight)[0]] + elements.map(\.size)
+            let split = try patch.add(Reshape(), [weight, patch.add(sizes: sizes, shape: [4], name: "\(node.name).shape")], name: node.name)
+            let kernel = patch.add(Transpose(permutation: [0, channels + 1, lines + 1, columns + 1]), [split], name: graph.name(of: weight))
+            let made = patch.add(
+                PatchEmbedding(), [view.source, kernel] + node.inputs.dropFirst(2), name: node.name, outputName: graph.name(of: node.output))
+            patch.replace(node.output, with: made)
             return patch
         }
         return nil
@@ -62,7 +89,7 @@ struct FuseTokens: Rewrite {
             let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(3) == nil, embedding.input(4) == nil,
             graph.hasOneUse(tokens), try resolveAxis(concat.axis, rank: 3) == 1, graph.shape(of: first)[1] == 1
         else { return nil }
-        let token = graph.producer(of: first, Expand.self)?.node.input(0) ?? first
+        let token = (graph.producer(of: first, Expand.self)?.node ?? graph.producer(of: first, Tile.self)?.node)?.input(0) ?? first
         guard let row = try graph.row(token, width: graph.shape(of: tokens)[2]) ?? repeatedRow(token, graph) else { return nil }
         var patch = Patch(for: graph)
         let operands = (0..<3).map { embedding.input($0) } + [patch.add(row, name: graph.name(of: token))]

@@ -656,6 +656,26 @@ struct RewriteTests {
         #expect(try m.fused() == ["PatchEmbedding"])
     }
 
+    /// As einops cuts patches: their elements in any order.
+    @Test(arguments: [[0, 2, 4, 3, 5, 1], [0, 2, 4, 1, 3, 5], [0, 2, 4, 5, 1, 3]]) func patchesOfReshapes(order: [Int]) throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 8, 6])
+        let cut = try m.transpose(m.reshape(image, [2, 3, 2, 4, 3, 2]), order)
+        let tokens = try m.linear(m.reshape(cut, [2, 6, 24]), 24, 6)
+        let token = try m.node(Tile(), [m.constant([1, 1, 6]), m.integers([2, 1, 1])])
+        try m.output(m.binary(.add, m.node(Concat(axis: 1), [token, tokens]), m.constant([1, 7, 6])))
+        #expect(try m.fused() == ["PatchEmbedding"])
+    }
+
+    /// Columns before rows, or parts of patches.
+    @Test(arguments: [[0, 4, 2, 3, 5, 1], [0, 2, 5, 3, 4, 1]]) func otherPartsOfAnImageStay(order: [Int]) throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 8, 8])
+        let cut = try m.transpose(m.reshape(image, [2, 3, 2, 4, 2, 4]), order)
+        try m.output(m.linear(m.reshape(cut, [2, -1, 48]), 48, 6))
+        #expect(try !m.fused().contains("PatchEmbedding"))
+    }
+
     @Test func convolutionsThatOverlapStay() throws {
         var m = Exported()
         let image = try m.input("image", [2, 3, 8, 8])
