@@ -125,8 +125,16 @@ private func visionTower(of graph: Graph, _ anatomy: Anatomy, named name: String
             throw TripsError.usage("several vision towers", found: names.joined(separator: ", "), expected: "one of them, named by --vision-tower")
         }
         guard let tower = anatomy.vision.first else {
+            let states = try graph.towers().filter { $0.blocks[0].form == .preNorm }.map { graph.name(of: $0.input) }
             throw TripsError.usage(
-                "no vision tower was recognised", at: graph.name, expected: "pre-norm transformer blocks behind a patch embedding; --vision-tower names the state that enters them")
+                "no vision tower was recognised", at: graph.name,
+                found: states.isEmpty ? nil : "pre-norm transformer blocks behind \(states.joined(separator: ", "))",
+                expected: "pre-norm transformer blocks behind a patch embedding; --vision-tower names the state that enters them")
+        }
+        if let patches = graph.stem(of: tower.input, PatchEmbedding.self), patches.input(3) == nil {
+            throw TripsError.usage(
+                "the vision tower has no class token", at: graph.name, found: "patches alone behind \(patches.name)",
+                expected: "a first token that every selection keeps; --vision-tower \(graph.name(of: tower.input)) takes the first patch for it")
         }
         return tower
     }
@@ -158,6 +166,10 @@ private func textGuide(of graph: Graph, _ anatomy: Anatomy, _ tower: Tower, name
             throw TripsError.usage(
                 "text guidance needs a text encoder that does not see the image", found: "none in graph \(graph.name)",
                 expected: "guidance image-cls; --text-guide names its last state where it is not recognised")
+        }
+        guard anatomy.texts.count == 1 else {
+            let names = anatomy.texts.map { graph.name(of: graph.finalState(of: $0)) }
+            throw TripsError.usage("several text encoders", found: names.joined(separator: ", "), expected: "one of them, named by --text-guide")
         }
         guide = graph.finalState(of: text)
     }

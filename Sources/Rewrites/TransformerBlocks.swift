@@ -124,16 +124,15 @@ extension Graph {
         return node.inputs.allSatisfy { $0 == value || $0.map { content(of: $0) != nil } == true }
     }
 
-    /// The node of this type that a value comes from through operators of one operand that keep the tokens apart.
-    func stem<Op: Operator>(of value: ValueID, _: Op.Type) -> Node? {
-        var current = value
-        for _ in 0..<8 {
-            guard content(of: current) == nil, let node = producer(of: current) else { return nil }
-            if node.op is Op { return node }
-            guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: node.input(0) ?? current), let inner = node.input(0) else { return nil }
-            current = inner
+    /// The node of this type that a value comes from through operators that keep the tokens apart, sums of them included.
+    func stem<Op: Operator>(of value: ValueID, _ kind: Op.Type, depth: Int = 8) -> Node? {
+        guard depth > 0, content(of: value) == nil, let node = producer(of: value) else { return nil }
+        if node.op is Op { return node }
+        if (node.op as? Binary)?.kind == .add {
+            return node.inputs.lazy.compactMap { $0.flatMap { stem(of: $0, kind, depth: depth - 1) } }.first
         }
-        return nil
+        guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: node.input(0) ?? value), let inner = node.input(0) else { return nil }
+        return stem(of: inner, kind, depth: depth - 1)
     }
 }
 
@@ -142,7 +141,8 @@ struct Anatomy {
     /// Pre-norm layers fed by a patch embedding.
     var vision: [Tower] = []
     /// Layers fed by word embeddings that do not see an image.
-    var text: Tower?
+    var texts: [Tower] = []
+    var text: Tower? { texts.last }
     /// Layers behind the text tower that see an image, or (without an image in the graph) something else.
     var fusion: [TransformerBlock] = []
     /// Layers whose tokens see no later ones.
@@ -160,7 +160,7 @@ struct Anatomy {
                     decoder = tower
                 } else {
                     let split = tower.blocks.firstIndex { seesImage.contains($0.output) } ?? tower.blocks.count
-                    if split > 0 { text = Tower(blocks: Array(tower.blocks[..<split])) }
+                    if split > 0 { texts.append(Tower(blocks: Array(tower.blocks[..<split]))) }
                     fusion = Array(tower.blocks[split...])
                 }
             } else if tower.blocks[0].form == .postNorm, seesImage.contains(tower.output) {

@@ -699,4 +699,89 @@ struct RewriteTests {
         try m.output(m.binary(.add, m.binary(.add, words, types), positions))
         #expect(try m.fused() == ["Embedding", "Slice"])
     }
+
+    /// Hugging Face's BERT reads its token types, all of them 0, from a table of 0, at places that a RoBERTa computes.
+    @Test func typesThatAreReadFromZeros() throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
+        let zeros = try m.graph.addConstant(Constant(Tensor([Int64](repeating: 0, count: 24), shape: [2, 12]), identity: "zeros"), name: "zeros")
+        let types = try m.node(Gather(axis: 0), [m.constant([2, 6]), m.node(GatherElements(axis: 1), [zeros, ids])])
+        try m.output(m.binary(.add, m.node(Gather(axis: 0), [m.constant([10, 6]), ids]), types))
+        #expect(try m.fused() == ["Embedding"])
+    }
+
+    // MARK: Towers
+
+    private func norm(_ m: inout Exported, _ x: ValueID) throws -> ValueID {
+        try m.node(LayerNorm(epsilon: 1e-6), [x, m.constant([8]), m.constant([8])])
+    }
+
+    private func attention(_ m: inout Exported, _ x: ValueID) throws -> ValueID {
+        let attended = try attend(&m, heads(&m, x), heads(&m, x), heads(&m, x)) { m, scores in try m.binary(.div, scores, m.scalar(2)) }
+        return try m.linear(attended, 8, 8)
+    }
+
+    private func feedForward(_ m: inout Exported, _ x: ValueID) throws -> ValueID {
+        try m.linear(m.unary(.relu, m.linear(x, 8, 12)), 12, 8)
+    }
+
+    /// A layer over words whose positions are looked up as they are.
+    private func text(_ m: inout Exported, _ ids: ValueID) throws -> ValueID {
+        let places = try m.mask("places of \(m.graph.name(of: ids))", [[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])
+        let words = try m.node(Gather(axis: 0), [m.constant([10, 8]), ids])
+        let x = try norm(&m, m.binary(.add, words, m.node(Gather(axis: 0), [m.constant([10, 8]), places])))
+        let y = try norm(&m, m.binary(.add, attention(&m, x), x))
+        return try norm(&m, m.binary(.add, feedForward(&m, y), y))
+    }
+
+    /// A layer over a class token and four patches.
+    private func vision(_ m: inout Exported) throws -> ValueID {
+        let image = try m.input("image", [2, 3, 8, 8])
+        let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
+        let patches = try m.transpose(m.reshape(map, [2, 8, 4]), [0, 2, 1])
+        let token = try m.node(Expand(), [m.constant([1, 1, 8]), m.integers([2, 1, 8])])
+        let x = try m.node(Concat(axis: 1), [token, patches])
+        let y = try m.binary(.add, x, attention(&m, norm(&m, x)))
+        return try m.binary(.add, y, feedForward(&m, norm(&m, y)))
+    }
+
+    @Test func sumsOfEmbeddingsEnterATextTower() throws {
+        var m = Exported()
+        try m.output(text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])))
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        try m.graph.nameIntermediates()
+        #expect(m.graph.traces.map(\.name) == ["text.0", "text.1"])
+    }
+
+    /// Without [CLS], the first patch would stand for it.
+    @Test func patchesWithoutAClassTokenAreNoTowerToSelectIn() throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 20, 4])
+        let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
+        let x = try m.transpose(m.reshape(map, [2, 8, 5]), [0, 2, 1])
+        let y = try m.binary(.add, x, attention(&m, norm(&m, x)))
+        try m.output(m.binary(.add, y, feedForward(&m, norm(&m, y))))
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        let options = SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS)
+        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options) })
+        #expect(error.kind == .usage && "\(error)".contains("no class token") && "\(error)".contains("--vision-tower"), "\(error)")
+    }
+
+    /// Two texts, such as a question and a candidate: which of them guides must be said.
+    @Test func oneOfSeveralTextsGuidesByName() throws {
+        var m = Exported()
+        try m.output(vision(&m))
+        for name in ["question", "answer"] { try m.output(text(&m, m.mask(name, [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))) }
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5])) })
+        #expect(error.kind == .usage && "\(error)".contains("several text encoders") && "\(error)".contains("--text-guide"), "\(error)")
+        try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: "y1"))
+        let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
+        let query = try #require(selection.input(2))
+        let reads = { (name: String) in m.graph.dependents(of: m.graph.inputs.filter { m.graph.name(of: $0) == name }).contains(query) }
+        #expect(reads("question") && !reads("answer"))
+    }
 }
