@@ -179,9 +179,11 @@ struct FuseAttention: Rewrite {
         guard let (condition, number, whereTrue, _) = parts.replacement else {
             return graph.type(of: value).dataType == .float32 ? .additive(value) : .unclear
         }
-        // Adding such a number hides a score as surely as replacing the score by it.
-        guard number <= -1e30 else { return .unclear }
-        let hidden = patch.add(Constant(try Tensor(scalar: Float(number)), identity: "float32 \(number)"), name: "\(node.name).hidden")
+        // A number whose exponential is 0 in fp32 hides, whichever it is; and beside one so large that scores are lost when it
+        // is added, a query all of whose keys are hidden looks at all alike, as where scores are replaced.
+        guard number <= -10000 else { return .unclear }
+        let addend = min(number, -1e30)
+        let hidden = patch.add(Constant(try Tensor(scalar: Float(addend)), identity: "float32 \(addend)"), name: "\(node.name).hidden")
         let shown = patch.add(Constant(try Tensor(scalar: Float(0)), identity: "float32 0"), name: "\(node.name).shown")
         return .additive(patch.add(Where(), [condition, whereTrue ? hidden : shown, whereTrue ? shown : hidden], name: "\(node.name).mask"))
     }

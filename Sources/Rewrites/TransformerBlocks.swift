@@ -129,7 +129,10 @@ extension Graph {
         guard depth > 0, content(of: value) == nil, let node = producer(of: value) else { return nil }
         if node.op is Op { return node }
         if (node.op as? Binary)?.kind == .add {
-            return node.inputs.lazy.compactMap { $0.flatMap { stem(of: $0, kind, depth: depth - 1) } }.first
+            // All of them, or residual sums would lead through whole layers.
+            let addends = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
+            let stems = addends.compactMap { stem(of: $0, kind, depth: depth - 1) }
+            return stems.count == addends.count ? stems.first : nil
         }
         guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: node.input(0) ?? value), let inner = node.input(0) else { return nil }
         return stem(of: inner, kind, depth: depth - 1)

@@ -519,6 +519,31 @@ struct RewriteTests {
         #expect(try !m.fused().contains("Attention"))
     }
 
+    /// Beside a text, one all of whose keys are hidden.
+    @Test(arguments: [-10_000, -1e9] as [Float]) func scoresReplacedByALargeNumber(number: Float) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        try m.output(attend(&m, q, k, v) { m, scores in
+            let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+            return try m.node(Where(), [shown, m.binary(.mul, scores, m.scalar(0.5)), m.scalar(number)])
+        })
+        #expect(try m.fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
+    }
+
+    /// A mask of ones for an image's tokens.
+    @Test func scoresOfWhichNoneIsReplaced() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let none = try m.graph.addConstant(Constant(Tensor([Bool](repeating: false, count: 10), shape: [2, 1, 1, 5]), identity: "none"), name: "none")
+        try m.output(attend(&m, q, k, v) { m, scores in
+            try m.node(Where(), [none, m.scalar(-.infinity), m.binary(.mul, scores, m.scalar(0.5))])
+        })
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
     @Test func scoresReplacedByASmallNumberStay() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
@@ -729,7 +754,10 @@ struct RewriteTests {
     private func text(_ m: inout Exported, _ ids: ValueID) throws -> ValueID {
         let places = try m.mask("places of \(m.graph.name(of: ids))", [[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])
         let words = try m.node(Gather(axis: 0), [m.constant([10, 8]), ids])
-        let x = try norm(&m, m.binary(.add, words, m.node(Gather(axis: 0), [m.constant([10, 8]), places])))
+        return try layer(&m, norm(&m, m.binary(.add, words, m.node(Gather(axis: 0), [m.constant([10, 8]), places]))))
+    }
+
+    private func layer(_ m: inout Exported, _ x: ValueID) throws -> ValueID {
         let y = try norm(&m, m.binary(.add, attention(&m, x), x))
         return try norm(&m, m.binary(.add, feedForward(&m, y), y))
     }
@@ -752,6 +780,17 @@ struct RewriteTests {
         try fuse(&m.graph, validating: true)
         try m.graph.nameIntermediates()
         #expect(m.graph.traces.map(\.name) == ["text.0", "text.1"])
+    }
+
+    /// A second road through the layers behind one of them.
+    @Test func aForkIsNoOtherText() throws {
+        var m = Exported()
+        let state = try text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))
+        for _ in 0..<2 { try m.output(layer(&m, state)) }
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        try m.graph.nameIntermediates()
+        #expect(m.graph.traces.map(\.name) == ["text.0", "text.1", "text.2"])
     }
 
     /// Without [CLS], the first patch would stand for it.
