@@ -556,6 +556,33 @@ struct RewriteTests {
         #expect(try !m.fused().contains("Attention"))
     }
 
+    /// Heads that are never moved before the others.
+    @Test func attentionByEinsum() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let parts = try (0..<3).map { _ in try m.reshape(m.linear(x, 8, 8), [2, 5, 2, 4]) }
+        let scores = try m.binary(.div, m.node(Einsum(equation: "bihd,bjhd->bhij"), [parts[0], parts[1]]), m.scalar(2))
+        let sums = try m.node(Einsum(equation: "bhij, bjhd -> bihd"), [m.node(Softmax(axis: -1), [scores]), parts[2]])
+        try m.output(m.reshape(sums, [2, 5, 8]))
+        #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
+    }
+
+    @Test(arguments: [("ij,jk->ki", [3, 4], [4, 5]), ("bij,bjk->bik", [2, 3, 4], [2, 4, 5]), ("...ij,...kj->...ik", [2, 3, 4], [2, 5, 4]), ("abc,bad->dbc", [2, 3, 4], [3, 2, 5])])
+    func einsumsThatAreProductsOfMatrices(equation: String, left: [Int], right: [Int]) throws {
+        var m = Exported()
+        try m.output(m.node(Einsum(equation: equation), [m.input("a", left), m.input("b", right)]))
+        let operators = try m.fused()
+        #expect(operators.contains("MatMul") && !operators.contains("Einsum"))
+    }
+
+    /// Sums over no axis or two, diagonals, and axes that one operand alone sums.
+    @Test(arguments: [("ij,ij->ij", [3, 4], [3, 4]), ("ij,ij->i", [3, 4], [3, 4]), ("iij,jk->ik", [3, 3, 4], [4, 5]), ("ijl,jk->ik", [3, 4, 2], [4, 5]), ("bij,bij->b", [2, 3, 4], [2, 3, 4])])
+    func otherEinsumsStay(equation: String, left: [Int], right: [Int]) throws {
+        var m = Exported()
+        try m.output(m.node(Einsum(equation: equation), [m.input("a", left), m.input("b", right)]))
+        #expect(try m.fused() == ["Einsum"])
+    }
+
     @Test func packedByGather() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
