@@ -162,13 +162,16 @@ private func textGuide(of graph: Graph, _ anatomy: Anatomy, _ tower: Tower, name
         }
         guide = value
     } else {
-        guard let text = anatomy.text else {
+        // A tower that only its name tells as one of an image has not been counted among what fusion layers see.
+        let seeing = graph.dependents(of: [tower.input])
+        let texts = anatomy.texts.map { Tower(blocks: Array($0.blocks.prefix { !seeing.contains($0.output) })) }.filter { !$0.blocks.isEmpty }
+        guard let text = texts.first else {
             throw TripsError.usage(
                 "text guidance needs a text encoder that does not see the image", found: "none in graph \(graph.name)",
                 expected: "guidance image-cls; --text-guide names its last state where it is not recognised")
         }
-        guard anatomy.texts.count == 1 else {
-            let names = anatomy.texts.map { graph.name(of: graph.finalState(of: $0)) }
+        guard texts.count == 1 else {
+            let names = texts.map { graph.name(of: graph.finalState(of: $0)) }
             throw TripsError.usage("several text encoders", found: names.joined(separator: ", "), expected: "one of them, named by --text-guide")
         }
         guide = graph.finalState(of: text)

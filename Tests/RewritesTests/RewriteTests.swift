@@ -820,6 +820,28 @@ struct RewriteTests {
         #expect(m.graph.traces.map(\.name) == ["text.0", "text.1", "text.2"])
     }
 
+    /// Features of regions, which nothing tells from others, and a layer behind the text that sees them.
+    @Test func layersThatSeeANamedTowerDoNotGuideIt() throws {
+        var m = Exported()
+        let token = try m.node(Expand(), [m.constant([1, 1, 8]), m.integers([2, 1, 8])])
+        let x = try m.node(Concat(axis: 1), [token, m.linear(m.input("regions", [2, 4, 6]), 6, 8)])
+        let y = try m.binary(.add, x, attention(&m, norm(&m, x)))
+        let image = try m.binary(.add, y, feedForward(&m, norm(&m, y)))
+        let state = try text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))
+        let read = try norm(&m, m.binary(.add, attention(&m, state), state))
+        let seen = try attend(&m, heads(&m, read), heads(&m, image), heads(&m, image)) { m, scores in try m.binary(.div, scores, m.scalar(2)) }
+        let joined = try norm(&m, m.binary(.add, m.linear(seen, 8, 8), read))
+        try m.output(norm(&m, m.binary(.add, feedForward(&m, joined), joined)))
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        let entering = try #require(m.graph.nodes.first { $0.op is Concat })
+        try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], visionTower: m.graph.name(of: entering.output)))
+        let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
+        let query = try #require(selection.input(2))
+        let regions = m.graph.inputs.filter { m.graph.name(of: $0) == "regions" }
+        #expect(!m.graph.dependents(of: regions).contains(query))
+    }
+
     /// Without [CLS], the first patch would stand for it.
     @Test func patchesWithoutAClassTokenAreNoTowerToSelectIn() throws {
         var m = Exported()
