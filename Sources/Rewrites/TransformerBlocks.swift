@@ -110,18 +110,21 @@ extension Graph {
             for node in consumers(of: value) {
                 if let binary = node.op as? Binary, binary.kind == .add, node.inputs.contains(base), value != base {
                     if node.inputs.contains(value) { found.append(node.output) }
-                } else if isRowwise(node, of: value) {
-                    reached.append(node.output)
+                } else if !reached.contains(node.output), isRowwise(node, of: reached) {
+                    reached += node.outputs
                 }
             }
         }
         return found
     }
 
-    private func isRowwise(_ node: Node, of value: ValueID) -> Bool {
-        if node.op is Linear || node.op is QuantizedLinear || node.op is GELU || node.op is Unary { return node.input(0) == value }
-        guard node.op is Binary else { return false }
-        return node.inputs.allSatisfy { $0 == value || $0.map { content(of: $0) != nil } == true }
+    /// True where a node makes rows of the rows of these values, and of nothing else that is computed. Gates multiply two of
+    /// them, which may be halves of one.
+    private func isRowwise(_ node: Node, of values: [ValueID]) -> Bool {
+        if node.op is Binary { return node.inputs.allSatisfy { $0.map { values.contains($0) || content(of: $0) != nil } == true } }
+        guard let x = node.input(0), values.contains(x) else { return false }
+        if node.op is Slice || node.op is Split { return node.outputs.allSatisfy { shape(of: $0).dropLast() == shape(of: x).dropLast() } }
+        return node.op is Linear || node.op is QuantizedLinear || node.op is GELU || node.op is Unary
     }
 
     /// The node of this type that a value comes from through operators that keep the tokens apart, sums of them included.
@@ -134,7 +137,7 @@ extension Graph {
             let stems = addends.compactMap { stem(of: $0, kind, depth: depth - 1) }
             return stems.count == addends.count ? stems.first : nil
         }
-        guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: node.input(0) ?? value), let inner = node.input(0) else { return nil }
+        guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: [node.input(0) ?? value]), let inner = node.input(0) else { return nil }
         return stem(of: inner, kind, depth: depth - 1)
     }
 }

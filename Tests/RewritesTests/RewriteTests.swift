@@ -773,8 +773,17 @@ struct RewriteTests {
         return try m.linear(attended, 8, 8)
     }
 
-    private func feedForward(_ m: inout Exported, _ x: ValueID) throws -> ValueID {
-        try m.linear(m.unary(.relu, m.linear(x, 8, 12)), 12, 8)
+    enum Activation: CaseIterable { case relu, silu, swiglu }
+
+    private func feedForward(_ m: inout Exported, _ x: ValueID, _ activation: Activation = .relu) throws -> ValueID {
+        let hidden = try m.linear(x, 8, activation == .swiglu ? 24 : 12)
+        switch activation {
+        case .relu: return try m.linear(m.unary(.relu, hidden), 12, 8)
+        case .silu: return try m.linear(m.binary(.mul, hidden, m.unary(.sigmoid, hidden)), 12, 8)
+        case .swiglu:
+            let halves = try m.graph.add(Split(axis: -1, outputs: 2), [hidden, m.integers([12, 12])], name: "halves")
+            return try m.linear(m.binary(.mul, m.binary(.mul, halves[0], m.unary(.sigmoid, halves[0])), halves[1]), 12, 8)
+        }
     }
 
     /// A layer over words whose positions are looked up as they are.
@@ -790,14 +799,23 @@ struct RewriteTests {
     }
 
     /// A layer over a class token and four patches.
-    private func vision(_ m: inout Exported) throws -> ValueID {
+    private func vision(_ m: inout Exported, _ activation: Activation = .relu) throws -> ValueID {
         let image = try m.input("image", [2, 3, 8, 8])
         let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
         let patches = try m.transpose(m.reshape(map, [2, 8, 4]), [0, 2, 1])
         let token = try m.node(Expand(), [m.constant([1, 1, 8]), m.integers([2, 1, 8])])
         let x = try m.node(Concat(axis: 1), [token, patches])
         let y = try m.binary(.add, x, attention(&m, norm(&m, x)))
-        return try m.binary(.add, y, feedForward(&m, norm(&m, y)))
+        return try m.binary(.add, y, feedForward(&m, norm(&m, y), activation))
+    }
+
+    @Test(arguments: Activation.allCases) func layersWithGatesAreATower(activation: Activation) throws {
+        var m = Exported()
+        try m.output(vision(&m, activation))
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        try m.graph.nameIntermediates()
+        #expect(m.graph.traces.map(\.name) == ["vision.0", "vision.1"])
     }
 
     @Test func sumsOfEmbeddingsEnterATextTower() throws {
