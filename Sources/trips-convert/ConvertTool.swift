@@ -22,7 +22,7 @@ struct ConvertTool: Tool {
         "The package to write.", discussion: "Default: the source's stem + .trips in the working directory.", valueName: "out.trips"))
     var output: String?
 
-    @OptionGroup(title: "Selection") var selection: SelectionOptions
+    @OptionGroup(title: "Selection") var selection: ToolSupport.SelectionOptions
     @OptionGroup(title: "Checkpoints") var checkpoint: ArchitectureOptions
     @OptionGroup(title: "Package") var package: PackageOptions
 

@@ -1,0 +1,16 @@
+import Foundation
+import Testing
+import Trips
+
+/// What a program names that imports the library alone.
+@Suite struct OneImportTests {
+    @Test func aSelectionCanBeAskedForAndItsReportRead() throws {
+        var options = ConversionOptions()
+        options.selection = SelectionRequest(blocks: [2], keepRates: [0.5])
+        let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().path
+        let prepared = try prepare("\(tests)/Fixtures/albef-retrieval/checkpoint.safetensors", options)
+        let (imported, report): (ImportedModel, SelectionReport?) = (prepared.imported, prepared.selection)
+        #expect(imported.architecture == "albef-retrieval")
+        #expect(report?.blocks.map(\.block) == [2])
+    }
+}
