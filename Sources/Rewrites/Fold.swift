@@ -67,13 +67,7 @@ extension Graph {
     private func knownOutputs(of node: Node, lookups: Bool) throws -> [Content?] {
         let inputs = node.inputs.compactMap { $0 }
         if node.op is Shape || node.op is Size { return try sizeOutputs(of: node) ?? [] }
-        if let x = inputs.first {
-            // Hugging Face picks token types, all of them 0, by places, and asks of places whether they are 0 or more.
-            if node.op is GatherElements, let scalar = try evenNumber(x) { return [.splat(scalar)] }
-            if (node.op as? Binary)?.kind == .greaterOrEqual, try number(node.input(1)) == 0, try countsUpwards(x) {
-                return [.splat(try Tensor(scalar: true))]
-            }
-        }
+        if let even = try evenOutput(of: node) { return [even] }
         guard inputs.allSatisfy({ content(of: $0) != nil }), !inputs.isEmpty else { return [] }
         if node.op is Gather, !lookups, let table = inputs.first, type(of: table).dataType.isFloatingPoint, type(of: table).rank == 2,
             let indices = node.input(1), type(of: indices).rank > 0 { return [] }
@@ -85,13 +79,6 @@ extension Graph {
         }
         if isSmall, let computed = try computedOutputs(of: node) { return computed }
         return try derivedOutput(of: node).map { [.tensor($0)] } ?? []
-    }
-
-    /// True for places that begin with 0 or more.
-    private func countsUpwards(_ value: ValueID) throws -> Bool {
-        guard let (range, _) = producer(of: value, Arange.self), let start = try number(range.input(0)), let step = try number(range.input(2))
-        else { return false }
-        return start >= 0 && step > 0
     }
 
     // MARK: The same number everywhere
@@ -106,6 +93,28 @@ extension Graph {
         let elements = scalars.compactMap { $0 }
         guard let scalar = try uniformResult(node, elements) else { return nil }
         return node.outputs.map { output in scalar.dataType == type(of: output).dataType ? .splat(scalar) : nil }
+    }
+
+    /// Integers and booleans that are the same everywhere although nobody knows where they were read, or how large the numbers
+    /// are that were compared: token types of zeros, places from 0 on. Exporters of masks and embeddings leave such.
+    private func evenOutput(of node: Node) throws -> Content? {
+        switch node.op {
+        case is Gather, is GatherElements, is GatherND, is Slice, is Expand:
+            guard let table = node.input(0), !type(of: table).dataType.isFloatingPoint, let scalar = try evenNumber(table) else { return nil }
+            return .splat(scalar)
+        case let binary as Binary where binary.kind == .greaterOrEqual:
+            guard let start = try firstPlace(node.input(0)), let bound = try number(node.input(1)), start >= bound else { return nil }
+            return .splat(try Tensor(scalar: true))
+        default: return nil
+        }
+    }
+
+    /// The first of places that count upwards, however they are arranged.
+    private func firstPlace(_ value: ValueID?) throws -> Double? {
+        var current = value
+        while let node = producer(of: current, Reshape.self)?.node ?? producer(of: current, Unsqueeze.self)?.node { current = node.input(0) }
+        guard let (range, _) = producer(of: current, Arange.self), (try number(range.input(2)) ?? 0) > 0 else { return nil }
+        return try number(range.input(0))
     }
 
     private func uniformResult(_ node: Node, _ elements: [Tensor]) throws -> Tensor? {

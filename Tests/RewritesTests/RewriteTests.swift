@@ -510,6 +510,46 @@ struct RewriteTests {
         #expect(try m.fused().contains("GatherElements"))
     }
 
+    /// A mask of ones for an image's tokens, of a batch that is open.
+    @Test(arguments: [1, 0]) func oneChoiceEverywhereIsKnown(condition: Int) throws {
+        var m = Exported()
+        let mask = try m.mask("mask", [[1, 1, 0], [1, 0, 1]], dimensions: [Dimension(symbol: "batch"), 3])
+        let same = try m.node(Cast(to: .bool), [m.node(ConstantOfShape(), [m.node(Shape(), [mask]), m.integers([condition])])])
+        let choice = try m.node(Where(), condition == 1 ? [same, m.scalar(0), m.scalar(-.infinity)] : [same, m.scalar(-.infinity), m.scalar(0)])
+        try m.output(m.binary(.add, m.node(Cast(to: .float32), [mask]), choice))
+        #expect(try m.fused() == ["Cast"])
+    }
+
+    /// Hugging Face writes masks as rules over places; a rule that holds everywhere leaves the padding.
+    @Test func aRuleThatHoldsEverywhereIsNone() throws {
+        for isStated in [true, false] {
+            var m = Exported()
+            let length = Dimension(symbol: "length")
+            let mask = try m.mask("mask", [[1, 1, 0, 1], [1, 0, 1, 1]], dimensions: isStated ? [2, 4] : [Dimension(symbol: "batch"), length])
+            let rule: ValueID
+            if isStated {
+                let truths = try Tensor([UInt8](repeating: 1, count: 4), shape: [1, 1, 4, 1]).converted(to: .bool)
+                rule = try m.graph.addConstant(Constant(truths, identity: "truths"), name: "truths")
+            } else {
+                let count = try m.node(Gather(axis: 0), [m.node(Shape(), [mask]), m.integers([1], scalar: true)])
+                let places = try m.node(Arange(), [m.integers([0], scalar: true), count, m.integers([1], scalar: true)])
+                rule = try m.binary(.greaterOrEqual, m.node(Unsqueeze(), [places, m.integers([0, 1, 3])]), m.integers([0], scalar: true))
+            }
+            let shown = try m.binary(.and, rule, m.node(Unsqueeze(), [m.node(Cast(to: .bool), [mask]), m.integers([1, 2])]))
+            try m.output(m.node(Where(), [shown, m.scalar(0), m.scalar(-1e30)]))
+            #expect(try m.fused() == ["Cast", "Expand", "Reshape", "Where"])
+        }
+    }
+
+    @Test func aRuleThatFailsSomewhereStays() throws {
+        var m = Exported()
+        let mask = try m.mask("mask", [[1, 1, 0, 1]])
+        let places = try m.node(Arange(), [m.integers([0], scalar: true), m.integers([4], scalar: true), m.integers([1], scalar: true)])
+        let rule = try m.binary(.greaterOrEqual, places, m.integers([1], scalar: true))
+        try m.output(m.node(Cast(to: .float32), [m.binary(.and, rule, m.node(Cast(to: .bool), [mask]))]))
+        #expect(try m.fused().contains("Binary"))
+    }
+
     @Test func aMaskThatIsScaledToo() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
