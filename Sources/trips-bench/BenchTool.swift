@@ -69,7 +69,9 @@ struct BenchTool: Tool {
         let sizes = try checkedSizes(of: inputs, session)
         let wanted = outputs.isEmpty ? nil : outputs
         let ready = clock.now
-        _ = try session.run(inputs, outputs: wanted)
+        // A model may have room for texts of one length only, and not say so before it runs.
+        let length = sizes.textLength.map { " with \(counted($0, "text token")), which --text-length sets" } ?? ""
+        _ = try locating((model as NSString).lastPathComponent + length) { try session.run(inputs, outputs: wanted) }
         // Without the making of the inputs: a program that loads a model has them.
         let load = (start.duration(to: opened) + ready.duration(to: clock.now)).milliseconds
         let other = try compare.map(open)

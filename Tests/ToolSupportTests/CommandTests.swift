@@ -1,5 +1,8 @@
 import Foundation
+import ModelGraph
+import PackageFormat
 import Support
+import Tensors
 import Testing
 import ToolSupport
 
@@ -337,6 +340,21 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
         guard let outcome = try run("trips-bench", arguments) else { return }
         #expect(outcome.status == 64 && outcome.errors.contains("checkpoint.trips: the package holds no graph"), "\(outcome.errors)")
     }
+}
+
+/// Nothing tells before it runs that only texts of 24 tokens fit.
+@Test func textsOfOtherLengthsPointToTheOption() throws {
+    let scratch = try Scratch()
+    var graph = Graph(name: "main")
+    let ids = try graph.addInput("input_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+    let places = try graph.addConstant(Constant(Tensor((0..<24).map { Int64($0) }, shape: [1, 24]), identity: "places"), name: "places")
+    try graph.addOutput("sum", graph.add(Binary(.add), [ids, places], name: "sum")[0])
+    let path = scratch.path + "/fixed.trips"
+    try PackageWriter.write(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")), to: path)
+    guard let wrong = try run("trips-bench", [path, "--runs", "1"]), let right = try run("trips-bench", [path, "--runs", "1", "--text-length", "24"])
+    else { return }
+    #expect(wrong.status == 65 && wrong.errors.contains("fixed.trips") && wrong.errors.contains("with 40 text tokens, which --text-length sets"), "\(wrong.errors)")
+    #expect(right.status == 0, "\(right.errors)")
 }
 
 @Test func whatAModelDoesNotReadIsUsage() throws {
