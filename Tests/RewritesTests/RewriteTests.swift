@@ -849,22 +849,24 @@ struct RewriteTests {
         return try m.binary(.add, y, feedForward(&m, norm(&m, y), activation))
     }
 
-    @Test(arguments: Activation.allCases) func layersWithGatesAreATower(activation: Activation) throws {
-        var m = Exported()
-        try m.output(vision(&m, activation))
+    /// The names of the states between layers of the towers that are recognised.
+    private func layers(_ m: inout Exported) throws -> [String] {
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
         try m.graph.nameIntermediates()
-        #expect(m.graph.traces.map(\.name) == ["vision.0", "vision.1"])
+        return m.graph.traces.map(\.name)
+    }
+
+    @Test(arguments: Activation.allCases) func layersWithGatesAreATower(activation: Activation) throws {
+        var m = Exported()
+        try m.output(vision(&m, activation))
+        #expect(try layers(&m) == ["vision.0", "vision.1"])
     }
 
     @Test func sumsOfEmbeddingsEnterATextTower() throws {
         var m = Exported()
         try m.output(text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])))
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
-        try m.graph.nameIntermediates()
-        #expect(m.graph.traces.map(\.name) == ["text.0", "text.1"])
+        #expect(try layers(&m) == ["text.0", "text.1"])
     }
 
     /// A second road through the layers behind one of them.
@@ -872,10 +874,7 @@ struct RewriteTests {
         var m = Exported()
         let state = try text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))
         for _ in 0..<2 { try m.output(layer(&m, state)) }
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
-        try m.graph.nameIntermediates()
-        #expect(m.graph.traces.map(\.name) == ["text.0", "text.1", "text.2"])
+        #expect(try layers(&m) == ["text.0", "text.1", "text.2"])
     }
 
     /// Features of regions, which nothing tells from others, and a layer behind the text that sees them.
