@@ -85,8 +85,10 @@ public struct ReplacingOptions: ParsableArguments {
                 .cannotCreate, isFolder.boolValue ? "is a folder" : "exists already; --force replaces it", at: path)
         }
         let parent = (path as NSString).deletingLastPathComponent
-        guard FileManager.default.isWritableFile(atPath: parent.isEmpty ? "." : parent) else {
-            throw TripsError(.cannotCreate, "its folder cannot be written to", at: path)
+        let folder = parent.isEmpty ? "." : parent
+        guard FileManager.default.isWritableFile(atPath: folder) else {
+            let isThere = FileManager.default.fileExists(atPath: folder)
+            throw TripsError(.cannotCreate, isThere ? "its folder cannot be written to" : "its folder does not exist", at: path)
         }
         for input in inputs { try AtomicFile.checkTarget(path, isNot: input) }
         try AtomicFile.checkTarget(path, replacing: force)

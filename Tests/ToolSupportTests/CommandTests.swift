@@ -101,7 +101,7 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     #expect(missing.status == 66 && missing.errors.contains("nosuch.onnx"))
     #expect(malformed.status == 65 && malformed.errors.contains("damaged.onnx"))
     #expect(occupied.status == 73 && occupied.errors.contains("--force"))
-    #expect(nowhere.status == 73)
+    #expect(nowhere.status == 73 && nowhere.errors.contains("its folder does not exist"), "\(nowhere.errors)")
     #expect(noPackage.status == 66)
     #expect(badPackage.status == 65)
     #expect(try String(contentsOfFile: taken, encoding: .utf8) == "precious")
