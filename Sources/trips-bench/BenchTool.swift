@@ -69,15 +69,18 @@ struct BenchTool: Tool {
         let sizes = try checkedSizes(of: inputs, session)
         let wanted = outputs.isEmpty ? nil : outputs
         let ready = clock.now
-        // A model may have room for texts of one length only, and not say so before it runs.
-        let length = sizes.textLength.map { " with \(counted($0, "text token")), which --text-length sets" } ?? ""
-        _ = try locating((model as NSString).lastPathComponent + length) { try session.run(inputs, outputs: wanted) }
+        /// A model may have room for texts of one length only, and not say so before it runs.
+        func firstRun(_ session: Session, _ path: String) throws {
+            let length = sizes.textLength.map { " with \(counted($0, "text token")), which --text-length sets" } ?? ""
+            _ = try locating((path as NSString).lastPathComponent + length) { try session.run(inputs, outputs: wanted) }
+        }
+        try firstRun(session, model)
         // Without the making of the inputs: a program that loads a model has them.
         let load = (start.duration(to: opened) + ready.duration(to: clock.now)).milliseconds
         let other = try compare.map(open)
         var times: [Double] = []
         var otherTimes: [Double] = []
-        if let other { _ = try other.run(inputs, outputs: wanted) }
+        if let other, let compare { try firstRun(other, compare) }
         for _ in 0..<runs {
             times += try session.measure(inputs, outputs: wanted, runs: 1, warmUp: 0)
             if let other { otherTimes += try other.measure(inputs, outputs: wanted, runs: 1, warmUp: 0) }

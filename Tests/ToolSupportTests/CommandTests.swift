@@ -355,6 +355,9 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     else { return }
     #expect(wrong.status == 65 && wrong.errors.contains("fixed.trips") && wrong.errors.contains("with 40 text tokens, which --text-length sets"), "\(wrong.errors)")
     #expect(right.status == 0, "\(right.errors)")
+    guard let open = try package("checkpoint.safetensors", in: scratch), let other = try run("trips-bench", [open, "--runs", "1", "--compare", path])
+    else { return }
+    #expect(other.status != 0 && other.errors.contains("fixed.trips with 20 text tokens"), "\(other.errors)")
 }
 
 @Test func whatAModelDoesNotReadIsUsage() throws {
