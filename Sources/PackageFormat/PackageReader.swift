@@ -174,13 +174,12 @@ final class PackageFile: Sendable {
     /// Reads a tensor, its chunks in parallel, and widens it to its data type.
     func load(_ entry: TensorEntry) throws -> Tensor {
         try locating("\(name): tensor \"\(entry.name)\"") {
-            try Tensor(entry.dataType, entry.shape, zeroed: false) { target in
-                let isFresh = target.count > UnsafeMutableRawBufferPointer.alwaysFresh
-                let target = Target(bytes: target)
+            try Tensor.filled(entry.dataType, entry.shape) { target in
+                target.preferLargePages()
                 try ThreadPool.shared.tryRun(entry.chunks.count) { number in
                     try self.decode(entry, number) { _, part in
-                        let memory = target.part(part)
-                        if isFresh { memory.bringIn() }
+                        let memory = UnsafeMutableRawBufferPointer(rebasing: target.bytes[part])
+                        target.bringIn(memory)
                         return memory
                     }
                 }
@@ -239,12 +238,5 @@ final class PackageFile: Sendable {
                 try body(decoder, UnsafeRawBufferPointer(buffer))
             }
         }
-    }
-
-    /// Where chunks of one tensor are written, each thread in a part of its own.
-    private struct Target: @unchecked Sendable {
-        let bytes: UnsafeMutableRawBufferPointer
-
-        func part(_ range: Range<Int>) -> UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(rebasing: bytes[range]) }
     }
 }

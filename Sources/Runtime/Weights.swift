@@ -50,7 +50,7 @@ final class Weights: Sendable {
         // The largest first: what is left at the end is small, and no thread waits long for another.
         let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
         try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
-        parts.first?.block.bytes.gatherIntoLargePages()
+        parts.first?.block.gatherIntoLargePages()
     }
 
     /// Bytes of all forms that are held.
@@ -131,6 +131,7 @@ struct MemoryPart: @unchecked Sendable {
             end = (next + 63) & ~63
         }
         let block = try AlignedMemory(byteCount: end)
+        block.preferLargePages()
         return zip(starts, byteCounts).map { MemoryPart(block, $0..<$0 + $1) }
     }
 }
@@ -153,13 +154,11 @@ final class PackedProduct: Sendable {
         let target = FloatPointer(base.assumingMemoryBound(to: Float.self))
         (self.outputs, self.inputs, form, self.memory, self.target) = (outputs, inputs, recipe.form, memory, target)
         let group = recipe.form.group(of: inputs), groups = trips_group_count(inputs, group)
+        memory.block.bringIn(memory.bytes)
         // Decoded, packed and forgotten in pieces: what is read goes through memory once.
         func pack(_ rows: @Sendable (Range<Int>, UnsafeRawPointer) -> Void) throws {
-            let panels = (outputs + Int(TRIPS_PANEL) - 1) / Int(TRIPS_PANEL)
-            let rowBytes = memory.bytes.count / max(1, panels * Int(TRIPS_PANEL))
             try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in
                 guard let base = bytes.baseAddress else { return }
-                UnsafeMutableRawBufferPointer(rebasing: memory.bytes[range.lowerBound * rowBytes..<range.upperBound * rowBytes]).bringIn()
                 rows(range, base)
             }
         }

@@ -21,21 +21,18 @@ public struct Tensor: Sendable {
         try fill(storage.bytes)
     }
 
-    /// As the other. Where not `zeroed`, `fill` has to write every byte.
-    package init(
-        _ dataType: DataType, _ shape: [Int], zeroed: Bool, fill: (UnsafeMutableRawBufferPointer) throws -> Void
-    ) throws {
-        self.dataType = dataType
-        self.shape = shape
-        storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape), zeroed: zeroed)
-        try fill(storage.bytes)
-    }
-
     /// A tensor whose elements `fill` writes through a view; they are zero before.
     /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
     package static func written(_ dataType: DataType, _ shape: [Int], _ fill: (MutableTensorView) throws -> Void) throws -> Tensor {
         let storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape))
         try fill(MutableTensorView(dataType: dataType, shape: shape, bytes: storage.base))
+        return Tensor(dataType: dataType, shape: shape, storage: storage)
+    }
+
+    /// A tensor whose every byte `fill` writes; they are anything before.
+    package static func filled(_ dataType: DataType, _ shape: [Int], _ fill: (AlignedMemory) throws -> Void) throws -> Tensor {
+        let storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape), zeroed: false)
+        try fill(storage)
         return Tensor(dataType: dataType, shape: shape, storage: storage)
     }
 
@@ -145,63 +142,6 @@ extension UInt32: TensorElement { public static var dataType: DataType { .uint32
 extension UInt16: TensorElement { public static var dataType: DataType { .uint16 } }
 extension UInt8: TensorElement { public static var dataType: DataType { .uint8 } }
 extension Bool: TensorElement { public static var dataType: DataType { .bool } }
-
-/// Memory at a 64-byte boundary, zeroed unless told otherwise, with 64 bytes to spare behind its end (vector loads may read there).
-package final class AlignedMemory: @unchecked Sendable {
-    package let base: UnsafeMutableRawPointer
-    package let byteCount: Int
-    private let allocation: UnsafeMutableRawPointer
-    package var bytes: UnsafeMutableRawBufferPointer { .init(start: base, count: byteCount) }
-
-    /// - Throws: `data` where that is more than the machine has, or the system refuses it.
-    package init(byteCount: Int, zeroed: Bool = true) throws {
-        try AlignedMemory.check(byteCount)
-        // calloc: large blocks come as untouched zero pages, so nothing is written twice.
-        guard let allocation = zeroed ? calloc(byteCount + 128, 1) : malloc(byteCount + 128) else {
-            throw AlignedMemory.refusal(byteCount)
-        }
-        self.allocation = allocation
-        self.byteCount = byteCount
-        base = allocation.alignedUp(toMultipleOf: 64)
-    }
-
-    deinit { free(allocation) }
-
-    /// The system hands out more memory than there is, and ends the process that uses it.
-    private static let largest = Int(clamping: ProcessInfo.processInfo.physicalMemory)
-
-    /// Finds out whether so much memory can be had at all.
-    /// - Throws: `data` where the machine does not have it.
-    package static func check(_ byteCount: Int) throws {
-        guard 0...largest ~= byteCount else { throw refusal(byteCount) }
-    }
-
-    private static func refusal(_ byteCount: Int) -> TripsError { .data("memory for \(byteCount) bytes was refused") }
-}
-
-extension UnsafeMutableRawBufferPointer {
-    /// malloc takes blocks above this from the kernel each time, and smaller ones from what was freed, if it can.
-    package static let alwaysFresh = 32 << 20
-
-    /// Brings in fresh pages that are about to be written: one call costs less than a fault for each.
-    package func bringIn() {
-        // MADV_POPULATE_WRITE, which Swift's headers may not know. A kernel that does not either brings pages in as they are
-        // touched, and so it does for the last part of one.
-        advise(23, atLeast: 16)
-    }
-
-    /// Has the kernel gather what was written into large pages, by and by. Asked for earlier, they would have to be found and
-    /// cleared while the program waits.
-    package func gatherIntoLargePages() { advise(14 /* MADV_HUGEPAGE */, atLeast: 1024) }
-
-    /// Advises the kernel about all pages that lie inside, where they are `atLeast` so many.
-    private func advise(_ advice: Int32, atLeast pages: UInt) {
-        let page = UInt(getpagesize())
-        let start = (UInt(bitPattern: baseAddress) + page - 1) / page * page
-        let end = (UInt(bitPattern: baseAddress) + UInt(count)) / page * page
-        if start + pages * page <= end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), advice) }
-    }
-}
 
 /// Where a tensor's elements are read: a pointer with type and shape, valid only while its owner lives.
 package struct TensorView: @unchecked Sendable {

@@ -1,0 +1,94 @@
+import Foundation
+import Support
+import Synchronization
+
+/// Memory at a 64-byte boundary, zeroed unless told otherwise, with 64 bytes to spare behind its end (vector loads may read there).
+package final class AlignedMemory: @unchecked Sendable {
+    package let base: UnsafeMutableRawPointer
+    package let byteCount: Int
+    private let allocation: UnsafeMutableRawPointer
+    private let pages = Atomic(Pages.small)
+    package var bytes: UnsafeMutableRawBufferPointer { .init(start: base, count: byteCount) }
+
+    /// - Throws: `data` where that is more than the machine has, or the system refuses it.
+    package init(byteCount: Int, zeroed: Bool = true) throws {
+        try AlignedMemory.check(byteCount)
+        // calloc: large blocks come as untouched zero pages, so nothing is written twice.
+        guard let allocation = zeroed ? calloc(byteCount + 128, 1) : malloc(byteCount + 128) else {
+            throw AlignedMemory.refusal(byteCount)
+        }
+        self.allocation = allocation
+        self.byteCount = byteCount
+        base = allocation.alignedUp(toMultipleOf: 64)
+    }
+
+    deinit { free(allocation) }
+
+    /// The system hands out more memory than there is, and ends the process that uses it.
+    private static let largest = Int(clamping: ProcessInfo.processInfo.physicalMemory)
+
+    /// Finds out whether so much memory can be had at all.
+    /// - Throws: `data` where the machine does not have it.
+    package static func check(_ byteCount: Int) throws {
+        guard 0...largest ~= byteCount else { throw refusal(byteCount) }
+    }
+
+    private static func refusal(_ byteCount: Int) -> TripsError { .data("memory for \(byteCount) bytes was refused") }
+}
+
+/// Pages of blocks that are filled right after they are made, such as a model's weights.
+extension AlignedMemory {
+    private enum Pages: UInt8, AtomicRepresentable { case small, large }
+
+    /// Nanoseconds that bringing in pages may still take before large ones are given up. A large page takes a sixth of the time of
+    /// the small ones in its place; but in a virtual machine that has given its free memory back to its host, ten times as long.
+    private static let patience = Atomic(10_000_000)
+
+    /// What small pages come to in a nanosecond, about.
+    private static let bytesPerNanosecond = 4
+
+    /// malloc takes blocks above this from the kernel each time, and smaller ones from what was freed, if it can.
+    private static let alwaysFresh = 32 << 20
+
+    /// Has a block that is about to be filled consist of large pages, where they are quick to come by: they are also quicker to
+    /// read.
+    package func preferLargePages() {
+        guard byteCount > AlignedMemory.alwaysFresh, AlignedMemory.patience.load(ordering: .relaxed) > 0 else { return }
+        pages.store(.large, ordering: .relaxed)
+        bytes.advise(14 /* MADV_HUGEPAGE */)
+    }
+
+    /// Brings in the pages of a part that is about to be written: one call costs less than a fault for each.
+    package func bringIn(_ part: UnsafeMutableRawBufferPointer) {
+        guard byteCount > AlignedMemory.alwaysFresh else { return }
+        let start = threadTime()
+        // MADV_POPULATE_WRITE, which Swift's headers may not know. A kernel that does not either brings pages in as they are
+        // touched, and so it does for the ends of a part.
+        part.advise(23)
+        let left = AlignedMemory.patience.wrappingAdd(part.count / AlignedMemory.bytesPerNanosecond - (threadTime() - start), ordering: .relaxed).newValue
+        guard left <= 0 else { return }
+        if pages.exchange(.small, ordering: .relaxed) == .large { bytes.advise(15 /* MADV_NOHUGEPAGE */) }
+    }
+
+    /// Has the kernel gather what was written into large pages, by and by.
+    package func gatherIntoLargePages() {
+        if byteCount > AlignedMemory.alwaysFresh { bytes.advise(14 /* MADV_HUGEPAGE */) }
+    }
+
+    /// Nanoseconds that this thread has worked; other load does not count.
+    private func threadTime() -> Int {
+        var time = timespec()
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return time.tv_sec * 1_000_000_000 + time.tv_nsec
+    }
+}
+
+extension UnsafeMutableRawBufferPointer {
+    /// Advises the kernel about all pages that lie inside.
+    fileprivate func advise(_ advice: Int32) {
+        let page = UInt(getpagesize())
+        let start = (UInt(bitPattern: baseAddress) + page - 1) / page * page
+        let end = (UInt(bitPattern: baseAddress) + UInt(count)) / page * page
+        if start < end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), advice) }
+    }
+}
