@@ -142,7 +142,8 @@ private final class BoundMemory: PlanMemory {
         try weights.prepare(
             products, graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant) }.filter { !packed.contains($0.identity) })
         aliases = lowering.aliases
-        spaced = lowering.spacedValues
+        let spaced = lowering.spacedValues
+        self.spaced = spaced
         func root(_ value: ValueID) -> ValueID {
             var value = value
             while let source = lowering.aliases[value] { value = source }
@@ -153,7 +154,7 @@ private final class BoundMemory: PlanMemory {
         var indices: [ValueID: Int] = [:]
         func begin(_ value: ValueID, at step: Int) throws {
             guard var shape = graph.type(of: value).constantShape else { return }
-            if lowering.spacedValues.contains(value) { shape[shape.count - 1] += BoundMemory.space }
+            if spaced.contains(value) { shape[shape.count - 1] += BoundMemory.space }
             indices[value] = buffers.count
             buffers.append(.init(byteCount: try byteCount(of: graph.type(of: value).dataType, shape), first: step, last: step))
         }
