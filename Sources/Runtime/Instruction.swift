@@ -34,6 +34,8 @@ protocol PlanMemory {
     func rowDistance(_ value: ValueID) -> Int
     /// The working memory of the instruction that is being bound.
     var scratch: UnsafeMutableRawPointer { get }
+    /// Threads that share out a step.
+    var threads: Int { get }
     /// The model's constants in the kernels' form.
     var weights: Weights { get }
 }

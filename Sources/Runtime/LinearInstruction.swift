@@ -26,28 +26,35 @@ struct LinearInstruction: Instruction {
     var members: [Member]
     /// What makes the rows: where they are quantized, each is normalised right before, while it is in cache.
     var norm: LayerNormInstruction?
+    /// Whether others read the normalised rows.
+    var keepsNorm = false
 
     var label: String { ([norm?.label].compactMap { $0 } + members.map(\.name)).joined(separator: " ") }
     var kind: String { (norm.map { $0.kind + "+" } ?? "") + members[0].kind }
     var multiplyAccumulates: Int { members.reduce(0) { $0 + $1.multiplyAccumulates } }
     var reads: [ValueID] { (norm?.reads ?? [input]) + members.compactMap(\.residual) }
-    var writes: [ValueID] { (norm?.writes ?? []) + members.map(\.output) }
+    var writes: [ValueID] { (keepsNorm ? [input] : []) + members.map(\.output) }
     var products: [ProductRecipe] { members.map(\.recipe) }
 
     var quantizesRows: Bool { members[0].recipe.quantizesRows }
 
     func scratchBytes(threads: Int) -> Int {
-        quantizesRows ? QuantizedRows.byteCount(rows: rows, inputs: inputs) : 0
+        guard quantizesRows else { return 0 }
+        return QuantizedRows.byteCount(rows: rows, inputs: inputs) + (norm == nil || keepsNorm ? 0 : threads * stepBytes)
     }
 
+    /// Rows that a task quantizes.
+    private static let rowStep = 8
+    private var stepBytes: Int { (LinearInstruction.rowStep * inputs * MemoryLayout<Float>.size + 63) & ~63 }
+
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
-        let (rows, inputs) = (rows, inputs)
-        let tiles = try members.flatMap { member in
-            let product = try BoundProduct(member, memory)
-            return Tile.cover(rows: rows, outputs: product.packed.outputs).map { (product, $0) }
+        let (rows, inputs, step) = (rows, inputs, LinearInstruction.rowStep)
+        let products = try members.map { try BoundProduct($0, memory) }
+        let tiles = Tile.bands(of: rows, threads: memory.threads).flatMap { band in
+            products.flatMap { product in Tile.cover(rows: band, outputs: product.packed.outputs).map { (product, $0) } }
         }
-        let (x, distance) = (SharedRows(try memory.view(input)), memory.rowDistance(input))
         guard quantizesRows else {
+            let (x, distance) = (SharedRows(try memory.view(input)), memory.rowDistance(input))
             return { pool in
                 pool.run(tiles.count) { index in
                     let (product, tile) = tiles[index]
@@ -57,13 +64,11 @@ struct LinearInstruction: Instruction {
         }
         let quantized = QuantizedRows(memory.scratch, rows: rows, inputs: inputs)
         let inputScale = try inputScale.map(memory.weights.tensor)
-        let normalize = try norm?.rowWork(memory)
+        let source = try rowSource(memory)
         return { pool in
-            let step = 8
-            pool.run((rows + step - 1) / step) { index in
+            pool.run((rows + step - 1) / step) { index, thread in
                 let range = index * step..<min(rows, (index + 1) * step)
-                normalize?(range)
-                quantized.fill(x.pointer, inputs: inputs, range, inputScale)
+                quantized.fill(range, from: source(range, thread), inputs: inputs, inputScale)
             }
             pool.run(tiles.count) { index in
                 let (product, tile) = tiles[index]
@@ -71,26 +76,58 @@ struct LinearInstruction: Instruction {
             }
         }
     }
+
+    /// Brings a range of rows into a thread's cache, and gives the address of the first.
+    private func rowSource(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, _ thread: Int) -> UnsafePointer<Float> {
+        let (inputs, stepBytes) = (inputs, stepBytes)
+        guard let norm else {
+            let x = SharedRows(try memory.view(input))
+            return { rows, _ in x.pointer + rows.lowerBound * inputs }
+        }
+        let normalize = try norm.rowWork(memory)
+        let kept = keepsNorm ? FloatPointer(try memory.mutableView(input).pointer(Float.self)) : nil
+        let apart = FloatPointer(
+            (memory.scratch + QuantizedRows.byteCount(rows: rows, inputs: inputs)).assumingMemoryBound(to: Float.self))
+        return { rows, thread in
+            let target = kept.map { $0.pointer + rows.lowerBound * inputs } ?? apart.pointer + thread * stepBytes / MemoryLayout<Float>.stride
+            normalize(rows, target)
+            return UnsafePointer(target)
+        }
+    }
 }
 
-/// A part of a product's output that one task computes. The cover depends on the sizes only, not on the threads; tasks that
-/// share weights follow each other.
+/// A part of a product's output that one task computes. Tasks that share weights follow each other.
 struct Tile {
     let rows: Range<Int>
     let outputs: Range<Int>
 
-    static func cover(rows: Int, outputs: Int) -> [Tile] {
-        let parts = max(1, (rows + mostRows - 1) / mostRows)
+    static func cover(rows: Range<Int>, outputs: Int) -> [Tile] {
         let outputStep = 3 * Int(TRIPS_PANEL)
         return stride(from: 0, to: outputs, by: outputStep).flatMap { output in
-            (0..<parts).map { part in
-                Tile(rows: rows * part / parts..<rows * (part + 1) / parts, outputs: output..<min(output + outputStep, outputs))
+            rows.split(into: max(1, (rows.count + mostRows - 1) / mostRows)).map {
+                Tile(rows: $0, outputs: output..<min(output + outputStep, outputs))
             }
         }
     }
 
+    /// Rows that one thread takes through all outputs, and through the steps before and behind: they stay in its core's cache.
+    /// Few rows are best left together, and their weights shared out.
+    static func bands(of rows: Int, threads: Int) -> [Range<Int>] {
+        (0..<rows).split(into: max(1, min(threads, rows / leastRows)))
+    }
+
+    /// Rows that make up for each thread's reading all weights.
+    private static let leastRows = 80
+
     /// Rows that stay in a core's cache together with the weights of a tile.
-    private static let mostRows = 160
+    private static let mostRows = 320
+}
+
+extension Range<Int> {
+    /// As many parts, of sizes as even as can be.
+    fileprivate func split(into parts: Int) -> [Range<Int>] {
+        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
+    }
 }
 
 /// Rows of activations as int8, with a scale for each, in the scratch memory of a step.
@@ -100,7 +137,7 @@ private struct QuantizedRows: @unchecked Sendable {
     let rowBytes: Int
 
     static func byteCount(rows: Int, inputs: Int) -> Int {
-        scaleBytes(rows) + rows * trips_quantized_row_size(inputs) + 64
+        scaleBytes(rows) + (rows * trips_quantized_row_size(inputs) + 63) & ~63
     }
 
     private static func scaleBytes(_ rows: Int) -> Int { (rows * MemoryLayout<Float>.size + 63) & ~63 }
@@ -111,9 +148,10 @@ private struct QuantizedRows: @unchecked Sendable {
         rowBytes = trips_quantized_row_size(inputs)
     }
 
-    func fill(_ x: UnsafePointer<Float>, inputs: Int, _ rows: Range<Int>, _ inputScale: Tensor?) {
+    /// - Parameter x: the first of the rows.
+    func fill(_ rows: Range<Int>, from x: UnsafePointer<Float>, inputs: Int, _ inputScale: Tensor?) {
         trips_quantize_rows(
-            bytes, rowBytes, scales, x, inputs, inputs, rows.lowerBound, rows.upperBound,
+            bytes + rows.lowerBound * rowBytes, rowBytes, scales + rows.lowerBound, x, inputs, inputs, 0, rows.count,
             inputScale?.view.pointer(Float.self))
     }
 }

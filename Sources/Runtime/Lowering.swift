@@ -52,6 +52,8 @@ struct Lowering {
                 norm.rows == instruction.rows {
                 instructions.removeLast()
                 instruction.norm = norm
+                instruction.keepsNorm =
+                    graph.isOutput(instruction.input) || graph.consumers(of: instruction.input).count > instruction.members.count
             }
             emit(instruction)
         } else if let instruction = try attention(node) ?? layerNorm(node) ?? selection(node) ?? patchEmbedding(node) {

@@ -34,7 +34,7 @@ struct PatchEmbeddingInstruction: Instruction {
         let (bias, token, positions) = (try input(2), try input(3), try input(4))
         guard let pixels = try input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
         let patches = PatchRows(pixels: pixels, rows: FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self)), image: image, weight: weight)
-        let tiles = Tile.cover(rows: tokens - first, outputs: width)
+        let tiles = Tile.bands(of: tokens - first, threads: memory.threads).flatMap { Tile.cover(rows: $0, outputs: width) }
         return { pool in
             for example in 0..<batch {
                 let target = output.pointer + example * tokens * width

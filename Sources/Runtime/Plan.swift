@@ -122,6 +122,7 @@ extension Graph {
 /// The memory of a plan: one arena for what is computed, and the constants that it reads.
 private final class BoundMemory: PlanMemory {
     let weights: Weights
+    let threads: Int
     var current = 0
     private let graph: Graph
     private let arena: AlignedMemory
@@ -137,6 +138,7 @@ private final class BoundMemory: PlanMemory {
     init(_ graph: Graph, _ lowering: Lowering, weights: Weights, threads: Int) throws {
         self.graph = graph
         self.weights = weights
+        self.threads = threads
         let products = lowering.instructions.flatMap(\.products)
         let packed = Set(products.flatMap { [$0.weight.identity, $0.scales?.identity] })
         try weights.prepare(

@@ -112,25 +112,24 @@ struct LayerNormInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
-        let (work, rows) = (try rowWork(memory), rows)
+        let (work, rows, width) = (try rowWork(memory), rows, width)
+        let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
         return { pool in
             let step = 32
-            pool.run((rows + step - 1) / step) { work($0 * step..<min(rows, ($0 + 1) * step)) }
+            pool.run((rows + step - 1) / step) { work($0 * step..<min(rows, ($0 + 1) * step), target.pointer + $0 * step * width) }
         }
     }
 
-    /// Normalises a range of rows.
-    func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>) -> Void {
+    /// Normalises a range of rows, and writes them to an address.
+    func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
         guard let x = node.input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
         let source = SharedRows(try memory.view(x))
-        let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
         let weight = try node.input(1).map { SharedRows(try memory.view($0)) }
         let bias = try node.input(2).map { SharedRows(try memory.view($0)) }
         let (width, epsilon) = (width, op.epsilon)
-        return { rows in
-            let offset = rows.lowerBound * width
+        return { rows, target in
             trips_layernorm_rows(
-                target.pointer + offset, width, source.pointer + offset, width, rows.count, width, weight?.pointer, bias?.pointer, epsilon)
+                target, width, source.pointer + rows.lowerBound * width, width, rows.count, width, weight?.pointer, bias?.pointer, epsilon)
         }
     }
 }

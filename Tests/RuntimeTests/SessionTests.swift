@@ -77,7 +77,7 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         }
     }
 
-    /// Rows are normalised right before they are quantized.
+    /// Rows that only quantized products read are normalised where each thread quantizes them; others are put where all find them.
     @Test(arguments: [37, 400]) func normalisedRowsAreTheSameWhereOthersReadThemToo(rows: Int) throws {
         var graph = Graph(name: "main")
         let x = try graph.addInput("x", ValueType(.float32, [Dimension(rows), 40]))
