@@ -1,4 +1,5 @@
 import COpenBLAS
+import Operators
 import Support
 import Tensors
 
@@ -63,6 +64,7 @@ private func inverseFactor(_ gram: Gram, _ columnFactor: [Float]?) -> [Float]? {
 
 /// Replaces the upper triangle of a positive definite matrix by the upper Cholesky factor of its inverse: inv = Uᵀ U.
 private func invert(_ matrix: inout [Float], _ width: Int) -> Bool {
+    _ = singleThreadedBLAS
     var (n, info) = (Int32(width), Int32(0))
     // LAPACK counts columns first: its lower triangle is the upper one of a row-major matrix.
     spotrf_("L", &n, &matrix, &n, &info)

@@ -151,6 +151,7 @@ package final class Gram {
     }
 
     package func add(_ tensor: Tensor) {
+        _ = singleThreadedBLAS
         let count = tensor.count / max(1, width)
         cblas_ssyrk(
             CblasRowMajor, CblasUpper, CblasTrans, Int32(width), Int32(count), 1, tensor.view.pointer(Float.self), Int32(width), 1,

@@ -12,7 +12,7 @@ public protocol Tool: ParsableCommand {}
 extension Tool {
     /// Runs the command with the process's arguments, and ends the process where it fails.
     public static func main() {
-        _ = singleThreadedBLAS
+        endBLASThreads()
         do {
             var command = try parseAsRoot()
             try command.run()

@@ -74,9 +74,10 @@ import Testing
 
     @Test func linksToAnythingButARegularFileAreLeftAlone() throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        try FileManager.default.createSymbolicLink(atPath: target, withDestinationPath: "/dev/null")
+        #expect(mkfifo(folder + "/pipe", 0o600) == 0)
+        try FileManager.default.createSymbolicLink(atPath: target, withDestinationPath: "pipe")
         #expect(kind { try AtomicFile.write(to: target, replacing: true) { try $0.write([1]) } } == .cannotCreate)
-        #expect(try FileManager.default.destinationOfSymbolicLink(atPath: target) == "/dev/null")
+        #expect(try FileManager.default.destinationOfSymbolicLink(atPath: target) == "pipe")
         try Data([9]).write(to: URL(fileURLWithPath: folder + "/b"))
         for (link, destination) in [("/c", "b"), ("/d", "nowhere")] {
             try FileManager.default.createSymbolicLink(atPath: folder + link, withDestinationPath: destination)
@@ -100,7 +101,8 @@ import Testing
 
     @Test func foldersThatCannotTakeIt() throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        for path in [folder + "/absent/a", "/proc/a", "/dev/null", folder] {
+        #expect(mkfifo(folder + "/pipe", 0o600) == 0)
+        for path in [folder + "/absent/a", "/proc/a", folder + "/pipe", folder] {
             #expect(kind { try AtomicFile.write(to: path, replacing: true) { try $0.write([1]) } } == .cannotCreate, "\(path)")
         }
         // For root every folder is writable.
