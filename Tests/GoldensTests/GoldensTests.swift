@@ -39,7 +39,8 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
 
 @Test(arguments: [
     ("<f4", "(2, 3)", 20), ("<f4", "(2, 3)", 28), ("|O", "(1,)", 8), ("<c8", "(1,)", 8), ("<f4", "(9223372036854775807, 3)", 4),
-    ("<f4", "(-1,)", 4), ("<f4", "(99999999999999999999,)", 4), ("<f4", "(1.5,)", 4), ("<f4", "1", 4), ("f4", "(1,)", 4),
+    ("<f4", "(-1,)", 4), ("<f4", "(99999999999999999999,)", 4), ("<f4", "(1.5,)", 4), ("<f4", "1", 4), ("f4", "(1,)", 4), ("!f4", "(1,)", 4),
+    ("|u1", "(" + String(repeating: "1,", count: 33) + ")", 1),
 ]) func numpyHostileHeadersAreRefused(type: String, shape: String, count: Int) throws {
     #expect(throws: TripsError.self) { try readNPY(npy(type, shape, [UInt8](repeating: 0, count: count))) }
 }
@@ -49,6 +50,18 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
     for count in 0..<whole.count {
         #expect(throws: TripsError.self) { try readNPY(Array(whole.prefix(count))) }
     }
+}
+
+@Test func numpyHeadersAreWhatTheySay() throws {
+    func refuses(_ text: String, _ bytes: [UInt8]) {
+        #expect { try readNPY(bytes) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains(text) }
+    }
+    let whole = npy("<f4", "(2,)", bytes([1, 2] as [Float]))
+    refuses("no NumPy array", [0x94] + whole.dropFirst())
+    refuses("format version", Array(whole.prefix(6)) + [4] + whole.dropFirst(7))
+    refuses("ends too early", Array(whole.prefix(6)) + [2, 0, 1, 0])
+    refuses("header length", npy("<f4", "(2," + String(repeating: " ", count: 70_000) + ")", bytes([1, 2] as [Float]), version: 2))
+    refuses("the end of the header", npy("<f4", "(2,)}{", bytes([1, 2] as [Float])))
 }
 
 @Test func testDataIsNamedByItselfThenByPosition() throws {
@@ -73,6 +86,9 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
         try FileManager.default.createDirectory(atPath: "\(folder)/test_data_set_\(number)", withIntermediateDirectories: true)
     }
     #expect(try GoldenReference.references(at: folder).map(\.name) == ["test_data_set_0", "test_data_set_2", "test_data_set_10"])
+    let strangers = ["input_0.txt", "input_0_1.pb", "inner_0.pb", "input_-1.pb", "input_x.pb"]
+    for name in strangers { try Data([1]).write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/\(name)")) }
+    #expect(throws: TripsError.self) { try GoldenReference.references(at: "\(folder)/test_data_set_2") }
     try Data().write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/input_0.pb"))
     #expect(try GoldenReference.references(at: "\(folder)/test_data_set_2").map(\.name) == ["test_data_set_2"])
 }

@@ -58,12 +58,21 @@ struct Forgery {
     func read() throws { try Forgery.read(bytes()) }
 
     static func read(_ bytes: [UInt8]) throws {
+        try load(bytes)
+        try open(bytes) { try $0.verify() }
+    }
+
+    static func load(_ bytes: [UInt8]) throws {
+        try open(bytes) { reader in
+            _ = try reader.graphs()
+            for tensor in reader.tensors { _ = try reader.constant(named: tensor.name).load() }
+        }
+    }
+
+    static func open(_ bytes: [UInt8], _ body: (PackageReader) throws -> Void) throws {
         let folder = try TemporaryFolder()
         try write(bytes, to: folder["a.trips"])
-        let reader = try PackageReader(path: folder["a.trips"])
-        _ = try reader.graphs()
-        for tensor in reader.tensors { _ = try reader.constant(named: tensor.name).load() }
-        try reader.verify()
+        try body(PackageReader(path: folder["a.trips"]))
     }
 }
 
@@ -114,8 +123,10 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             refuses { try forgery.read() }
         }
         var forgery = sound
-        forgery.indexOffset = bytes.count
-        refuses("index offset") { try forgery.read() }
+        for offset in [Header.size, bytes.count] {
+            forgery.indexOffset = offset
+            refuses("index offset") { try forgery.read() }
+        }
         forgery = sound
         forgery.fileSize = bytes.count + 1
         refuses("file size") { try forgery.read() }
@@ -154,6 +165,8 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refuses("size after decompression; found 0") { try forgery.read() }
         forgery.chunks = [[UInt8](repeating: 0, count: 40)]
         refuses("zstd") { try forgery.read() }
+        forgery.chunks = [[UInt8](repeating: 0, count: Layout.maximalFrameSize + 1)]
+        refuses("size of chunk 0") { try forgery.read() }
     }
 
     @Test func bombsAreRefused() throws {
@@ -256,8 +269,8 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             forgery.manifestBytes = (0..<8).map { UInt8(truncatingIfNeeded: stated >> (8 * $0)) } + Array(json.utf8)
             try forgery.read()
         }
-        func read(_ entries: String...) throws {
-            let manifest = Forgery.manifest(features: "[]", tensors: Forgery.tensor())
+        func read(_ entries: String..., tensors: String = Forgery.tensor()) throws {
+            let manifest = Forgery.manifest(features: "[]", tensors: tensors)
             let quoted = String(decoding: try JSONEncoder().encode(manifest), as: UTF8.self)
             try read(json: "{" + ([#""__metadata__":{"trips":\#(quoted)}"#] + entries).joined(separator: ",") + "}")
         }
@@ -273,6 +286,8 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refuses("unlike the manifest") { try read(tensor.replacingOccurrences(of: "[4]", with: "[2,2]")) }
         refuses("unlike the manifest") { try read(tensor.replacingOccurrences(of: "F32", with: "I32")) }
         refuses("malformed JSON") { try read(tensor, tensor) }
+        let vast = ["a", "b"].map { Forgery.tensor($0, dataType: "U8", storedType: "U8", shape: "[6000000000000000000]") }
+        refuses("overflow") { try read(tensor, tensor.replacingOccurrences(of: "\"a\"", with: "\"b\""), tensors: vast.joined(separator: ",")) }
     }
 
     @Test func everyTruncationIsRefused() throws {
@@ -280,7 +295,7 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         for count in bytes.indices { refuses { try Forgery.read(Array(bytes[..<count])) } }
     }
 
-    /// Changes each byte of a small package in three ways: the reader alone finds them all.
+    /// Changes each byte of a small package in three ways: loading finds them all, and so does checking the file.
     @Test(arguments: [false, true])
     func everyChangedByteIsFound(plain: Bool) throws {
         let sound = try sample(plain: plain)
@@ -289,7 +304,8 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             for change: UInt8 in [1, 0x80, 0xFF] {
                 var bytes = sound
                 bytes[index] ^= change
-                refuses { try Forgery.read(bytes) }
+                refuses { try Forgery.load(bytes) }
+                refuses { try Forgery.open(bytes) { try $0.verify() } }
             }
         }
     }

@@ -47,6 +47,32 @@ import PackageFormat
         }
     }
 
+    @Test func whatCannotBeWrittenIsRefused() throws {
+        let folder = try TemporaryFolder()
+        func refuses(_ text: String, _ tensors: [(name: String, constant: Constant)], _ manifest: Manifest = Samples.manifest) {
+            #expect {
+                try PackageWriter.write(graphs: [], extraTensors: tensors, manifest: manifest, to: folder["a.trips"])
+            } throws: { "\($0)".contains(text) }
+            #expect(folder.contents.isEmpty)
+        }
+        let numbers = Samples.constant(try Samples.weights([4]), "n")
+        refuses("the name of a tensor", [("", numbers)])
+        refuses("the name of a tensor", [(String(repeating: "n", count: Layout.maximalNameLength + 1), numbers)])
+        refuses("the name of a tensor", [("a", numbers), ("a", numbers)])
+        for (type, shape) in [(DataType.float32, [2, 2]), (.int32, [4])] {
+            refuses("a constant came out wrong", [("a", Constant(type, shape, identity: "l", source: Liar(tensor: try numbers.load())))])
+        }
+        var manifest = Samples.manifest
+        manifest.options["x"] = String(repeating: "x", count: Layout.maximalManifestSize)
+        refuses("the manifest is too large", [("a", numbers)], manifest)
+    }
+
+    /// Gives another tensor than its constant states.
+    private struct Liar: ConstantSource {
+        let tensor: Tensor
+        func load(_: DataType, _: [Int]) -> Tensor { tensor }
+    }
+
     /// Half bytes are named as a feature where there are any, and packages without it are read as they are.
     @Test func int8NeedsAFeature() throws {
         let folder = try TemporaryFolder()

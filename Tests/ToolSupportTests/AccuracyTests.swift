@@ -66,6 +66,27 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     #expect { try TestSet(path: path) } throws: { ($0 as? TripsError)?.kind == .data }
 }
 
+@Test func testSetsWhoseTensorsDoNotBelongTogetherAreRefused() throws {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    func integers(_ numbers: Int64...) throws -> Tensor { try Tensor(numbers, shape: [numbers.count]) }
+    func refuses(_ text: String, _ tensors: (String, Tensor)...) throws {
+        try write(tensors, to: path)
+        #expect { try TestSet(path: path) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains(text) }
+    }
+    let (labels, x) = (("labels", try integers(0, 1)), ("in.x", try Tensor([Float](repeating: 1, count: 6), shape: [2, 3])))
+    try write([labels, x, ("index.x", integers(1, 1))], to: path)
+    #expect(try TestSet(path: path).count == 2)
+    try refuses("a test set", labels)
+    try refuses("a test set", x)
+    try refuses("a test set", ("labels", Tensor([Int64](), shape: [0])), x)
+    try refuses("expected integers [N]", ("labels", Tensor([0, 1] as [Int64], shape: [2, 1])), x)
+    try refuses("expected integers [N]", ("labels", Tensor([0, 1] as [Float], shape: [2])), x)
+    for index in [try integers(1), try integers(0, 1, 1), try integers(0, 2), try integers(-1, 0)] {
+        try refuses("examples of in.x", labels, x, ("index.x", index))
+    }
+}
+
 @Test func aModelForNoExamplesDoesNotKeepTheCountAtItsStart() throws {
     let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
     defer { try? FileManager.default.removeItem(atPath: path) }
