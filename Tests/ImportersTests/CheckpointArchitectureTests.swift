@@ -132,6 +132,37 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
         #expect(expected.isEmpty, "\(expected.keys.sorted())")
     }
 
+    @Test(arguments: [
+        (
+            Architecture.albefPretrain,
+            ["temperature": 1, "position indices": 1, "masked-language-modelling head": 7, "queues": 3]
+        ),
+        (
+            .mplugVQA,
+            [
+                "position indices": 3, "unused embeddings": 5, "fusion layers that do not run": 26,
+                "cross-attention of connected layers": 10, "copies of tied tensors": 2, "CLIP's text tower and projections": 19,
+            ]
+        ),
+        (
+            .mplugCaption,
+            [
+                "position indices": 3, "copies of tied tensors": 2, "CLIP's text tower and projections": 19,
+                "text and fusion encoders, which captioning does not run (--architecture mplug-vqa does)": 104,
+            ]
+        ),
+    ]) func whatIsLeftOutIsSummedUp(_ architecture: Architecture, _ reasons: [String: Int]) throws {
+        let path = "\(packageRoot)/Tests/Fixtures/\(architecture.rawValue)/checkpoint.safetensors"
+        let leftOut = try importCheckpoint(path: path).leftOut
+        #expect(Dictionary(uniqueKeysWithValues: leftOut.map { ($0.reason, $0.count) }) == reasons)
+    }
+
+    @Test func captioningTakesNoFusionLayers() {
+        let path = "\(packageRoot)/Tests/Fixtures/mplug-caption/checkpoint.safetensors"
+        expectFailure(.usage, "fusion_layers", "mplug-vqa") { try importCheckpoint(path: path, options: .init(fusionLayers: 2)) }
+        expectFailure(.usage, "stride_layer", "mplug-vqa") { try importCheckpoint(path: path, options: .init(strideLayer: 1)) }
+    }
+
     @Test func torchFilesHoldTheSameTensors() throws {
         let folder = "\(packageRoot)/Tests/Fixtures/albef-ve"
         let reference = try Checkpoint.open(path: "\(folder)/checkpoint.safetensors")
@@ -374,6 +405,21 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         for size in [0, -4, 10, 1 << 20] {
             expectFailure(.usage, "image size") { try importCheckpoint(checkpoint, options: .init(imageSize: size)) }
         }
+    }
+
+    @Test func layersThatMakeNoModelAreRefused() {
+        func refuses(_ words: String, _ architecture: Architecture? = nil, change: (inout [(name: String, constant: Constant)]) -> Void = { _ in }) {
+            let checkpoint = Checkpoint(tensors: tinyVE(change: change), metadata: ["heads": "2"])
+            expectFailure(.data, words) { try importCheckpoint(checkpoint, options: .init(architecture: architecture)) }
+        }
+        refuses("1 without and 0 with cross-attention") { $0.removeAll { $0.name.hasPrefix("text_encoder.encoder.layer.1.") } }
+        refuses("0 without and 1 with cross-attention") { tensors in
+            tensors.removeAll { $0.name.hasPrefix("text_encoder.encoder.layer.0.") }
+            tensors = tensors.map { ($0.name.replacingOccurrences(of: "layer.1.", with: "layer.0."), $0.constant) }
+        }
+        refuses("0 layers, 2 heads") { $0.removeAll { $0.name.hasPrefix("text_encoder.encoder.") } }
+        refuses("an even number", .albefNLVR2)
+        refuses("albef_pretrain_nlvr2") { $0.append(("ta_head.weight", emptyConstant("t", [1]))) }
     }
 
     @Test func oddSizesAreRefused() {
