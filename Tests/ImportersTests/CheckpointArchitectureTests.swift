@@ -157,6 +157,16 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
         #expect(Dictionary(uniqueKeysWithValues: leftOut.map { ($0.reason, $0.count) }) == reasons)
     }
 
+    @Test func idsOfCoordinatesAreConsecutive() throws {
+        let file = try SafetensorsFile(path: "\(packageRoot)/Tests/Fixtures/mplug-grounding/checkpoint.safetensors")
+        let ids = try #require(file.tensors.first { $0.name == "target_ids" }).constant
+        var changed = try ids.load().converted(to: .int64).elements(Int64.self)
+        changed[1] += 1
+        let gap = Constant(try Tensor(changed, shape: ids.shape), identity: "gap")
+        let tensors = file.tensors.map { (name: $0.name, constant: $0.name == "target_ids" ? gap : $0.constant) }
+        expectFailure(.data, "consecutive ids") { try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])) }
+    }
+
     @Test func captioningTakesNoFusionLayers() {
         let path = "\(packageRoot)/Tests/Fixtures/mplug-caption/checkpoint.safetensors"
         expectFailure(.usage, "fusion_layers", "mplug-vqa") { try importCheckpoint(path: path, options: .init(fusionLayers: 2)) }
@@ -357,6 +367,12 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         #expect(
             try settings(.init(configurationPath: config)).contains(
                 Setting("text_layer_norm_epsilon", "1e-06", from: .configuration)))
+        for epsilon in ["0", "-1e-6", "1", "\"small\""] {
+            let config = try folder.write(Array("{\"layer_norm_eps\": \(epsilon)}".utf8), "epsilon.json")
+            expectFailure(.data, "layer_norm_eps", "epsilon.json") { try settings(.init(configurationPath: config)) }
+        }
+        let vast = try folder.write(Array("{\"hidden_size\": 64}".utf8) + [UInt8](repeating: 0x20, count: 1 << 20), "vast.json")
+        expectFailure(.data, "length of the config file") { try settings(.init(configurationPath: vast)) }
         expectFailure(.usage, "text_heads", "found 3") { try settings(.init(textHeads: 3)) }
         expectFailure(.usage, "vision_heads", "found 0") { try settings(.init(visionHeads: 0)) }
         expectFailure(.data, "checkpoint metadata", "found -1") { try settings(.init(), ["heads": "-1"]) }
@@ -437,6 +453,9 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         }
         expectFailure(.data, "patch embedding") {
             try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [0, 3, 4, 4]))
+        }
+        expectFailure(.data, "patch size; found 8193") {
+            try importCheckpoint(changed("visual_encoder.patch_embed.proj.weight", [8, 3, 8193, 8193]))
         }
         expectFailure(.data, "embedding") { try importCheckpoint(changed("text_encoder.embeddings.word_embeddings.weight", [20])) }
         expectFailure(.data, "text width") {
