@@ -1,6 +1,7 @@
 import Foundation
 import Preprocessing
 import Support
+import Tensors
 import Testing
 
 private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
@@ -45,6 +46,13 @@ private let files = [
     #expect(try Picture(modelInput: input, mean: mean, deviation: deviation) == square)
 }
 
+@Test func whatIsNoImageInputIsRefused() throws {
+    for shape in [[3, 2, 2], [1, 4, 2, 2], [0, 3, 2, 2], [1, 3, 0, 2], [1, 3, 2, 0]] {
+        let image = try Tensor([Float](repeating: 0, count: shape.reduce(1, *)), shape: shape)
+        #expect { try Picture(modelInput: image, mean: nil, deviation: nil) } throws: { "\($0)".contains("an image input") }
+    }
+}
+
 @Test func pngFilesReadBackAsTheyWereWritten() throws {
     let picture = try Picture(path: fixtures + "/colour.jpg")
     #expect(try Picture(decoding: picture.png()) == picture)
@@ -59,10 +67,43 @@ private let files = [
 }
 
 @Test func hugePicturesInSmallFilesAreRefused() throws {
-    var png = try Picture(width: 2, height: 2, pixels: [UInt8](repeating: 9, count: 12)).png()
-    png.replaceSubrange(16..<20, with: [0, 0, 0x70, 0])
-    #expect { try Picture(decoding: png) } throws: { ($0 as? TripsError)?.kind == .data }
-    #expect { try Picture(decoding: Array("GIF89a".utf8)) } throws: { ($0 as? TripsError)?.kind == .data }
+    let sound = try Picture(width: 2, height: 2, pixels: [UInt8](repeating: 9, count: 12)).png()
+    func crc32(_ bytes: some Sequence<UInt8>) -> UInt32 {
+        ~bytes.reduce(~0) { crc, byte in (0..<8).reduce(crc ^ UInt32(byte)) { crc, _ in crc >> 1 ^ (crc & 1) * 0xEDB8_8320 } }
+    }
+    /// The file with another size in its header, under a right checksum.
+    func stating(_ width: UInt32, _ height: UInt32) -> [UInt8] {
+        func bytes(_ number: UInt32) -> [UInt8] { withUnsafeBytes(of: number.bigEndian) { Array($0) } }
+        var png = sound
+        png.replaceSubrange(16..<24, with: bytes(width) + bytes(height))
+        png.replaceSubrange(29..<33, with: bytes(crc32(png[12..<29])))
+        return png
+    }
+    #expect(throws: Never.self) { try Picture(decoding: stating(2, 2)) }
+    for (width, height, words) in [
+        (32_769, 1, "32769 x 1;"), (1, 32_769, "1 x 32769;"), (20_000, 20_000, "20000 x 20000;"), (3000, 3000, "3000 x 3000 from"),
+        (0, 2, "PNG"), (2, 0, "PNG"), (2, 3, "PNG"),
+    ] as [(UInt32, UInt32, String)] {
+        #expect { try Picture(decoding: stating(width, height)) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains(words) }
+    }
+}
+
+@Test func whatIsNoPictureIsRefused() throws {
+    for bytes in [Array("GIF89a".utf8), [], [0xFF, 0xD8], Array("RIFF....WEBP".utf8)] {
+        #expect { try Picture(decoding: bytes) } throws: { "\($0)".contains("not a picture that can be read") }
+    }
+    for (width, height, count) in [(0, 0, 0), (-1, -1, 3), (2, 0, 0), (2, 2, 11), (Picture.maximalSide + 1, 1, 3 * (Picture.maximalSide + 1))] {
+        for (width, height) in [(width, height), (height, width)] {
+            #expect(throws: TripsError.self) { try Picture(width: width, height: height, pixels: [UInt8](repeating: 0, count: count)) }
+        }
+    }
+}
+
+@Test func normalisationIsForThreeChannels() throws {
+    let picture = try Picture(width: 1, height: 1, pixels: [1, 2, 3])
+    for (mean, deviation) in [([0.5, 0.5], [0.5, 0.5, 0.5]), ([0.5, 0.5, 0.5], [0.5, 0.5]), ([0.5, 0.5, 0.5], [0.5, 0, 0.5])] {
+        #expect { try picture.modelInput(size: 1, mean: mean, deviation: deviation, .bilinear) } throws: { ($0 as? TripsError)?.kind == .data }
+    }
 }
 
 @Test func picturesDoNotGrowOutOfProportion() throws {
@@ -89,6 +130,13 @@ private let files = [
     let tokenizer = try WordPiece(vocabulary: lines.joined(separator: "\r\n") + "\r\n")
     #expect(tokenizer.encode("dogs") == [2, 4, 5, 3])
     #expect(try tokenizer.modelInput("dogs", paddedTo: .min).ids.elements(Int64.self) == [2, 3])
+}
+
+@Test func vocabulariesAreOfSomeSize() throws {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("vocab-\(UUID().uuidString).txt").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try Data("[PAD]\n[UNK]\n[CLS]\n[SEP]\n".utf8 + [UInt8](repeating: 0x0A, count: 16 << 20)).write(to: URL(fileURLWithPath: path))
+    #expect { try WordPiece(path: path) } throws: { "\($0)".contains("size of a vocabulary") }
 }
 
 @Test func idsReadAsWords() throws {
