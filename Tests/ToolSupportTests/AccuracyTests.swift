@@ -97,6 +97,22 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     #expect(throws: TripsError.self) { try Accuracy.measure(model, on: TestSet(path: path), output: "prediction") }
 }
 
+@Test func onlyRowsOfClassesAreAnswers() throws {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    for shape in [[2, 3, 1], [2, 0], [2]] {
+        let x = try Tensor([Float](repeating: 1, count: shape.reduce(1, *)), shape: shape)
+        try write([("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", x)], to: path)
+        var graph = Graph(name: "main")
+        let type = ValueType(.float32, [Dimension(symbol: "batch")] + shape.dropFirst().map { Dimension($0) })
+        try graph.addOutput("prediction", graph.add(Unary(.relu), [graph.addInput("x", type)], name: "relu")[0])
+        let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+        #expect { try Accuracy.measure(model, on: TestSet(path: path), output: "prediction") } throws: {
+            ($0 as? TripsError)?.kind == .usage && "\($0)".contains("[batch, classes]")
+        }
+    }
+}
+
 @Test func imagesAreTakenAsThePackageSays() throws {
     let picture = try Picture(path: fixtures + "/preprocessing/colour.png")
     var preprocessing = Manifest.Preprocessing.released(imageSize: 24)

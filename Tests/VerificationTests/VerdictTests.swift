@@ -108,6 +108,9 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     let first = try #require(Agreement([2.0, 3, 1, 0], reference: [3, 2, 1, 0], shape: [1, 4]))
     #expect(abs(first.divergence - (p[0] - p[1]) / p.reduce(0, +)) < 1e-12)
     #expect(Agreement([1, .nan], reference: [1, 2], shape: [1, 2]) == nil)
+    #expect(Agreement([1, 2], reference: [1, .infinity], shape: [1, 2]) == nil)
+    #expect(Agreement([1, 2], reference: [1, 2], shape: [2, 1]) == nil)
+    #expect(Agreement([], reference: [], shape: [0, 4]) == nil && Agreement([1], reference: [1], shape: []) == nil)
 }
 
 @Test func tolerancesByNameGoBeforeThoseForAll() throws {

@@ -81,6 +81,25 @@ private func report(
     #expect { try Verifier(model, options: options) } throws: { ($0 as? TripsError)?.kind == .usage }
 }
 
+@Test func rankingsMayDifferInTiesAlone() throws {
+    func verdict(_ own: [Int64], _ theirs: [Int64], _ chances: [Float], rows: Int = 1) throws -> Judgement {
+        let shape = [rows, theirs.count / rows], probabilities = try floats(chances, shape)
+        let model = FakeModel(
+            outputNames: ["topk_ids", "topk_probs"],
+            values: ["topk_ids": try Tensor(own, shape: [rows, own.count / rows]), "topk_probs": probabilities])
+        let outputs = try ["topk_ids": Tensor(theirs, shape: shape), "topk_probs": probabilities]
+        return try #require(report(model, golden(outputs)).outputs.first { $0.name == "topk_ids" }).worst
+    }
+    #expect(try verdict([7, 8, 9], [7, 8, 9], [0.5, 0.3, 0.2]).reason == nil)
+    let tied = try verdict([7, 9, 8], [7, 8, 9], [0.5, 0.2, 0.2])
+    #expect(tied.verdict == .pass && tied.reason?.contains("equal probability") == true)
+    // Other answers, another order, and a tie in the other row.
+    #expect(try verdict([7, 8, 6], [7, 8, 9], [0.5, 0.2, 0.2]).verdict == .fail)
+    #expect(try verdict([8, 7, 9], [7, 8, 9], [0.5, 0.3, 0.3]).verdict == .fail)
+    #expect(try verdict([2, 1, 4, 3], [1, 2, 3, 4], [0.5, 0.5, 0.6, 0.4], rows: 2).verdict == .fail)
+    #expect(try verdict([2, 1], [1, 2, 3], [0.5, 0.5, 0.5]).verdict == .fail)
+}
+
 @Test func worstSetsAreNamed() throws {
     let model = FakeModel(outputNames: ["y"], values: ["y": try floats([1])])
     var verifier = try Verifier(model, options: VerificationOptions())
@@ -198,6 +217,16 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
     #expect(result.passes && result.illustrations.count == 1 && result.illustrations.first?.text == nil)
 }
 
+@Test func numbersThatAreNoIdsAreNotDrawn() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    var drawing = IllustrationOptions()
+    drawing.tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]")
+    for (ids, isText) in [(try floats([1, 1, 1]), false), (try indices([1, 1, 1]), true)] {
+        let result = try report(selectingModel([0, 1, 2], scores, y), picture(golden(["image_embeds": y]), ["input_ids": ids]), drawing: drawing)
+        #expect(result.passes && (result.illustrations.first?.text != nil) == isText)
+    }
+}
+
 /// What a golden file may hold where indices belong.
 private let noIndices: [Tensor] = {
     let numbers = [Double.nan, 1e300, -1]
@@ -220,6 +249,27 @@ private let noIndices: [Tensor] = {
     let result = try report(model, golden(["image_embeds": y], traces), intermediates: true)
     #expect(result.intermediates.filter { $0.verdict == .fail }.map(\.name) == [name])
     #expect(result.outputs.first?.verdict == .pass && result.selections.isEmpty)
+}
+
+@Test func indicesOfAnotherTypeOrShapeFail() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    for (own, reference, words) in [
+        (try Tensor([0, 1, 2] as [Int32], shape: [1, 3]), try indices([0, 1, 2]), "data type"),
+        (try floats([0, 1, 2]), try floats([0, 1, 2]), "data type"), (try indices([0, 1]), try indices([0, 1, 2]), "shape"),
+        (try Tensor([0, 1, 2] as [Int64], shape: [3]), try Tensor([0, 1, 2] as [Int64], shape: [3]), "shape"),
+    ] {
+        let name = "selection.2.indices"
+        let model = FakeModel(outputNames: ["image_embeds"], traceNames: [name], values: ["image_embeds": y, name: own])
+        let found = try #require(report(model, golden(["image_embeds": y], [name: reference]), intermediates: true, preset: .int8).intermediates.first)
+        #expect(found.verdict == .fail && found.worst.reason?.contains(words) == true, "\(words)")
+    }
+}
+
+@Test func positionsOfAnotherBatchAreNoTrail() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    var traces = try selection([0, 1, 2], scores)
+    traces["selection.2.positions"] = try Tensor([0, 1, 2, 0, 1, 2] as [Int64], shape: [2, 3])
+    #expect(try report(selectingModel([0, 1, 2], scores, y), golden(["image_embeds": y], traces), intermediates: true).selections.isEmpty)
 }
 
 @Test func theOrderOfGoldenIndicesMeansNothing() throws {
@@ -261,6 +311,8 @@ private let noIndices: [Tensor] = {
     let other = try compareSelections(trail([0, 1, 4], [1, 2]), reference: trail([0, 2, 4], [1, 2]))
     #expect(other.map(\.flips) == [1, 1] && other[1].streamChanged)
     #expect(abs(other[1].overlap - 1 / 3) < 1e-12)
+    // Behind a flip, scores of the same places are of other patches.
+    #expect(other.map { $0.scoreError == nil } == [false, true] && other[1].flipGap == nil)
 }
 
 // MARK: Divergence
@@ -289,6 +341,9 @@ private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
     #expect(found == Divergence(firstFailure: "vision.2"))
     let broken = Divergence([("vision.1", judgement(.pass, snr: 130)), ("vision.2", judgement(.fail, snr: .nan))], noiseFloor: 1e-6)
     #expect(broken.firstJump?.name == "vision.2" && broken.firstJump?.after.isNaN == true)
+    // The reference has the same NaN.
+    let same = Divergence([("vision.1", judgement(.pass, snr: 130)), ("vision.2", judgement(.pass, snr: .nan))], noiseFloor: 1e-6)
+    #expect(same == Divergence())
 }
 
 @Test func canonicalOrderFollowsTheComputation() {
