@@ -23,6 +23,15 @@ import PackageFormat
         try reader.verify()
     }
 
+    /// Above 4 MiB pages are brought in before they are written.
+    @Test func tensorsOfManyPagesComeBack() throws {
+        let folder = try TemporaryFolder()
+        let given = try Samples.noise(.float32, [1100, 1001])
+        try PackageWriter.write(graphs: [], extraTensors: [("w", Samples.constant(given, "w"))], manifest: Samples.manifest, to: folder["a.trips"])
+        let read = try PackageReader(path: folder["a.trips"]).constant(named: "w").load()
+        #expect(read.shape == given.shape && read.withBytes { Array($0) } == given.withBytes { Array($0) })
+    }
+
     /// Rows in blocks of 16, where chunks of 512 KiB end inside rows, inside blocks, and several to a row.
     @Test(arguments: [
         (DataType.float32, [700, 768]), (.float32, [17, 40_000]), (.float32, [3, 300_000]), (.int8, [2000, 771]), (.int8, [1, 5]),
