@@ -111,6 +111,52 @@ import Testing
         #expect(try refusal(Onnx.model(Onnx.graph([invalid])).bytes).contains("invalid UTF-8"))
     }
 
+    @Test func refusesValuesWithoutANameOfTheirOwn() throws {
+        let add = Onnx.node("Add", ["x", "w"], ["y"])
+        let twice = [Onnx.value("x", [1]), Onnx.value("x", [1])]
+        #expect(try refusal(Onnx.model(Onnx.graph([add], inputs: twice)).bytes).contains("two inputs have one name"))
+        #expect(try refusal(Onnx.model(Onnx.graph([add], inputs: [Onnx.value("", [1])])).bytes).contains("or one has none"))
+        #expect(try refusal(Onnx.model(Onnx.graph([add], initializers: [Onnx.floats("", [1], [1])])).bytes).contains("an initializer has no name"))
+        let weights = [Onnx.floats("w", [1], [1]), Onnx.floats("w", [1], [2])]
+        #expect(try refusal(Onnx.model(Onnx.graph([add], initializers: weights)).bytes).contains("two initializers have one name"))
+    }
+
+    @Test func refusesFunctionsThatDoNotEndOrDoNotSuit() throws {
+        let calling = Onnx.graph([Onnx.node("F0", ["x"], ["y"], domain: "local")])
+        func chain(_ length: Int) -> [WireWriter] {
+            (0..<length).map { number in
+                let next = number + 1 < length ? Onnx.node("F\(number + 1)", ["a"], ["b"], domain: "local") : Onnx.node("Relu", ["a"], ["b"])
+                return Onnx.function("F\(number)", ["a"], ["b"], [next])
+            }
+        }
+        #expect(try outcome(Onnx.model(calling, functions: chain(32)).bytes) != nil)
+        #expect(try refusal(Onnx.model(calling, functions: chain(33)).bytes).contains("too deeply"))
+        let relu = Onnx.node("Relu", ["a"], ["b"])
+        for (inputs, outputs) in [(["x", "x"], ["y"]), (["x"], ["y", "z"])] {
+            let call = Onnx.graph([Onnx.node("F", inputs, outputs, domain: "local")])
+            #expect(try refusal(Onnx.model(call, functions: [Onnx.function("F", ["a"], ["b"], [relu])]).bytes).contains("does not suit its function"))
+        }
+        // A long name, made longer by each call that it stands in.
+        let long = String(repeating: "n", count: 4 << 20)
+        let nodes = (0..<4).map { Onnx.node("Relu", ["a"], [$0 == 0 ? "b" : "c\($0)"], name: long) }
+        let call = Onnx.node("F", ["x"], ["y"], domain: "local", name: long)
+        let model = Onnx.model(Onnx.graph([call]), functions: [Onnx.function("F", ["a"], ["b"], nodes)])
+        _ = try outcome(model.bytes)
+        let calls = (0..<3).map { Onnx.node("F", ["x"], [$0 == 0 ? "y" : "z\($0)"], domain: "local", name: long) }
+        #expect(try refusal(Onnx.model(Onnx.graph(calls), functions: [Onnx.function("F", ["a"], ["b"], nodes)]).bytes).contains("too many nodes"))
+    }
+
+    @Test func refusesAttributesThatAreNoWordsOfTheOperator() throws {
+        let gelu = Onnx.node("Gelu", ["x"], ["y"], [Onnx.attribute("approximate", text: "sigmoid")])
+        #expect(try refusal(Onnx.model(Onnx.graph([gelu]), opset: 20).bytes).contains("attribute approximate; found \"sigmoid\""))
+        let inputs = [Onnx.value("x", [1], type: 12), Onnx.value("w", [1], type: 12)]
+        let shift = Onnx.node("BitShift", ["x", "w"], ["y"], [Onnx.attribute("direction", text: "UP")])
+        #expect(try refusal(Onnx.model(Onnx.graph([shift], inputs: inputs)).bytes).contains("attribute direction; found \"UP\""))
+        for opset in [10, 24] {
+            #expect(try refusal(Onnx.model(Onnx.graph([Onnx.node("Relu", ["x"], ["y"])]), opset: opset).bytes).contains("11 to 23"))
+        }
+    }
+
     // MARK: Tensors
 
     @Test(arguments: [
@@ -291,6 +337,19 @@ import Testing
         let error = #expect(throws: TripsError.self) { try constant(external(entries)) }
         #expect(error?.kind == .data || error?.kind == .cannotOpen)
         #expect(error?.place.first == "model.onnx")
+    }
+
+    /// Following links is no leave to name what lies elsewhere.
+    @Test(arguments: ["../weights.bin", "sub/../../weights.bin", "/weights.bin", "sub\\weights.bin"], [false, true])
+    func refusesLocationsElsewhere(location: String, followLinks: Bool) throws {
+        let inner = folder.path + "/inner"
+        try FileManager.default.createDirectory(atPath: inner + "/sub", withIntermediateDirectories: true)
+        for name in ["weights.bin", "inner/weights.bin", "inner/sub\\weights.bin"] { _ = try folder.write(raw([Float(1), 2]), name) }
+        let model = Onnx.model(Onnx.graph([Onnx.node("Identity", ["w"], ["y"])], inputs: [], initializers: [external([("location", location)])]))
+        let path = try folder.write(model.bytes, "inner/model.onnx")
+        #expect { try importONNX(path: path, options: .init(followLinks: followLinks)) } throws: {
+            ($0 as? TripsError)?.kind == .data && "\($0)".contains("a path inside the model's folder")
+        }
     }
 
     @Test func confinesLinksToTheFolderUnlessToldOtherwise() throws {
