@@ -559,8 +559,8 @@ struct RewriteTests {
         #expect(try !m.fused().contains("Attention"))
     }
 
-    /// Beside a text, one all of whose keys are hidden.
-    @Test(arguments: [-10_000, -1e9] as [Float]) func scoresReplacedByALargeNumber(number: Float) throws {
+    /// Attention whose hidden scores are replaced by a number: of a text, and of one all of whose keys are hidden.
+    private func replacing(by number: Float) throws -> Exported {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
@@ -569,7 +569,15 @@ struct RewriteTests {
             let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
             return try m.node(Where(), [shown, m.binary(.mul, scores, m.scalar(0.5)), m.scalar(number)])
         })
-        #expect(try m.fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
+        return m
+    }
+
+    @Test(arguments: [-10_000, -1e9] as [Float]) func scoresReplacedByALargeNumber(number: Float) throws {
+        #expect(try replacing(by: number).fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
+    }
+
+    @Test func scoresReplacedByASmallNumberStay() throws {
+        #expect(try !replacing(by: -100).fused().contains("Attention"))
     }
 
     /// A mask of ones for an image's tokens.
@@ -582,18 +590,6 @@ struct RewriteTests {
             try m.node(Where(), [none, m.scalar(-.infinity), m.binary(.mul, scores, m.scalar(0.5))])
         })
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
-    }
-
-    @Test func scoresReplacedByASmallNumberStay() throws {
-        var m = Exported()
-        let x = try m.input("x", [2, 5, 8])
-        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
-        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
-        try m.output(attend(&m, q, k, v) { m, scores in
-            let shown = try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
-            return try m.node(Where(), [shown, scores, m.scalar(-100)])
-        })
-        #expect(try !m.fused().contains("Attention"))
     }
 
     /// Heads that are never moved before the others.
