@@ -34,7 +34,7 @@ package func compensatedRounding(
         let chunk = 32
         scaled.withUnsafeMutableBufferPointer { buffer in
             let values = SharedRows(buffer)
-            pool.run((rows + chunk - 1) / chunk) { index in
+            pool.run(rows.dividedRoundingUp(by: chunk)) { index in
                 sweep.run(values.base, index * chunk..<min(rows, (index + 1) * chunk), into: target)
             }
         }

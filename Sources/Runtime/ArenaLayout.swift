@@ -25,13 +25,13 @@ package struct ArenaLayout {
         var placed: [Int] = []
         for index in buffers.indices.sorted(by: { (buffers[$0].byteCount, $1) > (buffers[$1].byteCount, $0) }) {
             let buffer = buffers[index]
-            let size = (buffer.byteCount + 63) & ~63
+            let size = buffer.byteCount.inWholeCacheLines
             let neighbours = placed.filter { buffers[$0].first <= buffer.last && buffer.first <= buffers[$0].last }
                 .sorted { offsets[$0] < offsets[$1] }
             var offset = 0
             for neighbour in neighbours {
                 if offsets[neighbour] - offset >= size { break }
-                offset = max(offset, offsets[neighbour] + (buffers[neighbour].byteCount + 63) & ~63)
+                offset = max(offset, offsets[neighbour] + buffers[neighbour].byteCount.inWholeCacheLines)
             }
             offsets[index] = offset
             byteCount = max(byteCount, offset + size)

@@ -45,7 +45,7 @@ struct LinearInstruction: Instruction {
 
     /// Rows that a task quantizes.
     private static let rowStep = 8
-    private var stepBytes: Int { (LinearInstruction.rowStep * inputs * MemoryLayout<Float>.size + 63) & ~63 }
+    private var stepBytes: Int { (LinearInstruction.rowStep * inputs * MemoryLayout<Float>.size).inWholeCacheLines }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (rows, inputs, step) = (rows, inputs, LinearInstruction.rowStep)
@@ -66,7 +66,7 @@ struct LinearInstruction: Instruction {
         let inputScale = try inputScale.map(memory.weights.tensor)
         let source = try rowSource(memory)
         return { pool in
-            pool.run((rows + step - 1) / step) { index, thread in
+            pool.run(rows.dividedRoundingUp(by: step)) { index, thread in
                 let range = index * step..<min(rows, (index + 1) * step)
                 quantized.fill(range, from: source(range, thread), inputs: inputs, inputScale)
             }
@@ -104,7 +104,7 @@ struct Tile {
     static func cover(rows: Range<Int>, outputs: Int) -> [Tile] {
         let outputStep = 3 * Int(TRIPS_PANEL)
         return stride(from: 0, to: outputs, by: outputStep).flatMap { output in
-            rows.split(into: max(1, (rows.count + mostRows - 1) / mostRows)).map {
+            rows.split(into: max(1, rows.count.dividedRoundingUp(by: mostRows))).map {
                 Tile(rows: $0, outputs: output..<min(output + outputStep, outputs))
             }
         }
@@ -137,10 +137,10 @@ private struct QuantizedRows: @unchecked Sendable {
     let rowBytes: Int
 
     static func byteCount(rows: Int, inputs: Int) -> Int {
-        scaleBytes(rows) + (rows * trips_quantized_row_size(inputs) + 63) & ~63
+        scaleBytes(rows) + (rows * trips_quantized_row_size(inputs)).inWholeCacheLines
     }
 
-    private static func scaleBytes(_ rows: Int) -> Int { (rows * MemoryLayout<Float>.size + 63) & ~63 }
+    private static func scaleBytes(_ rows: Int) -> Int { (rows * MemoryLayout<Float>.size).inWholeCacheLines }
 
     init(_ scratch: UnsafeMutableRawPointer, rows: Int, inputs: Int) {
         scales = scratch.assumingMemoryBound(to: Float.self)

@@ -23,7 +23,7 @@ struct AttentionInstruction: Instruction {
     private var threadScratch: Int {
         let bytes = inBytes
             ? trips_iattention_scratch(keys, headSize) : trips_attention_scratch(keys, headSize) * MemoryLayout<Float>.size
-        return (bytes + 63) & ~63
+        return bytes.inWholeCacheLines
     }
 
     func scratchBytes(threads: Int) -> Int { threads * threadScratch }
@@ -116,7 +116,7 @@ struct LayerNormInstruction: Instruction {
         let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
         return { pool in
             let step = 32
-            pool.run((rows + step - 1) / step) { work($0 * step..<min(rows, ($0 + 1) * step), target.pointer + $0 * step * width) }
+            pool.run(rows.dividedRoundingUp(by: step)) { work($0 * step..<min(rows, ($0 + 1) * step), target.pointer + $0 * step * width) }
         }
     }
 

@@ -197,7 +197,7 @@ public final class Session {
         let atOnce = try examplesAtOnce[key] ?? separable.graph.examplesAtOnce(separable.batch, key.shapes)
         if examplesAtOnce.count >= Session.keptPlans { examplesAtOnce = [:] }
         examplesAtOnce[key] = atOnce
-        let parts = (count + atOnce - 1) / atOnce
+        let parts = count.dividedRoundingUp(by: atOnce)
         return (0..<parts).map { count * $0 / parts..<count * ($0 + 1) / parts }
     }
 

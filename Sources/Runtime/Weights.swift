@@ -128,7 +128,7 @@ struct MemoryPart: @unchecked Sendable {
             starts.append(end)
             let (next, overflow) = end.addingReportingOverflow(count)
             guard !overflow, next <= Int.max - 63 else { throw TripsError.data("memory for \(byteCounts.count) weights was refused") }
-            end = (next + 63) & ~63
+            end = next.inWholeCacheLines
         }
         let block = try AlignedMemory(byteCount: end)
         block.preferLargePages()

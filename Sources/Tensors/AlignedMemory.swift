@@ -48,19 +48,19 @@ extension AlignedMemory {
     private static let bytesPerNanosecond = 4
 
     /// Smaller blocks are not worth the calls.
-    private static let leastBytes = 4 << 20
+    private var hasManyPages: Bool { byteCount > 4 << 20 }
 
     /// Has a block that is about to be filled consist of large pages, where they are quick to come by: they are also quicker to
     /// read.
     package func preferLargePages() {
-        guard byteCount > AlignedMemory.leastBytes, AlignedMemory.patience.load(ordering: .relaxed) > 0 else { return }
+        guard hasManyPages, AlignedMemory.patience.load(ordering: .relaxed) > 0 else { return }
         pages.store(.large, ordering: .relaxed)
         bytes.advise(14 /* MADV_HUGEPAGE */)
     }
 
     /// Brings in the pages of a part that is about to be written: one call costs less than a fault for each.
     package func bringIn(_ part: UnsafeMutableRawBufferPointer) {
-        guard byteCount > AlignedMemory.leastBytes else { return }
+        guard hasManyPages else { return }
         let start = threadTime()
         // MADV_POPULATE_WRITE, which Swift's headers may not know. A kernel that does not either brings pages in as they are
         // touched, and so it does for the ends of a part.
@@ -72,7 +72,7 @@ extension AlignedMemory {
 
     /// Has the kernel gather what was written into large pages, by and by.
     package func gatherIntoLargePages() {
-        if byteCount > AlignedMemory.leastBytes { bytes.advise(14 /* MADV_HUGEPAGE */) }
+        if hasManyPages { bytes.advise(14 /* MADV_HUGEPAGE */) }
     }
 
     /// Nanoseconds that this thread has worked; other load does not count.

@@ -8,7 +8,7 @@ extension ConstantSource {
     ) throws {
         let tensor = try load(dataType, shape)
         let step = 1 << 19
-        try ThreadPool.shared.tryRun((tensor.byteCount + step - 1) / step) { part in
+        try ThreadPool.shared.tryRun(tensor.byteCount.dividedRoundingUp(by: step)) { part in
             try tensor.withBytes { bytes in
                 let start = part * step
                 try body(start, UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + step, bytes.count)]))
