@@ -259,7 +259,10 @@ static void run_rest(void *p) {
     size_t n = x->rows * x->n;
     switch (x->which) {
     case 0: trips_layernorm_rows(x->y, x->n, x->x, x->n, x->rows, x->n, x->w, x->w, 1e-6f); break;
-    case 1: trips_selection_scores(x->y, x->w, x->x, x->n, x->rows, 12, x->n / 12, x->n / 12, 0.125f, x->scratch); break;
+    case 1:
+        trips_selection_dots(x->scratch, x->w, x->x, x->n, x->rows, 0, x->rows, 12, x->n / 12, x->n / 12);
+        trips_selection_scores(x->y, x->scratch, x->rows, 12, 0.125f);
+        break;
     case 2: trips_quantize_rows((uint8_t *)x->y, x->n, x->scratch, x->x, x->n, x->n, 0, x->rows, NULL); break;
     case 3: trips_dequantize_rows(x->y, x->n, (int8_t *)x->x, x->n, x->w, x->rows, x->n, 0, NULL); break;
     case 4: trips_sgemm_pack(x->y, x->x, x->n, x->rows, x->n, 0, x->rows); break;

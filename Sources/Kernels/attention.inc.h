@@ -93,23 +93,26 @@ INLINE void key_dots(const int keys, const int heads, float *dots, size_t distan
         UNROLLED for (int i = 0; i < keys; i++) dots[(size_t)h * distance + i] = vf_sum(sum[i][h]);
 }
 
-static void v_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
-                               size_t d, size_t head_distance, float scale, float *scratch) {
-    for (size_t i = 0, side; i < n; i += side) {
-        side = n - i < SIDE_KEYS ? 1 : SIDE_KEYS;
+static void v_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
+                             size_t heads, size_t d, size_t head_distance) {
+    for (size_t i = begin, side; i < end; i += side) {
+        side = end - i < SIDE_KEYS ? 1 : SIDE_KEYS;
         for (size_t h = 0, pair; h < heads; h += pair) {
             pair = heads - h < SIDE_HEADS ? 1 : SIDE_HEADS;
-            float *dots = scratch + h * n + i;
+            float *to = dots + h * n + i;
             const float *q = query + h * d, *k = keys + i * ldk + h * head_distance;
-            if (side > 1 && pair > 1) key_dots(SIDE_KEYS, SIDE_HEADS, dots, n, q, k, ldk, d, head_distance);
-            else if (side > 1) key_dots(SIDE_KEYS, 1, dots, n, q, k, ldk, d, head_distance);
-            else if (pair > 1) key_dots(1, SIDE_HEADS, dots, n, q, k, ldk, d, head_distance);
-            else key_dots(1, 1, dots, n, q, k, ldk, d, head_distance);
+            if (side > 1 && pair > 1) key_dots(SIDE_KEYS, SIDE_HEADS, to, n, q, k, ldk, d, head_distance);
+            else if (side > 1) key_dots(SIDE_KEYS, 1, to, n, q, k, ldk, d, head_distance);
+            else if (pair > 1) key_dots(1, SIDE_HEADS, to, n, q, k, ldk, d, head_distance);
+            else key_dots(1, 1, to, n, q, k, ldk, d, head_distance);
         }
     }
+}
+
+static void v_selection_scores(float *scores, float *dots, size_t n, size_t heads, float scale) {
     for (size_t i = 0; i < n; i++) scores[i] = 0;
     for (size_t h = 0; h < heads; h++) {
-        float *weights = scratch + h * n;
+        float *weights = dots + h * n;
         vf f = vf_set(1.0f / (softmax_weights(weights, n, scale, NULL) * (float)heads));
         for (size_t i = 0; i < n; i += VL) {
             size_t left = lanes_left(n - i, 0);

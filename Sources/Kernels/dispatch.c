@@ -136,9 +136,13 @@ void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, co
     table()->iattention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
 }
 
-void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
-                            size_t d, size_t head_distance, float scale, float *scratch) {
-    table()->selection_scores(scores, query, keys, ldk, n, heads, d, head_distance, scale, scratch);
+void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
+                          size_t heads, size_t d, size_t head_distance) {
+    table()->selection_dots(dots, query, keys, ldk, n, begin, end, heads, d, head_distance);
+}
+
+void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, float scale) {
+    table()->selection_scores(scores, dots, n, heads, scale);
 }
 
 void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *weight,

@@ -210,19 +210,23 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
     }
 }
 
-void trips_selection_scores_ref(float *scores, const float *query, const float *keys, size_t ldk, size_t n,
-                                size_t heads, size_t d, size_t head_distance, float scale, float *scratch) {
-    for (size_t i = 0; i < n; i++) scores[i] = 0;
-    for (size_t h = 0; h < heads; h++) {
-        float most = -INFINITY, sum = 0;
-        for (size_t i = 0; i < n; i++) {
+void trips_selection_dots_ref(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
+                              size_t heads, size_t d, size_t head_distance) {
+    for (size_t h = 0; h < heads; h++)
+        for (size_t i = begin; i < end; i++) {
             float s = 0;
             for (size_t p = 0; p < d; p++) s += query[h * d + p] * keys[i * ldk + h * head_distance + p];
-            scratch[i] = s * scale;
-            most = scratch[i] > most ? scratch[i] : most;
+            dots[h * n + i] = s;
         }
-        for (size_t i = 0; i < n; i++) sum += scratch[i] = expf(scratch[i] - most);
-        for (size_t i = 0; i < n; i++) scores[i] += scratch[i] / (sum * (float)heads);
+}
+
+void trips_selection_scores_ref(float *scores, float *dots, size_t n, size_t heads, float scale) {
+    for (size_t i = 0; i < n; i++) scores[i] = 0;
+    for (size_t h = 0; h < heads; h++) {
+        float *x = dots + h * n, most = -INFINITY, sum = 0;
+        for (size_t i = 0; i < n; i++) most = scale * x[i] > most ? scale * x[i] : most;
+        for (size_t i = 0; i < n; i++) sum += x[i] = expf(scale * x[i] - most);
+        for (size_t i = 0; i < n; i++) scores[i] += x[i] / (sum * (float)heads);
     }
 }
 

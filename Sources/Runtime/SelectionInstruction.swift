@@ -19,19 +19,17 @@ struct SelectionInstruction: Instruction {
     var kind: String { PatchSelection.name }
     var writes: [ValueID] { node.outputs }
 
-    /// Groups of heads that are scored together, always the same ones, so that sums do not depend on the number of threads.
-    fileprivate var groups: Int { op.heads % 2 == 0 ? 2 : 1 }
-    /// For each group its scores, and those of each of its heads.
-    fileprivate var groupFloats: Int { (1 + op.heads / groups) * (count + 1) }
+    /// For each head the products of its query with all rows, and their mean.
+    fileprivate var scoreFloats: Int { (1 + op.heads) * (count + 1) }
 
-    func scratchBytes(threads: Int) -> Int { batch * groups * groupFloats * MemoryLayout<Float>.size }
+    func scratchBytes(threads: Int) -> Int { batch * scoreFloats * MemoryLayout<Float>.size }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let stream = try SelectionStream(self, memory)
         return { pool in
-            pool.run(batch * stream.groups) { stream.score($0 / stream.groups, group: $0 % stream.groups) }
-            let choices = (0..<batch).map { stream.choose($0) }
             let parts = batch < pool.threads ? pool.threads : 1
+            pool.run(batch * parts) { stream.score($0 / parts, part: $0 % parts, of: parts) }
+            let choices = (0..<batch).map { stream.choose($0) }
             pool.run(batch * parts) { stream.move($0 / parts, choices[$0 / parts], part: $0 % parts, of: parts) }
         }
     }
@@ -40,8 +38,7 @@ struct SelectionInstruction: Instruction {
 /// Where a selection reads and writes.
 private struct SelectionStream: @unchecked Sendable {
     private let op: PatchSelection
-    let groups: Int
-    private let groupFloats: Int
+    private let scoreFloats: Int
     private let count, width, keyWidth, kept, total: Int
     private let tokens, keys, query: UnsafePointer<Float>
     private let oldPositions: UnsafePointer<Int64>?
@@ -55,7 +52,7 @@ private struct SelectionStream: @unchecked Sendable {
             return try memory.view(value).pointer(Float.self)
         }
         op = selection.op
-        (groups, groupFloats) = (selection.groups, selection.groupFloats)
+        scoreFloats = selection.scoreFloats
         (count, width) = (selection.count, selection.width)
         (kept, total) = (op.keptCount(of: count), op.streamCount(of: count))
         (tokens, keys, query) = (try input(0), try input(1), try input(2))
@@ -68,29 +65,23 @@ private struct SelectionStream: @unchecked Sendable {
         scratch = memory.scratch.assumingMemoryBound(to: Float.self)
     }
 
-    /// The mean over a group's heads. Image guidance lets [CLS] take part in the softmax.
-    func score(_ example: Int, group: Int) {
-        let (headSize, heads) = (width / op.heads, op.heads / groups)
-        let length = op.sharesKeys ? keyWidth : headSize
-        let (column, distance) = (group * heads * length, op.sharesKeys ? 0 : headSize)
-        trips_selection_scores(
-            groupScores(example, group), query + example * op.heads * length + column,
-            keys + (example * (count + 1) + skipped) * keyWidth + group * heads * distance, keyWidth, count + 1 - skipped,
-            heads, length, distance, op.scale ?? 1 / Float(headSize).squareRoot(), groupScores(example, group) + count + 1)
+    /// The products of the query with a part of the rows. Image guidance lets [CLS] take part in the softmax.
+    func score(_ example: Int, part: Int, of parts: Int) {
+        let (length, rows) = (op.sharesKeys ? keyWidth : headSize, count + 1 - skipped)
+        trips_selection_dots(
+            scratch + example * scoreFloats, query + example * op.heads * length, keys + (example * (count + 1) + skipped) * keyWidth,
+            keyWidth, rows, rows * part / parts, rows * (part + 1) / parts, op.heads, length, op.sharesKeys ? 0 : headSize)
     }
+
+    private var headSize: Int { width / op.heads }
 
     /// Rows in front of the first that is scored.
     private var skipped: Int { op.guidance == .imageCLS ? 0 : 1 }
 
-    private func groupScores(_ example: Int, _ group: Int) -> UnsafeMutablePointer<Float> {
-        scratch + (example * groups + group) * groupFloats
-    }
-
     func choose(_ example: Int) -> PatchSelection.Choice {
-        for index in 0..<count {
-            let sum = (0..<groups).reduce(Float(0)) { $0 + groupScores(example, $1)[index + 1 - skipped] }
-            scores[example * count + index] = sum / Float(groups)
-        }
+        let dots = scratch + example * scoreFloats, means = dots + op.heads * (count + 1)
+        trips_selection_scores(means, dots, count + 1 - skipped, op.heads, op.scale ?? 1 / Float(headSize).squareRoot())
+        (scores + example * count).update(from: means + 1 - skipped, count: count)
         let choice = op.choose(UnsafeBufferPointer(start: scores + example * count, count: count))
         for (place, index) in choice.kept.enumerated() { indices[example * kept + place] = Int64(index) }
         for (place, index) in choice.stream.enumerated() {

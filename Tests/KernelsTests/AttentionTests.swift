@@ -91,17 +91,23 @@ extension KernelTests {
     }
 
     /// Probabilities: at most 1, with the rounding of dot products in the exponent, which grows with the number of their terms.
-    /// Heads have parts of a row as keys, or share it.
+    /// Heads have parts of a row as keys, or share it. Each dot product is the same however the keys are shared out.
     @Test(arguments: [(1, 1, 1, 1), (16, 12, 64, 64), (100, 3, 20, 20), (577, 12, 64, 64), (33, 6, 70, 0), (257, 12, 768, 0)])
     func selectionScores(n: Int, heads: Int, d: Int, headDistance: Int) {
         var random = Generator(state: 9)
         let ldk = heads * d + 3, query = random.floats(heads * d, scale: 3), keys = random.floats(n * ldk)
-        var expected = [Float](repeating: 0, count: n), scratch = [Float](repeating: .nan, count: heads * n)
-        trips_selection_scores_ref(&expected, query, keys, ldk, n, heads, d, headDistance, 0.125, &scratch)
+        var expected = [Float](repeating: .nan, count: n), exact = [Float](repeating: .nan, count: heads * n)
+        trips_selection_dots_ref(&exact, query, keys, ldk, n, 0, n, heads, d, headDistance)
+        trips_selection_scores_ref(&expected, &exact, n, heads, 0.125)
         #expect(abs(expected.reduce(0, +) - 1) < 1e-4)
         onEachPath { path in
-            var scores = [Float](repeating: .nan, count: n)
-            trips_selection_scores(&scores, query, keys, ldk, n, heads, d, headDistance, 0.125, &scratch)
+            var scores = [Float](repeating: .nan, count: n), dots = [Float](repeating: .nan, count: heads * n), split = dots
+            trips_selection_dots(&dots, query, keys, ldk, n, 0, n, heads, d, headDistance)
+            for (begin, end) in [(0, n / 3), (n / 3, n)] {
+                trips_selection_dots(&split, query, keys, ldk, n, begin, end, heads, d, headDistance)
+            }
+            #expect(split.map(\.bitPattern) == dots.map(\.bitPattern), "\(name(path)) \(n)")
+            trips_selection_scores(&scores, &dots, n, heads, 0.125)
             #expect(zip(scores, expected).allSatisfy { abs($0 - $1) <= (d > 100 ? 1e-4 : 1e-5) * $1 }, "\(name(path)) \(n)")
         }
     }

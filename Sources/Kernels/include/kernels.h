@@ -170,12 +170,13 @@ void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, co
                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                       const float *_Nullable mask, size_t ldm, bool causal, bool zero_masked, void *scratch);
 
-/// How much one query looks at each key, averaged over heads:
-/// scores[i] = mean_h softmax_i(scale q_h · k_{h,i}). query [heads, d]; the key i of head h, d numbers, is at
-/// keys + i ldk + h head_distance: a head_distance of d gives each head its part of a row, one of 0 the same numbers to all.
-/// scratch: heads · n floats.
-void trips_selection_scores(float *scores, const float *query, const float *keys, size_t ldk, size_t n, size_t heads,
-                            size_t d, size_t head_distance, float scale, float *scratch);
+/// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; the key i of head h, d numbers,
+/// is at keys + i ldk + h head_distance: a head_distance of d gives each head its part of a row, one of 0 the same numbers to all.
+void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
+                          size_t heads, size_t d, size_t head_distance);
+
+/// How much one query looks at each key, averaged over heads: scores[i] = mean_h softmax_i(scale dots[h, i]). Changes `dots` [heads, n].
+void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, float scale);
 
 // MARK: - Rows
 
