@@ -31,7 +31,7 @@ import export  # noqa: E402
 import models  # noqa: E402
 import weights  # noqa: E402
 
-OPSETS = {"torchscript": (11, 13, 14, 16, 17, 18, 20), "dynamo": (18, 20, 21, 23)}
+OPSETS = {"torchscript": (11, 13, 14, 16, 17, 18, 20), "dynamo": (18, 20, 21, 23, 24)}
 LENGTH = 9
 
 

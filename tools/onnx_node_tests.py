@@ -34,7 +34,7 @@ from onnx import TensorProto, helper, numpy_helper
 OPERATORS = set("""
 Add Sub Mul Div Mod Neg Abs Sign Floor Ceil Round Reciprocal Min Max Mean Sum
 Equal Less LessOrEqual Greater GreaterOrEqual And Or Not Xor IsNaN IsInf
-Erf Exp Log Sqrt Pow Tanh Sigmoid Relu LeakyRelu Elu Gelu Softplus HardSigmoid HardSwish Softmax LogSoftmax
+Erf Exp Log Sqrt Pow Tanh Sigmoid Relu LeakyRelu Elu Gelu Softplus HardSigmoid HardSwish Swish Softmax LogSoftmax
 Clip Where Cast CastLike Identity Dropout Sin Cos Constant
 Shape Size ConstantOfShape Range Expand Tile Reshape Flatten Squeeze Unsqueeze Transpose Concat Split Slice Pad
 Gather GatherElements GatherND ScatterElements ScatterND TopK ArgMax ArgMin CumSum Trilu OneHot NonZero
@@ -47,7 +47,7 @@ ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin Re
 TYPES = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT64,
          TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8}
 
-OLDEST, NEWEST = 11, 23
+OLDEST, NEWEST = 11, 27
 
 SIZE_REFUSAL = "a size depends on the inputs' numbers"
 

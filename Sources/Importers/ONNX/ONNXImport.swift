@@ -13,11 +13,11 @@ public struct ONNXImportOptions: Sendable {
 /// The IR versions (of the file format) and versions of the standard operator set that are read. What came with IR versions 12 to
 /// 14 are element types, which are refused by name where a model has them.
 private let supportedIRVersions = 4...14
-private let supportedOperatorSets = 11...23
+private let supportedOperatorSets = 11...27
 
 /// Imports an ONNX model as the graph `main`. Weights stay in the model's files.
 ///
-/// IR versions 4 to 14, versions 11 to 23 of the standard operator set (onnx.ai). Element types stay as the file has them.
+/// IR versions 4 to 14, versions 11 to 27 of the standard operator set (onnx.ai). Element types stay as the file has them.
 /// - Throws: `cannotOpen` where a file cannot be opened; `data` where the model is malformed, of another version, or has
 ///   operators that Trips does not know: all of them, in one error.
 public func importONNX(path: String, options: ONNXImportOptions = .init()) throws -> ImportedModel {

@@ -39,7 +39,7 @@ struct ONNXRule: Sendable {
     }
 }
 
-/// The operators that are read, by ONNX's name, in the versions 11 to 23 of the standard operator set.
+/// The operators that are read, by ONNX's name, in the versions 11 to 27 of the standard operator set.
 enum ONNXRules {
     static let table: [String: ONNXRule] = [elementwise, shapes, indexing, reductions, products, windows, others]
         .reduce(into: [:]) { $0.merge($1) { first, _ in first } }
@@ -52,6 +52,7 @@ enum ONNXRules {
         "Atan": .unary(.atan), "Sinh": .unary(.sinh), "Cosh": .unary(.cosh), "Tanh": .unary(.tanh), "Asinh": .unary(.asinh),
         "Acosh": .unary(.acosh), "Atanh": .unary(.atanh),
         "Sigmoid": .unary(.sigmoid), "Relu": .unary(.relu), "Softplus": .unary(.softplus), "Softsign": .unary(.softsign),
+        "Swish": ONNXRule(since: 24, build: swish),
         "Mish": .unary(.mish, since: 18), "HardSwish": .unary(.hardSwish, since: 14),
         "LeakyRelu": .unary(.leakyRelu, alpha: "alpha"), "Elu": .unary(.elu, alpha: "alpha"),
         "Celu": .unary(.celu, alpha: "alpha", since: 12), "Selu": .unary(.selu, alpha: "alpha", beta: "gamma"),
@@ -86,12 +87,12 @@ enum ONNXRules {
         },
         "Where": .same(inputs: 3) { _ in Where() }, "Clip": .same(inputs: 3) { _ in Clip() },
         "Cast": .same(inputs: 1) { call in
-            call.ignore("saturate")  // of the 8-bit floating-point types alone
+            call.ignore("saturate", "round_mode")  // of the 8-bit floating-point types alone
             guard let type = try call.dataType("to") else { throw TripsError.data("attribute to is missing") }
             return Cast(to: type)
         },
         "CastLike": ONNXRule(since: 15) { call in
-            call.ignore("saturate")
+            call.ignore("saturate", "round_mode")
             return try call.add(Cast(to: call.type(call.required(1)).dataType), [call.required(0)])
         },
         "Identity": ONNXRule { [try $0.required(0)] },
@@ -105,7 +106,10 @@ enum ONNXRules {
             let value = try call.tensor("value").map { try call.add($0, "value") }
             return try call.add(ConstantOfShape(), [call.required(0), value])
         },
-        "Range": .same(11, inputs: 3) { _ in Arange() },
+        "Range": .same(11, inputs: 3) { call in
+            try checkStash(call)
+            return Arange()
+        },
         "Expand": .same(inputs: 2) { _ in Expand() },
         "Tile": .same(inputs: 2) { _ in Tile() },
         "Reshape": .same(inputs: 2) { Reshape(allowZero: try $0.flag("allowzero")) },
@@ -243,6 +247,13 @@ private func isInf(_ call: ONNXCall) throws -> [ValueID] {
     }
 }
 
+/// x sigmoid(alpha x)
+private func swish(_ call: ONNXCall) throws -> [ValueID] {
+    let x = try call.required(0), alpha = try call.constant(Double(call.float("alpha") ?? 1), call.type(x).dataType, "alpha")
+    let gate = try call.add(Unary(.sigmoid), call.add(Binary(.mul), [x, alpha]))
+    return try call.add(Binary(.mul), [x] + gate)
+}
+
 /// Outside of training nothing is dropped.
 private func dropout(_ call: ONNXCall) throws -> [ValueID] {
     call.ignore("ratio", "seed")
@@ -345,6 +356,10 @@ private func attention(_ call: ONNXCall) throws -> OnnxAttention {
     let mode = try call.integer("qk_matmul_output_mode") ?? 0
     guard let scores = OnnxAttention.Scores(rawValue: mode) else {
         throw TripsError.data("attribute qk_matmul_output_mode", found: mode, expected: "0 to 3")
+    }
+    for side in ["left_window_size", "right_window_size"] {
+        let size = try call.integer(side) ?? -1
+        guard size == -1 else { throw TripsError.data("attribute \(side)", found: size, expected: "-1: no window") }
     }
     return OnnxAttention(
         queryHeads: try call.integer("q_num_heads"), keyHeads: try call.integer("kv_num_heads"), scale: try call.float("scale"),
