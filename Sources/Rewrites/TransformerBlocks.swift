@@ -128,9 +128,9 @@ extension Graph {
     }
 
     /// The node of this type that a value comes from through operators that keep the tokens apart, sums of them included.
-    func stem<Op: Operator>(of value: ValueID, _ kind: Op.Type, depth: Int = 8) -> Node? {
+    func stem(of value: ValueID, _ kind: any Operator.Type, depth: Int = 8) -> Node? {
         guard depth > 0, content(of: value) == nil, let node = producer(of: value) else { return nil }
-        if node.op is Op { return node }
+        if Swift.type(of: node.op) == kind { return node }
         if (node.op as? Binary)?.kind == .add {
             // All of them, or residual sums would lead through whole layers.
             let addends = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
