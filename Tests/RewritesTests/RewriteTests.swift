@@ -52,6 +52,13 @@ struct Exported {
     mutating func reshape(_ x: ValueID, _ shape: [Int]) throws -> ValueID { try node(Reshape(), [x, integers(shape)]) }
     mutating func transpose(_ x: ValueID, _ permutation: [Int]) throws -> ValueID { try node(Transpose(permutation: permutation), [x]) }
 
+    /// start, start + 1, … up to the size of an axis of `x`, of rank 1
+    mutating func places(_ x: ValueID, axis: Int, from start: Int = 0) throws -> ValueID {
+        let size = try node(Gather(axis: 0), [node(Shape(), [x]), integers([axis], scalar: true)])
+        let limit = try start == 0 ? size : binary(.add, size, integers([start], scalar: true))
+        return try node(Arange(), [integers([start], scalar: true), limit, integers([1], scalar: true)])
+    }
+
     /// x · W + b
     mutating func linear(_ x: ValueID, _ from: Int, _ to: Int) throws -> ValueID {
         try binary(.add, constant([to]), node(MatMul(), [x, constant([from, to])]))
@@ -550,6 +557,48 @@ struct RewriteTests {
         #expect(try m.fused().contains("Binary"))
     }
 
+    /// Hugging Face's masks read the padding at the places of the example and the key: by their sum from flattened rows, as
+    /// TorchScript's exporter writes it, or by pairs of them.
+    @Test(arguments: [false, true], [false, true]) func paddingThatIsReadInOrder(pairs: Bool, open: Bool) throws {
+        var m = Exported()
+        let mask = try m.mask(
+            "mask", [[1, 1, 0, 1], [1, 0, 1, 1]], dimensions: open ? [Dimension(symbol: "batch"), Dimension(symbol: "length")] : nil)
+        let example = try m.node(Unsqueeze(), [m.places(mask, axis: 0), m.integers([1, 2, 3])])
+        let key = try m.node(Unsqueeze(), [m.places(mask, axis: 1), m.integers([0, 1, 2])])
+        let read: ValueID
+        if pairs {
+            let shape = try m.node(Concat(axis: 0), [
+                m.node(Shape(start: 0, end: 1), [mask]), m.integers([1, 1]), m.node(Shape(start: 1, end: 2), [mask]),
+            ])
+            let parts = try [example, key].map { try m.node(Unsqueeze(), [m.node(Expand(), [$0, shape]), m.integers([-1])]) }
+            read = try m.node(GatherND(), [mask, m.node(Concat(axis: -1), parts)])
+        } else {
+            let length = try m.node(Gather(axis: 0), [m.node(Shape(), [mask]), m.integers([1], scalar: true)])
+            let place = try m.binary(.add, m.binary(.mul, example, length), key)
+            read = try m.node(Gather(axis: 0), [m.reshape(mask, [-1]), place])
+        }
+        try m.output(m.node(Cast(to: .float32), [read]))
+        #expect(try m.fused() == ["Cast", "Reshape"])
+    }
+
+    /// One for each query as well, whose place does not tell.
+    @Test func paddingThatIsReadInOrderForEachQuery() throws {
+        var m = Exported()
+        let (mask, x) = (try m.mask("mask", [[1, 1, 0, 1], [1, 0, 1, 1]]), try m.input("x", [2, 3, 4]))
+        let places = try m.graph.addConstant(
+            Constant(Tensor((0..<24).map { Int64($0 / 12 * 4 + $0 % 4) }, shape: [2, 3, 4]), identity: "places"), name: "places")
+        try m.output(m.binary(.mul, x, m.node(Cast(to: .float32), [m.node(Gather(axis: 0), [m.reshape(mask, [8]), places])])))
+        #expect(try m.fused() == ["Binary", "Cast", "Reshape"])
+    }
+
+    /// Backwards, by columns, without the first, and fewer than all.
+    @Test(arguments: [[3, 2, 1, 0], [0, 2, 1, 3], [1, 2, 3, 3], [0, 1], [0, 0, 1, 1]]) func rowsInAnotherOrderStay(rows: [Int]) throws {
+        var m = Exported()
+        let x = try m.input("x", [4, 2])
+        try m.output(m.node(Gather(axis: 0), [x, m.integers(rows)]))
+        #expect(try m.fused() == ["Gather"])
+    }
+
     @Test func aMaskThatIsScaledToo() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
@@ -786,6 +835,25 @@ struct RewriteTests {
         let positions = try m.node(Gather(axis: 0), [m.constant([8, 6]), used])
         try m.output(m.binary(.add, m.binary(.add, words, types), positions))
         #expect(try m.fused() == ["Embedding", "Slice"])
+    }
+
+    /// Positions that are counted as the model runs, for all examples alike; OPT's start at 2.
+    @Test(arguments: [0, 2], [false, true]) func positionsThatAreCounted(start: Int, forEach: Bool) throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
+        var places = try m.node(Unsqueeze(), [m.places(ids, axis: 1, from: start), m.integers([0])])
+        if forEach { places = try m.node(Expand(), [places, m.node(Shape(), [ids])]) }
+        let words = try m.node(Gather(axis: 0), [m.constant([10, 6]), ids])
+        try m.output(m.binary(.add, words, m.node(Gather(axis: 0), [m.constant([8, 6]), places])))
+        #expect(try m.fused() == ["Embedding", "Slice"])
+    }
+
+    /// A table of one row would serve all where it is cut, and refuses where it is looked up.
+    @Test func positionsOfOneRowStay() throws {
+        var m = Exported()
+        let x = try m.input("x", [1, 6], dimensions: [Dimension(symbol: "length"), 6])
+        try m.output(m.binary(.add, x, m.node(Gather(axis: 0), [m.constant([1, 6]), m.places(x, axis: 0)])))
+        #expect(try !m.fused().contains("Slice"))
     }
 
     /// Hugging Face's BERT reads its token types, all of them 0, from a table of 0, at places that a RoBERTa computes.
