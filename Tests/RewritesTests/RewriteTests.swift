@@ -963,6 +963,29 @@ struct RewriteTests {
         #expect(!m.graph.dependents(of: regions).contains(query))
     }
 
+    /// A layer over a token of its own, the image and the text, as FLAVA's: its mask, ones for both of the former in one part
+    /// beside the text's, gets its axes behind that.
+    @Test func aMaskOfFewerPartsThanItsKeysFollowsTheSelection() throws {
+        func joint(masked: Bool) throws -> [String: Tensor] {
+            var m = Exported()
+            let (image, words) = (try vision(&m), try text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])))
+            let token = try m.node(Expand(), [m.constant([1, 1, 8]), m.integers([2, 1, 8])])
+            let x = try m.node(Concat(axis: 1), [token, m.node(Concat(axis: 1), [image, words])])
+            let (q, k, v) = (try heads(&m, x, 11), try heads(&m, x, 11), try heads(&m, x, 11))
+            let ones = try m.node(ConstantOfShape(), [m.integers([2, 6]), m.integers([1])])
+            let shown = try m.node(Cast(to: .bool), [m.node(Concat(axis: 1), [ones, m.mask("mask", [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]])])])
+            let addends = try m.node(Where(), [m.node(Unsqueeze(), [shown, m.integers([1, 2])]), m.scalar(0), m.scalar(-1e30)])
+            try m.output(m.node(Gather(axis: 1), [attend(&m, q, k, v, length: 11) { m, scores in
+                try masked ? m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends) : m.binary(.div, scores, m.scalar(2))
+            }, m.integers([0], scalar: true)]))
+            try fold(&m.graph)
+            try fuse(&m.graph, validating: true)
+            try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5]))
+            return try outputs(m.graph, m.inputs)
+        }
+        #expect(try excess(joint(masked: true)["y0"], joint(masked: false)["y0"], 1e-6, 1e-6) <= 0)
+    }
+
     /// Without [CLS], the first patch would stand for it.
     @Test func patchesWithoutAClassTokenAreNoTowerToSelectIn() throws {
         var m = Exported()
