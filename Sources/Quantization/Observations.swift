@@ -38,8 +38,12 @@ final class Observations {
         }
         guard !samples.isEmpty else {
             (model, session) = (nil, nil)
-            try SyntheticPass.run(tapped) { name, rows in
-                if let index = Observations.index(ofTap: name) { add(rows, to: index) }
+            do {
+                try SyntheticPass.run(tapped) { name, rows in
+                    if let index = Observations.index(ofTap: name) { add(rows, to: index) }
+                }
+            } catch let error as TripsError where error.kind == .data {
+                // Tokens that are made up may be none that the model takes. Nothing is known then of what they did not reach.
             }
             return
         }

@@ -121,6 +121,27 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         }
     }
 
+    /// Without data there is none to ask for: places computed from ids may lie beyond their table, and a layer may read what
+    /// is repeated for each picture, of which a text tells nothing.
+    @Test func layersThatMadeUpTokensDoNotReachAreQuantizedToo() throws {
+        var graph = Graph(name: "main")
+        let images: ModelGraph.Dimension = .init(symbol: "images")
+        let ids = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "texts"), Dimension(symbol: "length")]))
+        _ = try graph.addInput("image", ValueType(.float32, [images, 3, 8, 8]))
+        func constant(_ name: String, _ shape: [Int]) throws -> ValueID {
+            let numbers = (0..<shape.reduce(1, *)).map { Float($0 % 7) - 3 }
+            return try graph.addConstant(Constant(Tensor(numbers, shape: shape), identity: name), name: name)
+        }
+        let far = try graph.add(Binary(.mul), [ids, graph.addConstant(Constant(integers: [100], shape: []), name: "100")], name: "far")[0]
+        let rows = try graph.add(Embedding(), [far, constant("table", [16, 64])], name: "rows")[0]
+        try graph.addOutput("words", graph.add(Linear(), [rows, constant("word.weight", [64, 64])], name: "word")[0])
+        let sizes = try graph.addKnown(Content(sizes: [images, 1, 64], scalar: false), ValueType(.int64, [3]), name: "sizes")
+        let queries = try graph.add(Expand(), [constant("query", [1, 1, 64]), sizes], name: "queries")[0]
+        try graph.addOutput("pooled", graph.add(Linear(), [queries, constant("pool.weight", [64, 64])], name: "pool")[0])
+        let (_, report) = try quantize([graph], QuantizationOptions(.int8))
+        #expect(report.layers.map { "\($0.name) \($0.precision)" } == ["table int8", "word.weight int8", "pool.weight int8"])
+    }
+
     @Test func weightsThatNoIntegerStandsForAreRefused() throws {
         func layer(_ weights: [Float], _ shape: [Int]) throws -> Graph {
             var graph = Graph(name: "main")
