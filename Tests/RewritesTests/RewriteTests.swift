@@ -761,6 +761,62 @@ struct RewriteTests {
         #expect(try !m.fused().contains("Attention"))
     }
 
+    /// Queries and keys whose heads were turned or normalised one by one, as with rotary positions, and keys that serve several
+    /// heads. With a batch of one, or one query, axes do not tell which they are.
+    @Test(arguments: [2, 1], [5, 1]) func headsThatAreNoViewsOfProjections(batch: Int, queries: Int) throws {
+        var m = Exported()
+        let (x, y) = (try m.input("x", [batch, queries, 8]), try m.input("y", [batch, 5, 8]))
+        func turned(_ m: inout Exported, _ x: ValueID, _ length: Int) throws -> ValueID {
+            let heads = try m.transpose(m.reshape(m.linear(x, 8, 8), [batch, length, 2, 4]), [0, 2, 1, 3])
+            return try m.binary(.mul, heads, m.constant([1, 1, length, 4]))
+        }
+        let q = try m.node(LayerNorm(epsilon: 1e-6), [m.reshape(m.linear(x, 8, 8), [batch, queries, 2, 4]), m.constant([4]), m.constant([4])])
+        let k = try m.binary(.mul, turned(&m, y, 5), m.scalar(0.5))
+        let shared = try m.reshape(m.linear(y, 8, 4), [batch, 1, 1, 5, 4])
+        let v = try m.reshape(m.node(Expand(), [shared, m.integers([batch, 1, 2, 5, 4])]), [batch, 2, 5, 4])
+        let weights = try m.node(Softmax(), [m.node(MatMul(), [m.transpose(q, [0, 2, 1, 3]), m.transpose(k, [0, 1, 3, 2])])])
+        try m.output(m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [0, 2, 1, 3]), [batch, queries, 8]))
+        let operators = try m.fused()
+        #expect(operators.contains("Attention") && !operators.contains("Softmax"))
+    }
+
+    /// SigLIP's pooling asks with a query that is known, so that only the keys tell how many heads there are; the others of a
+    /// mask for each example and head, as PyTorch's own attention writes it.
+    @Test(arguments: [false, true]) func queriesThatAreKnown(masked: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [5, 2, 8])
+        let addends = try m.reshape(m.node(Expand(), [m.reshape(m.input("addends", [2, 5]), [2, 1, 1, 5]), m.integers([2, 2, 1, 5])]), [4, 1, 5])
+        func cut(_ m: inout Exported) throws -> ValueID { try m.transpose(m.reshape(m.linear(x, 8, 8), [5, 4, 4]), [1, 0, 2]) }
+        let (k, v) = (try cut(&m), try cut(&m))
+        var scores = try m.node(MatMul(), [m.constant([4, 1, 4]), m.transpose(k, [0, 2, 1])])
+        if masked { scores = try m.binary(.add, scores, addends) }
+        try m.output(m.reshape(m.transpose(m.node(MatMul(), [m.node(Softmax(), [scores]), v]), [1, 0, 2]), [1, 2, 8]))
+        let operators = try m.fused()
+        #expect(operators.contains("Attention") && !operators.contains("Softmax"))
+    }
+
+    enum Addends: CaseIterable { case positions, positionsAndHidden, hiddenThenPositions }
+
+    /// A term for the distance of places beside the padding's; positions behind hidden scores would show those.
+    @Test(arguments: Addends.allCases) func severalTermsOfAMask(kind: Addends) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let (positions, shown) = (try m.constant([1, 2, 5, 5]), try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])]))
+        try m.output(attend(&m, q, k, v) { m, scores in
+            let scores = try m.binary(.div, scores, m.scalar(2))
+            switch kind {
+            case .positions:
+                let addends = try m.node(Where(), [shown, m.scalar(0), m.scalar(-.greatestFiniteMagnitude)])
+                return try m.binary(.add, m.binary(.add, scores, positions), addends)
+            case .positionsAndHidden: return try m.node(Where(), [shown, m.binary(.add, positions, scores), m.scalar(-1e9)])
+            case .hiddenThenPositions: return try m.binary(.add, m.node(Where(), [shown, scores, m.scalar(-1e9)]), positions)
+            }
+        })
+        #expect(try m.fused().contains("Attention") == (kind != .hiddenThenPositions))
+    }
+
     @Test func crossAttention() throws {
         var m = Exported()
         let (x, source) = (try m.input("x", [2, 5, 8]), try m.input("source", [2, 7, 8]))
