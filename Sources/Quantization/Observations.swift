@@ -95,8 +95,10 @@ final class Observations {
     /// Channel by channel; nil for layers that were not reached.
     func statistics(_ index: Int) -> ChannelStatistics? {
         guard let record = records[index], record.rows > 0 else { return nil }
+        // A channel that some rows leave silent, as ReLU does, may speak in others: none counts as much quieter than they are.
+        let floor = record.largest.reduce(0, +) / Float(max(1, record.largest.count)) / 8
         return ChannelStatistics(
-            largest: record.largest, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
+            largest: record.largest.map { max($0, floor) }, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
     }
 
     /// The mean of each channel; nil without data.

@@ -142,6 +142,21 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(report.layers.map { "\($0.name) \($0.precision)" } == ["table int8", "word.weight int8", "pool.weight int8"])
     }
 
+    /// As behind a ReLU: were silence taken for a range, the channel's first word would drown all others.
+    @Test func channelsThatCalibrationLeftSilentMaySpeak() throws {
+        var (generator, graph) = (SplitMix64(state: 7), Graph(name: "main"))
+        func numbers(_ count: Int) -> [Float] { (0..<count).map { _ in Float(generator.uniform() - 0.5) } }
+        let x = try graph.addInput("x", ValueType(.float32, [.init(symbol: "batch"), 64]))
+        let weight = try graph.addConstant(Constant(Tensor(numbers(64 * 64), shape: [64, 64]), identity: "weight"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [graph.add(Unary(.relu), [x], name: "relu")[0], weight], name: "linear")[0])
+        let spoken = try Tensor(numbers(20 * 64), shape: [20, 64])
+        let silent = try Tensor(spoken.elements(Float.self).enumerated().map { $0 % 64 < 4 ? -1 : $1 }, shape: [20, 64])
+        var options = QuantizationOptions(.int8)
+        options.calibration = [GoldenSet(name: "silent", inputs: ["x": silent])]
+        let quantized = try quantize([graph], options).graphs
+        #expect(try ratio(run([graph], ["x": spoken]), run(quantized, ["x": spoken])) > 30)
+    }
+
     @Test func weightsThatNoIntegerStandsForAreRefused() throws {
         func layer(_ weights: [Float], _ shape: [Int]) throws -> Graph {
             var graph = Graph(name: "main")
