@@ -989,6 +989,23 @@ struct RewriteTests {
         #expect(try layers(&m) == ["text.0", "text.1"])
     }
 
+    /// MPNet's layers add a term for the distance of places to each head's scores, which does not make them a decoder's.
+    @Test(arguments: [false, true]) func layersWithTermsForDistances(causal: Bool) throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])
+        let x = try norm(&m, m.binary(.add, m.node(Gather(axis: 0), [m.constant([10, 8]), ids]), m.constant([5, 8])))
+        let triangle = (0..<25).map { Float($0 % 5 <= $0 / 5 ? 0 : -10000) }
+        let later = try m.graph.addConstant(Constant(Tensor(triangle, shape: [1, 1, 5, 5]), identity: "later"), name: "later")
+        let attended = try attend(&m, heads(&m, x), heads(&m, x), heads(&m, x)) { m, scores in
+            let scores = try m.binary(.add, m.binary(.div, scores, m.scalar(2)), m.constant([1, 2, 5, 5]))
+            return try causal ? m.binary(.add, scores, m.binary(.mul, later, m.node(Cast(to: .float32), [m.reshape(m.mask("ones", [[1]]), [1, 1, 1, 1])]))) : scores
+        }
+        let y = try norm(&m, m.binary(.add, m.linear(attended, 8, 8), x))
+        try m.output(norm(&m, m.binary(.add, feedForward(&m, y), y)))
+        let kind = causal ? "decoder" : "text"
+        #expect(try layers(&m) == ["\(kind).0", "\(kind).1"])
+    }
+
     /// A second road through the layers behind one of them.
     @Test func aForkIsNoOtherText() throws {
         var m = Exported()
