@@ -869,6 +869,21 @@ struct RewriteTests {
         #expect(try !m.fused().contains("PatchEmbedding"))
     }
 
+    /// How many patches an open picture has is counted from the convolution that the patch embedding takes the place of: it
+    /// stays until the picture's size is known, for nothing else tells.
+    @Test func patchesOfAnOpenPictureAreCounted() throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 8, 12], dimensions: [2, 3, Dimension(symbol: "height"), Dimension(symbol: "width")])
+        let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
+        let patches = try m.transpose(m.reshape(map, [2, 8, -1]), [0, 2, 1])
+        let sizes = try m.node(Shape(start: 2, end: 4), [map])
+        let count = try m.node(Reduce(.prod, keepDimensions: false), [sizes, m.integers([0])])
+        let places = try m.node(Arange(), [m.integers([0], scalar: true), count, m.integers([1], scalar: true)])
+        try m.output(m.binary(.add, patches, m.node(Unsqueeze(), [m.node(Cast(to: .float32), [places]), m.integers([0, 2])])))
+        let operators = try m.fused()
+        #expect(operators.contains("PatchEmbedding") && operators.contains("Conv"))
+    }
+
     @Test func convolutionsThatOverlapStay() throws {
         var m = Exported()
         let image = try m.input("image", [2, 3, 8, 8])
