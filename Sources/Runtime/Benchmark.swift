@@ -146,7 +146,7 @@ extension Graph {
             let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
             guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
                 let table = slice.input(0), shape(of: table).count >= 2, let rows = shape(of: table).dropLast().last?.constant,
-                let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first
+                let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first, start >= 0, start <= rows
             else { return nil }
             return rows - start
         }.min()

@@ -228,6 +228,15 @@ struct RewriteTests {
         #expect(try m.fused() == ["Gather"])
     }
 
+    /// Adding the size once for each that is missing would take long, and end at a row that nobody asked for.
+    @Test(arguments: [-8, .min, 5]) func aRowBeyondTheAxisStaysOne(index: Int) throws {
+        var m = Exported()
+        try m.output(m.node(Gather(axis: 1), [m.input("x", [2, 5, 3]), m.integers([index], scalar: true)]))
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        #expect { try outputs(m.graph, m.inputs) } throws: { "\($0)".contains("found \(index)") }
+    }
+
     @Test func transposesMoveBehindRowwiseOperatorsAndCancel() throws {
         var m = Exported()
         let x = try m.input("x", [2, 6, 8])
