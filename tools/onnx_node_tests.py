@@ -39,7 +39,7 @@ Clip Where Cast CastLike Identity Dropout Sin Cos Constant
 Shape Size ConstantOfShape Range Expand Tile Reshape Flatten Squeeze Unsqueeze Transpose Concat Split Slice Pad
 Gather GatherElements GatherND ScatterElements ScatterND TopK ArgMax ArgMin CumSum Trilu OneHot NonZero
 MatMul Gemm Einsum Conv ConvTranspose MaxPool AveragePool GlobalAveragePool
-BatchNormalization LayerNormalization RMSNormalization GroupNormalization InstanceNormalization LpNormalization
+BatchNormalization LayerNormalization RMSNormalization RotaryEmbedding GroupNormalization InstanceNormalization LpNormalization
 Resize Attention QuantizeLinear DequantizeLinear
 ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
 """.split())

@@ -225,7 +225,15 @@ public struct Graph: Sendable {
     public mutating func prune() {
         var needed = Set<NodeID>()
         var pending = outputs.map(\.value) + traces.map(\.value)
+        var tellers: [String: ValueID]?
         while let value = pending.popLast() {
+            if case .dimensions(let sizes) = values[value.index].content {
+                let open = sizes.flatMap(\.symbols).filter { $0.hasPrefix("?") }
+                guard !open.isEmpty else { continue }
+                if tellers == nil { tellers = sizeTellers() }
+                pending += open.compactMap { tellers?.removeValue(forKey: $0) }
+                continue
+            }
             guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted, let node = nodeSlots[id.index] else { continue }
             pending += node.inputs.compactMap { $0 }
         }
@@ -235,12 +243,33 @@ public struct Graph: Sendable {
         for index in values.indices { values[index].consumers.removeAll { nodeSlots[$0.index] == nil } }
     }
 
-    /// Removes `node` if nothing needs it any more, and then those that fed only it.
+    /// For each size that no shape rule could tell, the value whose node will: it does not have it from an operand.
+    private func sizeTellers() -> [String: ValueID] {
+        var tellers: [String: ValueID] = [:]
+        for node in nodes where node.outputs.contains(where: { values[$0.index].type.shape.contains(where: \.isMadeUp) }) {
+            let operands = node.inputs.compactMap { $0.map { values[$0.index] } }
+            let known = Set(operands.flatMap { operand in
+                if case .dimensions(let sizes) = operand.content { return (operand.type.shape + sizes).flatMap(\.symbols) }
+                return operand.type.shape.flatMap(\.symbols)
+            })
+            for output in node.outputs {
+                for symbol in values[output.index].type.shape.filter(\.isMadeUp).flatMap(\.symbols) where !known.contains(symbol) { tellers[symbol] = output }
+            }
+        }
+        return tellers
+    }
+
+    /// True where something reads what a node puts out.
+    package func isRead(_ node: Node) -> Bool {
+        node.outputs.contains { !values[$0.index].consumers.isEmpty || isOutput($0) || isTraced($0) }
+    }
+
+    /// Removes `node` if nothing needs it any more, and then those that fed only it. What may tell a size is left to `prune`.
     package mutating func removeIfUnused(_ id: NodeID) {
         var pending = [id]
         while let id = pending.popLast() {
             guard let node = nodeSlots[id.index],
-                node.outputs.allSatisfy({ values[$0.index].consumers.isEmpty && !isOutput($0) && !isTraced($0) })
+                !isRead(node), !node.outputs.contains(where: { values[$0.index].type.shape.contains(where: \.isMadeUp) })
             else { continue }
             removeNode(node)
             for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }

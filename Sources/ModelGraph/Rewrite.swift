@@ -72,7 +72,8 @@ extension Graph {
             changed = false
             for visited in try topologicalOrder() {
                 for rewrite in rewrites {
-                    guard let node = node(visited.id) else { break }
+                    // What nothing reads any more may still tell a size; it stays as it is.
+                    guard let node = node(visited.id), isRead(node) else { break }
                     guard let patch = try rewrite.patch(at: node, in: self) else { continue }
                     try locating("rewrite \(rewrite.name) at \(node.name)") { try apply(patch, at: node) }
                     trail[rewrite.name, default: 0] += 1

@@ -38,8 +38,12 @@ final class Observations {
         }
         guard !samples.isEmpty else {
             (model, session) = (nil, nil)
-            try SyntheticPass.run(tapped) { name, rows in
-                if let index = Observations.index(ofTap: name) { add(rows, to: index) }
+            do {
+                try SyntheticPass.run(tapped) { name, rows in
+                    if let index = Observations.index(ofTap: name) { add(rows, to: index) }
+                }
+            } catch let error as TripsError where error.kind == .data {
+                // Tokens that are made up may be none that the model takes. Nothing is known then of what they did not reach.
             }
             return
         }
@@ -91,8 +95,10 @@ final class Observations {
     /// Channel by channel; nil for layers that were not reached.
     func statistics(_ index: Int) -> ChannelStatistics? {
         guard let record = records[index], record.rows > 0 else { return nil }
+        // A channel that some rows leave silent, as ReLU does, may speak in others: none counts as much quieter than they are.
+        let floor = record.largest.reduce(0, +) / Float(max(1, record.largest.count)) / 8
         return ChannelStatistics(
-            largest: record.largest, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
+            largest: record.largest.map { max($0, floor) }, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
     }
 
     /// The mean of each channel; nil without data.

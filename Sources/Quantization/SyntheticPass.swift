@@ -28,6 +28,8 @@ enum SyntheticPass {
         _ graph: Graph, _ known: [String: Tensor], _ visit: (String, Tensor) throws -> Void
     ) throws -> [String: Tensor] {
         var graph = graph
+        // Sizes of a picture may be all that is needed of it: a query of its pooling is repeated for each.
+        try graph.bind(graph.symbols(for: known.mapValues(\.shape)))
         let fromTokens = graph.outputs.filter { output in
             graph.inputs(behind: [output.value]).allSatisfy { !graph.type(of: $0).dataType.isFloatingPoint }
         }

@@ -49,16 +49,11 @@ extension Graph {
         guard let length = keys.last, queries.count >= 2, queries.last == 1, queries[queries.count - 2] == length,
             keys.dropLast().allSatisfy({ $0 == 1 }), queries.dropLast(2).allSatisfy({ $0 == 1 })
         else { return false }
-        return try counts(key, to: length) && counts(query, to: length)
-    }
-
-    /// True where a value's elements are 0, 1, 2, …
-    private func counts(_ value: ValueID, to length: Dimension) throws -> Bool {
-        var current = value
-        while content(of: current) == nil, let node = producer(of: current), node.op is Reshape || node.op is Cast, let inner = node.input(0) { current = inner }
-        if let (range, _) = producer(of: current, Arange.self) { return try number(range.input(0)) == 0 && number(range.input(2)) == 1 && shape(of: current) == [length] }
-        guard let constant = constant(of: current), length == Dimension(try elementCount(of: constant.shape)), try elementCount(of: constant.shape) <= 4096 else { return false }
-        return try constant.load().converted(to: .int64).elements(Int64.self).enumerated().allSatisfy { $1 == Int64($0) }
+        func count(_ value: ValueID, axis: Int) throws -> Bool {
+            guard let places = try places(value) else { return false }
+            return places.first == 0 && places.steps.indices.allSatisfy { places.steps[$0] == (places.steps.count - $0 == axis ? 1 : 0) }
+        }
+        return try count(key, axis: 1) && count(query, axis: 2)
     }
 
     /// True where a mask adds 0 for keys up to the query's place, and -10000 or less (the number that BERT hides with: its

@@ -103,18 +103,12 @@ extension Graph {
             guard let table = node.input(0), !type(of: table).dataType.isFloatingPoint, let scalar = try evenNumber(table) else { return nil }
             return .splat(scalar)
         case let binary as Binary where binary.kind == .greaterOrEqual:
-            guard let start = try firstPlace(node.input(0)), let bound = try number(node.input(1)), start >= bound else { return nil }
+            guard let places = try places(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
+                let start = places.first.lowerBound, let bound = try number(node.input(1)), Double(start) >= bound
+            else { return nil }
             return .splat(try Tensor(scalar: true))
         default: return nil
         }
-    }
-
-    /// The first of places that count upwards, however they are arranged.
-    private func firstPlace(_ value: ValueID?) throws -> Double? {
-        var current = value
-        while let node = producer(of: current, Reshape.self)?.node ?? producer(of: current, Unsqueeze.self)?.node { current = node.input(0) }
-        guard let (range, _) = producer(of: current, Arange.self), (try number(range.input(2)) ?? 0) > 0 else { return nil }
-        return try number(range.input(0))
     }
 
     private func uniformResult(_ node: Node, _ elements: [Tensor]) throws -> Tensor? {

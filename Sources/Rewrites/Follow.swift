@@ -142,11 +142,33 @@ private struct Following {
         if size == 1 || size == keys { return }
         guard let parts = segments[k] else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
         let (source, between) = graph.behindElementwise(mask)
-        guard let (concat, op) = graph.producer(of: source, Concat.self), concat.inputs.count == parts.count,
-            try resolveAxis(op.axis, rank: graph.type(of: source).rank) == graph.type(of: source).rank - 1
+        let axis = graph.type(of: source).rank - 1
+        guard let (concat, op) = graph.producer(of: source, Concat.self), try resolveAxis(op.axis, rank: axis + 1) == axis,
+            let groups = try grouped(parts, concat.inputs.compactMap { $0 }.map { graph.shape(of: $0)[axis] })
         else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
-        try restate(concat, axis: graph.type(of: source).rank - 1, parts, &graph)
-        for node in between.reversed() { try graph.inferAgain(node) }
+        try restate(concat, axis: axis, groups, &graph)
+        for node in between.reversed() {
+            if node.op is Reshape {
+                let shape = graph.shape(of: node.output).dropLast() + [keys]
+                let sizes = try graph.addKnown(
+                    Content(sizes: Array(shape), scalar: false), ValueType(.int64, [Dimension(shape.count)]), name: "\(node.name).shape")
+                try graph.setInputs(of: node.id, [node.inputs[0], sizes])
+            }
+            if let restated = graph.node(node.id) { try graph.inferAgain(restated) }
+        }
+    }
+
+    /// Segments put together to parts of these sizes; nil where a border between parts is none between segments.
+    private func grouped(_ segments: [Segment], _ sizes: [Dimension]) throws -> [Segment]? {
+        var rest = segments[...]
+        let groups = try sizes.map { size in
+            var group = Segment(old: 0, new: 0)
+            while group.old != size, let next = rest.popFirst() {
+                group = Segment(old: try group.old.adding(next.old), new: try group.new.adding(next.new))
+            }
+            return group
+        }
+        return rest.isEmpty && groups.map(\.old) == sizes ? groups : nil
     }
 
     /// Gives the known operands of a concatenation the new sizes of the segments that they stand for.
@@ -172,7 +194,9 @@ private struct Following {
     private mutating func restateLooseMasks(_ graph: inout Graph) throws {
         let lists = Set(segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
         for node in graph.nodes {
-            guard let concat = node.op as? Concat, node.inputs.contains(where: { $0.map { graph.content(of: $0) != nil } ?? false }) else { continue }
+            guard let concat = node.op as? Concat, !followed.contains(graph.name(of: node.output)),
+                node.inputs.contains(where: { $0.map { graph.content(of: $0) != nil } ?? false })
+            else { continue }
             let axis = try resolveAxis(concat.axis, rank: graph.type(of: node.output).rank)
             let sizes = node.inputs.compactMap { $0 }.map { graph.shape(of: $0)[axis] }
             guard graph.type(of: node.output).rank == 2 || graph.type(of: node.output).rank == 4,
@@ -237,13 +261,17 @@ extension Graph {
         return try following.run(&self, behind: selection)
     }
 
-    /// What operators that keep the shape make a value of, one element of one, with known numbers beside it; and those operators,
-    /// the last first.
+    /// What operators that keep the last axis make a value of, one element of one, with known numbers beside it; and those
+    /// operators, the last first.
     fileprivate func behindElementwise(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
         var (source, operators) = (value, [Node]())
-        while content(of: source) == nil, let node = producer(of: source), node.op is Cast || node.op is Unary || node.op is Binary || node.op is Where {
-            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || shape(of: $0).contains { $0 != 1 } }
-            guard open.count == 1, content(of: open[0]) == nil, shape(of: open[0]) == shape(of: source) else { break }
+        while content(of: source) == nil, let node = producer(of: source) {
+            let isElementwise = node.op is Cast || node.op is Unary || node.op is Binary || node.op is Where
+            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || isElementwise && shape(of: $0).contains { $0 != 1 } }
+            guard open.count == 1, content(of: open[0]) == nil, let last = shape(of: source).last, shape(of: open[0]).last == last,
+                isElementwise ? shape(of: open[0]) == shape(of: source) : node.op is Reshape && last != 1
+                    && shape(of: open[0]).filter({ $0 != 1 }) == shape(of: source).filter({ $0 != 1 })
+            else { break }
             source = open[0]
             operators.append(node)
         }

@@ -5,7 +5,8 @@ import Tensors
 /// softmax(q · kᵀ · scale + mask) · v becomes Attention, whatever reshapes, transposes, slices and splits cut the heads
 /// out of the projections, wherever the scale is applied, and whether the projections are packed or not.
 ///
-/// The parts of a packed projection become a Linear each, over rows of its weight. A mask that adds the same to all keys
+/// The parts of a packed projection become a Linear each, over rows of its weight. Operands that are no projections, such as
+/// queries that were turned by their places or are known, are laid out as one. A mask that adds the same to all keys
 /// of a query is dropped: the softmax does not see it. Where NaN among the weights is replaced by 0, as PyTorch's exporters do for
 /// queries whose keys are all masked, the operator gives 0 there.
 struct FuseAttention: Rewrite {
@@ -14,21 +15,20 @@ struct FuseAttention: Rewrite {
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard var parts = try node.op is MatMul ? products(node, graph) : onnx(node, graph), let output = node.outputs.first else { return nil }
-        guard let q = try heads(parts.q, keysLast: false, graph), let k = try heads(parts.k, keysLast: parts.keysLast, graph),
-            let v = try heads(parts.v, keysLast: false, graph)
-        else { return nil }
+        let views = try [(parts.q, false), (parts.k, parts.keysLast), (parts.v, false)].map { (value: $0, keysLast: $1, heads: try heads($0, keysLast: $1, graph)) }
+        // A value [B · H, L, E] looks like one head of a larger batch.
+        let count = views.compactMap(\.heads?.heads).max()
+        let found = try views.compactMap { view in
+            if let heads = view.heads, heads.heads == count { return heads }
+            return try whole(view.value, keysLast: view.keysLast, heads: count, graph)
+        }
+        guard found.count == 3 else { return nil }
+        let (q, k, v) = (found[0], found[1], found[2])
         guard q.heads == k.heads, k.heads == v.heads, q.headSize == k.headSize, [k, v].allSatisfy({ $0.batch == q.batch || $0.batch == 1 })
         else { return nil }
         var patch = Patch(for: graph)
-        let mask: ValueID?
-        switch try self.mask(parts, q, k, node, graph, &patch) {
-        case .none: mask = nil
-        case .causal:
-            mask = nil
-            parts.causal = true
-        case .additive(let value): mask = value
-        case .unclear: return nil
-        }
+        guard let (causal, mask) = try mask(parts, q, k, node, graph, &patch) else { return nil }
+        if causal { parts.causal = true }
         let scale = parts.scale * q.scale * k.scale
         let attention = Attention(
             heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale), causal: parts.causal,
@@ -61,9 +61,9 @@ struct FuseAttention: Rewrite {
         /// k is [..., D, M] instead of [..., M, D].
         var keysLast: Bool
         var scale: Double
-        /// Where it is added, and what the scores' shape is there.
-        var mask: (value: ValueID, shape: [Dimension])?
-        /// True where scores are replaced instead of added to.
+        /// What is added to the scores, and their shape there.
+        var addends: [(value: ValueID, shape: [Dimension])] = []
+        /// True where scores are replaced behind that.
         var replacement: (condition: ValueID, number: Double, whereTrue: Bool, shape: [Dimension])?
         var causal = false
         var fullyMasked: Attention.FullyMasked?
@@ -79,7 +79,7 @@ struct FuseAttention: Rewrite {
         else { return nil }
         var parts = Parts(q: v, k: v, v: v, keysLast: true, scale: 1, fullyMasked: guarded == nil ? nil : .zero)
         var current = input
-        for _ in 0..<8 {
+        for _ in 0..<10 {
             if let (product, _) = graph.producer(of: current, MatMul.self), let q = product.input(0), let k = product.input(1) {
                 parts.q = q
                 parts.k = k
@@ -92,15 +92,15 @@ struct FuseAttention: Rewrite {
             }
             // A scale found before the mask would scale the mask as well.
             if let (a, b) = graph.operands(of: current, .add) {
-                guard parts.mask == nil, parts.replacement == nil, parts.scale == 1 else { return nil }
+                guard parts.scale == 1 else { return nil }
                 let scores = try isScores(a, graph) ? a : try isScores(b, graph) ? b : nil
                 guard let scores, graph.shape(of: scores) == graph.shape(of: current) else { return nil }
-                parts.mask = (scores == a ? b : a, graph.shape(of: current))
+                parts.addends.append((scores == a ? b : a, graph.shape(of: current)))
                 current = scores
                 continue
             }
             if let (choice, _) = graph.producer(of: current, Where.self), let condition = choice.input(0), let a = choice.input(1), let b = choice.input(2) {
-                guard parts.mask == nil, parts.replacement == nil, parts.scale == 1 else { return nil }
+                guard parts.addends.isEmpty, parts.replacement == nil, parts.scale == 1 else { return nil }
                 let (scores, other) = try graph.number(a) == nil ? (a, b) : (b, a)
                 guard let number = try graph.number(other), graph.shape(of: scores) == graph.shape(of: current) else { return nil }
                 parts.replacement = (condition, number, other == a, graph.shape(of: current))
@@ -128,20 +128,13 @@ struct FuseAttention: Rewrite {
         return current
     }
 
-    /// True where a value leads to a product of matrices by scales and reshapes.
-    private func isScores(_ value: ValueID, _ graph: Graph) throws -> Bool {
-        var current = value
-        for _ in 0..<6 {
-            if graph.producer(of: current, MatMul.self) != nil { return true }
-            if let (inner, _) = try graph.scaled(current) {
-                current = inner
-            } else if let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0) {
-                current = inner
-            } else {
-                return false
-            }
-        }
-        return false
+    /// True where a value leads to a product of matrices by scales, sums and reshapes.
+    private func isScores(_ value: ValueID, _ graph: Graph, depth: Int = 8) throws -> Bool {
+        if graph.producer(of: value, MatMul.self) != nil { return true }
+        guard depth > 0 else { return false }
+        func leads(_ inner: ValueID?) throws -> Bool { try inner.map { try isScores($0, graph, depth: depth - 1) } ?? false }
+        if let (a, b) = graph.operands(of: value, .add) { return try leads(a) || leads(b) }
+        return try leads(graph.scaled(value)?.value ?? graph.producer(of: value, Reshape.self)?.node.input(0))
     }
 
     /// ONNX's own Attention, where it has no past and no cap.
@@ -157,7 +150,7 @@ struct FuseAttention: Rewrite {
             if graph.type(of: mask).dataType == .bool {
                 parts.replacement = (mask, -.infinity, false, scores)
             } else {
-                parts.mask = (mask, scores)
+                parts.addends = [(mask, scores)]
             }
         }
         return parts
@@ -165,34 +158,45 @@ struct FuseAttention: Rewrite {
 
     // MARK: Masks
 
-    private enum Mask { case none, causal, additive(ValueID), unclear }
-
-    private func mask(_ parts: Parts, _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch) throws -> Mask {
-        guard let (value, shape) = parts.mask ?? parts.replacement.map({ ($0.condition, $0.shape) }) else { return .none }
-        if parts.mask != nil, try isEvenAlongLastAxis(value, graph) { return .none }
-        if let hidden = parts.replacement, try numbers(of: value, graph)?.allSatisfy({ ($0 != 0) != hidden.whereTrue }) == true { return .none }
-        if q.length == k.length, graph.shape(of: value).suffix(2) == [q.length, k.length] {
-            if parts.mask != nil, try graph.hidesLaterKeys(value) { return .causal }
-            if let hidden = parts.replacement, !hidden.whereTrue, hidden.number <= -10000, try graph.isCausal(value) { return .causal }
+    /// Whether queries see no later keys, and what else is added to the scores; nil where that is unclear.
+    private func mask(
+        _ parts: Parts, _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch
+    ) throws -> (causal: Bool, addend: ValueID?)? {
+        let addends = try parts.addends.filter { try !isEvenAlongLastAxis($0.value, graph) }
+        let replacement = try parts.replacement.flatMap { hidden in
+            try numbers(of: hidden.condition, graph)?.allSatisfy { ($0 != 0) != hidden.whereTrue } == true ? nil : hidden
         }
-        guard aligns(graph.shape(of: value), with: shape, q, k) else { return .unclear }
-        guard let (condition, number, whereTrue, _) = parts.replacement else {
-            return graph.type(of: value).dataType == .float32 ? .additive(value) : .unclear
+        if let only = addends.first?.value ?? replacement?.condition, addends.count + (replacement == nil ? 0 : 1) == 1,
+            q.length == k.length, graph.shape(of: only).suffix(2) == [q.length, k.length] {
+            if replacement == nil, try graph.hidesLaterKeys(only) { return (true, nil) }
+            if let hidden = replacement, !hidden.whereTrue, hidden.number <= -10000, try graph.isCausal(only) { return (true, nil) }
         }
+        var sum: ValueID?
+        for (value, shape) in addends {
+            guard graph.type(of: value).dataType == .float32, let addend = try aligned(value, with: shape, q, k, node, graph, &patch) else { return nil }
+            sum = sum.map { patch.add(Binary(.add), [$0, addend], name: "\(node.name).mask") } ?? addend
+        }
+        guard let (condition, number, whereTrue, shape) = replacement else { return (false, sum) }
         // A number whose exponential is 0 in fp32 hides, whichever it is; and beside one so large that scores are lost when it
         // is added, a query all of whose keys are hidden looks at all alike, as where scores are replaced.
-        guard number <= -10000 else { return .unclear }
+        guard number <= -10000, let condition = try aligned(condition, with: shape, q, k, node, graph, &patch) else { return nil }
         let addend = min(number, -1e30)
         let hidden = patch.add(Constant(try Tensor(scalar: Float(addend)), identity: "float32 \(addend)"), name: "\(node.name).hidden")
-        let shown = patch.add(Constant(try Tensor(scalar: Float(0)), identity: "float32 0"), name: "\(node.name).shown")
-        return .additive(patch.add(Where(), [condition, whereTrue ? hidden : shown, whereTrue ? shown : hidden], name: "\(node.name).mask"))
+        let shown = try sum ?? patch.add(Constant(Tensor(scalar: Float(0)), identity: "float32 0"), name: "\(node.name).shown")
+        return (false, patch.add(Where(), [condition, whereTrue ? hidden : shown, whereTrue ? shown : hidden], name: "\(node.name).mask"))
     }
 
-    /// Whether a mask that broadcasts with the scores as they were shaped broadcasts with [B, heads, L, M] the same way.
-    private func aligns(_ mask: [Dimension], with scores: [Dimension], _ q: Heads, _ k: Heads) -> Bool {
-        if scores == [q.batch, Dimension(q.heads), q.length, k.length] { return mask.count <= 4 }
-        guard scores.count == 3, Array(scores[1...]) == [q.length, k.length] else { return false }
-        return mask.count <= 2 || mask[0] == 1 || q.batch == 1
+    /// A mask that broadcasts with [B, heads, L, M] as `value` does with the scores as they were shaped; nil where there is none.
+    private func aligned(
+        _ value: ValueID, with scores: [Dimension], _ q: Heads, _ k: Heads, _ node: Node, _ graph: Graph, _ patch: inout Patch
+    ) throws -> ValueID? {
+        let (mask, heads) = (graph.shape(of: value), Dimension(q.heads))
+        if scores == [q.batch, heads, q.length, k.length] { return mask.count <= 4 ? value : nil }
+        guard scores.count == 3, Array(scores[1...]) == [q.length, k.length] else { return nil }
+        if mask.count <= 2 || mask[0] == 1 || q.batch == 1 { return value }
+        guard mask[0] == scores[0], scores[0] == (try q.batch.multiplied(by: heads)) else { return nil }
+        let sizes = try patch.add(sizes: [q.batch, heads] + mask[1...], shape: [4], name: "\(node.name).shape")
+        return patch.add(Reshape(), [value, sizes], name: "\(node.name).mask")
     }
 
     /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it.
@@ -231,6 +235,29 @@ struct FuseAttention: Rewrite {
         /// Where the first head starts in the last axis.
         var offset: Int
         var scale: Double
+        /// Of a source that holds heads along an axis of its own: its shape with an axis for each of batch, heads, tokens and
+        /// elements, and the order that puts the heads behind the tokens.
+        var turn: (shape: [Dimension], permutation: [Int])?
+    }
+
+    /// An operand that is no view of a projection: of a value [B, H, L, E] in any order of its axes, or of one [B · H, L, E], of
+    /// whose number of heads another operand tells.
+    private func whole(_ value: ValueID, keysLast: Bool, heads: Int?, _ graph: Graph) throws -> Heads? {
+        var shape = graph.shape(of: value)
+        if shape.count == 3, let heads, let batch = shape[0].divided(exactlyBy: Dimension(heads)) { shape = [batch, Dimension(heads)] + shape[1...] }
+        guard shape.count == 4 else { return nil }
+        let itself = View(source: value, layout: Layout(of: graph.shape(of: value)))
+        for view in try ([itself] + graph.views(of: value, scaled: true)).reversed() {
+            let from = view.source == value ? shape : graph.shape(of: view.source)
+            let layout = view.source == value ? Layout(of: shape) : try view.layout.reshaped(shape)
+            guard var order = layout?.permutation(of: from) else { continue }
+            if keysLast { order.swapAt(2, 3) }
+            guard let count = from[order[1]].constant, let size = from[order[3]].constant, count > 0, size > 0 else { continue }
+            return Heads(
+                source: view.source, heads: count, headSize: size, batch: from[order[0]], length: from[order[2]], batchAxis: nil, lengthAxis: 1,
+                offset: 0, scale: view.scale, turn: (from, [order[0], order[2], order[1], order[3]]))
+        }
+        return nil
     }
 
     private func heads(_ value: ValueID, keysLast: Bool, _ graph: Graph) throws -> Heads? {
@@ -279,6 +306,13 @@ struct FuseAttention: Rewrite {
         let width = part.heads * part.headSize
         var value = part.source
         let shape = graph.shape(of: value)
+        if let turn = part.turn {
+            let name = graph.name(of: value)
+            if shape.count != 4 { value = patch.add(Reshape(), [value, try patch.add(sizes: turn.shape, shape: [4], name: "\(name).shape")], name: name) }
+            let turned = patch.add(Transpose(permutation: turn.permutation), [value], name: name)
+            let rows = try patch.add(sizes: [part.batch, part.length, Dimension(width)], shape: [3], name: "\(name).shape")
+            return patch.add(Reshape(), [turned, rows], name: "\(name).\(suffix)")
+        }
         var sizes = shape
         if shape[shape.count - 1] != Dimension(width) {
             sizes[shape.count - 1] = Dimension(width)

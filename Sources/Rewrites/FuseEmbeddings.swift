@@ -167,17 +167,18 @@ struct FuseEmbedding: Rewrite {
             return patch
         }
         guard graph.content(of: ids) == nil else { return nil }
-        if let slice = graph.producer(of: ids, Slice.self)?.node, let ranges = try graph.sliceRanges(slice), ranges.count == 1,
-            let range = ranges.first, range.axis == graph.type(of: ids).rank - 1, let base = slice.input(0),
-            let numbers = try knownIndices(base, graph), let first = numbers.first, first >= 0,
-            first <= table.shape[0] - numbers.count, numbers == Array(first..<first + numbers.count),
-            graph.shape(of: base).dropLast().allSatisfy({ $0 == 1 }) {
-            // Indices 0, 1, 2, … up to a size that has a symbol: the table's first rows.
-            let start = try range.start.adding(Dimension(first))
-            let axis = Dimension(range.axis)
-            let rows = patch.add(
-                try table.reshaped(Array(repeating: 1, count: range.axis) + table.shape), name: graph.name(of: tableValue))
-            let operands = try [start, start.adding(range.count), axis].map {
+        if let inner = graph.producer(of: ids, Expand.self)?.node.input(0) {
+            // Rows that are the same for all examples are looked up once.
+            let rows = patch.add(gather, [tableValue, inner], name: node.name)
+            let shape = graph.shape(of: node.output)
+            let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
+            patch.replace(node.output, with: patch.add(Expand(), [rows, sizes], name: node.name, outputName: graph.name(of: node.output)))
+            return patch
+        }
+        if let places = try consecutive(ids, in: table, graph) {
+            let axis = graph.type(of: ids).rank - 1
+            let rows = patch.add(try table.reshaped(Array(repeating: 1, count: axis) + table.shape), name: graph.name(of: tableValue))
+            let operands = try [places.start, places.start.adding(places.count), Dimension(axis)].map {
                 try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range")
             }
             patch.replace(node.output, with: patch.add(Slice(), [rows] + operands, name: node.name))
@@ -185,6 +186,17 @@ struct FuseEmbedding: Rewrite {
         }
         patch.replace(node.output, with: patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: graph.name(of: node.output)))
         return patch
+    }
+
+    /// Indices that count upwards along their last axis, up to a size that has a symbol.
+    private func consecutive(_ ids: ValueID, in table: Constant, _ graph: Graph) throws -> (start: Dimension, count: Dimension)? {
+        // Beyond the table the model could not run; of a table of one row, though, a slice would serve all the same.
+        guard let count = graph.shape(of: ids).last, let places = try graph.places(ids), places.steps.last == 1,
+            places.steps.dropLast().allSatisfy({ $0 == 0 }), graph.shape(of: ids).dropLast().allSatisfy({ $0 == 1 }),
+            let start = places.first.lowerBound, start >= 0, start < table.shape[0] - 1,
+            count.symbols.allSatisfy({ !$0.hasPrefix("?") })
+        else { return nil }
+        return (places.first, count)
     }
 
     private func knownIndices(_ ids: ValueID, _ graph: Graph) throws -> [Int]? {

@@ -35,6 +35,17 @@ struct Layout: Equatable {
         return last == [Run(axis: shape.count - 1, stride: 1, size: size)]
     }
 
+    /// The order of the source's axes, where nothing but that differs; axes of one element are taken as they come.
+    func permutation(of shape: [Dimension]) -> [Int]? {
+        guard isWhole, axes.count == shape.count else { return nil }
+        var single = shape.indices.filter { shape[$0] == 1 }[...]
+        let order = axes.compactMap { runs in
+            guard let run = runs.first else { return single.popFirst() }
+            return runs.count == 1 && run.stride == 1 && run.size == shape[run.axis] ? run.axis : nil
+        }
+        return Set(order).count == shape.count ? order : nil
+    }
+
     func transposed(_ permutation: [Int]) -> Layout {
         var layout = self
         layout.axes = permutation.map { axes[$0] }

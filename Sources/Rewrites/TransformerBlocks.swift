@@ -179,9 +179,19 @@ struct Anatomy {
 extension Graph {
     fileprivate func isCausal(_ attention: Node) -> Bool {
         if (attention.op as? Attention)?.causal == true { return true }
-        guard let mask = attention.input(3) else { return false }
-        if let (_, padding) = producer(of: mask, PaddingMask.self) { return padding.causal }
-        return shape(of: mask).count == 4 && shape(of: mask)[2] != 1
+        guard let mask = attention.input(3), shape(of: mask).count == 4, shape(of: mask)[2] != 1 else { return false }
+        guard shape(of: mask)[1] != 1 else { return true }
+        // What differs by head is a term for the distance of places, which hides nothing, unless a rule is in it that does.
+        var (reached, index) = ([mask], 0)
+        while index < reached.count, reached.count < 128 {
+            let value = reached[index]
+            index += 1
+            if type(of: value).dataType.isFloatingPoint ? (try? hidesLaterKeys(value)) == true : (try? isCausal(value)) == true { return true }
+            guard content(of: value) == nil, let node = producer(of: value) else { continue }
+            if let padding = node.op as? PaddingMask, padding.causal { return true }
+            reached += node.inputs.compactMap { $0 }.filter { !reached.contains($0) }
+        }
+        return false
     }
 
     /// Gives intermediates their canonical names: `vision.L`, `text.L`, `fusion.L` (and `.image`), `decoder.L`, `selection.L.…`.

@@ -79,6 +79,8 @@ extension Graph {
             let index = try operand(indices).integers()?.first
         else { return nil }
         let axis = try resolveAxis(gather.axis, rank: from.count)
+        // Of an index beyond the axis nothing may be made that looks like one within it.
+        if let size = from[axis].constant, let index = index.constant, !(-size..<size ~= index) { return nil }
         let position = try (index.constant ?? 0) < 0 ? from[axis].adding(index) : index
         return switch shape(of: indices).count {
         case 0: try layout.selected(axis, at: position)

@@ -140,14 +140,15 @@ public func median(_ numbers: [Double]) -> Double {
 }
 
 extension Graph {
-    /// Rows of the smallest table from which the positions of a text are cut.
+    /// The fewest rows that a table from which the positions of a text are cut has, from where they start on.
     fileprivate var positionCount: Int? {
         nodes.compactMap { node in
             let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
             guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
-                let table = slice.input(0), shape(of: table).count >= 2
+                let table = slice.input(0), shape(of: table).count >= 2, let rows = shape(of: table).dropLast().last?.constant,
+                let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first, start >= 0, start <= rows
             else { return nil }
-            return shape(of: table).dropLast().last?.constant
+            return rows - start
         }.min()
     }
 

@@ -107,7 +107,7 @@ extension Graph {
     }
 
     /// What the symbols of the inputs' types stand for where the inputs have these shapes.
-    func symbols(for shapes: [String: [Int]]) -> [String: Int] {
+    package func symbols(for shapes: [String: [Int]]) -> [String: Int] {
         var symbols: [String: Int] = [:]
         for input in inputs {
             for (size, dimension) in zip(shapes[name(of: input)] ?? [], shape(of: input)) {

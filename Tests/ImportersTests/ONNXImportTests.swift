@@ -1,6 +1,7 @@
 import Foundation
 import Importers
 import ModelGraph
+import Operators
 import Support
 import Tensors
 import Testing
@@ -168,6 +169,37 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
                 [Onnx.node("Dropout", ["x", "", "training"], ["y"])],
                 initializers: [Onnx.tensor("training", [], type: 9).blob(9, [1])])))
         }
+    }
+
+    /// Four of six elements are turned, in heads that have an axis of their own or lie side by side, by rows of tables.
+    @Test(arguments: [false, true], [false, true]) func turnsPairsByTheirPlaces(interleaved: Bool, flat: Bool) throws {
+        let (tokens, width, places) = (3, 6, [2, 0, 1])
+        let shape = flat ? [1, tokens, 2 * width] : [1, 2, tokens, width]
+        let (cosines, sines) = ([0.5, 2, 3, -1, 0.25, 1] as [Float], [4, 1, -2, 0.5, 3, 2] as [Float])
+        let graph = try imported(Onnx.model(Onnx.graph(
+            [Onnx.node("RotaryEmbedding", ["x", "cosines", "sines", "places"], ["y"], [
+                Onnx.attribute("interleaved", int: interleaved ? 1 : 0), Onnx.attribute("num_heads", int: flat ? 2 : 0),
+                Onnx.attribute("rotary_embedding_dim", int: 4),
+            ])],
+            inputs: [Onnx.value("x", shape)], outputs: [Onnx.value("y", shape)],
+            initializers: [
+                Onnx.floats("cosines", [3, 2], cosines), Onnx.floats("sines", [3, 2], sines), Onnx.int64s("places", [1, 3], places.map { Int64($0) }),
+            ]), opset: 23))
+        let x = (0..<2 * tokens * width).map { Float($0 * 7 % 11) - 4 }
+        var expected = x
+        for (head, token, pair) in (0..<12).map({ ($0 / 6, $0 / 2 % 3, $0 % 2) }) {
+            let start = flat ? (token * 2 + head) * width : (head * tokens + token) * width
+            let (a, b) = interleaved ? (start + 2 * pair, start + 2 * pair + 1) : (start + pair, start + pair + 2)
+            let (cosine, sine) = (cosines[places[token] * 2 + pair], sines[places[token] * 2 + pair])
+            (expected[a], expected[b]) = (x[a] * cosine - x[b] * sine, x[a] * sine + x[b] * cosine)
+        }
+        var numbers = [graph.inputs[0]: try Tensor(x, shape: shape)]
+        for node in try graph.topologicalOrder() {
+            let operands = try node.inputs.map { input in try input.flatMap { try numbers[$0] ?? graph.operand($0).tensor() } }
+            for (output, tensor) in zip(node.outputs, try evaluate(node.op, operands)) { numbers[output] = tensor }
+        }
+        let y = try #require(numbers[graph.outputs[0].value])
+        #expect(try y.shape == shape && y.elements(Float.self) == expected)
     }
 
     @Test func refusesAttributesThatItDoesNotKnow() throws {

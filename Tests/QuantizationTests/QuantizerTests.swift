@@ -121,6 +121,42 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         }
     }
 
+    /// Without data there is none to ask for: places computed from ids may lie beyond their table, and a layer may read what
+    /// is repeated for each picture, of which a text tells nothing.
+    @Test func layersThatMadeUpTokensDoNotReachAreQuantizedToo() throws {
+        var graph = Graph(name: "main")
+        let images: ModelGraph.Dimension = .init(symbol: "images")
+        let ids = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "texts"), Dimension(symbol: "length")]))
+        _ = try graph.addInput("image", ValueType(.float32, [images, 3, 8, 8]))
+        func constant(_ name: String, _ shape: [Int]) throws -> ValueID {
+            let numbers = (0..<shape.reduce(1, *)).map { Float($0 % 7) - 3 }
+            return try graph.addConstant(Constant(Tensor(numbers, shape: shape), identity: name), name: name)
+        }
+        let far = try graph.add(Binary(.mul), [ids, graph.addConstant(Constant(integers: [100], shape: []), name: "100")], name: "far")[0]
+        let rows = try graph.add(Embedding(), [far, constant("table", [16, 64])], name: "rows")[0]
+        try graph.addOutput("words", graph.add(Linear(), [rows, constant("word.weight", [64, 64])], name: "word")[0])
+        let sizes = try graph.addKnown(Content(sizes: [images, 1, 64], scalar: false), ValueType(.int64, [3]), name: "sizes")
+        let queries = try graph.add(Expand(), [constant("query", [1, 1, 64]), sizes], name: "queries")[0]
+        try graph.addOutput("pooled", graph.add(Linear(), [queries, constant("pool.weight", [64, 64])], name: "pool")[0])
+        let (_, report) = try quantize([graph], QuantizationOptions(.int8))
+        #expect(report.layers.map { "\($0.name) \($0.precision)" } == ["table int8", "word.weight int8", "pool.weight int8"])
+    }
+
+    /// As behind a ReLU: were silence taken for a range, the channel's first word would drown all others.
+    @Test func channelsThatCalibrationLeftSilentMaySpeak() throws {
+        var (generator, graph) = (SplitMix64(state: 7), Graph(name: "main"))
+        func numbers(_ count: Int) -> [Float] { (0..<count).map { _ in Float(generator.uniform() - 0.5) } }
+        let x = try graph.addInput("x", ValueType(.float32, [.init(symbol: "batch"), 64]))
+        let weight = try graph.addConstant(Constant(Tensor(numbers(64 * 64), shape: [64, 64]), identity: "weight"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [graph.add(Unary(.relu), [x], name: "relu")[0], weight], name: "linear")[0])
+        let spoken = try Tensor(numbers(20 * 64), shape: [20, 64])
+        let silent = try Tensor(spoken.elements(Float.self).enumerated().map { $0 % 64 < 4 ? -1 : $1 }, shape: [20, 64])
+        var options = QuantizationOptions(.int8)
+        options.calibration = [GoldenSet(name: "silent", inputs: ["x": silent])]
+        let quantized = try quantize([graph], options).graphs
+        #expect(try ratio(run([graph], ["x": spoken]), run(quantized, ["x": spoken])) > 30)
+    }
+
     @Test func weightsThatNoIntegerStandsForAreRefused() throws {
         func layer(_ weights: [Float], _ shape: [Int]) throws -> Graph {
             var graph = Graph(name: "main")

@@ -52,6 +52,13 @@ struct Exported {
     mutating func reshape(_ x: ValueID, _ shape: [Int]) throws -> ValueID { try node(Reshape(), [x, integers(shape)]) }
     mutating func transpose(_ x: ValueID, _ permutation: [Int]) throws -> ValueID { try node(Transpose(permutation: permutation), [x]) }
 
+    /// start, start + 1, … up to the size of an axis of `x`, of rank 1
+    mutating func places(_ x: ValueID, axis: Int, from start: Int = 0) throws -> ValueID {
+        let size = try node(Gather(axis: 0), [node(Shape(), [x]), integers([axis], scalar: true)])
+        let limit = try start == 0 ? size : binary(.add, size, integers([start], scalar: true))
+        return try node(Arange(), [integers([start], scalar: true), limit, integers([1], scalar: true)])
+    }
+
     /// x · W + b
     mutating func linear(_ x: ValueID, _ from: Int, _ to: Int) throws -> ValueID {
         try binary(.add, constant([to]), node(MatMul(), [x, constant([from, to])]))
@@ -219,6 +226,15 @@ struct RewriteTests {
         let slice = try m.node(Slice(), [x, m.integers([2]), m.integers([3]), m.integers([1])])
         try m.output(m.node(Squeeze(), [slice, m.integers([1])]))
         #expect(try m.fused() == ["Gather"])
+    }
+
+    /// Adding the size once for each that is missing would take long, and end at a row that nobody asked for.
+    @Test(arguments: [-8, .min, 5]) func aRowBeyondTheAxisStaysOne(index: Int) throws {
+        var m = Exported()
+        try m.output(m.node(Gather(axis: 1), [m.input("x", [2, 5, 3]), m.integers([index], scalar: true)]))
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        #expect { try outputs(m.graph, m.inputs) } throws: { "\($0)".contains("found \(index)") }
     }
 
     @Test func transposesMoveBehindRowwiseOperatorsAndCancel() throws {
@@ -550,6 +566,48 @@ struct RewriteTests {
         #expect(try m.fused().contains("Binary"))
     }
 
+    /// Hugging Face's masks read the padding at the places of the example and the key: by their sum from flattened rows, as
+    /// TorchScript's exporter writes it, or by pairs of them.
+    @Test(arguments: [false, true], [false, true]) func paddingThatIsReadInOrder(pairs: Bool, open: Bool) throws {
+        var m = Exported()
+        let mask = try m.mask(
+            "mask", [[1, 1, 0, 1], [1, 0, 1, 1]], dimensions: open ? [Dimension(symbol: "batch"), Dimension(symbol: "length")] : nil)
+        let example = try m.node(Unsqueeze(), [m.places(mask, axis: 0), m.integers([1, 2, 3])])
+        let key = try m.node(Unsqueeze(), [m.places(mask, axis: 1), m.integers([0, 1, 2])])
+        let read: ValueID
+        if pairs {
+            let shape = try m.node(Concat(axis: 0), [
+                m.node(Shape(start: 0, end: 1), [mask]), m.integers([1, 1]), m.node(Shape(start: 1, end: 2), [mask]),
+            ])
+            let parts = try [example, key].map { try m.node(Unsqueeze(), [m.node(Expand(), [$0, shape]), m.integers([-1])]) }
+            read = try m.node(GatherND(), [mask, m.node(Concat(axis: -1), parts)])
+        } else {
+            let length = try m.node(Gather(axis: 0), [m.node(Shape(), [mask]), m.integers([1], scalar: true)])
+            let place = try m.binary(.add, m.binary(.mul, example, length), key)
+            read = try m.node(Gather(axis: 0), [m.reshape(mask, [-1]), place])
+        }
+        try m.output(m.node(Cast(to: .float32), [read]))
+        #expect(try m.fused() == ["Cast", "Reshape"])
+    }
+
+    /// One for each query as well, whose place does not tell.
+    @Test func paddingThatIsReadInOrderForEachQuery() throws {
+        var m = Exported()
+        let (mask, x) = (try m.mask("mask", [[1, 1, 0, 1], [1, 0, 1, 1]]), try m.input("x", [2, 3, 4]))
+        let places = try m.graph.addConstant(
+            Constant(Tensor((0..<24).map { Int64($0 / 12 * 4 + $0 % 4) }, shape: [2, 3, 4]), identity: "places"), name: "places")
+        try m.output(m.binary(.mul, x, m.node(Cast(to: .float32), [m.node(Gather(axis: 0), [m.reshape(mask, [8]), places])])))
+        #expect(try m.fused() == ["Binary", "Cast", "Reshape"])
+    }
+
+    /// Backwards, by columns, without the first, and fewer than all.
+    @Test(arguments: [[3, 2, 1, 0], [0, 2, 1, 3], [1, 2, 3, 3], [0, 1], [0, 0, 1, 1]]) func rowsInAnotherOrderStay(rows: [Int]) throws {
+        var m = Exported()
+        let x = try m.input("x", [4, 2])
+        try m.output(m.node(Gather(axis: 0), [x, m.integers(rows)]))
+        #expect(try m.fused() == ["Gather"])
+    }
+
     @Test func aMaskThatIsScaledToo() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
@@ -712,6 +770,62 @@ struct RewriteTests {
         #expect(try !m.fused().contains("Attention"))
     }
 
+    /// Queries and keys whose heads were turned or normalised one by one, as with rotary positions, and keys that serve several
+    /// heads. With a batch of one, or one query, axes do not tell which they are.
+    @Test(arguments: [2, 1], [5, 1]) func headsThatAreNoViewsOfProjections(batch: Int, queries: Int) throws {
+        var m = Exported()
+        let (x, y) = (try m.input("x", [batch, queries, 8]), try m.input("y", [batch, 5, 8]))
+        func turned(_ m: inout Exported, _ x: ValueID, _ length: Int) throws -> ValueID {
+            let heads = try m.transpose(m.reshape(m.linear(x, 8, 8), [batch, length, 2, 4]), [0, 2, 1, 3])
+            return try m.binary(.mul, heads, m.constant([1, 1, length, 4]))
+        }
+        let q = try m.node(LayerNorm(epsilon: 1e-6), [m.reshape(m.linear(x, 8, 8), [batch, queries, 2, 4]), m.constant([4]), m.constant([4])])
+        let k = try m.binary(.mul, turned(&m, y, 5), m.scalar(0.5))
+        let shared = try m.reshape(m.linear(y, 8, 4), [batch, 1, 1, 5, 4])
+        let v = try m.reshape(m.node(Expand(), [shared, m.integers([batch, 1, 2, 5, 4])]), [batch, 2, 5, 4])
+        let weights = try m.node(Softmax(), [m.node(MatMul(), [m.transpose(q, [0, 2, 1, 3]), m.transpose(k, [0, 1, 3, 2])])])
+        try m.output(m.reshape(m.transpose(m.node(MatMul(), [weights, v]), [0, 2, 1, 3]), [batch, queries, 8]))
+        let operators = try m.fused()
+        #expect(operators.contains("Attention") && !operators.contains("Softmax"))
+    }
+
+    /// SigLIP's pooling asks with a query that is known, so that only the keys tell how many heads there are; the others of a
+    /// mask for each example and head, as PyTorch's own attention writes it.
+    @Test(arguments: [false, true]) func queriesThatAreKnown(masked: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [5, 2, 8])
+        let addends = try m.reshape(m.node(Expand(), [m.reshape(m.input("addends", [2, 5]), [2, 1, 1, 5]), m.integers([2, 2, 1, 5])]), [4, 1, 5])
+        func cut(_ m: inout Exported) throws -> ValueID { try m.transpose(m.reshape(m.linear(x, 8, 8), [5, 4, 4]), [1, 0, 2]) }
+        let (k, v) = (try cut(&m), try cut(&m))
+        var scores = try m.node(MatMul(), [m.constant([4, 1, 4]), m.transpose(k, [0, 2, 1])])
+        if masked { scores = try m.binary(.add, scores, addends) }
+        try m.output(m.reshape(m.transpose(m.node(MatMul(), [m.node(Softmax(), [scores]), v]), [1, 0, 2]), [1, 2, 8]))
+        let operators = try m.fused()
+        #expect(operators.contains("Attention") && !operators.contains("Softmax"))
+    }
+
+    enum Addends: CaseIterable { case positions, positionsAndHidden, hiddenThenPositions }
+
+    /// A term for the distance of places beside the padding's; positions behind hidden scores would show those.
+    @Test(arguments: Addends.allCases) func severalTermsOfAMask(kind: Addends) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
+        let (q, k, v) = (try heads(&m, x), try heads(&m, x), try heads(&m, x))
+        let (positions, shown) = (try m.constant([1, 2, 5, 5]), try m.node(Cast(to: .bool), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])]))
+        try m.output(attend(&m, q, k, v) { m, scores in
+            let scores = try m.binary(.div, scores, m.scalar(2))
+            switch kind {
+            case .positions:
+                let addends = try m.node(Where(), [shown, m.scalar(0), m.scalar(-.greatestFiniteMagnitude)])
+                return try m.binary(.add, m.binary(.add, scores, positions), addends)
+            case .positionsAndHidden: return try m.node(Where(), [shown, m.binary(.add, positions, scores), m.scalar(-1e9)])
+            case .hiddenThenPositions: return try m.binary(.add, m.node(Where(), [shown, scores, m.scalar(-1e9)]), positions)
+            }
+        })
+        #expect(try m.fused().contains("Attention") == (kind != .hiddenThenPositions))
+    }
+
     @Test func crossAttention() throws {
         var m = Exported()
         let (x, source) = (try m.input("x", [2, 5, 8]), try m.input("source", [2, 7, 8]))
@@ -764,6 +878,21 @@ struct RewriteTests {
         #expect(try !m.fused().contains("PatchEmbedding"))
     }
 
+    /// How many patches an open picture has is counted from the convolution that the patch embedding takes the place of: it
+    /// stays until the picture's size is known, for nothing else tells.
+    @Test func patchesOfAnOpenPictureAreCounted() throws {
+        var m = Exported()
+        let image = try m.input("image", [2, 3, 8, 12], dimensions: [2, 3, Dimension(symbol: "height"), Dimension(symbol: "width")])
+        let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
+        let patches = try m.transpose(m.reshape(map, [2, 8, -1]), [0, 2, 1])
+        let sizes = try m.node(Shape(start: 2, end: 4), [map])
+        let count = try m.node(Reduce(.prod, keepDimensions: false), [sizes, m.integers([0])])
+        let places = try m.node(Arange(), [m.integers([0], scalar: true), count, m.integers([1], scalar: true)])
+        try m.output(m.binary(.add, patches, m.node(Unsqueeze(), [m.node(Cast(to: .float32), [places]), m.integers([0, 2])])))
+        let operators = try m.fused()
+        #expect(operators.contains("PatchEmbedding") && operators.contains("Conv"))
+    }
+
     @Test func convolutionsThatOverlapStay() throws {
         var m = Exported()
         let image = try m.input("image", [2, 3, 8, 8])
@@ -786,6 +915,25 @@ struct RewriteTests {
         let positions = try m.node(Gather(axis: 0), [m.constant([8, 6]), used])
         try m.output(m.binary(.add, m.binary(.add, words, types), positions))
         #expect(try m.fused() == ["Embedding", "Slice"])
+    }
+
+    /// Positions that are counted as the model runs, for all examples alike; OPT's start at 2.
+    @Test(arguments: [0, 2], [false, true]) func positionsThatAreCounted(start: Int, forEach: Bool) throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
+        var places = try m.node(Unsqueeze(), [m.places(ids, axis: 1, from: start), m.integers([0])])
+        if forEach { places = try m.node(Expand(), [places, m.node(Shape(), [ids])]) }
+        let words = try m.node(Gather(axis: 0), [m.constant([10, 6]), ids])
+        try m.output(m.binary(.add, words, m.node(Gather(axis: 0), [m.constant([8, 6]), places])))
+        #expect(try m.fused() == ["Embedding", "Slice"])
+    }
+
+    /// A table of one row would serve all where it is cut, and refuses where it is looked up.
+    @Test func positionsOfOneRowStay() throws {
+        var m = Exported()
+        let x = try m.input("x", [1, 6], dimensions: [Dimension(symbol: "length"), 6])
+        try m.output(m.binary(.add, x, m.node(Gather(axis: 0), [m.constant([1, 6]), m.places(x, axis: 0)])))
+        #expect(try !m.fused().contains("Slice"))
     }
 
     /// Hugging Face's BERT reads its token types, all of them 0, from a table of 0, at places that a RoBERTa computes.
@@ -865,6 +1013,23 @@ struct RewriteTests {
         #expect(try layers(&m) == ["text.0", "text.1"])
     }
 
+    /// MPNet's layers add a term for the distance of places to each head's scores, which does not make them a decoder's.
+    @Test(arguments: [false, true]) func layersWithTermsForDistances(causal: Bool) throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])
+        let x = try norm(&m, m.binary(.add, m.node(Gather(axis: 0), [m.constant([10, 8]), ids]), m.constant([5, 8])))
+        let triangle = (0..<25).map { Float($0 % 5 <= $0 / 5 ? 0 : -10000) }
+        let later = try m.graph.addConstant(Constant(Tensor(triangle, shape: [1, 1, 5, 5]), identity: "later"), name: "later")
+        let attended = try attend(&m, heads(&m, x), heads(&m, x), heads(&m, x)) { m, scores in
+            let scores = try m.binary(.add, m.binary(.div, scores, m.scalar(2)), m.constant([1, 2, 5, 5]))
+            return try causal ? m.binary(.add, scores, m.binary(.mul, later, m.node(Cast(to: .float32), [m.reshape(m.mask("ones", [[1]]), [1, 1, 1, 1])]))) : scores
+        }
+        let y = try norm(&m, m.binary(.add, m.linear(attended, 8, 8), x))
+        try m.output(norm(&m, m.binary(.add, feedForward(&m, y), y)))
+        let kind = causal ? "decoder" : "text"
+        #expect(try layers(&m) == ["\(kind).0", "\(kind).1"])
+    }
+
     /// A second road through the layers behind one of them.
     @Test func aForkIsNoOtherText() throws {
         var m = Exported()
@@ -893,6 +1058,29 @@ struct RewriteTests {
         let query = try #require(selection.input(2))
         let regions = m.graph.inputs.filter { m.graph.name(of: $0) == "regions" }
         #expect(!m.graph.dependents(of: regions).contains(query))
+    }
+
+    /// A layer over a token of its own, the image and the text, as FLAVA's: its mask, ones for both of the former in one part
+    /// beside the text's, gets its axes behind that.
+    @Test func aMaskOfFewerPartsThanItsKeysFollowsTheSelection() throws {
+        func joint(masked: Bool) throws -> [String: Tensor] {
+            var m = Exported()
+            let (image, words) = (try vision(&m), try text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])))
+            let token = try m.node(Expand(), [m.constant([1, 1, 8]), m.integers([2, 1, 8])])
+            let x = try m.node(Concat(axis: 1), [token, m.node(Concat(axis: 1), [image, words])])
+            let (q, k, v) = (try heads(&m, x, 11), try heads(&m, x, 11), try heads(&m, x, 11))
+            let ones = try m.node(ConstantOfShape(), [m.integers([2, 6]), m.integers([1])])
+            let shown = try m.node(Cast(to: .bool), [m.node(Concat(axis: 1), [ones, m.mask("mask", [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]])])])
+            let addends = try m.node(Where(), [m.node(Unsqueeze(), [shown, m.integers([1, 2])]), m.scalar(0), m.scalar(-1e30)])
+            try m.output(m.node(Gather(axis: 1), [attend(&m, q, k, v, length: 11) { m, scores in
+                try masked ? m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends) : m.binary(.div, scores, m.scalar(2))
+            }, m.integers([0], scalar: true)]))
+            try fold(&m.graph)
+            try fuse(&m.graph, validating: true)
+            try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5]))
+            return try outputs(m.graph, m.inputs)
+        }
+        #expect(try excess(joint(masked: true)["y0"], joint(masked: false)["y0"], 1e-6, 1e-6) <= 0)
     }
 
     /// Without [CLS], the first patch would stand for it.

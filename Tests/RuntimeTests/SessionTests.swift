@@ -77,6 +77,26 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         }
     }
 
+    /// OPT's positions start at row 2 of their table.
+    @Test(arguments: [0, 2]) func aTextIsMadeUpNoLongerThanItsPositions(start: Int) throws {
+        var graph = Graph(name: "main")
+        let length = Dimension(symbol: "length")
+        let ids = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "batch"), length]))
+        func table(_ shape: [Int]) throws -> ValueID {
+            try graph.addConstant(Constant(noise(shape, seed: 1), identity: "table \(shape)"), name: "table")
+        }
+        func sizes(_ size: Dimension) throws -> ValueID {
+            try graph.addKnown(Content(sizes: [size], scalar: false), ValueType(.int64, [1]), name: "range")
+        }
+        let range = try [Dimension(start), length.adding(Dimension(start)), 1].map(sizes)
+        let positions = try graph.add(Slice(), [table([1, 8, 4])] + range, name: "positions")[0]
+        try graph.addOutput("y", graph.add(Embedding(), [ids, table([10, 4]), positions], name: "words")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let inputs = try session.syntheticInputs(batch: 1, length: 9)
+        #expect(inputs["ids"]?.shape == [1, 8 - start])
+        #expect(try session.run(inputs)["y"]?.shape == [1, 8 - start, 4])
+    }
+
     /// Rows that only quantized products read are normalised where each thread quantizes them; others are put where all find them.
     @Test(arguments: [37, 400]) func normalisedRowsAreTheSameWhereOthersReadThemToo(rows: Int) throws {
         var graph = Graph(name: "main")

@@ -181,6 +181,7 @@ enum ONNXRules {
             return Einsum(equation: equation)
         },
         "Attention": .same(23, inputs: 6, attention),
+        "RotaryEmbedding": ONNXRule(since: 23, build: rotaryEmbedding),
         "QuantizeLinear": .same(inputs: 3) { call in
             call.ignore("saturate")  // of the 8-bit floating-point types alone
             try refusePrecision(call)

@@ -1,0 +1,154 @@
+import ModelGraph
+import Operators
+import Tensors
+
+/// Integers that grow evenly along each axis, as exporters write places: ranges, added up, with axes put between them.
+struct Places {
+    var first: Dimension
+    /// What an element is more than the one before it, for each axis; 0 along axes of one element.
+    var steps: [Dimension]
+
+    /// Of numbers in row-major order; nil where they grow otherwise.
+    init?(_ numbers: [Int64], _ shape: [Int]) {
+        guard let first = numbers.first, numbers.count == shape.reduce(1, *) else { return nil }
+        var (stride, steps) = (1, shape)
+        for axis in shape.indices.reversed() {
+            steps[axis] = shape[axis] > 1 ? Int(numbers[stride] &- first) : 0
+            stride *= shape[axis]
+        }
+        for (index, number) in numbers.enumerated() {
+            var (rest, expected) = (index, Int(first))
+            for axis in shape.indices.reversed() {
+                expected &+= rest % shape[axis] &* steps[axis]
+                rest /= shape[axis]
+            }
+            guard number == expected else { return nil }
+        }
+        self.init(first: Dimension(Int(first)), steps: steps.map { Dimension($0) })
+    }
+
+    init(first: Dimension, steps: [Dimension]) {
+        self.first = first
+        self.steps = steps
+    }
+
+    var isOneNumber: Bool { steps.allSatisfy { $0 == 0 } }
+
+    func scaled(by factor: Dimension) throws -> Places {
+        try Places(first: first.multiplied(by: factor), steps: steps.map { try $0.multiplied(by: factor) })
+    }
+
+    /// The sums, broadcast.
+    func adding(_ other: Places) throws -> Places {
+        let rank = max(steps.count, other.steps.count)
+        func aligned(_ steps: [Dimension]) -> [Dimension] { Array(repeating: 0, count: rank - steps.count) + steps }
+        return try Places(first: first.adding(other.first), steps: zip(aligned(steps), aligned(other.steps)).map { try $0.adding($1) })
+    }
+}
+
+extension Graph {
+    /// The places that a value holds, where its numbers grow evenly.
+    /// - Throws: `data` where a size overflows.
+    func places(_ value: ValueID?, depth: Int = 12) throws -> Places? {
+        guard let value, depth > 0, type(of: value).dataType == .int64 || type(of: value).dataType == .int32 else { return nil }
+        let shape = shape(of: value)
+        if content(of: value) != nil { return try knownPlaces(value) }
+        guard let node = producer(of: value), let x = node.input(0) else { return nil }
+        func operand(_ index: Int) throws -> Places? { try places(node.input(index), depth: depth - 1) }
+        switch node.op {
+        case is Arange:
+            guard let start = try operand(0), let step = try operand(2) else { return nil }
+            return Places(first: start.first, steps: [shape == [1] ? 0 : step.first])
+        case is Cast: return try operand(0)
+        case is Reshape, is Squeeze, is Unsqueeze:
+            // Axes of one element may come and go.
+            guard let inner = try operand(0), self.shape(of: x).filter({ $0 != 1 }) == shape.filter({ $0 != 1 }) else { return nil }
+            var rest = zip(inner.steps, self.shape(of: x)).filter { $1 != 1 }.map(\.0)[...]
+            return Places(first: inner.first, steps: shape.map { $0 == 1 ? 0 : rest.removeFirst() })
+        case is Expand: return try operand(0)?.adding(Places(first: 0, steps: shape.map { _ in 0 }))
+        case is Slice:
+            guard var inner = try operand(0), let ranges = try sliceRanges(node) else { return nil }
+            for range in ranges {
+                inner.first = try inner.first.adding(range.start.multiplied(by: inner.steps[range.axis]))
+                if range.count == 1 { inner.steps[range.axis] = 0 }
+            }
+            return inner
+        case let binary as Binary where binary.kind == .add || binary.kind == .mul:
+            guard let a = try operand(0), let b = try operand(1) else { return nil }
+            if binary.kind == .add { return try a.adding(b) }
+            let zeros = Places(first: 0, steps: shape.map { _ in 0 })
+            return try b.isOneNumber ? a.scaled(by: b.first).adding(zeros) : a.isOneNumber ? b.scaled(by: a.first).adding(zeros) : nil
+        default: return nil
+        }
+    }
+
+    private func knownPlaces(_ value: ValueID) throws -> Places? {
+        switch content(of: value) {
+        case .splat(let scalar):
+            let number = try scalar.converted(to: .int64).elements(Int64.self).first
+            return number.map { Places(first: Dimension(Int($0)), steps: shape(of: value).map { _ in 0 }) }
+        case .dimensions(let sizes): return sizes.count == 1 ? Places(first: sizes[0], steps: shape(of: value).map { _ in 0 }) : nil
+        case .tensor(let constant):
+            return try smallTensor(value).flatMap { Places(try $0.converted(to: .int64).elements(Int64.self), constant.shape) }
+        case nil: return nil
+        }
+    }
+
+    /// As `places`, of rows that tuples [..., n] name by their places along n axes of these sizes.
+    func places(ofTuples value: ValueID, along sizes: [Dimension]) throws -> Places? {
+        var parts: [Places] = []
+        if let numbers = try content(of: value) == nil ? nil : smallTensor(value)?.converted(to: .int64).elements(Int64.self),
+            let shape = type(of: value).constantShape {
+            for part in sizes.indices {
+                let column = stride(from: part, to: numbers.count, by: sizes.count).map { numbers[$0] }
+                if let places = Places(column, shape.dropLast()) { parts.append(places) }
+            }
+        } else if let (concat, op) = producer(of: value, Concat.self), try resolveAxis(op.axis, rank: type(of: value).rank) == type(of: value).rank - 1 {
+            for input in concat.inputs {
+                guard let input, shape(of: input).last == 1, let places = try places(input) else { return nil }
+                parts.append(Places(first: places.first, steps: places.steps.dropLast()))
+            }
+        }
+        guard parts.count == sizes.count else { return nil }
+        return try parts.dropFirst().enumerated().reduce(parts[0]) { rows, part in
+            try rows.scaled(by: sizes[part.offset + 1]).adding(part.element)
+        }
+    }
+}
+
+/// A lookup of all rows in their order is the table, arranged as the indices are. Hugging Face's masks read the padding
+/// so, by the places of the example and of the key.
+struct DropLookups: Rewrite {
+    let name = "lookups in order"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard let x = node.input(0), let indices = node.input(1), graph.content(of: x) == nil,
+            let (places, depth) = try rows(node, of: x, indices, graph)
+        else { return nil }
+        let shape = graph.shape(of: node.output)
+        var (rows, sizes) = (Dimension(1), shape)
+        for (axis, step) in places.steps.enumerated().reversed() {
+            guard step != 0 else { sizes[axis] = 1; continue }
+            guard step == rows else { return nil }
+            rows = try rows.multiplied(by: shape[axis])
+        }
+        guard places.first == 0, try rows == product(graph.shape(of: x).prefix(depth)) else { return nil }
+        var patch = Patch(for: graph)
+        let arranged = patch.add(Reshape(), [x, try patch.add(sizes: sizes, shape: [sizes.count], name: "\(node.name).rows")], name: node.name)
+        let whole = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
+        patch.replace(node.output, with: patch.add(Expand(), [arranged, whole], name: node.name, outputName: graph.name(of: node.output)))
+        return patch
+    }
+
+    /// The places of the rows that are looked up, and how many axes of the table they run over.
+    private func rows(_ node: Node, of x: ValueID, _ indices: ValueID, _ graph: Graph) throws -> (Places, Int)? {
+        switch node.op {
+        case let gather as Gather where try resolveAxis(gather.axis, rank: graph.type(of: x).rank) == 0:
+            return try graph.places(indices).map { ($0, 1) }
+        case let gather as GatherND where gather.batchDimensions == 0:
+            guard let depth = graph.shape(of: indices).last?.constant, depth > 0 else { return nil }
+            return try graph.places(ofTuples: indices, along: Array(graph.shape(of: x).prefix(depth))).map { ($0, depth) }
+        default: return nil
+        }
+    }
+}
