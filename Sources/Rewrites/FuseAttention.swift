@@ -72,7 +72,7 @@ struct FuseAttention: Rewrite {
     // MARK: Recognising
 
     private func products(_ node: Node, _ graph: Graph) throws -> Parts? {
-        guard let v = node.input(1), let weights = try node.input(0).flatMap({ try behindReshapes($0, graph) }) else { return nil }
+        guard let v = node.input(1), let weights = node.input(0).map({ behindReshapes($0, graph) }) else { return nil }
         let guarded = try zeroForNaN(weights, graph)
         guard let softmax = graph.producer(of: guarded ?? weights, Softmax.self), let input = softmax.node.input(0),
             try resolveAxis(softmax.op.axis, rank: graph.type(of: input).rank) == graph.type(of: input).rank - 1
@@ -107,10 +107,18 @@ struct FuseAttention: Rewrite {
                 current = scores
                 continue
             }
-            guard let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0) else { return nil }
+            guard let inner = reshaped(current, graph) else { return nil }
             current = inner
         }
         return nil
+    }
+
+    /// What a reshape gives other axes in front of queries and keys. One of the queries too would move rows between heads.
+    private func reshaped(_ value: ValueID, _ graph: Graph) -> ValueID? {
+        guard let inner = graph.producer(of: value, Reshape.self)?.node.input(0),
+            graph.shape(of: inner).suffix(2) == graph.shape(of: value).suffix(2)
+        else { return nil }
+        return inner
     }
 
     /// x behind Where(IsNaN(x), 0, x).
@@ -121,10 +129,9 @@ struct FuseAttention: Rewrite {
         return x
     }
 
-    private func behindReshapes(_ value: ValueID, _ graph: Graph) throws -> ValueID? {
+    private func behindReshapes(_ value: ValueID, _ graph: Graph) -> ValueID {
         var current = value
-        while let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0),
-            graph.shape(of: inner).last == graph.shape(of: current).last { current = inner }
+        while let inner = reshaped(current, graph) { current = inner }
         return current
     }
 
@@ -135,7 +142,7 @@ struct FuseAttention: Rewrite {
             if graph.producer(of: current, MatMul.self) != nil { return true }
             if let (inner, _) = try graph.scaled(current) {
                 current = inner
-            } else if let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0) {
+            } else if let inner = reshaped(current, graph) {
                 current = inner
             } else {
                 return false

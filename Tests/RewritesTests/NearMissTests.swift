@@ -1,0 +1,428 @@
+import ModelGraph
+import Rewrites
+import Support
+import Tensors
+import Testing
+
+/// What differs from a pattern in one respect stays, with its numbers: fused, it would give others.
+struct NearMissTests {
+    // MARK: GELU
+
+    enum AlmostGELU: CaseIterable {
+        case twiceTheQuickOne, twiceTheFunction, argumentAsItIs, argumentMoved, argumentDivided, otherCubic, aSquare, aFourthPower, openPower, anotherShape, anotherSwish
+    }
+
+    @Test(arguments: AlmostGELU.allCases) func gelu(change: AlmostGELU) throws {
+        var m = Exported()
+        let x = try m.input("x", [3, 8])
+        let half = try m.binary(.mul, x, m.scalar(0.5))
+        func gated(_ function: ValueID) throws -> ValueID { try m.binary(.mul, half, m.binary(.add, function, m.scalar(1))) }
+        func erf(_ argument: ValueID) throws -> ValueID { try gated(m.unary(.erf, argument)) }
+        func tanh(_ cube: ValueID, _ coefficient: Float = 0.044715) throws -> ValueID {
+            let sum = try m.binary(.add, x, m.binary(.mul, cube, m.scalar(coefficient)))
+            return try gated(m.unary(.tanh, m.binary(.mul, sum, m.scalar(0.7978845608))))
+        }
+        let divided = try m.binary(.div, x, m.scalar(1.4142135))
+        let y = switch change {
+        case .twiceTheQuickOne:
+            try m.binary(.mul, m.binary(.mul, x, m.scalar(2)), m.unary(.sigmoid, m.binary(.mul, x, m.scalar(1.702))))
+        case .twiceTheFunction: try gated(m.binary(.mul, m.unary(.erf, divided), m.scalar(2)))
+        case .argumentAsItIs: try erf(x)
+        case .argumentMoved: try erf(m.binary(.add, divided, m.scalar(0.1)))
+        case .argumentDivided: try erf(m.binary(.div, x, m.binary(.add, x, m.scalar(1.4142135))))
+        case .otherCubic: try tanh(m.node(Binary(.pow), [x, m.scalar(3)]), 0.05)
+        case .aSquare: try tanh(m.node(Binary(.pow), [x, m.scalar(2)]))
+        case .aFourthPower: try tanh(m.node(Binary(.pow), [x, m.scalar(4)]))
+        case .openPower: try tanh(m.node(Binary(.pow), [x, m.binary(.add, x, m.scalar(3))]))
+        case .anotherShape:
+            try erf(m.binary(.mul, x, m.graph.addConstant(Constant(Tensor([Float(0.70710678)], shape: [1, 1, 1]), identity: "root"), name: "root")))
+        case .anotherSwish: try m.node(Unary(.swish, alpha: 1.7), [x])
+        }
+        try m.output(y)
+        #expect(try !m.fused().contains("GELU"))
+    }
+
+    @Test func swishOfTheQuickGELUIsOne() throws {
+        var m = Exported()
+        try m.output(m.node(Unary(.swish, alpha: 1.702), [m.input("x", [3, 8])]))
+        #expect(try m.fused() == ["GELU"])
+    }
+
+    // MARK: LayerNorm
+
+    enum AlmostNorm: CaseIterable {
+        case sumForMean, sumOfSquares, meanOfAnother, spreadOfAnother, productOfTwo, fourthPower, otherRoot, otherInverse, twoThroughRoot
+        case meanOfAnotherAxis, spreadOfAnotherAxis, meanInAnotherPlace, spreadInAnotherPlace, weightOfAnotherRank
+    }
+
+    /// Of [8, 8], so that a mean without its axis still broadcasts, along the other one.
+    @Test(arguments: AlmostNorm.allCases) func layerNorm(change: AlmostNorm) throws {
+        var m = Exported()
+        let (x, y) = (try m.input("x", [8, 8]), try m.input("y", [8, 8]))
+        func mean(_ value: ValueID, _ kind: Reduce.Kind = .mean, axis: Int = -1, keeping: Bool = true) throws -> ValueID {
+            try m.node(Reduce(kind, keepDimensions: keeping), [value, m.integers([axis])])
+        }
+        let center = switch change {
+        case .sumForMean: try mean(x, .sum)
+        case .meanOfAnother: try mean(y)
+        case .meanOfAnotherAxis: try mean(x, axis: 0)
+        case .meanInAnotherPlace: try mean(x, keeping: false)
+        default: try mean(x)
+        }
+        let centered = try m.binary(.sub, x, center)
+        let square = switch change {
+        case .spreadOfAnother: try m.node(Binary(.pow), [m.binary(.sub, y, mean(y)), m.scalar(2)])
+        case .productOfTwo: try m.binary(.mul, centered, m.binary(.sub, y, mean(y)))
+        case .fourthPower: try m.node(Binary(.pow), [centered, m.scalar(4)])
+        default: try m.node(Binary(.pow), [centered, m.scalar(2)])
+        }
+        let spread = switch change {
+        case .sumOfSquares: try mean(square, .sum)
+        case .spreadOfAnotherAxis: try mean(square, axis: 0)
+        case .spreadInAnotherPlace: try mean(square, keeping: false)
+        default: try mean(square)
+        }
+        let variance = try m.binary(.add, spread, m.scalar(2))
+        let normed = switch change {
+        case .otherRoot: try m.binary(.div, centered, m.node(Binary(.pow), [variance, m.scalar(0.4)]))
+        case .otherInverse: try m.binary(.mul, centered, m.node(Binary(.pow), [variance, m.scalar(-0.4)]))
+        case .twoThroughRoot: try m.binary(.mul, centered, m.binary(.div, m.scalar(2), m.unary(.sqrt, variance)))
+        default: try m.binary(.div, centered, m.unary(.sqrt, variance))
+        }
+        try m.output(m.binary(.mul, normed, m.constant(change == .weightOfAnotherRank ? [1, 1, 8] : [8])))
+        #expect(try !m.fused().contains("LayerNorm"))
+    }
+
+    @Test(arguments: 0..<3) func otherWaysToWriteALayerNorm(variant: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3, 8])
+        func centered(axis: Int) throws -> ValueID { try m.binary(.sub, x, m.node(Reduce(.mean), [x, m.integers([axis])])) }
+        let (difference, again) = (try centered(axis: 2), try centered(axis: -1))
+        let variance = try m.binary(.add, m.scalar(1e-6), m.node(Reduce(.mean), [m.binary(.mul, again, again), m.integers([2])]))
+        let normed = switch variant {
+        case 0: try m.binary(.div, difference, m.node(Binary(.pow), [variance, m.scalar(0.5)]))
+        case 1: try m.binary(.mul, difference, m.binary(.div, m.scalar(1), m.unary(.sqrt, variance)))
+        default: try m.binary(.mul, m.unary(.reciprocal, m.node(Binary(.pow), [variance, m.scalar(0.5)])), difference)
+        }
+        try m.output(m.binary(.mul, normed, m.constant([8])))
+        #expect(try m.fused() == ["LayerNorm"])
+    }
+
+    /// A bias joins the norm where nothing else reads what is in front of it, and where it does not change the rank.
+    @Test(arguments: [false, true]) func biasesOfANorm(isReadTwice: Bool) throws {
+        var m = Exported()
+        let norm = try m.node(LayerNorm(epsilon: 1e-6), [m.input("x", [3, 8]), m.constant([8])])
+        if isReadTwice { try m.output(norm) }
+        try m.output(m.binary(.add, norm, m.constant(isReadTwice ? [8] : [1, 1, 8])))
+        #expect(try m.fused() == ["Binary", "LayerNorm"])
+    }
+
+    @Test(arguments: [(1, [8], [8]), (-1, [1], [8]), (-1, [8], [3, 8]), (-1, [3, 8], [8]), (-1, [8], [1])] as [(Int, [Int], [Int])])
+    func onnxNormsOfOtherShapes(axis: Int, scale: [Int], bias: [Int]) throws {
+        var m = Exported()
+        try m.output(m.node(LayerNormalization(axis: axis), [m.input("x", [2, 3, 8]), m.constant(scale), m.constant(bias)]))
+        #expect(try m.fused() == ["LayerNormalization"])
+    }
+
+    /// The operator has no statistics; where nothing reads them they are no hindrance.
+    @Test(arguments: 0..<3) func onnxNormsWithStatistics(reader: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3, 8])
+        let made = try m.graph.add(LayerNormalization(statistics: true), [x, m.constant([8]), m.constant([8])], name: "norm")
+        try m.output(made[0])
+        if reader == 1 { try m.output(made[1]) }
+        if reader == 2 { try m.output(m.binary(.add, x, made[2])) }
+        #expect(try m.fused().contains("LayerNorm") == (reader == 0))
+    }
+
+    // MARK: L2 normalisation
+
+    enum AlmostL2: CaseIterable {
+        case bounded, ofAnother, otherNorm, withoutItsAxis, otherAxis, productsWithAnother, productsOfAnother, meanOfSquares, squaresOfAnother, fourthPower, otherRoot
+        case sumWithoutItsAxis, sumOfAnotherAxis, boundOfAnotherRank, boundBelowZero
+    }
+
+    /// Of [8, 8], so that a length without its axis still broadcasts, along the other one.
+    @Test(arguments: AlmostL2.allCases) func l2Normalize(change: AlmostL2) throws {
+        var m = Exported()
+        let (x, y) = (try m.input("x", [8, 8]), try m.input("y", [8, 8]))
+        func reduce(_ value: ValueID, _ kind: Reduce.Kind, axis: Int = -1, keeping: Bool = true) throws -> ValueID {
+            try m.node(Reduce(kind, keepDimensions: keeping), [value, m.integers([axis])])
+        }
+        func root(_ sum: ValueID) throws -> ValueID { try m.unary(.sqrt, sum) }
+        let square = try m.binary(.mul, x, x)
+        let length = switch change {
+        case .ofAnother: try reduce(y, .l2)
+        case .otherNorm: try reduce(x, .l1)
+        case .withoutItsAxis: try reduce(x, .l2, keeping: false)
+        case .otherAxis: try reduce(x, .l2, axis: 0)
+        case .productsWithAnother: try root(reduce(m.binary(.mul, x, y), .sum))
+        case .productsOfAnother: try root(reduce(m.binary(.mul, y, x), .sum))
+        case .meanOfSquares: try root(reduce(square, .mean))
+        case .squaresOfAnother: try root(reduce(m.binary(.mul, y, y), .sum))
+        case .fourthPower: try root(reduce(m.node(Binary(.pow), [x, m.scalar(4)]), .sum))
+        case .otherRoot: try m.node(Binary(.pow), [reduce(square, .sum), m.scalar(0.4)])
+        case .sumWithoutItsAxis: try root(reduce(square, .sum, keeping: false))
+        case .sumOfAnotherAxis: try root(reduce(square, .sum, axis: 0))
+        default: try reduce(x, .l2)
+        }
+        let divisor = switch change {
+        case .bounded: try m.node(Clip(), [length, m.scalar(1e-12), m.scalar(0.5)])
+        case .boundOfAnotherRank:
+            try m.binary(.max, length, m.graph.addConstant(Constant(Tensor([Float(1e-12)], shape: [1, 1, 1]), identity: "bound"), name: "bound"))
+        case .boundBelowZero: try m.node(Clip(), [length, m.scalar(-1), nil])
+        default: try m.node(Clip(), [length, m.scalar(1e-12), nil])
+        }
+        try m.output(m.binary(.div, x, divisor))
+        #expect(try !m.fused().contains("L2Normalize"))
+    }
+
+    @Test(arguments: 0..<3) func otherWaysToWriteAnL2Normalization(variant: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 8])
+        func sum(_ value: ValueID, _ kind: Reduce.Kind = .sum) throws -> ValueID { try m.node(Reduce(kind), [value, m.integers([1])]) }
+        let length = switch variant {
+        case 0: try m.unary(.sqrt, sum(x, .sumSquare))
+        case 1: try m.node(Binary(.pow), [sum(m.binary(.mul, x, x)), m.scalar(0.5)])
+        default: try m.unary(.sqrt, sum(m.node(Binary(.pow), [x, m.scalar(2)])))
+        }
+        try m.output(m.binary(.div, x, length))
+        #expect(try m.fused() == ["L2Normalize"])
+    }
+
+    // MARK: Linear
+
+    @Test(arguments: [(Gemm(alpha: 2), [3, 8], [8, 4], [4]), (Gemm(transposeA: true), [8, 3], [8, 4], [4]), (Gemm(beta: 2), [3, 8], [8, 4], [4]), (Gemm(), [3, 8], [8, 4], [3, 4])] as [(Gemm, [Int], [Int], [Int])])
+    func gemmsThatAreNoLinear(op: Gemm, x: [Int], weight: [Int], bias: [Int]) throws {
+        var m = Exported()
+        try m.output(m.node(op, [m.input("x", x), m.constant(weight), m.constant(bias)]))
+        #expect(try m.fused() == ["Gemm"])
+    }
+
+    @Test func productsOfOtherNumbersAreNoLinear() throws {
+        var m = Exported()
+        let x = try m.graph.addInput("x", ValueType(.float64, [3, 8]))
+        m.inputs["x"] = try m.numbers([3, 8]).converted(to: .float64)
+        let weight = Constant(try m.numbers([8, 4]).converted(to: .float64), identity: "weight")
+        try m.output(m.node(MatMul(), [x, m.graph.addConstant(weight, name: "weight")]))
+        try m.output(m.node(MatMul(), [m.input("row", [8]), m.constant([8, 4])]))
+        #expect(try m.fused() == ["MatMul", "MatMul"])
+    }
+
+    /// A product that is read without its bias too, and a bias that gives it another rank.
+    @Test(arguments: [false, true]) func biasesThatStay(isReadTwice: Bool) throws {
+        var m = Exported()
+        let product = try m.node(MatMul(), [m.input("x", [3, 8]), m.constant([8, 4])])
+        if isReadTwice { try m.output(product) }
+        try m.output(m.binary(.add, product, m.constant(isReadTwice ? [4] : [1, 1, 4])))
+        #expect(try m.fused() == ["Binary", "Linear"])
+    }
+
+    // MARK: Masks
+
+    enum AlmostPadding: CaseIterable { case twoMinus, float64, roundedNumbers, smallNumber, anotherRank }
+
+    @Test(arguments: AlmostPadding.allCases) func paddingMask(change: AlmostPadding) throws {
+        var m = Exported()
+        let type: DataType = change == .float64 ? .float64 : .float32
+        func number(_ value: Float, _ shape: [Int] = []) throws -> ValueID {
+            let tensor = try Tensor([value], shape: shape).converted(to: type)
+            return try m.graph.addConstant(Constant(tensor, identity: "\(type) \(value) \(shape)"), name: "number")
+        }
+        let mask = try change == .roundedNumbers
+            ? m.node(Cast(to: .int64), [m.binary(.mul, m.input("mask", [2, 3]), m.scalar(5))]) : m.mask("mask", [[1, 1, 0], [1, 0, 0]])
+        let one = try number(change == .twoMinus ? 2 : 1, change == .anotherRank ? [1, 1, 1] : [])
+        let kept = try m.node(Cast(to: type), [mask])
+        try m.output(m.binary(.mul, m.binary(.sub, one, kept), number(change == .smallNumber ? -0.5 : -10000)))
+        #expect(try !m.fused().contains("PaddingMask"))
+    }
+
+    // MARK: Attention
+
+    /// softmax(q · kᵀ / 2) · v over two heads of four numbers each, cut out of projections.
+    private struct Attending {
+        var m = Exported()
+        var q: ValueID
+        var k: ValueID
+        var v: ValueID
+        var x: ValueID
+
+        init(batch: Int = 2, length: Int = 5) throws {
+            x = try m.input("x", [batch, length, 8])
+            (q, k, v) = (x, x, x)
+            q = try heads(x, batch, length)
+            k = try heads(x, batch, length)
+            v = try heads(x, batch, length)
+        }
+
+        mutating func heads(_ x: ValueID, _ batch: Int, _ length: Int, count: Int = 2) throws -> ValueID {
+            try m.transpose(m.reshape(m.linear(x, 8, count * 4), [batch, length, count, 4]), [0, 2, 1, 3])
+        }
+
+        mutating func number(_ name: String, _ numbers: [Float], _ shape: [Int]) throws -> ValueID {
+            try m.graph.addConstant(Constant(Tensor(numbers, shape: shape), identity: name), name: name)
+        }
+
+        mutating func scores() throws -> ValueID {
+            try m.binary(.div, m.node(MatMul(), [q, m.transpose(k, m.graph.type(of: k).rank == 4 ? [0, 1, 3, 2] : [0, 2, 1])]), m.scalar(2))
+        }
+
+        mutating func finish(_ scores: ValueID, axis: Int = -1) throws { try m.output(m.node(MatMul(), [m.node(Softmax(axis: axis), [scores]), v])) }
+
+        /// Whether it is recognised; the numbers stay in any case.
+        func isFused() throws -> Bool { try m.fused().contains("Attention") }
+    }
+
+    enum AlmostAttention: CaseIterable {
+        case scaledValues, otherSoftmax, keysOfOneHead, valuesOfOneHead, keysAndValuesOfOneHead, twoMasks, maskAndReplacement, replacementAndMask, twoReplacements
+        case scaledReplacement, maskOfMoreExamples, conditionOfMoreExamples, guardOfAnother, guardOfMoreExamples
+    }
+
+    @Test(arguments: AlmostAttention.allCases) func attention(change: AlmostAttention) throws {
+        var a = try Attending(batch: change == .maskOfMoreExamples || change == .conditionOfMoreExamples || change == .guardOfMoreExamples ? 1 : 2)
+        switch change {
+        case .scaledValues: a.v = try a.m.binary(.mul, a.v, a.m.scalar(3))
+        case .keysOfOneHead: a.k = try a.heads(a.x, 2, 5, count: 1)
+        case .valuesOfOneHead: a.v = try a.heads(a.x, 2, 5, count: 1)
+        case .keysAndValuesOfOneHead: (a.k, a.v) = (try a.heads(a.x, 2, 5, count: 1), try a.heads(a.x, 2, 5, count: 1))
+        default: break
+        }
+        let scores = try a.scores()
+        let addends = try a.m.input("addends", [2, 1, 1, 5])
+        let hidden = try a.m.binary(.greater, a.m.input("hidden", [2, 1, 1, 5]), a.m.scalar(0))
+        func replaced(_ scores: ValueID) throws -> ValueID { try a.m.node(Where(), [hidden, a.m.scalar(-1e9), scores]) }
+        func masked(_ scores: ValueID) throws -> ValueID { try a.m.binary(.add, scores, addends) }
+        switch change {
+        case .twoMasks: try a.finish(a.m.binary(.add, masked(scores), a.m.input("others", [2, 1, 1, 5])))
+        case .maskAndReplacement: try a.finish(replaced(masked(scores)))
+        case .replacementAndMask: try a.finish(masked(replaced(scores)))
+        case .twoReplacements:
+            let others = try a.m.binary(.greater, a.m.input("others", [2, 1, 1, 5]), a.m.scalar(0))
+            try a.finish(a.m.node(Where(), [others, a.m.scalar(-1e9), replaced(scores)]))
+        case .scaledReplacement: try a.finish(a.m.binary(.mul, a.m.node(Where(), [hidden, a.m.scalar(-10000), scores]), a.m.scalar(1e-4)))
+        case .maskOfMoreExamples: try a.finish(masked(scores))
+        case .conditionOfMoreExamples: try a.finish(replaced(scores))
+        case .guardOfAnother, .guardOfMoreExamples:
+            let weights = try a.m.node(Softmax(axis: -1), [scores])
+            let asked = try change == .guardOfAnother ? a.m.unary(.log, a.m.input("asked", [1, 1, 1, 5])) : weights
+            let zero = try change == .guardOfAnother ? a.m.scalar(0) : a.number("zeros", [0, 0], [2, 1, 1, 1])
+            try a.m.output(a.m.node(MatMul(), [a.m.node(Where(), [a.m.unary(.isNaN, asked), zero, weights]), a.v]))
+        default: try a.finish(scores, axis: change == .otherSoftmax ? 2 : -1)
+        }
+        #expect(try !a.isFused())
+    }
+
+    enum Cut: CaseIterable {
+        case interleaved, twiceCut, headsFirst, oneExample, fewerTokens, channels, tokensAndChannels
+    }
+
+    /// Heads that do not lie side by side in the last axis of what they are cut from, one example after the other.
+    @Test(arguments: Cut.allCases) func heads(cut: Cut) throws {
+        var a = try Attending()
+        func heads() throws -> ValueID {
+            let x = try a.m.linear(a.x, 8, 8)
+            return switch cut {
+            case .interleaved: try a.m.transpose(a.m.reshape(x, [2, 5, 4, 2]), [0, 3, 1, 2])
+            case .twiceCut: try a.m.reshape(a.m.transpose(a.m.reshape(x, [2, 5, 2, 2, 2]), [0, 3, 2, 1, 4]), [2, 4, 5, 2])
+            case .headsFirst: try a.m.transpose(a.m.reshape(x, [2, 5, 2, 4]), [2, 0, 1, 3])
+            case .oneExample:
+                try a.m.transpose(a.m.reshape(a.m.node(Gather(axis: 0), [x, a.m.integers([1], scalar: true)]), [5, 2, 4]), [1, 0, 2])
+            case .fewerTokens:
+                try a.m.transpose(a.m.reshape(a.m.node(Slice(), [x, a.m.integers([1]), a.m.integers([5]), a.m.integers([1])]), [2, 4, 2, 4]), [0, 2, 1, 3])
+            case .channels: try a.m.transpose(x, [0, 2, 1])
+            case .tokensAndChannels: try a.m.reshape(x, [2, 2, 5, 4])
+            }
+        }
+        (a.q, a.k, a.v) = (try heads(), try heads(), try heads())
+        try a.finish(a.scores())
+        // Tokens and examples may be cut off before.
+        #expect(try a.isFused() == (cut == .fewerTokens || cut == .oneExample))
+    }
+
+    enum MaskForm: CaseIterable { case even, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, causalWhere, causalWhereTrue, causalButSmall, anyWhere }
+
+    /// Square masks, of which only those that hide the later keys and no others are causal.
+    @Test(arguments: MaskForm.allCases) func squareMasks(form: MaskForm) throws {
+        var a = try Attending()
+        let scores = try a.scores()
+        func square(_ number: (Int, Int) -> Float) throws -> ValueID {
+            try a.number("square", (0..<25).map { number($0 / 5, $0 % 5) }, [1, 1, 5, 5])
+        }
+        func condition(_ isTrue: (Int, Int) -> Bool) throws -> ValueID {
+            try a.m.node(Cast(to: .bool), [square { isTrue($0, $1) ? 1 : 0 }])
+        }
+        let masked = switch form {
+        case .even: try a.m.binary(.add, scores, square { row, _ in Float(row) })
+        case .evenButHidden: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -.infinity : 0 })
+        case .evenWithNaN: try a.m.binary(.add, scores, square { row, _ in row == 3 ? .nan : 0 })
+        case .unevenSquare: try a.m.binary(.add, scores, square { Float($0 * $1) / 10 })
+        case .otherTriangle: try a.m.binary(.add, scores, square { $1 < $0 ? -10000 : 0 })
+        case .causalWhere: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-.infinity)])
+        case .causalWhereTrue: try a.m.node(Where(), [condition { $1 <= $0 }, a.m.scalar(-1e9), scores])
+        case .causalButSmall: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-100)])
+        case .anyWhere: try a.m.node(Where(), [condition { ($0 + $1) % 3 != 1 }, scores, a.m.scalar(-1e9)])
+        }
+        try a.finish(masked)
+        #expect(try a.isFused() == (form != .causalButSmall))
+        var graph = a.m.graph
+        try fold(&graph)
+        try fuse(&graph)
+        let attention = graph.nodes.lazy.compactMap { node in (node.op as? Attention).map { (op: $0, inputs: node.inputs.count) } }.first
+        #expect(attention.map(\.op.causal) ?? false == (form == .causalWhere))
+        #expect(attention.map(\.inputs) ?? 0 == (form == .causalButSmall ? 0 : form == .even || form == .causalWhere ? 3 : 4))
+    }
+
+    /// Scores of examples and heads in one axis: a mask of one row fits, one that tells them apart does not, but of one example.
+    @Test(arguments: [(2, [5, 5]), (2, [1, 5, 5]), (2, [4, 5, 5]), (1, [2, 5, 5]), (1, [1, 2, 5, 5])] as [(Int, [Int])])
+    func masksOfScoresWithThreeAxes(batch: Int, mask: [Int]) throws {
+        var a = try Attending(batch: batch)
+        func heads() throws -> ValueID { try a.m.reshape(a.heads(a.x, batch, 5), [2 * batch, 5, 4]) }
+        (a.q, a.k, a.v) = (try heads(), try heads(), try heads())
+        try a.finish(a.m.binary(.add, a.scores(), a.m.input("mask", mask)))
+        #expect(try a.isFused() == (mask != [4, 5, 5] && mask.count < 4))
+    }
+
+    @Test func oneExampleMayHaveNoAxis() throws {
+        var a = try Attending()
+        let x = try a.m.input("tokens", [5, 8])
+        func heads() throws -> ValueID { try a.m.transpose(a.m.reshape(a.m.linear(x, 8, 8), [5, 2, 4]), [1, 0, 2]) }
+        (a.q, a.k, a.v) = (try heads(), try heads(), try heads())
+        try a.finish(a.scores())
+        #expect(try a.isFused())
+    }
+
+    /// Keys and values of one example serve all queries.
+    @Test func oneSourceForAllExamples() throws {
+        var a = try Attending()
+        let source = try a.m.input("source", [1, 7, 8])
+        (a.k, a.v) = (try a.heads(source, 1, 7), try a.heads(source, 1, 7))
+        try a.finish(a.scores())
+        #expect(try a.isFused())
+    }
+
+    /// The heads of all examples would be taken for rows of each other.
+    @Test(arguments: [false, true]) func scoresThatAreArrangedAnew(behindSoftmax: Bool) throws {
+        var a = try Attending(length: 3)
+        let source = try a.m.input("source", [1, 7, 8])
+        (a.k, a.v) = (try a.heads(source, 1, 7), try a.heads(source, 1, 7))
+        var scores = try a.scores()
+        if !behindSoftmax { scores = try a.m.reshape(scores, [1, 2, 6, 7]) }
+        let weights = try a.m.node(Softmax(axis: -1), [scores])
+        try a.m.output(a.m.node(MatMul(), [behindSoftmax ? a.m.reshape(weights, [1, 2, 6, 7]) : weights, a.v]))
+        #expect(try !a.isFused())
+    }
+
+    enum OnnxForm: CaseIterable { case capped, withScores, withPast, rankThree }
+
+    @Test(arguments: OnnxForm.allCases) func onnxAttention(form: OnnxForm) throws {
+        var a = try Attending()
+        if form == .rankThree {
+            try a.m.output(a.m.node(OnnxAttention(queryHeads: 2, keyHeads: 2), [a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8)]))
+        } else {
+            let past = try form == .withPast ? [nil, a.m.input("keys", [2, 2, 3, 4]), a.m.input("values", [2, 2, 3, 4])] : []
+            let op = OnnxAttention(softcap: form == .capped ? 0.1 : 0, outputs: form == .withScores ? 4 : 1)
+            try a.m.output(a.m.graph.add(op, [a.q, a.k, a.v] + past, name: "attention")[0])
+        }
+        #expect(try !a.isFused())
+    }
+}
