@@ -92,7 +92,7 @@ struct FuseAttention: Rewrite {
             }
             // A scale found before the mask would scale the mask as well.
             if let (a, b) = graph.operands(of: current, .add) {
-                guard parts.mask == nil, parts.replacement == nil, parts.scale == 1 else { return nil }
+                guard parts.replacement == nil, parts.scale == 1 else { return nil }
                 let scores = try isScores(a, graph) ? a : try isScores(b, graph) ? b : nil
                 guard let scores, graph.shape(of: scores) == graph.shape(of: current) else { return nil }
                 parts.mask = (scores == a ? b : a, graph.shape(of: current))
@@ -100,7 +100,7 @@ struct FuseAttention: Rewrite {
                 continue
             }
             if let (choice, _) = graph.producer(of: current, Where.self), let condition = choice.input(0), let a = choice.input(1), let b = choice.input(2) {
-                guard parts.mask == nil, parts.replacement == nil, parts.scale == 1 else { return nil }
+                guard parts.replacement == nil, parts.scale == 1 else { return nil }
                 let (scores, other) = try graph.number(a) == nil ? (a, b) : (b, a)
                 guard let number = try graph.number(other), graph.shape(of: scores) == graph.shape(of: current) else { return nil }
                 parts.replacement = (condition, number, other == a, graph.shape(of: current))
@@ -198,7 +198,7 @@ struct FuseAttention: Rewrite {
     /// Whether a mask that broadcasts with the scores as they were shaped broadcasts with [B, heads, L, M] the same way.
     private func aligns(_ mask: [Dimension], with scores: [Dimension], _ q: Heads, _ k: Heads) -> Bool {
         if scores == [q.batch, Dimension(q.heads), q.length, k.length] { return mask.count <= 4 }
-        guard scores.count == 3, Array(scores[1...]) == [q.length, k.length] else { return false }
+        guard scores.count == 3 else { return false }
         return mask.count <= 2 || mask[0] == 1 || q.batch == 1
     }
 
@@ -254,21 +254,21 @@ struct FuseAttention: Rewrite {
 
     private func heads(_ view: View, _ layout: Layout, _ shape: [Dimension]) throws -> Heads? {
         let last = shape.count - 1
-        guard shape.count == 2 || shape.count == 3, layout.axes.count >= 2 else { return nil }
+        guard shape.count == 2 || shape.count == 3 else { return nil }
         let depth = layout.axes[layout.axes.count - 1], tokens = layout.axes[layout.axes.count - 2]
         let outer = layout.axes.dropLast(2).flatMap { $0 }
         guard depth.count == 1, let run = depth.first, run.axis == last, run.stride == 1, let headSize = run.size.constant, headSize > 0 else { return nil }
         let headRuns = outer.filter { $0.axis == last }, batchRuns = outer.filter { $0.axis != last }
-        guard headRuns.count <= 1, batchRuns.count <= 1, tokens.count <= 1, outer == batchRuns + headRuns else { return nil }
+        guard headRuns.count <= 1, outer == batchRuns + headRuns else { return nil }
         var heads = 1
         if let run = headRuns.first {
             guard run.stride == Dimension(headSize), let count = run.size.constant else { return nil }
             heads = count
         }
         for run in batchRuns + tokens {
-            guard run.axis != last, run.stride == 1, run.size == shape[run.axis], layout.offsets[run.axis] == 0 else { return nil }
+            guard run.size == shape[run.axis] else { return nil }
         }
-        guard let offset = layout.offsets[last].constant, batchRuns.first?.axis != tokens.first?.axis || tokens.isEmpty else { return nil }
+        guard let offset = layout.offsets[last].constant else { return nil }
         let others = (0..<last).filter { $0 != batchRuns.first?.axis && $0 != tokens.first?.axis }
         // Axes of size 1 leave no trace in the layout; what is left over must be of that kind.
         guard others.allSatisfy({ shape[$0] == 1 }) else { return nil }

@@ -42,10 +42,15 @@ struct NearMissTests {
         #expect(try !m.fused().contains("GELU"))
     }
 
-    @Test func swishOfTheQuickGELUIsOne() throws {
+    @Test func otherWaysToWriteAGELU() throws {
         var m = Exported()
-        try m.output(m.node(Unary(.swish, alpha: 1.702), [m.input("x", [3, 8])]))
-        #expect(try m.fused() == ["GELU"])
+        let x = try m.input("x", [3, 8])
+        try m.output(m.node(Unary(.swish, alpha: 1.702), [x]))
+        // x (1 + 0.044715 x²)
+        let scaled = try m.binary(.mul, m.node(Binary(.pow), [x, m.scalar(2)]), m.scalar(0.044715))
+        let argument = try m.binary(.mul, m.binary(.mul, x, m.scalar(0.7978845608)), m.binary(.add, scaled, m.scalar(1)))
+        try m.output(m.binary(.mul, m.binary(.mul, x, m.scalar(0.5)), m.binary(.add, m.scalar(1), m.unary(.tanh, argument))))
+        #expect(try m.fused() == ["GELU", "GELU"])
     }
 
     // MARK: LayerNorm
@@ -237,6 +242,14 @@ struct NearMissTests {
         #expect(try !m.fused().contains("PaddingMask"))
     }
 
+    @Test func paddingMaskOfBooleans() throws {
+        var m = Exported()
+        let mask = try m.graph.addInput("mask", ValueType(.bool, [2, 3]))
+        m.inputs["mask"] = try Tensor([true, true, false, true, false, false], shape: [2, 3])
+        try m.output(m.binary(.mul, m.binary(.sub, m.scalar(1), m.node(Cast(to: .float32), [mask])), m.scalar(-10000)))
+        #expect(try m.fused() == ["PaddingMask", "Reshape"])
+    }
+
     // MARK: Attention
 
     /// softmax(q · kᵀ / 2) · v over two heads of four numbers each, cut out of projections.
@@ -275,11 +288,12 @@ struct NearMissTests {
 
     enum AlmostAttention: CaseIterable {
         case scaledValues, otherSoftmax, keysOfOneHead, valuesOfOneHead, keysAndValuesOfOneHead, twoMasks, maskAndReplacement, replacementAndMask, twoReplacements
-        case scaledReplacement, maskOfMoreExamples, conditionOfMoreExamples, guardOfAnother, guardOfMoreExamples
+        case scaledReplacement, maskOfMoreExamples, conditionOfMoreExamples, nothingHiddenOfMoreExamples, guardOfAnother, guardOfAnotherRank
     }
 
     @Test(arguments: AlmostAttention.allCases) func attention(change: AlmostAttention) throws {
-        var a = try Attending(batch: change == .maskOfMoreExamples || change == .conditionOfMoreExamples || change == .guardOfMoreExamples ? 1 : 2)
+        let isOneExample = change == .maskOfMoreExamples || change == .conditionOfMoreExamples || change == .nothingHiddenOfMoreExamples
+        var a = try Attending(batch: isOneExample ? 1 : 2)
         switch change {
         case .scaledValues: a.v = try a.m.binary(.mul, a.v, a.m.scalar(3))
         case .keysOfOneHead: a.k = try a.heads(a.x, 2, 5, count: 1)
@@ -302,10 +316,13 @@ struct NearMissTests {
         case .scaledReplacement: try a.finish(a.m.binary(.mul, a.m.node(Where(), [hidden, a.m.scalar(-10000), scores]), a.m.scalar(1e-4)))
         case .maskOfMoreExamples: try a.finish(masked(scores))
         case .conditionOfMoreExamples: try a.finish(replaced(scores))
-        case .guardOfAnother, .guardOfMoreExamples:
+        case .nothingHiddenOfMoreExamples:
+            let none = try a.m.graph.addConstant(Constant(Tensor([Bool](repeating: false, count: 10), shape: [2, 1, 1, 5]), identity: "none"), name: "none")
+            try a.finish(a.m.node(Where(), [none, a.m.scalar(-1e9), scores]))
+        case .guardOfAnother, .guardOfAnotherRank:
             let weights = try a.m.node(Softmax(axis: -1), [scores])
             let asked = try change == .guardOfAnother ? a.m.unary(.log, a.m.input("asked", [1, 1, 1, 5])) : weights
-            let zero = try change == .guardOfAnother ? a.m.scalar(0) : a.number("zeros", [0, 0], [2, 1, 1, 1])
+            let zero = try change == .guardOfAnother ? a.m.scalar(0) : a.number("zero", [0], [1, 1, 1, 1, 1])
             try a.m.output(a.m.node(MatMul(), [a.m.node(Where(), [a.m.unary(.isNaN, asked), zero, weights]), a.v]))
         default: try a.finish(scores, axis: change == .otherSoftmax ? 2 : -1)
         }
@@ -313,12 +330,16 @@ struct NearMissTests {
     }
 
     enum Cut: CaseIterable {
-        case interleaved, twiceCut, headsFirst, oneExample, fewerTokens, channels, tokensAndChannels
+        case interleaved, twiceCut, headsFirst, channels, tokensAndChannels, shuffledChannels, everySecondChannel, partsOfHeads, allExamples
+        case oneExample, firstTokens, lastTokens
     }
 
     /// Heads that do not lie side by side in the last axis of what they are cut from, one example after the other.
     @Test(arguments: Cut.allCases) func heads(cut: Cut) throws {
         var a = try Attending()
+        func part(_ x: ValueID, _ start: Int, _ count: Int, axis: Int) throws -> ValueID {
+            try a.m.node(Slice(), [x, a.m.integers([start]), a.m.integers([start + count]), a.m.integers([axis])])
+        }
         func heads() throws -> ValueID {
             let x = try a.m.linear(a.x, 8, 8)
             return switch cut {
@@ -327,16 +348,55 @@ struct NearMissTests {
             case .headsFirst: try a.m.transpose(a.m.reshape(x, [2, 5, 2, 4]), [2, 0, 1, 3])
             case .oneExample:
                 try a.m.transpose(a.m.reshape(a.m.node(Gather(axis: 0), [x, a.m.integers([1], scalar: true)]), [5, 2, 4]), [1, 0, 2])
-            case .fewerTokens:
-                try a.m.transpose(a.m.reshape(a.m.node(Slice(), [x, a.m.integers([1]), a.m.integers([5]), a.m.integers([1])]), [2, 4, 2, 4]), [0, 2, 1, 3])
+            case .firstTokens, .lastTokens:
+                try a.m.transpose(a.m.reshape(part(x, cut == .firstTokens ? 0 : 1, 4, axis: 1), [2, 4, 2, 4]), [0, 2, 1, 3])
             case .channels: try a.m.transpose(x, [0, 2, 1])
+            case .shuffledChannels: try a.m.reshape(a.m.transpose(a.m.reshape(x, [2, 5, 4, 2]), [0, 1, 3, 2]), [2, 5, 8])
+            case .everySecondChannel: try a.m.node(Gather(axis: 3), [a.m.reshape(x, [2, 5, 4, 2]), a.m.integers([0], scalar: true)])
+            case .partsOfHeads: try a.m.transpose(part(a.m.reshape(x, [2, 5, 2, 4]), 0, 2, axis: 3), [0, 2, 1, 3])
+            case .allExamples: try a.m.reshape(x, [1, 10, 8])
             case .tokensAndChannels: try a.m.reshape(x, [2, 2, 5, 4])
             }
         }
         (a.q, a.k, a.v) = (try heads(), try heads(), try heads())
         try a.finish(a.scores())
-        // Tokens and examples may be cut off before.
-        #expect(try a.isFused() == (cut == .fewerTokens || cut == .oneExample))
+        // Heads of what was cut or arranged before are as good as others.
+        let isWhole = switch cut {
+        case .everySecondChannel, .allExamples, .oneExample, .firstTokens, .lastTokens: true
+        default: false
+        }
+        #expect(try a.isFused() == isWhole)
+    }
+
+    /// Operands that nothing cuts out of rows, a query for each token alone, and one query for all.
+    @Test(arguments: 0..<4) func operandsWithoutHeads(form: Int) throws {
+        var a = try Attending()
+        switch form {
+        case 0: (a.q, a.k, a.v) = (try a.m.input("q", [1, 2, 5, 4]), try a.m.input("k", [1, 2, 5, 4]), try a.m.input("v", [1, 2, 5, 4]))
+        case 1: (a.q, a.k, a.v) = (try a.m.input("q", [2, 2, 5, 4]), try a.m.input("k", [2, 2, 5, 4]), try a.m.input("v", [2, 2, 5, 4]))
+        case 2:
+            let source = try a.m.input("source", [2, 7, 8])
+            a.q = try a.m.reshape(a.m.linear(a.x, 8, 8), [2, 5, 1, 8])
+            (a.k, a.v) = (try a.m.reshape(a.m.linear(source, 8, 8), [2, 1, 7, 8]), try a.m.reshape(a.m.linear(source, 8, 8), [2, 1, 7, 8]))
+        default:
+            let scores = try a.m.node(MatMul(), [a.m.input("tokens", [5, 4]), a.m.input("query", [4])])
+            try a.m.output(a.m.node(MatMul(), [a.m.node(Softmax(axis: -1), [scores]), a.m.input("values", [5, 3])]))
+        }
+        if form < 3 { try a.finish(a.scores()) }
+        #expect(try !a.isFused())
+    }
+
+    /// Parts of a packed projection, of fewer tokens.
+    @Test func packedProjectionsOfFewerTokens() throws {
+        var a = try Attending()
+        let packed = try a.m.linear(a.x, 8, 24)
+        func heads(_ index: Int) throws -> ValueID {
+            let part = try a.m.node(Slice(), [packed, a.m.integers([index * 8, 1]), a.m.integers([index * 8 + 8, 5]), a.m.integers([2, 1])])
+            return try a.m.transpose(a.m.reshape(part, [2, 4, 2, 4]), [0, 2, 1, 3])
+        }
+        (a.q, a.k, a.v) = (try heads(0), try heads(1), try heads(2))
+        try a.finish(a.scores())
+        #expect(try a.isFused())
     }
 
     enum MaskForm: CaseIterable { case even, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, causalWhere, causalWhereTrue, causalButSmall, anyWhere }
@@ -357,7 +417,7 @@ struct NearMissTests {
         case .evenWithNaN: try a.m.binary(.add, scores, square { row, _ in row == 3 ? .nan : 0 })
         case .unevenSquare: try a.m.binary(.add, scores, square { Float($0 * $1) / 10 })
         case .otherTriangle: try a.m.binary(.add, scores, square { $1 < $0 ? -10000 : 0 })
-        case .causalWhere: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-.infinity)])
+        case .causalWhere: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-10000)])
         case .causalWhereTrue: try a.m.node(Where(), [condition { $1 <= $0 }, a.m.scalar(-1e9), scores])
         case .causalButSmall: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-100)])
         case .anyWhere: try a.m.node(Where(), [condition { ($0 + $1) % 3 != 1 }, scores, a.m.scalar(-1e9)])
@@ -380,6 +440,13 @@ struct NearMissTests {
         (a.q, a.k, a.v) = (try heads(), try heads(), try heads())
         try a.finish(a.m.binary(.add, a.scores(), a.m.input("mask", mask)))
         #expect(try a.isFused() == (mask != [4, 5, 5] && mask.count < 4))
+    }
+
+    @Test func masksOfScoresWithOtherNumbersOfAxes() throws {
+        var a = try Attending()
+        let wide = try a.m.reshape(a.scores(), [1, 2, 2, 5, 5])
+        try a.finish(a.m.reshape(a.m.binary(.add, wide, a.m.input("mask", [1, 2, 1, 5, 5])), [2, 2, 5, 5]))
+        #expect(try !a.isFused())
     }
 
     @Test func oneExampleMayHaveNoAxis() throws {
@@ -424,5 +491,72 @@ struct NearMissTests {
             try a.m.output(a.m.graph.add(op, [a.q, a.k, a.v] + past, name: "attention")[0])
         }
         #expect(try !a.isFused())
+    }
+
+    // MARK: Causal masks
+
+    enum Causal: CaseIterable {
+        case triangle, triangleTimesOne, oneTimesTriangle, upper, diagonal, ofTwos, notGreater, notLess, greaterOrEqual, wholePlaces, tiled
+        case notEqual, keysBeforeQueries, fromOne, byTwos, otherPlaces, constantPlaces, reshaped, less, constant, halfConstant, timesTwo
+    }
+
+    /// (1 - t · m) · -10000, where t is a triangle made in one way or another.
+    @Test(arguments: Causal.allCases) func causalMasks(form: Causal) throws {
+        var m = Exported()
+        let mask = try m.mask("mask", [[1, 1, 1, 0], [1, 1, 0, 0]])
+        let numbers: [Float] = (0..<16).map { $0 % 4 <= $0 / 4 ? 1 : 0 }
+        func places(_ axis: Int, _ numbers: [Int] = [0, 1, 2, 3]) throws -> ValueID {
+            try m.reshape(m.integers(numbers), axis == 0 ? [4, 1] : [1, 4])
+        }
+        func range(_ axis: Int, from start: Int = 0, by step: Int = 1) throws -> ValueID {
+            // Of a size that is not known yet, it stays a range.
+            let size = try m.node(Gather(axis: 0), [m.node(Shape(), [m.input("x\(m.inputs.count)", [4], dimensions: [Dimension(symbol: "length")])]), m.integers([0], scalar: true)])
+            let count = try m.binary(.add, m.binary(.mul, size, m.integers([step], scalar: true)), m.integers([start], scalar: true))
+            let made = try m.node(Arange(), [m.integers([start], scalar: true), count, m.integers([step], scalar: true)])
+            return try m.node(Unsqueeze(), [made, m.integers([axis == 0 ? 1 : 0])])
+        }
+        func constant(_ name: String, _ change: (Int, Float) -> Float = { $1 }, shape: [Int] = [4, 4]) throws -> ValueID {
+            try m.graph.addConstant(Constant(Tensor(numbers.enumerated().map(change), shape: shape), identity: name), name: name)
+        }
+        func trilu(_ number: Float = 1, upper: Bool = false, diagonal: Int? = nil) throws -> ValueID {
+            let even = try m.node(ConstantOfShape(), [m.integers([4, 4]), m.scalar(number)])
+            return try m.node(Trilu(upper: upper), [even, diagonal.map { try m.integers([$0], scalar: true) }])
+        }
+        func compared(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) throws -> ValueID { try m.node(Cast(to: .float32), [m.binary(kind, a, b)]) }
+        func inverted(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) throws -> ValueID {
+            try m.node(Cast(to: .float32), [m.unary(.not, m.binary(kind, a, b))])
+        }
+        let triangle = switch form {
+        case .triangle: try trilu()
+        case .triangleTimesOne: try m.binary(.mul, trilu(), m.node(ConstantOfShape(), [m.integers([1, 1]), m.scalar(1)]))
+        case .oneTimesTriangle: try m.binary(.mul, m.node(ConstantOfShape(), [m.integers([1, 1]), m.scalar(1)]), trilu())
+        case .upper: try trilu(upper: true)
+        case .diagonal: try trilu(diagonal: 1)
+        case .ofTwos: try trilu(2)
+        case .timesTwo: try m.binary(.mul, trilu(), m.scalar(2))
+        case .notGreater: try inverted(.greater, range(1), range(0))
+        case .notLess: try inverted(.less, range(0), range(1))
+        case .notEqual: try inverted(.equal, range(0), range(1))
+        case .greaterOrEqual: try compared(.greaterOrEqual, range(0), range(1))
+        case .less: try compared(.less, range(1), range(0))
+        case .keysBeforeQueries: try compared(.lessOrEqual, range(0), range(1))
+        case .fromOne: try compared(.lessOrEqual, range(1, from: 1), range(0))
+        case .byTwos: try compared(.lessOrEqual, range(1, by: 2), range(0, by: 1))
+        case .wholePlaces: try compared(.lessOrEqual, places(1), places(0))
+        case .otherPlaces: try compared(.lessOrEqual, range(1), places(0, [0, 1, 3, 3]))
+        case .constantPlaces: try compared(.lessOrEqual, range(1), places(0))
+        case .tiled: try m.node(Tile(), [m.reshape(trilu(), [1, 4, 4]), m.integers([2, 1, 1])])
+        case .reshaped: try m.reshape(constant("numbers", shape: [2, 8]), [4, 4])
+        case .constant: try constant("triangle")
+        case .halfConstant: try constant("half", { $0 == 8 ? 0 : $1 })
+        }
+        let wide = try m.graph.type(of: triangle).rank == 3 ? m.node(Unsqueeze(), [triangle, m.integers([1])]) : m.node(Unsqueeze(), [triangle, m.integers([0, 1])])
+        let padding = try m.node(Cast(to: .float32), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
+        try m.output(m.binary(.mul, m.binary(.sub, m.scalar(1), m.binary(.mul, wide, padding)), m.scalar(-10000)))
+        let isCausal = switch form {
+        case .upper, .diagonal, .ofTwos, .timesTwo, .notEqual, .less, .keysBeforeQueries, .fromOne, .byTwos, .otherPlaces, .halfConstant: false
+        default: true
+        }
+        #expect(try m.fused().contains("PaddingMask") == isCausal)
     }
 }
