@@ -260,8 +260,9 @@ struct NearMissTests {
         var v: ValueID
         var x: ValueID
 
-        init(batch: Int = 2, length: Int = 5) throws {
-            x = try m.input("x", [batch, length, 8])
+        init(batch: Int = 2, length: Int = 5, isOpen: Bool = false) throws {
+            x = try m.input("x", [batch, length, 8], dimensions: isOpen ? [Dimension(batch), Dimension(symbol: "length"), 8] : nil)
+            let length = isOpen ? -1 : length
             (q, k, v) = (x, x, x)
             q = try heads(x, batch, length)
             k = try heads(x, batch, length)
@@ -399,7 +400,7 @@ struct NearMissTests {
         #expect(try a.isFused())
     }
 
-    enum MaskForm: CaseIterable { case even, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, causalWhere, causalWhereTrue, causalButSmall, anyWhere }
+    enum MaskForm: CaseIterable { case even, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, triangle, causalWhere, causalWhereTrue, causalButSmall, anyWhere }
 
     /// Square masks, of which only those that hide the later keys and no others are causal.
     @Test(arguments: MaskForm.allCases) func squareMasks(form: MaskForm) throws {
@@ -417,6 +418,7 @@ struct NearMissTests {
         case .evenWithNaN: try a.m.binary(.add, scores, square { row, _ in row == 3 ? .nan : 0 })
         case .unevenSquare: try a.m.binary(.add, scores, square { Float($0 * $1) / 10 })
         case .otherTriangle: try a.m.binary(.add, scores, square { $1 < $0 ? -10000 : 0 })
+        case .triangle: try a.m.binary(.add, scores, square { $1 > $0 ? -10000 : 0 })
         case .causalWhere: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-10000)])
         case .causalWhereTrue: try a.m.node(Where(), [condition { $1 <= $0 }, a.m.scalar(-1e9), scores])
         case .causalButSmall: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-100)])
@@ -428,8 +430,8 @@ struct NearMissTests {
         try fold(&graph)
         try fuse(&graph)
         let attention = graph.nodes.lazy.compactMap { node in (node.op as? Attention).map { (op: $0, inputs: node.inputs.count) } }.first
-        #expect(attention.map(\.op.causal) ?? false == (form == .causalWhere))
-        #expect(attention.map(\.inputs) ?? 0 == (form == .causalButSmall ? 0 : form == .even || form == .causalWhere ? 3 : 4))
+        #expect(attention.map(\.op.causal) ?? false == (form == .causalWhere || form == .triangle))
+        #expect(attention.map(\.inputs) ?? 0 == (form == .causalButSmall ? 0 : form == .even || form == .causalWhere || form == .triangle ? 3 : 4))
     }
 
     /// Scores of examples and heads in one axis: a mask of one row fits, one that tells them apart does not, but of one example.
@@ -496,71 +498,108 @@ struct NearMissTests {
     // MARK: Causal masks
 
     enum Causal: CaseIterable {
-        case triangle, triangleTimesOne, oneTimesTriangle, upper, diagonal, ofTwos, notGreater, notLess, greaterOrEqual, wholePlaces, tiled
-        case notEqual, keysBeforeQueries, fromOne, byTwos, otherPlaces, reshaped, less, constant, halfConstant, timesTwo
+        case triangle, triangleTimesOne, oneTimesTriangle, upper, diagonal, ownDiagonal, ofTwos, timesTwo, column, tiled, tiledForMoreExamples
+        case notGreater, notLess, notEqual, greaterOrEqual, less, keysBeforeQueries, keysFromOne, queriesFromOne, otherPlaces, placesOfTwo
+        case constant, otherConstant, reshaped, twoMinus, smallNumber, paddingOfQueries, float64
     }
 
     /// (1 - t · m) · -10000, where t is a triangle made in one way or another.
     @Test(arguments: Causal.allCases) func causalMasks(form: Causal) throws {
         var m = Exported()
-        // Places are folded where their number is known.
-        let isOpen = switch form {
-        case .notGreater, .notLess, .notEqual, .greaterOrEqual, .less, .keysBeforeQueries, .fromOne, .byTwos: true
-        default: false
-        }
-        let length = isOpen ? Dimension(symbol: "length") : 4
-        let mask = try m.mask("mask", [[1, 1, 1, 0], [1, 1, 0, 0]], dimensions: [2, length])
-        let numbers: [Float] = (0..<16).map { $0 % 4 <= $0 / 4 ? 1 : 0 }
-        func places(_ axis: Int, _ numbers: [Int] = [0, 1, 2, 3]) throws -> ValueID {
-            try m.reshape(m.integers(numbers), axis == 0 ? [4, 1] : [1, 4])
-        }
-        func range(_ axis: Int, from start: Int = 0, by step: Int = 1) throws -> ValueID {
-            let size = try m.node(Gather(axis: 0), [m.node(Shape(), [mask]), m.integers([1], scalar: true)])
-            let count = try m.binary(.add, m.binary(.mul, size, m.integers([step], scalar: true)), m.integers([start], scalar: true))
-            let made = try m.node(Arange(), [m.integers([start], scalar: true), count, m.integers([step], scalar: true)])
+        // What has sizes that are known is a constant.
+        let isKnown = form == .constant || form == .otherConstant || form == .reshaped || form == .otherPlaces
+        let length = isKnown ? 4 : Dimension(symbol: "length")
+        let mask = try m.mask("mask", form == .tiledForMoreExamples ? [[1, 1, 1, 0]] : [[1, 1, 1, 0], [1, 1, 0, 0]], dimensions: [form == .tiledForMoreExamples ? 1 : 2, length])
+        let size = try m.node(Gather(axis: 0), [m.node(Shape(), [mask]), m.integers([1])])
+        func range(_ axis: Int, from start: Int = 0) throws -> ValueID {
+            let count = try m.binary(.add, m.reshape(size, []), m.integers([start], scalar: true))
+            let made = try m.node(Arange(), [m.integers([start], scalar: true), count, m.integers([1], scalar: true)])
             return try m.node(Unsqueeze(), [made, m.integers([axis == 0 ? 1 : 0])])
         }
-        func constant(_ name: String, _ change: (Int, Float) -> Float = { $1 }, shape: [Int] = [4, 4]) throws -> ValueID {
-            try m.graph.addConstant(Constant(Tensor(numbers.enumerated().map(change), shape: shape), identity: name), name: name)
+        func places(_ axis: Int, _ numbers: [Int]) throws -> ValueID { try m.reshape(m.integers(numbers), axis == 0 ? [4, 1] : [1, 4]) }
+        func constant(_ shape: [Int], without hidden: Int? = nil) throws -> ValueID {
+            let numbers: [Float] = (0..<16).map { $0 % 4 <= $0 / 4 && $0 != hidden ? 1 : 0 }
+            return try m.graph.addConstant(Constant(Tensor(numbers, shape: shape), identity: "\(numbers)"), name: "triangle")
         }
-        func trilu(_ number: Float = 1, upper: Bool = false, diagonal: Int? = nil) throws -> ValueID {
-            let even = try m.node(ConstantOfShape(), [m.integers([4, 4]), m.scalar(number)])
-            return try m.node(Trilu(upper: upper), [even, diagonal.map { try m.integers([$0], scalar: true) }])
+        func trilu(_ number: Float = 1, upper: Bool = false, diagonal: Int? = nil, isColumn: Bool = false) throws -> ValueID {
+            let sizes = try m.node(Concat(axis: 0), [size, isColumn ? m.integers([1]) : size])
+            return try m.node(Trilu(upper: upper), [m.node(ConstantOfShape(), [sizes, m.scalar(number)]), diagonal.map { try m.integers([$0], scalar: true) }])
         }
-        func compared(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) throws -> ValueID { try m.node(Cast(to: .float32), [m.binary(kind, a, b)]) }
-        func inverted(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) throws -> ValueID {
-            try m.node(Cast(to: .float32), [m.unary(.not, m.binary(kind, a, b))])
+        func tiled(_ count: Int) throws -> ValueID {
+            try m.node(Tile(), [m.node(Unsqueeze(), [trilu(), m.integers([0])]), m.integers([count, 1, 1])])
         }
+        func compared(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) throws -> ValueID { try m.binary(kind, a, b) }
         let triangle = switch form {
-        case .triangle: try trilu()
-        case .triangleTimesOne: try m.binary(.mul, trilu(), m.node(ConstantOfShape(), [m.integers([1, 1]), m.scalar(1)]))
-        case .oneTimesTriangle: try m.binary(.mul, m.node(ConstantOfShape(), [m.integers([1, 1]), m.scalar(1)]), trilu())
+        case .triangleTimesOne: try m.binary(.mul, trilu(), m.node(ConstantOfShape(), [m.node(Concat(axis: 0), [size, size]), m.scalar(1)]))
+        case .oneTimesTriangle: try m.binary(.mul, m.node(ConstantOfShape(), [m.node(Concat(axis: 0), [size, size]), m.scalar(1)]), trilu())
         case .upper: try trilu(upper: true)
         case .diagonal: try trilu(diagonal: 1)
+        case .ownDiagonal: try trilu(diagonal: 0)
         case .ofTwos: try trilu(2)
         case .timesTwo: try m.binary(.mul, trilu(), m.scalar(2))
-        case .notGreater: try inverted(.greater, range(1), range(0))
-        case .notLess: try inverted(.less, range(0), range(1))
-        case .notEqual: try inverted(.equal, range(0), range(1))
+        case .column: try trilu(isColumn: true)
+        case .tiled: try tiled(2)
+        case .tiledForMoreExamples: try tiled(3)
+        case .notGreater: try m.unary(.not, compared(.greater, range(1), range(0)))
+        case .notLess: try m.unary(.not, compared(.less, range(0), range(1)))
+        case .notEqual: try m.unary(.not, compared(.equal, range(0), range(1)))
         case .greaterOrEqual: try compared(.greaterOrEqual, range(0), range(1))
         case .less: try compared(.less, range(1), range(0))
         case .keysBeforeQueries: try compared(.lessOrEqual, range(0), range(1))
-        case .fromOne: try compared(.lessOrEqual, range(1, from: 1), range(0))
-        case .byTwos: try compared(.lessOrEqual, range(1, by: 2), range(0, by: 1))
-        case .wholePlaces: try compared(.lessOrEqual, places(1), places(0))
-        case .otherPlaces: try compared(.lessOrEqual, range(1), places(0, [0, 1, 3, 3]))
-        case .tiled: try m.node(Tile(), [m.reshape(trilu(), [1, 4, 4]), m.integers([2, 1, 1])])
-        case .reshaped: try m.reshape(constant("numbers", shape: [2, 8]), [4, 4])
-        case .constant: try constant("triangle")
-        case .halfConstant: try constant("half", { $0 == 8 ? 0 : $1 })
+        case .keysFromOne: try compared(.lessOrEqual, range(1, from: 1), range(0))
+        case .queriesFromOne: try compared(.lessOrEqual, range(1), range(0, from: 1))
+        case .otherPlaces: try compared(.lessOrEqual, places(1, [0, 1, 2, 3]), places(0, [0, 1, 3, 3]))
+        case .placesOfTwo: try m.node(Unsqueeze(), [compared(.lessOrEqual, range(1), m.binary(.add, range(0), m.reshape(m.integers([0, 1]), [2, 1, 1]))), m.integers([1])])
+        case .constant: try constant([4, 4])
+        case .otherConstant: try constant([4, 4], without: 8)
+        case .reshaped: try m.reshape(constant([2, 8]), [4, 4])
+        default: try trilu()
         }
-        let wide = try m.graph.type(of: triangle).rank == 3 ? m.node(Unsqueeze(), [triangle, m.integers([1])]) : m.node(Unsqueeze(), [triangle, m.integers([0, 1])])
-        let padding = try m.node(Cast(to: .float32), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
-        try m.output(m.binary(.mul, m.binary(.sub, m.scalar(1), m.binary(.mul, wide, padding)), m.scalar(-10000)))
+        let type: DataType = form == .float64 ? .float64 : .float32
+        let axes = try m.integers([[0, 1], [1], []][m.graph.type(of: triangle).rank - 2])
+        let wide = try m.node(Cast(to: type), [m.node(Unsqueeze(), [triangle, axes])])
+        let padding = try m.node(Cast(to: type), [m.node(Unsqueeze(), [mask, m.integers(form == .paddingOfQueries ? [1, 3] : [1, 2])])])
+        func number(_ number: Float) throws -> ValueID {
+            try m.graph.addConstant(Constant(Tensor(scalar: number).converted(to: type), identity: "\(type) \(number)"), name: "number")
+        }
+        let inverse = try m.binary(.sub, number(form == .twoMinus ? 2 : 1), m.binary(.mul, wide, padding))
+        try m.output(m.binary(.mul, inverse, number(form == .smallNumber ? -0.5 : -10000)))
         let isCausal = switch form {
-        case .upper, .diagonal, .ofTwos, .timesTwo, .notEqual, .less, .keysBeforeQueries, .fromOne, .byTwos, .otherPlaces, .halfConstant: false
-        default: true
+        case .triangle, .triangleTimesOne, .oneTimesTriangle, .ownDiagonal, .tiled, .notGreater, .notLess, .greaterOrEqual, .constant, .reshaped: true
+        default: false
         }
         #expect(try m.fused().contains("PaddingMask") == isCausal)
+    }
+
+    enum OpenMask: CaseIterable { case product, smallProduct, twoMinus, choice, smallChoice, otherChoice, upperChoice, condition, smallCondition, upperCondition }
+
+    /// Masks of a length that is open, made of a triangle.
+    @Test(arguments: OpenMask.allCases) func openMasks(form: OpenMask) throws {
+        var a = try Attending(isOpen: true)
+        let size = try a.m.node(Gather(axis: 0), [a.m.node(Shape(), [a.x]), a.m.integers([1])])
+        let isUpper = form == .upperChoice || form == .upperCondition
+        let even = try a.m.node(ConstantOfShape(), [a.m.node(Concat(axis: 0), [size, size]), a.m.scalar(1)])
+        let triangle = try a.m.node(Trilu(upper: isUpper), [even])
+        let condition = try a.m.node(Cast(to: .bool), [triangle])
+        func product(_ one: Float, _ factor: Float) throws -> ValueID { try a.m.binary(.mul, a.m.binary(.sub, a.m.scalar(one), triangle), a.m.scalar(factor)) }
+        func choice(_ shown: Float, _ hidden: Float) throws -> ValueID { try a.m.node(Where(), [condition, a.m.scalar(shown), a.m.scalar(hidden)]) }
+        let scores = try a.scores()
+        let masked = switch form {
+        case .product: try a.m.binary(.add, scores, product(1, -10000))
+        case .smallProduct: try a.m.binary(.add, scores, product(1, -2))
+        case .twoMinus: try a.m.binary(.add, scores, product(2, -10000))
+        case .choice, .upperChoice: try a.m.binary(.add, scores, choice(0, -.infinity))
+        case .smallChoice: try a.m.binary(.add, scores, choice(0, -2))
+        case .otherChoice: try a.m.binary(.add, scores, choice(-10000, -20000))
+        case .condition, .upperCondition: try a.m.node(Where(), [condition, scores, a.m.scalar(-.infinity)])
+        case .smallCondition: try a.m.node(Where(), [condition, scores, a.m.scalar(-2)])
+        }
+        try a.finish(masked)
+        #expect(try a.isFused() == (form != .smallCondition))
+        var graph = a.m.graph
+        try fold(&graph)
+        try fuse(&graph)
+        let isCausal = form == .product || form == .choice || form == .condition
+        #expect(graph.nodes.contains { ($0.op as? Attention)?.causal == true } == isCausal)
     }
 }
