@@ -29,6 +29,7 @@ struct IndexingTests {
         try expect(run(GatherND(batchDimensions: 1), x, integers([1, 0], [2, 1])), [2, 2], [2, 3, 4, 5])
         try expect(run(GatherND(), x, integers([-1, -1, -1], [3])), [], [7])
         try expectRefusal(GatherND(), x, integers([2], [1, 1]))
+        try expectRefusal(GatherND(), x, integers([-3], [1, 1]))
         try expectRefusal(GatherND(batchDimensions: 2), x, integers([0], [1, 1]))
         try expectRefusal(GatherND(), x, integers([0, 0, 0, 0], [1, 4]))
     }
@@ -49,6 +50,7 @@ struct IndexingTests {
         try expect(run(ScatterND(), x, integers([3, 0], [2, 1]), floats([9, 8])), [4], [8, 1, 2, 9])
         try expect(run(ScatterND(reduction: .add), x, integers([1, 1], [2, 1]), floats([9, 8])), [4], [0, 18, 2, 3])
         try expectRefusal(ScatterND(), x, integers([4], [1, 1]), floats([9]))
+        try expectRefusal(ScatterND(), x, integers([-5], [1, 1]), floats([9]))
         try expectRefusal(ScatterND(), x, integers([0], [1, 1]), floats([9, 9]))
     }
 

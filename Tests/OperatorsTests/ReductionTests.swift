@@ -24,6 +24,11 @@ struct ReductionTests {
         try expect(run(Reduce(kind), floats(withNaN, [3, 3]), integers([1])), [3, 1], [.nan, .nan, .nan])
     }
 
+    /// Shifted by another number than the largest, the exponentials would be infinite.
+    @Test func sumsExponentialsOfLargeNumbers() throws {
+        try expect(run(Reduce(.logSumExp), floats([1000, 0, -1000]), nil), [1], [1000])
+    }
+
     @Test(arguments: [(ArgReduce.Kind.max, false, [0.0, 2, 1, 0]), (.min, false, [1, 0, 1, 0]), (.max, true, [0, 2, 2, 2]), (.min, true, [1, 0, 2, 2])])
     func findsTheExtremeInAnyOrder(_ kind: ArgReduce.Kind, _ last: Bool, _ expected: [Double]) throws {
         let numbers: [Float] = [3, -1, 2, -1, 2, 3, 0, .nan, .nan, 1, 1, 1]

@@ -57,7 +57,7 @@ struct NearMissTests {
 
     enum AlmostNorm: CaseIterable {
         case sumForMean, sumOfSquares, meanOfAnother, spreadOfAnother, productOfTwo, fourthPower, otherRoot, otherInverse, twoThroughRoot
-        case meanOfAnotherAxis, spreadOfAnotherAxis, meanInAnotherPlace, spreadInAnotherPlace, weightOfAnotherRank
+        case meanOfAnotherAxis, meanOfBothAxes, spreadOfAnotherAxis, meanInAnotherPlace, spreadInAnotherPlace, weightOfAnotherRank
     }
 
     /// Of [8, 8], so that a mean without its axis still broadcasts, along the other one.
@@ -72,6 +72,7 @@ struct NearMissTests {
         case .meanOfAnother: try mean(y)
         case .meanOfAnotherAxis: try mean(x, axis: 0)
         case .meanInAnotherPlace: try mean(x, keeping: false)
+        case .meanOfBothAxes: try m.node(Reduce(.mean), [x, m.integers([-1, 0])])
         default: try mean(x)
         }
         let centered = try m.binary(.sub, x, center)
@@ -214,12 +215,21 @@ struct NearMissTests {
         #expect(try m.fused() == ["MatMul", "MatMul"])
     }
 
-    /// A product that is read without its bias too, and a bias that gives it another rank.
-    @Test(arguments: [false, true]) func biasesThatStay(isReadTwice: Bool) throws {
+    enum AlmostBias: CaseIterable { case readTwice, traced, ofAnotherRank, oneNumber, oneForEachRow }
+
+    /// A product that is read without its bias too, and what is added to it otherwise.
+    @Test(arguments: AlmostBias.allCases) func biasesThatStay(form: AlmostBias) throws {
         var m = Exported()
         let product = try m.node(MatMul(), [m.input("x", [3, 8]), m.constant([8, 4])])
-        if isReadTwice { try m.output(product) }
-        try m.output(m.binary(.add, product, m.constant(isReadTwice ? [4] : [1, 1, 4])))
+        if form == .readTwice { try m.output(product) }
+        if form == .traced { m.graph.addTrace("product", product) }
+        let shape = switch form {
+        case .readTwice, .traced: [4]
+        case .ofAnotherRank: [1, 1, 4]
+        case .oneNumber: [1]
+        case .oneForEachRow: [3, 1]
+        }
+        try m.output(m.binary(.add, product, m.constant(shape)))
         #expect(try m.fused() == ["Binary", "Linear"])
     }
 
@@ -288,7 +298,7 @@ struct NearMissTests {
     }
 
     enum AlmostAttention: CaseIterable {
-        case scaledValues, otherSoftmax, keysOfOneHead, valuesOfOneHead, keysAndValuesOfOneHead, twoMasks, maskAndReplacement, replacementAndMask, twoReplacements
+        case scaledValues, scaleOfAnotherRank, scaledByAnotherRank, quotientOfAnotherRank, otherSoftmax, keysOfOneHead, valuesOfOneHead, keysAndValuesOfOneHead, twoMasks, maskAndReplacement, replacementAndMask, twoReplacements
         case scaledReplacement, maskOfMoreExamples, conditionOfMoreExamples, nothingHiddenOfMoreExamples, guardOfAnother, guardOfAnotherRank
     }
 
@@ -302,7 +312,11 @@ struct NearMissTests {
         case .keysAndValuesOfOneHead: (a.k, a.v) = (try a.heads(a.x, 2, 5, count: 1), try a.heads(a.x, 2, 5, count: 1))
         default: break
         }
-        let scores = try a.scores()
+        var scores = try a.scores()
+        let half = try a.number("half", [0.5], [1, 1, 1, 1, 1])
+        if change == .scaleOfAnotherRank { scores = try a.m.binary(.mul, half, scores) }
+        if change == .scaledByAnotherRank { scores = try a.m.binary(.mul, scores, half) }
+        if change == .quotientOfAnotherRank { scores = try a.m.binary(.div, scores, half) }
         let addends = try a.m.input("addends", [2, 1, 1, 5])
         let hidden = try a.m.binary(.greater, a.m.input("hidden", [2, 1, 1, 5]), a.m.scalar(0))
         func replaced(_ scores: ValueID) throws -> ValueID { try a.m.node(Where(), [hidden, a.m.scalar(-1e9), scores]) }

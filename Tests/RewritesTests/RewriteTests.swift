@@ -611,8 +611,8 @@ struct RewriteTests {
         #expect(operators.contains("MatMul") && !operators.contains("Einsum"))
     }
 
-    /// Sums over no axis or two, diagonals, and axes that one operand alone sums.
-    @Test(arguments: [("ij,ij->ij", [3, 4], [3, 4]), ("ij,ij->i", [3, 4], [3, 4]), ("iij,jk->ik", [3, 3, 4], [4, 5]), ("ijl,jk->ik", [3, 4, 2], [4, 5]), ("bij,bij->b", [2, 3, 4], [2, 3, 4])])
+    /// Sums over no axis or two, diagonals, axes that one operand alone sums or has besides, and one of size 1 beside a longer one.
+    @Test(arguments: [("ij,ij->ij", [3, 4], [3, 4]), ("ij,ij->i", [3, 4], [3, 4]), ("iij,jk->ik", [3, 3, 4], [4, 5]), ("ijl,jk->ik", [3, 4, 2], [4, 5]), ("bij,bij->b", [2, 3, 4], [2, 3, 4]), ("ij,jkk->ik", [3, 4], [4, 5, 5]), ("ij,jkl->ikl", [3, 4], [4, 5, 2]), ("ij,jk->i", [3, 4], [4, 5]), ("ij,jk->ik", [2, 1], [3, 4])])
     func otherEinsumsStay(equation: String, left: [Int], right: [Int]) throws {
         var m = Exported()
         try m.output(m.node(Einsum(equation: equation), [m.input("a", left), m.input("b", right)]))
