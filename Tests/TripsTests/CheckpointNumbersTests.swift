@@ -187,6 +187,20 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         #expect(try session("mplug-caption").generate(inputs, parameters).ids.count == 5)
     }
 
+    /// The end may come behind as many tokens as are asked for at least, and not before.
+    @Test func theEndComesAtTheSoonestAfterTheShortestLength() throws {
+        let (inputs, session) = (try golden("mplug-caption/golden-beam").inputs, try session("mplug-caption"))
+        func generated(_ minimal: Int, end: Int) throws -> [Int] {
+            try session.generate(inputs, GenerationParameters(beam: 1, minimalLength: minimal, maximalLength: 6, startID: 3, endID: end)).ids
+        }
+        let free = try generated(0, end: 1 << 30)
+        let (place, end) = try #require(free.enumerated().first { $0.offset > 1 && !free[..<$0.offset].contains($0.element) })
+        // Its place, counted behind the start, is one more than the tokens in front of it.
+        for minimal in 0..<place { #expect(try generated(minimal, end: end) == Array(free[...place])) }
+        let later = try generated(place, end: end)
+        #expect(later[..<place] == free[..<place] && later[place] != end)
+    }
+
     @Test func answersThatCannotBeRankedAreRefused() throws {
         let (inputs, session) = (try golden("albef-vqa/golden-ranking").inputs, try session("albef-vqa"))
         let ids = try #require(inputs["answer_ids"])
