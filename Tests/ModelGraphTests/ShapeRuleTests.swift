@@ -102,7 +102,6 @@ struct ShapeRuleTests {
 
     // MARK: Refusals
 
-    private static let (ints, flags) = (DataType.int64, DataType.bool)
     private static func i(_ shape: Dimension...) -> Operand { Operand(ValueType(.int64, shape)) }
     private static func b(_ shape: Dimension...) -> Operand { Operand(ValueType(.bool, shape)) }
     private static func bytes(_ shape: Dimension...) -> Operand { Operand(ValueType(.int8, shape)) }
