@@ -13,7 +13,9 @@ extension Graph {
         case is Cast: return try isCausal(x, depth: depth - 1)
         case is Reshape, is Expand, is Tile:
             return shape(of: x).suffix(2) == shape(of: value).suffix(2) && shape(of: x).count >= 2 ? try isCausal(x, depth: depth - 1) : false
-        case let trilu as Trilu: return try !trilu.upper && (node.input(1) == nil || number(node.input(1)) == 0) && number(x) == 1
+        case let trilu as Trilu:
+            let sizes = shape(of: value).suffix(2)
+            return try sizes.first == sizes.last && !trilu.upper && (node.input(1) == nil || number(node.input(1)) == 0) && number(x) == 1
         case let unary as Unary where unary.kind == .not:
             guard let (compare, op) = producer(of: x, Binary.self), let a = compare.input(0), let b = compare.input(1) else { return false }
             switch op.kind {
@@ -84,7 +86,7 @@ struct FuseCausalPaddingMask: Rewrite {
             let (a, b) = graph.operands(of: kept, .mul)
         else { return nil }
         for (triangle, padding) in [(a, b), (b, a)] {
-            guard graph.content(of: padding) == nil, try graph.isCausal(triangle), let mask = FusePaddingMask.mask(padding, graph) else { continue }
+            guard try graph.isCausal(triangle), let mask = FusePaddingMask.mask(padding, graph) else { continue }
             let (batch, length) = (graph.shape(of: mask)[0], graph.shape(of: mask)[1])
             guard graph.shape(of: padding) == [batch, 1, 1, length], graph.shape(of: output) == [batch, 1, length, length] else { continue }
             var patch = Patch(for: graph)

@@ -72,7 +72,7 @@ struct FuseAttention: Rewrite {
     // MARK: Recognising
 
     private func products(_ node: Node, _ graph: Graph) throws -> Parts? {
-        guard let v = node.input(1), let weights = try node.input(0).flatMap({ try behindReshapes($0, graph) }) else { return nil }
+        guard let v = node.input(1), let weights = node.input(0).map({ behindReshapes($0, graph) }) else { return nil }
         let guarded = try zeroForNaN(weights, graph)
         guard let softmax = graph.producer(of: guarded ?? weights, Softmax.self), let input = softmax.node.input(0),
             try resolveAxis(softmax.op.axis, rank: graph.type(of: input).rank) == graph.type(of: input).rank - 1
@@ -107,10 +107,18 @@ struct FuseAttention: Rewrite {
                 current = scores
                 continue
             }
-            guard let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0) else { return nil }
+            guard let inner = reshaped(current, graph) else { return nil }
             current = inner
         }
         return nil
+    }
+
+    /// What a reshape gives other axes in front of queries and keys. One of the queries too would move rows between heads.
+    private func reshaped(_ value: ValueID, _ graph: Graph) -> ValueID? {
+        guard let inner = graph.producer(of: value, Reshape.self)?.node.input(0),
+            graph.shape(of: inner).suffix(2) == graph.shape(of: value).suffix(2)
+        else { return nil }
+        return inner
     }
 
     /// x behind Where(IsNaN(x), 0, x).
@@ -121,10 +129,9 @@ struct FuseAttention: Rewrite {
         return x
     }
 
-    private func behindReshapes(_ value: ValueID, _ graph: Graph) throws -> ValueID? {
+    private func behindReshapes(_ value: ValueID, _ graph: Graph) -> ValueID {
         var current = value
-        while let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0),
-            graph.shape(of: inner).last == graph.shape(of: current).last { current = inner }
+        while let inner = reshaped(current, graph) { current = inner }
         return current
     }
 
@@ -134,7 +141,7 @@ struct FuseAttention: Rewrite {
         guard depth > 0 else { return false }
         func leads(_ inner: ValueID?) throws -> Bool { try inner.map { try isScores($0, graph, depth: depth - 1) } ?? false }
         if let (a, b) = graph.operands(of: value, .add) { return try leads(a) || leads(b) }
-        return try leads(graph.scaled(value)?.value ?? graph.producer(of: value, Reshape.self)?.node.input(0))
+        return try leads(graph.scaled(value)?.value ?? reshaped(value, graph))
     }
 
     /// ONNX's own Attention, where it has no past and no cap.
@@ -274,21 +281,21 @@ struct FuseAttention: Rewrite {
 
     private func heads(_ view: View, _ layout: Layout, _ shape: [Dimension]) throws -> Heads? {
         let last = shape.count - 1
-        guard shape.count == 2 || shape.count == 3, layout.axes.count >= 2 else { return nil }
+        guard shape.count == 2 || shape.count == 3 else { return nil }
         let depth = layout.axes[layout.axes.count - 1], tokens = layout.axes[layout.axes.count - 2]
         let outer = layout.axes.dropLast(2).flatMap { $0 }
         guard depth.count == 1, let run = depth.first, run.axis == last, run.stride == 1, let headSize = run.size.constant, headSize > 0 else { return nil }
         let headRuns = outer.filter { $0.axis == last }, batchRuns = outer.filter { $0.axis != last }
-        guard headRuns.count <= 1, batchRuns.count <= 1, tokens.count <= 1, outer == batchRuns + headRuns else { return nil }
+        guard headRuns.count <= 1, outer == batchRuns + headRuns else { return nil }
         var heads = 1
         if let run = headRuns.first {
             guard run.stride == Dimension(headSize), let count = run.size.constant else { return nil }
             heads = count
         }
         for run in batchRuns + tokens {
-            guard run.axis != last, run.stride == 1, run.size == shape[run.axis], layout.offsets[run.axis] == 0 else { return nil }
+            guard run.size == shape[run.axis] else { return nil }
         }
-        guard let offset = layout.offsets[last].constant, batchRuns.first?.axis != tokens.first?.axis || tokens.isEmpty else { return nil }
+        guard let offset = layout.offsets[last].constant else { return nil }
         let others = (0..<last).filter { $0 != batchRuns.first?.axis && $0 != tokens.first?.axis }
         // Axes of size 1 leave no trace in the layout; what is left over must be of that kind.
         guard others.allSatisfy({ shape[$0] == 1 }) else { return nil }

@@ -12,7 +12,7 @@ struct FusePatchEmbedding: Rewrite {
         guard let output = node.outputs.first, node.outputs.count == 1 else { return nil }
         for view in try graph.views(of: output) {
             guard let (conv, op) = graph.producer(of: view.source, Conv.self), let image = conv.input(0), let weightValue = conv.input(1),
-                let weight = graph.constant(of: weightValue), isPatching(op, weight), graph.type(of: image).rank == 4
+                let weight = graph.constant(of: weightValue), isPatching(op, weight)
             else { continue }
             let shape = graph.shape(of: view.source)
             let rows = try Layout(of: shape).transposed([0, 2, 3, 1]).reshaped([shape[0], shape[2].multiplied(by: shape[3]), shape[1]])
@@ -21,7 +21,7 @@ struct FusePatchEmbedding: Rewrite {
             let bias = try conv.input(2).map { try graph.row($0, width: shape[1]) }
             if let bias, bias == nil { return nil }
             let biasValue = bias.flatMap { $0 }.map { patch.add($0, name: "\(conv.name).bias") }
-            guard view.layout == rows, graph.type(of: output).rank == 3 else { return nil }
+            guard view.layout == rows else { return nil }
             let made = patch.add(
                 PatchEmbedding(), [image, weightValue] + (biasValue.map { [$0] } ?? []), name: conv.name, outputName: graph.name(of: output))
             patch.replace(output, with: made)

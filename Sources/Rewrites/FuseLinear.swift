@@ -38,7 +38,7 @@ struct FuseBias: Rewrite {
         guard let (a, b) = graph.operands(of: node.outputs.first, .add) else { return nil }
         for (sum, row) in [(a, b), (b, a)] {
             guard let (linear, op) = graph.producer(of: sum, Linear.self), linear.input(2) == nil, graph.hasOneUse(sum),
-                let width = graph.shape(of: sum).last, let bias = try graph.row(row, width: width), bias.dataType == .float32,
+                let width = graph.shape(of: sum).last, let bias = try graph.row(row, width: width),
                 graph.shape(of: node.output).count == graph.shape(of: sum).count
             else { continue }
             var patch = Patch(for: graph)

@@ -11,7 +11,8 @@ struct FusePaddingMask: Rewrite {
             let (one, kept) = graph.operands(of: inverse, .sub), try graph.number(one) == 1, graph.shape(of: kept) == graph.shape(of: output),
             graph.type(of: output).dataType == .float32
         else { return nil }
-        guard let mask = Self.mask(kept, graph) else { return nil }
+        // A triangle has two axes as well, and attention sees by itself that it is causal.
+        guard let mask = Self.mask(kept, graph), try !graph.isCausal(kept) else { return nil }
         let shape = graph.shape(of: mask)
         var patch = Patch(for: graph)
         let made = patch.add(PaddingMask(maskedValue: Float(factor)), [mask], name: node.name)

@@ -58,7 +58,8 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
                 ("transposed", Pickle.tensor(storage, [4, 3], [1, 4])),
                 ("every second", Pickle.tensor(storage, offset: 1, [5], [2])),
                 ("made by INST", Pickle.ascii("(icollections\nOrderedDict\n")),
-                ("scalar", Pickle.tensor(storage, offset: 11, [], [])), ("none", Pickle.tensor(storage, [0, 4], [4, 1]))))
+                ("scalar", Pickle.tensor(storage, offset: 11, [], [])), ("none", Pickle.tensor(storage, [0, 4], [4, 1])),
+                ("none at the end", Pickle.tensor(storage, offset: 12, [0], [1]))))
         let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.bin"))
         #expect(checkpoint.format == .torchZip)
         #expect(try bytes(checkpoint, "plain") == [UInt8](0..<12))
@@ -67,6 +68,18 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         #expect(try bytes(checkpoint, "every second") == [1, 3, 5, 7, 9])
         #expect(try bytes(checkpoint, "scalar") == [11])
         #expect(try bytes(checkpoint, "none") == [])
+        #expect(try bytes(checkpoint, "none at the end") == [])
+    }
+
+    @Test func readsArchivesWithoutAFolderOrBeyond32Bits() throws {
+        let pickle = Pickle.whole(Pickle.dictionary(("a", Pickle.tensor(storage, offset: 4, [4], [1]))))
+        let bare = [ZipWriter.Entry(name: "data.pkl", data: pickle), .init(name: "data/0", data: [UInt8](0..<12))]
+        #expect(try bytes(open(ZipWriter.archive(bare)), "a") == [4, 5, 6, 7])
+        #expect(try bytes(open(ZipWriter.zip64(bare)), "a") == [4, 5, 6, 7])
+        let order = { (text: String) in ZipWriter.archive(bare + [.init(name: "byteorder", data: Array(text.utf8))]) }
+        #expect(try bytes(open(order("little")), "a") == [4, 5, 6, 7])
+        expectFailure(.data, "byte order", "found big") { try open(order("big")) }
+        expectFailure(.data, "found 2 entries data.pkl") { try open(ZipWriter.archive(bare + [.init(name: "b/data.pkl", data: pickle)])) }
     }
 
     /// PyTorch told to compute no checksums states 0; any other is compared, for a tensor when it is first read.
@@ -178,6 +191,13 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         var testDescription: String { what }
     }
 
+    /// The last integer of a pickle, written in 64 bits, as another number.
+    private static func long(_ pickle: [UInt8], _ number: Int32, by other: Int64) -> [UInt8] {
+        let old = Pickle.integer(number)
+        guard let start = pickle.indices.last(where: { pickle[$0...].starts(with: old) }) else { return [] }
+        return pickle[..<start] + [0x8A, 8] + littleEndian(other) + pickle[(start + old.count)...]
+    }
+
     private static func state(_ tensor: [UInt8]) -> [UInt8] { Pickle.whole(Pickle.dictionary(("a", tensor))) }
     private static let bytes12 = Pickle.storage("ByteStorage", key: "0", count: 12)
 
@@ -221,6 +241,19 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         Hostile("overflowing shape", state(Pickle.tensor(bytes12, [.max, .max, .max], [0, 0, 0])), "overflow"),
         Hostile("one element, repeated without end", state(Pickle.tensor(bytes12, [.max], [0])), "beyond its storage"),
         Hostile("overflowing strides", state(Pickle.tensor(bytes12, [.max, .max, 2], [.max, .max, .max])), "beyond its storage"),
+        Hostile("strides that overflow at once", state(long(Pickle.tensor(bytes12, [3], [1]), 1, by: .max)), "strides"),
+        Hostile("strides that overflow together", state(long(Pickle.tensor(bytes12, [2], [1]), 1, by: .max)), "strides"),
+        Hostile("more axes than any tensor has", state(Pickle.tensor(bytes12, Array(repeating: 1, count: 33), Array(repeating: 1, count: 33))), "_rebuild_tensor_v2"),
+        Hostile(
+            "tensor without strides",
+            state(Pickle.global("torch._utils", "_rebuild_tensor_v2") + Pickle.tuple(bytes12, Pickle.integer(0), Pickle.tuple(Pickle.integer(1))) + Pickle.ascii("R")),
+            "_rebuild_tensor_v2"),
+        Hostile("members of a list", Pickle.whole(Pickle.ascii("](NNu")), "a dictionary"),
+        Hostile("elements of a dictionary", Pickle.whole(Pickle.ascii("}(NNe")), "a list or a set"),
+        Hostile(
+            "dictionary of something else than pairs",
+            Pickle.whole(Pickle.global("collections", "OrderedDict") + Pickle.tuple(Pickle.tuple(Pickle.tuple(Pickle.string("a")))) + Pickle.ascii("R")), "pairs"),
+        Hostile("size of two tuples", Pickle.whole(Pickle.global("torch", "Size") + Pickle.tuple(Pickle.tuple(), Pickle.tuple()) + Pickle.ascii("R")), "torch.Size"),
         Hostile("shape and strides unlike", state(Pickle.tensor(bytes12, [2, 2], [1])), "_rebuild_tensor_v2"),
     ]
 
@@ -304,7 +337,27 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         expectFailure(.data, "magic") { try open(Pickle.whole(Pickle.dictionary(("a", Pickle.integer(1)))), "plain.pt") }
     }
 
+    /// Files of the time before PyTorch 0.4 share storages by views of them.
+    @Test func readsViewsOfStorages() throws {
+        func state(_ view: [UInt8], type: String = "ByteStorage", count: Int32 = 12, offset: Int32 = 1) -> [UInt8] {
+            let storage = Pickle.tuple(
+                Pickle.string("storage"), Pickle.global("torch", type), Pickle.string("0"), Pickle.string("cpu"), Pickle.integer(count), view)
+            return Pickle.dictionary(("a", Pickle.tensor(storage + Pickle.ascii("Q"), offset: offset, [2], [1])))
+        }
+        func view(_ offset: Int32, _ count: Int32) -> [UInt8] { Pickle.tuple(Pickle.string("1"), Pickle.integer(offset), Pickle.integer(count)) }
+        let folder = try TemporaryFolder()
+        #expect(try bytes(Checkpoint.open(path: folder.write(file(state: state(view(3, 9))), "views.pt")), "a") == [4, 5])
+        #expect(try bytes(Checkpoint.open(path: folder.write(file(state: state(view(9, 3))), "end.pt")), "a") == [10, 11])
+        for (offset, count) in [(-1, 3), (3, -1), (13, 0), (3, 10)] as [(Int32, Int32)] {
+            expectFailure(.data, "a view of a storage", "within 12") { try open(file(state: state(view(offset, count)))) }
+        }
+        expectFailure(.data, "a view of a storage") { try open(file(state: state(Pickle.tuple(Pickle.string("1"), Pickle.integer(3), Pickle.integer(9), Pickle.integer(1))))) }
+        expectFailure(.data, "beyond its storage") { try open(file(state: state(view(3, 2)))) }
+        expectFailure(.data, "size of a storage") { try open(file(state: state(Pickle.ascii("N"), type: "LongStorage"), counts: [.max])) }
+    }
+
     @Test func saysWhatIsNoCheckpointAtAll() {
+        expectFailure(.data, "no PyTorch checkpoint", "a pickle of something else") { try open([0x80, 2, 0x8A, 10] + [UInt8](repeating: 1, count: 10) + [0x2E], "magic.pth") }
         expectFailure(.data, "no PyTorch checkpoint", "3c 21 44 4f") { try open(Array("<!DOCTYPE html>".utf8), "page.pth") }
         expectFailure(.data, "no PyTorch checkpoint", "empty file") { try open([], "empty.bin") }
     }
@@ -352,10 +405,53 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         refused(.init(name: "a", data: [1]), .init(name: "a", data: [1]), words: "one name")
         refused(.init(name: "a", data: [1]), .init(name: "b", data: [1], statedOffset: 0), words: "another entry")
         refused(.init(name: "a", data: [1], statedOffset: 1 << 20), words: "before the directory")
+        refused(.init(name: "a\0b", data: [1]), words: "UTF-8")
+        refused(.init(name: "a", data: [1], statedOffset: 12), words: "before the directory")
         // A bomb: little data that claims to give much.
+        refused(.init(name: "a", data: [1, 2, 3], method: 8, statedSize: 5000), words: "deflated")
         refused(.init(name: "a", data: [1, 2, 3], method: 8, statedSize: 1 << 30), words: "deflated")
         let lie = try opened(ZipWriter.archive([.init(name: "a", data: [0xFF, 0xFF, 0xFF], method: 8, statedSize: 1000)]))
         expectFailure(.data, "malformed deflate") { try lie.bytes(of: lie.entries[0]) }
+        // Less than was stated, and bytes behind the end.
+        for (data, size) in [([0x63, 0x60, 0x04, 0x00], 3), ([0x63, 0x60, 0x04, 0x00, 0x00], 2)] as [([UInt8], UInt32)] {
+            let lie = try opened(ZipWriter.archive([.init(name: "a", data: data, method: 8, statedSize: size)]))
+            expectFailure(.data, "malformed deflate") { try lie.bytes(of: lie.entries[0], checkingSum: false) }
+        }
+    }
+
+    /// The end record's fields: number of entries, size and place of the directory.
+    @Test func directoriesBeyondTheFileAreRefused() {
+        let sound = ZipWriter.archive([.init(name: "a", data: [1])])
+        // How far before the end they lie.
+        let fields: [(place: Int, number: [UInt8])] = [
+            (14, littleEndian(UInt16(2)) + littleEndian(UInt16(2))), (10, littleEndian(UInt32(1 << 30))), (6, littleEndian(UInt32(1 << 30))),
+        ]
+        for (place, number) in fields {
+            var file = sound
+            file.replaceSubrange(file.count - place..<file.count - place + number.count, with: number)
+            expectFailure(.data, "zip directory") { try opened(file) }
+        }
+    }
+
+    @Test func largeArchivesAreReadAndRefusedAsOthers() throws {
+        let entries = [ZipWriter.Entry(name: "a", data: [1, 2, 3]), .init(name: "b", data: [4])]
+        let ends: [(UInt16, UInt32, UInt32)] = [(.max, .max, .max), (.max, 1, 1), (2, .max, 1), (2, 1, .max)]
+        for end in ends {
+            let archive = try opened(ZipWriter.zip64(entries) { $0.end = end })
+            #expect(try archive.entries.map { try archive.bytes(of: $0, checkingSum: false) } == [[1, 2, 3], [4]])
+        }
+        func refused(_ words: String, _ alter: (inout ZipWriter.Zip64) -> Void) {
+            expectFailure(.data, words) { try opened(ZipWriter.zip64(entries, alter: alter)) }
+        }
+        refused("zip64 locator") { $0.locator = 1 }
+        refused("zip64 locator") { $0.disk = 1 }
+        refused("zip64 end of directory") { $0.signature = 1 }
+        refused("several parts") { $0.disks.0 = 1 }
+        refused("several parts") { $0.disks.1 = 1 }
+        refused("several parts") { $0.counts.0 = 1 }
+        refused("zip directory") { $0.offset = 1 << 62 }
+        refused("zip directory") { $0.size = 1 << 62 }
+        refused("zip directory") { $0.counts = (1 << 40, 1 << 40) }
     }
 
     @Test func overlappingEntriesAreRefused() {

@@ -302,6 +302,76 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         }
     }
 
+    /// What an attribute asks for, and what of it is computed.
+    @Test(arguments: [
+        ("BatchNormalization", ["x", "w", "w", "w", "w"], "training_mode", 1, 17, "training mode"), ("BatchNormalization", ["x", "w", "w", "w", "w"], "training_mode", 0, 17, nil),
+        ("LayerNormalization", ["x", "w"], "stash_type", 10, 17, "stash_type"), ("LayerNormalization", ["x", "w"], "stash_type", 1, 17, nil),
+        ("Attention", ["q", "q", "q"], "softmax_precision", 11, 23, "softmax_precision"), ("Attention", ["q", "q", "q"], "softmax_precision", 1, 23, nil),
+        ("Attention", ["q", "q", "q"], "qk_matmul_output_mode", 4, 23, "0 to 3"), ("Attention", ["q", "q", "q"], "qk_matmul_output_mode", 3, 23, nil),
+        ("QuantizeLinear", ["x", "s"], "precision", 10, 23, "precision"), ("QuantizeLinear", ["x", "s"], "precision", 1, 23, nil),
+        ("DequantizeLinear", ["i", "s"], "output_dtype", 10, 23, "output_dtype"), ("DequantizeLinear", ["i", "s"], "output_dtype", 1, 23, nil),
+        ("Split", ["x"], "num_outputs", 2, 18, "num_outputs"), ("Split", ["x"], "num_outputs", 1, 18, nil),
+    ] as [(String, [String], String, Int, Int, String?)])
+    func attributesOfWhatIsComputed(type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?) throws {
+        let model = Onnx.model(
+            Onnx.graph(
+                [Onnx.node(type, operands, ["y"], [Onnx.attribute(attribute, int: number)])],
+                inputs: [Onnx.value("x", [2, 3]), Onnx.value("q", [1, 2, 5, 4]), Onnx.value("i", [2, 3], type: 3)],
+                initializers: [Onnx.floats("w", [3], [1, 1, 1]), Onnx.floats("s", [], [1])]), opset: opset)
+        guard let refusal else {
+            #expect(try imported(model).outputs.count == 1)
+            return
+        }
+        #expect { try imported(model) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains(refusal) }
+    }
+
+    @Test func attributesThatAreWords() throws {
+        func made(_ type: String, _ operands: [String], _ attribute: String, _ word: String) throws -> Node? {
+            try imported(Onnx.model(
+                Onnx.graph(
+                    [Onnx.node(type, operands, ["y"], [Onnx.attribute(attribute, text: word)])],
+                    inputs: [Onnx.value("x", [2, 3]), Onnx.value("u", [2, 3], type: 2)]), opset: 20)).nodes.first
+        }
+        #expect(try made("Gelu", ["x"], "approximate", "none")?.op as? GELU == GELU(.erf))
+        #expect(try made("Gelu", ["x"], "approximate", "tanh")?.op as? GELU == GELU(.tanh))
+        #expect(try made("BitShift", ["u", "u"], "direction", "LEFT")?.op as? Binary == Binary(.shiftLeft))
+        #expect(try made("BitShift", ["u", "u"], "direction", "RIGHT")?.op as? Binary == Binary(.shiftRight))
+        for (type, operands, attribute) in [("Gelu", ["x"], "approximate"), ("BitShift", ["u", "u"], "direction")] {
+            #expect { try made(type, operands, attribute, "sigmoid") } throws: { "\($0)".contains("attribute \(attribute)") }
+        }
+    }
+
+    /// Extremes, sums and means of any number of values, each beside the next; and places that pooling puts out where they are asked for.
+    @Test func operatorsOfOtherNumbersOfValues() throws {
+        func graph(_ type: String, _ operands: [String], _ results: [String], _ attributes: [WireWriter] = []) throws -> Graph {
+            try imported(Onnx.model(
+                Onnx.graph(
+                    [Onnx.node(type, operands, results, attributes)], inputs: [Onnx.value("x", [1, 2, 4]), Onnx.value("z", [1, 2, 4])],
+                    outputs: results.filter { !$0.isEmpty }.map { Onnx.value($0, []) })))
+        }
+        #expect(try operators(graph("Max", ["x", "z", "x"], ["y"])) == ["Binary", "Binary"])
+        #expect(try operators(graph("Mean", ["x", "z", "x"], ["y"])) == ["Binary", "Binary", "Binary"])
+        #expect(try graph("Max", ["x", "z", "x"], ["y"]).outputs.map(\.name) == ["y"])
+        let kernel = [Onnx.attribute("kernel_shape", ints: [2])]
+        for (results, isAsked) in [(["y"], false), (["y", ""], false), (["y", "places"], true)] {
+            let pooled = try graph("MaxPool", ["x"], results, kernel)
+            #expect((pooled.nodes.first?.op as? MaxPool)?.indices == isAsked)
+            #expect(pooled.outputs.count == (isAsked ? 2 : 1))
+        }
+    }
+
+    /// Whether what was dropped is known: with a ratio of 0 nothing is, in training either.
+    @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func dropoutInTraining(ratio: Float, isNothing: Bool) throws {
+        let model = Onnx.model(Onnx.graph(
+            [Onnx.node("Dropout", ["x", "ratio", "training"], ["a"]), Onnx.node("Relu", ["a"], ["y"])],
+            initializers: [Onnx.floats("ratio", [], [ratio]), Onnx.tensor("training", [], type: 9).blob(9, [1])]))
+        if isNothing {
+            #expect(try operators(imported(model)) == ["Unary"])
+        } else {
+            #expect { try imported(model) } throws: { "\($0)".contains("training_mode of Dropout") }
+        }
+    }
+
     @Test func refusesTwoNamesOfOneKind() throws {
         let relu = Onnx.node("Relu", ["x"], ["y"])
         let one = Onnx.floats("w", [1], [1])

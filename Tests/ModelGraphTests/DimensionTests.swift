@@ -32,6 +32,20 @@ struct DimensionTests {
         #expect(Dimension(.min).divided(exactlyBy: -1) == nil)
     }
 
+    /// The quotient of what the symbols stand for, 1 or more, or none.
+    @Test func dividesRoundingDownWhereThatIsCertain() throws {
+        func size(_ factor: Int, _ rest: Int) throws -> Dimension { try n.multiplied(by: Dimension(factor)).adding(Dimension(rest)) }
+        #expect(try size(4, 2).divided(roundingDownBy: 4) == n)
+        #expect(try size(4, -2).divided(roundingDownBy: 4) == n.subtracting(1))
+        #expect(try size(4, -4).divided(roundingDownBy: 4) == n.subtracting(1))
+        #expect(Dimension(0).divided(roundingDownBy: 4) == 0)
+        #expect(try size(3, 2).divided(roundingDownBy: 2) == nil)
+        // Operators round negative quotients towards 0.
+        #expect(try size(4, -6).divided(roundingDownBy: 4) == nil)
+        #expect(Dimension(-3).divided(roundingDownBy: 2) == nil)
+        for divisor in [0, -4] { #expect(try size(4, 2).divided(roundingDownBy: divisor) == nil) }
+    }
+
     @Test func substitutesNumbers() throws {
         let size = try b.multiplied(by: n).adding(7)
         #expect(try size.substituting(["n": 3]).description == "3*batch+7")

@@ -136,6 +136,38 @@ private struct WrongCast: Rewrite {
     }
 }
 
+/// A rewrite that would change a shape.
+private struct WrongShape: Rewrite {
+    let shape: [Int]
+    let name = "wrong-shape"
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        var patch = Patch(for: graph)
+        let same = patch.add(.splat(try Tensor(scalar: Float(0))), ValueType(.float32, shape.map { Dimension($0) }), name: "zeros")
+        patch.replace(node.output, with: same)
+        return patch
+    }
+}
+
+/// A rewrite that takes its operator for one of two outputs.
+private struct WrongCount: Rewrite {
+    let name = "wrong-count"
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        var patch = Patch(for: graph)
+        patch.replace(node.output, with: patch.add(node.op, node.inputs, name: "twice", outputCount: 2)[0])
+        return patch
+    }
+}
+
+/// A rewrite that finds what it has left.
+private struct Restless: Rewrite {
+    let name = "restless"
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        var patch = Patch(for: graph)
+        patch.replace(node.output, with: patch.add(node.op, node.inputs, name: node.name))
+        return patch
+    }
+}
+
 extension Operator {
     fileprivate var isNegation: Bool { isEqual(to: Unary(.neg)) }
 }
@@ -162,6 +194,21 @@ struct RewriteTests {
     @Test func refusesToChangeATypeAndNamesTheRewrite() throws {
         var graph = try negations(1)
         #expect { try graph.rewrite([WrongCast()]) } throws: { "\($0)".contains("wrong-cast") }
+    }
+
+    /// Another rank, another size, and other outputs than were announced.
+    @Test(arguments: [[4], [1, 2, 3], [5, 8]] as [[Int]]) func refusesToChangeAShape(shape: [Int]) throws {
+        var graph = Graph(name: "main")
+        try graph.addOutput("y", graph.add(Unary(.neg), [graph.addInput("x", ValueType(.float32, [4, 8]))], name: "n")[0])
+        #expect { try graph.rewrite([WrongShape(shape: shape)]) } throws: { "\($0)".contains("wrong-shape") && "\($0)".contains("changes the type") }
+        #expect { try graph.rewrite([WrongCount()]) } throws: { "\($0)".contains("number of outputs") }
+    }
+
+    /// Each puts in place what it finds, for ever.
+    @Test func rewritesThatFindTheirOwnWorkEnd() throws {
+        var graph = try negations(1)
+        let trail = try graph.rewrite([Restless()])
+        #expect(try #require(trail["restless"]) >= 64 && graph.nodes.count == 1)
     }
 
     @Test func keepsWhatIsTraced() throws {
@@ -222,6 +269,24 @@ struct GraphDocumentTests {
         #expect(broken { $0.constants[0].splat = 1 })
         #expect(broken { $0.constants[0].type = rows })
         #expect(broken { $0.inputs[0].type = ValueType(.bool, []) })
+        #expect(broken { $0.nodes[0].outputs = [] })
+        #expect(broken { $0.constants += $0.constants })
+        #expect(broken { $0.constants[0].name = $0.inputs[0].name })
+        #expect(broken { $0.traces += $0.traces })
+        #expect(broken { $0.traces[0].value = "nothing" })
+        // Sizes: an integer for each element.
+        func sizes(_ type: ValueType, _ sizes: [Dimension]) -> (inout GraphDocument) -> Void {
+            {
+                var known = $0.constants[0]
+                (known.name, known.type, known.tensor, known.sizes) = ("sizes", type, nil, sizes)
+                $0.constants.append(known)
+            }
+        }
+        #expect(!broken(sizes(ValueType(.int64, [2]), [1, 2])))
+        #expect(broken(sizes(ValueType(.int64, [2]), [1])))
+        #expect(broken(sizes(ValueType(.int64, [1]), [1, 2])))
+        #expect(broken(sizes(ValueType(.float32, [2]), [1, 2])))
+        #expect(broken(sizes(ValueType(.int64, [Dimension(symbol: "n")]), [1])))
     }
 
     @Test func refusesUnknownOperators() {

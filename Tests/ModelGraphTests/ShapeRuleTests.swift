@@ -99,4 +99,93 @@ struct ShapeRuleTests {
             do { _ = try op.infer(inputs) } catch { #expect(error is TripsError, "\(op)") }
         }
     }
+
+    // MARK: Refusals
+
+    private static func i(_ shape: Dimension...) -> Operand { Operand(ValueType(.int64, shape)) }
+    private static func b(_ shape: Dimension...) -> Operand { Operand(ValueType(.bool, shape)) }
+    private static func bytes(_ shape: Dimension...) -> Operand { Operand(ValueType(.int8, shape)) }
+
+    /// What operators are not made for, each beside what they are: one operand differs.
+    static let refusals: [(what: String, op: any Operator, sound: [Operand?], unsound: [[Operand?]])] = [
+        ("patches", PatchEmbedding(), [x(2, 3, 8, 8), x(6, 3, 4, 4), x(6), x(6)],
+         [[x(2, 3, 8, 8), x(6, 3, 4, 4), x(6), x(5)], [x(2, 3, 8, 8), x(6, 3, 0, 4)], [x(2, 3, 8, 8), x(6, 2, 4, 4)]]),
+        ("rows", Linear(), [x(2, 8), x(4, 8), x(4)], [[x(2, 7), x(4, 8)], [x(2, 8), x(4, 8), x(3)], [x(), x(4, 8)], [i(2, 8), i(4, 8)]]),
+        ("groups", QuantizedLinear(groupSize: 4, activations: .int8), [x(2, 8), bytes(4, 8), x(4, 2)],
+         [[x(2, 8), x(4, 8), x(4, 2)], [x(2, 8), bytes(4, 8), x(4, 1)], [x(2, 8), bytes(4, n), x(4, 2)]]),
+        ("no groups", QuantizedLinear(groupSize: 8, activations: .int8), [x(2, 8), bytes(4, 8), x(4, 1)], [[x(2, 8), bytes(4, 8), x(4, 8)]]),
+        ("heads", Attention(heads: 3), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 9)],
+         [[x(1, 5, 8), x(1, 7, 8), x(1, 7, 9)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 8)], [x(1, 5, 6), x(1, 7, 9), x(1, 7, 9)], [x(1, 5, n), x(1, 7, n), x(1, 7, 9)]]),
+        ("a mask of more axes", Attention(heads: 2), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 2, 5, 7)],
+         [[x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 1, 2, 5, 7)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 3, 5, 7)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(5, 6)]]),
+        ("words", Embedding(), [i(2, 3), x(9, 4), x(3, 4)], [[x(2, 3), x(9, 4)], [b(2, 3), x(9, 4)], [i(2, 3), x(9, 4), x(2, 4)], [i(2, 3), i(9, 4)]]),
+        ("words of int8", QuantizedEmbedding(), [i(2, 3), bytes(9, 4), x(9)], [[i(2, 3), x(9, 4), x(9)], [i(2, 3), bytes(9, 4), x(8)]]),
+        ("bounds", Clip(), [x(2), x(), x()], [[b(2), b()], [x(2), x(2)], [x(2), nil, x(3)]]),
+        ("numbers", Binary(.add), [x(2), x(2)], [[b(2), b(2)], [x(2), i(2)], [x(2), x(3)]]),
+        ("powers", Binary(.pow), [x(2), i(2)], [[b(2), x(2)], [x(2), b(2)]]),
+        ("places of all axes", GatherND(batchDimensions: 1), [x(2, 3, 4), i(2, 1)], [[x(2, 3, 4), i(3, 1)], [x(2, 3, 4), i(2, 3)], [x(2), i()]]),
+        ("the largest", TopK(), [x(5), i(1)], [[b(5), i(1)], [x(5), i(2)], [x(5), sizes(6)], [x(5), sizes(-1)]]),
+        ("ones and zeros", OneHot(), [i(3), i(1), x(2)], [[b(3), i(1), x(2)], [i(3), i(2), x(2)], [i(3), i(1), x(3)], [i(3), sizes(-1), x(2)]]),
+        ("triangles", Trilu(), [x(3, 3), i()], [[x(3), i()], [x(3, 3), i(2)], [x(3, 3), x()]]),
+        ("products", MatMul(), [x(2, 3), x(3, 4)], [[b(2, 3), b(3, 4)], [x(2, 3), x(4, 4)], [x(2, 3), x()], [x(), x(3, 4)]]),
+        ("products of matrices", Gemm(), [x(2, 3), x(3, 4), x(4)], [[b(2, 3), b(3, 4)], [x(2, 3), x(4, 4)], [x(2, 3), x(3, 4), x(3)]]),
+        ("sums of products", Einsum(equation: "ij,jk->ik"), [x(2, 3), x(3, 4)], [[x(2, 3), i(3, 4)], [b(2, 3), b(3, 4)], [x(2, 3), x(5, 4)], [x(2, 3), x(3)], [x(2, 3)]]),
+        ("heads of ONNX", OnnxAttention(), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 3)],
+         [[x(1, 2, 5, 4), x(3, 2, 7, 4), x(3, 2, 7, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(3, 2, 7, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 1, 7, 3)],
+          [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 6, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 3), x(1, 2, 7, 3)], [x(1, 3, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 3)],
+          [x(1, 2, 5, 4), x(1, 0, 7, 4), x(1, 0, 7, 3)], [x(2, 5, 4), x(2, 7, 4), x(2, 7, 4)], [x(5, 4), x(7, 4), x(7, 4)]]),
+        ("masks of ONNX", OnnxAttention(), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), b(5, 7), x(1, 2, 3, 4), x(1, 2, 3, 4)],
+         [[x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), i(5, 7)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), x(1, 1, 1, 5, 7)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), x()],
+          [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, x(1, 2, 3, 4)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, nil, x(1, 2, 3, 4)],
+          [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, x(1, 2, 3, 4), x(1, 2, 2, 4)]]),
+        ("no outputs", OnnxAttention(outputs: 4), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)], [[x(1, 2, 5, 4)]]),
+        ("levels", QuantizeLinear(), [x(2, 3), x(), Operand(ValueType(.uint8, []))], [[b(2, 3), x()], [i(2, 3), x()]]),
+        ("numbers of levels", DequantizeLinear(), [bytes(2, 3), x(3), bytes(3)], [[x(2, 3), x(3)], [bytes(2, 3), x(3, 3, 3)]]),
+        ("sums", Reduce(.sum), [x(2, 3), i(1)], [[b(2, 3), i(1)], [x(2, 3), i(3)], [x(2, 3), x(1)]]),
+        ("running sums", CumSum(), [x(2, 3), i()], [[b(2, 3), i()], [x(2, 3), i(2)]]),
+        ("places of the largest", ArgReduce(.max), [x(2, 3)], [[b(2, 3)], [x(0, 3)]]),
+        ("channels", GroupNormalization(groups: 2), [x(1, 4, 3), x(4), x(2)], [[x(4), x(4), x(4)], [x(1, 3, 3), x(3), x(3)], [x(1, 4, 3), x(3), x(4)], [x(1, 4, 3), x(4), x(4, 1)]]),
+        ("channels of examples", InstanceNormalization(), [x(1, 4, 3), x(4), x(4)], [[x(4), x(4), x(4)], [x(1, 4, 3), x(3), x(4)]]),
+        ("lengths", LpNormalization(p: 2), [x(2, 3)], [[i(2, 3)]]),
+        ("the same", ConstantOfShape(), [i(2), x(1)], [[i(2), x(2)], [x(2), x(1)], [i(2, 2), x(1)]]),
+        ("repetitions", Tile(), [x(2, 3), i(2)], [[x(2, 3), i(3)], [x(2, 3), sizes(1, -1)]]),
+        ("shapes", Reshape(), [x(2, 3), sizes(3, 2)], [[x(2, 3), sizes(4, 2)], [x(2, 3), sizes(0, 4)], [x(2, 3), sizes(-1, -1)]]),
+        ("parts", Concat(axis: 0), [x(2, 3), x(4, 3)], [[x(2, 3), x(4, 2)], [x(2, 3), x(3)], [x(2, 3), i(4, 3)]]),
+        ("splits", Split(outputs: 2), [x(4), i(2)], [[x(4), i(3)], [x(4), sizes(1, 2)], [x(4), sizes(5, -1)]]),
+        ("slices", Slice(), [x(4), i(1), i(1)], [[x(4), i(1), i(2)], [x(4), sizes(0), sizes(1), sizes(0), sizes(0)], [x(4), i(2), i(2)]]),
+        ("borders", Pad(), [x(2, 3), i(4), x()], [[x(2, 3), i(3)], [x(2, 3), i(4), x(2)]]),
+        ("kernels", Conv(), [x(1, 3, 8), x(4, 3, 2), x(4)], [[x(1, 3), x(4, 3)], [x(1, 3, 8), x(4, 2, 2)], [x(1, 3, 8), x(4, 3, 2), x(3)]]),
+        ("groups of kernels", Conv(groups: 2), [x(1, 4, 8), x(4, 2, 2)], [[x(1, 4, 8), x(4, 4, 2)], [x(1, 4, 8), x(3, 2, 2)]]),
+        ("kernels backwards", ConvTranspose(groups: 2), [x(1, 4, 8), x(4, 3, 2)], [[x(1, 4, 8), x(3, 3, 2)], [x(1, 3, 8), x(3, 3, 2)]]),
+        ("windows", MaxPool(kernelShape: [2]), [x(1, 3, 8)], [[b(1, 3, 8)], [x(1, 3)], [x(1, 3, 8, 8)]]),
+    ]
+
+    @Test(arguments: refusals.indices) func refusesOperandsThatDoNotFit(index: Int) throws {
+        let (what, op, sound, unsound) = Self.refusals[index]
+        #expect(throws: Never.self, "\(what)") { _ = try op.infer(sound) }
+        for operands in unsound {
+            let types = operands.map { $0.map { "\($0.type)" } ?? "none" }.joined(separator: ", ")
+            #expect(throws: TripsError.self, "\(what): \(types)") { _ = try op.infer(operands) }
+        }
+    }
+
+    /// Attributes that no operand can make up for.
+    @Test func refusesAttributesThatFitNothing() {
+        let all: [(any Operator, [Operand?])] = [
+            (QuantizedLinear(groupSize: 0, activations: .int8), [x(2, 8), Self.bytes(4, 8), x(4, 1)]),
+            (Attention(heads: 0), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6)]), (Attention(heads: -1), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6)]),
+            (PatchSelection(heads: 0, keepRate: 0.5), [x(1, 5, 6), x(1, 5, 6), x(1, 6)]), (LpNormalization(p: 3), [x(2, 3)]),
+            (GatherND(batchDimensions: -1), [x(2, 3), Self.i(2, 1)]), (OnnxAttention(outputs: 0), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]),
+            (OnnxAttention(outputs: 5), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]), (GroupNormalization(groups: 0), [x(1, 4, 3), x(4), x(4)]),
+            (QuantizeLinear(outputType: .float32), [x(2), x()]), (Conv(groups: 0), [x(1, 3, 8), x(4, 3, 2)]), (Conv(groups: 1 << 40), [x(1, n, 8), x(n, 1, 2)]),
+            (ConvTranspose(groups: 0), [x(1, 3, 8), x(3, 4, 2)]), (ConvTranspose(groups: 1 << 40), [x(1, n, 8), x(n, 4, 2)]),
+            (ConvTranspose(outputShape: [4, 4]), [x(1, 3, 8), x(3, 4, 2)]), (ConvTranspose(outputShape: [-1]), [x(1, 3, 8), x(3, 4, 2)]),
+            (ConvTranspose(outputPadding: [1, 1]), [x(1, 3, 8), x(3, 4, 2)]), (ConvTranspose(outputPadding: [-1]), [x(1, 3, 8), x(3, 4, 2)]),
+            (MaxPool(kernelShape: [2, 2]), [x(1, 3, 8)]), (Conv(window: Window(strides: [0])), [x(1, 3, 8), x(4, 3, 2)]),
+            (Conv(window: Window(strides: [1, 1])), [x(1, 3, 8), x(4, 3, 2)]), (Split(outputs: 0), [x(4)]), (Split(outputs: 1 << 20), [x(n)]),
+            (Einsum(equation: "ij->ik"), [x(2, 3)]), (Einsum(equation: "ij->ii"), [x(2, 3)]), (Einsum(equation: "ij->i->j"), [x(2, 3)]),
+            (Einsum(equation: "i...j...->i"), [x(2, 3)]), (Einsum(equation: "...ijk->i"), [x(2, 3)]),
+        ]
+        for (op, operands) in all { #expect(throws: TripsError.self, "\(op)") { _ = try op.infer(operands) } }
+    }
 }

@@ -74,6 +74,25 @@ struct UnaryTests {
 }
 
 struct BinaryTests {
+    /// NaN wins, on either side.
+    @Test func extremesOfPairsInEitherOrder() throws {
+        let (left, right): ([Float], [Float]) = ([1, 3, .nan, 2], [2, 1, 1, .nan])
+        try expect(run(Binary(.max), floats(left), floats(right)), [4], [2, 3, .nan, .nan])
+        try expect(run(Binary(.min), floats(left), floats(right)), [4], [1, 1, .nan, .nan])
+        try expect(run(Binary(.max), integers([1, 3]), integers([2, 1])), [2], [2, 3])
+        try expect(run(Binary(.min), integers([1, 3]), integers([2, 1])), [2], [1, 1])
+    }
+
+    @Test func comparesEqualAndUnequalPairs() throws {
+        let kinds: [(Binary.Kind, [Double])] = [
+            (.less, [1, 0, 0, 0]), (.lessOrEqual, [1, 1, 0, 0]), (.greater, [0, 0, 1, 0]), (.greaterOrEqual, [0, 1, 1, 0]), (.equal, [0, 1, 0, 0]),
+        ]
+        for (kind, expected) in kinds {
+            try expect(run(Binary(kind), floats([1, 2, 3, .nan]), floats([2, 2, 2, 2])), [4], expected)
+            try expect(run(Binary(kind), integers([1, 2, 3]), integers([2, 2, 2])), [3], Array(expected.prefix(3)))
+        }
+    }
+
     @Test func broadcasts() throws {
         let a = try floats([1, 2, 3], [3, 1])
         let b = try floats([10, 20], [2])

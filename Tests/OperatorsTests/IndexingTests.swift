@@ -29,6 +29,7 @@ struct IndexingTests {
         try expect(run(GatherND(batchDimensions: 1), x, integers([1, 0], [2, 1])), [2, 2], [2, 3, 4, 5])
         try expect(run(GatherND(), x, integers([-1, -1, -1], [3])), [], [7])
         try expectRefusal(GatherND(), x, integers([2], [1, 1]))
+        try expectRefusal(GatherND(), x, integers([-3], [1, 1]))
         try expectRefusal(GatherND(batchDimensions: 2), x, integers([0], [1, 1]))
         try expectRefusal(GatherND(), x, integers([0, 0, 0, 0], [1, 4]))
     }
@@ -49,6 +50,7 @@ struct IndexingTests {
         try expect(run(ScatterND(), x, integers([3, 0], [2, 1]), floats([9, 8])), [4], [8, 1, 2, 9])
         try expect(run(ScatterND(reduction: .add), x, integers([1, 1], [2, 1]), floats([9, 8])), [4], [0, 18, 2, 3])
         try expectRefusal(ScatterND(), x, integers([4], [1, 1]), floats([9]))
+        try expectRefusal(ScatterND(), x, integers([-5], [1, 1]), floats([9]))
         try expectRefusal(ScatterND(), x, integers([0], [1, 1]), floats([9, 9]))
     }
 
@@ -88,5 +90,21 @@ struct IndexingTests {
         try expect(run(Trilu(), x, integers([.min])), [2, 3], [1, 1, 1, 1, 1, 1])
         try expect(run(Trilu(), x, integers([.max])), [2, 3], [0, 0, 0, 0, 0, 0])
         try expect(run(Trilu(upper: false), x, integers([.max])), [2, 3], [1, 1, 1, 1, 1, 1])
+    }
+
+    /// Extremes in either order, with NaN on either side; sums and products of booleans are whether any and whether all are true.
+    @Test func scattersExtremesAndBooleans() throws {
+        let (data, updates, places) = (try floats([1, 3, .nan, 2]), try floats([2, 1, 1, .nan]), try integers([0, 1, 2, 3]))
+        try expect(run(ScatterElements(reduction: .max), data, places, updates), [4], [2, 3, .nan, .nan])
+        try expect(run(ScatterElements(reduction: .min), data, places, updates), [4], [1, 1, .nan, .nan])
+        let (left, right) = (try Tensor([true, true, false, false], shape: [4]), try Tensor([true, false, true, false], shape: [4]))
+        try expect(run(ScatterElements(reduction: .add), left, places, right), [4], [1, 1, 1, 0])
+        try expect(run(ScatterElements(reduction: .mul), left, places, right), [4], [1, 0, 0, 0])
+    }
+
+    /// Indices that point nowhere leave a row of what is not the one.
+    @Test func placesBeyondTheDepthAreNoOnes() throws {
+        let made = try run(OneHot(), integers([0, 2, 3, -1, -3, -4]), integers([3]), floats([5, 7]))
+        try expect(made, [6, 3], [7, 5, 5, 5, 5, 7, 5, 5, 5, 5, 5, 7, 7, 5, 5, 5, 5, 5])
     }
 }

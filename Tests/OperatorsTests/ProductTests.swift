@@ -155,4 +155,15 @@ struct WindowTests {
         try expectRefusal(ConvTranspose(outputPadding: [-1, 0]), x, weight)
         try expectRefusal(ConvTranspose(window: Window(pads: [9, 9, 9, 9])), x, weight)
     }
+
+    /// A mask of one column is that of all keys; one that ends before the keys hides the others.
+    @Test func masksOfFewerColumns() throws {
+        let (q, k, v) = (try noise([1, 2, 3, 4]), try noise([1, 2, 5, 4], seed: 2), try noise([1, 2, 5, 4], seed: 3))
+        let column = try noise([3, 1], seed: 4)
+        let wide = try run(Expand(), column, integers([3, 5]))
+        try expect(run(OnnxAttention(), q, k, v, column), [1, 2, 3, 4], run(OnnxAttention(), q, k, v, wide).numbers)
+        let short = try noise([3, 4], seed: 5)
+        let padded = try run(Pad(), short, integers([0, 0, 0, 1]), scalar(-.infinity))
+        try expect(run(OnnxAttention(), q, k, v, short), [1, 2, 3, 4], run(OnnxAttention(), q, k, v, padded).numbers)
+    }
 }

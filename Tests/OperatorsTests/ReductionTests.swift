@@ -13,6 +13,28 @@ struct ReductionTests {
         try expect(run(Reduce(kind), counting([2, 3]), integers([-1])), [2, 1], expected)
     }
 
+    @Test(arguments: [
+        (Reduce.Kind.max, [3.0, 3, 3]), (.min, [-1, -1, -1]), (.logSumExp, [3.3265626, 3.3265626, 3.3265626]), (.l1, [6, 6, 6]), (.prod, [-6, -6, -6]),
+    ])
+    func reducesNumbersInAnyOrder(_ kind: Reduce.Kind, _ expected: [Double]) throws {
+        let numbers: [Float] = [3, -1, 2, -1, 3, 2, 2, 3, -1]
+        try expect(run(Reduce(kind), floats(numbers, [3, 3]), integers([1])), [3, 1], expected)
+        if kind != .logSumExp { try expect(run(Reduce(kind), integers(numbers.map { Int64($0) }, [3, 3]), integers([1])), [3, 1], expected) }
+        let withNaN: [Float] = [.nan, -1, 2, -1, .nan, 2, 2, 3, .nan]
+        try expect(run(Reduce(kind), floats(withNaN, [3, 3]), integers([1])), [3, 1], [.nan, .nan, .nan])
+    }
+
+    /// Shifted by another number than the largest, the exponentials would be infinite.
+    @Test func sumsExponentialsOfLargeNumbers() throws {
+        try expect(run(Reduce(.logSumExp), floats([1000, 0, -1000]), nil), [1], [1000])
+    }
+
+    @Test(arguments: [(ArgReduce.Kind.max, false, [0.0, 2, 1, 0]), (.min, false, [1, 0, 1, 0]), (.max, true, [0, 2, 2, 2]), (.min, true, [1, 0, 2, 2])])
+    func findsTheExtremeInAnyOrder(_ kind: ArgReduce.Kind, _ last: Bool, _ expected: [Double]) throws {
+        let numbers: [Float] = [3, -1, 2, -1, 2, 3, 0, .nan, .nan, 1, 1, 1]
+        try expect(run(ArgReduce(kind, axis: 1, keepDimensions: false, selectLastIndex: last), floats(numbers, [4, 3])), [4], expected)
+    }
+
     @Test func reducesAnyAxes() throws {
         let x = try counting([2, 3, 2])
         try expect(run(Reduce(.sum, keepDimensions: false), x, integers([0, 2])), [3], [14, 22, 30])

@@ -48,4 +48,31 @@ import Testing
         var graph = try block(scalarIndex: true, readingAllRows: true).graph
         #expect(try narrowRows(&graph) == 0)
     }
+
+    /// What a query sees may depend on its place: by a mask of its own, or as it sees no later keys.
+    @Test(arguments: [([2, 1, 1, 5], false), ([5], false), ([2, 1, 5, 5], false), ([5, 5], false), (nil, true)] as [([Int]?, Bool)])
+    func queriesKeepWhatTheySee(mask: [Int]?, causal: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 5, 8])
+        let addends = try mask.map { [try m.input("mask", $0)] } ?? []
+        let attended = try m.node(Attention(heads: 2, causal: causal), [m.node(GELU(.erf), [x]), x, x] + addends)
+        try m.output(m.node(Gather(axis: 1), [m.node(GELU(.tanh), [attended]), m.integers([2], scalar: true)]))
+        var graph = m.graph
+        try narrowRows(&graph)
+        try graph.validate()
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
+        let isNarrow = graph.nodes.contains { $0.op is Attention && graph.shape(of: $0.output)[1] == 1 }
+        #expect(isNarrow == (mask.map { $0.count < 2 || $0[$0.count - 2] == 1 } ?? false))
+    }
+
+    @Test func twoRowsAndRowsThatAreTracedStay() throws {
+        for isTraced in [false, true] {
+            var m = Exported()
+            let states = try m.node(GELU(.erf), [m.input("x", [2, 5, 8])])
+            if isTraced { m.graph.addTrace("states", states) }
+            try m.output(m.node(Gather(axis: 1), [states, m.integers(isTraced ? [2] : [2, 4])]))
+            var graph = m.graph
+            #expect(try narrowRows(&graph) == 0)
+        }
+    }
 }

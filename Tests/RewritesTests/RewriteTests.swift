@@ -669,8 +669,8 @@ struct RewriteTests {
         #expect(operators.contains("MatMul") && !operators.contains("Einsum"))
     }
 
-    /// Sums over no axis or two, diagonals, and axes that one operand alone sums.
-    @Test(arguments: [("ij,ij->ij", [3, 4], [3, 4]), ("ij,ij->i", [3, 4], [3, 4]), ("iij,jk->ik", [3, 3, 4], [4, 5]), ("ijl,jk->ik", [3, 4, 2], [4, 5]), ("bij,bij->b", [2, 3, 4], [2, 3, 4])])
+    /// Sums over no axis or two, diagonals, axes that one operand alone sums or has besides, and one of size 1 beside a longer one.
+    @Test(arguments: [("ij,ij->ij", [3, 4], [3, 4]), ("ij,ij->i", [3, 4], [3, 4]), ("iij,jk->ik", [3, 3, 4], [4, 5]), ("ijl,jk->ik", [3, 4, 2], [4, 5]), ("bij,bij->b", [2, 3, 4], [2, 3, 4]), ("ij,jkk->ik", [3, 4], [4, 5, 5]), ("ij,jkl->ikl", [3, 4], [4, 5, 2]), ("ij,jk->i", [3, 4], [4, 5]), ("ij,jk->ik", [2, 1], [3, 4])])
     func otherEinsumsStay(equation: String, left: [Int], right: [Int]) throws {
         var m = Exported()
         try m.output(m.node(Einsum(equation: equation), [m.input("a", left), m.input("b", right)]))
@@ -983,8 +983,8 @@ struct RewriteTests {
     }
 
     /// A layer over a class token and four patches.
-    private func vision(_ m: inout Exported, _ activation: Activation = .relu) throws -> ValueID {
-        let image = try m.input("image", [2, 3, 8, 8])
+    private func vision(_ m: inout Exported, _ activation: Activation = .relu, of name: String = "image") throws -> ValueID {
+        let image = try m.input(name, [2, 3, 8, 8])
         let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
         let patches = try m.transpose(m.reshape(map, [2, 8, 4]), [0, 2, 1])
         let token = try m.node(Expand(), [m.constant([1, 1, 8]), m.integers([2, 1, 8])])
@@ -1096,6 +1096,51 @@ struct RewriteTests {
         let options = SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS)
         let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options) })
         #expect(error.kind == .usage && "\(error)".contains("no class token") && "\(error)".contains("--vision-tower"), "\(error)")
+    }
+
+    /// Two pictures: in which of them to select must be said, by a name of the tower's patches or layers.
+    @Test func oneOfSeveralTowersIsSelectedInByName() throws {
+        var m = Exported()
+        for name in ["left", "right"] { try m.output(vision(&m, of: name)) }
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        func options(_ name: String?) -> SelectionOptions { SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: name) }
+        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options(nil)) })
+        #expect(error.kind == .usage && "\(error)".contains("several vision towers") && "\(error)".contains("--vision-tower"), "\(error)")
+        func isRight(_ value: ValueID, _ graph: Graph) -> Bool {
+            graph.dependents(of: graph.inputs.filter { graph.name(of: $0) == "right" }).contains(value)
+        }
+        let entering = try #require(m.graph.nodes.first { $0.op is PatchEmbedding && isRight($0.output, m.graph) })
+        for value in [entering.output, m.graph.outputs[1].value] {
+            var graph = m.graph
+            try select(&graph, options: options(graph.name(of: value)))
+            let selections = graph.nodes.filter { $0.op is PatchSelection }
+            #expect(selections.count == 1 && isRight(selections[0].output, graph), "\(m.graph.name(of: value))")
+        }
+        #expect(throws: TripsError.self) { try select(&m.graph, options: options("middle")) }
+    }
+
+    /// The text's query goes through the tower's own projection.
+    @Test func guidesOfAnotherWidthOrRankAreRefused() throws {
+        var m = Exported()
+        try m.output(vision(&m))
+        let state = try text(&m, m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))
+        try m.output(m.linear(state, 8, 12))
+        try m.output(m.reshape(state, [2, 5, 2, 4]))
+        try m.output(m.node(Gather(axis: 1), [state, m.integers([0], scalar: true)]))
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        func refusal(_ guide: String) throws -> String {
+            var graph = m.graph
+            let options = SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: guide)
+            return "\(try #require(#expect(throws: TripsError.self) { try select(&graph, options: options) }))"
+        }
+        let widths = try refusal("y1")
+        #expect(widths.contains("text 12, vision 8") && widths.contains("image-cls"), "\(widths)")
+        #expect(try refusal("y2").contains("no text guide of that name"))
+        // A row that was read already is as good as the states.
+        try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: "y3"))
+        #expect(m.graph.nodes.contains { $0.op is PatchSelection })
     }
 
     /// Two texts, such as a question and a candidate: which of them guides must be said.

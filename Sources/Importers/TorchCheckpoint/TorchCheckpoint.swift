@@ -193,7 +193,7 @@ private func constant(
     let count = try elementCount(of: shape)
     let span = try span(of: shape, strides)
     guard tensor.offset >= 0, tensor.offset <= tensor.storage.count, span <= tensor.storage.count - tensor.offset,
-        count <= max(span, 1) || count == 0
+        count <= max(span, 1)
     else {
         throw TripsError.data(
             "a tensor beyond its storage", found: "\(shape) with strides \(strides) at \(tensor.offset)",

@@ -1,0 +1,143 @@
+import ModelGraph
+import Operators
+import PackageFormat
+import Support
+import Tensors
+import Testing
+
+import Runtime
+
+/// A plan computes several operators at once where it can: here are those that look as if it could, held to each operator alone.
+@Suite struct PlanTests {
+    /// A graph whose values are computed by their operators as they are added.
+    private struct Sample {
+        var graph = Graph(name: "main")
+        var numbers: [ValueID: Tensor] = [:]
+        private var generator = SplitMix64(state: 9)
+
+        mutating func random(_ shape: [Int], _ type: DataType = .float32) throws -> Tensor {
+            try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) }, shape: shape).converted(to: type)
+        }
+
+        mutating func input(_ name: String, _ shape: [Int], _ type: DataType = .float32) throws -> ValueID {
+            let value = try graph.addInput(name, ValueType(type, shape.map { Dimension($0) }))
+            numbers[value] = try random(shape, type)
+            return value
+        }
+
+        mutating func constant(_ tensor: Tensor) throws -> ValueID {
+            let value = try graph.addConstant(Constant(tensor, identity: "constant \(numbers.count)"), name: "constant")
+            numbers[value] = tensor
+            return value
+        }
+
+        mutating func constant(_ shape: [Int], _ type: DataType = .float32) throws -> ValueID { try constant(random(shape, type)) }
+
+        mutating func add(_ op: any Operator, _ inputs: [ValueID?]) throws -> ValueID {
+            let made = try graph.add(op, inputs, name: "\(Swift.type(of: op)) \(numbers.count)")
+            for (value, tensor) in zip(made, try evaluate(op, inputs.map { try $0.map { try #require(numbers[$0]) } })) { numbers[value] = tensor }
+            return made[0]
+        }
+
+        /// Runs the graph with these outputs, and expects of them what the operators gave.
+        func check(_ outputs: [ValueID], tolerance: Double = 1e-5) throws {
+            var graph = graph
+            for (index, value) in outputs.enumerated() { try graph.addOutput("y\(index)", value) }
+            try graph.validate()
+            let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+            let inputs = Dictionary(uniqueKeysWithValues: graph.inputs.map { (graph.name(of: $0), numbers[$0]) }).compactMapValues { $0 }
+            let found = try session.run(inputs)
+            for (index, value) in outputs.enumerated() {
+                let (tensor, expected) = (try #require(found["y\(index)"]), try #require(numbers[value]))
+                #expect(tensor.shape == expected.shape && tensor.dataType == expected.dataType)
+                let pairs = zip(try tensor.converted(to: .float64).elements(Double.self), try expected.converted(to: .float64).elements(Double.self))
+                // Sums of few numbers below 1 in another order.
+                #expect(pairs.allSatisfy { abs($0 - $1) <= tolerance || $0.isNaN && $1.isNaN }, "y\(index)")
+            }
+        }
+    }
+
+    enum Attending: CaseIterable { case plain, otherWidthOfValues, sharedQueries, evenMask, rowMask, wholeMask, float64 }
+
+    @Test(arguments: Attending.allCases) func attention(form: Attending) throws {
+        var s = Sample()
+        let type: DataType = form == .float64 ? .float64 : .float32
+        let q = try s.input("q", [form == .sharedQueries ? 1 : 2, 5, 8], type)
+        let k = try s.input("k", [2, 7, 8], type)
+        let v = try s.input("v", [2, 7, form == .otherWidthOfValues ? 12 : 8], type)
+        let mask: [ValueID] = switch form {
+        case .evenMask: [try s.input("mask", [2, 1, 5, 1])]
+        case .rowMask: [try s.input("mask", [7])]
+        case .wholeMask: [try s.input("mask", [2, 2, 5, 7])]
+        default: []
+        }
+        let read = try s.add(Attention(heads: 2), [q, k, v] + mask)
+        try s.check([read])
+    }
+
+    @Test func otherTypesAreComputedByTheOperators() throws {
+        var s = Sample()
+        let x = try s.input("x", [2, 8], .float64)
+        let norm = try s.add(LayerNorm(epsilon: 1e-6), [x, s.constant([8], .float64)])
+        let linear = try s.add(Linear(), [norm, s.constant([4, 8], .float64), s.constant([4], .float64)])
+        let image = try s.input("image", [1, 3, 4, 4], .float64)
+        let patches = try s.add(PatchEmbedding(), [image, s.constant([4, 3, 2, 2], .float64)])
+        try s.check([linear, patches], tolerance: 1e-9)
+    }
+
+    /// Weights, biases and images are usually weights or inputs; they may as well be the other way round.
+    @Test func layersOfOtherOperandsAreComputedByTheOperators() throws {
+        var s = Sample()
+        let (x, weight, bias) = (try s.input("x", [3, 8]), try s.input("weight", [4, 8]), try s.input("bias", [4]))
+        let linears = try [
+            s.add(Linear(), [x, weight]), s.add(Linear(), [x, s.constant([4, 8]), bias]), s.add(Linear(), [s.constant([3, 8]), weight]),
+            s.add(Linear(), [s.constant([3, 8]), s.constant([4, 8]), bias]), s.add(Linear(), [x, x]),
+        ]
+        let image = try s.constant([1, 3, 4, 4])
+        let patches = try s.add(PatchEmbedding(), [image, s.constant([4, 3, 2, 2]), bias])
+        try s.check(linears + [patches])
+    }
+
+    /// What is added behind a layer joins it where it is there already, has its shape, and nothing else reads the layer.
+    @Test func sumsBehindLayers() throws {
+        var s = Sample()
+        let x = try s.input("x", [2, 3, 8])
+        func layer() throws -> ValueID { try s.add(Linear(), [x, s.constant([8, 8])]) }
+        let (doubled, read, first, second) = (try layer(), try layer(), try layer(), try layer())
+        let squared = try s.add(Unary(.exp), [second])
+        let sums = try [
+            s.add(Binary(.add), [doubled, doubled]), read, s.add(Binary(.add), [read, x]), s.add(Binary(.add), [first, squared]),
+            s.add(Binary(.add), [layer(), s.constant([8])]), s.add(Binary(.add), [layer(), s.input("more", [4, 1, 3, 8])]),
+            s.add(Unary(.relu), [s.add(Binary(.sub), [layer(), x])]), s.add(Binary(.add), [s.add(GELU(.quick), [layer()]), x]),
+        ]
+        try s.check(sums)
+    }
+
+    /// Rows are quantized once for all layers that read them with one scale, and normalised on the way where the norm is theirs.
+    @Test(arguments: [false, true]) func quantizedLayers(isNormalised: Bool) throws {
+        var s = Sample()
+        let x = try s.input("x", [6, 40])
+        let (gain, scale, other) = (try s.constant([40]), try s.constant([40]), try s.constant([40]))
+        let norm = try s.add(LayerNorm(epsilon: 1e-6), [x, gain])
+        let rows = isNormalised ? norm : x
+        func layer(_ inputScale: ValueID?, _ activations: ActivationPrecision = .int8) throws -> ValueID {
+            let levels = try s.random([16, 40]).elements(Float.self).map { Int8($0 * 254) }
+            let scales = try Tensor([Float](repeating: 0.01, count: 16), shape: [16, 1])
+            let op = QuantizedLinear(groupSize: 40, activations: activations)
+            return try s.add(op, [rows, s.constant(Tensor(levels, shape: [16, 40])), s.constant(scales), nil, inputScale])
+        }
+        let layers = try [layer(nil), layer(scale), layer(other), layer(scale), layer(nil, .float32), layer(other, .float32)]
+        // A level of an activation may round the other way: 1/127 of a row's largest number, times weights of 1.27.
+        try s.check(layers + [norm], tolerance: 0.05)
+    }
+
+    /// A scale that is computed, not stored.
+    @Test func quantizedLayersWithAScaleThatIsComputed() throws {
+        var s = Sample()
+        let levels = try s.random([16, 40]).elements(Float.self).map { Int8($0 * 254) }
+        let scales = try Tensor([Float](repeating: 0.01, count: 16), shape: [16, 1])
+        let operands = [try s.input("x", [6, 40]), try s.constant(Tensor(levels, shape: [16, 40])), try s.constant(scales), nil, try s.input("scale", [40])]
+        let layer = try s.add(QuantizedLinear(groupSize: 40, activations: .float32), operands)
+        try s.check([layer], tolerance: 1e-4)
+    }
+}
