@@ -238,8 +238,10 @@ def show(rows: list[Row]) -> None:
         numbers = "".join(f"{row.snr_db.get(name, float('nan')):14.1f}" for name in names)
         overlap = ", ".join(f"{block}: {value:.3f}" for block, value in row.overlap.items())
         print(f"  {row.name:26}{numbers}{row.seconds:9.1f}{row.peak_bytes / 1e6:9.0f}{row.file_bytes / 1e6:9.1f}  {overlap}")
-    peers_best = {name: max((row.snr_db.get(name, float("-inf")) for row in rows if not row.name.startswith("trips")),
-                            default=float("nan")) for name in OUTPUTS}
+    peers = [row for row in rows if not row.name.startswith("trips")]
+    if not peers:
+        return
+    peers_best = {name: max(row.snr_db.get(name, float("-inf")) for row in peers) for name in OUTPUTS}
     for row in rows:
         if row.name.startswith("trips") and row.snr_db:
             gains = {name: row.snr_db.get(name, float("nan")) - peers_best[name] for name in OUTPUTS}
