@@ -43,7 +43,10 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return sum
     }
 
-    /// True for a symbol alone that the graph made up for a size that it could not tell.
+    /// The symbols that the graph made up for sizes that it could not tell.
+    package var madeUpSymbols: [String] { symbols.filter { $0.hasPrefix("?") } }
+
+    /// True for such a symbol alone.
     package var isMadeUp: Bool {
         terms.count == 1 && terms[0].coefficient == 1 && terms[0].symbols.count == 1 && terms[0].symbols[0].hasPrefix("?")
     }

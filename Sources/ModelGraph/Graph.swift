@@ -228,7 +228,7 @@ public struct Graph: Sendable {
         var tellers: [String: ValueID]?
         while let value = pending.popLast() {
             if case .dimensions(let sizes) = values[value.index].content {
-                let open = sizes.flatMap(\.symbols).filter { $0.hasPrefix("?") }
+                let open = sizes.flatMap(\.madeUpSymbols)
                 guard !open.isEmpty else { continue }
                 if tellers == nil { tellers = sizeTellers() }
                 pending += open.compactMap { tellers?.removeValue(forKey: $0) }
@@ -302,7 +302,7 @@ public struct Graph: Sendable {
         for (output, type) in zip(node.outputs, try inferTypes(node.op, node.inputs, name: node.name)) where content(of: output) == nil {
             let named = naming(type, after: values[output.index].name)
             guard values[output.index].type != named else { continue }
-            for (old, new) in zip(values[output.index].type.shape, named.shape) where old.isMadeUp && !new.symbols.contains(where: { $0.hasPrefix("?") }) {
+            for (old, new) in zip(values[output.index].type.shape, named.shape) where old.isMadeUp && new.madeUpSymbols.isEmpty {
                 if let symbol = old.symbols.first { told[symbol] = new }
             }
             values[output.index].type = named

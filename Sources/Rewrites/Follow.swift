@@ -141,7 +141,7 @@ private struct Following {
         }
         if size == 1 || size == keys { return }
         guard let parts = segments[k] else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
-        let (source, between) = graph.behindElementwise(mask)
+        let (source, between) = graph.alongLastAxis(mask)
         let axis = graph.type(of: source).rank - 1
         guard let (concat, op) = graph.producer(of: source, Concat.self), try resolveAxis(op.axis, rank: axis + 1) == axis,
             let groups = try grouped(parts, concat.inputs.compactMap { $0 }.map { graph.shape(of: $0)[axis] })
@@ -263,7 +263,7 @@ extension Graph {
 
     /// What operators that keep the last axis make a value of, one element of one, with known numbers beside it; and those
     /// operators, the last first.
-    fileprivate func behindElementwise(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
+    fileprivate func alongLastAxis(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
         var (source, operators) = (value, [Node]())
         while content(of: source) == nil, let node = producer(of: source) {
             let isElementwise = node.op is Cast || node.op is Unary || node.op is Binary || node.op is Where

@@ -194,7 +194,7 @@ struct FuseEmbedding: Rewrite {
         guard let count = graph.shape(of: ids).last, let places = try graph.places(ids), places.steps.last == 1,
             places.steps.dropLast().allSatisfy({ $0 == 0 }), graph.shape(of: ids).dropLast().allSatisfy({ $0 == 1 }),
             let start = places.first.lowerBound, start >= 0, start < table.shape[0] - 1,
-            count.symbols.allSatisfy({ !$0.hasPrefix("?") })
+            count.madeUpSymbols.isEmpty
         else { return nil }
         return (places.first, count)
     }

@@ -45,7 +45,7 @@ extension Graph {
     /// False where an operator could not tell a size: only it will, once the inputs' sizes are known, so it must stay.
     private func tellsSizes(of output: ValueID, by input: ValueID) -> Bool {
         let known = Set(shape(of: input).flatMap(\.symbols))
-        return shape(of: output).allSatisfy { size in size.symbols.allSatisfy { !$0.hasPrefix("?") || known.contains($0) } }
+        return shape(of: output).allSatisfy { size in size.madeUpSymbols.allSatisfy(known.contains) }
     }
 
     /// The layout of what `node` makes of an operand with the given layout; nil where it is no view.
