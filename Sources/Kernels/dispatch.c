@@ -85,11 +85,7 @@ size_t trips_attention_scratch(size_t lk, size_t d) {
     return trips_sgemm_pack_size(lk, d) + trips_sgemm_pack_size(d, lk) + TRIPS_QUERY_BLOCK * round_up(lk, TRIPS_PANEL);
 }
 
-size_t trips_iattention_scratch(size_t lk, size_t d) {
-    return round_up(trips_igemm_pack_size(lk, d, 0), 64) + round_up(trips_igemm_pack_size(d, lk, 0), 64) +
-           (IATTENTION_ROWS + 1) * round_up(lk, TRIPS_PANEL) * sizeof(float) +
-           round_up(2 * IATTENTION_ROWS * d * sizeof(float), 64) + iattention_bytes(lk, d);
-}
+size_t trips_iattention_scratch(size_t lk, size_t d) { return iattention_parts_of(NULL, lk, d).size; }
 
 // MARK: - Forwarding
 

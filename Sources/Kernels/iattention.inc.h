@@ -1,65 +1,102 @@
 // Softmax attention of one head in 8 bits: both products are int8 products, softmax in between is fp32.
 //
-// Where a few keys draw all attention, they leave little weight to the many others, and their own values are small. Eight
-// bits of weight would drop the others: there are sixteen, as two bytes that are two rows of the product. And a scale
-// for each value's row, taken into its weight, keeps small values as exact as large ones.
+// Keys fall into groups of some 50 to 100, and weights are bytes with a scale for each group. Where a few keys draw all attention,
+// only their own groups are rounded to 1/255 of that: 41 dB of a row are left however its attention is spread. And a scale for
+// each value's row, taken into its weight, keeps small values as exact as large ones: to the scores, which are exponents of
+// 2, its logarithm is added.
 
-/// Scores of VL keys times log₂ e, masked. Computed twice rather than stored in between.
-INLINE vf score_at(const float *x, const float *mask, size_t lanes) {
-    vf s = vf_load_n(x, lanes);
-    return mask ? vf_fma(vf_set(LOG2_E), vf_load_n(mask, lanes), s) : s;
+enum { BLOCK_VECTORS = KEY_BLOCK / VL };
+
+/// Scores i … of up to VL keys, masked; −∞ in the lanes beyond. Computed twice rather than stored in between.
+INLINE vf score_at(const float *x, const float *mask, size_t i, size_t lanes) {
+    if (lanes == VL) return mask ? vf_fma(vf_set(LOG2_E), vf_load(mask + i), vf_load(x + i)) : vf_load(x + i);
+    vf s = vf_load_n(x + i, lanes);
+    if (mask) s = vf_fma(vf_set(LOG2_E), vf_load_n(mask + i, lanes), s);
+    return vf_first_n(lanes, s, vf_set(-INFINITY));
 }
 
-/// The largest of n scores.
-INLINE float largest_score(const float *x, size_t n, const float *mask) {
-    vf none = vf_set(-INFINITY), most[4] = {none, none, none, none};
+/// The largest score of each group of a segment of n keys, in all lanes of the group.
+INLINE void group_peaks(vf *peaks, const float *x, const float *mask, size_t n) {
+    vf most[2][BLOCK_VECTORS];
+    UNROLLED for (int v = 0; v < BLOCK_VECTORS; v++) most[0][v] = most[1][v] = vf_set(-INFINITY);
     size_t i = 0;
-    for (; i + 4 * VL <= n; i += 4 * VL)
-        UNROLLED for (size_t u = 0; u < 4; u++)
-            most[u] = vf_max(most[u], score_at(x + i + u * VL, mask ? mask + i + u * VL : NULL, VL));
-    for (; i < n; i += VL) {
-        size_t left = lanes_left(n - i, 0);
-        most[0] = vf_max(most[0], vf_first_n(left, score_at(x + i, mask ? mask + i : NULL, left), none));
-    }
-    return vf_maximum(vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3])));
+    for (; i + 2 * KEY_BLOCK <= n; i += 2 * KEY_BLOCK)
+        UNROLLED for (size_t u = 0; u < 2; u++)
+            UNROLLED for (size_t v = 0; v < BLOCK_VECTORS; v++)
+                most[u][v] = vf_max(most[u][v], score_at(x, mask, i + u * KEY_BLOCK + v * VL, VL));
+    for (; i < n; i += KEY_BLOCK)
+        UNROLLED for (size_t v = 0; v < BLOCK_VECTORS; v++)
+            most[0][v] = vf_max(most[0][v], score_at(x, mask, i + v * VL, lanes_left(n - i, (int)v)));
+    UNROLLED for (int v = 0; v < BLOCK_VECTORS; v++) peaks[v] = vf_lane_maximum(vf_max(most[0][v], most[1][v]));
 }
 
-/// Weights of up to 4 VL keys; adds them to `total`.
-INLINE void weight_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors, vf most,
-                         vf *total) {
-    vf weights[4];
-    UNROLLED for (int u = 0; u < 4; u++) {
-        size_t left = n == 4 * VL ? VL : lanes_left(n, u), at = (size_t)u * VL;
-        weights[u] = vf_zero();
-        if (left == 0) continue;
-        vf y = vf_exp2_word(65535.0f, vf_sub(score_at(x + at, mask ? mask + at : NULL, left), most));
-        if (left < VL) y = vf_first_n(left, y, vf_zero());
-        total[u % 2] = vf_add(total[u % 2], y);
-        weights[u] = vf_mul(y, vf_load_n(factors + at, left));
+/// Weights of n keys of a segment as bytes, 255 at the peak of a group, which takes `length` bytes; `sums`: in each lane that of
+/// the weights divided by the factors of the values' rows.
+INLINE void group_weights(uint8_t *bytes, size_t length, vf *sums, const vf *peaks, const float *x, const float *mask,
+                          const float *inverses, size_t n) {
+    vf shifts[BLOCK_VECTORS];
+    UNROLLED for (int v = 0; v < BLOCK_VECTORS; v++) {
+        // A group that sees no key.
+        shifts[v] = vf_max(vf_set(-FLT_MAX), peaks[v]);
+        sums[v] = vf_zero();
     }
-    store_word_bytes(high, low, weights);
+    // Backwards: four blocks are stored even where a group has fewer left, and the next group's first come later.
+    for (size_t i = round_up(n, 4 * KEY_BLOCK); i > 0;) {
+        i -= 4 * KEY_BLOCK;
+        UNROLLED for (size_t v = 0; v < BLOCK_VECTORS; v++) {
+            vf weights[4];
+            UNROLLED for (size_t u = 0; u < 4; u++) {
+                size_t at = i + u * KEY_BLOCK + v * VL, lanes = i + 4 * KEY_BLOCK <= n ? VL : at < n ? lanes_left(n - at, 0) : 0;
+                weights[u] = vf_zero();
+                if (lanes == 0) continue;
+                weights[u] = vf_exp2_byte(vf_sub(score_at(x, mask, at, lanes), shifts[v]));
+                sums[v] = vf_fma(weights[u], vf_load(inverses + at), sums[v]);
+            }
+            store_lane_bytes(bytes + v * (VL / GROUP_KEYS) * length + i / SEGMENT_GROUPS, length, weights);
+        }
+    }
 }
 
-/// Weights 65535 exp(x + mask − maximum) of n scores, which come times log₂ e, times `factors`, rounded, as high and low
-/// bytes; returns the weights' sum without factors and before rounding. Bytes from n to the next multiple of 4 VL are set to 0.
-INLINE float softmax_bytes(uint8_t *high, uint8_t *low, const float *x, size_t n, const float *mask, const float *factors, float largest) {
-    vf total[2] = {vf_zero(), vf_zero()}, most = vf_set(softmax_shift(largest));
-    size_t i = 0;
-    for (; i + 4 * VL <= n; i += 4 * VL)
-        weight_bytes(high + i, low + i, x + i, 4 * VL, mask ? mask + i : NULL, factors + i, most, total);
-    if (i < n) weight_bytes(high + i, low + i, x + i, n - i, mask ? mask + i : NULL, factors + i, most, total);
-    return vf_sum(vf_add(total[0], total[1]));
+/// Scores of the first n keys of a row to weights: bytes, and their scale for each group. Returns the largest score.
+static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *scales, const float *x, const float *mask, size_t n,
+                           bool zero_masked) {
+    size_t length = segment_keys(s->groups), segments = (n + length - 1) / length;
+    vf most = vf_set(-INFINITY), total = vf_zero();
+    for (size_t g = 0; g < segments; g++) {
+        size_t at = g * length, keys = n - at < length ? n - at : length;
+        vf peaks[BLOCK_VECTORS], sums[BLOCK_VECTORS];
+        group_peaks(peaks, x + at, mask ? mask + at : NULL, keys);
+        group_weights(bytes + at, group_keys(s->groups), sums, peaks, x + at, mask ? mask + at : NULL, s->inverses + at, keys);
+        UNROLLED for (int v = 0; v < BLOCK_VECTORS; v++) {
+            vf_store(s->peaks + g * KEY_BLOCK + v * VL, peaks[v]);
+            vf_store(s->sums + g * KEY_BLOCK + v * VL, sums[v]);
+            most = vf_max(peaks[v], most);
+        }
+    }
+    float largest = vf_maximum(most);
+    for (size_t i = 0; i < segments * KEY_BLOCK; i += VL) {
+        vf share = vf_exp2_negative(vf_sub(vf_load(s->peaks + i), vf_set(softmax_shift(largest))));
+        total = vf_fma(share, vf_load(s->sums + i), total);
+        vf_store(s->peaks + i, share);
+    }
+    float factor = softmax_factor(vf_sum(total), zero_masked);
+    for (size_t g = 0; g < group_count(s->groups); g++)
+        scales[g] = g < segments * SEGMENT_GROUPS ? factor * s->peaks[g * GROUP_KEYS] : 0;
+    return largest;
 }
 
-static float softmax_bytes_masked(uint8_t *high, uint8_t *low, float *x, size_t n, const float *mask, const float *factors) {
-    if (mask) {
-        float largest = largest_score(x, n, mask);
-        if (largest != -INFINITY) return softmax_bytes(high, low, x, n, mask, factors, largest);
-        // Finite addends as low as -FLT_MAX are not finite times log₂ e. Added as they are they leave nothing of a score, whatever
-        // its unit, as they do in fp32.
-        for (size_t i = 0; i < n; i++) x[i] += mask[i];
+static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, float *scales, float *x, const float *mask, size_t n,
+                                 bool zero_masked) {
+    if (softmax_bytes(s, bytes, scales, x, mask, n, zero_masked) != -INFINITY || !mask) return;
+    // Finite addends as low as -FLT_MAX are not finite times log₂ e. Added as they are they leave nothing of a score, whatever
+    // its unit, as they do in fp32.
+    float most = -INFINITY;
+    for (size_t j = 0; j < n; j++) {
+        x[j] += mask[j];
+        most = x[j] > most ? x[j] : most;
     }
-    return softmax_bytes(high, low, x, n, NULL, factors, largest_score(x, n, NULL));
+    for (size_t j = 0; j < n; j++) x[j] = x[j] - softmax_shift(most) + s->shifts[j];
+    softmax_bytes(s, bytes, scales, x, NULL, n, zero_masked);
 }
 
 /// Largest magnitudes (as bits, so that NaN and infinity are above all numbers) to what they are divided by for 8 bits,
@@ -102,54 +139,125 @@ static void pack_keys(void *packed, const float *k, size_t ldk, size_t n, size_t
     }
 }
 
-/// Values v [n, d] as the right-hand side of a product with unbiased bytes: v = scale of the channel · factor of the row ·
-/// byte, with factors up to 1. `inverse`: working memory [d].
-static void pack_values(void *packed, float *factors, const float *v, size_t ldv, size_t n, size_t d, float *inverse) {
+/// The group of a panel of values that have the places from `place` on; `at`: where in it.
+INLINE igemm_group value_group(const iattention_parts *s, size_t panel, size_t place, size_t *at) {
+    size_t length = group_keys(s->groups);
+    *at = place % length;
+    return igemm_group_at(s->values, panel, place / length, s->places, length);
+}
+
+/// A scale for each channel of values v [n, d], into all groups; `s->channels` is what they are divided by for 8 bits.
+static void scale_channels(const iattention_parts *s, const float *v, size_t ldv, size_t n, size_t d) {
     for (size_t j = 0; j < d; j += TRIPS_PANEL) {
-        igemm_group to = igemm_group_at(packed, j / TRIPS_PANEL, 0, n, 0);
         vi most[PANEL_VECTORS];
+        float scales[TRIPS_PANEL];
         UNROLLED for (int u = 0; u < PANEL_VECTORS; u++) most[u] = vi_zero();
         for (size_t i = 0; i < n; i++)
             UNROLLED for (int u = 0; u < PANEL_VECTORS; u++)
                 most[u] = vi_max(most[u], vf_magnitude(vf_load_n(v + i * ldv + j + u * VL, lanes_left(d - j, u))));
         UNROLLED for (int u = 0; u < PANEL_VECTORS; u++) {
             float own[VL];
-            byte_scales(most[u], own, to.scales + u * VL);
-            vf_store_n(inverse + j + u * VL, lanes_left(d - j, u), vf_load(own));
-            vi_store(to.corrections + u * VL, vi_zero());
+            byte_scales(most[u], own, scales + u * VL);
+            vf_store_n(s->channels + j + u * VL, lanes_left(d - j, u), vf_load(own));
         }
-    }
-    for (size_t i = 0; i < n; i += 4) {
-        const float *row[4];
-        vf scale[4];
-        UNROLLED for (size_t u = 0; u < 4; u++) {
-            row[u] = v + (i + u < n ? i + u : i) * ldv;
-            // The order of operands drops a NaN, whose channel gives NaN in any case.
-            vf most = vf_zero();
-            for (size_t j = 0; j < d; j += VL) {
-                size_t lanes = lanes_left(d - j, 0);
-                most = vf_max(vf_mul(vf_load_n(inverse + j, lanes), vf_abs(vf_load_n(row[u] + j, lanes))), most);
-            }
-            float peak = vf_maximum(most);
-            bool used = i + u < n && peak > 1e-30f;
-            if (i + u < n) factors[i + u] = peak * (1 / 127.0f);
-            scale[u] = vf_set(used ? 127.0f / peak : 0);
-        }
-        for (size_t j = 0; j < round_up(d, TRIPS_PANEL); j += VL) {
-            int8_t *to = igemm_group_at(packed, j / TRIPS_PANEL, 0, n, 0).weights + i * TRIPS_PANEL + j % TRIPS_PANEL * 4;
-            size_t lanes = j < d ? lanes_left(d - j, 0) : 0;
-            vf x[4], channel = vf_load_n(inverse + j, lanes);
-            UNROLLED for (int u = 0; u < 4; u++) x[u] = vf_mul(vf_mul(channel, scale[u]), vf_load_n(row[u] + j, lanes));
-            vi_store((int32_t *)(void *)to, vi_bytes(x[0], x[1], x[2], x[3]));
+        for (size_t g = 0; g < group_count(s->groups); g++) {
+            igemm_group to = igemm_group_at(s->values, j / TRIPS_PANEL, g, s->places, group_keys(s->groups));
+            memset(to.corrections, 0, sizeof scales);
+            memcpy(to.scales, scales, sizeof scales);
         }
     }
 }
 
-/// y = a + b
-INLINE void add_row(float *y, const float *a, const float *b, size_t n) {
-    size_t i = 0;
-    for (; i + VL <= n; i += VL) vf_store(y + i, vf_add(vf_load(a + i), vf_load(b + i)));
-    if (i < n) vf_store_n(y + i, n - i, vf_add(vf_load_n(a + i, n - i), vf_load_n(b + i, n - i)));
+/// `value_shift` of each lane.
+INLINE vf value_shifts(vf peaks) {
+    vf line = vf_fma(vi_to_float(vf_magnitude(peaks)), vf_set(0x1p-23f), vf_set(-127)), part = vf_fraction(line);
+    return vf_add(vf_fma(part, vf_fnma(part, vf_set(0.3436f), vf_set(0.3436f)), line), vf_set(0.0086f));
+}
+
+/// A factor for each row of values v [n, d], whose channels have their scales: its logarithm and its inverse.
+static void scale_rows(const iattention_parts *s, const float *v, size_t ldv, size_t n, size_t d) {
+    for (size_t i = 0; i < n; i++) {
+        // The order of operands drops a NaN, whose channel gives NaN in any case.
+        vf most = vf_zero();
+        for (size_t j = 0; j < d; j += VL) {
+            size_t lanes = lanes_left(d - j, 0);
+            most = vf_max(vf_mul(vf_load_n(s->channels + j, lanes), vf_abs(vf_load_n(v + i * ldv + j, lanes))), most);
+        }
+        s->inverses[i] = vf_maximum(most);
+    }
+    for (size_t i = n; i < s->lds; i++) s->inverses[i] = 0;
+    for (size_t i = 0; i < s->lds; i += VL) {
+        vf peaks = vf_max(vf_set(0x1p-20f), vf_mul(vf_set(1 / 127.0f), vf_load(s->inverses + i)));
+        vf shifts = value_shifts(peaks);
+        vf_store(s->inverses + i, vf_div(vf_set(1), vf_exp2_negative(shifts)));
+        vf_store(s->shifts + i, vf_first_n(n < i ? 0 : lanes_left(n - i, 0), shifts, vf_set(-INFINITY)));
+    }
+}
+
+/// Values v [n, d] as the right-hand side of a product with unbiased bytes: v = scale of the channel · factor of the row · byte.
+static void pack_values(const iattention_parts *s, const float *v, size_t ldv, size_t n, size_t d) {
+    scale_channels(s, v, ldv, n, d);
+    scale_rows(s, v, ldv, n, d);
+    for (size_t i = 0; i < n; i += GROUP_KEYS)
+        for (size_t j = 0; j < round_up(d, TRIPS_PANEL); j += VL) {
+            size_t place, lanes = j < d ? lanes_left(d - j, 0) : 0;
+            igemm_group to = value_group(s, j / TRIPS_PANEL, key_place(s->groups, i), &place);
+            vf x[GROUP_KEYS], channels = vf_load_n(s->channels + j, lanes);
+            UNROLLED for (size_t u = 0; u < GROUP_KEYS; u++) {
+                x[u] = i + u < n ? vf_mul(channels, vf_load_n(v + (i + u) * ldv + j, lanes)) : vf_zero();
+                x[u] = vf_mul(vf_set(s->inverses[i + u]), x[u]);
+            }
+            vi_store((int32_t *)(void *)(to.weights + place * TRIPS_PANEL + j % TRIPS_PANEL * 4), vi_bytes(x[0], x[1], x[2], x[3]));
+        }
+}
+
+/// Rows of weights, with their scales [rows][groups], times the values' columns from `place->column` on.
+INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place,
+                                 float *out, size_t ldo, size_t columns) {
+    vi sum[IGEMM_ROWS][8];
+    const float *scales[8];
+    float total[TILE_FLOATS];
+    for (size_t g = 0; g < place->groups; g++) {
+        igemm_group_tile(rows, 2, sum, weights + g * place->group, ldw, place, g, scales);
+        UNROLLED for (int i = 0; i < rows; i++) {
+            vf scale = vf_set(row_scales[(size_t)i * place->groups + g]);
+            UNROLLED for (int v = 0; v < 2; v++) {
+                float *t = total + (i * 2 + v) * VL;
+                vf x = vi_to_float(sum[i][v]);
+                vf_store(t, g == 0 ? vf_mul(scale, x) : vf_fma(scale, x, vf_load(t)));
+            }
+        }
+    }
+    UNROLLED for (int v = 0; v < 2; v++) {
+        size_t lanes = lanes_left(columns, v);
+        UNROLLED for (int i = 0; i < rows; i++)
+            vf_store_n(out + (size_t)i * ldo + v * VL, lanes, vf_mul(vf_load(scales[v]), vf_load(total + (i * 2 + v) * VL)));
+    }
+}
+
+typedef void (*weighted_values)(const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place, float *out,
+                                size_t ldo, size_t columns);
+
+#define WEIGHTED_VALUES(rows)                                                                                             \
+    static void weighted_values_##rows(const uint8_t *weights, size_t ldw, const float *row_scales,                      \
+                                       const igemm_place *place, float *out, size_t ldo, size_t columns) {               \
+        weighted_values_body(rows, weights, ldw, row_scales, place, out, ldo, columns);                                  \
+    }
+#define WEIGHTED_VALUES_ENTRY(rows) weighted_values_##rows,
+EACH_HEIGHT(IGEMM_ROWS, WEIGHTED_VALUES)
+static const weighted_values weighted_values_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, WEIGHTED_VALUES_ENTRY)};
+
+/// out [rows, d] = the rows of `s->weights` times the values.
+static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size_t rows, size_t d) {
+    size_t groups = group_count(s->groups), tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS, row = 0;
+    igemm_place place = {s->values, s->places, group_keys(s->groups), groups, 0, {s->values, 0}};
+    for (size_t t = 0; t < tiles; t++) {
+        size_t height = share(rows, tiles, t);
+        for (place.column = 0; place.column < d; place.column += 2 * VL)
+            weighted_values_tiles[height](s->weights + row * s->ldw, s->ldw, s->scales + row * groups, &place,
+                                          out + row * ldo + place.column, ldo, d - place.column);
+        row += height;
+    }
 }
 
 static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
@@ -157,24 +265,23 @@ static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk,
                        const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
     iattention_parts s = iattention_parts_of(scratch, lk, d);
     pack_keys(s.keys, k, ldk, lk, d, (float *)(void *)s.bytes);
-    pack_values(s.values, s.factors, v, ldv, lk, d, s.sums);
+    pack_values(&s, v, ldv, lk, d);
+    // Weights of places without a key, and of those that no row of a causal block has seen yet.
+    memset(s.weights, 0, IATTENTION_ROWS * s.ldw);
+    trips_epilogue shifts = {.bias = s.shifts};
     for (size_t i0 = q_begin; i0 < q_end; i0 += IATTENTION_ROWS) {
         size_t rows = q_end - i0 < IATTENTION_ROWS ? q_end - i0 : IATTENTION_ROWS, row = round_up(d, 4);
-        float scales[2 * IATTENTION_ROWS];
+        float scales[IATTENTION_ROWS];
         v_quantize_rows(s.bytes, row, scales, q + i0 * ldq, ldq, d, 0, rows, NULL);
         for (size_t r = 0; r < rows; r++) scales[r] *= scale * LOG2_E;
-        v_igemm(s.bytes, row, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, lk, NULL);
+        // Up to whole vectors, whose shifts make −∞ of what is no key.
+        v_igemm(s.bytes, row, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, round_up(lk, KEY_BLOCK), &shifts);
         for (size_t r = 0; r < rows; r++) {
-            uint8_t *high = s.bytes + r * s.ldb, *low = s.bytes + (rows + r) * s.ldb;
-            size_t own = causal ? visible_keys(i0 + r, lk) : lk;
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;
-            float sum = softmax_bytes_masked(high, low, s.scores + r * s.lds, own, addends, s.factors);
-            for (size_t j = own; j < round_up(lk, 4); j++) high[j] = low[j] = 0;
-            float factor = softmax_factor(sum, zero_masked);
-            scales[r] = 256.0f * factor;
-            scales[rows + r] = factor;
+            size_t own = causal ? visible_keys(i0 + r, lk) : mask ? lk : round_up(lk, KEY_BLOCK);
+            softmax_bytes_masked(&s, s.weights + r * s.ldw, s.scales + r * group_count(s.groups), s.scores + r * s.lds, addends, own,
+                                 zero_masked);
         }
-        v_igemm(s.bytes, s.ldb, scales, s.values, d, lk, 0, s.sums, d, 0, 2 * rows, 0, d, NULL);
-        for (size_t r = 0; r < rows; r++) add_row(out + (i0 + r) * ldo, s.sums + r * d, s.sums + (rows + r) * d, d);
+        weigh_values(&s, out + i0 * ldo, ldo, rows, d);
     }
 }

@@ -162,8 +162,8 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
                           float scale, const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     int8_t *values = at.values;
-    float *channels = at.sums, *inverse = at.sums + d, *key_scales = at.scores + at.lds;
-    size_t row = round_up(d, 4);
+    float *key_scales = at.inverses;
+    size_t row = round_up(d, 4), group = group_keys(at.groups);
     for (size_t p = 0; p < d; p++) {
         float most = 0;
         bool finite = true;
@@ -172,18 +172,15 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
             most = a > most ? a : most;
             finite = finite && a <= FLT_MAX;
         }
-        bool zero = !finite || most < 1e-35f;
-        inverse[p] = zero ? 0 : 127.0f / most;
-        channels[p] = !finite ? NAN : zero ? 0 : most / 127.0f;
+        at.channels[p] = !finite ? NAN : most < 1e-35f ? 0 : most / 127.0f;
     }
     for (size_t j = 0; j < lk; j++) {
-        float most = 0;
+        float most = 0x1p-20f;
         for (size_t p = 0; p < d; p++)
-            if (inverse[p] > 0) most = fmaxf(most, inverse[p] * fabsf(v[j * ldv + p]));
-        float scale = most > 1e-30f ? 127.0f / most : 0;
-        at.factors[j] = most * (1 / 127.0f);
+            if (at.channels[p] > 0) most = fmaxf(most, fabsf(v[j * ldv + p]) / at.channels[p] / 127.0f);
+        at.shifts[j] = value_shift(most);
         for (size_t p = 0; p < d; p++)
-            values[j * d + p] = inverse[p] > 0 ? (int8_t)lrintf(inverse[p] * scale * v[j * ldv + p]) : 0;
+            values[j * d + p] = at.channels[p] > 0 ? (int8_t)lrintf(v[j * ldv + p] / at.channels[p] / exp2f(at.shifts[j])) : 0;
     }
     trips_quantize_rows_ref(at.bytes, row, key_scales, k, ldk, d, 0, lk, NULL);
     uint8_t *query = at.bytes + lk * row;
@@ -197,15 +194,21 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
             at.scores[j] = (float)s * key_scales[j] * query_scale * scale + (mask ? mask[i * ldm + j] : 0);
             most = at.scores[j] > most ? at.scores[j] : most;
         }
+        float *peaks = at.scales;
+        for (size_t g = 0; g < group_count(at.groups); g++) peaks[g] = 0;
         for (size_t j = 0; j < seen; j++) {
-            float weight = 65535.0f * expf(at.scores[j] - softmax_shift(most));
+            float weight = expf(at.scores[j] - softmax_shift(most)), *peak = &peaks[key_place(at.groups, j) / group];
             sum += weight;
-            at.scores[j] = rintf(weight * at.factors[j]);
+            at.scores[j] = weight * exp2f(at.shifts[j]);
+            *peak = at.scores[j] > *peak ? at.scores[j] : *peak;
         }
         for (size_t p = 0; p < d; p++) {
-            double s = 0;
-            for (size_t j = 0; j < seen; j++) s += (double)at.scores[j] * values[j * d + p];
-            out[i * ldo + p] = (float)s * channels[p] * softmax_factor(sum, zero_masked);
+            float s = 0;
+            for (size_t j = 0; j < seen; j++) {
+                float peak = peaks[key_place(at.groups, j) / group];
+                if (peak > 0) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * values[j * d + p];
+            }
+            out[i * ldo + p] = s * at.channels[p] * softmax_factor(sum, zero_masked);
         }
     }
 }

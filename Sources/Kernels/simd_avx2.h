@@ -69,6 +69,11 @@ INLINE float vf_maximum(vf a) {
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
 
+INLINE vf vf_lane_maximum(vf a) {
+    a = _mm256_max_ps(a, _mm256_permute_ps(a, 0x4e));
+    return _mm256_max_ps(a, _mm256_permute_ps(a, 0xb1));
+}
+
 INLINE vi vi_zero(void) { return _mm256_setzero_si256(); }
 INLINE vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)p, x); }
@@ -99,14 +104,12 @@ INLINE void store_biased_bytes(uint8_t *p, vf a) {
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
 }
-INLINE void store_word_bytes(uint8_t *high, uint8_t *low, const vf *a) {
-    vi order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7), byte = _mm256_set1_epi16(255);
-    vi ab = _mm256_packus_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
-    vi cd = _mm256_packus_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
-    vi h = _mm256_packus_epi16(_mm256_srli_epi16(ab, 8), _mm256_srli_epi16(cd, 8));
-    vi l = _mm256_packus_epi16(_mm256_and_si256(ab, byte), _mm256_and_si256(cd, byte));
-    vi_store((int32_t *)(void *)high, _mm256_permutevar8x32_epi32(h, order));
-    vi_store((int32_t *)(void *)low, _mm256_permutevar8x32_epi32(l, order));
+INLINE void store_lane_bytes(uint8_t *p, size_t distance, const vf *a) {
+    vi ab = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+    vi cd = _mm256_packs_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
+    vi bytes = _mm256_packus_epi16(ab, cd);
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(bytes));
+    _mm_storeu_si128((__m128i *)(p + distance), _mm256_extracti128_si256(bytes, 1));
 }
 INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
     vi byte = _mm256_set1_epi32(255);

@@ -56,6 +56,12 @@ INLINE vf vf_scale_floor(vf a, vf x) { return _mm512_scalef_ps(a, x); }
 INLINE float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
 INLINE float vf_maximum(vf a) { return _mm512_reduce_max_ps(a); }
 
+/// The largest of every 4 neighbours, in all 4 of them.
+INLINE vf vf_lane_maximum(vf a) {
+    a = _mm512_max_ps(a, _mm512_permute_ps(a, 0x4e));
+    return _mm512_max_ps(a, _mm512_permute_ps(a, 0xb1));
+}
+
 INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
@@ -87,16 +93,15 @@ INLINE void store_biased_bytes(uint8_t *p, vf a) {
     vi i = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
 }
-/// 4 VL floats, rounded, in [0, 65535]: high and low bytes.
-INLINE void store_word_bytes(uint8_t *high, uint8_t *low, const vf *a) {
-    // Packing goes lane by lane; a permutation of words puts the vectors behind each other again.
-    vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), byte = _mm512_set1_epi16(255);
-    vi ab = _mm512_packus_epi32(_mm512_cvtps_epi32(a[0]), _mm512_cvtps_epi32(a[1]));
-    vi cd = _mm512_packus_epi32(_mm512_cvtps_epi32(a[2]), _mm512_cvtps_epi32(a[3]));
-    vi h = _mm512_packus_epi16(_mm512_srli_epi16(ab, 8), _mm512_srli_epi16(cd, 8));
-    vi l = _mm512_packus_epi16(_mm512_and_si512(ab, byte), _mm512_and_si512(cd, byte));
-    _mm512_storeu_si512(high, _mm512_permutexvar_epi32(order, h));
-    _mm512_storeu_si512(low, _mm512_permutexvar_epi32(order, l));
+/// 4 VL floats in [0, 255], rounded: of every 4 neighbours the bytes, 16 in the order of the vectors, `distance` from the next 4's.
+INLINE void store_lane_bytes(uint8_t *p, size_t distance, const vf *a) {
+    vi ab = _mm512_packs_epi32(_mm512_cvtps_epi32(a[0]), _mm512_cvtps_epi32(a[1]));
+    vi cd = _mm512_packs_epi32(_mm512_cvtps_epi32(a[2]), _mm512_cvtps_epi32(a[3]));
+    vi bytes = _mm512_packus_epi16(ab, cd);
+    _mm_storeu_si128((__m128i *)p, _mm512_castsi512_si128(bytes));
+    _mm_storeu_si128((__m128i *)(p + distance), _mm512_extracti32x4_epi32(bytes, 1));
+    _mm_storeu_si128((__m128i *)(p + 2 * distance), _mm512_extracti32x4_epi32(bytes, 2));
+    _mm_storeu_si128((__m128i *)(p + 3 * distance), _mm512_extracti32x4_epi32(bytes, 3));
 }
 /// Floats in [−127, 127], rounded, as the 4 bytes of each lane.
 INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {

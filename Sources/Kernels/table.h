@@ -19,8 +19,8 @@ extern const trips_table trips_table_avx2, trips_table_avx2vnni, trips_table_avx
 /// Query rows per block of attention that scratch is laid out for.
 enum { TRIPS_QUERY_BLOCK = 28 };
 
-/// Query rows per block of 8-bit attention; each is two rows of the second product.
-enum { IATTENTION_ROWS = 14 };
+/// Query rows per block of 8-bit attention.
+enum { IATTENTION_ROWS = 28 };
 
 /// Keys that causal query i sees.
 static inline size_t visible_keys(size_t i, size_t lk) { return i + 1 < lk ? i + 1 : lk; }
@@ -55,31 +55,76 @@ static inline igemm_group igemm_group_at(const void *packed, size_t panel, size_
     return result;
 }
 
-/// Parts of the scratch memory of 8-bit attention.
-typedef struct iattention_parts {
-    void *keys, *values; ///< packed
-    float *scores;       ///< [IATTENTION_ROWS, lk], row distance lds
-    float *factors;      ///< [lk], one for each row of values
-    float *sums;         ///< [2 * IATTENTION_ROWS, d]
-    uint8_t *bytes;      ///< queries [IATTENTION_ROWS, d], or weights [2 * IATTENTION_ROWS, lk] with row distance ldb
-    size_t lds, ldb;
-} iattention_parts;
+/// Groups of keys, whose weights have a scale for each group in each row of 8-bit attention. Of 16 keys in a row the groups of a
+/// segment take 4 each, so that the largest score of each is found in the lanes of a vector; a segment is about 256 keys.
+typedef struct key_groups {
+    size_t segments, blocks; ///< segments of so many blocks of 16 keys
+} key_groups;
 
-static inline size_t iattention_bytes(size_t lk, size_t d) {
-    size_t weights = 2 * IATTENTION_ROWS * trips_quantized_row_size(lk);
-    size_t rows = (lk + IATTENTION_ROWS) * round_up(d, 64), panel = d * TRIPS_PANEL * sizeof(float);
-    rows = rows > panel ? rows : panel;
-    return weights > rows ? weights : rows;
+enum { KEY_BLOCK = 16, GROUP_KEYS = 4, SEGMENT_GROUPS = KEY_BLOCK / GROUP_KEYS };
+
+static inline key_groups key_groups_of(size_t lk) {
+    size_t blocks = (lk + KEY_BLOCK - 1) / KEY_BLOCK, segments = (blocks + 8) / 16;
+    if (segments == 0) segments = 1;
+    return (key_groups){segments, blocks == 0 ? 1 : (blocks + segments - 1) / segments};
 }
 
+static inline size_t segment_keys(key_groups s) { return s.blocks * KEY_BLOCK; }
+static inline size_t group_keys(key_groups s) { return s.blocks * GROUP_KEYS; }
+static inline size_t group_count(key_groups s) { return s.segments * SEGMENT_GROUPS; }
+
+/// The place of key j among all, in the order of their groups.
+static inline size_t key_place(key_groups s, size_t j) {
+    size_t block = j / KEY_BLOCK, group = block / s.blocks * SEGMENT_GROUPS + j % KEY_BLOCK / GROUP_KEYS;
+    return group * group_keys(s) + block % s.blocks * GROUP_KEYS + j % GROUP_KEYS;
+}
+
+/// Parts of the scratch memory of 8-bit attention.
+typedef struct iattention_parts {
+    key_groups groups;
+    size_t places;        ///< of all groups' keys; those that no key takes have weight 0
+    void *keys, *values;  ///< packed
+    float *scores;        ///< [IATTENTION_ROWS, lds]
+    float *shifts;        ///< [lds], log₂ of the factor of each row of values; −∞ from lk on
+    float *inverses;      ///< [lds], 1 / those factors
+    float *channels;      ///< [d]
+    float *peaks, *sums;  ///< [segments, KEY_BLOCK]: of one row the largest score and the sum of weights, by segment and lane
+    float *scales;        ///< [IATTENTION_ROWS, groups]
+    uint8_t *weights;     ///< [IATTENTION_ROWS, places] with row distance ldw
+    uint8_t *bytes;       ///< queries [IATTENTION_ROWS, d], or what packing keys needs
+    size_t lds, ldw;
+    size_t size;          ///< of all, in bytes
+} iattention_parts;
+
 static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, size_t d) {
-    iattention_parts s = {.lds = round_up(lk, TRIPS_PANEL), .ldb = trips_quantized_row_size(lk)};
-    uint8_t *at = (uint8_t *)scratch;
-    s.keys = at;
-    s.values = at += round_up(trips_igemm_pack_size(lk, d, 0), 64);
-    s.scores = (float *)(void *)(at += round_up(trips_igemm_pack_size(d, lk, 0), 64));
-    s.factors = (float *)(void *)(at += IATTENTION_ROWS * s.lds * sizeof(float));
-    s.sums = (float *)(void *)(at += s.lds * sizeof(float));
-    s.bytes = at + round_up(2 * IATTENTION_ROWS * d * sizeof(float), 64);
+    iattention_parts s = {.groups = key_groups_of(lk), .lds = round_up(lk, TRIPS_PANEL)};
+    s.places = s.groups.segments * segment_keys(s.groups);
+    s.ldw = trips_quantized_row_size(s.places);
+    uintptr_t at = (uintptr_t)scratch;
+#define PART(type, name, bytes) s.name = (type *)at, at += round_up(bytes, 64)
+    PART(void, keys, trips_igemm_pack_size(lk, d, 0));
+    PART(void, values, trips_igemm_pack_size(d, s.places, group_keys(s.groups)));
+    PART(float, scores, IATTENTION_ROWS * s.lds * sizeof(float));
+    PART(float, shifts, s.lds * sizeof(float));
+    PART(float, inverses, s.lds * sizeof(float));
+    PART(float, channels, d * sizeof(float));
+    PART(float, peaks, s.groups.segments * KEY_BLOCK * sizeof(float));
+    PART(float, sums, s.groups.segments * KEY_BLOCK * sizeof(float));
+    PART(float, scales, IATTENTION_ROWS * group_count(s.groups) * sizeof(float));
+    // The last group's last block is stored as if it were followed by three more.
+    PART(uint8_t, weights, IATTENTION_ROWS * s.ldw + KEY_BLOCK);
+    size_t panel = d * TRIPS_PANEL * sizeof(float), rows = (lk + IATTENTION_ROWS) * round_up(d, 64);
+    PART(uint8_t, bytes, rows > panel ? rows : panel);
+#undef PART
+    s.size = at - (uintptr_t)scratch;
     return s;
+}
+
+/// log₂ of the factor that a row of values gets whose largest is `peak` in units of 127 times the channels' scales, 2⁻²⁰ to 1: the factor
+/// is not below the peak, and at most 1.1 % above. The bits of a float are its logarithm but for a curve, which is close to a parabola.
+static inline float value_shift(float peak) {
+    int32_t bits;
+    memcpy(&bits, &peak, sizeof bits);
+    float line = (float)bits * 0x1p-23f - 127, part = line - floorf(line);
+    return line + part * (0.3436f - 0.3436f * part) + 0.0086f;
 }

@@ -15,14 +15,13 @@ INLINE vf vf_exp2_negative(vf x) {
     return vf_scale(vf_fma(p, f, vf_set(1.0f)), n);
 }
 
-/// a 2ˣ for a constant a and x ≤ 0, for 16-bit words: as 2ⁿ p(f) with 0 ≤ f < 1, relative error 3e-6; exactly a where x is 0.
-INLINE vf vf_exp2_word(const float a, vf x) {
+/// 255 · 2ˣ for x ≤ 0, for bytes: as 2ⁿ p(f) with 0 ≤ f < 1, relative error 9e-5; exactly 255 where x is 0.
+INLINE vf vf_exp2_byte(vf x) {
     vf f = vf_fraction(x);
-    vf p = vf_set(a * 1.34267e-2f);
-    p = vf_fma(p, f, vf_set(a * 5.224245e-2f));
-    p = vf_fma(p, f, vf_set(a * 2.4128022e-1f));
-    p = vf_fma(p, f, vf_set(a * 6.9304484e-1f));
-    return vf_scale_floor(vf_fma(p, f, vf_set(a)), x);
+    vf p = vf_set(255 * 7.70680314e-2f);
+    p = vf_fma(p, f, vf_set(255 * 2.27643533e-1f));
+    p = vf_fma(p, f, vf_set(255 * 6.95117286e-1f));
+    return vf_scale_floor(vf_fma(p, f, vf_set(255.0f)), x);
 }
 
 /// eˣ within 1 ulp or so. ln 2 is subtracted in two parts. Beyond the clamp the result is 0 or infinity

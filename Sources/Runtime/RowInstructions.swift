@@ -18,8 +18,8 @@ struct AttentionInstruction: Instruction {
     var kind: String { Attention.name }
     var writes: [ValueID] { node.outputs }
     private var headSize: Int { width / op.heads }
-    /// The int8 kernel's sums hold for so many keys.
-    private var inBytes: Bool { op.activations == .int8 && keys <= 65536 }
+    /// The int8 kernel's sums hold for such heads.
+    private var inBytes: Bool { op.activations == .int8 && headSize <= 65536 }
     private var threadScratch: Int {
         let bytes = inBytes
             ? trips_iattention_scratch(keys, headSize) : trips_attention_scratch(keys, headSize) * MemoryLayout<Float>.size

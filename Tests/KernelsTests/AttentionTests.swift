@@ -32,9 +32,13 @@ extension KernelTests {
         }
     }
 
-    /// Integer sums agree; a weight may be rounded the other way, 1/65535 of the largest, and so may a query's or a key's
-    /// element not: their rounding is bit-identical. Values below 1, so 4e-5 for some weights out of place.
-    @Test(arguments: [(1, 1, 1), (5, 3, 4), (7, 40, 64), (29, 33, 64), (40, 257, 64), (61, 100, 24), (3, 70, 39), (0, 5, 8)])
+    /// Scores agree, as the rounding of queries and keys is bit-identical. One weight in a hundred is rounded the other way, as
+    /// exponentials are good for 9e-5: 1/255 of its group's largest at most, on values below 1, and next to nothing over all rows.
+    /// A key lost, or in another's group, costs a row of 257 keys about 4e-3.
+    @Test(arguments: [
+        (1, 1, 1), (5, 3, 4), (7, 40, 64), (29, 33, 64), (40, 257, 64), (61, 100, 24), (3, 70, 39), (0, 5, 8), (30, 401, 64),
+        (2, 1100, 8),
+    ])
     func integerAttention(lq: Int, lk: Int, d: Int) {
         var random = Generator(state: 10)
         let stride = d + 5
@@ -58,7 +62,9 @@ extension KernelTests {
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
                     attend(trips_iattention, &whole, (0, lq), mask, ldm, causal, zeroMasked)
-                    #expect(error(whole, expected) < 4e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(zeroMasked)")
+                    let place: Comment = "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(zeroMasked)"
+                    #expect(error(whole, expected) < 1.0 / 255, place)
+                    #expect(rootMeanSquareError(whole, expected) < 5e-4, place)
                     for range in [(0, lq / 3), (lq / 3, lq)] { attend(trips_iattention, &split, range, mask, ldm, causal, zeroMasked) }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }

@@ -42,6 +42,14 @@ func error(_ x: [Float], _ y: [Float]) -> Float {
     return worst
 }
 
+/// As `error`, without the weight of large numbers, over all elements.
+func rootMeanSquareError(_ x: [Float], _ y: [Float]) -> Float {
+    guard x.count == y.count else { return .infinity }
+    let squares = zip(x, y).map { a, b in a.bitPattern == b.bitPattern || a.isNaN && b.isNaN ? 0 : (a - b) * (a - b) }
+    let mean = squares.reduce(0, +) / Float(max(1, squares.count))
+    return mean.isFinite ? mean.squareRoot() : .infinity
+}
+
 /// All tests that force a path.
 @Suite(.serialized) struct KernelTests {}
 

@@ -160,12 +160,12 @@ void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, con
 /// Bytes of scratch, 64-byte aligned, that `trips_iattention` needs.
 size_t trips_iattention_scratch(size_t lk, size_t d);
 
-/// `trips_attention` in 8 bits, for Lk up to 65536.
+/// `trips_attention` in 8 bits, for d up to 65536.
 ///
 /// Queries and keys are quantized as `trips_quantize_rows` does, values with a scale for each channel and a factor up to 1
-/// for each row; scores are exact integer sums. Softmax is fp32. Its weights, 1 at the largest score, times the rows'
-/// factors are rounded to 1/65535 and taken times the values in integers, their high and low bytes apart; the sum that
-/// they are divided by is that of the weights before rounding.
+/// for each row; scores are exact integer sums. Softmax is fp32. Its weights times the rows' factors are rounded to 1/255 of the
+/// largest in their group of keys, and taken times the values in integers; the sum that they are divided by is that of the
+/// weights before rounding. Groups have 4 to 96 keys, their sums add up in fp32.
 void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                       const float *_Nullable mask, size_t ldm, bool causal, bool zero_masked, void *scratch);
