@@ -1,19 +1,20 @@
 // What follows a matrix product, over a block of the output that is still in cache.
 
-#define FOR_ACTIVATION(activation, BODY)                            \
-    switch (activation) {                                           \
-    case TRIPS_ACTIVATION_NONE: BODY(vf_same) break;                \
-    case TRIPS_ACTIVATION_GELU_ERF: BODY(vf_gelu_erf) break;        \
-    case TRIPS_ACTIVATION_GELU_TANH: BODY(vf_gelu_tanh) break;      \
-    case TRIPS_ACTIVATION_QUICK_GELU: BODY(vf_quick_gelu) break;    \
-    case TRIPS_ACTIVATION_RELU: BODY(vf_relu) break;                \
+/// `prefix`: vf_ or vf_coarse_.
+#define FOR_ACTIVATION(prefix, activation, BODY)                        \
+    switch (activation) {                                               \
+    case TRIPS_ACTIVATION_NONE: BODY(vf_same) break;                    \
+    case TRIPS_ACTIVATION_GELU_ERF: BODY(prefix##gelu_erf) break;       \
+    case TRIPS_ACTIVATION_GELU_TANH: BODY(prefix##gelu_tanh) break;     \
+    case TRIPS_ACTIVATION_QUICK_GELU: BODY(prefix##quick_gelu) break;   \
+    case TRIPS_ACTIVATION_RELU: BODY(vf_relu) break;                    \
     }
 
 INLINE vf vf_same(vf x) { return x; }
 
-/// Rows [m0, m0 + rows), columns [n0, n1) of c, from sums that start at `from`.
-static void apply_epilogue(const float *from, size_t ldf, float *c, size_t ldc, size_t m0, size_t rows, size_t n0, size_t n1,
-                           const trips_epilogue *e) {
+/// Rows [m0, m0 + rows), columns [n0, n1) of c, from sums that start at `from`; `coarse`: activations good enough for bytes.
+INLINE void apply_any_epilogue(const bool coarse, const float *from, size_t ldf, float *c, size_t ldc, size_t m0, size_t rows,
+                               size_t n0, size_t n1, const trips_epilogue *e) {
 #define BODY(f)                                                                                    \
     for (size_t m = m0; m < m0 + rows; m++) {                                                      \
         const float *s = from + (m - m0) * ldf;                                                    \
@@ -35,6 +36,17 @@ static void apply_epilogue(const float *from, size_t ldf, float *c, size_t ldc, 
             vf_store_n(y + n, n1 - n, x);                                                          \
         }                                                                                          \
     }
-    FOR_ACTIVATION(e->activation, BODY)
+    if (coarse) FOR_ACTIVATION(vf_coarse_, e->activation, BODY)
+    else FOR_ACTIVATION(vf_, e->activation, BODY)
 #undef BODY
+}
+
+static void apply_epilogue(const float *from, size_t ldf, float *c, size_t ldc, size_t m0, size_t rows, size_t n0, size_t n1,
+                           const trips_epilogue *e) {
+    apply_any_epilogue(false, from, ldf, c, ldc, m0, rows, n0, n1, e);
+}
+
+static void apply_coarse_epilogue(const float *from, size_t ldf, float *c, size_t ldc, size_t m0, size_t rows, size_t n0, size_t n1,
+                                  const trips_epilogue *e) {
+    apply_any_epilogue(true, from, ldf, c, ldc, m0, rows, n0, n1, e);
 }

@@ -162,7 +162,6 @@ static void scale_channels(const iattention_parts *s, const float *v, size_t ldv
         }
         for (size_t g = 0; g < group_count(s->groups); g++) {
             igemm_group to = igemm_group_at(s->values, j / TRIPS_PANEL, g, s->places, group_keys(s->groups));
-            memset(to.corrections, 0, sizeof scales);
             memcpy(to.scales, scales, sizeof scales);
         }
     }
@@ -215,10 +214,10 @@ static void pack_values(const iattention_parts *s, const float *v, size_t ldv, s
 INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place,
                                  float *out, size_t ldo, size_t columns) {
     vi sum[IGEMM_ROWS][8];
-    const float *scales[8];
+    igemm_outputs outputs[8];
     float total[TILE_FLOATS];
     for (size_t g = 0; g < place->groups; g++) {
-        igemm_group_tile(rows, 2, sum, weights + g * place->group, ldw, place, g, scales);
+        igemm_group_tile(rows, 2, sum, weights + g * place->group, ldw, place, g, outputs);
         UNROLLED for (int i = 0; i < rows; i++) {
             vf scale = vf_set(row_scales[(size_t)i * place->groups + g]);
             UNROLLED for (int v = 0; v < 2; v++) {
@@ -231,7 +230,7 @@ INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t 
     UNROLLED for (int v = 0; v < 2; v++) {
         size_t lanes = lanes_left(columns, v);
         UNROLLED for (int i = 0; i < rows; i++)
-            vf_store_n(out + (size_t)i * ldo + v * VL, lanes, vf_mul(vf_load(scales[v]), vf_load(total + (i * 2 + v) * VL)));
+            vf_store_n(out + (size_t)i * ldo + v * VL, lanes, vf_mul(vf_load(outputs[v].scales), vf_load(total + (i * 2 + v) * VL)));
     }
 }
 

@@ -30,9 +30,16 @@ typedef struct igemm_place {
     ahead next;
 } igemm_place;
 
-/// Integer sums of one group for one register tile.
+/// What turns a group's sums for VL outputs into numbers.
+typedef struct igemm_outputs {
+    const int32_t *corrections;
+    const float *scales;
+} igemm_outputs;
+
+/// Integer sums of one group for one register tile, not corrected yet: to start from 0 costs nothing, and to start all rows from the
+/// same register does.
 INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], const uint8_t *a, size_t lda,
-                             const igemm_place *place, size_t g, const float **scales) {
+                             const igemm_place *place, size_t g, igemm_outputs *outputs) {
     const int8_t *w[8];
     const char *next = place->next.at + g * place->group * place->next.step;
     size_t k = 0, step = place->next.step;
@@ -40,10 +47,9 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
         size_t column = place->column + (size_t)v * VL;
         igemm_group at = igemm_group_at(place->packed, column / TRIPS_PANEL, g, place->k, place->group);
         w[v] = at.weights + column % TRIPS_PANEL * 4;
-        scales[v] = at.scales + column % TRIPS_PANEL;
+        outputs[v] = (igemm_outputs){at.corrections + column % TRIPS_PANEL, at.scales + column % TRIPS_PANEL};
         k = at.k;
-        vi correction = vi_load(at.corrections + column % TRIPS_PANEL);
-        UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = correction;
+        UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = vi_zero();
     }
     for (size_t p = 0; p < k; p += 4) {
         vweights b[8];
@@ -62,28 +68,30 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
 INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a, size_t lda, const float *a_scale,
                             const igemm_place *place, const float *bias, float *c, size_t ldc, size_t columns) {
     vi sum[IGEMM_ROWS][8];
-    const float *scales[8];
+    igemm_outputs outputs[8];
     float total[TILE_FLOATS];
     // Of several groups, all but the last add up in memory: the integer sums need the registers.
     for (size_t g = 0; g + 1 < place->groups; g++) {
-        igemm_group_tile(rows, vectors, sum, a + g * place->group, lda, place, g, scales);
+        igemm_group_tile(rows, vectors, sum, a + g * place->group, lda, place, g, outputs);
         UNROLLED for (int v = 0; v < vectors; v++) {
-            vf s = vf_load(scales[v]);
+            vi correction = vi_load(outputs[v].corrections);
+            vf s = vf_load(outputs[v].scales);
             UNROLLED for (int i = 0; i < rows; i++) {
                 float *t = total + (i * vectors + v) * VL;
-                vf x = vi_to_float(sum[i][v]);
+                vf x = vi_to_float(vi_add(sum[i][v], correction));
                 vf_store(t, g == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(t)));
             }
         }
     }
     size_t last = place->groups - 1;
-    igemm_group_tile(rows, vectors, sum, a + last * place->group, lda, place, last, scales);
+    igemm_group_tile(rows, vectors, sum, a + last * place->group, lda, place, last, outputs);
     UNROLLED for (int v = 0; v < vectors; v++) {
         if (columns <= (size_t)v * VL) return;
         size_t n = columns - (size_t)v * VL;
-        vf s = vf_load(scales[v]), addend = bias ? vf_load_n(bias + v * VL, lanes_left(n, 0)) : vf_zero();
+        vi correction = vi_load(outputs[v].corrections);
+        vf s = vf_load(outputs[v].scales), addend = bias ? vf_load_n(bias + v * VL, lanes_left(n, 0)) : vf_zero();
         UNROLLED for (int i = 0; i < rows; i++) {
-            vf x = vi_to_float(sum[i][v]);
+            vf x = vi_to_float(vi_add(sum[i][v], correction));
             x = last == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(total + (i * vectors + v) * VL));
             x = vf_fma(x, vf_set(a_scale[i]), addend);
             float *to = c + (size_t)i * ldc + v * VL;
@@ -135,7 +143,7 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
                 float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
                 (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](
                     a + m * lda, lda, a_scale + m, &place, bias ? bias + j : NULL, to, aside ? width : ldc, end - j);
-                if (aside) apply_epilogue(tile, width, c, ldc, m, height, j, end, &rest);
+                if (aside) apply_coarse_epilogue(tile, width, c, ldc, m, height, j, end, &rest);
                 j = end;
             }
             m += height;

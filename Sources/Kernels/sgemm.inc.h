@@ -17,8 +17,6 @@
 #define EACH_HEIGHT_12(X) EACH_HEIGHT_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
 #define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
 
-#define UNROLLED _Pragma("clang loop unroll(full)")
-
 /// Lanes of vector v of a tile that lie inside the matrix.
 INLINE size_t lanes_left(size_t columns, int v) {
     size_t start = (size_t)v * VL;

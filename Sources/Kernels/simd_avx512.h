@@ -62,6 +62,10 @@ INLINE vf vf_lane_maximum(vf a) {
     return _mm512_max_ps(a, _mm512_permute_ps(a, 0xb1));
 }
 
+/// Of 16 numbers those that the lowest 4 bits of the lanes name.
+#define VF_LOOKUP 1
+INLINE vf vf_lookup(const float *table, vf bits) { return _mm512_permutexvar_ps(_mm512_castps_si512(bits), _mm512_load_ps(table)); }
+
 INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }

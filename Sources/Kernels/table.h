@@ -16,6 +16,18 @@ extern const trips_table trips_table_scalar;
 extern const trips_table trips_table_avx2, trips_table_avx2vnni, trips_table_avx512, trips_table_avx512vnni;
 #endif
 
+/// x Φ(x) and its kin are max(x, 0) − tail(|x|). A tail is one cubic for each part of the way from 0 to where it is next to nothing;
+/// the first part has half a step.
+enum { TAIL_PARTS = 16, TAIL_DEGREE = 3 };
+enum { TAIL_GELU_ERF, TAIL_GELU_TANH, TAIL_QUICK_GELU, TAIL_COUNT };
+
+typedef struct tail_table {
+    _Alignas(64) float coefficients[TAIL_DEGREE + 1][TAIL_PARTS]; ///< by rising power of what a part's middle is off by, in steps
+    float inverse_step;
+} tail_table;
+
+extern tail_table trips_tails[TAIL_COUNT];
+
 /// Query rows per block of attention that scratch is laid out for.
 enum { TRIPS_QUERY_BLOCK = 28 };
 

@@ -1,6 +1,8 @@
 // Elementary functions over vectors. Included once per instruction set, after its simd header.
 // Polynomials are weighted minimax fits; errors are stated for exact arithmetic.
 
+#define UNROLLED _Pragma("clang loop unroll(full)")
+
 #define LOG2_E 1.44269504f
 
 /// 2ˣ for x ≤ 0, as 2ⁿ p(f) with |f| ≤ 1/2: relative error 1e-7; exactly 1 where x is 0.
@@ -74,5 +76,26 @@ INLINE vf vf_gelu_tanh(vf x) {
 }
 
 INLINE vf vf_quick_gelu(vf x) { return vf_mul(x, vf_sigmoid(vf_mul(x, vf_set(1.702f)))); }
+
+// For what becomes bytes: within 1e-5 (quick GELU 4e-5) of max(1, |x|).
+#if VF_LOOKUP
+INLINE vf vf_coarse(vf x, const tail_table *table) {
+    // Half a step beyond the last part's middle would be rounded up.
+    vf a = vf_min(vf_set(TAIL_PARTS - 0.501f), vf_mul(vf_abs(x), vf_set(table->inverse_step)));
+    // A number so large has no room for a fraction, and the part in its lowest bits.
+    vf part = vf_add(a, vf_set(0x1p23f)), f = vf_sub(a, vf_sub(part, vf_set(0x1p23f)));
+    vf p = vf_lookup(table->coefficients[TAIL_DEGREE], part);
+    UNROLLED for (int i = TAIL_DEGREE - 1; i >= 0; i--) p = vf_fma(p, f, vf_lookup(table->coefficients[i], part));
+    return vf_sub(vf_max(vf_zero(), x), p);
+}
+
+INLINE vf vf_coarse_gelu_erf(vf x) { return vf_coarse(x, &trips_tails[TAIL_GELU_ERF]); }
+INLINE vf vf_coarse_gelu_tanh(vf x) { return vf_coarse(x, &trips_tails[TAIL_GELU_TANH]); }
+INLINE vf vf_coarse_quick_gelu(vf x) { return vf_coarse(x, &trips_tails[TAIL_QUICK_GELU]); }
+#else
+INLINE vf vf_coarse_gelu_erf(vf x) { return vf_gelu_erf(x); }
+INLINE vf vf_coarse_gelu_tanh(vf x) { return vf_gelu_tanh(x); }
+INLINE vf vf_coarse_quick_gelu(vf x) { return vf_quick_gelu(x); }
+#endif
 
 INLINE vf vf_relu(vf x) { return vf_max(vf_zero(), x); }
