@@ -206,7 +206,8 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
             float s = 0;
             for (size_t j = 0; j < seen; j++) {
                 float peak = peaks[key_place(at.groups, j) / group];
-                if (peak > 0) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * values[j * d + p];
+                // What is next to nothing has no inverse.
+                if (peak > 1e-30f) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * values[j * d + p];
             }
             out[i * ldo + p] = s * at.channels[p] * softmax_factor(sum, zero_masked);
         }
