@@ -201,9 +201,11 @@ private func differOnlyInTies(_ x: Tensor, _ g: Tensor, _ probabilities: Tensor)
     for start in stride(from: 0, to: theirs.count, by: k) {
         var rank = start
         while rank < start + k {
-            let tied = (rank..<start + k).prefix { abs(chances[$0] - chances[rank]) <= 1e-6 * abs(chances[rank]) }
+            // The first stands for itself, whatever it is: NaN is within reach of no number.
+            let others = (rank + 1..<start + k).prefix { abs(chances[$0] - chances[rank]) <= 1e-6 * abs(chances[rank]) }
+            let tied = rank..<others.endIndex
             guard own[tied].sorted() == theirs[tied].sorted() else { return false }
-            rank = tied.endIndex
+            rank = tied.upperBound
         }
     }
     return true

@@ -96,6 +96,12 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(metrics.nonFiniteMismatches == 0)
 }
 
+@Test func errorsBeyondAllNumbersAreCounted() throws {
+    let largest = Double.greatestFiniteMagnitude
+    let judgement = try judge(Tensor([largest], shape: [1]), golden: Tensor([-largest], shape: [1]), name: "y", criterion: standard)
+    #expect(judgement.verdict == .fail && judgement.metrics?.absolute.maximum == .infinity && judgement.metrics?.histogram.last == 1)
+}
+
 @Test func agreementOfLogits() throws {
     let g = [3.0, 2, 1, 0, 0, 1, 2, 3]
     let same = try #require(Agreement(g, reference: g, shape: [2, 4], k: 2))
