@@ -66,11 +66,11 @@ struct QuantizeTool: Tool {
         if let json { try replacing.checkOutput(json, besides: [model, outputPath] + calibration) }
         let clock = ContinuousClock()
         let start = clock.now
-        let progress = Progress("quantizing", quiet: common.quiet)
-        let report = try quantizePackage(
-            model, to: outputPath, try options(), writing: .init(replacing: replacing.force), threads: common.threads
-        ) { progress.update($0, of: $1) }
-        progress.end()
+        let report = try Progress.shown("quantizing", quiet: common.quiet) { progress in
+            try quantizePackage(
+                model, to: outputPath, try options(), writing: .init(replacing: replacing.force), threads: common.threads
+            ) { progress.update($0, of: $1) }
+        }
         print(report.text)
         let sizes = try [model, outputPath].map { try ReadableFile(path: $0).size }
         print("""

@@ -133,18 +133,18 @@ struct VerifyTool: Tool {
 
     private func measure(_ package: Model, _ path: String) throws -> Accuracy {
         let testSet = try TestSet(path: path)
-        let progress = Progress("answering", quiet: common.quiet)
-        defer { progress.end() }
-        return try Accuracy.measure(package, on: testSet, output: output ?? "prediction", threads: common.threads) { progress.update($0, of: testSet.count) }
+        return try Progress.shown("answering", quiet: common.quiet) { progress in
+            try Accuracy.measure(package, on: testSet, output: output ?? "prediction", threads: common.threads) { progress.update($0, of: testSet.count) }
+        }
     }
 
     private func withProgress<Result>(_ label: String, of total: Int, _ body: (() -> Void) throws -> Result) throws -> Result {
-        let progress = Progress(label, quiet: common.quiet)
-        defer { progress.end() }
-        var done = 0
-        return try body {
-            done += 1
-            progress.update(done, of: total)
+        try Progress.shown(label, quiet: common.quiet) { progress in
+            var done = 0
+            return try body {
+                done += 1
+                progress.update(done, of: total)
+            }
         }
     }
 
