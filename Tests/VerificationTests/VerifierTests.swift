@@ -103,6 +103,17 @@ private func report(
     #expect(try verdict([7, 9, 8], [7, 8, 9], [.infinity, 0.2, 0.2]).verdict == .pass)
 }
 
+/// As large as files may make it: time must not grow with the square of the names.
+@Test func goldenSetsMayNameVeryMuch() throws {
+    let y = try floats([1])
+    let outputs = Dictionary(uniqueKeysWithValues: (0..<100_000).map { ("out \($0)", y) })
+    let time = try processorSeconds {
+        let result = try report(FakeModel(outputNames: ["y"], values: ["y": y]), golden(outputs.merging(["y": y]) { $1 }))
+        #expect(result.outputs.count == 100_001 && result.outputs.count { $0.verdict == .pass } == 1)
+    }
+    #expect(time < 30, "one second, or a minute and a half")
+}
+
 @Test func worstSetsAreNamed() throws {
     let model = FakeModel(outputNames: ["y"], values: ["y": try floats([1])])
     var verifier = try Verifier(model, options: VerificationOptions())
