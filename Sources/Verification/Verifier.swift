@@ -70,13 +70,13 @@ public struct Verifier {
     }
 
     /// Judges each block alone, on the reference's states.
-    mutating func isolate(_ model: Model, _ golden: GoldenSet, threads: Int?) throws {
+    mutating func isolate(_ session: Session, _ golden: GoldenSet) throws {
         try locating(golden.name) {
             guard golden.intermediates.keys.contains(where: { !$0.hasPrefix("selection.") }) else {
                 throw TripsError.data("blocks cannot be judged alone", found: "no states", expected: "a golden set with mid.vision.0, …")
             }
             let isolated = try IsolatedModel(
-                model, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys), threads: threads)
+                session, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys))
             let found = try suiting { try isolated.run(golden) }
             var only = golden
             only.intermediates = golden.intermediates.filter { found[$0.key] != nil }
