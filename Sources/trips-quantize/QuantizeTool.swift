@@ -52,7 +52,7 @@ struct QuantizeTool: Tool {
                 ? "" : ": put it before --calibration and --keep, which take all names behind them"
             throw ValidationError("Missing expected argument '<in.trips>'\(advice)")
         }
-        if json == outputPath { throw ValidationError("--json and --output name one file") }
+        if let json, !ReplacingOptions.areDistinct([json, outputPath]) { throw ValidationError("--json and --output name one file") }
         if weightsOnly && scheme != .int8 { throw ValidationError("--weights-only goes with --int8") }
         if maxLoss != nil && calibration.isEmpty { throw ValidationError("--max-loss needs --calibration") }
         if maxLoss != nil && scheme != .int8 { throw ValidationError("--max-loss goes with --int8") }

@@ -68,7 +68,7 @@ struct VerifyTool: Tool {
         if example.isGiven && against == nil { throw ValidationError("--image and --text have no reference to compare with: expected --against") }
         if output != nil && accuracy == nil { throw ValidationError("--output goes with --accuracy") }
         if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
-        if Set(written).count < written.count { throw ValidationError("--report, --json and --junit: expected a file for each") }
+        if !ReplacingOptions.areDistinct(written) { throw ValidationError("--report, --json and --junit: expected a file for each") }
     }
 
     /// The files that are written.
