@@ -208,6 +208,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect { try quantize([block()], options) } throws: { error in
             (error as? TripsError)?.kind == .data && "\(error)" == "narrow: calibration input x; found NaN or infinity; expected finite numbers"
         }
+        options.calibration = [try GoldenSet(name: "other", inputs: ["z": Tensor([1] as [Float], shape: [1])])]
+        #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("found z; expected inputs of y") }
     }
 
     /// Without data there is none to ask for: places computed from ids may lie beyond their table, and a layer may read what
