@@ -85,7 +85,8 @@ public enum PackageWriter {
             throw TripsError.data("the manifest is too large", found: bytes.count, expected: "at most \(Layout.maximalManifestSize)")
         }
         let frame = try ChunkEncoder().encode(bytes, level: 9)
-        let header = Header(isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: bytes.count, manifestChecksum: crc32(frame))
+        let header = Header(
+            isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: bytes.count, manifestChecksum: crc32(frame))
         try header.checkManifest()
         try file.write(header.bytes())
         try file.write(frame)

@@ -251,7 +251,9 @@ extension Graph {
         }
     }
 
-    private mutating func correctedBias(_ bias: ValueID?, _ correction: [Float]?, of weight: Constant, name: String) throws -> ValueID? {
+    private mutating func correctedBias(
+        _ bias: ValueID?, _ correction: [Float]?, of weight: Constant, name: String
+    ) throws -> ValueID? {
         guard let correction else { return bias }
         var values = correction
         if let bias {

@@ -53,7 +53,8 @@ struct RunTool: Tool {
 
     private func lines(of path: String) throws -> [String] {
         let file = try ReadableFile(path: path)
-        let lines = try file.text(of: "a list of answers").split(whereSeparator: \.isNewline).map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        let lines = try file.text(of: "a list of answers").split(whereSeparator: \.isNewline)
+            .map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
         guard !lines.isEmpty else { throw TripsError.data("a list of answers", at: file.name, found: "none", expected: "one per line") }
         return lines
     }
