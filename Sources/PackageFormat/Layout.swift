@@ -116,6 +116,11 @@ package struct Header: Equatable {
         manifestSize = Int(try fields.integer(UInt32.self))
         manifestChecksum = try fields.integer()
         guard try fields.integer(UInt32.self) == 0 else { throw TripsError.data("reserved bytes are not zero") }
+        try checkManifest()
+    }
+
+    /// - Throws: `data` where the manifest is larger than readers take.
+    func checkManifest() throws {
         guard manifestSize <= Layout.maximalManifestSize, manifestSize / Layout.maximalManifestRatio <= manifestFrameSize else {
             throw TripsError.data(
                 "size of the manifest", found: "\(manifestSize) bytes from \(manifestFrameSize)",

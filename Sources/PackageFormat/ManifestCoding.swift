@@ -48,7 +48,8 @@ extension Manifest {
 }
 
 extension Manifest.TensorRecord {
-    fileprivate func check() throws {
+    /// - Throws: `data` for what a package cannot hold.
+    func check() throws {
         guard !name.isEmpty, name.utf8.count <= Layout.maximalNameLength else {
             throw TripsError.data("length of a name", found: name.utf8.count, expected: "1 to \(Layout.maximalNameLength)")
         }

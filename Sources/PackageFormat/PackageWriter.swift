@@ -85,8 +85,10 @@ public enum PackageWriter {
             throw TripsError.data("the manifest is too large", found: bytes.count, expected: "at most \(Layout.maximalManifestSize)")
         }
         let frame = try ChunkEncoder().encode(bytes, level: 9)
-        try file.write(
-            Header(isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: bytes.count, manifestChecksum: crc32(frame)).bytes())
+        let header = Header(
+            isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: bytes.count, manifestChecksum: crc32(frame))
+        try header.checkManifest()
+        try file.write(header.bytes())
         try file.write(frame)
     }
 }
@@ -165,6 +167,7 @@ private struct TensorTable {
     private mutating func append(_ constant: Constant, _ name: String, exact: Bool) throws {
         let storedType = exact ? constant.storedType : options.storedType(constant)
         let record = Manifest.TensorRecord(name: name, dataType: constant.dataType, storedType: storedType, shape: constant.shape)
+        try locating("tensor \"\(name)\"") { try record.check() }
         tensors.append(PendingTensor(record: record, constant: constant, storedByteCount: try Tensors.byteCount(of: storedType, constant.shape)))
         taken.insert(name)
         names["\(exact) \(constant.identity)"] = name

@@ -33,14 +33,8 @@ public struct WordPiece: Sendable {
 
     /// The vocabulary in a file.
     public init(path: String) throws {
-        let file = try ReadableFile(path: path)
-        self = try locating(file.name) {
-            guard file.size <= 16 << 20 else { throw TripsError.data("size of a vocabulary", found: file.size, expected: "at most 16 MiB") }
-            guard let text = String(validating: try file.bytes(at: 0, count: file.size), as: UTF8.self) else {
-                throw TripsError.data("vocabulary", expected: "UTF-8 text")
-            }
-            return try WordPiece(vocabulary: text)
-        }
+        let file = try ReadableFile(path: path), text = try file.text(of: "vocabulary")
+        self = try locating(file.name) { try WordPiece(vocabulary: text) }
     }
 
     /// The ids of a text, [CLS] first and [SEP] last.
@@ -70,9 +64,6 @@ public struct WordPiece: Sendable {
         }
         return text
     }
-
-    /// The word of an id.
-    public func word(_ id: Int) -> String { words.indices.contains(id) ? words[id] : "?" }
 
     /// The text between special words, and their ids, in order.
     private func parts(of text: String) -> [(text: String, special: Int?)] {

@@ -27,6 +27,8 @@ final class Observations {
 
     /// Bytes of the Gram matrices that one pass over the samples gathers.
     private static let gramBudget = 160 << 20
+    /// Inputs beyond which a layer's Gram matrix would take more than a gigabyte.
+    private static let widestGram = 16384
     private static let sampledRows = 256
 
     init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [GoldenSet], _ pool: ThreadPool) throws {
@@ -40,7 +42,7 @@ final class Observations {
             (model, session) = (nil, nil)
             do {
                 try SyntheticPass.run(tapped) { name, rows in
-                    if let index = Observations.index(ofTap: name) { add(rows, to: index) }
+                    if let index = Observations.index(ofTap: name) { add(try rows.finiteRows(), to: index) }
                 }
             } catch let error as TripsError where error.kind == .data {
                 // Tokens that are made up may be none that the model takes. Nothing is known then of what they did not reach.
@@ -60,12 +62,12 @@ final class Observations {
         name.hasPrefix(tapPrefix) ? Int(name.dropFirst(tapPrefix.count)) : nil
     }
 
-    /// The rows that groups read for one sample; groups that it does not reach are left out.
+    /// The finite rows that groups read for one sample; groups that it does not reach are left out.
     private func observe(_ groups: [Int], _ sample: GoldenSet) throws -> [(Int, Tensor)] {
         guard let session else { return [] }
         let taps = try session.reachable(groups.map(Observations.tap), from: Set(sample.inputs.keys))
         let results = try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: taps) } }
-        return groups.compactMap { index in results[Observations.tap(index)].map { (index, $0) } }
+        return try groups.compactMap { index in try results[Observations.tap(index)].map { (index, try $0.finiteRows()) } }
     }
 
     private func add(_ tensor: Tensor, to index: Int) {
@@ -107,18 +109,24 @@ final class Observations {
         return record.sums.map { Float($0 / Double(record.rows)) }
     }
 
-    /// Σ x xᵀ over all rows; nil without data. Several groups are gathered in one pass and dropped once they are asked for.
+    /// Σ x xᵀ over all rows; nil without data, and for very wide rows. Several groups are gathered in one pass and dropped once
+    /// they are asked for.
     func gram(_ index: Int) throws -> Gram? {
-        guard !samples.isEmpty, records[index] != nil else { return nil }
+        guard !samples.isEmpty, gramWidth(index) != nil else { return nil }
         if grams[index] == nil { try gatherGrams(from: index) }
         return grams.removeValue(forKey: index)
+    }
+
+    private func gramWidth(_ index: Int) -> Int? {
+        guard let record = records[index], record.rows > 0, record.largest.count <= Observations.widestGram else { return nil }
+        return record.largest.count
     }
 
     private func gatherGrams(from first: Int) throws {
         var chosen: [Int] = []
         var bytes = 0
         for index in inventory.groups.indices[first...] {
-            guard let width = records[index]?.largest.count else { continue }
+            guard let width = gramWidth(index) else { continue }
             bytes += width * width * MemoryLayout<Float>.size
             if !chosen.isEmpty && bytes > Observations.gramBudget { break }
             chosen.append(index)
@@ -141,6 +149,17 @@ final class Observations {
         let scale = try layer.inputScale?.load()
         let rounded = try evaluate(op, [rows, layer.matrix.weight, layer.matrix.scales, bias, scale])[0].elements(Float.self)
         return decibels(exact, rounded)
+    }
+}
+
+extension Tensor {
+    /// The rows [R, K] that hold neither NaN nor infinity: a single one would drown what all others tell.
+    fileprivate func finiteRows() throws -> Tensor {
+        let width = shape.last ?? 1
+        guard width > 0, !withBytes({ $0.bindMemory(to: Float.self).allSatisfy(\.isFinite) }) else { return self }
+        let values = try elements(Float.self)
+        let rows = stride(from: 0, to: values.count, by: width).map { values[$0..<$0 + width] }.filter { $0.allSatisfy(\.isFinite) }
+        return try Tensor(rows.flatMap { $0 }, shape: [rows.count, width])
     }
 }
 

@@ -29,7 +29,7 @@ final class OutputJudge {
         }
         reference = try OutputJudge.run(session, samples, outputs, positions)
         guard reference.contains(where: { !$0.isEmpty }) else {
-            throw TripsError.usage(
+            throw TripsError.data(
                 "the calibration inputs do not suffice for any output",
                 found: Set(samples.flatMap(\.inputs.keys)).sorted().joined(separator: ", "), expected: "inputs of \(session.outputNames.joined(separator: ", "))")
         }

@@ -70,7 +70,7 @@ public struct QuantizationReport: Sendable, Codable {
     public var attentions = 0
     public var bytesBefore = 0
     public var bytesAfter = 0
-    /// With calibration: signal to noise of each output, in dB, the worst over the calibration inputs.
+    /// With calibration: signal to noise of each output, in dB, over all calibration inputs together.
     public var outputDecibels: [String: Double] = [:]
     /// With calibration: mean overlap (Jaccard) of the kept patches, by selection.
     public var selectionOverlap: [String: Double] = [:]

@@ -10,7 +10,7 @@ import Tensors
 ///   - progress: called with the layers done and their number.
 /// - Returns: graphs of the same inputs, outputs and traces, and what was done.
 /// - Throws: `usage` where a pattern matches no layer, or the wanted ratio needs calibration; `data` where a weight or an
-///   input to calibrate on is not finite.
+///   input to calibrate on is not finite, or those inputs suffice for no output.
 public func quantize(
     _ graphs: [Graph], _ options: QuantizationOptions, pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
 ) throws -> (graphs: [Graph], report: QuantizationReport) {
@@ -46,6 +46,8 @@ private struct Quantizer {
     var quantized: [QuantizedLayer?]
     var reports: [LayerReport]
     var report: QuantizationReport
+    /// Whether what is no layer but large is stored in 16 bits.
+    var roundsRest = true
 
     init(_ graphs: [Graph], _ options: QuantizationOptions, _ pool: ThreadPool) throws {
         self.graphs = graphs
@@ -98,7 +100,7 @@ private struct Quantizer {
         let weights = try members.map { try inventory.layers[$0].load() }
         let statistics = try observations.statistics(groupIndex) ?? graphs[group.graph].normStatistics(of: group.input)
         let scaling = options.weightsOnly ? nil : statistics.map {
-            InputScaling(weights: weights, statistics: $0, groupSize: inventory.layers[first].inputs)
+            InputScaling(weights: weights, statistics: $0, groupSize: inventory.layers[first].inputs, pool: pool)
         }
         let factors = scaling?.factors
         let importance = statistics.map { statistics in
@@ -175,6 +177,7 @@ private struct Quantizer {
             reports[index].bytesAfter = reports[index].bytesBefore
             reports[index].note = "put back to reach \(wanted) dB"
         }
+        if low == order.count { roundsRest = try judge.worst(result().graphs) >= wanted }
         (report.outputDecibels, report.selectionOverlap) = try judge.compare(result().graphs)
     }
 
@@ -194,7 +197,8 @@ private struct Quantizer {
 
     /// The model with only these layers quantized.
     private func graphs(quantizing chosen: Set<Int>) throws -> [Graph] {
-        try graphs.enumerated().map { graphIndex, graph in
+        let layers = Set(inventory.layers.map(\.weight.identity))
+        return try graphs.enumerated().map { graphIndex, graph in
             var graph = graph
             for index in chosen.sorted() {
                 guard let layer = quantized[index] else { continue }
@@ -203,7 +207,7 @@ private struct Quantizer {
                 }
             }
             if !options.weightsOnly { try graph.quantizeAttention() }
-            try graph.roundRest()
+            if roundsRest { try graph.roundRest(besides: layers) }
             graph.prune()
             return graph
         }
@@ -227,7 +231,7 @@ extension Graph {
         } else {
             let scales = try known(layer.matrix.scales, "group_scales")
             let inputScale = try layer.inputScale.map { try addConstant($0, name: "\(name).input_scale") }
-            let bias = try correctedBias(node.input(2), layer.biasCorrection, name: name)
+            let bias = try correctedBias(node.input(2), layer.biasCorrection, of: original, name: name)
             made = try add(
                 QuantizedLinear(groupSize: layer.matrix.groupSize, activations: activations),
                 [input, weight, scales, bias, inputScale], name: node.name, outputNames: [self.name(of: node.output)])
@@ -247,22 +251,28 @@ extension Graph {
         }
     }
 
-    private mutating func correctedBias(_ bias: ValueID?, _ correction: [Float]?, name: String) throws -> ValueID? {
+    private mutating func correctedBias(
+        _ bias: ValueID?, _ correction: [Float]?, of weight: Constant, name: String
+    ) throws -> ValueID? {
         guard let correction else { return bias }
         var values = correction
         if let bias {
             guard let old = try constant(of: bias)?.load().elements(Float.self), old.count == values.count else { return bias }
             for index in values.indices { values[index] += old[index] }
         }
-        return try addConstant(
-            Constant(Tensor(values, shape: [values.count]), identity: "corrected bias of \(name)"), name: "\(name).corrected_bias")
+        // Layers of one weight may have biases of their own.
+        let identity = "\(weight.identity).corrected_bias(\(bias.flatMap(constant(of:))?.identity ?? ""))"
+        return try addConstant(Constant(Tensor(values, shape: [values.count]), identity: identity), name: "\(name).corrected_bias")
     }
 
-    /// Stores what stays but is large (patch projection, position tables) in bfloat16: 54 dB, far above what int8 leaves.
-    fileprivate mutating func roundRest() throws {
+    /// Stores what is no layer but large (patch projection, position tables) in bfloat16: 54 dB, far above what int8 leaves.
+    /// - Parameter layers: identities of weights that are quantized, or stay as they are.
+    fileprivate mutating func roundRest(besides layers: Set<String>) throws {
         for node in nodes where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
             for case let input? in node.inputs {
-                guard let constant = constant(of: input), constant.dataType == .float32, try constant.byteCount > 65_536 else { continue }
+                guard let constant = constant(of: input), constant.dataType == .float32, try constant.byteCount > 65_536,
+                    !layers.contains(constant.identity)
+                else { continue }
                 setContent(.tensor(constant.rounded(to: .bfloat16)), of: input)
             }
         }

@@ -52,7 +52,7 @@ package func roundWeights(
 
 /// ⌈columns / groupSize⌉
 func groupCount(_ columns: Int, _ groupSize: Int) -> Int {
-    max(1, columns / groupSize + (columns % groupSize == 0 ? 0 : 1))
+    max(1, columns.dividedRoundingUp(by: groupSize))
 }
 
 /// The nearest multiple of `scale`, in units of it, within ±127.

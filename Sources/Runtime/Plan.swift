@@ -74,9 +74,6 @@ final class Plan {
         for (name, value) in outputs { results[name] = try memory.view(value).tensor() }
         return results
     }
-
-    /// Bytes of activations and working memory.
-    var arenaBytes: Int { memory.arenaBytes }
 }
 
 extension Graph {
@@ -132,7 +129,6 @@ private final class BoundMemory: PlanMemory {
     private var constants: [ValueID: Tensor] = [:]
     private let spaced: Set<ValueID>
 
-    var arenaBytes: Int { arena.byteCount }
     var scratch: UnsafeMutableRawPointer { arena.base + scratchOffsets[current] }
 
     init(_ graph: Graph, _ lowering: Lowering, weights: Weights, threads: Int) throws {

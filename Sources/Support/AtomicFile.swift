@@ -115,10 +115,13 @@ package final class AtomicFile {
 
     /// Finds out whether a file of this name could be written.
     /// - Throws: `cannotCreate` where something is there that may not be replaced: anything but a regular file never may,
-    ///   nor may a link that leads to it.
+    ///   nor may a link that leads to it. Also where no file can have this name.
     package static func checkTarget(_ path: String, replacing: Bool) throws {
         var status = stat()
-        guard lstat(path, &status) == 0 else { return }
+        guard lstat(path, &status) == 0 else {
+            guard errno == ENOENT, !path.isEmpty, !path.hasSuffix("/") else { throw error(.cannotCreate, "cannot be created", path) }
+            return
+        }
         guard replacing else {
             throw TripsError(.cannotCreate, "exists already and is not replaced unless forced to", at: path)
         }

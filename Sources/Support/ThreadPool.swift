@@ -49,10 +49,12 @@ public final class ThreadPool: Sendable {
         busy.store(false, ordering: .releasing)
     }
 
-    /// As `run`, for bodies that throw: the error of the lowest index that threw is thrown.
+    /// As `run`, for bodies that throw: the error of the lowest index that threw is thrown. Tasks behind it that
+    /// have not begun are left out.
     public func tryRun(_ count: Int, _ body: @Sendable (Int) throws -> Void) throws {
         let failure = Mutex<(index: Int, error: any Error)?>(nil)
         run(count) { index in
+            if let failed = failure.withLock({ $0?.index }), failed < index { return }
             do {
                 try body(index)
             } catch {

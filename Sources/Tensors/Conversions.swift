@@ -8,7 +8,8 @@ extension Tensor {
         return try .written(newType, shape) { convert(view, into: $0) }
     }
 
-    /// As `converted`, for storing numbers in a narrower floating-point type.
+    /// As `converted`, for storing numbers in a narrower floating-point type: what is finite stays so. The largest numbers of
+    /// float32, of which masks are made, become the largest of bfloat16.
     /// - Throws: `data` where a finite number is out of the type's range.
     package func rounded(to newType: DataType) throws -> Tensor {
         func checkRange<Number: TensorElement & BinaryFloatingPoint>(_: Number.Type) throws {
@@ -22,7 +23,23 @@ extension Tensor {
             if dataType == .float32 { try checkRange(Float.self) }
             if dataType == .float64 { try checkRange(Double.self) }
         }
-        return try converted(to: newType)
+        let rounded = try converted(to: newType)
+        return newType == .bfloat16 && dataType.byteWidth > 2 ? try rounded.keepingFinite(self) : rounded
+    }
+
+    /// These bfloat16 numbers, the largest where they are infinite and those they were made of are not.
+    private func keepingFinite(_ exact: Tensor) throws -> Tensor {
+        let infinite = withBytes { bytes in
+            let bits = bytes.bindMemory(to: UInt16.self)
+            return bits.indices.filter { bits[$0] & 0x7FFF == 0x7F80 }
+        }
+        guard !infinite.isEmpty else { return self }
+        let numbers = try exact.converted(to: .float64).elements(Double.self)
+        return try Tensor(dataType, shape) { target in
+            withBytes { target.copyMemory(from: $0) }
+            let elements = target.bindMemory(to: UInt16.self)
+            for index in infinite where numbers[index].isFinite { elements[index] -= 1 }
+        }
     }
 
     /// A matrix with its two dimensions exchanged.

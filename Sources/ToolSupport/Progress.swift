@@ -7,9 +7,16 @@ public final class Progress {
     private var lastDrawn: ContinuousClock.Instant?
     private let clock = ContinuousClock()
 
-    public init(_ label: String, quiet: Bool) {
+    private init(_ label: String, quiet: Bool) {
         self.label = label
         isShown = !quiet && isatty(2) == 1
+    }
+
+    /// Shows a bar while `body` works; it is gone before an error is told.
+    public static func shown<Result>(_ label: String, quiet: Bool, while body: (Progress) throws -> Result) rethrows -> Result {
+        let progress = Progress(label, quiet: quiet)
+        defer { progress.end() }
+        return try body(progress)
     }
 
     /// Draws the bar, at most ten times a second.
@@ -24,10 +31,7 @@ public final class Progress {
         writeDiagnostic("\r\(label) \(bar) \(Int(Double(done) / Double(total) * 100)) %")
     }
 
-    /// Removes the bar.
-    public func end() {
-        guard isShown, lastDrawn != nil else { return }
-        writeDiagnostic("\r\u{1B}[2K")
-        lastDrawn = nil
+    private func end() {
+        if lastDrawn != nil { writeDiagnostic("\r\u{1B}[2K") }
     }
 }

@@ -9,7 +9,6 @@ public struct TextTable {
     public init(_ columns: [(title: String, alignment: Alignment)]) { self.columns = columns }
 
     public mutating func add(_ cells: [String]) { rows.append(cells) }
-    public var isEmpty: Bool { rows.isEmpty }
 
     /// Lines without trailing spaces; the titles first.
     public var text: String {

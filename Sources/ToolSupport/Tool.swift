@@ -94,6 +94,11 @@ public struct ReplacingOptions: ParsableArguments {
         try AtomicFile.checkTarget(path, replacing: force)
     }
 
+    /// Whether each output is a file of its own, however its path is written.
+    public static func areDistinct(_ outputs: [String]) -> Bool {
+        Set(outputs.map { URL(fileURLWithPath: $0).standardizedFileURL.path }).count == outputs.count
+    }
+
     /// Writes a text file whole or not at all.
     public func write(_ text: String, to path: String) throws {
         try AtomicFile.write(to: path, replacing: force) { try $0.write(Array(text.utf8)) }

@@ -163,10 +163,7 @@ private func imageSize(_ graphs: [Graph]) -> Int? {
 
 /// A WordPiece vocabulary as a tensor of its bytes.
 private func readVocabulary(_ path: String) throws -> (name: String, constant: Constant) {
-    let file = try ReadableFile(path: path)
-    guard file.size <= 16 << 20 else { throw TripsError.data("vocabulary", at: file.name, found: "\(file.size) bytes", expected: "at most 16 MB") }
-    let bytes = try file.bytes(at: 0, count: file.size)
-    guard String(validating: bytes, as: UTF8.self) != nil else { throw TripsError.data("vocabulary", at: file.name, expected: "UTF-8 text") }
+    let bytes = Array(try ReadableFile(path: path).text(of: "vocabulary").utf8)
     return ("vocabulary", Constant(try Tensor(bytes, shape: [bytes.count]), identity: "vocabulary"))
 }
 

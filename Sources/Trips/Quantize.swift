@@ -11,7 +11,8 @@ import Tensors
 /// - Parameters:
 ///   - source: a `.trips` package with weights in floating point.
 ///   - path: where the new package goes; it appears there whole or not at all.
-///   - measuring: also run both packages side by side on the first calibration inputs and report the times.
+///   - measuring: also run both packages side by side, on the first calibration inputs that suffice for an output, and report
+///     the times.
 ///   - threads: threads to work with; nil: as many as there are processors.
 ///   - progress: called with the layers done and their number.
 /// - Throws: `usage` where the options do not suit the model; as `PackageReader` and `PackageWriter`.
@@ -34,10 +35,17 @@ public func quantizePackage(
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = manifest.vocabulary { extra.append((vocabulary, try reader.constant(named: vocabulary))) }
     try PackageWriter.write(graphs: quantized, extraTensors: extra, manifest: manifest, to: path, options: writing, pool: pool)
-    if measuring, let inputs = options.calibration.first?.inputs {
-        quantized = []
-        let (before, after) = try measureAlternating(Model(contentsOf: source), Model(contentsOf: path), inputs: inputs, threads: threads)
-        (report.millisecondsBefore, report.millisecondsAfter) = (before, after)
+    quantized = []
+    if measuring {
+        let (before, after) = (try Model(contentsOf: source), try Model(contentsOf: path))
+        let session = Session(before)
+        let suitable = try options.calibration.first { golden in
+            try !session.reachable(session.outputNames, from: Set(golden.inputs.keys)).isEmpty
+        }
+        if let inputs = suitable?.inputs {
+            let times = try measureAlternating(before, after, inputs: inputs, threads: threads)
+            (report.millisecondsBefore, report.millisecondsAfter) = times
+        }
     }
     return report
 }

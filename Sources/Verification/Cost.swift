@@ -21,15 +21,18 @@ extension Graph {
     /// The same graph with selections that keep everything.
     public func withoutSelection() throws -> Graph {
         var graph = self
-        for old in try topologicalOrder() where old.op is PatchSelection {
-            guard let node = graph.node(old.id), var selection = node.op as? PatchSelection else { continue }
+        for old in try topologicalOrder() {
+            guard let node = graph.node(old.id) else { continue }
+            guard var selection = node.op as? PatchSelection else {
+                // Its sizes follow from the selections before it, and those of later ones from it.
+                try graph.inferAgain(node)
+                continue
+            }
             selection.keepRate = 1
             let whole = try graph.add(selection, node.inputs, name: node.name + ".all")
             for (kept, all) in zip(node.outputs, whole) { graph.replace(kept, with: all) }
-            // A later selection reads sizes that follow from this one.
-            graph.prune()
-            try graph.inferAgain()
         }
+        graph.prune()
         return graph
     }
 

@@ -112,7 +112,8 @@ extension Accuracy {
         var (right, seconds): ([Bool], [Double]) = ([], [])
         var start = 0
         while start < testSet.count {
-            let range = start..<min(start + batch, testSet.count)
+            // The last batch begins earlier: a package may take batches of one size alone.
+            let range = max(0, min(start, testSet.count - batch))..<min(start + batch, testSet.count)
             let inputs = try testSet.batch(range).mapValues { try preprocessed($0, for: model) }
             var results: [String: Tensor] = [:]
             let time = try clock.measure { results = try session.run(inputs, outputs: [output]) }
@@ -120,10 +121,10 @@ extension Accuracy {
                 throw TripsError.usage("accuracy of \(output)", found: "\(results[output]?.shape ?? [])", expected: "[batch, classes]")
             }
             let (values, classes) = (try logits.numbers(), logits.shape[1])
-            for row in 0..<range.count {
+            for row in start - range.lowerBound..<range.count {
                 let scores = values[row * classes..<(row + 1) * classes]
                 let best = scores.indices.max { scores[$0] < scores[$1] || scores[$0].isNaN && !scores[$1].isNaN }
-                right.append(best.map { $0 - row * classes == testSet.labels[start + row] } ?? false)
+                right.append(best.map { $0 - row * classes == testSet.labels[range.lowerBound + row] } ?? false)
             }
             seconds.append(time.milliseconds / 1e3 / Double(range.count))
             start = range.upperBound

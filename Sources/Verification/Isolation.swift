@@ -16,11 +16,12 @@ struct IsolatedModel {
     private static func input(_ state: String) -> String { "reference.\(state)" }
 
     /// - Parameters:
+    ///   - whole: runs the model; its weights are shared.
     ///   - states: names of intermediates that are the reference's.
     ///   - results: names of intermediates and outputs to compute.
-    init(_ model: Model, states: Set<String>, results names: Set<String>, threads: Int?) throws {
+    init(_ whole: Session, states: Set<String>, results names: Set<String>) throws {
         var cut: [Graph] = []
-        for original in model.graphs {
+        for original in whole.model.graphs {
             var graph = original
             let wanted = (graph.traces + graph.outputs).filter { names.contains($0.name) }
             for (name, value) in graph.traces where states.contains(name) && graph.producer(of: value) != nil && !name.hasPrefix("selection.") {
@@ -36,7 +37,7 @@ struct IsolatedModel {
             graph.removeUnusedInputs()
             if !graph.outputs.isEmpty { cut.append(graph) }
         }
-        session = Session(Model(graphs: cut, manifest: model.manifest), threads: threads)
+        session = whole.sharing(cut)
         results = session.outputNames
     }
 

@@ -94,9 +94,9 @@ public struct Metrics: Sendable, Equatable {
 
     static func bin(_ error: Double) -> Int {
         guard error >= 1e-12 else { return 0 }
+        guard error < 100 else { return histogramEdges.count }
         // The logarithm of an edge may come out a hair below it.
-        let position = Int(((log10(error) + 12) * 2 + 1e-9).rounded(.down)) + 1
-        return min(position, histogramEdges.count)
+        return Int(((log10(error) + 12) * 2 + 1e-9).rounded(.down)) + 1
     }
 }
 

@@ -39,7 +39,7 @@ public func verify(
             options.needs(key, isolating: isolating, inputNames: runner.inputNames)
         }
         try observe(try verifier.verify(golden))
-        if isolating { try verifier.isolate(model, golden, threads: threads) }
+        if isolating { try verifier.isolate(runner.session, golden) }
         if timing && times == nil { times = (try? KindTime.measure(runner.session, on: golden)) ?? [] }
     }
     var report = verifier.finished(label: TolerancePreset(fitting: model.manifest).rawValue)

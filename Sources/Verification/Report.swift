@@ -145,9 +145,8 @@ public struct VerificationReport: Sendable {
     mutating func add(_ result: SetResult) {
         sets.append(result.name)
         for (name, value) in result.metadata.values where metadata[name] == nil { metadata[name] = value }
-        for entry in result.tensors {
-            if entry.isIntermediate { intermediates.add(entry, set: result.name) } else { outputs.add(entry, set: result.name) }
-        }
+        outputs.add(result.tensors.filter { !$0.isIntermediate }, set: result.name)
+        intermediates.add(result.tensors.filter(\.isIntermediate), set: result.name)
         for comparison in result.selections {
             if let index = selections.firstIndex(where: { $0.layer == comparison.layer }) {
                 selections[index].add(comparison, set: result.name)
@@ -164,20 +163,21 @@ public struct VerificationReport: Sendable {
 
     mutating func addIsolated(_ entries: [SetResult.Entry], set: String) {
         var summaries = isolated ?? []
-        for var entry in entries {
-            entry.isIntermediate = true
-            summaries.add(entry, set: set)
-        }
+        summaries.add(entries, set: set)
         isolated = summaries
     }
 }
 
 extension [TensorSummary] {
-    fileprivate mutating func add(_ entry: SetResult.Entry, set: String) {
-        if let index = firstIndex(where: { $0.name == entry.name }) {
-            self[index].add(entry.judgement, set: set)
-        } else {
-            append(TensorSummary(name: entry.name, isIntermediate: entry.isIntermediate, entry.judgement, set: set))
+    fileprivate mutating func add(_ entries: [SetResult.Entry], set: String) {
+        var places = Dictionary(uniqueKeysWithValues: enumerated().map { ($1.name, $0) })
+        for entry in entries {
+            if let place = places[entry.name] {
+                self[place].add(entry.judgement, set: set)
+            } else {
+                places[entry.name] = count
+                append(TensorSummary(name: entry.name, isIntermediate: entry.isIntermediate, entry.judgement, set: set))
+            }
         }
     }
 }

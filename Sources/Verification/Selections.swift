@@ -163,7 +163,9 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
         let lost = theirs.subtracting(own).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
         let gained = own.subtracting(theirs).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
         if let high = lost.max(), let low = gained.min() {
-            flipGap = max(flipGap ?? 0, (high - low) / max(abs(high), .leastNormalMagnitude))
+            let gap = (high - low) / max(abs(high), .leastNormalMagnitude)
+            // Scores that are not finite explain nothing.
+            flipGap = max(flipGap ?? 0, gap.isNaN ? .infinity : gap)
         }
     }
 }

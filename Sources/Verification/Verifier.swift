@@ -70,13 +70,13 @@ public struct Verifier {
     }
 
     /// Judges each block alone, on the reference's states.
-    mutating func isolate(_ model: Model, _ golden: GoldenSet, threads: Int?) throws {
+    mutating func isolate(_ session: Session, _ golden: GoldenSet) throws {
         try locating(golden.name) {
             guard golden.intermediates.keys.contains(where: { !$0.hasPrefix("selection.") }) else {
                 throw TripsError.data("blocks cannot be judged alone", found: "no states", expected: "a golden set with mid.vision.0, …")
             }
             let isolated = try IsolatedModel(
-                model, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys), threads: threads)
+                session, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys))
             let found = try suiting { try isolated.run(golden) }
             var only = golden
             only.intermediates = golden.intermediates.filter { found[$0.key] != nil }
@@ -201,9 +201,11 @@ private func differOnlyInTies(_ x: Tensor, _ g: Tensor, _ probabilities: Tensor)
     for start in stride(from: 0, to: theirs.count, by: k) {
         var rank = start
         while rank < start + k {
-            let tied = (rank..<start + k).prefix { abs(chances[$0] - chances[rank]) <= 1e-6 * abs(chances[rank]) }
+            // The first stands for itself, whatever it is: NaN is within reach of no number.
+            let others = (rank + 1..<start + k).prefix { abs(chances[$0] - chances[rank]) <= 1e-6 * abs(chances[rank]) }
+            let tied = rank..<others.endIndex
             guard own[tied].sorted() == theirs[tied].sorted() else { return false }
-            rank = tied.endIndex
+            rank = tied.upperBound
         }
     }
     return true

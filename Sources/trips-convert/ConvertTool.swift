@@ -60,9 +60,9 @@ struct ConvertTool: Tool {
         try replacing.checkOutput(outputPath, besides: [source] + [vocabulary, checkpoint.config].compactMap { $0 })
         let clock = ContinuousClock()
         let start = clock.now
-        let progress = Progress("writing", quiet: common.quiet)
-        let report = try convert(source, to: outputPath, options) { progress.update($0, of: $1) }
-        progress.end()
+        let report = try Progress.shown("writing", quiet: common.quiet) { progress in
+            try convert(source, to: outputPath, options) { progress.update($0, of: $1) }
+        }
         printReport(report, in: start.duration(to: clock.now))
     }
 

@@ -52,7 +52,7 @@ struct QuantizeTool: Tool {
                 ? "" : ": put it before --calibration and --keep, which take all names behind them"
             throw ValidationError("Missing expected argument '<in.trips>'\(advice)")
         }
-        if json == outputPath { throw ValidationError("--json and --output name one file") }
+        if let json, !ReplacingOptions.areDistinct([json, outputPath]) { throw ValidationError("--json and --output name one file") }
         if weightsOnly && scheme != .int8 { throw ValidationError("--weights-only goes with --int8") }
         if maxLoss != nil && calibration.isEmpty { throw ValidationError("--max-loss needs --calibration") }
         if maxLoss != nil && scheme != .int8 { throw ValidationError("--max-loss goes with --int8") }
@@ -66,11 +66,11 @@ struct QuantizeTool: Tool {
         if let json { try replacing.checkOutput(json, besides: [model, outputPath] + calibration) }
         let clock = ContinuousClock()
         let start = clock.now
-        let progress = Progress("quantizing", quiet: common.quiet)
-        let report = try quantizePackage(
-            model, to: outputPath, try options(), writing: .init(replacing: replacing.force), threads: common.threads
-        ) { progress.update($0, of: $1) }
-        progress.end()
+        let report = try Progress.shown("quantizing", quiet: common.quiet) { progress in
+            try quantizePackage(
+                model, to: outputPath, try options(), writing: .init(replacing: replacing.force), threads: common.threads
+            ) { progress.update($0, of: $1) }
+        }
         print(report.text)
         let sizes = try [model, outputPath].map { try ReadableFile(path: $0).size }
         print("""

@@ -53,10 +53,8 @@ struct RunTool: Tool {
 
     private func lines(of path: String) throws -> [String] {
         let file = try ReadableFile(path: path)
-        guard file.size <= 16 << 20, let text = String(validating: try file.bytes(at: 0, count: file.size), as: UTF8.self) else {
-            throw TripsError.data("a list of answers", at: file.name, expected: "UTF-8 text of at most 16 MiB")
-        }
-        let lines = text.split(whereSeparator: \.isNewline).map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        let lines = try file.text(of: "a list of answers").split(whereSeparator: \.isNewline)
+            .map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
         guard !lines.isEmpty else { throw TripsError.data("a list of answers", at: file.name, found: "none", expected: "one per line") }
         return lines
     }

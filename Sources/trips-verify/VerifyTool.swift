@@ -68,7 +68,7 @@ struct VerifyTool: Tool {
         if example.isGiven && against == nil { throw ValidationError("--image and --text have no reference to compare with: expected --against") }
         if output != nil && accuracy == nil { throw ValidationError("--output goes with --accuracy") }
         if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
-        if Set(written).count < written.count { throw ValidationError("--report, --json and --junit: expected a file for each") }
+        if !ReplacingOptions.areDistinct(written) { throw ValidationError("--report, --json and --junit: expected a file for each") }
     }
 
     /// The files that are written.
@@ -133,18 +133,18 @@ struct VerifyTool: Tool {
 
     private func measure(_ package: Model, _ path: String) throws -> Accuracy {
         let testSet = try TestSet(path: path)
-        let progress = Progress("answering", quiet: common.quiet)
-        defer { progress.end() }
-        return try Accuracy.measure(package, on: testSet, output: output ?? "prediction", threads: common.threads) { progress.update($0, of: testSet.count) }
+        return try Progress.shown("answering", quiet: common.quiet) { progress in
+            try Accuracy.measure(package, on: testSet, output: output ?? "prediction", threads: common.threads) { progress.update($0, of: testSet.count) }
+        }
     }
 
     private func withProgress<Result>(_ label: String, of total: Int, _ body: (() -> Void) throws -> Result) throws -> Result {
-        let progress = Progress(label, quiet: common.quiet)
-        defer { progress.end() }
-        var done = 0
-        return try body {
-            done += 1
-            progress.update(done, of: total)
+        try Progress.shown(label, quiet: common.quiet) { progress in
+            var done = 0
+            return try body {
+                done += 1
+                progress.update(done, of: total)
+            }
         }
     }
 

@@ -74,6 +74,11 @@ import PackageFormat
         var manifest = Samples.manifest
         manifest.options["x"] = String(repeating: "x", count: Layout.maximalManifestSize)
         refuses("the manifest is too large", [("a", numbers)], manifest)
+        // Nor what this version would not read again.
+        manifest.options["x"] = String(repeating: "x", count: 1 << 20)
+        refuses("size of the manifest", [("a", numbers)], manifest)
+        let many = Samples.constant(try Samples.weights([Int](repeating: 1, count: Layout.maximalRank + 1)), "many")
+        refuses("tensor \"b\": rank", [("a", numbers), ("b", many)])
     }
 
     /// Gives another tensor than its constant states.

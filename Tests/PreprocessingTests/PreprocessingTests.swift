@@ -136,7 +136,7 @@ private let files = [
     let path = FileManager.default.temporaryDirectory.appendingPathComponent("vocab-\(UUID().uuidString).txt").path
     defer { try? FileManager.default.removeItem(atPath: path) }
     try Data("[PAD]\n[UNK]\n[CLS]\n[SEP]\n".utf8 + [UInt8](repeating: 0x0A, count: 16 << 20)).write(to: URL(fileURLWithPath: path))
-    #expect { try WordPiece(path: path) } throws: { "\($0)".contains("size of a vocabulary") }
+    #expect { try WordPiece(path: path) } throws: { "\($0)".contains("at most 16 MiB") }
 }
 
 @Test func idsReadAsWords() throws {

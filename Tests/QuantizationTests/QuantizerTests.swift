@@ -82,6 +82,95 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains("no such layer") }
     }
 
+    /// A large table of numbers that bfloat16 does not hold, once looked up in and once added from.
+    private func tables() throws -> (graph: Graph, inputs: [String: Tensor]) {
+        var (generator, graph) = (SplitMix64(state: 15), Graph(name: "main"))
+        func constant(_ name: String, _ shape: [Int]) throws -> ValueID {
+            let numbers = (0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) }
+            return try graph.addConstant(Constant(Tensor(numbers, shape: shape), identity: name), name: name)
+        }
+        let ids = try graph.addInput("ids", ValueType(.int64, [1, 5]))
+        let bounds = try [[0], [5], [0]].map { try graph.addConstant(Constant(integers: $0, shape: [1]), name: "bound \($0)") }
+        let places = try graph.add(Slice(), [constant("places", [300, 64])] + bounds, name: "cut")[0]
+        let words = try graph.add(Embedding(), [ids, constant("words", [300, 64])], name: "look up")[0]
+        let sum = try graph.add(Binary(.add), [words, places], name: "sum")[0]
+        try graph.addOutput("y", graph.add(Linear(), [sum, constant("weight", [64, 64])], name: "layer")[0])
+        return (graph, ["ids": try Tensor([3, 1, 4, 1, 5] as [Int64], shape: [1, 5])])
+    }
+
+    @Test func tablesThatAreKeptStayAsTheyAre() throws {
+        let (graph, _) = try tables()
+        var options = QuantizationOptions(.int8)
+        options.keep = ["words"]
+        let (graphs, report) = try quantize([graph], options)
+        let lookup = try #require(graphs[0].nodes.first { $0.op is Embedding })
+        #expect(lookup.input(1).flatMap(graphs[0].constant)?.storedType == .float32)
+        #expect(report.layers.first { $0.name == "words" }?.precision == "float32")
+    }
+
+    @Test func whatIsStoredIn16BitsIsPutBackLast() throws {
+        let (graph, inputs) = try tables()
+        var options = QuantizationOptions(.int8)
+        options.calibration = [GoldenSet(name: "g", inputs: inputs)]
+        func places(_ graphs: [Graph]) -> DataType? {
+            graphs[0].nodes.first { $0.op is Slice }?.input(0).flatMap(graphs[0].constant)?.storedType
+        }
+        options.minimalDecibels = 45
+        let enough = try quantize([graph], options)
+        #expect(places(enough.graphs) == .bfloat16 && (enough.report.outputDecibels["y"] ?? 0) >= 45)
+        options.minimalDecibels = 100
+        let exact = try quantize([graph], options)
+        #expect(places(exact.graphs) == .float32 && (exact.report.outputDecibels["y"] ?? 0) >= 100)
+    }
+
+    @Test func layersOfOneWeightKeepTheirOwnBiases() throws {
+        var (generator, graph) = (SplitMix64(state: 16), Graph(name: "main"))
+        func constant(_ name: String, _ shape: [Int], _ scale: Double) throws -> ValueID {
+            let numbers = (0..<shape.reduce(1, *)).map { _ in Float((generator.uniform() - 0.5) * scale) }
+            return try graph.addConstant(Constant(Tensor(numbers, shape: shape), identity: name), name: name)
+        }
+        let x = try graph.addInput("x", ValueType(.float32, [.init(symbol: "batch"), 64]))
+        let weight = try constant("weight", [32, 64], 1)
+        let layers = try ["first", "second"].map { name in
+            try graph.add(Linear(), [x, weight, constant("\(name).bias", [32], 20)], name: name)[0]
+        }
+        try graph.addOutput("y", graph.add(Binary(.sub), layers, name: "difference")[0])
+        var options = QuantizationOptions(.int8)
+        options.calibration = try samples(2)
+        let test = try samples(1)[0].inputs
+        // Equal layers: what rounding takes from both is the same, and the biases are not rounded.
+        #expect(try ratio(run([graph], test), run(quantize([graph], options).graphs, test)) > 100)
+    }
+
+    /// Such as the rows of padding that attends to nothing.
+    @Test func rowsThatAreNotFiniteTellNothing() throws {
+        var (generator, graph) = (SplitMix64(state: 17), Graph(name: "main"))
+        func numbers(_ count: Int, _ first: Float = 0) -> [Float] { (0..<count).map { _ in first + Float(generator.uniform()) } }
+        let x = try graph.addInput("x", ValueType(.float32, [.init(symbol: "batch"), 64]))
+        let weight = try graph.addConstant(Constant(Tensor(numbers(32 * 64, -0.5), shape: [32, 64]), identity: "weight"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [graph.add(Unary(.sqrt), [x], name: "root")[0], weight], name: "layer")[0])
+        let finite = try Tensor(numbers(20 * 64), shape: [20, 64])
+        let broken = try Tensor.joined([finite, Tensor([Float](repeating: -1, count: 64), shape: [1, 64])])
+        func quantized(_ sample: Tensor) throws -> [Float] {
+            var options = QuantizationOptions(.int8)
+            options.calibration = [GoldenSet(name: "g", inputs: ["x": sample])]
+            return try run(quantize([graph], options).graphs, ["x": finite])
+        }
+        #expect(try quantized(broken) == quantized(finite))
+    }
+
+    /// What tells how the inputs go together takes the square of their number.
+    @Test func layersOfVeryManyInputsAreRoundedByThemselves() throws {
+        let inputs = 200_000
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [1, .init(inputs)]))
+        let row = try Tensor((0..<inputs).map { Float($0 % 7) - 3 }, shape: [1, inputs])
+        try graph.addOutput("y", graph.add(Linear(), [x, graph.addConstant(Constant(row, identity: "w"), name: "weight")], name: "layer")[0])
+        var options = QuantizationOptions(.int8)
+        options.calibration = [GoldenSet(name: "g", inputs: ["x": row])]
+        #expect(try quantize([graph], options).report.layers.map(\.precision) == ["int8"])
+    }
+
     @Test func layersArePutBackUntilTheOutputsAreGoodEnough() throws {
         var options = QuantizationOptions(.int8)
         options.calibration = try samples(2)
@@ -119,6 +208,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect { try quantize([block()], options) } throws: { error in
             (error as? TripsError)?.kind == .data && "\(error)" == "narrow: calibration input x; found NaN or infinity; expected finite numbers"
         }
+        options.calibration = [try GoldenSet(name: "other", inputs: ["z": Tensor([1] as [Float], shape: [1])])]
+        #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("found z; expected inputs of y") }
     }
 
     /// Without data there is none to ask for: places computed from ids may lie beyond their table, and a layer may read what

@@ -105,6 +105,10 @@ import Testing
         for path in [folder + "/absent/a", "/proc/a", folder + "/pipe", folder] {
             #expect(kind { try AtomicFile.write(to: path, replacing: true) { try $0.write([1]) } } == .cannotCreate, "\(path)")
         }
+        // Before the work, not behind it.
+        for path in ["", folder + "/absent/", folder + "/" + String(repeating: "n", count: 300)] {
+            #expect(kind { try AtomicFile.checkTarget(path, replacing: false) } == .cannotCreate, "\(path)")
+        }
         // For root every folder is writable.
         guard geteuid() != 0 else { return }
         chmod(folder, 0o500)

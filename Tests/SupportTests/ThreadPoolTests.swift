@@ -32,4 +32,15 @@ import Support
             ($0 as? TripsError)?.message == "task 3"
         }
     }
+
+    @Test func behindAnErrorNoTaskBegins() {
+        let runs = Atomic<Int>(0)
+        #expect(throws: TripsError.self) {
+            try ThreadPool(threads: 1).tryRun(100) { index in
+                runs.wrappingAdd(1, ordering: .relaxed)
+                if index == 3 { throw TripsError.data("task 3") }
+            }
+        }
+        #expect(runs.load(ordering: .relaxed) == 4)
+    }
 }

@@ -33,6 +33,11 @@ import Tensors
         #expect(throws: TripsError.self) { try large.rounded(to: .float16) }
         #expect(throws: TripsError.self) { try Constant(large, identity: "large").rounded(to: .float16).load() }
         #expect(try large.rounded(to: .bfloat16).dataType == .bfloat16)
+        // Masks are made of the largest numbers of float32; infinite they would turn 0 into NaN.
+        let masks = try Tensor([Float.greatestFiniteMagnitude, -.greatestFiniteMagnitude, -.infinity], shape: [3])
+        let largest = Float(bitPattern: 0x7F7F_0000)
+        #expect(try masks.rounded(to: .bfloat16).converted(to: .float32).elements(Float.self) == [largest, -largest, -.infinity])
+        #expect(try masks.converted(to: .bfloat16).converted(to: .float32).elements(Float.self)[0] == .infinity)
         #expect(throws: TripsError.self) { try huge.rounded(to: .float32) }
         #expect(throws: TripsError.self) { try huge.rounded(to: .bfloat16) }
     }

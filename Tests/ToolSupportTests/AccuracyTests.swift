@@ -97,6 +97,25 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     #expect(throws: TripsError.self) { try Accuracy.measure(model, on: TestSet(path: path), output: "prediction") }
 }
 
+@Test func theLastBatchIsAsLargeAsThePackageTakes() throws {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    // The third and the fifth answer are wrong.
+    let x = try Tensor([1, 0, 0, 1, 1, 0, 1, 0, 0, 1] as [Float], shape: [5, 2])
+    try write([("labels", Tensor([Int64(0), 1, 1, 0, 0], shape: [5])), ("in.x", x)], to: path)
+    func measured(batch: Int) throws -> Accuracy {
+        var graph = Graph(name: "main")
+        try graph.addOutput("prediction", graph.add(Unary(.relu), [graph.addInput("x", ValueType(.float32, [Dimension(batch), 2]))], name: "relu")[0])
+        let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+        return try Accuracy.measure(model, on: TestSet(path: path), output: "prediction")
+    }
+    for batch in [1, 2, 3, 4, 5] {
+        let found = try measured(batch: batch)
+        #expect(found.right == 3 && found.count == 5 && found.halves == [1, 1.0 / 3], "batches of \(batch)")
+    }
+    #expect(throws: TripsError.self, "too few for one batch") { try measured(batch: 6) }
+}
+
 @Test func onlyRowsOfClassesAreAnswers() throws {
     let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
     defer { try? FileManager.default.removeItem(atPath: path) }

@@ -43,6 +43,14 @@ private let model = root.appendingPathComponent("Tests/Fixtures/sample/albef.onn
         #expect(status == 74 && contents.isEmpty)
     }
 
+    @Test func theBarIsGoneBeforeAnErrorIsTold() throws {
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        guard try status(of: "command -v script") == 0 else { return print("skipped: nothing here makes a terminal") }
+        let limited = #"trap "" XFSZ; ulimit -f 200; exec "$tool" "$model" -o a.trips"#
+        #expect(try status(of: #"cd "$(dirname "$2")"; export tool="$0" model="$1"; script -qec '\#(limited)' said"#) == 74)
+        #expect(try String(contentsOfFile: folder + "/said", encoding: .utf8).contains("\r\u{1B}[2Ktrips-convert: error: "))
+    }
+
     @Test func aFullDiskLeavesTheOldFile() throws {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let mount = #"mount -t tmpfs -o size=64k tmpfs "$(dirname "$2")""#

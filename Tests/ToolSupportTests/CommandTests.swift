@@ -285,6 +285,8 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     ("trips-convert", ["x.onnx", "--select", "2", "--guidance", "image-cls", "--text-guide", "t"], "expected --guidance text"),
     ("trips-bench", ["x.trips", "--batch", "-1"], "--batch -1: expected 1 to"),
     ("trips-verify", ["x.trips", "--golden", "g", "--report", "r", "--json", "r"], "expected a file for each"),
+    ("trips-verify", ["x.trips", "--golden", "g", "--report", "r", "--json", "./r"], "expected a file for each"),
+    ("trips-quantize", ["--int8", "x.trips", "-o", "r", "--json", "folder/../r"], "name one file"),
 ]) func usageErrorsSayWhatIsExpected(tool: String, arguments: [String], message: String) throws {
     guard let outcome = try run(tool, arguments) else { return }
     #expect(outcome.status == 64 && outcome.errors.contains(message), "\(outcome.errors)")

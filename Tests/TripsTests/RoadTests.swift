@@ -92,6 +92,10 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
             #expect(try !passes(Model(contentsOf: int8), golden), "int8 is not fp32")
             let blind = try quantizePackage(path, to: path + "-blind", QuantizationOptions(.int8), measuring: false)
             #expect(blind.outputDecibels.isEmpty && blind.layers.contains { $0.scalingStrength != nil })
+            // Times are taken on the first inputs that suffice for an output.
+            var mixed = options
+            mixed.calibration.insert(GoldenSet(name: "mask", inputs: options.calibration[0].inputs.filter { $0.key == "attention_mask" }), at: 0)
+            #expect(try quantizePackage(path, to: path + "-timed", mixed).millisecondsAfter != nil)
             #expect { try quantizePackage(int8, to: path + "-again", options) } throws: { ($0 as? TripsError)?.kind == .usage }
         }
     }

@@ -13,6 +13,18 @@ private func verdict(_ x: [Float], _ g: [Float], _ criterion: Criterion) throws 
     try judge(floats(x), golden: floats(g), name: "y", criterion: criterion).verdict
 }
 
+/// The time that this thread works in `body`, whatever else the machine does.
+func processorSeconds(_ body: () throws -> Void) rethrows -> Double {
+    func now() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+    let start = now()
+    try body()
+    return now() - start
+}
+
 private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
 
 @Test func elementsPassUpToTheToleranceAndNotBeyond() throws {
@@ -42,6 +54,22 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(!graph.hasOpenLength)
     _ = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "n"), Dimension(symbol: "sequence")]))
     #expect(graph.hasOpenLength)
+}
+
+/// As many as a file may hold: time must not grow with the square of their number.
+@Test func manySelectionsAreTakenOut() throws {
+    var graph = Graph(name: "main")
+    var tokens = try graph.addInput("tokens", ValueType(.float32, [1, 20_001, 4]))
+    let guide = try graph.addInput("guide", ValueType(.float32, [1, 4]))
+    for number in 0..<10_000 {
+        tokens = try graph.add(PatchSelection(heads: 1, keepRate: 0.9999), [tokens, tokens, guide], name: "selection \(number)")[0]
+    }
+    try graph.addOutput("y", graph.add(Unary(.relu), [tokens], name: "relu")[0])
+    let time = try processorSeconds {
+        let (few, all) = (graph.outputs[0].value, try graph.withoutSelection())
+        #expect(graph.shape(of: few)[1] != 20_001 && all.shape(of: all.outputs[0].value)[1] == 20_001)
+    }
+    #expect(time < 30, "one second, or minutes")
 }
 
 @Test func anotherShapeOrTypeFails() throws {
@@ -94,6 +122,12 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(abs(metrics.cosine - 35 / (32.25 * 39).squareRoot()) < 1e-12)
     #expect(metrics.histogram.reduce(0, +) == 4 && metrics.histogram[0] == 2)
     #expect(metrics.nonFiniteMismatches == 0)
+}
+
+@Test func errorsBeyondAllNumbersAreCounted() throws {
+    let largest = Double.greatestFiniteMagnitude
+    let judgement = try judge(Tensor([largest], shape: [1]), golden: Tensor([-largest], shape: [1]), name: "y", criterion: standard)
+    #expect(judgement.verdict == .fail && judgement.metrics?.absolute.maximum == .infinity && judgement.metrics?.histogram.last == 1)
 }
 
 @Test func agreementOfLogits() throws {

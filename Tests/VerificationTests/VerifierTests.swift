@@ -98,6 +98,20 @@ private func report(
     #expect(try verdict([8, 7, 9], [7, 8, 9], [0.5, 0.3, 0.3]).verdict == .fail)
     #expect(try verdict([2, 1, 4, 3], [1, 2, 3, 4], [0.5, 0.5, 0.6, 0.4], rows: 2).verdict == .fail)
     #expect(try verdict([2, 1], [1, 2, 3], [0.5, 0.5, 0.5]).verdict == .fail)
+    // Numbers that are none equal nothing, not even themselves.
+    #expect(try verdict([8, 7], [7, 8], [.nan, .nan]).verdict == .fail)
+    #expect(try verdict([7, 9, 8], [7, 8, 9], [.infinity, 0.2, 0.2]).verdict == .pass)
+}
+
+/// As large as files may make it: time must not grow with the square of the names.
+@Test func goldenSetsMayNameVeryMuch() throws {
+    let y = try floats([1])
+    let outputs = Dictionary(uniqueKeysWithValues: (0..<100_000).map { ("out \($0)", y) })
+    let time = try processorSeconds {
+        let result = try report(FakeModel(outputNames: ["y"], values: ["y": y]), golden(outputs.merging(["y": y]) { $1 }))
+        #expect(result.outputs.count == 100_001 && result.outputs.count { $0.verdict == .pass } == 1)
+    }
+    #expect(time < 30, "one second, or a minute and a half")
 }
 
 @Test func worstSetsAreNamed() throws {
@@ -159,6 +173,13 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     let wrong = try report(selectingModel([0, 1, 4], scores, own), set, intermediates: true, preset: .int8)
     #expect(!wrong.passes)
     #expect(wrong.selections.first?.worst.followsItsScores == false)
+}
+
+@Test func scoresThatAreNotFiniteExplainNoFlip() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let set = try golden(["image_embeds": y], selection([0, 1, 2], [0.4, 0.3, .nan, 0.1, 0.0999]))
+    let result = try report(selectingModel([0, 1, 3], [0.4, 0.3, 0.1, 0.1002, 0.0998], y), set, intermediates: true, preset: .int8)
+    #expect(result.selections.first?.worst.isExplained(within: 1) == false)
 }
 
 /// An image of five square patches, and what goes with it.
