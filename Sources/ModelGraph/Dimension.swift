@@ -93,14 +93,13 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return try? Dimension(collecting: quotients)
     }
 
-    /// The quotient, rounded down; nil where that cannot be told to be the quotient of what the symbols stand for, which may be
-    /// below 0 as division of integers rounds towards that, or where it is no polynomial.
+    /// `floor(dividedBy:)` of a size that is certainly not below 0, where operators round their quotients as that does; else nil.
     package func divided(roundingDownBy divisor: Int) -> Dimension? {
         (lowerBound ?? -1) >= 0 ? floor(dividedBy: divisor) : nil
     }
 
-    /// The largest integer that is not above the quotient, of a size that may be below 0; nil where it is no polynomial: all
-    /// terms must be multiples of the divisor, but for the constant one, or for one symbol alone.
+    /// The quotient, rounded down; nil where it is no polynomial: all terms must be multiples of the divisor, but for the constant
+    /// one or for one symbol alone.
     package func floor(dividedBy divisor: Int) -> Dimension? {
         guard divisor > 0 else { return nil }
         let odd = terms.filter { $0.coefficient % divisor != 0 }

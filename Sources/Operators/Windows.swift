@@ -196,7 +196,7 @@ private struct FilterPlanes {
     /// Where each row of windows begins.
     let rows: [Int]
 
-    /// nil where a product of matrices does better, or planes would be large.
+    /// nil where a product of matrices does better, or planes would be large or hold more numbers than its columns.
     init?(_ convolution: Convolution<Float>) throws {
         let (plan, inputs) = (convolution.plan, convolution.inputsPerGroup)
         guard convolution.groups > 1, 1...FilterPlanes.mostOutputs ~= convolution.outputsPerGroup, plan.windowCount > 0, inputs > 0 else { return nil }
@@ -204,7 +204,7 @@ private struct FilterPlanes {
         for index in axes.indices { (axes[index].kernel, axes[index].dilation) = (min(axes[index].stride, axes[index].extent), 1) }
         let windows = zip(plan.windows, plan.axes).map { $0 + ($1.extent - 1) / $1.stride }
         let size = (axes.map { $0.kernel } + windows).reduce(inputs) { min($0, FilterPlanes.largest + 1) * min($1, FilterPlanes.largest + 1) }
-        guard size <= FilterPlanes.largest else { return nil }
+        guard size <= FilterPlanes.largest, size <= convolution.rows * plan.windowCount else { return nil }
         phases = try WindowPlan(axes: axes, sizes: plan.sizes, windows: windows)
         runs = phases.runs(0..<phases.windowCount)
         let strides = denseStrides(windows)
@@ -243,13 +243,16 @@ private struct FilterPlanes {
     }
 }
 
+/// Multiply-accumulate operations that one task should have at least.
+private let productGrain = 1 << 17
+
 extension Convolution<Float> {
     /// Sums shifted rows for each output channel.
     func filter(_ planes: FilterPlanes, on pool: ThreadPool) throws {
         let (width, slices) = (plan.windows[plan.windows.count - 1], examples * groups)
         guard slices > 0, let last = planes.rows.last else { return }
         let (plane, length) = (planes.phases.kernelCount * planes.phases.windowCount, last + width)
-        let grain = max(1, 4 * taskGrain / (outputsPerGroup * rows * plan.windowCount))
+        let grain = max(1, productGrain / (outputsPerGroup * rows * plan.windowCount))
         try pool.tryRun((slices - 1) / grain + 1) { task in
             // Padding is zero in all of a task's slices, and the rest overwritten.
             let (inputs, sums) = (try Scratch<Float>(inputsPerGroup * plane), try Scratch<Float>(length))
