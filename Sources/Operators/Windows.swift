@@ -111,7 +111,7 @@ extension Conv: Computable {
             if let planes = try FilterPlanes(convolution) {
                 try convolution.filter(planes, on: pool)
             } else {
-                try convolution.multiplyColumns(on: pool)
+                try convolution.multiplyPanels(on: pool)
             }
         }
     }
@@ -153,34 +153,67 @@ private struct Convolution<T: Factor & Real>: Sendable {
                 let start = bias?[group * outputsPerGroup + channel] ?? 0
                 (result + channel * plan.windowCount).base.update(repeating: start, count: windows.count)
             }
-            try withColumns(source + slice * inputsPerGroup * plan.area, windows, on: pool) { columns in
-                try multiply(
-                    outputsPerGroup, windows.count, rows, Matrix(elements: factors + group * outputsPerGroup * rows, stride: rows),
-                    columns, beta: 1, result, stride: plan.windowCount, on: pool)
-            }
-        }
-    }
-
-    /// Calls `body` with the matrix [rows, windows.count] of what the windows read: the input itself where they read one
-    /// element each, in its order.
-    private func withColumns(
-        _ image: Source<T>, _ windows: Range<Int>, on pool: ThreadPool, _ body: (Matrix<T>) throws -> Void
-    ) throws {
-        let runs = plan.runs(windows)
-        if runs.count == 1, plan.step == 1, let run = runs[0].first, run.count == windows.count {
-            return try body(Matrix(elements: image + run.from, stride: plan.area))
-        }
-        let columns = try Scratch<T>(elementCount(of: [rows, windows.count]))
-        try columns.withTarget { columns in
-            let block = plan.kernelCount * windows.count
-            parallel(inputsPerGroup, grain: taskGrain / block, on: pool) { part in
-                for channel in part {
+            let (image, block) = (source + slice * inputsPerGroup * plan.area, plan.kernelCount * windows.count)
+            let (runs, columns) = (plan.runs(windows), try Scratch<T>(elementCount(of: [rows, windows.count])))
+            try columns.withTarget { columns in
+                for channel in 0..<inputsPerGroup {
                     for (element, runs) in runs.enumerated() {
                         plan.copy(runs, of: image + channel * plan.area, to: columns + channel * block + element * windows.count)
                     }
                 }
+                try multiply(
+                    outputsPerGroup, windows.count, rows, Matrix(elements: factors + group * outputsPerGroup * rows, stride: rows),
+                    Matrix(elements: columns.source, stride: windows.count), beta: 1, result, stride: plan.windowCount, on: pool)
             }
-            try body(Matrix(elements: columns.source, stride: windows.count))
+        }
+    }
+}
+
+extension Convolution<Float> {
+    /// As `multiplyColumns`, with columns packed as the kernel for products takes weights: windows are its outputs.
+    func multiplyPanels(on pool: ThreadPool) throws {
+        guard plan.windowCount > 0, outputsPerGroup > 0 else { return }
+        let (rows, width) = (rows, Int(TRIPS_PANEL))
+        let grain = plan.grain(rows: rows).dividedRoundingUp(by: width) * width
+        let parts = (plan.windowCount - 1) / grain + 1
+        try pool.tryRun(examples * groups * parts) { task in
+            let (slice, part) = task.quotientAndRemainder(dividingBy: parts)
+            let windows = part * grain..<min(plan.windowCount, (part + 1) * grain)
+            let (image, first) = (source + slice * inputsPerGroup * plan.area, slice % groups * outputsPerGroup)
+            let result = target + slice * outputsPerGroup * plan.windowCount + windows.lowerBound
+            let runs = plan.runs(windows).map { $0.flatMap { cut($0, width) } }
+            let packed = try Scratch<Float>(elementCount(of: [windows.count.dividedRoundingUp(by: width) * width, rows]))
+            try packed.withTarget { packed in
+                parallel(inputsPerGroup, grain: taskGrain / (plan.kernelCount * windows.count), on: pool) { part in
+                    for channel in part {
+                        for (element, runs) in runs.enumerated() {
+                            plan.copy(runs, of: image + channel * plan.area, to: packed + (channel * plan.kernelCount + element) * width)
+                        }
+                    }
+                }
+                parallel(outputsPerGroup, grain: Convolution.outputsPerTask, on: pool) { outputs in
+                    trips_sgemm(
+                        (factors + first * rows).base, rows, packed.base, windows.count, rows, result.base, plan.windowCount,
+                        outputs.lowerBound, outputs.upperBound, 0, windows.count, nil)
+                    guard let bias else { return }
+                    for output in outputs {
+                        let (line, addend) = (result + output * plan.windowCount, bias[first + output])
+                        for index in 0..<windows.count { line[index] += addend }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Outputs whose factors stay in a core's cache.
+    private static var outputsPerTask: Int { 96 }
+
+    /// A run in parts that each lie in one panel.
+    private func cut(_ run: WindowPlan.Run, _ width: Int) -> [WindowPlan.Run] {
+        stride(from: run.to / width * width, to: run.to + run.count, by: width).map { start in
+            let columns = max(start, run.to)..<min(start + width, run.to + run.count)
+            return WindowPlan.Run(
+                to: start * rows + columns.lowerBound - start, from: run.from + (columns.lowerBound - run.to) * plan.step, count: columns.count)
         }
     }
 }
