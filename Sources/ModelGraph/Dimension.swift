@@ -110,7 +110,8 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
             if rest == 0 || term.symbols.isEmpty {
                 quotients.append(Term(symbols: term.symbols, coefficient: rest < 0 ? quotient - 1 : quotient))
             } else {
-                guard term.coefficient == 1, term.symbols.count == 1, let symbol = Quotient(of: term.symbols[0], by: divisor) else { return nil }
+                guard term.coefficient == 1, term.symbols.count == 1, let symbol = Quotient(of: term.symbols[0], by: divisor)
+                else { return nil }
                 quotients.append(Term(symbols: [symbol.name], coefficient: 1))
             }
         }
@@ -161,7 +162,9 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
     }
 
     private static func value(of symbol: String, _ bindings: [String: Dimension]) throws -> Dimension {
-        guard let quotient = Quotient(symbol), let dividend = bindings[quotient.dividend] else { return bindings[symbol] ?? Dimension(symbol: symbol) }
+        guard let quotient = Quotient(symbol), let dividend = bindings[quotient.dividend] else {
+            return bindings[symbol] ?? Dimension(symbol: symbol)
+        }
         guard let value = dividend.floor(dividedBy: quotient.divisor) else {
             throw TripsError.data("a size that is no polynomial", found: "(\(dividend))//\(quotient.divisor)")
         }

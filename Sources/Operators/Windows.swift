@@ -67,7 +67,9 @@ private struct WindowPlan: Sendable {
 
     /// The windows along an axis that read no padding.
     private func windowsInside(_ axis: Int, shift: Int) -> Range<Int> {
-        func windowsBefore(_ place: Int) -> Int { min(windows[axis], max(0, place - shift).dividedRoundingUp(by: axes[axis].stride)) }
+        func windowsBefore(_ place: Int) -> Int {
+            min(windows[axis], max(0, place - shift).dividedRoundingUp(by: axes[axis].stride))
+        }
         return windowsBefore(0)..<windowsBefore(sizes[axis])
     }
 
@@ -129,7 +131,8 @@ private struct Convolution<T: Factor & Real>: Sendable {
         let (x, weight) = (try inputs.required(0), try inputs.required(1))
         let sizes = Array(x.shape[2...])
         plan = try WindowPlan(
-            axes: op.window.resolved(kernel: Array(weight.shape[2...]), sizes: sizes), sizes: sizes, windows: Array(output.shape[2...]))
+            axes: op.window.resolved(kernel: Array(weight.shape[2...]), sizes: sizes), sizes: sizes,
+            windows: Array(output.shape[2...]))
         (source, factors, target) = (x.source(), weight.source(), output.target())
         bias = inputs.optional(2)?.source()
         (examples, groups) = (x.shape[0], op.groups)
@@ -187,7 +190,8 @@ extension Convolution<Float> {
                 parallel(inputsPerGroup, grain: taskGrain / (plan.kernelCount * windows.count), on: pool) { part in
                     for channel in part {
                         for (element, runs) in runs.enumerated() {
-                            plan.copy(runs, of: image + channel * plan.area, to: packed + (channel * plan.kernelCount + element) * width)
+                            let row = channel * plan.kernelCount + element
+                            plan.copy(runs, of: image + channel * plan.area, to: packed + row * width)
                         }
                     }
                 }
@@ -213,7 +217,8 @@ extension Convolution<Float> {
         stride(from: run.to / width * width, to: run.to + run.count, by: width).map { start in
             let columns = max(start, run.to)..<min(start + width, run.to + run.count)
             return WindowPlan.Run(
-                to: start * rows + columns.lowerBound - start, from: run.from + (columns.lowerBound - run.to) * plan.step, count: columns.count)
+                to: start * rows + columns.lowerBound - start, from: run.from + (columns.lowerBound - run.to) * plan.step,
+                count: columns.count)
         }
     }
 }
@@ -232,12 +237,14 @@ private struct FilterPlanes {
     /// nil where a product of matrices does better, or planes would be large or hold more numbers than its columns.
     init?(_ convolution: Convolution<Float>) throws {
         let (plan, inputs) = (convolution.plan, convolution.inputsPerGroup)
-        guard convolution.groups > 1, 1...FilterPlanes.mostOutputs ~= convolution.outputsPerGroup, plan.windowCount > 0, inputs > 0 else { return nil }
+        guard convolution.groups > 1, 1...FilterPlanes.mostOutputs ~= convolution.outputsPerGroup, plan.windowCount > 0, inputs > 0
+        else { return nil }
         var axes = plan.axes
         for index in axes.indices { (axes[index].kernel, axes[index].dilation) = (min(axes[index].stride, axes[index].extent), 1) }
         let windows = zip(plan.windows, plan.axes).map { $0 + ($1.extent - 1) / $1.stride }
-        let size = (axes.map { $0.kernel } + windows).reduce(inputs) { min($0, FilterPlanes.largest + 1) * min($1, FilterPlanes.largest + 1) }
-        guard size <= FilterPlanes.largest, size <= convolution.rows * plan.windowCount else { return nil }
+        let limit = FilterPlanes.largest
+        let size = (axes.map { $0.kernel } + windows).reduce(inputs) { min($0, limit + 1) * min($1, limit + 1) }
+        guard size <= limit, size <= convolution.rows * plan.windowCount else { return nil }
         phases = try WindowPlan(axes: axes, sizes: plan.sizes, windows: windows)
         runs = phases.runs(0..<phases.windowCount)
         let strides = denseStrides(windows)
@@ -298,7 +305,8 @@ extension Convolution<Float> {
                         for output in 0..<outputsPerGroup {
                             let channel = slice % groups * outputsPerGroup + output
                             trips_filter(
-                                sums.base, inputs.base, planes.offsets, (factors + channel * rows).base, rows, bias?[channel] ?? 0, length)
+                                sums.base, inputs.base, planes.offsets, (factors + channel * rows).base, rows, bias?[channel] ?? 0,
+                                length)
                             let result = target + (slice * outputsPerGroup + output) * plan.windowCount
                             for (row, start) in planes.rows.enumerated() {
                                 (result + row * width).base.update(from: (sums + start).base, count: width)
@@ -482,7 +490,8 @@ extension AveragePool: Computable {
                                 }
                             }
                             for index in 0..<windows.count {
-                                result[index] = T(totals[index] / (countPadding ? Double(divisors[windows.lowerBound + index]) : counts[index]))
+                                let divisor = countPadding ? Double(divisors[windows.lowerBound + index]) : counts[index]
+                                result[index] = T(totals[index] / divisor)
                             }
                         }
                     }
