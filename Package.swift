@@ -6,7 +6,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Support", []),
     ("Tensors", ["Support"]),
     ("ModelGraph", ["Support", "Tensors"]),
-    ("Operators", ["Support", "Tensors", "ModelGraph", "COpenBLAS"]),
+    ("Operators", ["Support", "Tensors", "ModelGraph", "Kernels", "COpenBLAS"]),
     ("Importers", ["Support", "Tensors", "ModelGraph", "Operators", "OnnxSchema", "Kernels", "CZlib"]),
     ("Rewrites", ["Support", "Tensors", "ModelGraph", "Operators"]),
     ("PackageFormat", ["Support", "Tensors", "ModelGraph", "Kernels", "CZstd"]),

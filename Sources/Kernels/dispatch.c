@@ -146,6 +146,14 @@ void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size
     table()->layernorm_rows(y, ldy, x, ldx, rows, n, weight, bias, eps);
 }
 
+void trips_activate(float *y, const float *x, size_t n, trips_activation activation) {
+    table()->activate(y, x, n, activation);
+}
+
+void trips_filter(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n) {
+    table()->filter(y, x, offsets, w, taps, bias, n);
+}
+
 void trips_f16_to_f32(float *y, const uint16_t *x, size_t n) { table()->f16_to_f32(y, x, n); }
 void trips_bf16_to_f32(float *y, const uint16_t *x, size_t n) { table()->bf16_to_f32(y, x, n); }
 

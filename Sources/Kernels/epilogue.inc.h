@@ -8,6 +8,7 @@
     case TRIPS_ACTIVATION_GELU_TANH: BODY(prefix##gelu_tanh) break;     \
     case TRIPS_ACTIVATION_QUICK_GELU: BODY(prefix##quick_gelu) break;   \
     case TRIPS_ACTIVATION_RELU: BODY(vf_relu) break;                    \
+    case TRIPS_ACTIVATION_SIGMOID: BODY(vf_sigmoid) break;              \
     }
 
 INLINE vf vf_same(vf x) { return x; }
@@ -49,4 +50,13 @@ static void apply_epilogue(const float *from, size_t ldf, float *c, size_t ldc, 
 static void apply_coarse_epilogue(const float *from, size_t ldf, float *c, size_t ldc, size_t m0, size_t rows, size_t n0, size_t n1,
                                   const trips_epilogue *e) {
     apply_any_epilogue(true, from, ldf, c, ldc, m0, rows, n0, n1, e);
+}
+
+static void v_activate(float *y, const float *x, size_t n, trips_activation activation) {
+    size_t i = 0;
+#define BODY(f)                                                  \
+    for (; i + VL <= n; i += VL) vf_store(y + i, f(vf_load(x + i))); \
+    if (i < n) vf_store_n(y + i, n - i, f(vf_load_n(x + i, n - i)));
+    FOR_ACTIVATION(vf_, activation, BODY)
+#undef BODY
 }

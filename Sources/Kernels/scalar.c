@@ -15,6 +15,7 @@ static float activation_of(float x, trips_activation activation) {
     case TRIPS_ACTIVATION_GELU_TANH: return x / (1 + expf(-x * (1.59576912f + 0.0713548163f * x * x)));
     case TRIPS_ACTIVATION_QUICK_GELU: return x / (1 + expf(-1.702f * x));
     case TRIPS_ACTIVATION_RELU: return x < 0 ? 0 : x;
+    case TRIPS_ACTIVATION_SIGMOID: return 1 / (1 + expf(-x));
     }
     return x;
 }
@@ -249,6 +250,18 @@ void trips_layernorm_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, 
         for (size_t i = 0; i < n; i++)
             to[i] = (float)((from[i] - mean) * inverse) * (weight ? weight[i] : 1) + (bias ? bias[i] : 0);
     }
+}
+
+void trips_activate_ref(float *y, const float *x, size_t n, trips_activation activation) {
+    for (size_t i = 0; i < n; i++) y[i] = activation_of(x[i], activation);
+}
+
+// MARK: - Filters
+
+void trips_filter_ref(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = bias;
+    for (size_t t = 0; t < taps; t++)
+        for (size_t i = 0; i < n; i++) y[i] += w[t] * x[offsets[t] + i];
 }
 
 // MARK: - Conversions and bytes

@@ -31,8 +31,7 @@ public struct PatchEmbedding: Operator {
     /// floor(size / patch)
     private func patches(_ size: Dimension, _ patch: Dimension) throws -> Dimension {
         guard let patch = patch.constant, patch > 0 else { throw TripsError.data("patch size", found: patch, expected: "1 or more") }
-        if let size = size.constant { return Dimension(size / patch) }
-        return size.divided(exactlyBy: Dimension(patch)) ?? .unknown
+        return size.divided(roundingDownBy: patch) ?? .unknown
     }
 
     public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {

@@ -1,6 +1,7 @@
 import Support
 
-/// A size of a tensor: an integer polynomial in named symbols, such as `197`, `batch` or `2*batch*text_length+1`.
+/// A size of a tensor: an integer polynomial in named symbols, such as `197`, `batch` or `2*batch*text_length+1`, and in their
+/// quotients by numbers, rounded down, such as `height//16`.
 public struct Dimension: Hashable, Sendable, CustomStringConvertible {
     /// A product of symbols, sorted; the empty product is the constant term's.
     private typealias Monomial = [String]
@@ -30,12 +31,12 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// A number that it is certainly not less than, where one can be told: symbols stand for 1 or more, those that the
-    /// graph made up for unknown sizes for 0 or more.
+    /// graph made up for unknown sizes, and quotients, for 0 or more.
     package var lowerBound: Int? {
         var sum = 0
         for term in terms {
             guard term.symbols.isEmpty || term.coefficient > 0 else { return nil }
-            if term.symbols.contains(where: { $0.hasPrefix("?") }) { continue }
+            if term.symbols.contains(where: { $0.hasPrefix("?") || Quotient($0) != nil }) { continue }
             let (next, overflow) = sum.addingReportingOverflow(term.coefficient)
             guard !overflow else { return nil }
             sum = next
@@ -51,8 +52,8 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         terms.count == 1 && terms[0].coefficient == 1 && terms[0].symbols.count == 1 && terms[0].symbols[0].hasPrefix("?")
     }
 
-    /// All symbols in it.
-    public var symbols: Set<String> { Set(terms.flatMap(\.symbols)) }
+    /// All symbols in it, in quotients too.
+    public var symbols: Set<String> { Set(terms.flatMap { $0.symbols.map { Quotient($0)?.dividend ?? $0 } }) }
 
     /// The sum.
     /// - Throws: `data` where a coefficient overflows.
@@ -92,17 +93,53 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return try? Dimension(collecting: quotients)
     }
 
-    /// The quotient, rounded down, by a number that divides all terms but perhaps the constant one; nil where that cannot
-    /// be told to be the quotient of what the symbols stand for.
+    /// `floor(dividedBy:)` of a size that is certainly not below 0, where operators round their quotients as that does; else nil.
     package func divided(roundingDownBy divisor: Int) -> Dimension? {
-        guard divisor > 0, (lowerBound ?? -1) >= 0 else { return nil }
+        (lowerBound ?? -1) >= 0 ? floor(dividedBy: divisor) : nil
+    }
+
+    /// The quotient, rounded down; nil where it is no polynomial: all terms must be multiples of the divisor, but for the constant
+    /// one or for one symbol alone.
+    package func floor(dividedBy divisor: Int) -> Dimension? {
+        guard divisor > 0 else { return nil }
+        let odd = terms.filter { $0.coefficient % divisor != 0 }
+        guard odd.count <= 1 else { return nil }
         var quotients: [Term] = []
         for term in terms {
-            guard term.symbols.isEmpty || term.coefficient % divisor == 0 else { return nil }
             let (quotient, rest) = term.coefficient.quotientAndRemainder(dividingBy: divisor)
-            quotients.append(Term(symbols: term.symbols, coefficient: rest < 0 ? quotient - 1 : quotient))
+            if rest == 0 || term.symbols.isEmpty {
+                quotients.append(Term(symbols: term.symbols, coefficient: rest < 0 ? quotient - 1 : quotient))
+            } else {
+                guard term.coefficient == 1, term.symbols.count == 1, let symbol = Quotient(of: term.symbols[0], by: divisor)
+                else { return nil }
+                quotients.append(Term(symbols: [symbol.name], coefficient: 1))
+            }
         }
         return try? Dimension(collecting: quotients)
+    }
+
+    /// A symbol that stands for another's quotient by a number, rounded down: the same quotient is the same symbol.
+    private struct Quotient {
+        let dividend: String
+        let divisor: Int
+
+        var name: String { "\(dividend)//\(divisor)" }
+
+        /// What a symbol's name says; nil where it is no quotient's.
+        init?(_ name: String) {
+            guard name.utf8.contains(UInt8(ascii: "/")), let mark = name.ranges(of: "//").last, mark.lowerBound > name.startIndex,
+                let divisor = Int(name[mark.upperBound...]), divisor > 0
+            else { return nil }
+            (dividend, self.divisor) = (String(name[..<mark.lowerBound]), divisor)
+        }
+
+        /// A quotient's quotient is that by both divisors. What the graph made up has none: it will be told by then.
+        init?(of symbol: String, by divisor: Int) {
+            let inner = Quotient(symbol)
+            let (product, overflow) = (inner?.divisor ?? 1).multipliedReportingOverflow(by: divisor)
+            guard !overflow, !symbol.hasPrefix("?") else { return nil }
+            (dividend, self.divisor) = (inner?.dividend ?? symbol, product)
+        }
     }
 
     /// The same polynomial with the given symbols replaced by numbers.
@@ -112,16 +149,26 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
 
     /// The same polynomial with the given symbols replaced by others.
     package func substituting(_ bindings: [String: Dimension]) throws -> Dimension {
-        if terms.allSatisfy({ $0.symbols.allSatisfy { bindings[$0] == nil } }) { return self }
+        if symbols.allSatisfy({ bindings[$0] == nil }) { return self }
         var sum = Dimension(0)
         for term in terms {
             var product = Dimension(term.coefficient)
             for symbol in term.symbols {
-                product = try product.multiplied(by: bindings[symbol] ?? Dimension(symbol: symbol))
+                product = try product.multiplied(by: Dimension.value(of: symbol, bindings))
             }
             sum = try sum.adding(product)
         }
         return sum
+    }
+
+    private static func value(of symbol: String, _ bindings: [String: Dimension]) throws -> Dimension {
+        guard let quotient = Quotient(symbol), let dividend = bindings[quotient.dividend] else {
+            return bindings[symbol] ?? Dimension(symbol: symbol)
+        }
+        guard let value = dividend.floor(dividedBy: quotient.divisor) else {
+            throw TripsError.data("a size that is no polynomial", found: "(\(dividend))//\(quotient.divisor)")
+        }
+        return value
     }
 
     public var description: String {

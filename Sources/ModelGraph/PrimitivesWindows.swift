@@ -84,7 +84,8 @@ public struct Window: Sendable, Hashable, Codable {
             }
             let room = try size.adding(Dimension(axis.before + axis.after - axis.extent))
             guard let constant = room.constant, let size = size.constant else {
-                return try room.divided(exactlyBy: Dimension(axis.stride))?.adding(1) ?? .unknown
+                let steps = ceilMode ? room.divided(exactlyBy: Dimension(axis.stride)) : room.floor(dividedBy: axis.stride)
+                return try steps?.adding(1) ?? .unknown
             }
             guard constant >= 0 else {
                 throw TripsError.data("window", found: "extent \(axis.extent) over \(size), padded by \(axis.before) and \(axis.after)", expected: "one that fits")

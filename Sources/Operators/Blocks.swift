@@ -1,3 +1,4 @@
+import Kernels
 import ModelGraph
 import Support
 import Tensors
@@ -129,21 +130,28 @@ extension GELU: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
-            func run<T: Real>(_: T.Type) {
-                let (source, target, form) = (x.source(T.self), outputs[0].target(T.self), form)
-                let (half, deep) = (T(0.5).squareRoot(), (2 / T.pi).squareRoot())
-                parallel(x.count, grain: taskGrain, on: pool) { part in
-                    for index in part {
-                        let x = source[index]
-                        target[index] = switch form {
-                        case .erf: T(0.5) * x * (1 + T.erf(x * half))
-                        case .tanh: T(0.5) * x * (1 + T.tanh(deep * (x + T(0.044715) * x * x * x)))
-                        case .quick: x * sigmoid(T(1.702) * x)
-                        }
+            guard x.dataType == .float64 else { return activate(x, outputs[0], activation, on: pool) }
+            let (source, target, form) = (x.source(Double.self), outputs[0].target(Double.self), form)
+            let (half, deep) = (0.5.squareRoot(), (2 / Double.pi).squareRoot())
+            parallel(x.count, grain: taskGrain, on: pool) { part in
+                for index in part {
+                    let x = source[index]
+                    target[index] = switch form {
+                    case .erf: 0.5 * x * (1 + Double.erf(x * half))
+                    case .tanh: 0.5 * x * (1 + Double.tanh(deep * (x + 0.044715 * x * x * x)))
+                    case .quick: x * sigmoid(1.702 * x)
                     }
                 }
             }
-            if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }
+        }
+    }
+
+    /// The kernels' name for it.
+    package var activation: trips_activation {
+        switch form {
+        case .erf: TRIPS_ACTIVATION_GELU_ERF
+        case .tanh: TRIPS_ACTIVATION_GELU_TANH
+        case .quick: TRIPS_ACTIVATION_QUICK_GELU
         }
     }
 }

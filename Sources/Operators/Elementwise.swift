@@ -1,3 +1,4 @@
+import Kernels
 import ModelGraph
 import Support
 import Tensors
@@ -87,6 +88,7 @@ extension Unary: Computable {
 
     private func floating<T: Real>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
         if output.dataType == .bool { return test(T.self, input, output, pool) }
+        if kind == .sigmoid, T.self == Float.self { return activate(input, output, TRIPS_ACTIVATION_SIGMOID, on: pool) }
         let kind = kind
         let (alpha, beta) = (T(alpha ?? defaultAlpha), T(beta ?? defaultBeta))
         rows(T.self, T.self, input, output, pool) { row in
@@ -169,6 +171,14 @@ extension Unary: Computable {
         case .hardSigmoid: 0.5
         default: 0
         }
+    }
+}
+
+/// y = activation(x), in single precision.
+func activate(_ x: TensorView, _ y: MutableTensorView, _ activation: trips_activation, on pool: ThreadPool) {
+    let (source, target) = (x.source(Float.self), y.target(Float.self))
+    parallel(x.count, grain: taskGrain, on: pool) { part in
+        trips_activate((target + part.lowerBound).base, (source + part.lowerBound).base, part.count, activation)
     }
 }
 

@@ -187,11 +187,19 @@ extension Pad: Computable {
             let (source, target) = (x.source(Element.self), y.target(Element.self))
             guard let inner = places.last else { return target[0] = source[0] }
             let rows = y.shape.dropLast().reduce(1, *)
+            let inside = inside(inner.count, before[before.count - 1], size: x.shape[x.shape.count - 1])
             parallel(rows, grain: taskGrain / max(1, inner.count), on: pool) { part in
                 for row in part {
-                    let (output, start) = (target + row * inner.count, rowStart(row, places))
-                    for (index, place) in inner.enumerated() {
-                        output[index] = if let start, let place { source[start + place] } else { value }
+                    let output = target + row * inner.count
+                    guard let start = rowStart(row, places) else {
+                        output.base.update(repeating: value, count: inner.count)
+                        continue
+                    }
+                    if let first = inside.first, let place = inner[first] {
+                        (output + first).base.update(from: (source + start + place).base, count: inside.count)
+                    }
+                    for part in [0..<inside.lowerBound, inside.upperBound..<inner.count] {
+                        for index in part { output[index] = if let place = inner[index] { source[start + place] } else { value } }
                     }
                 }
             }
@@ -202,6 +210,13 @@ extension Pad: Computable {
         case 4: try pad(UInt32.self)
         default: try pad(UInt64.self)
         }
+    }
+
+    /// The places along an axis that show the input as it is.
+    private func inside(_ count: Int, _ before: Int, size: Int) -> Range<Int> {
+        let first = min(max(before, 0), count)
+        let (end, overflow) = before.addingReportingOverflow(size)
+        return first..<max(first, min(overflow ? count : end, count))
     }
 
     /// The index that a place (which may lie outside) shows.

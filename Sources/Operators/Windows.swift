@@ -1,9 +1,9 @@
+import Kernels
 import ModelGraph
 import Support
 import Tensors
 
-/// Which element of the input each window reads: for kernel element k and window p the offset inside one channel,
-/// or -1 for padding.
+/// Which element of the input each window reads.
 private struct WindowPlan: Sendable {
     let axes: [Window.Axis]
     let sizes: [Int]
@@ -22,37 +22,83 @@ private struct WindowPlan: Sendable {
         windowCount = try elementCount(of: windows)
     }
 
-    /// Offsets [kernelCount, part.count] for a part of the windows.
-    func offsets(_ part: Range<Int>) throws -> Scratch<Int> {
-        let table = try Scratch<Int>(elementCount(of: [kernelCount, part.count]))
-        try table.withTarget { table in
-            var corner = Array(repeating: 0, count: axes.count)
-            for (column, window) in part.enumerated() {
-                var rest = window
-                for axis in axes.indices.reversed() {
-                    corner[axis] = rest % windows[axis] * axes[axis].stride - axes[axis].before
-                    rest /= windows[axis]
-                }
-                for element in 0..<kernelCount { table[element * part.count + column] = offset(element, corner) }
-            }
-        }
-        return table
+    /// Consecutive windows, the first of which reads `from`, and each other `step` behind the one before it.
+    struct Run {
+        /// The place of the first in a part of the windows, and of what it reads inside one channel.
+        var to, from: Int
+        var count: Int
     }
 
-    @inline(__always)
-    private func offset(_ element: Int, _ corner: [Int]) -> Int {
-        var (rest, offset) = (element, 0)
+    /// From what one window reads to what the next one does.
+    var step: Int { axes[axes.count - 1].stride }
+
+    /// For each element of the kernel the windows of a part in which it is not padding.
+    func runs(_ part: Range<Int>) -> [[Run]] { (0..<kernelCount).map { runs($0, part) } }
+
+    private func runs(_ element: Int, _ part: Range<Int>) -> [Run] {
+        let (last, width) = (axes.count - 1, windows[axes.count - 1])
+        let shifts = shifts(element)
+        let inside = windowsInside(last, shift: shifts[last])
+        var runs: [Run] = []
+        for row in part.lowerBound / width...(part.upperBound - 1) / width {
+            let columns = inside.clamped(to: part.lowerBound - row * width..<part.upperBound - row * width)
+            guard !columns.isEmpty, let start = rowStart(row, shifts) else { continue }
+            let run = Run(
+                to: row * width + columns.lowerBound - part.lowerBound, from: start + columns.lowerBound * step + shifts[last],
+                count: columns.count)
+            if step == 1, let end = runs.last, end.to + end.count == run.to, end.from + end.count == run.from {
+                runs[runs.count - 1].count += run.count
+            } else {
+                runs.append(run)
+            }
+        }
+        return runs
+    }
+
+    /// Where an element of the kernel stands from a window's place without padding, by axis.
+    func shifts(_ element: Int) -> [Int] {
+        var (rest, shifts) = (element, Array(repeating: 0, count: axes.count))
         for axis in axes.indices.reversed() {
-            let place = corner[axis] + rest % axes[axis].kernel * axes[axis].dilation
-            if place < 0 || place >= sizes[axis] { return -1 }
-            offset += place * strides[axis]
+            shifts[axis] = rest % axes[axis].kernel * axes[axis].dilation - axes[axis].before
             rest /= axes[axis].kernel
         }
-        return offset
+        return shifts
+    }
+
+    /// The windows along an axis that read no padding.
+    private func windowsInside(_ axis: Int, shift: Int) -> Range<Int> {
+        func windowsBefore(_ place: Int) -> Int {
+            min(windows[axis], max(0, place - shift).dividedRoundingUp(by: axes[axis].stride))
+        }
+        return windowsBefore(0)..<windowsBefore(sizes[axis])
+    }
+
+    /// Where the line begins that a row of windows reads; nil where that is padding.
+    private func rowStart(_ row: Int, _ shifts: [Int]) -> Int? {
+        var (rest, start) = (row, 0)
+        for axis in axes.indices.dropLast().reversed() {
+            let place = rest % windows[axis] * axes[axis].stride + shifts[axis]
+            guard 0..<sizes[axis] ~= place else { return nil }
+            start += place * strides[axis]
+            rest /= windows[axis]
+        }
+        return start
     }
 
     /// The parts of the windows that one task takes, so that `rows` values for each stay in cache.
     func grain(rows: Int) -> Int { max(16, min(windowCount, (1 << 18) / max(1, rows))) }
+
+    /// Copies what the windows of `runs` read of a channel.
+    func copy<T>(_ runs: [Run], of channel: Source<T>, to target: Target<T>) {
+        for run in runs {
+            let (from, to) = (channel + run.from, target + run.to)
+            if step == 1 {
+                to.base.update(from: from.base, count: run.count)
+            } else {
+                for index in 0..<run.count { to[index] = from[index &* step] }
+            }
+        }
+    }
 }
 
 // MARK: Convolutions
@@ -61,52 +107,212 @@ extension Conv: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             if outputs[0].dataType == .float64 {
-                try convolve(Double.self, inputs, outputs[0], pool)
+                return try Convolution<Double>(self, inputs, outputs[0]).multiplyColumns(on: pool)
+            }
+            let convolution = try Convolution<Float>(self, inputs, outputs[0])
+            if let planes = try FilterPlanes(convolution) {
+                try convolution.filter(planes, on: pool)
             } else {
-                try convolve(Float.self, inputs, outputs[0], pool)
+                try convolution.multiplyPanels(on: pool)
+            }
+        }
+    }
+}
+
+/// The operands of a convolution, and how they are divided.
+private struct Convolution<T: Factor & Real>: Sendable {
+    let plan: WindowPlan
+    let source, factors: Source<T>
+    let bias: Source<T>?
+    let target: Target<T>
+    let examples, groups, inputsPerGroup, outputsPerGroup: Int
+
+    init(_ op: Conv, _ inputs: [TensorView?], _ output: MutableTensorView) throws {
+        let (x, weight) = (try inputs.required(0), try inputs.required(1))
+        let sizes = Array(x.shape[2...])
+        plan = try WindowPlan(
+            axes: op.window.resolved(kernel: Array(weight.shape[2...]), sizes: sizes), sizes: sizes,
+            windows: Array(output.shape[2...]))
+        (source, factors, target) = (x.source(), weight.source(), output.target())
+        bias = inputs.optional(2)?.source()
+        (examples, groups) = (x.shape[0], op.groups)
+        (inputsPerGroup, outputsPerGroup) = (weight.shape[1], weight.shape[0] / op.groups)
+    }
+
+    /// Factors of one output.
+    var rows: Int { inputsPerGroup * plan.kernelCount }
+
+    /// Copies the windows' elements into the columns of a matrix, part by part, and multiplies by the weight.
+    func multiplyColumns(on pool: ThreadPool) throws {
+        guard plan.windowCount > 0, outputsPerGroup > 0 else { return }
+        let grain = plan.grain(rows: rows)
+        let parts = (plan.windowCount - 1) / grain + 1
+        try pool.tryRun(examples * groups * parts) { task in
+            let (slice, part) = task.quotientAndRemainder(dividingBy: parts)
+            let group = slice % groups
+            let windows = part * grain..<min(plan.windowCount, (part + 1) * grain)
+            let result = target + slice * outputsPerGroup * plan.windowCount + windows.lowerBound
+            for channel in 0..<outputsPerGroup {
+                let start = bias?[group * outputsPerGroup + channel] ?? 0
+                (result + channel * plan.windowCount).base.update(repeating: start, count: windows.count)
+            }
+            let (image, block) = (source + slice * inputsPerGroup * plan.area, plan.kernelCount * windows.count)
+            let (runs, columns) = (plan.runs(windows), try Scratch<T>(elementCount(of: [rows, windows.count])))
+            try columns.withTarget { columns in
+                for channel in 0..<inputsPerGroup {
+                    for (element, runs) in runs.enumerated() {
+                        plan.copy(runs, of: image + channel * plan.area, to: columns + channel * block + element * windows.count)
+                    }
+                }
+                try multiply(
+                    outputsPerGroup, windows.count, rows, Matrix(elements: factors + group * outputsPerGroup * rows, stride: rows),
+                    Matrix(elements: columns.source, stride: windows.count), beta: 1, result, stride: plan.windowCount, on: pool)
+            }
+        }
+    }
+}
+
+extension Convolution<Float> {
+    /// As `multiplyColumns`, with columns packed as the kernel for products takes weights: windows are its outputs.
+    func multiplyPanels(on pool: ThreadPool) throws {
+        guard plan.windowCount > 0, outputsPerGroup > 0 else { return }
+        let (rows, width) = (rows, Int(TRIPS_PANEL))
+        let grain = plan.grain(rows: rows).dividedRoundingUp(by: width) * width
+        let parts = (plan.windowCount - 1) / grain + 1
+        try pool.tryRun(examples * groups * parts) { task in
+            let (slice, part) = task.quotientAndRemainder(dividingBy: parts)
+            let windows = part * grain..<min(plan.windowCount, (part + 1) * grain)
+            let (image, first) = (source + slice * inputsPerGroup * plan.area, slice % groups * outputsPerGroup)
+            let result = target + slice * outputsPerGroup * plan.windowCount + windows.lowerBound
+            let runs = plan.runs(windows).map { $0.flatMap { cut($0, width) } }
+            let packed = try Scratch<Float>(elementCount(of: [windows.count.dividedRoundingUp(by: width) * width, rows]))
+            try packed.withTarget { packed in
+                parallel(inputsPerGroup, grain: taskGrain / (plan.kernelCount * windows.count), on: pool) { part in
+                    for channel in part {
+                        for (element, runs) in runs.enumerated() {
+                            let row = channel * plan.kernelCount + element
+                            plan.copy(runs, of: image + channel * plan.area, to: packed + row * width)
+                        }
+                    }
+                }
+                parallel(outputsPerGroup, grain: Convolution.outputsPerTask, on: pool) { outputs in
+                    trips_sgemm(
+                        (factors + first * rows).base, rows, packed.base, windows.count, rows, result.base, plan.windowCount,
+                        outputs.lowerBound, outputs.upperBound, 0, windows.count, nil)
+                    guard let bias else { return }
+                    for output in outputs {
+                        let (line, addend) = (result + output * plan.windowCount, bias[first + output])
+                        for index in 0..<windows.count { line[index] += addend }
+                    }
+                }
             }
         }
     }
 
-    /// Copies the windows' elements into the columns of a matrix, part by part, and multiplies by the weight.
-    private func convolve<T: Factor & Real>(_: T.Type, _ inputs: [TensorView?], _ output: MutableTensorView, _ pool: ThreadPool) throws {
-        let (x, weight) = (try inputs.required(0), try inputs.required(1))
-        let kernel = Array(weight.shape[2...])
-        let sizes = Array(x.shape[2...])
-        let plan = try WindowPlan(axes: window.resolved(kernel: kernel, sizes: sizes), sizes: sizes, windows: Array(output.shape[2...]))
-        let (inputsPerGroup, outputsPerGroup) = (weight.shape[1], weight.shape[0] / groups)
-        let rows = inputsPerGroup * plan.kernelCount
-        let (source, factors, target) = (x.source(T.self), weight.source(T.self), output.target(T.self))
-        let bias = inputs.optional(2)?.source(T.self)
-        guard plan.windowCount > 0, weight.shape[0] > 0 else { return }
-        let grain = plan.grain(rows: rows)
-        let parts = (plan.windowCount - 1) / grain + 1
-        let groups = groups
-        try pool.tryRun(x.shape[0] * groups * parts) { task in
-            let (slice, part) = task.quotientAndRemainder(dividingBy: parts)
-            let group = slice % groups
-            let windows = part * grain..<min(plan.windowCount, (part + 1) * grain)
-            let table = try plan.offsets(windows)
-            let columns = try Scratch<T>(rows * windows.count)
-            try table.withTarget { offsets in
-                try columns.withTarget { columns in
-                    for channel in 0..<inputsPerGroup {
-                        let image = source + (slice * inputsPerGroup + channel) * plan.area
-                        let block = columns + channel * plan.kernelCount * windows.count
-                        for index in 0..<plan.kernelCount * windows.count {
-                            let offset = offsets[index]
-                            block[index] = offset < 0 ? 0 : image[offset]
+    /// Outputs whose factors stay in a core's cache.
+    private static var outputsPerTask: Int { 96 }
+
+    /// A run in parts that each lie in one panel.
+    private func cut(_ run: WindowPlan.Run, _ width: Int) -> [WindowPlan.Run] {
+        stride(from: run.to / width * width, to: run.to + run.count, by: width).map { start in
+            let columns = max(start, run.to)..<min(start + width, run.to + run.count)
+            return WindowPlan.Run(
+                to: start * rows + columns.lowerBound - start, from: run.from + (columns.lowerBound - run.to) * plan.step,
+                count: columns.count)
+        }
+    }
+}
+
+/// A channel laid out so that each element of the kernel reads consecutive numbers for all windows: padded, and divided into
+/// phases, one for each remainder that places leave when divided by the strides. Windows lie as far apart as places of a phase;
+/// between rows of windows are numbers that no window stands for.
+private struct FilterPlanes {
+    let phases: WindowPlan
+    let runs: [[WindowPlan.Run]]
+    /// Where each element of the kernel, of each input of a group, begins to read.
+    let offsets: [Int]
+    /// Where each row of windows begins.
+    let rows: [Int]
+
+    /// nil where a product of matrices does better, or planes would be large or hold more numbers than its columns.
+    init?(_ convolution: Convolution<Float>) throws {
+        let (plan, inputs) = (convolution.plan, convolution.inputsPerGroup)
+        guard convolution.groups > 1, 1...FilterPlanes.mostOutputs ~= convolution.outputsPerGroup, plan.windowCount > 0, inputs > 0
+        else { return nil }
+        var axes = plan.axes
+        for index in axes.indices { (axes[index].kernel, axes[index].dilation) = (min(axes[index].stride, axes[index].extent), 1) }
+        let windows = zip(plan.windows, plan.axes).map { $0 + ($1.extent - 1) / $1.stride }
+        let limit = FilterPlanes.largest
+        let size = (axes.map { $0.kernel } + windows).reduce(inputs) { min($0, limit + 1) * min($1, limit + 1) }
+        guard size <= limit, size <= convolution.rows * plan.windowCount else { return nil }
+        phases = try WindowPlan(axes: axes, sizes: plan.sizes, windows: windows)
+        runs = phases.runs(0..<phases.windowCount)
+        let strides = denseStrides(windows)
+        let phases = phases
+        let starts = (0..<plan.kernelCount).map { FilterPlanes.start(element: $0, plan, phases, strides) }
+        let plane = phases.kernelCount * phases.windowCount
+        offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
+        rows = (0..<plan.windowCount / plan.windows[plan.windows.count - 1]).map { row in
+            var (rest, start) = (row, 0)
+            for axis in strides.indices.dropLast().reversed() {
+                start += rest % plan.windows[axis] * strides[axis]
+                rest /= plan.windows[axis]
+            }
+            return start
+        }
+    }
+
+    /// Outputs of a group up to which their products are too flat for a matrix.
+    private static let mostOutputs = 8
+    /// Numbers of a group's planes.
+    private static let largest = 1 << 22
+
+    /// Where in a plane an element of the kernel begins to read.
+    private static func start(element: Int, _ plan: WindowPlan, _ phases: WindowPlan, _ strides: [Int]) -> Int {
+        var (phase, start) = (0, 0)
+        for (axis, shift) in plan.shifts(element).enumerated() {
+            let (step, rest) = (shift + plan.axes[axis].before).quotientAndRemainder(dividingBy: plan.axes[axis].stride)
+            phase = phase * phases.axes[axis].kernel + rest
+            start += step * strides[axis]
+        }
+        return phase * phases.windowCount + start
+    }
+
+    func fill(_ planes: Target<Float>, from channel: Source<Float>) {
+        for (phase, runs) in runs.enumerated() { phases.copy(runs, of: channel, to: planes + phase * phases.windowCount) }
+    }
+}
+
+/// Multiply-accumulate operations that one task should have at least.
+private let productGrain = 1 << 17
+
+extension Convolution<Float> {
+    /// Sums shifted rows for each output channel.
+    func filter(_ planes: FilterPlanes, on pool: ThreadPool) throws {
+        let (width, slices) = (plan.windows[plan.windows.count - 1], examples * groups)
+        guard slices > 0, let last = planes.rows.last else { return }
+        let (plane, length) = (planes.phases.kernelCount * planes.phases.windowCount, last + width)
+        let grain = max(1, productGrain / (outputsPerGroup * rows * plan.windowCount))
+        try pool.tryRun((slices - 1) / grain + 1) { task in
+            // Padding is zero in all of a task's slices, and the rest overwritten.
+            let (inputs, sums) = (try Scratch<Float>(inputsPerGroup * plane), try Scratch<Float>(length))
+            try inputs.withTarget { inputs in
+                try sums.withTarget { sums in
+                    for slice in task * grain..<min(slices, (task + 1) * grain) {
+                        for input in 0..<inputsPerGroup {
+                            planes.fill(inputs + input * plane, from: source + (slice * inputsPerGroup + input) * plan.area)
+                        }
+                        for output in 0..<outputsPerGroup {
+                            let channel = slice % groups * outputsPerGroup + output
+                            trips_filter(
+                                sums.base, inputs.base, planes.offsets, (factors + channel * rows).base, rows, bias?[channel] ?? 0,
+                                length)
+                            let result = target + (slice * outputsPerGroup + output) * plan.windowCount
+                            for (row, start) in planes.rows.enumerated() {
+                                (result + row * width).base.update(from: (sums + start).base, count: width)
+                            }
                         }
                     }
-                    let result = target + slice * outputsPerGroup * plan.windowCount + windows.lowerBound
-                    for channel in 0..<outputsPerGroup {
-                        let start = bias?[group * outputsPerGroup + channel] ?? 0
-                        for index in 0..<windows.count { result[channel * plan.windowCount + index] = start }
-                    }
-                    try multiply(
-                        outputsPerGroup, windows.count, rows,
-                        Matrix(elements: factors + group * outputsPerGroup * rows, stride: rows),
-                        Matrix(elements: columns.source, stride: windows.count), beta: 1, result, stride: plan.windowCount, on: pool)
                 }
             }
         }
@@ -145,20 +351,21 @@ extension ConvTranspose: Computable {
         try pool.tryRun(x.shape[0] * groups) { slice in
             for first in stride(from: 0, to: plan.windowCount, by: grain) {
                 let windows = first..<min(plan.windowCount, first + grain)
-                let table = try plan.offsets(windows)
+                let runs = plan.runs(windows)
                 let columns = try Scratch<T>(rows * windows.count)
-                try table.withTarget { offsets in
-                    try columns.withTarget { columns in
-                        try multiply(
-                            rows, windows.count, inputsPerGroup,
-                            Matrix(elements: factors + slice % groups * inputsPerGroup * rows, stride: rows, transposed: true),
-                            Matrix(elements: source + slice * inputsPerGroup * plan.windowCount + first, stride: plan.windowCount),
-                            columns, stride: windows.count, on: pool)
-                        for channel in 0..<outputsPerGroup {
-                            let image = target + (slice * outputsPerGroup + channel) * plan.area
-                            let block = columns + channel * plan.kernelCount * windows.count
-                            for index in 0..<plan.kernelCount * windows.count where offsets[index] >= 0 {
-                                image[offsets[index]] += block[index]
+                try columns.withTarget { columns in
+                    try multiply(
+                        rows, windows.count, inputsPerGroup,
+                        Matrix(elements: factors + slice % groups * inputsPerGroup * rows, stride: rows, transposed: true),
+                        Matrix(elements: source + slice * inputsPerGroup * plan.windowCount + first, stride: plan.windowCount),
+                        columns, stride: windows.count, on: pool)
+                    for channel in 0..<outputsPerGroup {
+                        let image = target + (slice * outputsPerGroup + channel) * plan.area
+                        let block = columns + channel * plan.kernelCount * windows.count
+                        for (element, runs) in runs.enumerated() {
+                            for run in runs {
+                                let (from, to) = (block + element * windows.count + run.to, image + run.from)
+                                for index in 0..<run.count { to[index &* plan.step] += from[index] }
                             }
                         }
                     }
@@ -197,16 +404,34 @@ extension MaxPool: Computable {
     ) throws {
         let (source, target) = (x.source(T.self), outputs[0].target(T.self))
         let places = outputs.count > 1 ? outputs[1].target(Int64.self) : nil
-        try forWindows(plan, channels: x.shape[0] * x.shape[1], on: pool) { channel, window, count, offset in
-            var (best, place) = (lowest, -1)
-            for element in 0..<count {
-                let at = offset(element)
-                guard at >= 0 else { continue }
-                let value = source[channel * plan.area + at]
-                if place < 0 || value > best || (value != value && best == best) { (best, place) = (value, at) }
+        try forParts(plan, channels: x.shape[0] * x.shape[1], on: pool) { channel, windows, runs in
+            let image = source + channel * plan.area
+            let best = target + channel * plan.windowCount + windows.lowerBound
+            best.base.update(repeating: lowest, count: windows.count)
+            guard let places else {
+                for run in runs.joined() {
+                    let (from, to) = (image + run.from, best + run.to)
+                    for index in 0..<run.count {
+                        let value = from[index &* plan.step]
+                        to[index] = value > to[index] || value != value ? value : to[index]
+                    }
+                }
+                return
             }
-            target[channel * plan.windowCount + window] = best
-            places?[channel * plan.windowCount + window] = Int64(place < 0 ? -1 : channel * plan.area + counted(place, plan.sizes))
+            let place = places + channel * plan.windowCount + windows.lowerBound
+            place.base.update(repeating: -1, count: windows.count)
+            for run in runs.joined() {
+                for index in 0..<run.count {
+                    let (window, at) = (run.to + index, run.from + index * plan.step)
+                    let value = image[at]
+                    if place[window] < 0 || value > best[window] || (value != value && best[window] == best[window]) {
+                        (best[window], place[window]) = (value, Int64(at))
+                    }
+                }
+            }
+            for window in 0..<windows.count where place[window] >= 0 {
+                place[window] = Int64(channel * plan.area + counted(Int(place[window]), plan.sizes))
+            }
         }
     }
 
@@ -223,24 +448,19 @@ extension MaxPool: Computable {
     }
 }
 
-/// Calls `body` for each channel and window with the window's elements: their number and where each stands (-1: padding).
-private func forWindows(
+/// Calls `body` for each channel and each part of the windows with what the elements of the kernel read.
+private func forParts(
     _ plan: WindowPlan, channels: Int, on pool: ThreadPool,
-    _ body: @Sendable (_ channel: Int, _ window: Int, _ count: Int, _ offset: (Int) -> Int) -> Void
+    _ body: @Sendable (_ channel: Int, _ windows: Range<Int>, _ runs: [[WindowPlan.Run]]) throws -> Void
 ) throws {
     guard plan.windowCount > 0, channels > 0 else { return }
     let grain = plan.grain(rows: plan.kernelCount)
     for first in stride(from: 0, to: plan.windowCount, by: grain) {
         let windows = first..<min(plan.windowCount, first + grain)
-        let table = try plan.offsets(windows)
-        try table.withTarget { offsets in
-            parallel(channels, grain: taskGrain / (plan.kernelCount * windows.count), on: pool) { part in
-                for channel in part {
-                    for (column, window) in windows.enumerated() {
-                        body(channel, window, plan.kernelCount) { offsets[$0 * windows.count + column] }
-                    }
-                }
-            }
+        let runs = plan.runs(windows)
+        let together = max(1, taskGrain / (plan.kernelCount * windows.count))
+        try pool.tryRun((channels - 1) / together + 1) { task in
+            for channel in task * together..<min(channels, (task + 1) * together) { try body(channel, windows, runs) }
         }
     }
 }
@@ -258,15 +478,23 @@ extension AveragePool: Computable {
             func average<T: Real>(_: T.Type) throws {
                 let (source, target, countPadding) = (x.source(T.self), outputs[0].target(T.self), countPadding)
                 let divisors = countPadding ? try paddedCounts(padded) : []
-                try forWindows(plan, channels: x.shape[0] * x.shape[1], on: pool) { channel, window, count, offset in
-                    var (total, inside) = (0.0, 0)
-                    for element in 0..<count {
-                        let at = offset(element)
-                        guard at >= 0 else { continue }
-                        total += Double(source[channel * plan.area + at])
-                        inside += 1
+                try forParts(plan, channels: x.shape[0] * x.shape[1], on: pool) { channel, windows, runs in
+                    let (image, result) = (source + channel * plan.area, target + channel * plan.windowCount + windows.lowerBound)
+                    let (totals, counts) = (try Scratch<Double>(windows.count), try Scratch<Double>(windows.count))
+                    try totals.withTarget { totals in
+                        try counts.withTarget { counts in
+                            for run in runs.joined() {
+                                for index in 0..<run.count {
+                                    totals[run.to + index] += Double(image[run.from + index * plan.step])
+                                    counts[run.to + index] += 1
+                                }
+                            }
+                            for index in 0..<windows.count {
+                                let divisor = countPadding ? Double(divisors[windows.lowerBound + index]) : counts[index]
+                                result[index] = T(totals[index] / divisor)
+                            }
+                        }
                     }
-                    target[channel * plan.windowCount + window] = T(total / Double(countPadding ? divisors[window] : inside))
                 }
             }
             if x.dataType == .float64 { try average(Double.self) } else { try average(Float.self) }

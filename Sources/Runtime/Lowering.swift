@@ -148,13 +148,7 @@ struct Lowering {
     }
 
     private func activation(_ op: any Operator) -> trips_activation? {
-        if let gelu = op as? GELU {
-            return switch gelu.form {
-            case .erf: TRIPS_ACTIVATION_GELU_ERF
-            case .tanh: TRIPS_ACTIVATION_GELU_TANH
-            case .quick: TRIPS_ACTIVATION_QUICK_GELU
-            }
-        }
+        if let gelu = op as? GELU { return gelu.activation }
         return op as? Unary == Unary(.relu) ? TRIPS_ACTIVATION_RELU : nil
     }
 

@@ -46,6 +46,34 @@ struct DimensionTests {
         for divisor in [0, -4] { #expect(try size(4, 2).divided(roundingDownBy: divisor) == nil) }
     }
 
+    /// The same quotient is the same symbol, however it came about.
+    @Test func namesQuotients() throws {
+        let (quotient, made) = (try #require(n.divided(roundingDownBy: 16)), Dimension(symbol: "?x.0"))
+        #expect(quotient.description == "n//16")
+        #expect(try n.subtracting(16).floor(dividedBy: 16)?.adding(1) == quotient)
+        #expect(try b.multiplied(by: 32).adding(n).adding(48).divided(roundingDownBy: 16) == b.multiplied(by: 2).adding(quotient).adding(3))
+        #expect(n.divided(roundingDownBy: 4)?.divided(roundingDownBy: 4) == quotient)
+        #expect(quotient.symbols == ["n"])
+        #expect(quotient.lowerBound == 0 && quotient.madeUpSymbols.isEmpty)
+        // No polynomial in quotients: a rest, another factor, two symbols, a product; and what the graph made up, or is too large.
+        #expect(try n.adding(1).divided(roundingDownBy: 16) == nil)
+        #expect(try n.multiplied(by: 3).divided(roundingDownBy: 2) == nil)
+        #expect(try n.adding(b).divided(roundingDownBy: 16) == nil)
+        #expect(try n.multiplied(by: b).divided(roundingDownBy: 16) == nil)
+        #expect(made.divided(roundingDownBy: 16) == nil)
+        #expect(quotient.divided(roundingDownBy: .max) == nil)
+        // Operators round negative quotients towards 0.
+        #expect(try n.subtracting(16).divided(roundingDownBy: 16) == nil)
+    }
+
+    @Test func substitutesInQuotients() throws {
+        let size = try #require(n.divided(roundingDownBy: 16)).multiplied(by: b).adding(1)
+        #expect(try size.substituting(["n": 47]) == b.multiplied(by: 2).adding(1))
+        #expect(try size.substituting(["n": 15, "batch": 3]) == 1)
+        #expect(try size.substituting(["n": b.multiplied(by: 32)]) == b.multiplied(by: b).multiplied(by: 2).adding(1))
+        #expect(throws: TripsError.self) { try size.substituting(["n": n.adding(1)]) }
+    }
+
     @Test func substitutesNumbers() throws {
         let size = try b.multiplied(by: n).adding(7)
         #expect(try size.substituting(["n": 3]).description == "3*batch+7")
@@ -59,7 +87,7 @@ struct DimensionTests {
         #expect(Dimension(symbol: "?x.0").lowerBound == 0)
     }
 
-    @Test(arguments: ["0", "-3", "n", "2*batch*n-n+1", "-n", "?x.0+1", "_a.b/c2"])
+    @Test(arguments: ["0", "-3", "n", "2*batch*n-n+1", "-n", "?x.0+1", "_a.b/c2", "2*batch*n//16+1"])
     func readsWhatItWrites(_ text: String) throws {
         let size = try Dimension(parsing: text)
         #expect(try Dimension(parsing: size.description) == size)

@@ -48,6 +48,11 @@ struct ShapeRuleTests {
         let weight = x(64, 3, 16, 16)
         #expect(try shape(Conv(window: Window(strides: [16, 16])), x(batch, 3, side, side), weight) == [batch, 64, n, n])
         #expect(try shape(MaxPool(kernelShape: [3, 3], window: Window(pads: [1, 1, 1, 1])), x(1, 1, n, n)) == [1, 1, n, n])
+        let patches = try #require(n.divided(roundingDownBy: 16))
+        #expect(try shape(Conv(window: Window(strides: [16, 16])), x(batch, 3, n, n), weight) == [batch, 64, patches, patches])
+        #expect(try shape(PatchEmbedding(), x(batch, 3, n, n), weight) == [batch, patches.multiplied(by: patches), 64])
+        // One window more where some are left over.
+        #expect(try shape(MaxPool(kernelShape: [2, 2], window: Window(strides: [2, 2]), ceilMode: true), x(1, 1, n, n))[2] == .unknown)
         #expect(try shape(MatMul(), x(batch, n, 8), x(8, 4)) == [batch, n, 4])
         #expect(try shape(Einsum(equation: "bld,bmd->blm"), x(batch, n, 8), x(batch, 5, 8)) == [batch, n, 5])
         let products = try MatMul().multiplyAccumulates([x(batch, n, 8).type, x(8, 4).type], [ValueType(.float32, [batch, n, 4])])

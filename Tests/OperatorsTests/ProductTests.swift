@@ -101,6 +101,60 @@ struct WindowTests {
         try expect(run(Conv(), x, floats([1, 0, 0, 1], [1, 2, 2])), [2, 1, 2], [4, 6, 16, 18])
     }
 
+    /// Against the definition, summed in double precision; sums have up to 200 products of numbers below 1, in single
+    /// precision: 200 · 6e-8.
+    @Test(arguments: [
+        // Groups of one channel each, with all that moves windows; the second and third take several outputs for each input.
+        (x: [2, 6, 9, 11], weight: [6, 1, 3, 5], Conv(window: Window(pads: [1, 2, 1, 2]), groups: 6)),
+        ([2, 3, 9, 11], [6, 1, 3, 3], Conv(window: Window(strides: [2, 3], dilations: [2, 1], pads: [2, 1, 0, 3]), groups: 3)),
+        ([1, 2, 8, 9], [4, 1, 2, 2], Conv(window: Window(strides: [3, 4], pads: [-1, 0, 2, -2]), groups: 2)),
+        ([1, 4, 8, 8], [4, 1, 3, 3], Conv(window: Window(strides: [2, 2], autoPad: .sameUpper), groups: 4)),
+        ([2, 3, 40], [3, 1, 4], Conv(window: Window(strides: [3], pads: [2, 5]), groups: 3)),
+        ([1, 2, 4, 5, 6], [2, 1, 2, 3, 3], Conv(window: Window(strides: [1, 2, 1], pads: [1, 0, 1, 0, 1, 1]), groups: 2)),
+        ([1, 2, 1, 1], [2, 1, 3, 3], Conv(window: Window(dilations: [4, 4], pads: [4, 4, 4, 4]), groups: 2)),
+        ([1, 2, 0, 3], [2, 1, 1, 1], Conv(window: Window(pads: [1, 0, 1, 0]), groups: 2)),
+        // Groups of few channels, and of many.
+        ([2, 6, 7, 7], [9, 2, 3, 3], Conv(window: Window(pads: [1, 1, 1, 1]), groups: 3)),
+        ([1, 4, 7, 7], [24, 2, 3, 3], Conv(window: Window(pads: [1, 1, 1, 1]), groups: 2)),
+        // Without groups; what the windows read is the input itself in the first two.
+        ([2, 5, 4, 6], [3, 5, 1, 1], Conv()),
+        ([2, 5, 70], [3, 5, 1], Conv()),
+        ([2, 5, 4, 6], [3, 5, 1, 1], Conv(window: Window(strides: [2, 1], pads: [0, 1, 0, 0]))),
+        ([1, 20, 9, 9], [7, 20, 3, 3], Conv(window: Window(strides: [2, 2], pads: [1, 1, 1, 1]))),
+        ([1, 2, 3, 4, 5], [2, 2, 2, 2, 2], Conv(window: Window(pads: [0, 1, 0, 1, 0, 1]))),
+    ])
+    func convolvesByDefinition(_ x: [Int], _ weight: [Int], _ op: Conv) throws {
+        let (image, factors, bias) = (try noise(x), try noise(weight, seed: 2), try noise([weight[0]], seed: 3))
+        let result = try run(op, image, factors, bias)
+        try expect(result, result.shape, convolved(image, factors, bias, op, result.shape), tolerance: 1.2e-5)
+        let wide = try run(op, image.converted(to: .float64), factors.converted(to: .float64), bias.converted(to: .float64))
+        try expect(wide, result.shape, convolved(image, factors, bias, op, result.shape), tolerance: 1e-14)
+    }
+
+    private func convolved(_ x: Tensor, _ weight: Tensor, _ bias: Tensor, _ op: Conv, _ shape: [Int]) throws -> [Double] {
+        let (numbers, factors, start) = (try x.numbers, try weight.numbers, try bias.numbers)
+        let (sizes, kernel) = (Array(x.shape[2...]), Array(weight.shape[2...]))
+        let axes = try op.window.resolved(kernel: kernel, sizes: sizes)
+        func index(_ flat: Int, _ shape: [Int]) -> [Int] {
+            zip(shape, denseStrides(shape)).map { flat / $1 % $0 }
+        }
+        return (0..<shape.reduce(1, *)).map { flat in
+            let at = index(flat, shape)
+            var sum = start[at[1]]
+            for input in 0..<weight.shape[1] {
+                for element in 0..<kernel.reduce(1, *) {
+                    let place = zip(axes, zip(at[2...], index(element, kernel))).map { $0.stride * $1.0 + $0.dilation * $1.1 - $0.before }
+                    guard zip(place, sizes).allSatisfy({ 0..<$1 ~= $0 }) else { continue }
+                    let channel = at[1] / (weight.shape[0] / op.groups) * weight.shape[1] + input
+                    let inside = zip(place, denseStrides(sizes)).reduce(0) { $0 + $1.0 * $1.1 }
+                    sum += numbers[(at[0] * x.shape[1] + channel) * sizes.reduce(1, *) + inside]
+                        * factors[(at[1] * weight.shape[1] + input) * kernel.reduce(1, *) + element]
+                }
+            }
+            return sum
+        }
+    }
+
     @Test func transposesConvolutions() throws {
         let x = try counting([1, 1, 2, 2])
         let weight = try floats([1, 2, 3, 4], [1, 1, 2, 2])

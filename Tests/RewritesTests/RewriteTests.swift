@@ -210,6 +210,27 @@ struct RewriteTests {
         #expect(try m.fused() == ["PatchEmbedding"])
     }
 
+    /// The patches of a picture of open size are counted by the exporter, and follow from the convolution.
+    @Test(arguments: [[8, 12], [11, 14]]) func patchesOfAnOpenPicture(sizes: [Int]) throws {
+        var m = Exported()
+        let dimensions = [Dimension(symbol: "batch"), 3, Dimension(symbol: "height"), Dimension(symbol: "width")]
+        let image = try m.input("image", [2, 3] + sizes, dimensions: dimensions)
+        let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
+        let shape = try m.node(Shape(), [image])
+        func size(_ axis: Int) throws -> ValueID { try m.node(Gather(axis: 0), [shape, m.integers([axis])]) }
+        let (batch, down, across) = (try size(0), try m.binary(.div, size(2), m.integers([4])), try m.binary(.div, size(3), m.integers([4])))
+        let count = try m.binary(.mul, down, across)
+        let rows = try m.transpose(m.node(Reshape(), [map, m.node(Concat(axis: 0), [batch, m.integers([8]), count])]), [0, 2, 1])
+        let split = try m.node(Concat(axis: 0), [batch, count, m.integers([-1, 4])])
+        func heads() throws -> ValueID { try m.transpose(m.node(Reshape(), [m.linear(rows, 8, 8), split]), [0, 2, 1, 3]) }
+        let (q, k, v) = (try heads(), try heads(), try heads())
+        let scores = try m.binary(.mul, m.node(MatMul(), [q, m.transpose(k, [0, 1, 3, 2])]), m.scalar(0.5))
+        let mixed = try m.transpose(m.node(MatMul(), [m.node(Softmax(axis: -1), [scores]), v]), [0, 2, 1, 3])
+        let joined = try m.node(Reshape(), [mixed, m.node(Concat(axis: 0), [batch, count, m.integers([8])])])
+        try m.output(m.binary(.add, rows, m.linear(joined, 8, 8)))
+        #expect(try m.fused() == ["Attention", "Binary", "Linear", "Linear", "Linear", "Linear", "PatchEmbedding"])
+    }
+
     // MARK: Views
 
     @Test func viewsThatCancelDisappear() throws {
@@ -878,11 +899,13 @@ struct RewriteTests {
         #expect(try !m.fused().contains("PatchEmbedding"))
     }
 
-    /// How many patches an open picture has is counted from the convolution that the patch embedding takes the place of: it
-    /// stays until the picture's size is known, for nothing else tells.
+    /// How many patches a picture has whose height no shape rule tells is counted from the convolution that the patch embedding
+    /// takes the place of: it stays until the picture's size is known, for nothing else tells.
     @Test func patchesOfAnOpenPictureAreCounted() throws {
         var m = Exported()
-        let image = try m.input("image", [2, 3, 8, 12], dimensions: [2, 3, Dimension(symbol: "height"), Dimension(symbol: "width")])
+        let whole = try m.input("image", [2, 3, 15, 12], dimensions: [2, 3, Dimension(symbol: "height"), Dimension(symbol: "width")])
+        let everyOther = [try m.integers([0]), try m.integers([.max]), try m.integers([2]), try m.integers([2])]
+        let image = try m.node(Slice(), [whole] + everyOther)
         let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
         let patches = try m.transpose(m.reshape(map, [2, 8, -1]), [0, 2, 1])
         let sizes = try m.node(Shape(start: 2, end: 4), [map])

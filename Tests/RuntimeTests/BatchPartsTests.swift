@@ -52,6 +52,12 @@ import Testing
             let one = try graph.add(Unsqueeze(), [x, integers(&graph, [1])], name: "one")[0]
             return try graph.add(Expand(), [one, sizes], name: "pairs")[0]
         } == nil)
+        #expect(try separable { graph, x in
+            let half = try #require(batch.divided(roundingDownBy: 2))
+            let sizes = try graph.addKnown(.dimensions([batch, half, 4, 8]), ValueType(.int64, [4]), name: "sizes")
+            let one = try graph.add(Unsqueeze(), [x, integers(&graph, [1])], name: "one")[0]
+            return try graph.add(Expand(), [one, sizes], name: "halves")[0]
+        } == nil)
     }
 
     @Test func examplesMetByOthersAreNotApart() throws {

@@ -115,6 +115,8 @@ private struct SymbolNames {
     mutating func symbol(for name: String) -> String {
         if let known = symbols[name] { return known }
         var base = String(name.prefix(100).map { $0.isASCII && ($0.isLetter || $0.isNumber || "_./".contains($0)) ? $0 : "_" })
+        // Which would say that it is a quotient.
+        base.replace("//", with: "__")
         if !(base.first?.isLetter ?? false) { base = "_" + base }
         var (symbol, number) = (base, 1)
         while !taken.insert(symbol).inserted {

@@ -59,6 +59,7 @@ typedef enum trips_activation {
     TRIPS_ACTIVATION_GELU_TANH = 2,  ///< x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
     TRIPS_ACTIVATION_QUICK_GELU = 3, ///< x sigmoid(1.702 x)
     TRIPS_ACTIVATION_RELU = 4,
+    TRIPS_ACTIVATION_SIGMOID = 5,    ///< 1 / (1 + e⁻ˣ)
 } trips_activation;
 
 /// What a matrix product does to its output while it is in cache:
@@ -184,6 +185,18 @@ void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, 
 /// y = (x − mean x) / √(var x + eps) · weight + bias, per row of n. Mean and variance in two passes. In place.
 void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n,
                           const float *_Nullable weight, const float *_Nullable bias, float eps);
+
+/// y = activation(x), as behind a product. In place.
+void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
+
+// MARK: - Filters
+
+/// y[i] = bias + Σ_t w[t] x[offsets[t] + i] for i < n: one channel of a convolution whose input is laid out so that each
+/// element of the kernel reads consecutive numbers.
+///
+/// Each element is one chain of fused multiply-adds over ascending t, so results are bit-identical on every path but the
+/// scalar one.
+void trips_filter(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n);
 
 // MARK: - Conversions
 
