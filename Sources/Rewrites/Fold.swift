@@ -192,7 +192,9 @@ extension Graph {
         let room = try constants.reduce(0) { try $0 + $1.byteCount }
         guard try byteCount(of: dataType, shape) <= room else { return nil }
         let op = node.op
-        return .derived("\(Swift.type(of: op).name) {\(attributeText(op))}", from: constants, dataType, shape) { [places] tensors in
+        // A bound below is not one above: which operands are absent is part of what is computed.
+        let absent = places.indices.filter { places[$0] == nil }
+        return .derived("\(Swift.type(of: op).name) {\(attributeText(op))} without \(absent)", from: constants, dataType, shape) { [places] tensors in
             try evaluate(op, places.map { $0.map { tensors[$0] } })[0]
         }
     }

@@ -271,6 +271,14 @@ struct RewriteTests {
         #expect(try m.fused() == ["Binary", "Unary"])
     }
 
+    /// The same operands in other places make something else of a weight.
+    @Test func boundsBelowAndAboveAreNoDuplicates() throws {
+        var m = Exported()
+        let (x, weight, bound) = (try m.input("x", [2, 300]), try m.constant([300, 300]), try m.scalar(-0.25))
+        for bounds in [[bound], [nil, bound]] { try m.output(m.node(MatMul(), [x, m.node(Clip(), [weight] + bounds)])) }
+        #expect(try m.fused() == ["Linear", "Linear"])
+    }
+
     // MARK: Blocks
 
     @Test(arguments: 0..<6) func gelu(variant: Int) throws {
