@@ -33,6 +33,12 @@ struct ResizeTests {
         try expect(resized(Resize(mode: .linear, excludeOutside: true, antialias: true), [0, 1, 2, 3], scale: 0.5), [1, 2], [5.0 / 7, 16.0 / 7])
     }
 
+    /// ONNX's document: where one element is left, it is the first; a scale may say more.
+    @Test func readsTheFirstOfWhatShrinksToOne() throws {
+        try expect(resized(Resize(mode: .cubic, coordinates: .pytorchHalfPixel), [1, 2, 3], size: 1), [1, 1], [1])
+        try expect(resized(Resize(mode: .linear, coordinates: .pytorchHalfPixel), [1, 2, 3, 4, 5], scale: 0.3), [1, 1], [1])
+    }
+
     @Test func interpolatesByCubics() throws {
         // At the distance 0.25 the four weights are -0.10547, 0.87891, 0.26172, -0.03516 (a = -0.75).
         let y = try resized(Resize(mode: .cubic), [0, 0, 1, 0, 0], scale: 2)
