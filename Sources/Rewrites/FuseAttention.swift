@@ -154,6 +154,8 @@ struct FuseAttention: Rewrite {
         var parts = Parts(q: q, k: k, v: v, keysLast: false, scale: scale, causal: op.causal, fullyMasked: .zero)
         let scores = [graph.shape(of: q)[0], graph.shape(of: q)[1], graph.shape(of: q)[2], graph.shape(of: k)[2]]
         if let mask = node.input(3) {
+            // Behind a mask that is shorter than the keys they are hidden.
+            guard let width = graph.shape(of: mask).last, width == 1 || width == scores[3] else { return nil }
             if graph.type(of: mask).dataType == .bool {
                 parts.replacement = (mask, -.infinity, false, scores)
             } else {
@@ -298,8 +300,8 @@ struct FuseAttention: Rewrite {
         guard let offset = layout.offsets[last].constant else { return nil }
         let others = (0..<last).filter { $0 != batchRuns.first?.axis && $0 != tokens.first?.axis }
         // Axes of size 1 leave no trace in the layout; what is left over must be of that kind.
-        guard others.allSatisfy({ shape[$0] == 1 }) else { return nil }
-        let lengthAxis = tokens.first?.axis ?? others.last ?? 0
+        // Rows of which each is an example of its own have no axis of tokens.
+        guard others.allSatisfy({ shape[$0] == 1 }), let lengthAxis = tokens.first?.axis ?? others.last else { return nil }
         let batchAxis = (0..<last).first { $0 != lengthAxis }
         return Heads(
             source: view.source, heads: heads, headSize: headSize, batch: batchAxis.map { shape[$0] } ?? 1, length: shape[lengthAxis],
