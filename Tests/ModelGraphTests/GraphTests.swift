@@ -250,6 +250,21 @@ struct GraphDocumentTests {
         #expect(again.traces.map(\.name) == ["mid"])
     }
 
+    /// A size that nobody could tell bears the name of the value as it is called when it is written.
+    @Test func unknownSizesFollowTheirValuesNames() throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", rows)
+        _ = try graph.add(NonZero(), [x], name: "places")
+        let places = try graph.add(NonZero(), [x], name: "places")[0]
+        let sizes = try graph.addKnown(.dimensions([graph.shape(of: places)[1], 2]), ValueType(.int64, [2]), name: "sizes")
+        try graph.addOutput("y", graph.add(Reshape(), [places, sizes], name: "y")[0])
+        graph.prune()
+        try graph.tidyNames()
+        let (document, tensors) = try written(graph)
+        let again = try reread(document, tensors)
+        #expect(again.shape(of: again.outputs[0].value)[0] == again.shape(of: try #require(again.value(named: "places")))[1])
+    }
+
     @Test func refusesDocumentsThatAreNoGraphs() throws {
         let (document, tensors) = try written(sample())
         func broken(_ change: (inout GraphDocument) -> Void) -> Bool {
