@@ -168,6 +168,8 @@ struct SimplifyViews: Rewrite {
             }
             if isDirect && node.op is Slice && node.inputs.count <= 4 { return nil }
             let ends = try start.adding(to[axis])
+            // A split states its parts' sizes; a slice of a size that is a symbol may not be able to tell them.
+            guard try Slice.range(of: from[axis], start, ends)?.count == to[axis] else { return nil }
             let operands = try [start, ends, Dimension(axis)].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
             return replacing(Slice(), operands)
         }

@@ -171,6 +171,14 @@ struct RewriteTests {
         #expect(try m.fused() == ["Split", "Unary", "Unary"])
     }
 
+    /// A slice could not tell that there are three rows.
+    @Test func partsOfStatedSizesKeepThem() throws {
+        var m = Exported()
+        let x = try m.input("x", [4, 2], dimensions: [Dimension(symbol: "n"), 2])
+        for part in try m.graph.add(Split(outputs: 2), [x, m.integers([3, 1])], name: "split") { try m.output(m.node(Flatten(axis: 0), [part])) }
+        #expect(try m.fused() == ["Reshape", "Split"])
+    }
+
     @Test func weightsStayWhereTheyAre() throws {
         var m = Exported()
         let x = try m.input("x", [2, 300])
