@@ -212,8 +212,7 @@ struct DropIdentities: Rewrite {
             patch.replace(node.output, with: source)
         } else if node.op is Binary, from.dataType == to.dataType {
             // Zeros may stand there for their shape alone: CLIP gives its class token a batch so.
-            let sizes = try patch.add(sizes: to.shape, shape: [to.rank], name: "\(node.name).shape")
-            patch.replace(node.output, with: patch.add(Expand(), [source, sizes], name: node.name))
+            patch.replace(node.output, with: try patch.expand(source, to: to.shape, name: node.name))
         } else {
             return nil
         }
