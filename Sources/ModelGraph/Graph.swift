@@ -376,9 +376,13 @@ public struct Graph: Sendable {
         return type
     }
 
+    /// Other names give other symbols: what a symbol cannot hold is written as its number.
     private func madeUpSymbol(_ valueName: String, _ axis: Int) -> String {
-        let safe = valueName.map { $0.isLetter || $0.isNumber || $0 == "_" || $0 == "." || $0 == "/" ? $0 : "_" }
-        return "?\(String(safe)).\(axis)"
+        let safe = valueName.map { character in
+            if character.isLetter || character.isNumber || "_./".contains(character) { return String(character) }
+            return "?\(character.unicodeScalars.map { String($0.value, radix: 16) }.joined(separator: "?"))?"
+        }
+        return "?\(safe.joined()).\(axis)"
     }
 
     private mutating func addValue(
