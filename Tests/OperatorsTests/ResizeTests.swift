@@ -78,6 +78,11 @@ struct QuantizationTests {
         _ = try run(QuantizeLinear(), floats([.nan, .infinity]), scalar(0), nil)
         try expect(run(QuantizeLinear(axis: 0), floats([2, 4, 6, 8], [2, 2]), floats([1, 2]), nil), [2, 2], [2, 4, 3, 4])
         try expect(run(QuantizeLinear(axis: 1, blockSize: 2), floats([2, 4, 6, 8], [1, 4]), floats([1, 2], [1, 2]), nil), [1, 4], [2, 4, 3, 4])
+        // The last block may be shorter.
+        try expect(run(QuantizeLinear(axis: 0, blockSize: 2), floats([2, 4, 6, 8, 9, 3], [3, 2]), floats([1, 2, 3, 1], [2, 2]), nil), [3, 2], [2, 2, 6, 4, 3, 3])
+        let levels = try integers([1, 2, 3, 4, 5, 6], [2, 3]).converted(to: .uint8)
+        let zeros = try integers([0, 1, 2, 3], [2, 2]).converted(to: .uint8)
+        try expect(run(DequantizeLinear(axis: 1, blockSize: 2), levels, floats([1, 2, 3, 4], [2, 2]), zeros), [2, 3], [1, 2, 4, 6, 9, 12])
     }
 
     @Test func dequantizes() throws {
