@@ -327,17 +327,25 @@ public struct Graph: Sendable {
         }
     }
 
-    /// Takes the numbers off names that had to differ from others, where those others are gone.
-    package mutating func tidyNames() {
+    /// Takes the numbers off names that had to differ from others, where those others are gone. Symbols that were made up for
+    /// sizes of such values follow, as whoever reads the graph again makes them of the names.
+    /// - Throws: `data` where a size overflows.
+    package mutating func tidyNames() throws {
         let used = Set(inputs + outputs.map(\.value) + traces.map(\.value) + nodes.flatMap { $0.inputs.compactMap { $0 } + $0.outputs })
         names = [:]
         for value in used { names[values[value.index].name] = value }
+        var symbols: [String: Dimension] = [:]
         for value in used.sorted() {
+            let (name, shape) = (values[value.index].name, values[value.index].type.shape)
             guard let wanted = values[value.index].wantedName, names[wanted] == nil else { continue }
-            names[values[value.index].name] = nil
+            names[name] = nil
             values[value.index].name = wanted
             names[wanted] = value
+            for axis in shape.indices where shape[axis] == Dimension(symbol: madeUpSymbol(name, axis)) {
+                symbols[madeUpSymbol(name, axis)] = Dimension(symbol: madeUpSymbol(wanted, axis))
+            }
         }
+        if !symbols.isEmpty { try substitute(symbols) }
     }
 
     // MARK: Parts
@@ -363,10 +371,18 @@ public struct Graph: Sendable {
     private func naming(_ type: ValueType, after valueName: String) -> ValueType {
         var type = type
         for (axis, size) in type.shape.enumerated() where size.symbols.contains("?") {
-            let safe = valueName.map { $0.isLetter || $0.isNumber || $0 == "_" || $0 == "." || $0 == "/" ? $0 : "_" }
-            type.shape[axis] = Dimension(symbol: "?\(String(safe)).\(axis)")
+            type.shape[axis] = Dimension(symbol: madeUpSymbol(valueName, axis))
         }
         return type
+    }
+
+    /// Other names give other symbols: what a symbol cannot hold is written as its number.
+    private func madeUpSymbol(_ valueName: String, _ axis: Int) -> String {
+        let safe = valueName.map { character in
+            if character.isLetter || character.isNumber || "_./".contains(character) { return String(character) }
+            return "?\(character.unicodeScalars.map { String($0.value, radix: 16) }.joined(separator: "?"))?"
+        }
+        return "?\(safe.joined()).\(axis)"
     }
 
     private mutating func addValue(

@@ -2,33 +2,37 @@ import ModelGraph
 import Support
 import Tensors
 
-/// Where the scale of each element stands, as strides over x's shape; with blocks the axis is divided first.
-private func scaleLoop(_ x: TensorView, _ scale: TensorView, axis: Int, blockSize: Int) throws -> (shape: [Int], strides: [Int]) {
-    if scale.count == 1 && blockSize == 0 { return (x.shape, x.shape.map { _ in 0 }) }
+/// The strides with which scales or zero points are read over x's shape.
+private func scaleStrides(_ x: TensorView, _ scale: TensorView, axis: Int, blockSize: Int) throws -> [Int] {
+    if blockSize > 0 { return denseStrides(x.shape) }
+    if scale.count == 1 { return x.shape.map { _ in 0 } }
     let axis = try resolveAxis(axis, rank: x.shape.count)
-    if blockSize == 0 { return (x.shape, x.shape.indices.map { $0 == axis ? 1 : 0 }) }
-    guard x.shape[axis] % blockSize == 0 else {
-        throw TripsError.data("size of a blocked axis", found: x.type, expected: "a multiple of \(blockSize)")
-    }
-    let dense = denseStrides(scale.shape)
-    var (shape, strides) = (x.shape, dense)
-    shape[axis] /= blockSize
-    shape.insert(blockSize, at: axis + 1)
-    strides.insert(0, at: axis + 1)
-    return (shape, strides)
+    return x.shape.indices.map { $0 == axis ? 1 : 0 }
+}
+
+/// Scales or zero points in another type; those of blocks are written out for each element. The last block may be shorter.
+private func spread(
+    _ scale: TensorView, as type: DataType, over x: TensorView, axis: Int, blockSize: Int, on pool: ThreadPool
+) throws -> Tensor {
+    let scale = try scale.tensor().converted(to: type)
+    guard blockSize > 0 else { return scale }
+    let axis = try resolveAxis(axis, rank: x.shape.count)
+    let blocks = (0..<x.shape[axis]).map { Int64($0 / blockSize) }
+    return try evaluate(Gather(axis: axis), [scale, Tensor(blocks, shape: [blocks.count])], on: pool)[0]
 }
 
 extension QuantizeLinear: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         let (x, scale, y) = (try inputs.required(0), try inputs.required(1), outputs[0])
-        let loop = try scaleLoop(x, scale, axis: axis, blockSize: blockSize)
-        let (wide, factors) = (try x.tensor().converted(to: .float32), try scale.tensor().converted(to: .float32))
-        let zeros = try inputs.optional(2)?.tensor().converted(to: .int64)
+        let strides = try scaleStrides(x, scale, axis: axis, blockSize: blockSize)
+        let wide = try x.tensor().converted(to: .float32)
+        let factors = try spread(scale, as: .float32, over: x, axis: axis, blockSize: blockSize, on: pool)
+        let zeros = try inputs.optional(2).map { try spread($0, as: .int64, over: x, axis: axis, blockSize: blockSize, on: pool) }
         func quantize<T: FixedWidthInteger & Sendable>(_: T.Type) {
             withExtendedLifetime((wide, factors, zeros)) {
                 let (source, scales, target) = (wide.view.source(Float.self), factors.view.source(Float.self), y.target(T.self))
                 let zeroPoints = zeros?.view.source(Int64.self)
-                StridedLoop(loop.shape, [denseStrides(loop.shape), loop.strides]).run(on: pool) { offset, stride, count in
+                StridedLoop(x.shape, [denseStrides(x.shape), strides]).run(on: pool) { offset, stride, count in
                     for index in 0..<count {
                         let place = offset[1] + index * stride[1]
                         let level = (source[offset[0] + index * stride[0]] / scales[place]).rounded(.toNearestOrEven)
@@ -51,13 +55,14 @@ extension QuantizeLinear: Computable {
 extension DequantizeLinear: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         let (x, scale) = (try inputs.required(0), try inputs.required(1))
-        let loop = try scaleLoop(x, scale, axis: axis, blockSize: blockSize)
-        let zeros = try inputs.optional(2)?.tensor().converted(to: .int64)
-        try converting([x, scale], to: .float64, result: outputs[0]) { views, y in
-            let (source, scales, target) = (views[0].source(Double.self), views[1].source(Double.self), y.target(Double.self))
-            withExtendedLifetime(zeros) {
+        let strides = try scaleStrides(x, scale, axis: axis, blockSize: blockSize)
+        let factors = try spread(scale, as: .float64, over: x, axis: axis, blockSize: blockSize, on: pool)
+        let zeros = try inputs.optional(2).map { try spread($0, as: .int64, over: x, axis: axis, blockSize: blockSize, on: pool) }
+        try converting([x], to: .float64, result: outputs[0]) { views, y in
+            withExtendedLifetime((factors, zeros)) {
+                let (source, scales, target) = (views[0].source(Double.self), factors.view.source(Double.self), y.target(Double.self))
                 let zeroPoints = zeros?.view.source(Int64.self)
-                StridedLoop(loop.shape, [denseStrides(loop.shape), loop.strides]).run(on: pool) { offset, stride, count in
+                StridedLoop(x.shape, [denseStrides(x.shape), strides]).run(on: pool) { offset, stride, count in
                     for index in 0..<count {
                         let place = offset[1] + index * stride[1]
                         let at = offset[0] + index * stride[0]

@@ -81,7 +81,7 @@ extension Resize: Computable {
         case .asymmetric: return index / scale
         case .halfPixel: return (index + 0.5) / scale - 0.5
         case .tfHalfPixelForNearest: return (index + 0.5) / scale
-        case .pytorchHalfPixel: return scaled == 1 ? -0.5 : (index + 0.5) / scale - 0.5
+        case .pytorchHalfPixel: return to == 1 ? 0 : (index + 0.5) / scale - 0.5
         case .halfPixelSymmetric: return from / 2 * (1 - to / scaled) + (index + 0.5) / scale - 0.5
         case .tfCropAndResize:
             guard let region else { return 0 }

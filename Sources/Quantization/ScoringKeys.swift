@@ -28,7 +28,7 @@ extension Graph {
             for (old, new) in zip(node.outputs, try graph.add(op, inputs, name: node.name)) { graph.replace(old, with: new) }
         }
         graph.prune()
-        graph.tidyNames()
+        try graph.tidyNames()
         return graph
     }
 }

@@ -192,7 +192,9 @@ extension Graph {
         let room = try constants.reduce(0) { try $0 + $1.byteCount }
         guard try byteCount(of: dataType, shape) <= room else { return nil }
         let op = node.op
-        return .derived("\(Swift.type(of: op).name) {\(attributeText(op))}", from: constants, dataType, shape) { [places] tensors in
+        // A bound below is not one above: which operands are absent is part of what is computed.
+        let absent = places.indices.filter { places[$0] == nil }
+        return .derived("\(Swift.type(of: op).name) {\(attributeText(op))} without \(absent)", from: constants, dataType, shape) { [places] tensors in
             try evaluate(op, places.map { $0.map { tensors[$0] } })[0]
         }
     }
@@ -210,8 +212,7 @@ struct DropIdentities: Rewrite {
             patch.replace(node.output, with: source)
         } else if node.op is Binary, from.dataType == to.dataType {
             // Zeros may stand there for their shape alone: CLIP gives its class token a batch so.
-            let sizes = try patch.add(sizes: to.shape, shape: [to.rank], name: "\(node.name).shape")
-            patch.replace(node.output, with: patch.add(Expand(), [source, sizes], name: node.name))
+            patch.replace(node.output, with: try patch.expand(source, to: to.shape, name: node.name))
         } else {
             return nil
         }

@@ -111,10 +111,7 @@ private struct Following {
             guard let first = borders.first(where: { $0.0 == range.start }), let last = borders.first(where: { $0.0 == stop }) else {
                 // All patches of the image in front, without its [CLS].
                 if range.start == 1, ranges.count == 1, let image = parts.first, stop == image.old {
-                    let operands = try [1, image.new, 1].map {
-                        try graph.addKnown(Content(sizes: [$0], scalar: false), ValueType(.int64, [1]), name: "\(node.name).range")
-                    }
-                    try graph.setInputs(of: node.id, [x] + operands)
+                    try graph.setTokens(of: node, from: 1, to: image.new)
                     segments[node.output] = [Segment(old: try image.old.subtracting(1), new: try image.new.subtracting(1))]
                     followed.append(graph.name(of: node.output))
                     return
@@ -122,10 +119,7 @@ private struct Following {
                 throw TripsError.data("a slice of tokens", found: "\(range.start) ..< \(stop)", expected: "ends at \(borders.map { "\($0.0)" }.joined(separator: ", "))")
             }
             guard ranges.count == 1 else { throw TripsError.data("a slice along several axes") }
-            let operands = try [first.1, last.1, Dimension(1)].map {
-                try graph.addKnown(Content(sizes: [$0], scalar: false), ValueType(.int64, [1]), name: "\(node.name).range")
-            }
-            try graph.setInputs(of: node.id, [x] + operands)
+            try graph.setTokens(of: node, from: first.1, to: last.1)
             followed.append(graph.name(of: node.output))
             let (start, end) = (borders.firstIndex { $0.0 == range.start } ?? 0, borders.firstIndex { $0.0 == stop } ?? 0)
             if start < end { segments[node.output] = Array(parts[start..<end]) }
@@ -149,10 +143,7 @@ private struct Following {
         try restate(concat, axis: axis, groups, &graph)
         for node in between.reversed() {
             if node.op is Reshape {
-                let shape = graph.shape(of: node.output).dropLast() + [keys]
-                let sizes = try graph.addKnown(
-                    Content(sizes: Array(shape), scalar: false), ValueType(.int64, [Dimension(shape.count)]), name: "\(node.name).shape")
-                try graph.setInputs(of: node.id, [node.inputs[0], sizes])
+                try graph.setShape(of: node, graph.shape(of: node.output).dropLast() + [keys])
             }
             if let restated = graph.node(node.id) { try graph.inferAgain(restated) }
         }
@@ -208,7 +199,7 @@ private struct Following {
     }
 
     private mutating func restateReshape(_ node: Node, _ graph: inout Graph) throws {
-        guard let x = node.input(0), let stated = node.input(1), old.shape(of: x) != graph.shape(of: x) else { return }
+        guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         let target = old.shape(of: node.output)
         guard let layout = try Layout(of: old.shape(of: x)).reshaped(target) else { throw TripsError.data("a reshape that mixes tokens") }
         let sizes = try layout.axes.map { runs in
@@ -219,8 +210,7 @@ private struct Following {
                 return try size.multiplied(by: after)
             }
         }
-        let shape = try graph.addKnown(Content(sizes: sizes, scalar: false), ValueType(.int64, [Dimension(sizes.count)]), name: graph.name(of: stated))
-        try graph.setInputs(of: node.id, [x, shape])
+        try graph.setShape(of: node, sizes)
         followed.append(graph.name(of: node.output))
     }
 
@@ -259,6 +249,21 @@ extension Graph {
     mutating func follow(_ selection: Node) throws -> [String] {
         var following = Following(old: self)
         return try following.run(&self, behind: selection)
+    }
+
+    private mutating func addSizes(_ sizes: [Dimension], name: String) throws -> ValueID {
+        try addKnown(Content(sizes: sizes, scalar: false), ValueType(.int64, [Dimension(sizes.count)]), name: name)
+    }
+
+    /// Lets a slice take these tokens.
+    fileprivate mutating func setTokens(of slice: Node, from start: Dimension, to end: Dimension) throws {
+        let range = try [start, end, 1].map { try addSizes([$0], name: "\(slice.name).range") }
+        try setInputs(of: slice.id, [slice.inputs[0]] + range)
+    }
+
+    /// Lets a reshape give these sizes.
+    fileprivate mutating func setShape(of reshape: Node, _ sizes: [Dimension]) throws {
+        try setInputs(of: reshape.id, [reshape.inputs[0], addSizes(sizes, name: "\(reshape.name).shape")])
     }
 
     /// What operators that keep the last axis make a value of, one element of one, with known numbers beside it; and those

@@ -21,6 +21,6 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
         trail.merge(folded)
         if rewritten.isEmpty { break }
     }
-    graph.tidyNames()
+    try graph.tidyNames()
     return trail
 }

@@ -41,13 +41,10 @@ struct FuseAttention: Rewrite {
         // [B, L, H · E] back into the place of [B, H, L, E].
         let shape = graph.shape(of: output)
         let (batch, length) = (q.batch, q.length)
-        let split = try patch.add(
-            sizes: [batch, length, Dimension(v.heads), Dimension(v.headSize)], shape: [4], name: "\(node.name).heads")
-        let cut = patch.add(Reshape(), [made, split], name: node.name)
+        let cut = try patch.reshape(made, to: [batch, length, Dimension(v.heads), Dimension(v.headSize)], name: node.name)
         var placed = patch.add(Transpose(permutation: [0, 2, 1, 3]), [cut], name: node.name)
         if shape != [batch, Dimension(v.heads), length, Dimension(v.headSize)] {
-            let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
-            placed = patch.add(Reshape(), [placed, sizes], name: node.name)
+            placed = try patch.reshape(placed, to: shape, name: node.name)
         }
         patch.replace(output, with: placed)
         return patch
@@ -154,6 +151,8 @@ struct FuseAttention: Rewrite {
         var parts = Parts(q: q, k: k, v: v, keysLast: false, scale: scale, causal: op.causal, fullyMasked: .zero)
         let scores = [graph.shape(of: q)[0], graph.shape(of: q)[1], graph.shape(of: q)[2], graph.shape(of: k)[2]]
         if let mask = node.input(3) {
+            // Behind a mask that is shorter than the keys they are hidden.
+            guard let width = graph.shape(of: mask).last, width == 1 || width == scores[3] else { return nil }
             if graph.type(of: mask).dataType == .bool {
                 parts.replacement = (mask, -.infinity, false, scores)
             } else {
@@ -202,8 +201,7 @@ struct FuseAttention: Rewrite {
         guard scores.count == 3, Array(scores[1...]) == [q.length, k.length] else { return nil }
         if mask.count <= 2 || mask[0] == 1 || q.batch == 1 { return value }
         guard mask[0] == scores[0], scores[0] == (try q.batch.multiplied(by: heads)) else { return nil }
-        let sizes = try patch.add(sizes: [q.batch, heads] + mask[1...], shape: [4], name: "\(node.name).shape")
-        return patch.add(Reshape(), [value, sizes], name: "\(node.name).mask")
+        return try patch.reshape(value, to: [q.batch, heads] + mask[1...], name: "\(node.name).mask")
     }
 
     /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it.
@@ -298,8 +296,8 @@ struct FuseAttention: Rewrite {
         guard let offset = layout.offsets[last].constant else { return nil }
         let others = (0..<last).filter { $0 != batchRuns.first?.axis && $0 != tokens.first?.axis }
         // Axes of size 1 leave no trace in the layout; what is left over must be of that kind.
-        guard others.allSatisfy({ shape[$0] == 1 }) else { return nil }
-        let lengthAxis = tokens.first?.axis ?? others.last ?? 0
+        // Rows of which each is an example of its own have no axis of tokens.
+        guard others.allSatisfy({ shape[$0] == 1 }), let lengthAxis = tokens.first?.axis ?? others.last else { return nil }
         let batchAxis = (0..<last).first { $0 != lengthAxis }
         return Heads(
             source: view.source, heads: heads, headSize: headSize, batch: batchAxis.map { shape[$0] } ?? 1, length: shape[lengthAxis],
@@ -315,10 +313,9 @@ struct FuseAttention: Rewrite {
         let shape = graph.shape(of: value)
         if let turn = part.turn {
             let name = graph.name(of: value)
-            if shape.count != 4 { value = patch.add(Reshape(), [value, try patch.add(sizes: turn.shape, shape: [4], name: "\(name).shape")], name: name) }
+            if shape.count != 4 { value = try patch.reshape(value, to: turn.shape, name: name) }
             let turned = patch.add(Transpose(permutation: turn.permutation), [value], name: name)
-            let rows = try patch.add(sizes: [part.batch, part.length, Dimension(width)], shape: [3], name: "\(name).shape")
-            return patch.add(Reshape(), [turned, rows], name: "\(name).\(suffix)")
+            return try patch.reshape(turned, to: [part.batch, part.length, Dimension(width)], name: "\(name).\(suffix)")
         }
         var sizes = shape
         if shape[shape.count - 1] != Dimension(width) {
@@ -327,15 +324,13 @@ struct FuseAttention: Rewrite {
             if let made = try patch.addProjection(rows, of: value, suffix: suffix, in: graph) {
                 value = made
             } else {
-                let range = try [rows.lowerBound, rows.upperBound, shape.count - 1].map {
-                    try patch.add(sizes: [Dimension($0)], shape: [1], name: "\(graph.name(of: value)).range")
-                }
-                value = patch.add(Slice(), [value] + range, name: "\(graph.name(of: value)).\(suffix)")
+                value = try patch.slice(
+                    value, from: Dimension(rows.lowerBound), to: Dimension(rows.upperBound), axis: shape.count - 1,
+                    name: "\(graph.name(of: value)).\(suffix)")
             }
         }
         if shape.count == 2 {
-            let target = try patch.add(sizes: [1] + sizes, shape: [3], name: "\(graph.name(of: part.source)).shape")
-            return patch.add(Reshape(), [value, target], name: "\(graph.name(of: part.source)).batch")
+            return try patch.reshape(value, to: [1] + sizes, name: "\(graph.name(of: part.source)).batch")
         }
         if part.lengthAxis == 0 {
             return patch.add(Transpose(permutation: [1, 0, 2]), [value], name: "\(graph.name(of: part.source)).batch")

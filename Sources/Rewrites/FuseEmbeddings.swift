@@ -45,7 +45,7 @@ struct FusePatchEmbedding: Rewrite {
             guard view.layout == rows else { continue }
             var patch = Patch(for: graph)
             let sizes = [graph.shape(of: weight)[0]] + elements.map(\.size)
-            let split = try patch.add(Reshape(), [weight, patch.add(sizes: sizes, shape: [4], name: "\(node.name).shape")], name: node.name)
+            let split = try patch.reshape(weight, to: sizes, name: node.name)
             let kernel = patch.add(Transpose(permutation: [0, channels + 1, lines + 1, columns + 1]), [split], name: graph.name(of: weight))
             let made = patch.add(
                 PatchEmbedding(), [view.source, kernel] + node.inputs.dropFirst(2), name: node.name, outputName: graph.name(of: node.output))
@@ -145,47 +145,36 @@ struct FuseEmbedding: Rewrite {
             try resolveAxis(gather.axis, rank: 2) == 0, graph.type(of: ids).rank > 0
         else { return nil }
         var patch = Patch(for: graph)
-        let width = table.shape[1]
-        if let indices = try knownIndices(ids, graph) {
-            // Which rows, and of what shape: a run of rows, or one row for all.
-            guard let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] }) else { return nil }
-            let rows: Constant
-            if indices.allSatisfy({ $0 == first }) {
-                rows = try table.rows(first..<first + 1).reshaped(graph.shape(of: ids).map { _ in 1 } + [width])
-            } else if indices == Array(first..<first + indices.count), let shape = graph.type(of: ids).constantShape {
-                rows = try table.rows(first..<first + indices.count).reshaped(shape + [width])
-            } else {
-                return nil
-            }
+        let (shape, outputName) = (graph.shape(of: node.output), graph.name(of: node.output))
+        let made: ValueID
+        if graph.content(of: ids) != nil {
+            guard let rows = try knownRows(ids, of: table, graph) else { return nil }
             let value = patch.add(rows, name: "\(graph.name(of: tableValue)).rows")
-            if rows.shape.map({ Dimension($0) }) == graph.shape(of: node.output) {
-                patch.replace(node.output, with: value)
-            } else {
-                let sizes = try patch.add(sizes: graph.shape(of: node.output), shape: [graph.shape(of: node.output).count], name: "\(node.name).shape")
-                patch.replace(node.output, with: patch.add(Expand(), [value, sizes], name: node.name))
-            }
-            return patch
-        }
-        guard graph.content(of: ids) == nil else { return nil }
-        if let inner = graph.producer(of: ids, Expand.self)?.node.input(0) {
+            made = try rows.shape.map { Dimension($0) } == shape ? value : patch.expand(value, to: shape, name: node.name)
+        } else if let inner = graph.producer(of: ids, Expand.self)?.node.input(0) {
             // Rows that are the same for all examples are looked up once.
             let rows = patch.add(gather, [tableValue, inner], name: node.name)
-            let shape = graph.shape(of: node.output)
-            let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
-            patch.replace(node.output, with: patch.add(Expand(), [rows, sizes], name: node.name, outputName: graph.name(of: node.output)))
-            return patch
-        }
-        if let places = try consecutive(ids, in: table, graph) {
+            made = try patch.expand(rows, to: shape, name: node.name, outputName: outputName)
+        } else if let places = try consecutive(ids, in: table, graph) {
             let axis = graph.type(of: ids).rank - 1
             let rows = patch.add(try table.reshaped(Array(repeating: 1, count: axis) + table.shape), name: graph.name(of: tableValue))
-            let operands = try [places.start, places.start.adding(places.count), Dimension(axis)].map {
-                try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range")
-            }
-            patch.replace(node.output, with: patch.add(Slice(), [rows] + operands, name: node.name))
-            return patch
+            made = try patch.slice(rows, from: places.start, to: places.start.adding(places.count), axis: axis, name: node.name)
+        } else {
+            made = patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: outputName)
         }
-        patch.replace(node.output, with: patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: graph.name(of: node.output)))
+        patch.replace(node.output, with: made)
         return patch
+    }
+
+    /// What known indices choose of a table: one row for all of them, or a run of rows; nil where that is neither.
+    private func knownRows(_ ids: ValueID, of table: Constant, _ graph: Graph) throws -> Constant? {
+        guard let indices = try knownIndices(ids, graph), let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] })
+        else { return nil }
+        if indices.allSatisfy({ $0 == first }) {
+            return try table.rows(first..<first + 1).reshaped(graph.shape(of: ids).map { _ in 1 } + [table.shape[1]])
+        }
+        guard indices == Array(first..<first + indices.count), let shape = graph.type(of: ids).constantShape else { return nil }
+        return try table.rows(first..<first + indices.count).reshaped(shape + [table.shape[1]])
     }
 
     /// Indices that count upwards along their last axis, up to a size that has a symbol.

@@ -19,7 +19,7 @@ struct FuseGELU: Rewrite {
         }
         guard graph.producer(of: value, Binary.self) != nil else { return nil }
         var (factors, scale) = ([ValueID](), 1.0)
-        try collectFactors(value, graph, &factors, &scale, depth: 3)
+        try collectFactors(value, graph, &factors, &scale, depth: 6)
         guard factors.count == 2 else { return nil }
         for (x, gate) in [(factors[0], factors[1]), (factors[1], factors[0])] {
             if let argument = graph.operand(of: gate, .sigmoid), isClose(scale, 1),
@@ -43,9 +43,9 @@ struct FuseGELU: Rewrite {
     }
 
     private func collectFactors(_ value: ValueID, _ graph: Graph, _ factors: inout [ValueID], _ scale: inout Double, depth: Int) throws {
-        if let (inner, factor) = try graph.scaled(value) {
+        if depth > 0, let (inner, factor) = try graph.scaled(value) {
             scale *= factor
-            try collectFactors(inner, graph, &factors, &scale, depth: depth)
+            try collectFactors(inner, graph, &factors, &scale, depth: depth - 1)
         } else if depth > 0, factors.count < 3, let (a, b) = graph.operands(of: value, .mul) {
             try collectFactors(a, graph, &factors, &scale, depth: depth - 1)
             try collectFactors(b, graph, &factors, &scale, depth: depth - 1)

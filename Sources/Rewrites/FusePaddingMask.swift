@@ -20,8 +20,7 @@ struct FusePaddingMask: Rewrite {
         if target == [shape[0], 1, 1, shape[1]] {
             patch.replace(output, with: made)
         } else {
-            let sizes = try patch.add(sizes: target, shape: [target.count], name: "\(node.name).shape")
-            patch.replace(output, with: patch.add(Reshape(), [made, sizes], name: node.name))
+            patch.replace(output, with: try patch.reshape(made, to: target, name: node.name))
         }
         return patch
     }
@@ -62,9 +61,8 @@ struct SinkExpansions: Rewrite {
             patch.replace(node.output, with: patch.add(node.op, inputs, name: node.name, outputName: graph.name(of: node.output)))
             return patch
         }
-        let sizes = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
         let made = patch.add(node.op, inputs, name: node.name)
-        patch.replace(node.output, with: patch.add(Expand(), [made, sizes], name: node.name, outputName: graph.name(of: node.output)))
+        patch.replace(node.output, with: try patch.expand(made, to: shape, name: node.name, outputName: graph.name(of: node.output)))
         return patch
     }
 }

@@ -24,8 +24,6 @@ struct Layout: Equatable {
         axes = shape.enumerated().map { axis, size in size == 1 ? [] : [Run(axis: axis, stride: 1, size: size)] }
     }
 
-    func size(of axis: Int) throws -> Dimension { try product(axes[axis].map(\.size)) }
-
     var isWhole: Bool { offsets.allSatisfy { $0 == 0 } }
 
     /// True where the last axis runs over exactly the last one of a source with this shape. One of size 1 leaves no trace of

@@ -17,7 +17,8 @@ struct LiftPatchSelection: Rewrite {
             guard let fused = node.inputs[2], let form = try self.fusion(fused, of: x, choice, graph) else { return nil }
             fusion = form
         }
-        guard let scoring = try scoring(choice.scores, x: x, graph), let count = try graph.shape(of: x)[1].subtracting(1).constant,
+        guard let scoring = try scoring(choice.scores, x: x, graph), graph.shape(of: scoring.keys) == graph.shape(of: x),
+            graph.shape(of: scoring.query)[0] == graph.shape(of: x)[0], let count = try graph.shape(of: x)[1].subtracting(1).constant,
             choice.kept < count, let rate = Self.rate(keeping: choice.kept, of: count)
         else { return nil }
         var patch = Patch(for: graph)
@@ -46,7 +47,7 @@ struct LiftPatchSelection: Rewrite {
 
     private struct Choice {
         var scores: ValueID
-        /// All patches, best first.
+        /// Patches, best first.
         var ranking: ValueID
         var kept: Int
         var isOrdered: Bool
@@ -134,8 +135,8 @@ struct LiftPatchSelection: Rewrite {
     }
 
     private func areDropped(_ indices: ValueID, _ choice: Choice, _ graph: Graph) throws -> Bool {
-        guard let (whole, start, count) = try part(of: indices, graph), let all = graph.shape(of: whole).last?.constant else { return false }
-        return whole == choice.ranking && start == choice.kept && start + count == all
+        guard let (whole, start, count) = try part(of: indices, graph), let all = graph.shape(of: choice.scores).last else { return false }
+        return whole == choice.ranking && start == choice.kept && Dimension(start + count) == all
     }
 
     /// What is summed up, or averaged, over axis 1.

@@ -101,4 +101,24 @@ extension Patch {
         }
         return add(try Constant(integers: constants, shape: shape), name: name)
     }
+
+    /// Adds a Reshape to these sizes.
+    mutating func reshape(_ value: ValueID, to shape: [Dimension], name: String, outputName: String? = nil) throws -> ValueID {
+        let sizes = try add(sizes: shape, shape: [shape.count], name: "\(name).shape")
+        return add(Reshape(), [value, sizes], name: name, outputName: outputName)
+    }
+
+    /// Adds an Expand to these sizes.
+    mutating func expand(_ value: ValueID, to shape: [Dimension], name: String, outputName: String? = nil) throws -> ValueID {
+        let sizes = try add(sizes: shape, shape: [shape.count], name: "\(name).shape")
+        return add(Expand(), [value, sizes], name: name, outputName: outputName)
+    }
+
+    /// Adds a Slice that takes `start ..< end` along one axis.
+    mutating func slice(
+        _ value: ValueID, from start: Dimension, to end: Dimension, axis: Int, name: String, outputName: String? = nil
+    ) throws -> ValueID {
+        let range = try [start, end, Dimension(axis)].map { try add(sizes: [$0], shape: [1], name: "\(name).range") }
+        return add(Slice(), [value] + range, name: name, outputName: outputName)
+    }
 }

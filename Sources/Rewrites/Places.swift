@@ -134,9 +134,8 @@ struct DropLookups: Rewrite {
         }
         guard places.first == 0, try rows == product(graph.shape(of: x).prefix(depth)) else { return nil }
         var patch = Patch(for: graph)
-        let arranged = patch.add(Reshape(), [x, try patch.add(sizes: sizes, shape: [sizes.count], name: "\(node.name).rows")], name: node.name)
-        let whole = try patch.add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
-        patch.replace(node.output, with: patch.add(Expand(), [arranged, whole], name: node.name, outputName: graph.name(of: node.output)))
+        let arranged = try patch.reshape(x, to: sizes, name: node.name)
+        patch.replace(node.output, with: try patch.expand(arranged, to: shape, name: node.name, outputName: graph.name(of: node.output)))
         return patch
     }
 

@@ -133,8 +133,8 @@ struct SimplifyViews: Rewrite {
         let whole = Layout(of: from)
         let isDirect = node.input(0) == view.source
         var patch = Patch(for: graph)
-        func replacing(_ op: any Operator, _ operands: [ValueID]) -> Patch {
-            let made = patch.add(op, [view.source] + operands, name: node.name, outputName: graph.name(of: output))
+        func replacing(_ make: (inout Patch, _ name: String, _ outputName: String) throws -> ValueID) rethrows -> Patch {
+            let made = try make(&patch, node.name, graph.name(of: output))
             patch.replace(output, with: made)
             return patch
         }
@@ -145,31 +145,29 @@ struct SimplifyViews: Rewrite {
         if from.count == to.count + 1, let (axis, index) = try row(view.layout, of: from) {
             if isDirect, let gather = node.op as? Gather, gather.axis == axis, let stated = node.input(1), graph.shape(of: stated).isEmpty,
                 try graph.operand(stated).integers()?.first == index { return nil }
-            return try replacing(Gather(axis: axis), [patch.add(sizes: [index], shape: [], name: "\(node.name).index")])
+            return try replacing { try $0.row(index, of: view.source, axis: axis, name: $1, outputName: $2) }
         }
         if try view.layout == whole.reshaped(to) {
             if isDirect, node.op is Reshape, let stated = node.input(1), try graph.operand(stated).integers() == to { return nil }
-            return try replacing(Reshape(), [patch.add(sizes: to, shape: [to.count], name: "\(node.name).shape")])
+            return try replacing { try $0.reshape(view.source, to: to, name: $1, outputName: $2) }
         }
         if from.count == to.count, let permutation = permutation(view.layout, of: whole) {
             if isDirect, let transpose = node.op as? Transpose, transpose.permutation == permutation { return nil }
-            return replacing(Transpose(permutation: permutation), [])
+            return replacing { $0.add(Transpose(permutation: permutation), [view.source], name: $1, outputName: $2) }
         }
         if from.count == to.count, let axis = try range(view.layout, from, to) {
             let start = view.layout.offsets[axis]
             if to[axis] == 1, axis > 0 {
                 // One row that keeps its axis: the row, and then the axis. A part of a batch, though, may have any size.
                 if node.op is Reshape, let row = graph.producer(of: node.inputs[0] ?? view.source), row.op is Gather, row.input(0) == view.source { return nil }
-                let index = try patch.add(sizes: [start], shape: [], name: "\(node.name).index")
-                let row = patch.add(Gather(axis: axis), [view.source, index], name: node.name)
-                let shape = try patch.add(sizes: to, shape: [to.count], name: "\(node.name).shape")
-                patch.replace(output, with: patch.add(Reshape(), [row, shape], name: node.name, outputName: graph.name(of: output)))
-                return patch
+                let row = try patch.row(start, of: view.source, axis: axis, name: node.name)
+                return try replacing { try $0.reshape(row, to: to, name: $1, outputName: $2) }
             }
             if isDirect && node.op is Slice && node.inputs.count <= 4 { return nil }
-            let ends = try start.adding(to[axis])
-            let operands = try [start, ends, Dimension(axis)].map { try patch.add(sizes: [$0], shape: [1], name: "\(node.name).range") }
-            return replacing(Slice(), operands)
+            let end = try start.adding(to[axis])
+            // A split states its parts' sizes; a slice of a size that is a symbol may not be able to tell them.
+            guard try Slice.range(of: from[axis], start, end)?.count == to[axis] else { return nil }
+            return try replacing { try $0.slice(view.source, from: start, to: end, axis: axis, name: $1, outputName: $2) }
         }
         return nil
     }
@@ -184,8 +182,7 @@ struct SimplifyViews: Rewrite {
         var patch = Patch(for: graph)
         let permutation = from.indices.filter { from[$0] == 1 } + runs.map(\.axis)
         let turned = patch.add(Transpose(permutation: permutation), [view.source], name: node.name)
-        let sizes = try patch.add(sizes: to, shape: [to.count], name: "\(node.name).shape")
-        patch.replace(output, with: patch.add(Reshape(), [turned, sizes], name: node.name, outputName: graph.name(of: output)))
+        patch.replace(output, with: try patch.reshape(turned, to: to, name: node.name, outputName: graph.name(of: output)))
         return patch
     }
 
@@ -270,14 +267,12 @@ struct SinkViews: Rewrite {
 extension Patch {
     /// Puts the view that `node` makes behind `inner`, in place of `output`.
     fileprivate mutating func rearrange(_ inner: ValueID, as output: ValueID, like node: Node, in graph: Graph) throws {
-        let shape = graph.shape(of: output)
-        let outer: ValueID
-        if node.op is Reshape {
-            let sizes = try add(sizes: shape, shape: [shape.count], name: "\(node.name).shape")
-            outer = add(Reshape(), [inner, sizes], name: node.name)
-        } else {
-            outer = add(node.op, [inner], name: node.name)
-        }
+        let outer = try node.op is Reshape ? reshape(inner, to: graph.shape(of: output), name: node.name) : add(node.op, [inner], name: node.name)
         replace(output, with: outer)
+    }
+
+    /// Adds what takes one row along an axis, which goes away.
+    fileprivate mutating func row(_ index: Dimension, of value: ValueID, axis: Int, name: String, outputName: String? = nil) throws -> ValueID {
+        add(Gather(axis: axis), [value, try add(sizes: [index], shape: [], name: "\(name).index")], name: name, outputName: outputName)
     }
 }

@@ -220,4 +220,14 @@ struct WindowTests {
         let padded = try run(Pad(), short, integers([0, 0, 0, 1]), scalar(-.infinity))
         try expect(run(OnnxAttention(), q, k, v, short), [1, 2, 3, 4], run(OnnxAttention(), q, k, v, padded).numbers)
     }
+
+    /// Nobody sees keys behind the stated number, and the last query sees all others, as if the first of them were of the past.
+    @Test func keysThatArePadding() throws {
+        let (q, k, v) = (try noise([1, 2, 3, 4]), try noise([1, 2, 5, 4], seed: 2), try noise([1, 2, 5, 4], seed: 3))
+        func part(_ x: Tensor, _ start: Int64, _ end: Int64) throws -> Tensor { try run(Slice(), x, integers([start]), integers([end]), integers([2])) }
+        let all = try run(OnnxAttention(), q, part(k, 0, 4), part(v, 0, 4))
+        try expect(run(OnnxAttention(), q, k, v, nil, nil, nil, integers([4])), [1, 2, 3, 4], all.numbers)
+        let causal = try run(OnnxAttention(causal: true), q, part(k, 1, 4), part(v, 1, 4), nil, part(k, 0, 1), part(v, 0, 1))
+        try expect(run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([4])), [1, 2, 3, 4], causal.numbers)
+    }
 }

@@ -33,6 +33,12 @@ struct ResizeTests {
         try expect(resized(Resize(mode: .linear, excludeOutside: true, antialias: true), [0, 1, 2, 3], scale: 0.5), [1, 2], [5.0 / 7, 16.0 / 7])
     }
 
+    /// ONNX's document: where one element is left, it is the first; a scale may say more.
+    @Test func readsTheFirstOfWhatShrinksToOne() throws {
+        try expect(resized(Resize(mode: .cubic, coordinates: .pytorchHalfPixel), [1, 2, 3], size: 1), [1, 1], [1])
+        try expect(resized(Resize(mode: .linear, coordinates: .pytorchHalfPixel), [1, 2, 3, 4, 5], scale: 0.3), [1, 1], [1])
+    }
+
     @Test func interpolatesByCubics() throws {
         // At the distance 0.25 the four weights are -0.10547, 0.87891, 0.26172, -0.03516 (a = -0.75).
         let y = try resized(Resize(mode: .cubic), [0, 0, 1, 0, 0], scale: 2)
@@ -72,6 +78,11 @@ struct QuantizationTests {
         _ = try run(QuantizeLinear(), floats([.nan, .infinity]), scalar(0), nil)
         try expect(run(QuantizeLinear(axis: 0), floats([2, 4, 6, 8], [2, 2]), floats([1, 2]), nil), [2, 2], [2, 4, 3, 4])
         try expect(run(QuantizeLinear(axis: 1, blockSize: 2), floats([2, 4, 6, 8], [1, 4]), floats([1, 2], [1, 2]), nil), [1, 4], [2, 4, 3, 4])
+        // The last block may be shorter.
+        try expect(run(QuantizeLinear(axis: 0, blockSize: 2), floats([2, 4, 6, 8, 9, 3], [3, 2]), floats([1, 2, 3, 1], [2, 2]), nil), [3, 2], [2, 2, 6, 4, 3, 3])
+        let levels = try integers([1, 2, 3, 4, 5, 6], [2, 3]).converted(to: .uint8)
+        let zeros = try integers([0, 1, 2, 3], [2, 2]).converted(to: .uint8)
+        try expect(run(DequantizeLinear(axis: 1, blockSize: 2), levels, floats([1, 2, 3, 4], [2, 2]), zeros), [2, 3], [1, 2, 4, 6, 9, 12])
     }
 
     @Test func dequantizes() throws {

@@ -53,6 +53,17 @@ struct NearMissTests {
         #expect(try m.fused() == ["GELU", "GELU"])
     }
 
+    /// Where each factor led to all those before it, a product of so many would take hours.
+    @Test(.timeLimit(.minutes(1))) func productsOfManyFactors() throws {
+        var graph = Graph(name: "main")
+        var x = try graph.addInput("x", ValueType(.float32, [3]))
+        let factor = try graph.addConstant(Constant(Tensor(scalar: Float(1.0001))), name: "factor")
+        for _ in 0..<8_000 { x = try graph.add(Binary(.mul), [x, factor], name: "product")[0] }
+        try graph.addOutput("y", x)
+        try fuse(&graph)
+        #expect(graph.nodes.count == 8_000)
+    }
+
     // MARK: LayerNorm
 
     enum AlmostNorm: CaseIterable {
@@ -492,16 +503,34 @@ struct NearMissTests {
         #expect(try !a.isFused())
     }
 
-    enum OnnxForm: CaseIterable { case capped, withScores, withPast, rankThree }
+    /// Rows [B, D] that are examples of one token each are none of one example, whether keys are shared or not.
+    @Test(arguments: [false, true], [false, true]) func examplesOfOneToken(isOpen: Bool, sharesKeys: Bool) throws {
+        var a = try Attending()
+        let rows = try a.m.input("rows", [3, 8], dimensions: isOpen ? [Dimension(symbol: "batch"), 8] : nil)
+        func heads() throws -> ValueID { try a.m.reshape(a.m.linear(rows, 8, 8), [-1, 2, 1, 4]) }
+        (a.q, a.k, a.v) = (try heads(), try heads(), try heads())
+        if sharesKeys {
+            let source = try a.m.input("source", [1, 7, 8])
+            (a.k, a.v) = (try a.heads(source, 1, 7), try a.heads(source, 1, 7))
+        }
+        try a.finish(a.scores())
+        #expect(try a.isFused())
+    }
+
+    enum OnnxForm: CaseIterable { case capped, withScores, withPast, rankThree, shorterMask, shorterCondition }
 
     @Test(arguments: OnnxForm.allCases) func onnxAttention(form: OnnxForm) throws {
         var a = try Attending()
         if form == .rankThree {
             try a.m.output(a.m.node(OnnxAttention(queryHeads: 2, keyHeads: 2), [a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8)]))
         } else {
-            let past = try form == .withPast ? [nil, a.m.input("keys", [2, 2, 3, 4]), a.m.input("values", [2, 2, 3, 4])] : []
+            var others = try form == .withPast ? [nil, a.m.input("keys", [2, 2, 3, 4]), a.m.input("values", [2, 2, 3, 4])] : []
+            if form == .shorterMask || form == .shorterCondition {
+                let mask = try a.m.input("mask", [5, 3])
+                others = try [form == .shorterMask ? mask : a.m.binary(.greater, mask, a.m.scalar(0))]
+            }
             let op = OnnxAttention(softcap: form == .capped ? 0.1 : 0, outputs: form == .withScores ? 4 : 1)
-            try a.m.output(a.m.graph.add(op, [a.q, a.k, a.v] + past, name: "attention")[0])
+            try a.m.output(a.m.graph.add(op, [a.q, a.k, a.v] + others, name: "attention")[0])
         }
         #expect(try !a.isFused())
     }

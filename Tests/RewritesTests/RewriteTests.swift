@@ -171,6 +171,14 @@ struct RewriteTests {
         #expect(try m.fused() == ["Split", "Unary", "Unary"])
     }
 
+    /// A slice could not tell that there are three rows.
+    @Test func partsOfStatedSizesKeepThem() throws {
+        var m = Exported()
+        let x = try m.input("x", [4, 2], dimensions: [Dimension(symbol: "n"), 2])
+        for part in try m.graph.add(Split(outputs: 2), [x, m.integers([3, 1])], name: "split") { try m.output(m.node(Flatten(axis: 0), [part])) }
+        #expect(try m.fused() == ["Reshape", "Split"])
+    }
+
     @Test func weightsStayWhereTheyAre() throws {
         var m = Exported()
         let x = try m.input("x", [2, 300])
@@ -290,6 +298,14 @@ struct RewriteTests {
         let x = try m.input("x", [2, 8])
         try m.output(m.binary(.add, m.unary(.exp, x), m.unary(.exp, x)))
         #expect(try m.fused() == ["Binary", "Unary"])
+    }
+
+    /// The same operands in other places make something else of a weight.
+    @Test func boundsBelowAndAboveAreNoDuplicates() throws {
+        var m = Exported()
+        let (x, weight, bound) = (try m.input("x", [2, 300]), try m.constant([300, 300]), try m.scalar(-0.25))
+        for bounds in [[bound], [nil, bound]] { try m.output(m.node(MatMul(), [x, m.node(Clip(), [weight] + bounds)])) }
+        #expect(try m.fused() == ["Linear", "Linear"])
     }
 
     // MARK: Blocks

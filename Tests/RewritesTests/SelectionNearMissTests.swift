@@ -14,8 +14,9 @@ struct SelectionNearMissTests {
         case otherFirstToken, patchesOfAnother, patchesFromTheFirst, keptFromTheSecond, leastRelevant, sortedDown, placesOfPlaces, fourParts
         // In how they are scored.
         case sumOverHeads, meanOverQueries, softmaxOverHeads, keysFromTheFirst, keysOfOtherHeads, queryOfOtherHeads, keysOfFewerTokens, scaledAfterwards
+        case guideOfOneExample, keysOfAnotherWidth
         // In what the others are fused into.
-        case fewerOthers, moreOthers, meanOfOthers, sumOverWidth, otherWeights, weightsOfKept, dividedByAll, dividedByWidth, squaredWeights
+        case fewerOthers, moreOthers, othersOfFewerRanked, meanOfOthers, sumOverWidth, otherWeights, weightsOfKept, dividedByAll, dividedByWidth, squaredWeights
         // In what stands in where all weights are 0.
         case guardedFromOne, guardedByKept, guardedWithKept, guardedWithSum, guardedWeighted
 
@@ -29,7 +30,7 @@ struct SelectionNearMissTests {
 
     @Test(arguments: Form.allCases) func selection(form: Form) throws {
         var m = Exported()
-        let (count, kept) = (5, 3)
+        let (count, kept) = (5, form == .othersOfFewerRanked ? 2 : 3)
         let (x, other) = (try m.input("x", [2, 1 + count, 8]), try m.input("other", [2, 1 + count, 8]))
         func part(_ value: ValueID, _ start: Int, _ end: Int) throws -> ValueID {
             try m.node(Slice(), [value, m.integers([start]), m.integers([end]), m.integers([1])])
@@ -42,14 +43,19 @@ struct SelectionNearMissTests {
         }
 
         // Scores: mean over heads of softmax(query · keys).
-        let projected = try m.linear(x, 8, 8)
+        let projected = try m.linear(x, 8, form == .keysOfAnotherWidth ? 16 : 8)
         let keyRows = try part(projected, form == .keysFromTheFirst ? 0 : 1, form == .keysFromTheFirst ? count : 1 + count)
-        let keys = try form == .keysOfOtherHeads
-            ? m.transpose(m.reshape(keyRows, [2, count, 4, 2]), [0, 3, 2, 1]) : m.transpose(m.reshape(keyRows, [2, count, 2, 4]), [0, 2, 3, 1])
-        let guide = try m.linear(m.input("guide", [2, 8]), 8, 8)
+        let keys = switch form {
+        case .keysOfOtherHeads: try m.transpose(m.reshape(keyRows, [2, count, 4, 2]), [0, 3, 2, 1])
+        case .keysOfAnotherWidth: try m.transpose(m.reshape(keyRows, [2, count, 2, 8]), [0, 2, 3, 1])
+        default: try m.transpose(m.reshape(keyRows, [2, count, 2, 4]), [0, 2, 3, 1])
+        }
+        let guide = try m.linear(m.input("guide", [form == .guideOfOneExample ? 1 : 2, 8]), 8, form == .keysOfAnotherWidth ? 16 : 8)
         let query = switch form {
         case .queryOfOtherHeads: try m.node(Unsqueeze(), [m.transpose(m.reshape(guide, [2, 4, 2]), [0, 2, 1]), m.integers([2])])
         case .ofSeveralRows, .meanOverQueries: try m.transpose(m.reshape(m.linear(m.input("text", [2, 3, 8]), 8, 8), [2, 3, 2, 4]), [0, 2, 1, 3])
+        case .guideOfOneExample: try m.reshape(guide, [1, 2, 1, 4])
+        case .keysOfAnotherWidth: try m.reshape(guide, [2, 2, 1, 8])
         default: try m.reshape(guide, [2, 2, 1, 4])
         }
         let products = try m.binary(.mul, m.node(MatMul(), [query, keys]), m.scalar(0.5))
@@ -61,7 +67,8 @@ struct SelectionNearMissTests {
         if form == .keysOfFewerTokens { scores = try m.binary(.add, scores, m.constant([count])) }
 
         // Kept tokens: those of the highest scores, in their order.
-        let ranking = try m.graph.add(TopK(axis: 1, largest: form != .leastRelevant), [scores, m.integers([count])], name: "ranking")[1]
+        let ranked = form == .othersOfFewerRanked ? count - 1 : count
+        let ranking = try m.graph.add(TopK(axis: 1, largest: form != .leastRelevant), [scores, m.integers([ranked])], name: "ranking")[1]
         let chosen = try form == .keptFromTheSecond ? part(ranking, 1, 1 + kept) : part(ranking, 0, kept)
         let sorted = try m.graph.add(TopK(axis: 1, largest: form == .sortedDown), [chosen, m.integers([kept])], name: "sorted")
         let indices = form == .byScore ? chosen : sorted[form == .placesOfPlaces ? 1 : 0]
@@ -69,7 +76,7 @@ struct SelectionNearMissTests {
         let tokens = try rows(indices, of: patches)
 
         // The others as one.
-        let dropped = try part(ranking, form == .moreOthers ? kept - 1 : kept, form == .fewerOthers ? count - 1 : count)
+        let dropped = try part(ranking, form == .moreOthers ? kept - 1 : kept, form == .fewerOthers ? count - 1 : ranked)
         let others = try rows(form == .weightsOfKept ? part(ranking, 0, count - kept) : dropped, of: patches)
         let importance = try m.node(GatherElements(axis: 1), [form == .otherWeights ? m.unary(.exp, scores) : scores, dropped])
         let factor = try m.node(Unsqueeze(), [form == .squaredWeights ? m.binary(.mul, importance, importance) : importance, m.integers([2])])

@@ -180,7 +180,7 @@ enum ONNXRules {
             guard let equation = try call.text("equation") else { throw TripsError.data("attribute equation is missing") }
             return Einsum(equation: equation)
         },
-        "Attention": .same(23, inputs: 6, attention),
+        "Attention": .same(23, inputs: 7, attention),
         "RotaryEmbedding": ONNXRule(since: 23, build: rotaryEmbedding),
         "QuantizeLinear": .same(inputs: 3) { call in
             call.ignore("saturate")  // of the 8-bit floating-point types alone
