@@ -50,6 +50,9 @@ final class OutputJudge {
         }
     }
 
+    /// Outputs that no sample's inputs suffice for.
+    var unmeasured: [String] { outputs.filter { output in !reference.contains { $0[output] != nil } } }
+
     /// Signal to noise in dB of each output, over all samples together, and the mean overlap of kept patches.
     func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
         let results = try OutputJudge.run(OutputJudge.session(graphs, threads), samples, outputs, positions)

@@ -13,7 +13,7 @@ import Tensors
 ///   - path: where the new package goes; it appears there whole or not at all.
 ///   - measuring: also run both packages side by side on the first calibration inputs and report the times.
 ///   - threads: threads to work with; nil: as many as there are processors.
-///   - progress: called with the layers done and their number.
+///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
 /// - Throws: `usage` where the options do not suit the model; as `PackageReader` and `PackageWriter`.
 @discardableResult
 public func quantizePackage(

@@ -86,8 +86,12 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var options = QuantizationOptions(.int8)
         options.calibration = try samples(2)
         options.minimalDecibels = 60
-        let (_, report) = try quantize([block()], options)
+        var told: [[Int]] = []
+        let (_, report) = try quantize([block()], options) { told.append([$0, $1]) }
         #expect(!report.putBack.isEmpty && (report.outputDecibels["y"] ?? 0) >= 60)
+        // The rounding, then the trial of each layer alone.
+        let layers = report.layers.count
+        #expect(told.map { $0[0] } == told.map { $0[0] }.sorted() && told.contains([layers, 2 * layers]) && told.last == [2 * layers, 2 * layers])
         options.calibration = []
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
     }
@@ -104,9 +108,10 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         options.calibration = [GoldenSet(name: "image", inputs: ["image": try #require(states.inputs["x"])]), states]
         let (_, report) = try quantize([encode, decode], options)
         #expect(Set(report.outputDecibels.keys) == ["x", "y"] && report.outputDecibels.values.allSatisfy { $0 > 30 && $0 < 80 })
-        #expect(report.layers.allSatisfy { $0.outputDecibels != nil })
+        #expect(report.layers.allSatisfy { $0.outputDecibels != nil } && report.unmeasuredOutputs.isEmpty)
         options.calibration = [states]
-        #expect(try quantize([encode, decode], options).1.outputDecibels.keys.sorted() == ["y"])
+        let part = try quantize([encode, decode], options).1
+        #expect(part.outputDecibels.keys.sorted() == ["y"] && part.unmeasuredOutputs == ["x"])
     }
 
     @Test func calibrationInputsThatDoNotSuitAreBadDataOfTheirFile() throws {
