@@ -96,6 +96,31 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
     }
 
+    /// Patches move up where one in front of them is dropped.
+    @Test func imageTokensAreComparedByPatch() throws {
+        func keeping(_ patches: [Int64]) throws -> Graph {
+            var graph = Graph(name: "main")
+            let image = try graph.addInput("image", ValueType(.float32, [2, 6, 4]))
+            let numbers = try graph.addInput("numbers", ValueType(.int64, [2, 5]))
+            func rows(_ value: ValueID, _ rows: [Int64]) throws -> ValueID {
+                let indices = try graph.addConstant(Constant(Tensor(rows, shape: [rows.count]), identity: "\(rows)"), name: "rows")
+                return try graph.add(Gather(axis: 1), [value, indices], name: "kept")[0]
+            }
+            // [CLS] and the patches.
+            try graph.addOutput("tokens", rows(image, [0] + patches.map { $0 + 1 }))
+            graph.addTrace("selection.1.positions", try rows(numbers, patches))
+            return graph
+        }
+        var generator = SplitMix64(state: 5)
+        let image = try Tensor((0..<48).map { _ in Float(generator.uniform()) }, shape: [2, 6, 4])
+        let numbers = try Tensor((0..<2).flatMap { _ in (0..<5).map { Int64($0) } }, shape: [2, 5])
+        let judge = try OutputJudge([keeping([0, 1, 3])], [GoldenSet(name: "", inputs: ["image": image, "numbers": numbers])], .shared)
+        let found = try judge.compare([keeping([1, 3, 4])])
+        #expect(found.outputs == ["tokens": .infinity] && found.overlap == ["selection.1.positions": 0.5])
+        // All rows have a partner, and each is another's.
+        #expect(try judge.compare([keeping([3, 1, 0])]).outputs == ["tokens": .infinity])
+    }
+
     /// As golden sets have them: one for `encode`, one for `decode` that states what `encode` gives.
     @Test func eachGraphIsCalibratedOnTheInputsThatSufficeForIt() throws {
         let decode = try block("decode")
