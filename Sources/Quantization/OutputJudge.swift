@@ -98,11 +98,12 @@ package final class OutputJudge {
     /// them; nil where all do as they stand.
     private func commonRows(_ shape: [Int], _ kept: Tensor, _ other: Tensor) throws -> [(before: Int, after: Int)]? {
         let (own, theirs) = try (kept.elements(Int64.self), other.elements(Int64.self))
-        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0], kept.shape[1] < shape[1] else { return nil }
+        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0], kept.shape[1] < shape[1]
+        else { return nil }
         let (tokens, count) = (kept.shape[1], shape[1])
         return (0..<shape[0]).flatMap { example in
-            let places = Dictionary(
-                theirs[example * tokens..<(example + 1) * tokens].enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
+            let patches = theirs[example * tokens..<(example + 1) * tokens]
+            let places = Dictionary(patches.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
             return (0..<count).compactMap { row in
                 let partner = (1..<tokens + 1).contains(row) ? places[own[example * tokens + row - 1]].map { $0 + 1 } : row
                 return partner.map { (before: example * count + row, after: example * count + $0) }

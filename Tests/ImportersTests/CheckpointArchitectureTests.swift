@@ -290,7 +290,8 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         ) { try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])) }
     }
 
-    @Test(arguments: ["module.", "model.", "module.model.", "_orig_mod.module.", "albef."]) func namesOfWrappersAreNoneOfTheModels(prefix: String) throws {
+    @Test(arguments: ["module.", "model.", "module.model.", "_orig_mod.module.", "albef."])
+    func namesOfWrappersAreNoneOfTheModels(prefix: String) throws {
         let tensors = tinyVE().map { ("\(prefix)\($0.name)", $0.constant) }
         #expect(try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])).architecture == "albef-ve")
     }

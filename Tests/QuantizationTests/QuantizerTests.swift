@@ -91,7 +91,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(!report.putBack.isEmpty && (report.outputDecibels["y"] ?? 0) >= 60)
         // The rounding, then the trial of each layer alone.
         let layers = report.layers.count
-        #expect(told.map { $0[0] } == told.map { $0[0] }.sorted() && told.contains([layers, 2 * layers]) && told.last == [2 * layers, 2 * layers])
+        #expect(told.map { $0[0] } == told.map { $0[0] }.sorted())
+        #expect(told.contains([layers, 2 * layers]) && told.last == [2 * layers, 2 * layers])
         options.calibration = []
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
     }
