@@ -54,7 +54,7 @@ public func importCheckpoint(_ checkpoint: Checkpoint, options: CheckpointOption
 private func importCheckpoint(
     _ checkpoint: Checkpoint, _ configuration: Configuration?, _ options: CheckpointOptions
 ) throws -> ImportedModel {
-    let tensors = unwrapped(checkpoint.tensors)
+    let tensors = unwrapped(checkpoint.tensors, leavingOut: options.leftOut)
     let weights = Weights(tensors)
     var settings = Settings(configuration: configuration, metadata: checkpoint.metadata)
     let architecture = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
@@ -81,15 +81,25 @@ private func importCheckpoint(
 }
 
 /// The tensors by the model's own names, without what its wrappers (of PyTorch, Lightning and their like, one in the other)
-/// put before all of them.
-private func unwrapped(_ tensors: [(name: String, constant: Constant)]) -> [(name: String, constant: Constant)] {
+/// put before all of them but those that stay behind.
+private func unwrapped(
+    _ tensors: [(name: String, constant: Constant)], leavingOut patterns: [String]
+) -> [(name: String, constant: Constant)] {
     var tensors = tensors
     for _ in 0..<4 {
-        let wrapper = ["module.", "model.", "_orig_mod."].first { wrapper in tensors.allSatisfy { $0.name.hasPrefix(wrapper) } }
-        guard let wrapper, !tensors.isEmpty else { break }
-        tensors = tensors.map { (String($0.name.dropFirst(wrapper.count)), $0.constant) }
+        let names = tensors.map(\.name).filter { name in !patterns.contains { matches(name, pattern: $0) } }
+        guard let wrapper = names.first.flatMap(wrapper(of:)), names.allSatisfy({ $0.hasPrefix(wrapper) }) else { break }
+        let inner = tensors.map { ($0.name.hasPrefix(wrapper) ? String($0.name.dropFirst(wrapper.count)) : $0.name, $0.constant) }
+        guard Set(inner.map(\.0)).count == tensors.count else { break }
+        tensors = inner
     }
     return tensors
+}
+
+/// What a name has before its first dot, with the dot; nil where that is a part of the models themselves.
+private func wrapper(of name: String) -> String? {
+    guard let dot = name.firstIndex(of: "."), !name.hasPrefix("visual_encoder.") else { return nil }
+    return String(name[...dot])
 }
 
 private func chooseArchitecture(

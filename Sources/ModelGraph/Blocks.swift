@@ -225,8 +225,11 @@ private func embeddingType(
     guard ids.type.dataType.isInteger else { throw TripsError.data("ids", found: ids.type, expected: "integers") }
     let shape = ids.type.shape + [width]
     for case (let name, let addend?) in zip(["positions", "token types"], addends) {
-        // Such as a text that is longer than the table of positions.
-        try addend.typed(dataType, name).broadcasting(to: shape, "\(name) beside the ids")
+        try addend.typed(dataType, name)
+        if let tokens = shape.dropLast().last?.constant, let rows = addend.type.shape.dropLast().last?.constant, rows > 1, tokens > rows {
+            throw TripsError.data("more tokens than \(name)", found: tokens, expected: "at most \(rows)")
+        }
+        try addend.broadcasting(to: shape, "\(name) beside the ids")
     }
     return ValueType(dataType, shape)
 }

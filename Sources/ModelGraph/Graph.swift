@@ -313,8 +313,11 @@ public struct Graph: Sendable {
     }
 
     /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
-    public mutating func bind(_ symbols: [String: Int]) throws {
-        try substitute(symbols.mapValues { Dimension($0) })
+    public mutating func bind(_ symbols: [String: Int]) throws { try bind(symbols.mapValues { Dimension($0) }) }
+
+    /// The same, for sizes that follow from other symbols.
+    package mutating func bind(_ symbols: [String: Dimension]) throws {
+        try substitute(symbols)
         try inferAgain()
     }
 

@@ -6,26 +6,33 @@ import Support
 import Tensors
 
 /// Compares the outputs of changed graphs with those of the original ones on the same inputs.
-final class OutputJudge {
+package final class OutputJudge {
     private let samples: [GoldenSet]
     private let reference: [[String: Tensor]]
     private let outputs: [String]
     /// Original positions of the tokens behind each selection.
     private let positions: [String]
+    /// By output [B, 1 + T (+ L), D] that holds image tokens: the positions of those.
+    private let tokenPositions: [String: String]
     private let threads: Int?
 
-    init(_ graphs: [Graph], _ samples: [GoldenSet], _ pool: ThreadPool) throws {
+    package init(_ graphs: [Graph], _ samples: [GoldenSet], _ pool: ThreadPool) throws {
         self.samples = samples
         threads = pool.ownThreads
         let session = OutputJudge.session(graphs, threads)
         outputs = session.outputNames.filter { name in
             graphs.contains { graph in graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType == .float32 } }
         }
-        positions = graphs.flatMap { graph in
+        let positions = graphs.flatMap { graph in
             graph.traces.filter { trace in
                 let type = graph.type(of: trace.value)
                 return trace.name.hasPrefix("selection.") && trace.name.hasSuffix(".positions") && type.dataType == .int64 && type.rank == 2
             }.map(\.name)
+        }
+        self.positions = positions
+        tokenPositions = try graphs.reduce(into: [:]) { found, graph in
+            guard let last = graph.traces.last(where: { positions.contains($0.name) }) else { return }
+            for (name, value) in graph.outputs where try graph.holdsTokens(value, at: last.value) { found[name] = last.name }
         }
         reference = try OutputJudge.run(session, samples, outputs, positions)
         guard reference.contains(where: { !$0.isEmpty }) else {
@@ -50,12 +57,16 @@ final class OutputJudge {
         }
     }
 
-    /// Signal to noise in dB of each output, over all samples together, and the mean overlap of kept patches.
-    func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
+    /// Outputs that no sample's inputs suffice for.
+    var unmeasured: [String] { outputs.filter { output in !reference.contains { $0[output] != nil } } }
+
+    /// Signal to noise in dB of each output, over all samples together, and the mean overlap of kept patches. Where those
+    /// differ, image tokens are compared with those of the same patch.
+    package func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
         let results = try OutputJudge.run(OutputJudge.session(graphs, threads), samples, outputs, positions)
         var ratios: [String: Double] = [:]
         for output in outputs where reference.contains(where: { $0[output] != nil }) {
-            ratios[output] = decibels(try joined(reference, output), try joined(results, output))
+            ratios[output] = try ratio(output, results)
         }
         var overlaps: [String: Double] = [:]
         for name in positions {
@@ -71,8 +82,33 @@ final class OutputJudge {
         try compare(graphs).outputs.values.map { $0.isNaN ? -.infinity : $0 }.min() ?? .infinity
     }
 
-    private func joined(_ results: [[String: Tensor]], _ output: String) throws -> [Float] {
-        try results.flatMap { try $0[output]?.elements(Float.self) ?? [] }
+    private func ratio(_ output: String, _ results: [[String: Tensor]]) throws -> Double {
+        var (exact, found): ([Float], [Float]) = ([], [])
+        for (before, after) in zip(reference, results) {
+            guard let x = before[output], let y = after[output] else { continue }
+            let positions = tokenPositions[output].flatMap { name in before[name].flatMap { kept in after[name].map { (kept, $0) } } }
+            let rows = try x.shape == y.shape ? positions.flatMap { try commonRows(x.shape, $0, $1) } : nil
+            exact += try rows.map { try x.rows($0.map(\.before)) } ?? x.elements()
+            found += try rows.map { try y.rows($0.map(\.after)) } ?? y.elements()
+        }
+        return decibels(exact, found)
+    }
+
+    /// The rows of two tensors [B, 1 + T (+ L), D] that belong together: [CLS], the patches that both keep, and what stands behind
+    /// them; nil where all do as they stand.
+    private func commonRows(_ shape: [Int], _ kept: Tensor, _ other: Tensor) throws -> [(before: Int, after: Int)]? {
+        let (own, theirs) = try (kept.elements(Int64.self), other.elements(Int64.self))
+        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0], kept.shape[1] < shape[1]
+        else { return nil }
+        let (tokens, count) = (kept.shape[1], shape[1])
+        return (0..<shape[0]).flatMap { example in
+            let patches = theirs[example * tokens..<(example + 1) * tokens]
+            let places = Dictionary(patches.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
+            return (0..<count).compactMap { row in
+                let partner = (1..<tokens + 1).contains(row) ? places[own[example * tokens + row - 1]].map { $0 + 1 } : row
+                return partner.map { (before: example * count + row, after: example * count + $0) }
+            }
+        }
     }
 
     /// Jaccard overlap of two sets of kept patches, mean over the batch.
@@ -87,6 +123,23 @@ final class OutputJudge {
             return Double(x.intersection(y).count) / Double(max(1, x.union(y).count))
         }
         return ratios.reduce(0, +) / Double(max(1, batch))
+    }
+}
+
+extension Graph {
+    /// Whether a value is [B, 1 + T (+ L), D], where `positions` are [B, T] and L is open.
+    fileprivate func holdsTokens(_ value: ValueID, at positions: ValueID) throws -> Bool {
+        guard shape(of: value).count == 3 else { return false }
+        let behind = try shape(of: value)[1].subtracting(shape(of: positions)[1])
+        return try behind.substituting(Dictionary(uniqueKeysWithValues: behind.symbols.map { ($0, Dimension(0)) })).constant == 1
+    }
+}
+
+extension Tensor {
+    /// Rows of the last axis, one behind the other.
+    fileprivate func rows(_ rows: [Int]) throws -> [Float] {
+        let (numbers, width) = (try elements(Float.self), shape.last ?? 1)
+        return rows.flatMap { numbers[$0 * width..<($0 + 1) * width] }
     }
 }
 

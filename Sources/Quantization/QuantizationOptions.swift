@@ -18,8 +18,8 @@ public struct QuantizationOptions: Sendable {
     public var keep: [String] = []
     /// Golden sets on whose inputs to calibrate; their outputs are not looked at.
     public var calibration: [GoldenSet] = []
-    /// Put layers back to fp32, the most sensitive first, until every floating-point output has this signal-to-noise
-    /// ratio, in dB, on the calibration inputs.
+    /// Put layers back to fp32, the most sensitive first, until every floating-point output that the calibration inputs
+    /// suffice for has this signal-to-noise ratio, in dB.
     public var minimalDecibels: Double?
 
     public init(_ scheme: Scheme) { self.scheme = scheme }
@@ -72,6 +72,8 @@ public struct QuantizationReport: Sendable, Codable {
     public var bytesAfter = 0
     /// With calibration: signal to noise of each output, in dB, over all calibration inputs together.
     public var outputDecibels: [String: Double] = [:]
+    /// With calibration: outputs for which its inputs do not suffice, so that nobody knows what they lost.
+    public var unmeasuredOutputs: [String] = []
     /// With calibration: mean overlap (Jaccard) of the kept patches, by selection.
     public var selectionOverlap: [String: Double] = [:]
     /// Layers that were put back to reach the wanted ratio, the most sensitive first.

@@ -7,7 +7,7 @@ import Tensors
 ///
 /// - Parameters:
 ///   - graphs: those of a package, in order.
-///   - progress: called with the layers done and their number.
+///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
 /// - Returns: graphs of the same inputs, outputs and traces, and what was done.
 /// - Throws: `usage` where a pattern matches no layer, or the wanted ratio needs calibration; `data` where a weight or an
 ///   input to calibrate on is not finite, or those inputs suffice for no output.
@@ -24,7 +24,7 @@ public func quantize(
     let graphs = options.weightsOnly ? graphs : try graphs.map { try $0.scoringBySources() }
     var quantizer = try Quantizer(graphs, options, pool)
     try quantizer.prepare(progress)
-    if !options.calibration.isEmpty { try quantizer.judge() }
+    if !options.calibration.isEmpty { try quantizer.judge(progress) }
     return try quantizer.result()
 }
 
@@ -63,6 +63,9 @@ private struct Quantizer {
         report = QuantizationReport(scheme: options.weightsOnly ? "int8 weights, fp32 arithmetic" : "int8")
     }
 
+    /// What is told of as progress.
+    private var steps: Int { inventory.layers.count * (options.minimalDecibels == nil ? 1 : 2) }
+
     private var activations: ActivationPrecision { options.weightsOnly ? .float32 : .int8 }
 
     /// Inputs that share a scale. Widened weights take fine groups for nothing but their bytes; the int8 product pays a
@@ -85,12 +88,12 @@ private struct Quantizer {
             let layer = inventory.layers[index]
             try finish(index, QuantizedLayer(matrix: roundWeights(layer.load(), groupSize: layer.inputs, pool: pool)))
             done += 1
-            progress?(done, inventory.layers.count)
+            progress?(done, steps)
         }
         for (groupIndex, group) in inventory.groups.enumerated() {
             try round(group, observations, groupIndex)
             done += group.layers.count
-            progress?(done, inventory.layers.count)
+            progress?(done, steps)
         }
     }
 
@@ -152,8 +155,9 @@ private struct Quantizer {
     // MARK: Judging
 
     /// Runs both models on the calibration inputs; puts layers back where that is wanted.
-    mutating func judge() throws {
+    mutating func judge(_ progress: ((Int, Int) -> Void)?) throws {
         let judge = try OutputJudge(graphs, options.calibration, pool)
+        report.unmeasuredOutputs = judge.unmeasured
         guard let wanted = options.minimalDecibels else {
             (report.outputDecibels, report.selectionOverlap) = try judge.compare(result().graphs)
             return
@@ -162,6 +166,7 @@ private struct Quantizer {
         for index in candidates {
             let alone = try graphs(quantizing: [index])
             reports[index].modelDecibels = try judge.worst(alone)
+            progress?(inventory.layers.count + index + 1, steps)
         }
         let order = candidates.sorted { (reports[$0].modelDecibels ?? 0) < (reports[$1].modelDecibels ?? 0) }
         // The ratio grows with the number of layers put back: the smallest number that suffices is found by halving.
@@ -308,7 +313,9 @@ private func narrow(
     report.bytesBefore = report.layers.reduce(0) { $0 + $1.bytesBefore }
     report.bytesAfter = report.layers.reduce(0) { $0 + $1.bytesAfter }
     if !options.calibration.isEmpty {
-        (report.outputDecibels, report.selectionOverlap) = try OutputJudge(graphs, options.calibration, pool).compare(narrowed)
+        let judge = try OutputJudge(graphs, options.calibration, pool)
+        report.unmeasuredOutputs = judge.unmeasured
+        (report.outputDecibels, report.selectionOverlap) = try judge.compare(narrowed)
     }
     return (narrowed, report)
 }

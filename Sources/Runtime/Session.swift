@@ -85,7 +85,8 @@ public final class Session {
     /// Computes outputs and intermediates, and only what they need.
     /// - Parameters:
     ///   - inputs: by name; those that the results do not need may be left out. An input that another graph of the
-    ///     package computes is computed, unless it is given.
+    ///     package computes is computed, unless it is given. One of a narrower type, such as int32 ids, masks of Booleans
+    ///     or a picture in half precision, is widened.
     ///   - outputs: names; nil: all that the given inputs allow.
     ///   - traces: names of intermediates.
     /// - Returns: tensors by name.
@@ -170,14 +171,14 @@ public final class Session {
         var tensors: [String: Tensor] = [:]
         for input in stage.inputs {
             let (name, type) = (stage.graph.name(of: input), stage.graph.type(of: input))
-            guard let tensor = known[name] else {
+            guard let given = known[name] else {
                 throw TripsError.usage(
                     "input \(name) is missing", found: known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", "), expected: type)
             }
-            guard tensor.dataType == type.dataType else {
-                throw TripsError.usage("data type of input \(name)", found: tensor.dataType, expected: type.dataType)
+            guard given.dataType.isExact(in: type.dataType) else {
+                throw TripsError.usage("data type of input \(name)", found: given.dataType, expected: type.dataType)
             }
-            tensors[name] = tensor
+            tensors[name] = try given.converted(to: type.dataType)
         }
         let parts = try parts(of: stage, tensors)
         guard parts.count > 1 else { return try plan(stage, tensors).run(tensors, on: pool, observe: observe) }

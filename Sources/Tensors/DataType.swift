@@ -33,6 +33,16 @@ public enum DataType: String, Sendable, Codable, CaseIterable, CustomStringConve
         }
     }
 
+    /// Whether another type of the same kind has all its numbers. Booleans are the integers 0 and 1.
+    package func isExact(in other: DataType) -> Bool {
+        if self == other { return true }
+        guard isFloatingPoint == other.isFloatingPoint, other != .bool else { return false }
+        if self == .bool { return true }
+        return byteWidth < other.byteWidth && (isFloatingPoint || isUnsigned || !other.isUnsigned)
+    }
+
+    private var isUnsigned: Bool { [.uint64, .uint32, .uint16, .uint8].contains(self) }
+
     /// Signed or unsigned integers, without booleans.
     public var isInteger: Bool { !isFloatingPoint && self != .bool }
 

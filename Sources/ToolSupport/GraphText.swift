@@ -44,9 +44,9 @@ public func graphText(_ graph: Graph) -> String {
     (towerSummary(graph).map { "# \($0)" } + [graph.description]).joined(separator: "\n")
 }
 
-/// What a graph costs, and what it would without its selections; nil where sizes stay unknown.
-public func costText(_ graph: Graph) -> String? {
-    guard let (cost, sizes) = try? graph.exampleCost() else { return nil }
+/// What a graph of a package costs, and what it would without its selections; nil where sizes stay unknown.
+public func costText(_ graph: Graph, among graphs: [Graph]) -> String? {
+    guard let graph = try? graph.fed(by: graphs), let (cost, sizes) = try? graph.exampleCost() else { return nil }
     let example = "one example" + (graph.hasOpenLength ? " with \(counted(sizes.textLength, "text token"))" : "")
     guard graph.nodes.contains(where: { $0.op is PatchSelection }), let all = try? graph.withoutSelection(),
         let whole = try? all.multiplyAccumulates(sizes), cost > 0

@@ -14,7 +14,7 @@ import Tensors
 ///   - measuring: also run both packages side by side, on the first calibration inputs that suffice for an output, and report
 ///     the times.
 ///   - threads: threads to work with; nil: as many as there are processors.
-///   - progress: called with the layers done and their number.
+///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
 /// - Throws: `usage` where the options do not suit the model; as `PackageReader` and `PackageWriter`.
 @discardableResult
 public func quantizePackage(

@@ -42,6 +42,22 @@ extension Graph {
         return symbols.contains { ExampleSizes(textLength: 2).size(of: $0) == 2 }
     }
 
+    /// The same graph, its open sizes told by what others of the package give it: a decoder's number of image tokens, say.
+    public func fed(by graphs: [Graph]) throws -> Graph {
+        var told: [String: Dimension] = [:]
+        for input in inputs {
+            for other in graphs where other.name != name {
+                guard let output = other.outputs.first(where: { $0.name == name(of: input) })?.value else { continue }
+                for (own, given) in zip(shape(of: input), other.shape(of: output)) where given.madeUpSymbols.isEmpty {
+                    if let symbol = own.symbols.first, own == Dimension(symbol: symbol) { told[symbol] = given }
+                }
+            }
+        }
+        var graph = self
+        try graph.bind(told)
+        return graph
+    }
+
     /// What one example costs, with the longest usual text that the model takes; nil where sizes stay unknown.
     public func exampleCost() throws -> (multiplyAccumulates: Int, sizes: ExampleSizes)? {
         for length in [40, 30, 20, 12, 8, 4] {

@@ -114,9 +114,17 @@ public struct Verifier {
         var result = try compare(found, with: golden, judging: true)
         let given = Array(golden.inputs.keys) + golden.unread.filter { $0.hasPrefix("in.") }.map { String($0.dropFirst(3)) }
         let unread = Set(given).subtracting(model.inputNames)
-        if !unread.isEmpty && decoded.isEmpty { result.notes.append("inputs that the model does not have: \(unread.sorted().joined(separator: ", "))") }
+        if !unread.isEmpty && decoded.isEmpty {
+            result.notes.append("inputs that the model does not have: \(listed(unread)); it has \(listed(model.inputNames))")
+        }
+        let unanswered = golden.outputs.keys.filter { found[$0] == nil }
+        if !unanswered.isEmpty {
+            result.notes.append("outputs that the model does not have: \(listed(unanswered)); it has \(listed(model.outputNames))")
+        }
         return result
     }
+
+    private func listed(_ names: some Sequence<String>) -> String { names.sorted().joined(separator: ", ") }
 
     private func compute(_ golden: GoldenSet, outputs: [String], traces: [String]) throws -> [String: Tensor] {
         if outputs.isEmpty && traces.isEmpty { return [:] }

@@ -77,6 +77,7 @@ struct BenchTool: Tool {
         try firstRun(session, model)
         // Without the making of the inputs: a program that loads a model has them.
         let load = (start.duration(to: opened) + ready.duration(to: clock.now)).milliseconds
+        let peak = peakMemory()
         let other = try compare.map(open)
         var times: [Double] = []
         var otherTimes: [Double] = []
@@ -89,7 +90,7 @@ struct BenchTool: Tool {
             model: (model as NSString).lastPathComponent, batch: sizes.batch, textLength: sizes.textLength,
             threads: common.threads ?? ThreadPool.availableProcessors, kernels: kernelPath,
             loadMilliseconds: load, milliseconds: times, steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
-            weightBytes: session.model.loadedBytes, peakBytes: peakMemory(),
+            weightBytes: session.model.loadedBytes, peakBytes: peak,
             compared: compare.map { .init(model: ($0 as NSString).lastPathComponent, milliseconds: otherTimes) })
     }
 
@@ -137,7 +138,7 @@ struct Measurement: Encodable {
     let milliseconds: [Double]
     let steps: [StepTime]
     let weightBytes: Int
-    /// The process's largest resident size.
+    /// The process's largest resident size until the first result, of this package alone.
     let peakBytes: Int
     let compared: Compared?
 

@@ -105,7 +105,7 @@ struct ConvertTool: Tool {
     }
 
     private func costLines(_ report: ConversionReport) -> [String] {
-        report.model.graphs.compactMap { graph in costText(graph).map { "cost          \(graph.name): \($0)" } }
+        report.model.graphs.compactMap { graph in costText(graph, among: report.model.graphs).map { "cost          \(graph.name): \($0)" } }
     }
 
     private func printOperators() throws {

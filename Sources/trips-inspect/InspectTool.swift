@@ -54,7 +54,7 @@ struct InspectTool: Tool {
             + types.map { "\($0.type) \(byteText($0.bytes))" }.joined(separator: ", "))
         for graph in graphs {
             lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
-            if let cost = costText(graph) { lines.append("cost          \(graph.name): \(cost)") }
+            if let cost = costText(graph, among: graphs) { lines.append("cost          \(graph.name): \(cost)") }
         }
         return lines.joined(separator: "\n")
     }

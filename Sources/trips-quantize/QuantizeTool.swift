@@ -164,7 +164,9 @@ extension QuantizationReport {
         for (name, overlap) in selectionOverlap.sorted(by: { $0.key < $1.key }) {
             table.add(["\(name): overlap of kept patches", digits(overlap, 3)])
         }
-        return table.text + "\n(against fp32, over the calibration inputs)"
+        let unmeasured = unmeasuredOutputs.joined(separator: ", ")
+        return table.text + "\n(against fp32, over the calibration inputs"
+            + (unmeasured.isEmpty ? ")" : ", which do not suffice for \(unmeasured): what these lost is not known)")
     }
 
     private var speed: String? {

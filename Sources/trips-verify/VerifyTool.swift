@@ -178,7 +178,9 @@ struct VerifyTool: Tool {
     }
 
     private func facts(_ package: Model) throws -> PackageFacts {
-        let costs = try package.graphs.compactMap { graph in try graph.exampleCost().map { (graph.name, $0.multiplyAccumulates) } }
+        let costs = try package.graphs.compactMap { graph in
+            try graph.fed(by: package.graphs).exampleCost().map { (graph.name, $0.multiplyAccumulates) }
+        }
         return PackageFacts(
             file: (model as NSString).lastPathComponent, bytes: try ReadableFile(path: model).size,
             preset: TolerancePreset(fitting: package.manifest), manifest: package.manifest,

@@ -290,9 +290,22 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         ) { try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])) }
     }
 
-    @Test(arguments: ["module.", "model.", "module.model.", "_orig_mod.module."]) func namesOfWrappersAreNoneOfTheModels(prefix: String) throws {
+    @Test(arguments: ["module.", "model.", "module.model.", "_orig_mod.module.", "albef."])
+    func namesOfWrappersAreNoneOfTheModels(prefix: String) throws {
         let tensors = tinyVE().map { ("\(prefix)\($0.name)", $0.constant) }
         #expect(try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])).architecture == "albef-ve")
+    }
+
+    @Test func wrappersHideNothingBesideWhatStaysBehind() throws {
+        let tensors = tinyVE().map { ("model.\($0.name)", $0.constant) } + [("loss.weight", emptyConstant("l", [3]))]
+        expectFailure(.data, "not recognised", "tensors of model, loss") { try importCheckpoint(Checkpoint(tensors: tensors)) }
+        let model = try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"]), options: .init(leftOut: ["loss.*"]))
+        #expect(model.architecture == "albef-ve" && model.leftOut.map(\.count) == [1])
+        // A name that stands with and without the wrapper is two tensors.
+        let twice = tensors.dropLast() + [("visual_encoder.norm.bias", emptyConstant("t", [8]))]
+        expectFailure(.data, "not recognised") {
+            try importCheckpoint(Checkpoint(tensors: Array(twice)), options: .init(leftOut: ["visual_encoder.norm.bias"]))
+        }
     }
 
     @Test func unknownTensorsStayBehindWhereAsked() throws {

@@ -94,6 +94,15 @@ import Testing
         }
     }
 
+    /// As golden sets and shards that PyTorch wrote.
+    @Test func whatIsTakenForSafetensorsIsNamed() throws {
+        let folder = try TemporaryFolder()
+        let zip = try folder.write([0x50, 0x4B, 3, 4, 20, 0, 0, 0, 0, 0, 0x21], "golden.pt")
+        expectFailure(.data, "golden.pt: no safetensors file", "found a zip archive", "torch.save") { try SafetensorsFile(path: zip) }
+        let pickle = try folder.write([0x80, 2, 0x8A, 0x0A, 0x6C, 0xFC, 0x9C, 0x46, 0xF9], "shard.bin")
+        expectFailure(.data, "shard.bin: no safetensors file", "found a pickle") { try SafetensorsFile(path: pickle) }
+    }
+
     @Test func everyTruncationIsRefused() throws {
         let folder = try TemporaryFolder()
         let whole = SafetensorsReading.one()

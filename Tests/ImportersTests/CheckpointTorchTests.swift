@@ -118,10 +118,12 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         let folder = try TemporaryFolder()
         let state = Pickle.dictionary(("a", Pickle.tensor(storage, [2], [1])))
         let moments = Pickle.dictionary(("exp_avg", Pickle.tensor(storage, offset: 4, [3], [1])))
-        let pickle = Pickle.whole(Pickle.dictionary((wrapper, state), ("optimizer", moments), ("epoch", Pickle.integer(7))))
+        let averaged = Pickle.dictionary(("shadow", Pickle.dictionary(("a", Pickle.tensor(storage, offset: 8, [2], [1])))))
+        let counts = Pickle.dictionary(("steps", Pickle.integer(7)))
+        let pickle = Pickle.whole(Pickle.dictionary((wrapper, state), ("optimizer", moments), ("ema", averaged), ("counts", counts)))
         let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.pth"))
         #expect(checkpoint.tensors.map(\.name) == ["a"])
-        #expect(checkpoint.others == LeftOut(reason: "optimizer and training state", count: 1, bytes: 3))
+        #expect(checkpoint.others == LeftOut(reason: "beside the model: optimizer, ema", count: 2, bytes: 5))
     }
 
     @Test func parametersAndOrderedDictionaries() throws {

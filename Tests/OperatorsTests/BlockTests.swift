@@ -103,7 +103,10 @@ struct BlockTests {
         try expect(run(QuantizedEmbedding(), integers([1, 0], [1, 2]), levels, floats([0.5, 2]), floats([10, 10])), [1, 2, 2], [16, 18, 10.5, 9])
         try expectRefusal(Embedding(), integers([4], [1, 1]), table)
         #expect { try evaluate(Embedding(), [integers([0, 0, 0], [1, 3]), table, floats([1, 1, 1, 1], [1, 2, 2])]) } throws: {
-            "\($0)".contains("shape of positions beside the ids; found float32[1, 2, 2]; expected broadcasting to [1, 3, 2]")
+            "\($0)".contains("more tokens than positions; found 3; expected at most 2")
+        }
+        #expect { try evaluate(Embedding(), [integers([0, 0], [1, 2]), table, floats([1, 1, 1, 1, 1, 1], [1, 2, 3])]) } throws: {
+            "\($0)".contains("shape of positions beside the ids; found float32[1, 2, 3]; expected broadcasting to [1, 2, 2]")
         }
         try expectRefusal(QuantizedEmbedding(), integers([2], [1, 1]), levels, floats([0.5, 2]))
     }

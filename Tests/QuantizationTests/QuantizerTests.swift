@@ -175,10 +175,40 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var options = QuantizationOptions(.int8)
         options.calibration = try samples(2)
         options.minimalDecibels = 60
-        let (_, report) = try quantize([block()], options)
+        var told: [[Int]] = []
+        let (_, report) = try quantize([block()], options) { told.append([$0, $1]) }
         #expect(!report.putBack.isEmpty && (report.outputDecibels["y"] ?? 0) >= 60)
+        // The rounding, then the trial of each layer alone.
+        let layers = report.layers.count
+        #expect(told.map { $0[0] } == told.map { $0[0] }.sorted())
+        #expect(told.contains([layers, 2 * layers]) && told.last == [2 * layers, 2 * layers])
         options.calibration = []
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
+    }
+
+    /// Patches move up where one in front of them is dropped.
+    @Test func imageTokensAreComparedByPatch() throws {
+        func keeping(_ patches: [Int64]) throws -> Graph {
+            var graph = Graph(name: "main")
+            let image = try graph.addInput("image", ValueType(.float32, [2, 6, 4]))
+            let numbers = try graph.addInput("numbers", ValueType(.int64, [2, 5]))
+            func rows(_ value: ValueID, _ rows: [Int64]) throws -> ValueID {
+                let indices = try graph.addConstant(Constant(Tensor(rows, shape: [rows.count]), identity: "\(rows)"), name: "rows")
+                return try graph.add(Gather(axis: 1), [value, indices], name: "kept")[0]
+            }
+            // [CLS] and the patches.
+            try graph.addOutput("tokens", rows(image, [0] + patches.map { $0 + 1 }))
+            graph.addTrace("selection.1.positions", try rows(numbers, patches))
+            return graph
+        }
+        var generator = SplitMix64(state: 5)
+        let image = try Tensor((0..<48).map { _ in Float(generator.uniform()) }, shape: [2, 6, 4])
+        let numbers = try Tensor((0..<2).flatMap { _ in (0..<5).map { Int64($0) } }, shape: [2, 5])
+        let judge = try OutputJudge([keeping([0, 1, 3])], [GoldenSet(name: "", inputs: ["image": image, "numbers": numbers])], .shared)
+        let found = try judge.compare([keeping([1, 3, 4])])
+        #expect(found.outputs == ["tokens": .infinity] && found.overlap == ["selection.1.positions": 0.5])
+        // All rows have a partner, and each is another's.
+        #expect(try judge.compare([keeping([3, 1, 0])]).outputs == ["tokens": .infinity])
     }
 
     /// As golden sets have them: one for `encode`, one for `decode` that states what `encode` gives.
@@ -193,9 +223,10 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         options.calibration = [GoldenSet(name: "image", inputs: ["image": try #require(states.inputs["x"])]), states]
         let (_, report) = try quantize([encode, decode], options)
         #expect(Set(report.outputDecibels.keys) == ["x", "y"] && report.outputDecibels.values.allSatisfy { $0 > 30 && $0 < 80 })
-        #expect(report.layers.allSatisfy { $0.outputDecibels != nil })
+        #expect(report.layers.allSatisfy { $0.outputDecibels != nil } && report.unmeasuredOutputs.isEmpty)
         options.calibration = [states]
-        #expect(try quantize([encode, decode], options).1.outputDecibels.keys.sorted() == ["y"])
+        let part = try quantize([encode, decode], options).1
+        #expect(part.outputDecibels.keys.sorted() == ["y"] && part.unmeasuredOutputs == ["x"])
     }
 
     @Test func calibrationInputsThatDoNotSuitAreBadDataOfTheirFile() throws {

@@ -59,6 +59,26 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(answer["answer"]?.shape == [1, 3, 40])
     }
 
+    @Test func narrowerInputsAreWidened() throws {
+        var graph = Graph(name: "main")
+        let (x, mask) = (try graph.addInput("x", ValueType(.float32, [2])), try graph.addInput("mask", ValueType(.int64, [2])))
+        try graph.addOutput("y", graph.add(Unary(.neg), [x], name: "neg")[0])
+        try graph.addOutput("z", graph.add(Unary(.neg), [mask], name: "neg of mask")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        for type in [DataType.float32, .float16, .bfloat16] {
+            let given = try Tensor([Float(1.5), -3], shape: [2]).converted(to: type)
+            #expect(try session.run(["x": given])["y"]?.elements(Float.self) == [-1.5, 3])
+        }
+        for type in [DataType.int64, .int32, .uint32, .uint8, .bool] {
+            let given = try Tensor([Int64(1), 0], shape: [2]).converted(to: type)
+            #expect(try session.run(["mask": given])["z"]?.elements(Int64.self) == [-1, 0])
+        }
+        for (name, type) in [("x", DataType.float64), ("x", .int8), ("mask", .float32), ("mask", .uint64)] {
+            let given = try Tensor([Float(1), 0], shape: [2]).converted(to: type)
+            #expect { try session.run([name: given]) } throws: { "\($0)".hasPrefix("data type of input \(name); found \(type)") }
+        }
+    }
+
     @Test func allThatTheInputsSufficeForIsComputed() throws {
         let session = Session(try twoGraphs(), threads: 1)
         let (x, states, y) = (try noise([1, 5, 40], seed: 4), try noise([1, 5, 40], seed: 5), try noise([1, 3, 40], seed: 6))

@@ -98,6 +98,16 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(try cost(golden.inputs) == encode + decode)
 }
 
+/// A decoder reads as many image states as the encoder leaves, not as many as the text has tokens.
+@Test(arguments: ["mplug-caption", "mplug-vqa", "albef-vqa"]) func statedCostsAreThoseOfARun(name: String) throws {
+    let model = try model(name)
+    let stated = try model.graphs.map { try #require(try $0.fed(by: model.graphs).exampleCost()) }
+    let length = try #require(stated.map(\.sizes.textLength).min())
+    let inputs = try Session(model, threads: 1).syntheticInputs(batch: 1, length: length)
+    let run = try Effect.measure(model, beside: model, named: "itself", on: GoldenSet(name: "inputs", inputs: inputs))
+    #expect(stated.reduce(0) { $0 + $1.multiplyAccumulates } == run.multiplyAccumulates)
+}
+
 @Test func flipsAreToldWithoutRepeatingTheirRow() throws {
     let folder = "albef-pretrain/golden-select"
     // Another choice of blocks: the second selection sees another stream.

@@ -53,6 +53,16 @@ private func report(
     let result = try report(FakeModel(outputNames: ["y"], values: ["y": y]), golden(["y": y, "z": y]))
     #expect(!result.passes)
     #expect(result.outputs.first { $0.name == "z" }?.worst.reason == "no counterpart")
+    #expect(result.notes == ["outputs that the model does not have: z; it has y"])
+}
+
+@Test func anotherFloatingPointTypeFailsWithItsFigures() throws {
+    let y = try floats([1, 2, 0.1])
+    let result = try report(FakeModel(outputNames: ["y"], values: ["y": y]), golden(["y": y.converted(to: .float16)]))
+    let judgement = try #require(result.outputs.first?.worst)
+    #expect(judgement.verdict == .fail && judgement.reason == "data type float32; expected float16")
+    // 0.1 is off by 2.4e-5 in half precision.
+    #expect(abs((judgement.metrics?.absolute.maximum ?? 0) - 2.44e-5) < 1e-7 && judgement.shape == y.shape)
 }
 
 @Test func intermediatesAreJudgedOnlyWhenAskedFor() throws {

@@ -25,14 +25,25 @@ public struct SafetensorsFile: Sendable {
     }
 }
 
+/// What is easily taken for a safetensors file, by its first bytes.
+private func otherFormat(_ start: [UInt8]) -> String? {
+    let formats: [(start: [UInt8], name: String)] = [
+        ([0x50, 0x4B, 3, 4], "a zip archive, as torch.save and numpy.savez write"),
+        ([0x80, 2, 0x8A, 0x0A, 0x6C, 0xFC, 0x9C, 0x46], "a pickle, as torch.save wrote"),
+    ]
+    return formats.first { start.starts(with: $0.start) }?.name
+}
+
 private func readHeader(of file: ReadableFile) throws -> (tensors: [(name: String, constant: Constant)], metadata: [String: String])
 {
     guard file.size >= 8 else {
         throw TripsError.data("too short for safetensors", found: "\(file.size) bytes", expected: "8 or more")
     }
-    let stated = try file.bytes(at: 0, count: 8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let start = try file.bytes(at: 0, count: 8)
+    let stated = start.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     let room = file.size - 8
     guard let length = Int(exactly: stated), length <= room, length <= SafetensorsFile.maximalHeaderLength else {
+        if let other = otherFormat(start) { throw TripsError.data("no safetensors file", found: other) }
         throw TripsError.data(
             "header length (of a file that is cut short, or no safetensors file)", at: "byte 0", found: stated, expected: "at most \(min(room, SafetensorsFile.maximalHeaderLength))")
     }

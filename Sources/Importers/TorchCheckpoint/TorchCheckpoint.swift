@@ -145,26 +145,31 @@ private struct StateDictionary {
     /// Finds the tensors at the top, or under one of the names that training scripts use.
     init(_ content: PickleValue, _ unpickler: Unpickler) throws {
         var members = unpickler.members(of: content) ?? []
+        var beside: [(key: String, value: PickleValue)] = []
         for wrapper in ["model", "model_state_dict", "state_dict", "module"] {
             if let inner = members.first(where: { $0.key == wrapper }), let innerMembers = unpickler.members(of: inner.value) {
+                beside += members.filter { $0.key != wrapper }
                 members = innerMembers
             }
         }
         tensors = members.compactMap { member in
             if case .tensor(let tensor) = member.value { (member.key, tensor) } else { nil }
         }
+        beside += members.filter { if case .tensor = $0.value { false } else { true } }
         guard !tensors.isEmpty else {
             throw TripsError.data(
                 "no state dictionary",
                 found: members.isEmpty ? "no members with names" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
                 expected: "tensors at the top or under model, model_state_dict, state_dict or module")
         }
-        others = try StateDictionary.others(besides: tensors.map(\.tensor), unpickler)
+        others = try StateDictionary.others(besides: tensors.map(\.tensor), under: unpickler.holdingTensors(beside), unpickler)
     }
 
-    private static func others(besides tensors: [TorchTensor], _ unpickler: Unpickler) throws -> LeftOut? {
+    /// - Parameter keys: where they are; averaged weights among them are worth knowing of.
+    private static func others(besides tensors: [TorchTensor], under keys: [String], _ unpickler: Unpickler) throws -> LeftOut? {
         var seen = Set(tensors)
-        var others = LeftOut(reason: "optimizer and training state", count: 0, bytes: 0)
+        let places = keys.prefix(6).map { String($0.prefix(40)) }.joined(separator: ", ")
+        var others = LeftOut(reason: places.isEmpty ? "tensors beside the model" : "beside the model: \(places)", count: 0, bytes: 0)
         for case .tensor(let tensor) in unpickler.items.joined() where seen.insert(tensor).inserted {
             let (sum, overflow) = others.bytes.addingReportingOverflow(try byteCount(of: tensor.storage.dataType, tensor.shape))
             guard !overflow else { throw TripsError.data("the number of bytes overflows", found: "shape \(tensor.shape)") }

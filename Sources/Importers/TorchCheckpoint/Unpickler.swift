@@ -134,6 +134,23 @@ struct Unpickler {
         return members
     }
 
+    /// The keys of those members in which there is a tensor. What two of them share is the first one's.
+    func holdingTensors(_ members: [(key: String, value: PickleValue)]) -> [String] {
+        var seen = Set<Int>()
+        return members.filter { member in
+            var pending = [member.value]
+            while let value = pending.popLast() {
+                switch value {
+                case .tensor: return true
+                case .list(let index), .tuple(let index), .dictionary(let index), .set(let index):
+                    if seen.insert(index).inserted { pending += items[index] }
+                default: break
+                }
+            }
+            return false
+        }.map(\.key)
+    }
+
     /// The elements of a list or tuple.
     func elements(of value: PickleValue) -> [PickleValue]? {
         switch value {
