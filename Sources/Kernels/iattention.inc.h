@@ -211,8 +211,8 @@ static void pack_values(const iattention_parts *s, const float *v, size_t ldv, s
 }
 
 /// Rows of weights, with their scales [rows][groups], times the values' columns from `place->column` on.
-INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place,
-                                 float *out, size_t ldo, size_t columns) {
+INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t ldw, const float *row_scales,
+                                 const igemm_place *place, float *out, size_t ldo, size_t columns) {
     vi sum[IGEMM_ROWS][8];
     igemm_outputs outputs[8];
     float total[TILE_FLOATS];

@@ -132,8 +132,9 @@ static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, siz
     return s;
 }
 
-/// log₂ of the factor that a row of values gets whose largest is `peak` in units of 127 times the channels' scales, 2⁻²⁰ to 1: the factor
-/// is not below the peak, and at most 1.1 % above. The bits of a float are its logarithm but for a curve, which is close to a parabola.
+/// log₂ of the factor that a row of values gets whose largest is `peak` in units of 127 times the channels' scales, 2⁻²⁰ to 1:
+/// the factor is not below the peak, and at most 1.1 % above. The bits of a float are its logarithm but for a curve, which is
+/// close to a parabola.
 static inline float value_shift(float peak) {
     int32_t bits;
     memcpy(&bits, &peak, sizeof bits);
