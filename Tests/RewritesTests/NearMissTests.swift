@@ -53,7 +53,7 @@ struct NearMissTests {
         #expect(try m.fused() == ["GELU", "GELU"])
     }
 
-    /// Where each factor led to all those before it, so many would take an hour instead of a second.
+    /// A second is ample, unless each factor leads to all those before it.
     @Test func productsOfManyFactors() throws {
         var graph = Graph(name: "main")
         var x = try graph.addInput("x", ValueType(.float32, [3]))
