@@ -237,7 +237,7 @@ static void bench_igemm(void) {
 
 typedef struct rest {
     size_t rows, n, lq, lk, d;
-    float *x, *y, *z, *w, *scratch;
+    float *x, *y, *z, *w, *scratch, *scales;
     uint16_t *h;
     int which;
 } rest;
@@ -250,8 +250,8 @@ static void run_attention(void *p) {
 
 static void run_iattention(void *p) {
     rest *x = p;
-    trips_iattention(x->x, x->d, x->y, x->d, x->w, x->d, x->z, x->d, x->lk, x->d, 0, x->lq, 0.125f, NULL, 0,
-                     false, false, x->scratch);
+    trips_byte_rows q = {(uint8_t *)x->x, x->d, x->scales}, k = {(uint8_t *)x->y, x->d, x->scales}, v = {(uint8_t *)x->w, x->d, x->scales};
+    trips_iattention(q, k, v, x->z, x->d, x->lk, x->d, 0, x->lq, 0.125f, NULL, 0, false, false, x->scratch);
 }
 
 static void run_rest(void *p) {
@@ -284,6 +284,8 @@ static void bench_rest(void) {
         rest x = {.lq = lengths[i][0], .lk = lengths[i][1], .d = 64};
         x.x = random_floats(x.lq * 64), x.z = random_floats(x.lq * 64), x.y = random_floats(x.lk * 64), x.w = random_floats(x.lk * 64);
         x.scratch = random_floats(trips_attention_scratch(x.lk, 64) + trips_iattention_scratch(x.lk, 64) / 4);
+        x.scales = random_floats(x.lq > x.lk ? x.lq : x.lk);
+        for (size_t j = 0; j < x.lq || j < x.lk; j++) x.scales[j] = 1 / 128.0f;
         contender all[] = {{"fp32", run_attention, &x}, {"int8", run_iattention, &x}, {"product", run_sgemm, &product}};
         double rate[3], work = 4.0 * (double)(x.lq * x.lk) * 64;
         measure(all, 3, work, rate);

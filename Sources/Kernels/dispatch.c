@@ -115,6 +115,12 @@ void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void 
     table()->igemm(a, lda, a_scale, packed, n, k, group, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
 }
 
+void trips_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
+                       size_t group, uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
+                       size_t n_begin, size_t n_end, const float *bias) {
+    table()->igemm_bytes(a, lda, a_scale, packed, n, k, group, q, scales, rows, part, m_begin, m_end, n_begin, n_end, bias);
+}
+
 void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
                            size_t k, size_t group, const float *input_scale) {
     table()->dequantize_rows(y, ldy, w, ldw, scales, rows, k, group, input_scale);
@@ -126,10 +132,10 @@ void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, con
     table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
 }
 
-void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                      const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
-    table()->iattention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
+void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
+                      size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, bool zero_masked,
+                      void *scratch) {
+    table()->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
 }
 
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,

@@ -79,7 +79,7 @@ static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *sca
         total = vf_fma(share, vf_load(s->sums + i), total);
         vf_store(s->peaks + i, share);
     }
-    float factor = softmax_factor(vf_sum(total), zero_masked);
+    float factor = s->unit * softmax_factor(vf_sum(total), zero_masked);
     for (size_t g = 0; g < group_count(s->groups); g++)
         scales[g] = g < segments * SEGMENT_GROUPS ? factor * s->peaks[g * GROUP_KEYS] : 0;
     return largest;
@@ -99,115 +99,97 @@ static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, floa
     softmax_bytes(s, bytes, scales, x, NULL, n, zero_masked);
 }
 
-/// Largest magnitudes (as bits, so that NaN and infinity are above all numbers) to what they are divided by for 8 bits,
-/// and to the scales that undo it.
-INLINE void byte_scales(vi most, float *factors, float *scales) {
-    float peaks[VL];
-    vi_store((int32_t *)(void *)peaks, most);
-    for (int i = 0; i < VL; i++) {
-        bool finite = peaks[i] <= FLT_MAX, zero = peaks[i] < 1e-35f;
-        factors[i] = finite && !zero ? 127.0f / peaks[i] : 0;
-        scales[i] = !finite ? NAN : zero ? 0 : peaks[i] / 127.0f;
+/// Rows of d bytes without their bias, zeros up to `height` rows and whole cache lines.
+INLINE void unbias_rows(int8_t *restrict to, size_t ldr, trips_byte_rows x, size_t first, size_t rows, size_t height, size_t d) {
+    for (size_t r = 0; r < rows; r++) {
+        const uint8_t *restrict from = x.bytes + (first + r) * x.ld;
+        size_t p = 0;
+        for (; p + 16 <= d; p += 16) {
+            __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(from + p));
+            _mm_store_si128((__m128i *)(void *)(to + r * ldr + p), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
+        }
+        for (; p < d; p++) to[r * ldr + p] = (int8_t)(from[p] ^ 0x80);
+        if (p < ldr) memset(to + r * ldr + p, 0, ldr - p);
+    }
+    if (rows < height) memset(to + rows * ldr, 0, (height - rows) * ldr);
+}
+
+/// VL keys as columns `column` … of a group; four bytes are as wide as a float.
+INLINE void pack_key_vector(igemm_group to, size_t column, const int8_t *rows, size_t ldr) {
+    size_t p = 0;
+    for (; p + 4 * VL <= to.k; p += 4 * VL)
+        transpose_block((float *)(void *)(to.weights + p * TRIPS_PANEL + column * 4), TRIPS_PANEL,
+                        (const float *)(const void *)(rows + p), ldr / 4);
+    for (; p < to.k; p += 4)
+        for (size_t i = 0; i < VL; i++) memcpy(to.weights + p * TRIPS_PANEL + (column + i) * 4, rows + i * ldr + p, 4);
+    vi sum = vi_zero();
+    for (p = 0; p < to.k; p += 4)
+        sum = dot4(sum, prepare_inputs(vi_broadcast((const uint8_t *)"\1\1\1\1")),
+                   prepare_weights(vi_load((const int32_t *)(const void *)(to.weights + p * TRIPS_PANEL + column * 4))));
+    int32_t *corrections = to.corrections + column;
+    vi_store(corrections, sum);
+    for (int i = 0; i < VL; i++) corrections[i] *= -128;
+}
+
+/// Keys [n, d] as the right-hand side of a product with biased bytes, up to whole blocks.
+static void pack_keys(const iattention_parts *s, trips_byte_rows k, size_t n, size_t d) {
+    for (size_t j = 0; j < round_up(n, KEY_BLOCK); j += VL) {
+        size_t rows = j < n ? lanes_left(n - j, 0) : 0, column = j % TRIPS_PANEL;
+        igemm_group to = igemm_group_at(s->keys, j / TRIPS_PANEL, 0, d, 0);
+        unbias_rows(s->rows, s->ldr, k, j, rows, VL, d);
+        pack_key_vector(to, column, s->rows, s->ldr);
+        for (size_t i = 0; i < VL; i++) to.scales[column + i] = i < rows ? k.scales[j + i] : 0;
     }
 }
 
-/// Keys k [n, d], quantized as `quantize_rows` does, as the right-hand side of a product with biased bytes. They are
-/// transposed first, so that each lane holds a key. `panel`: working memory [d, TRIPS_PANEL].
-static void pack_keys(void *packed, const float *k, size_t ldk, size_t n, size_t d, float *panel) {
-    for (size_t j = 0; j < n; j += TRIPS_PANEL) {
-        size_t keys = n - j < TRIPS_PANEL ? n - j : TRIPS_PANEL;
-        igemm_group to = igemm_group_at(packed, j / TRIPS_PANEL, 0, d, 0);
-        v_sgemm_pack(panel, k + j * ldk, ldk, keys, d, 0, keys);
-        for (size_t c = 0; c < TRIPS_PANEL; c += VL) {
-            vi most = vi_zero(), sum = vi_zero();
-            for (size_t p = 0; p < d; p++) most = vi_max(most, vf_magnitude(vf_load(panel + p * TRIPS_PANEL + c)));
-            float factors[VL];
-            byte_scales(most, factors, to.scales + c);
-            vf factor = vf_load(factors);
-            for (size_t p = 0; p < d; p += 4) {
-                vf x[4];
-                UNROLLED for (size_t u = 0; u < 4; u++)
-                    x[u] = p + u < d ? vf_mul(factor, vf_load(panel + (p + u) * TRIPS_PANEL + c)) : vf_zero();
-                vi bytes = vi_bytes(x[0], x[1], x[2], x[3]);
-                sum = dot4(sum, prepare_inputs(vi_broadcast((const uint8_t *)"\1\1\1\1")), prepare_weights(bytes));
-                vi_store((int32_t *)(void *)(to.weights + p * TRIPS_PANEL + c * 4), bytes);
-            }
-            int32_t *corrections = to.corrections + c;
-            vi_store(corrections, sum);
-            for (int i = 0; i < VL; i++) corrections[i] *= -128;
-        }
-    }
+/// log₂ x for 2⁻²⁰ ≤ x ≤ 1: absolute error 1e-6.
+INLINE vf vf_log2_part(vf x) {
+    // The bits of a float are its logarithm but for a curve, which is close to a parabola; a step of Newton's method mends that.
+    vf line = vf_fma(vi_to_float(vf_magnitude(x)), vf_set(0x1p-23f), vf_set(-127)), part = vf_fraction(line);
+    vf guess = vf_min(vf_zero(), vf_fma(part, vf_fnma(part, vf_set(0.3436f), vf_set(0.3436f)), line));
+    vf error = vf_sub(vf_div(x, vf_exp2_negative(guess)), vf_set(1));
+    return vf_fma(vf_mul(error, vf_fnma(error, vf_set(0.5f), vf_set(1))), vf_set(LOG2_E), guess);
 }
 
-/// The group of a panel of values that have the places from `place` on; `at`: where in it.
-INLINE igemm_group value_group(const iattention_parts *s, size_t panel, size_t place, size_t *at) {
-    size_t length = group_keys(s->groups);
-    *at = place % length;
-    return igemm_group_at(s->values, panel, place / length, s->places, length);
-}
-
-/// A scale for each channel of values v [n, d], into all groups; `s->channels` is what they are divided by for 8 bits.
-static void scale_channels(const iattention_parts *s, const float *v, size_t ldv, size_t n, size_t d) {
-    for (size_t j = 0; j < d; j += TRIPS_PANEL) {
-        vi most[PANEL_VECTORS];
-        float scales[TRIPS_PANEL];
-        UNROLLED for (int u = 0; u < PANEL_VECTORS; u++) most[u] = vi_zero();
-        for (size_t i = 0; i < n; i++)
-            UNROLLED for (int u = 0; u < PANEL_VECTORS; u++)
-                most[u] = vi_max(most[u], vf_magnitude(vf_load_n(v + i * ldv + j + u * VL, lanes_left(d - j, u))));
-        UNROLLED for (int u = 0; u < PANEL_VECTORS; u++) {
-            float own[VL];
-            byte_scales(most[u], own, scales + u * VL);
-            vf_store_n(s->channels + j + u * VL, lanes_left(d - j, u), vf_load(own));
-        }
-        for (size_t g = 0; g < group_count(s->groups); g++) {
-            igemm_group to = igemm_group_at(s->values, j / TRIPS_PANEL, g, s->places, group_keys(s->groups));
-            memcpy(to.scales, scales, sizeof scales);
-        }
-    }
-}
-
-/// `value_shift` of each lane.
-INLINE vf value_shifts(vf peaks) {
-    vf line = vf_fma(vi_to_float(vf_magnitude(peaks)), vf_set(0x1p-23f), vf_set(-127)), part = vf_fraction(line);
-    return vf_add(vf_fma(part, vf_fnma(part, vf_set(0.3436f), vf_set(0.3436f)), line), vf_set(0.0086f));
-}
-
-/// A factor for each row of values v [n, d], whose channels have their scales: its logarithm and its inverse.
-static void scale_rows(const iattention_parts *s, const float *v, size_t ldv, size_t n, size_t d) {
-    for (size_t i = 0; i < n; i++) {
-        // The order of operands drops a NaN, whose channel gives NaN in any case.
-        vf most = vf_zero();
-        for (size_t j = 0; j < d; j += VL) {
-            size_t lanes = lanes_left(d - j, 0);
-            most = vf_max(vf_mul(vf_load_n(s->channels + j, lanes), vf_abs(vf_load_n(v + i * ldv + j, lanes))), most);
-        }
-        s->inverses[i] = vf_maximum(most);
-    }
-    for (size_t i = n; i < s->lds; i++) s->inverses[i] = 0;
+/// The largest scale of the n rows of values; the others as parts of it.
+static float scale_values(const iattention_parts *s, const float *scales, size_t n) {
+    float largest = 0;
+    for (size_t i = 0; i < n; i++) largest = scales[i] > largest ? scales[i] : largest;
+    vf inverse = vf_set(largest > 0 ? 1 / largest : 0), least = vf_set(LEAST_VALUE_SCALE);
     for (size_t i = 0; i < s->lds; i += VL) {
-        vf peaks = vf_max(vf_set(0x1p-20f), vf_mul(vf_set(1 / 127.0f), vf_load(s->inverses + i)));
-        vf shifts = value_shifts(peaks);
-        vf_store(s->inverses + i, vf_div(vf_set(1), vf_exp2_negative(shifts)));
-        vf_store(s->shifts + i, vf_first_n(n < i ? 0 : lanes_left(n - i, 0), shifts, vf_set(-INFINITY)));
+        size_t lanes = i < n ? lanes_left(n - i, 0) : 0;
+        // The order of operands lets NaN through.
+        vf part = vf_first_n(lanes, vf_max(least, vf_mul(inverse, vf_load_n(scales + i, lanes))), vf_set(1));
+        vf_store(s->inverses + i, vf_div(vf_set(1), part));
+        vf_store(s->shifts + i, vf_first_n(lanes, vf_log2_part(part), vf_set(-INFINITY)));
     }
+    return largest;
 }
 
-/// Values v [n, d] as the right-hand side of a product with unbiased bytes: v = scale of the channel · factor of the row · byte.
-static void pack_values(const iattention_parts *s, const float *v, size_t ldv, size_t n, size_t d) {
-    scale_channels(s, v, ldv, n, d);
-    scale_rows(s, v, ldv, n, d);
-    for (size_t i = 0; i < n; i += GROUP_KEYS)
-        for (size_t j = 0; j < round_up(d, TRIPS_PANEL); j += VL) {
-            size_t place, lanes = j < d ? lanes_left(d - j, 0) : 0;
-            igemm_group to = value_group(s, j / TRIPS_PANEL, key_place(s->groups, i), &place);
-            vf x[GROUP_KEYS], channels = vf_load_n(s->channels + j, lanes);
-            UNROLLED for (size_t u = 0; u < GROUP_KEYS; u++) {
-                x[u] = i + u < n ? vf_mul(channels, vf_load_n(v + (i + u) * ldv + j, lanes)) : vf_zero();
-                x[u] = vf_mul(vf_set(s->inverses[i + u]), x[u]);
-            }
-            vi_store((int32_t *)(void *)(to.weights + place * TRIPS_PANEL + j % TRIPS_PANEL * 4), vi_bytes(x[0], x[1], x[2], x[3]));
+/// Bytes of GROUP_KEYS rows from p on: 16 columns, of each the bytes of all rows together.
+INLINE void store_columns(int8_t *to, const int8_t *rows, size_t ld) {
+    __m128i x[GROUP_KEYS];
+    UNROLLED for (size_t r = 0; r < GROUP_KEYS; r++) x[r] = _mm_load_si128((const __m128i *)(const void *)(rows + r * ld));
+    __m128i low[2] = {_mm_unpacklo_epi8(x[0], x[1]), _mm_unpacklo_epi8(x[2], x[3])};
+    __m128i high[2] = {_mm_unpackhi_epi8(x[0], x[1]), _mm_unpackhi_epi8(x[2], x[3])};
+    __m128i *columns = (__m128i *)(void *)to;
+    _mm_storeu_si128(columns, _mm_unpacklo_epi16(low[0], low[1]));
+    _mm_storeu_si128(columns + 1, _mm_unpackhi_epi16(low[0], low[1]));
+    _mm_storeu_si128(columns + 2, _mm_unpacklo_epi16(high[0], high[1]));
+    _mm_storeu_si128(columns + 3, _mm_unpackhi_epi16(high[0], high[1]));
+}
+
+/// Values [n, d] as the right-hand side of a product with unbiased bytes.
+static void pack_values(const iattention_parts *s, trips_byte_rows v, size_t n, size_t d) {
+    size_t length = group_keys(s->groups);
+    for (size_t i = 0; i < n; i += GROUP_KEYS) {
+        size_t place = key_place(s->groups, i), rows = n - i < GROUP_KEYS ? n - i : GROUP_KEYS;
+        unbias_rows(s->rows, s->ldr, v, i, rows, GROUP_KEYS, d);
+        for (size_t j = 0; j < round_up(d, TRIPS_PANEL); j += 16) {
+            igemm_group to = igemm_group_at(s->values, j / TRIPS_PANEL, place / length, s->places, length);
+            store_columns(to.weights + place % length * TRIPS_PANEL + j % TRIPS_PANEL * 4, s->rows + j, s->ldr);
         }
+    }
 }
 
 /// Rows of weights, with their scales [rows][groups], times the values' columns from `place->column` on.
@@ -230,7 +212,7 @@ INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t 
     UNROLLED for (int v = 0; v < 2; v++) {
         size_t lanes = lanes_left(columns, v);
         UNROLLED for (int i = 0; i < rows; i++)
-            vf_store_n(out + (size_t)i * ldo + v * VL, lanes, vf_mul(vf_load(outputs[v].scales), vf_load(total + (i * 2 + v) * VL)));
+            vf_store_n(out + (size_t)i * ldo + v * VL, lanes, vf_load(total + (i * 2 + v) * VL));
     }
 }
 
@@ -259,22 +241,22 @@ static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size
     }
 }
 
-static void v_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                       const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
+static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
+                       size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, bool zero_masked,
+                       void *scratch) {
     iattention_parts s = iattention_parts_of(scratch, lk, d);
-    pack_keys(s.keys, k, ldk, lk, d, (float *)(void *)s.bytes);
-    pack_values(&s, v, ldv, lk, d);
+    pack_keys(&s, k, lk, d);
+    pack_values(&s, v, lk, d);
+    s.unit = scale_values(&s, v.scales, lk);
     // Weights of places without a key, and of those that no row of a causal block has seen yet.
     memset(s.weights, 0, IATTENTION_ROWS * s.ldw);
     trips_epilogue shifts = {.bias = s.shifts};
     for (size_t i0 = q_begin; i0 < q_end; i0 += IATTENTION_ROWS) {
-        size_t rows = q_end - i0 < IATTENTION_ROWS ? q_end - i0 : IATTENTION_ROWS, row = round_up(d, 4);
+        size_t rows = q_end - i0 < IATTENTION_ROWS ? q_end - i0 : IATTENTION_ROWS;
         float scales[IATTENTION_ROWS];
-        v_quantize_rows(s.bytes, row, scales, q + i0 * ldq, ldq, d, 0, rows, NULL);
-        for (size_t r = 0; r < rows; r++) scales[r] *= scale * LOG2_E;
+        for (size_t r = 0; r < rows; r++) scales[r] = q.scales[i0 + r] * (scale * LOG2_E);
         // Up to whole vectors, whose shifts make −∞ of what is no key.
-        v_igemm(s.bytes, row, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, round_up(lk, KEY_BLOCK), &shifts);
+        v_igemm(q.bytes + i0 * q.ld, q.ld, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, round_up(lk, KEY_BLOCK), &shifts);
         for (size_t r = 0; r < rows; r++) {
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;
             size_t own = causal ? visible_keys(i0 + r, lk) : mask ? lk : round_up(lk, KEY_BLOCK);

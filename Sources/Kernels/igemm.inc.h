@@ -118,13 +118,34 @@ EACH_HEIGHT(IGEMM_ROWS, IGEMM_WIDE)
 static const igemm_tile igemm_narrow_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, IGEMM_NARROW_ENTRY)};
 static const igemm_tile igemm_wide_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, IGEMM_WIDE_ENTRY)};
 
+/// A tile of rows on its way through the columns.
+typedef struct igemm_rows {
+    const uint8_t *a;
+    size_t lda;
+    const float *scales;
+    size_t height, t, tiles; ///< tile t of so many
+} igemm_rows;
+
+/// Columns j to n1 at most, as many as a register tile takes, to `to`. Gives the column behind them. `place` has the weights; after
+/// the columns [n0, n1) of the last tile of rows come those behind.
+INLINE size_t igemm_step(const igemm_rows *r, igemm_place *place, size_t j, size_t end, size_t n0, size_t n1, const float *bias,
+                         float *to, size_t ldt) {
+    size_t wide = (size_t)IGEMM_VECTORS((int)r->height) * VL, panel = igemm_panel_size(place->k, place->group);
+    bool narrow = end - j < wide;
+    size_t width = narrow ? 2 * VL : wide;
+    if (j + width < end) end = j + width;
+    place->column = j;
+    place->next = ahead_of((const char *)place->packed + (n1 - n0 + j) / TRIPS_PANEL * panel, width * place->k, place->k, r->t, r->tiles);
+    (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[r->height](r->a, r->lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
+    return end;
+}
+
 static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
                   size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
                   const trips_epilogue *epilogue) {
     (void)n;
     if (m_begin >= m_end) return;
-    size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS;
-    size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL, panel = igemm_panel_size(k, group);
+    size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS, pass = panels_per_pass(k, 1) * TRIPS_PANEL;
     igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
     // The bias is added in registers; what else follows waits aside, so that the residual may be the output.
     bool aside = epilogue && (epilogue->activation != TRIPS_ACTIVATION_NONE || epilogue->residual);
@@ -134,52 +155,107 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
         size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
         for (size_t t = 0; t < tiles; t++) {
-            size_t height = share(rows, tiles, t), wide = (size_t)IGEMM_VECTORS((int)height) * VL;
+            igemm_rows r = {a + m * lda, lda, a_scale + m, share(rows, tiles, t), t, tiles};
             for (size_t j = n0; j < n1;) {
-                bool narrow = n1 - j < wide;
-                size_t width = narrow ? 2 * VL : wide, end = n1 - j < width ? n1 : j + width;
-                place.column = j;
-                place.next = ahead_of((const char *)packed + (n1 - n0 + j) / TRIPS_PANEL * panel, width * k, k, t, tiles);
-                float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
-                (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[height](
-                    a + m * lda, lda, a_scale + m, &place, bias ? bias + j : NULL, to, aside ? width : ldc, end - j);
-                if (aside) apply_coarse_epilogue(tile, width, c, ldc, m, height, j, end, &rest);
+                float tile[TILE_FLOATS];
+                size_t width = (size_t)IGEMM_VECTORS((int)r.height) * VL;
+                size_t end = igemm_step(&r, &place, j, n1, n0, n1, bias, aside ? tile : c + m * ldc + j, aside ? width : ldc);
+                if (aside) apply_coarse_epilogue(tile, width, c, ldc, m, r.height, j, end, &rest);
                 j = end;
             }
-            m += height;
+            m += r.height;
         }
     }
 }
 
+/// x[i] … times what the inputs are multiplied by: `load` reads VL numbers, or the first of so many.
+#define SCALED(x, i, load, ...)                                                                                                   \
+    (input_scale ? vf_mul(load((x) + (i), ##__VA_ARGS__), load(input_scale + (i), ##__VA_ARGS__)) : load((x) + (i), ##__VA_ARGS__))
+
+/// The bits of the largest magnitude of a row, in one of the lanes: infinity is above all numbers, and NaN above infinity.
+INLINE vi row_peak(const float *x, size_t k, const float *input_scale) {
+    vi most[2] = {vi_zero(), vi_zero()};
+    size_t i = 0;
+    for (; i + 2 * VL <= k; i += 2 * VL)
+        UNROLLED for (size_t u = 0; u < 2; u++) most[u] = vi_max(most[u], vf_magnitude(SCALED(x, i + u * VL, vf_load)));
+    for (; i < k; i += VL) most[0] = vi_max(most[0], vf_magnitude(SCALED(x, i, vf_load_n, lanes_left(k - i, 0))));
+    return vi_max(most[0], most[1]);
+}
+
+INLINE void row_bytes(uint8_t *to, const float *x, size_t k, const float *input_scale, float factor) {
+    size_t i = 0;
+    for (; i + 4 * VL <= k; i += 4 * VL) {
+        vf line[4];
+        UNROLLED for (size_t u = 0; u < 4; u++) line[u] = vf_mul(SCALED(x, i + u * VL, vf_load), vf_set(factor));
+        store_biased_line(to + i, line);
+    }
+    for (; i + VL <= k; i += VL) store_biased_bytes(to + i, vf_mul(SCALED(x, i, vf_load), vf_set(factor)));
+    if (i < k) {
+        uint8_t tail[VL];
+        store_biased_bytes(tail, vf_mul(SCALED(x, i, vf_load_n, k - i), vf_set(factor)));
+        memcpy(to + i, tail, round_up(k, 4) - i);
+    }
+}
+#undef SCALED
+
+/// What rows with such peaks are multiplied by for 8 bits, 0 where nothing is left of them, and the scales that undo it.
+INLINE void byte_scales(vf peaks, vf *factors, vf *scales) {
+    vf least = vf_set(1e-35f), infinity = vf_set(INFINITY), zero = vf_zero(), most = vf_set(127);
+    *factors = vf_if_less(peaks, least, zero, vf_if_less(peaks, infinity, vf_div(most, peaks), zero));
+    *scales = vf_if_less(peaks, least, zero, vf_if_less(peaks, infinity, vf_div(peaks, most), vf_set(NAN)));
+}
+
+/// Up to `most_rows` rows, which share their divisions.
+INLINE void quantize_block(const size_t most_rows, uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k,
+                           size_t rows, const float *input_scale) {
+    vi peaks[VL];
+    float factors[VL];
+    vf factor, scales;
+    UNROLLED for (size_t r = 0; r < VL; r++)
+        peaks[r] = r < most_rows ? row_peak(x + (r < rows ? r : 0) * ldx, k, input_scale) : vi_zero();
+    byte_scales(vi_as_float(vi_maxima(peaks)), &factor, &scales);
+    vf_store(factors, factor);
+    vf_store_n(scale, rows, scales);
+    for (size_t r = 0; r < rows; r++) row_bytes(q + r * ldq, x + r * ldx, k, input_scale, factors[r]);
+    float total = vf_sum(scales);
+    for (size_t r = 0; r < rows && total != total; r++)
+        if (scale[r] != scale[r]) memset(q + r * ldq, 128, round_up(k, 4));
+}
+
 static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t m_begin,
                           size_t m_end, const float *input_scale) {
-    for (size_t m = m_begin; m < m_end; m++) {
-        const float *row = x + m * ldx;
-        uint8_t *to = q + m * ldq;
-#define SCALED(i, load, ...)                                                                                  \
-    (input_scale ? vf_mul(load(row + (i), ##__VA_ARGS__), load(input_scale + (i), ##__VA_ARGS__)) : load(row + (i), ##__VA_ARGS__))
-        vi most[2] = {vi_zero(), vi_zero()};
-        size_t i = 0;
-        for (; i + 2 * VL <= k; i += 2 * VL)
-            UNROLLED for (size_t u = 0; u < 2; u++) most[u] = vi_max(most[u], vf_magnitude(SCALED(i + u * VL, vf_load)));
-        for (; i < k; i += VL) most[0] = vi_max(most[0], vf_magnitude(SCALED(i, vf_load_n, lanes_left(k - i, 0))));
-        int32_t bits = vi_maximum(vi_max(most[0], most[1]));
-        float peak;
-        memcpy(&peak, &bits, sizeof peak);
-        bool finite = peak <= FLT_MAX, zero = peak < 1e-35f;
-        scale[m] = !finite ? NAN : zero ? 0 : peak / 127.0f;
-        if (!finite || zero) {
-            memset(to, 128, round_up(k, 4));
-            continue;
+    // Rows are read twice, the second time from the first cache.
+    if (k <= 256)
+        for (size_t m = m_begin; m < m_end; m += VL)
+            quantize_block(VL, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, m_end - m < VL ? m_end - m : VL, input_scale);
+    else
+        for (size_t m = m_begin; m < m_end; m++) quantize_block(1, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, 1, input_scale);
+}
+
+static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k, size_t group,
+                        uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
+                        size_t n_begin, size_t n_end, const float *bias) {
+    (void)n;
+    if (m_begin >= m_end) return;
+    size_t height = m_end - m_begin, tiles = (height + IGEMM_ROWS - 1) / IGEMM_ROWS;
+    size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL / part * part;
+    if (pass == 0) pass = part;
+    igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
+    for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
+        size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
+        for (size_t t = 0; t < tiles; t++) {
+            igemm_rows r = {a + m * lda, lda, a_scale + m, share(height, tiles, t), t, tiles};
+            for (size_t p = n0; p < n1; p += part) {
+                float tile[IGEMM_ROWS * TRIPS_MOST_PART];
+                for (size_t j = p; j < p + part;)
+                    j = igemm_step(&r, &place, j, p + part, n0, n1, bias, tile + (j - p), part);
+                size_t to = p / part * rows + m;
+                // The usual size of a head: what is known beforehand is unrolled.
+                if (part == 64) quantize_block(VL, q + to * 64, 64, scales + to, tile, 64, 64, r.height, NULL);
+                else quantize_block(VL, q + to * part, part, scales + to, tile, part, part, r.height, NULL);
+            }
+            m += r.height;
         }
-        vf factor = vf_set(127.0f / peak);
-        for (i = 0; i + VL <= k; i += VL) store_biased_bytes(to + i, vf_mul(SCALED(i, vf_load), factor));
-        if (i < k) {
-            uint8_t tail[VL];
-            store_biased_bytes(tail, vf_mul(SCALED(i, vf_load_n, k - i), factor));
-            memcpy(to + i, tail, round_up(k, 4) - i);
-        }
-#undef SCALED
     }
 }
 

@@ -125,6 +125,21 @@ void trips_igemm_ref(const uint8_t *a, size_t lda, const float *a_scale, const v
         }
 }
 
+void trips_igemm_bytes_ref(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
+                           size_t group, uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin,
+                           size_t m_end, size_t n_begin, size_t n_end, const float *bias) {
+    float row[TRIPS_MOST_PART];
+    for (size_t j = n_begin; j < n_end; j += part) {
+        const char *panels = (const char *)packed + j / TRIPS_PANEL * igemm_panel_size(k, group);
+        trips_epilogue epilogue = {.bias = bias ? bias + j : NULL};
+        for (size_t m = m_begin; m < m_end; m++) {
+            trips_igemm_ref(a + m * lda, lda, a_scale + m, panels, n - j, k, group, row, part, 0, 1, 0, part, &epilogue);
+            size_t to = j / part * rows + m;
+            trips_quantize_rows_ref(q + to * part, part, scales + to, row, part, part, 0, 1, NULL);
+        }
+    }
+}
+
 void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
                                size_t k, size_t group, const float *input_scale) {
     size_t groups = trips_group_count(k, group);
@@ -158,49 +173,31 @@ void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk,
     }
 }
 
-void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
-                          float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
-                          float scale, const float *mask, size_t ldm, bool causal, bool zero_masked, void *scratch) {
+void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
+                          size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal,
+                          bool zero_masked, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
-    int8_t *values = at.values;
-    float *key_scales = at.inverses;
-    size_t row = round_up(d, 4), group = group_keys(at.groups);
-    for (size_t p = 0; p < d; p++) {
-        float most = 0;
-        bool finite = true;
-        for (size_t j = 0; j < lk; j++) {
-            float a = fabsf(v[j * ldv + p]);
-            most = a > most ? a : most;
-            finite = finite && a <= FLT_MAX;
-        }
-        at.channels[p] = !finite ? NAN : most < 1e-35f ? 0 : most / 127.0f;
-    }
+    size_t group = group_keys(at.groups);
+    float largest = 0, *peaks = at.scales, *parts = at.inverses;
+    for (size_t j = 0; j < lk; j++) largest = fmaxf(v.scales[j], largest);
     for (size_t j = 0; j < lk; j++) {
-        float most = 0x1p-20f;
-        for (size_t p = 0; p < d; p++)
-            if (at.channels[p] > 0) most = fmaxf(most, fabsf(v[j * ldv + p]) / at.channels[p] / 127.0f);
-        at.shifts[j] = value_shift(most);
-        for (size_t p = 0; p < d; p++)
-            values[j * d + p] = at.channels[p] > 0 ? (int8_t)lrintf(v[j * ldv + p] / at.channels[p] / exp2f(at.shifts[j])) : 0;
+        float part = largest > 0 ? v.scales[j] / largest : 1;
+        parts[j] = part < LEAST_VALUE_SCALE ? LEAST_VALUE_SCALE : part;
     }
-    trips_quantize_rows_ref(at.bytes, row, key_scales, k, ldk, d, 0, lk, NULL);
-    uint8_t *query = at.bytes + lk * row;
     for (size_t i = q_begin; i < q_end; i++) {
         size_t seen = causal ? visible_keys(i, lk) : lk;
-        float most = -INFINITY, sum = 0, query_scale;
-        trips_quantize_rows_ref(query, row, &query_scale, q + i * ldq, ldq, d, 0, 1, NULL);
+        float most = -INFINITY, sum = 0;
         for (size_t j = 0; j < seen; j++) {
             int32_t s = 0;
-            for (size_t p = 0; p < d; p++) s += (query[p] - 128) * (at.bytes[j * row + p] - 128);
-            at.scores[j] = (float)s * key_scales[j] * query_scale * scale + (mask ? mask[i * ldm + j] : 0);
+            for (size_t p = 0; p < d; p++) s += (q.bytes[i * q.ld + p] - 128) * (k.bytes[j * k.ld + p] - 128);
+            at.scores[j] = (float)s * k.scales[j] * q.scales[i] * scale + (mask ? mask[i * ldm + j] : 0);
             most = at.scores[j] > most ? at.scores[j] : most;
         }
-        float *peaks = at.scales;
         for (size_t g = 0; g < group_count(at.groups); g++) peaks[g] = 0;
         for (size_t j = 0; j < seen; j++) {
             float weight = expf(at.scores[j] - softmax_shift(most)), *peak = &peaks[key_place(at.groups, j) / group];
             sum += weight;
-            at.scores[j] = weight * exp2f(at.shifts[j]);
+            at.scores[j] = weight * parts[j];
             *peak = at.scores[j] > *peak ? at.scores[j] : *peak;
         }
         for (size_t p = 0; p < d; p++) {
@@ -208,9 +205,9 @@ void trips_iattention_ref(const float *q, size_t ldq, const float *k, size_t ldk
             for (size_t j = 0; j < seen; j++) {
                 float peak = peaks[key_place(at.groups, j) / group];
                 // What is next to nothing has no inverse.
-                if (peak > 1e-30f) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * values[j * d + p];
+                if (peak > 1e-30f) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * (v.bytes[j * v.ld + p] - 128);
             }
-            out[i * ldo + p] = s * at.channels[p] * softmax_factor(sum, zero_masked);
+            out[i * ldo + p] = s * largest * softmax_factor(sum, zero_masked);
         }
     }
 }

@@ -33,6 +33,7 @@ INLINE void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 INLINE vf vf_load_n(const float *p, size_t n) { return _mm256_maskload_ps(p, _mm256_castps_si256(lanes(n))); }
 INLINE void vf_store_n(float *p, size_t n, vf x) { _mm256_maskstore_ps(p, _mm256_castps_si256(lanes(n)), x); }
 INLINE vf vf_first_n(size_t n, vf x, vf y) { return _mm256_blendv_ps(y, x, lanes(n)); }
+INLINE vf vf_if_less(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 
 INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
@@ -84,6 +85,16 @@ INLINE int32_t vi_maximum(vi a) {
     x = _mm_max_epi32(x, _mm_unpackhi_epi64(x, x));
     return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, 1)));
 }
+INLINE vi vi_maxima(const vi *a) {
+    vi b[4], c[2];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 4; i++) b[i] = _mm256_max_epi32(_mm256_permute2x128_si256(a[i], a[i + 4], 0x20), _mm256_permute2x128_si256(a[i], a[i + 4], 0x31));
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 2; i++) c[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(b[i], b[i + 2]), _mm256_unpackhi_epi64(b[i], b[i + 2]));
+    __m256 x = _mm256_castsi256_ps(c[0]), y = _mm256_castsi256_ps(c[1]);
+    vi all = _mm256_max_epi32(_mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88)), _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xdd)));
+    return _mm256_permutevar8x32_epi32(all, _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7));
+}
 INLINE vi vf_magnitude(vf a) { return _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x7fffffff)); }
 #if IGEMM_VNNI
 INLINE vi vi_dot4(vi sum, vi a, vi b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }
@@ -98,11 +109,19 @@ INLINE vi vi_broadcast(const uint8_t *p) {
     __builtin_memcpy(&bytes, p, sizeof bytes);
     return _mm256_set1_epi32(bytes);
 }
+INLINE vf vi_as_float(vi bits) { return _mm256_castsi256_ps(bits); }
 INLINE vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 INLINE void store_biased_bytes(uint8_t *p, vf a) {
     __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(128));
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+}
+INLINE void store_biased_line(uint8_t *p, const vf *a) {
+    vi ab = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+    vi cd = _mm256_packs_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
+    vi order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    vi bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(ab, cd), order);
+    _mm256_storeu_si256((__m256i *)p, _mm256_xor_si256(bytes, _mm256_set1_epi8(-128)));
 }
 INLINE void store_lane_bytes(uint8_t *p, size_t distance, const vf *a) {
     vi ab = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));

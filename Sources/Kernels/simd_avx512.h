@@ -34,6 +34,9 @@ INLINE void vf_store_n(float *p, size_t n, vf x) { _mm512_mask_storeu_ps(p, lane
 /// x in the first n lanes, y in the others.
 INLINE vf vf_first_n(size_t n, vf x, vf y) { return _mm512_mask_blend_ps(lanes(n), y, x); }
 
+/// x where a < b, y elsewhere, also where one is NaN.
+INLINE vf vf_if_less(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+
 INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
@@ -72,6 +75,19 @@ INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
 INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 INLINE int32_t vi_maximum(vi a) { return _mm512_reduce_max_epi32(a); }
+/// Of each of VL vectors the largest lane.
+INLINE vi vi_maxima(const vi *a) {
+    vi b[8], c[4], d[2];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 8; i++) b[i] = _mm512_max_epi32(_mm512_shuffle_i64x2(a[i], a[i + 8], 0x44), _mm512_shuffle_i64x2(a[i], a[i + 8], 0xee));
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 4; i++) c[i] = _mm512_max_epi32(_mm512_shuffle_i64x2(b[i], b[i + 4], 0x88), _mm512_shuffle_i64x2(b[i], b[i + 4], 0xdd));
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 2; i++) d[i] = _mm512_max_epi32(_mm512_unpacklo_epi64(c[i], c[i + 2]), _mm512_unpackhi_epi64(c[i], c[i + 2]));
+    __m512 x = _mm512_castsi512_ps(d[0]), y = _mm512_castsi512_ps(d[1]);
+    vi all = _mm512_max_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)), _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), all);
+}
 /// The bits of |a|, which as integers have the order of the numbers, infinity and then NaN above them.
 INLINE vi vf_magnitude(vf a) { return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff)); }
 #if IGEMM_VNNI
@@ -91,11 +107,21 @@ INLINE vi vi_broadcast(const uint8_t *p) {
     __builtin_memcpy(&bytes, p, sizeof bytes);
     return _mm512_set1_epi32(bytes);
 }
+INLINE vf vi_as_float(vi bits) { return _mm512_castsi512_ps(bits); }
 INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 /// VL floats to bytes round(a) + 128; a in [−127, 127].
 INLINE void store_biased_bytes(uint8_t *p, vf a) {
     vi i = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(i));
+}
+/// 4 VL floats to bytes likewise.
+INLINE void store_biased_line(uint8_t *p, const vf *a) {
+    vi ab = _mm512_packs_epi32(_mm512_cvtps_epi32(a[0]), _mm512_cvtps_epi32(a[1]));
+    vi cd = _mm512_packs_epi32(_mm512_cvtps_epi32(a[2]), _mm512_cvtps_epi32(a[3]));
+    // Packing leaves 4 numbers of each vector side by side.
+    vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    vi bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(ab, cd));
+    _mm512_storeu_si512(p, _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)));
 }
 /// 4 VL floats in [0, 255], rounded: of every 4 neighbours the bytes, 16 in the order of the vectors, `distance` from the next 4's.
 INLINE void store_lane_bytes(uint8_t *p, size_t distance, const vf *a) {

@@ -97,14 +97,14 @@ typedef struct iattention_parts {
     size_t places;        ///< of all groups' keys; those that no key takes have weight 0
     void *keys, *values;  ///< packed
     float *scores;        ///< [IATTENTION_ROWS, lds]
-    float *shifts;        ///< [lds], log₂ of the factor of each row of values; −∞ from lk on
-    float *inverses;      ///< [lds], 1 / those factors
-    float *channels;      ///< [d]
+    float *shifts;        ///< [lds], log₂ of the scale of each row of values as a part of the largest; −∞ from lk on
+    float *inverses;      ///< [lds], 1 / those parts
     float *peaks, *sums;  ///< [segments, KEY_BLOCK]: of one row the largest score and the sum of weights, by segment and lane
     float *scales;        ///< [IATTENTION_ROWS, groups]
     uint8_t *weights;     ///< [IATTENTION_ROWS, places] with row distance ldw
-    uint8_t *bytes;       ///< queries [IATTENTION_ROWS, d], or what packing keys needs
-    size_t lds, ldw;
+    int8_t *rows;         ///< [TRIPS_PACK_ROWS, ldr], keys or values without their bias
+    size_t lds, ldw, ldr;
+    float unit;           ///< the values' largest scale
     size_t size;          ///< of all, in bytes
 } iattention_parts;
 
@@ -112,6 +112,7 @@ static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, siz
     iattention_parts s = {.groups = key_groups_of(lk), .lds = round_up(lk, TRIPS_PANEL)};
     s.places = s.groups.segments * segment_keys(s.groups);
     s.ldw = trips_quantized_row_size(s.places);
+    s.ldr = round_up(d, 64);
     uintptr_t at = (uintptr_t)scratch;
 #define PART(type, name, bytes) s.name = (type *)at, at += round_up(bytes, 64)
     PART(void, keys, trips_igemm_pack_size(lk, d, 0));
@@ -119,25 +120,16 @@ static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, siz
     PART(float, scores, IATTENTION_ROWS * s.lds * sizeof(float));
     PART(float, shifts, s.lds * sizeof(float));
     PART(float, inverses, s.lds * sizeof(float));
-    PART(float, channels, d * sizeof(float));
     PART(float, peaks, s.groups.segments * KEY_BLOCK * sizeof(float));
     PART(float, sums, s.groups.segments * KEY_BLOCK * sizeof(float));
     PART(float, scales, IATTENTION_ROWS * group_count(s.groups) * sizeof(float));
     // The last group's last block is stored as if it were followed by three more.
     PART(uint8_t, weights, IATTENTION_ROWS * s.ldw + KEY_BLOCK);
-    size_t panel = d * TRIPS_PANEL * sizeof(float), rows = (lk + IATTENTION_ROWS) * round_up(d, 64);
-    PART(uint8_t, bytes, rows > panel ? rows : panel);
+    PART(int8_t, rows, TRIPS_PACK_ROWS * s.ldr);
 #undef PART
     s.size = at - (uintptr_t)scratch;
     return s;
 }
 
-/// log₂ of the factor that a row of values gets whose largest is `peak` in units of 127 times the channels' scales, 2⁻²⁰ to 1:
-/// the factor is not below the peak, and at most 1.1 % above. The bits of a float are its logarithm but for a curve, which is
-/// close to a parabola.
-static inline float value_shift(float peak) {
-    int32_t bits;
-    memcpy(&bits, &peak, sizeof bits);
-    float line = (float)bits * 0x1p-23f - 127, part = line - floorf(line);
-    return line + part * (0.3436f - 0.3436f * part) + 0.0086f;
-}
+/// Of the values' largest scale: what a row's counts as at least.
+#define LEAST_VALUE_SCALE 0x1p-20f

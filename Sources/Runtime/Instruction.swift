@@ -32,6 +32,8 @@ protocol PlanMemory {
     func mutableView(_ value: ValueID) throws -> MutableTensorView
     /// Elements from one row of a value to the next; its width, but for values of `Lowering.spacedValues`.
     func rowDistance(_ value: ValueID) -> Int
+    /// Where a value of `Lowering.byteValues` is; nil for the others.
+    func headBytes(_ value: ValueID) throws -> HeadBytes?
     /// The working memory of the instruction that is being bound.
     var scratch: UnsafeMutableRawPointer { get }
     /// Threads that share out a step.

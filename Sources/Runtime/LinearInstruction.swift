@@ -16,6 +16,9 @@ struct LinearInstruction: Instruction {
         var output: ValueID
         let multiplyAccumulates: Int
         var kind: String
+
+        /// Whether rows can be quantized right behind the product.
+        var mayWriteBytes: Bool { recipe.quantizesRows && activation == TRIPS_ACTIVATION_NONE && residual == nil }
     }
 
     let input: ValueID
@@ -51,7 +54,9 @@ struct LinearInstruction: Instruction {
         let (rows, inputs, step) = (rows, inputs, LinearInstruction.rowStep)
         let products = try members.map { try BoundProduct($0, memory) }
         let tiles = Tile.bands(of: rows, threads: memory.threads).flatMap { band in
-            products.flatMap { product in Tile.cover(rows: band, outputs: product.packed.outputs).map { (product, $0) } }
+            products.flatMap { product in
+                Tile.cover(rows: band, outputs: product.packed.outputs, part: product.part).map { (product, $0) }
+            }
         }
         guard quantizesRows else {
             let (x, distance) = (SharedRows(try memory.view(input)), memory.rowDistance(input))
@@ -101,8 +106,9 @@ struct Tile {
     let rows: Range<Int>
     let outputs: Range<Int>
 
-    static func cover(rows: Range<Int>, outputs: Int) -> [Tile] {
-        let outputStep = 3 * Int(TRIPS_PANEL)
+    /// - Parameter part: outputs that are left together.
+    static func cover(rows: Range<Int>, outputs: Int, part: Int? = nil) -> [Tile] {
+        let outputStep = part.map { $0 * max(1, 4 * Int(TRIPS_PANEL) / $0) } ?? 3 * Int(TRIPS_PANEL)
         return stride(from: 0, to: outputs, by: outputStep).flatMap { output in
             rows.split(into: max(1, rows.count.dividedRoundingUp(by: mostRows))).map {
                 Tile(rows: $0, outputs: output..<min(output + outputStep, outputs))
@@ -130,35 +136,12 @@ extension Range<Int> {
     }
 }
 
-/// Rows of activations as int8, with a scale for each, in the scratch memory of a step.
-private struct QuantizedRows: @unchecked Sendable {
-    let scales: UnsafeMutablePointer<Float>
-    let bytes: UnsafeMutablePointer<UInt8>
-    let rowBytes: Int
-
-    static func byteCount(rows: Int, inputs: Int) -> Int {
-        scaleBytes(rows) + (rows * trips_quantized_row_size(inputs)).inWholeCacheLines
-    }
-
-    private static func scaleBytes(_ rows: Int) -> Int { (rows * MemoryLayout<Float>.size).inWholeCacheLines }
-
-    init(_ scratch: UnsafeMutableRawPointer, rows: Int, inputs: Int) {
-        scales = scratch.assumingMemoryBound(to: Float.self)
-        bytes = (scratch + QuantizedRows.scaleBytes(rows)).assumingMemoryBound(to: UInt8.self)
-        rowBytes = trips_quantized_row_size(inputs)
-    }
-
-    /// - Parameter x: the first of the rows.
-    func fill(_ rows: Range<Int>, from x: UnsafePointer<Float>, inputs: Int, _ inputScale: Tensor?) {
-        trips_quantize_rows(
-            bytes + rows.lowerBound * rowBytes, rowBytes, scales + rows.lowerBound, x, inputs, inputs, 0, rows.count,
-            inputScale?.view.pointer(Float.self))
-    }
-}
-
 /// A product with its addresses.
 private final class BoundProduct: @unchecked Sendable {
     let packed: PackedProduct
+    /// Outputs that are quantized together, where the rows become bytes.
+    var part: Int? { bytes?.headSize }
+    private let bytes: HeadBytes?
     private let output: UnsafeMutablePointer<Float>
     private let outputDistance: Int
     private let epilogue: trips_epilogue
@@ -166,6 +149,7 @@ private final class BoundProduct: @unchecked Sendable {
     init(_ member: LinearInstruction.Member, _ memory: PlanMemory) throws {
         packed = try memory.weights.product(member.recipe)
         let bias = try member.bias.map(memory.view)
+        bytes = try memory.headBytes(member.output)
         output = try memory.mutableView(member.output).pointer(Float.self)
         outputDistance = memory.rowDistance(member.output)
         epilogue = trips_epilogue(
@@ -185,10 +169,17 @@ private final class BoundProduct: @unchecked Sendable {
 
     func multiply(_ x: QuantizedRows, _ tile: Tile) {
         guard case .int8 = packed.form else { return }
-        var epilogue = epilogue
-        trips_igemm(
-            x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs,
-            packed.form.group(of: packed.inputs), output, outputDistance, tile.rows.lowerBound,
-            tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
+        let group = packed.form.group(of: packed.inputs)
+        if let bytes {
+            trips_igemm_bytes(
+                x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs, group, bytes.bytes,
+                bytes.scales, bytes.rows, bytes.headSize, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
+                tile.outputs.upperBound, epilogue.bias)
+        } else {
+            var epilogue = epilogue
+            trips_igemm(
+                x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs, group, output, outputDistance,
+                tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
+        }
     }
 }

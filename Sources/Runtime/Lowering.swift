@@ -46,6 +46,24 @@ struct Lowering {
         })
     }
 
+    /// Values that int8 products write and nothing but attentions in int8 read, with the size of their heads: they are bytes in
+    /// memory, a quarter of the way to other cores.
+    var byteValues: [ValueID: Int] {
+        let outputs = Set(graph.outputs.map(\.value)).union(aliases.values)
+        let read = Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +)
+        let attentions = instructions.compactMap { $0 as? AttentionInstruction }.filter { $0.inBytes && HeadBytes.holds(headSize: $0.headSize) }
+        let readers = Dictionary(
+            attentions.flatMap { attention in attention.node.inputs.prefix(3).compactMap { $0 }.map { ($0, [attention.headSize]) } },
+            uniquingKeysWith: +)
+        let written = instructions.compactMap { $0 as? LinearInstruction }.flatMap(\.members).filter(\.mayWriteBytes).map(\.output)
+        var result: [ValueID: Int] = [:]
+        for value in written {
+            guard let sizes = readers[value], Set(sizes).count == 1, sizes.count == read[value], !outputs.contains(value) else { continue }
+            result[value] = sizes[0]
+        }
+        return result
+    }
+
     private mutating func lower(_ node: Node) throws {
         if isLinear(node), var instruction = try linears(node) {
             if instruction.quantizesRows, let norm = instructions.last as? LayerNormInstruction, norm.writes == [instruction.input],

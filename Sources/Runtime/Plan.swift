@@ -128,6 +128,7 @@ private final class BoundMemory: PlanMemory {
     private var scratchOffsets: [Int] = []
     private var constants: [ValueID: Tensor] = [:]
     private let spaced: Set<ValueID>
+    private let bytes: [ValueID: Int]
 
     var scratch: UnsafeMutableRawPointer { arena.base + scratchOffsets[current] }
 
@@ -142,6 +143,8 @@ private final class BoundMemory: PlanMemory {
         aliases = lowering.aliases
         let spaced = lowering.spacedValues
         self.spaced = spaced
+        let bytes = lowering.byteValues
+        self.bytes = bytes
         func root(_ value: ValueID) -> ValueID {
             var value = value
             while let source = lowering.aliases[value] { value = source }
@@ -153,8 +156,12 @@ private final class BoundMemory: PlanMemory {
         func begin(_ value: ValueID, at step: Int) throws {
             guard var shape = graph.type(of: value).constantShape else { return }
             if spaced.contains(value) { shape[shape.count - 1] += BoundMemory.space }
+            var size = try byteCount(of: graph.type(of: value).dataType, shape)
+            if let headSize = bytes[value], let width = shape.last {
+                size = HeadBytes.byteCount(rows: shape.dropLast().reduce(1, *), width: width, headSize: headSize)
+            }
             indices[value] = buffers.count
-            buffers.append(.init(byteCount: try byteCount(of: graph.type(of: value).dataType, shape), first: step, last: step))
+            buffers.append(.init(byteCount: size, first: step, last: step))
         }
         for input in graph.inputs { try begin(input, at: -1) }
         for (step, instruction) in instructions.enumerated() {
@@ -188,6 +195,10 @@ private final class BoundMemory: PlanMemory {
 
     func rowDistance(_ value: ValueID) -> Int {
         (graph.type(of: value).constantShape?.last ?? 0) + (spaced.contains(value) ? BoundMemory.space : 0)
+    }
+
+    func headBytes(_ value: ValueID) throws -> HeadBytes? {
+        try bytes[value].map { HeadBytes(try mutableView(value), headSize: $0) }
     }
 
     /// Elements between the rows of spaced values: a cache line.

@@ -42,18 +42,25 @@ extension KernelTests {
     func integerAttention(lq: Int, lk: Int, d: Int) {
         var random = Generator(state: 10)
         let stride = d + 5
-        let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2), v = random.floats(lk * stride)
+        let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2)
+        // Values of any size: 2⁻³⁰ to 1.
+        let v = (0..<lk).flatMap { row in random.floats(stride, scale: row % 5 == 3 ? Float(sign: .plus, exponent: -row % 31, significand: 1) : 1) }
+        let rows = (ByteRows(q, lq, stride, d), ByteRows(k, lk, stride, d), ByteRows(v, lk, stride, d))
         let count = trips_iattention_scratch(lk, d)
         func attend(
             _ kernel: @convention(c) (
-                UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafePointer<Float>, Int, UnsafeMutablePointer<Float>, Int, Int,
-                Int, Int, Int, Float, UnsafePointer<Float>?, Int, Bool, Bool, UnsafeMutableRawPointer
+                trips_byte_rows, trips_byte_rows, trips_byte_rows, UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Float,
+                UnsafePointer<Float>?, Int, Bool, Bool, UnsafeMutableRawPointer
             ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool, _ zeroMasked: Bool
         ) {
             let scratch = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
             defer { scratch.deallocate() }
             scratch.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)
-            kernel(q, stride, k, stride, v, stride, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal, zeroMasked, scratch)
+            withExtendedLifetime(rows) {
+                kernel(
+                    rows.0.rows, rows.1.rows, rows.2.rows, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal, zeroMasked,
+                    scratch)
+            }
         }
         for (mask, ldm) in masks(lq, lk, &random) {
             for (causal, zeroMasked) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -90,7 +97,10 @@ extension KernelTests {
         trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, nil, 0, false, false, &scratch)
         let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
         defer { memory.deallocate() }
-        trips_iattention(q, d, k, d, v, d, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, false, memory)
+        let rows = (ByteRows(q, lq, d, d), ByteRows(k, lk, d, d), ByteRows(v, lk, d, d))
+        withExtendedLifetime(rows) {
+            trips_iattention(rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, false, memory)
+        }
         let noise = zip(exact, found).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
         let signal = exact.reduce(0) { $0 + $1 * $1 }
         #expect(signal > 1000 * noise, "30 dB; found a ratio of \(signal / noise)")
@@ -130,6 +140,7 @@ extension KernelTests {
             (-.infinity, false, .init(repeating: .nan, count: d)), (-.infinity, true, .init(repeating: 0, count: d)),
             (lowest, false, mean), (lowest, true, mean), (-3e38, true, mean),
         ]
+        let rows = (ByteRows(q, lq, d, d), ByteRows(k, lk, d, d), ByteRows(v, lk, d, d))
         let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
         defer { memory.deallocate() }
         var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
@@ -139,7 +150,10 @@ extension KernelTests {
             onEachPath { path in
                 var (exact, found) = ([Float](repeating: 5, count: lq * d), [Float](repeating: 5, count: lq * d))
                 trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, zeroMasked, &scratch)
-                trips_iattention(q, d, k, d, v, d, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, zeroMasked, memory)
+                withExtendedLifetime(rows) {
+                    trips_iattention(
+                        rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, zeroMasked, memory)
+                }
                 for row in stride(from: 0, to: lq, by: 2) {
                     let place = row * d..<(row + 1) * d
                     // The mean's rounding; in 8 bits a value's, half of 1/127 of the largest.
@@ -159,5 +173,26 @@ extension KernelTests {
             (.init(repeating: -.infinity, count: lk), 0), (.init(repeating: -.greatestFiniteMagnitude, count: lk), 0),
             ((0..<lq * lk).map { $0 / max(1, lk) % 2 == 0 || $0 % 3 == 0 ? -.infinity : -3e38 }, lk),
         ]
+    }
+}
+
+/// Rows of numbers as bytes.
+private final class ByteRows {
+    private let bytes: UnsafeMutableBufferPointer<UInt8>
+    private let scales: UnsafeMutableBufferPointer<Float>
+    let rows: trips_byte_rows
+
+    init(_ x: [Float], _ count: Int, _ stride: Int, _ width: Int) {
+        let distance = (width + 3) / 4 * 4 + 4
+        bytes = .allocate(capacity: count * distance + 1)
+        scales = .allocate(capacity: count + 1)
+        let (first, scale) = (bytes.baseAddress.unsafelyUnwrapped, scales.baseAddress.unsafelyUnwrapped)
+        trips_quantize_rows_ref(first, distance, scale, x, stride, width, 0, count, nil)
+        rows = trips_byte_rows(bytes: first, ld: distance, scales: scale)
+    }
+
+    deinit {
+        bytes.deallocate()
+        scales.deallocate()
     }
 }

@@ -40,8 +40,8 @@ private struct Problem {
 extension KernelTests {
     @Test func quantizeRows() {
         var random = Generator(state: 3)
-        for k in [0, 1, 3, 4, 15, 16, 17, 64, 100] {
-            let rows = 6, ldx = k + 2, ldq = trips_quantized_row_size(k) + 4
+        for k in [0, 1, 3, 4, 15, 16, 17, 64, 100, 256, 257, 300] {
+            let rows = 19, ldx = k + 2, ldq = trips_quantized_row_size(k) + 4
             var x = random.floats(rows * ldx, scale: 3)
             for i in 0..<k { x[ldx + i] = 0 }
             if k > 2 {
@@ -156,6 +156,64 @@ extension KernelTests {
                             #expect(split == whole, "\(name(path)) \(size) \(group)")
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// The same bytes and scales as those of the numbers that the product gives on that path; beside the reference, whose numbers
+    /// differ by roundings, one step at most.
+    @Test(arguments: [(1, 32), (2, 96), (5, 64), (14, 64), (17, 256), (31, 160)])
+    func igemmToBytes(m: Int, part: Int) {
+        var random = Generator(state: 13)
+        for group in groups {
+            for k in [12, 130] {
+                let p = Problem((m, 3 * part, k), group: group, random: &random, extreme: false), packed = p.packed(), rows = m + 2
+                var rowScale = random.floats(m, scale: 0.01)
+                rowScale[m - 1] = m > 2 ? .nan : 0
+                let bias = m > 2 ? random.floats(p.n) : .init(repeating: 0, count: p.n)
+                typealias Kernel = @convention(c) (
+                    UnsafePointer<UInt8>, Int, UnsafePointer<Float>, UnsafeRawPointer, Int, Int, Int, UnsafeMutablePointer<UInt8>,
+                    UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Int, UnsafePointer<Float>?
+                ) -> Void
+                func run(_ kernel: Kernel, _ ranges: [(Range<Int>, Range<Int>)]) -> (bytes: [UInt8], scales: [Float]) {
+                    var bytes = [UInt8](repeating: 9, count: 3 * rows * part), scales = [Float](repeating: 9, count: 3 * rows)
+                    for (m, n) in ranges {
+                        kernel(
+                            p.a, p.stride, rowScale, packed, p.n, k, group, &bytes, &scales, rows, part, m.lowerBound, m.upperBound,
+                            n.lowerBound, n.upperBound, bias)
+                    }
+                    return (bytes, scales)
+                }
+                let reference = run(trips_igemm_bytes_ref, [(0..<m, 0..<p.n)])
+                onEachPath { path in
+                    var numbers = [Float](repeating: 0, count: m * p.n)
+                    bias.withUnsafeBufferPointer { bias in
+                        var epilogue = trips_epilogue(bias: bias.baseAddress, residual: nil, ldr: 0, activation: TRIPS_ACTIVATION_NONE)
+                        trips_igemm(p.a, p.stride, rowScale, packed, p.n, k, group, &numbers, p.n, 0, m, 0, p.n, &epilogue)
+                    }
+                    var bytes = [UInt8](repeating: 9, count: 3 * rows * part), scales = [Float](repeating: 9, count: 3 * rows)
+                    for column in 0..<3 {
+                        let first = column * rows
+                        bytes.withUnsafeMutableBufferPointer { bytes in
+                            scales.withUnsafeMutableBufferPointer { scales in
+                                numbers.withUnsafeBufferPointer { numbers in
+                                    guard let q = bytes.baseAddress, let s = scales.baseAddress, let x = numbers.baseAddress else { return }
+                                    trips_quantize_rows(
+                                        q + first * part, part, s + first, x + column * part, p.n, part, 0, m, nil)
+                                }
+                            }
+                        }
+                    }
+                    let place: Comment = "\(name(path)) \(m) \(part) \(group) \(k)"
+                    let whole = run(trips_igemm_bytes, [(0..<m, 0..<p.n)])
+                    #expect(whole.bytes == bytes && whole.scales.map(\.bitPattern) == scales.map(\.bitPattern), place)
+                    let split = run(
+                        trips_igemm_bytes,
+                        [(0..<m / 3, 0..<part), (m / 3..<m, 0..<part), (0..<m / 3, part..<p.n), (m / 3..<m, part..<p.n)])
+                    #expect(split.bytes == whole.bytes && split.scales.map(\.bitPattern) == whole.scales.map(\.bitPattern), place)
+                    #expect(zip(whole.bytes, reference.bytes).allSatisfy { abs(Int($0) - Int($1)) <= 1 }, place)
+                    #expect(error(whole.scales, reference.scales) < 1e-6, place)
                 }
             }
         }

@@ -241,6 +241,33 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         #expect(zip(found, expected).dropFirst(80).allSatisfy { abs($0 - $1) < (activations == .int8 ? 0.01 : 1e-5) })
     }
 
+    /// Queries, keys and values that nothing but an attention reads are bytes as products write them; where they are outputs they are
+    /// numbers, which become the same bytes. Keys and values of one example may serve all.
+    @Test(arguments: [32, 64, 96, 20], [1, 2]) func headsAsBytesKeepTheNumbers(headSize: Int, keyBatch: Int) throws {
+        let (heads, inputs) = (3, 40)
+        let width = heads * headSize
+        var graph = Graph(name: "main")
+        func layer(_ name: String, _ x: ValueID, seed: UInt64) throws -> ValueID {
+            let levels = try noise([width, inputs], seed: seed).elements(Float.self).map { Int8($0 * 254) }
+            let weight = try graph.addConstant(Constant(Tensor(levels, shape: [width, inputs]), identity: name), name: name + ".weight")
+            let scales = try graph.addConstant(Constant(noise([width, 1], seed: seed + 9), identity: name + ".scales"), name: name + ".scales")
+            let bias = try graph.addConstant(Constant(noise([width], seed: seed + 5), identity: name + ".bias"), name: name + ".bias")
+            return try graph.add(QuantizedLinear(groupSize: inputs, activations: .int8), [x, weight, scales, bias], name: name)[0]
+        }
+        let x = try graph.addInput("x", ValueType(.float32, [2, 37, Dimension(inputs)]))
+        let memory = try graph.addInput("memory", ValueType(.float32, [Dimension(keyBatch), 90, Dimension(inputs)]))
+        let (q, k, v) = (try layer("q", x, seed: 1), try layer("k", memory, seed: 2), try layer("v", memory, seed: 3))
+        try graph.addOutput("y", graph.add(Attention(heads: heads, activations: .int8), [q, k, v], name: "attention")[0])
+        for (name, value) in [("q", q), ("k", k), ("v", v)] { try graph.addOutput(name, value) }
+        let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")))
+        let tensors = ["x": try noise([2, 37, inputs], seed: 7), "memory": try noise([keyBatch, 90, inputs], seed: 8)]
+        let numbers = try #require(try Session(model, threads: 1).run(tensors)["y"]).elements(Float.self)
+        #expect(Set(numbers).count > 1000)
+        for names in [["y"], ["y", "q"], ["y", "v"]] {
+            #expect(try Session(model, threads: 3).run(tensors, outputs: names)["y"]?.elements(Float.self) == numbers, "\(names)")
+        }
+    }
+
     /// A sum over no keys is 0, such as for a text of no words.
     @Test(arguments: [nil, .int8] as [ActivationPrecision?]) func noKeysGiveZero(activations: ActivationPrecision?) throws {
         let inputs = ["q": try noise([2, 3, 16], seed: 1), "k": try noise([2, 0, 16], seed: 2)]

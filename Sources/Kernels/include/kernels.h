@@ -139,6 +139,15 @@ void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void 
                  size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
                  const trips_epilogue *_Nullable epilogue);
 
+/// `trips_igemm` with each `part` columns quantized as `trips_quantize_rows` does rows: to bytes q [N / part][rows][part] and
+/// scales [N / part][rows], of which the first M rows are written. `part` is a multiple of TRIPS_PANEL up to TRIPS_MOST_PART, and the
+/// range of columns whole parts.
+void trips_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
+                       size_t group, uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
+                       size_t n_begin, size_t n_end, const float *_Nullable bias);
+
+enum { TRIPS_MOST_PART = 256 };
+
 /// Rows of int8 weights back to fp32: y[r, k] = w[r, k] scales[r, k / group] s[k], where s is
 /// `input_scale` [K] (all 1 without it), for weights-only arithmetic.
 void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
@@ -159,18 +168,25 @@ void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, con
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                      const float *_Nullable mask, size_t ldm, bool causal, bool zero_masked, float *scratch);
 
+/// Rows of bytes as `trips_quantize_rows` gives them, and the scale of each.
+typedef struct trips_byte_rows {
+    const uint8_t *bytes;
+    size_t ld;
+    const float *scales;
+} trips_byte_rows;
+
 /// Bytes of scratch, 64-byte aligned, that `trips_iattention` needs.
 size_t trips_iattention_scratch(size_t lk, size_t d);
 
 /// `trips_attention` in 8 bits, for d up to 65536.
 ///
-/// Queries and keys are quantized as `trips_quantize_rows` does, values with a scale for each channel and a factor up to 1
-/// for each row; scores are exact integer sums. Softmax is fp32. Its weights times the rows' factors are rounded to 1/255 of the
+/// Scores are exact integer sums. Softmax is fp32. Its weights times the scales of the values' rows are rounded to 1/255 of the
 /// largest in their group of keys, and taken times the values in integers; the sum that they are divided by is that of the
-/// weights before rounding. Groups have 4 to 96 keys, their sums add up in fp32.
-void trips_iattention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                      const float *_Nullable mask, size_t ldm, bool causal, bool zero_masked, void *scratch);
+/// weights before rounding. Groups have 4 to 96 keys, their sums add up in fp32. Scales below 2⁻²⁰ of the values' largest count
+/// as that.
+void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
+                      size_t q_begin, size_t q_end, float scale, const float *_Nullable mask, size_t ldm, bool causal,
+                      bool zero_masked, void *scratch);
 
 /// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; the key i of head h, d numbers,
 /// is at keys + i ldk + h head_distance: a head_distance of d gives each head its part of a row, one of 0 the same numbers to all.

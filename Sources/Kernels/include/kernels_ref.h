@@ -10,7 +10,7 @@
 /// Every kernel that is dispatched by instruction set.
 #define TRIPS_EACH_KERNEL(X)                                        \
     X(sgemm) X(sgemm_pack)                                          \
-    X(quantize_rows) X(igemm_pack) X(igemm) X(dequantize_rows)      \
+    X(quantize_rows) X(igemm_pack) X(igemm) X(igemm_bytes) X(dequantize_rows) \
     X(attention) X(iattention) X(selection_dots) X(selection_scores) \
     X(layernorm_rows) X(activate) X(filter)                         \
     X(f16_to_f32) X(bf16_to_f32) X(planes_split) X(planes_merge)

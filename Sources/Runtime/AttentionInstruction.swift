@@ -1,0 +1,162 @@
+import Kernels
+import ModelGraph
+import Support
+import Tensors
+
+/// Multi-head attention, a task for each example and head.
+struct AttentionInstruction: Instruction {
+    let node: Node
+    let op: Attention
+    let multiplyAccumulates: Int
+    let reads: [ValueID]
+    let batch: Int
+    let queries: Int
+    let keys: Int
+    let width: Int
+
+    var label: String { node.name }
+    var kind: String { Attention.name }
+    var writes: [ValueID] { node.outputs }
+    var headSize: Int { width / op.heads }
+    /// The int8 kernel's sums hold for such heads.
+    var inBytes: Bool { op.activations == .int8 && headSize <= 65536 }
+    private var kernelScratch: Int {
+        let bytes = inBytes
+            ? trips_iattention_scratch(keys, headSize) : trips_attention_scratch(keys, headSize) * MemoryLayout<Float>.size
+        return bytes.inWholeCacheLines
+    }
+    private var threadScratch: Int {
+        guard inBytes else { return kernelScratch }
+        return [queries, keys, keys].reduce(kernelScratch) { $0 + QuantizedRows.byteCount(rows: $1, inputs: headSize) }
+    }
+
+    func scratchBytes(threads: Int) -> Int { threads * threadScratch }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let attend = inBytes ? try byteWork(memory) : try floatWork(memory)
+        let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
+        let (batch, queries) = (batch, queries)
+        let mask = try node.input(3).map { try MaskRows(memory.view($0)) }
+        let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
+        let scratch = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
+        return { pool in
+            pool.run(batch * heads) { index, thread in
+                let (example, head) = (index / heads, index % heads)
+                attend(
+                    Task(
+                        example: example, head: head, output: output.pointer + example * queries * width + head * headSize,
+                        mask: mask?.address(example, head), maskDistance: mask?.rowStride ?? 0,
+                        scratch: UnsafeMutableRawPointer(scratch.pointer) + thread * threadScratch))
+            }
+        }
+    }
+
+    /// A head of an example, and where its parts are.
+    private struct Task {
+        let example: Int
+        let head: Int
+        let output: UnsafeMutablePointer<Float>
+        let mask: UnsafePointer<Float>?
+        let maskDistance: Int
+        let scratch: UnsafeMutableRawPointer
+    }
+
+    private var scale: Float { op.scale ?? 1 / Float(headSize).squareRoot() }
+    /// A sum over no keys is 0.
+    private var zeroMasked: Bool { op.fullyMasked == .zero || keys == 0 }
+
+    private func floatWork(_ memory: PlanMemory) throws -> @Sendable (Task) -> Void {
+        let (q, k, v) = (try floats(0, memory), try floats(1, memory), try floats(2, memory))
+        let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
+        let (causal, zeroMasked) = (op.causal, zeroMasked)
+        return { task in
+            let column = task.head * headSize
+            trips_attention(
+                q.row(task.example, queries) + column, width, k.row(task.example, keys) + column, width,
+                v.row(task.example, keys) + column, width, task.output, width, keys, headSize, 0, queries, scale, task.mask,
+                task.maskDistance, causal, zeroMasked, task.scratch.assumingMemoryBound(to: Float.self))
+        }
+    }
+
+    private func byteWork(_ memory: PlanMemory) throws -> @Sendable (Task) -> Void {
+        let q = try byteRows(0, memory, rows: queries), k = try byteRows(1, memory, rows: keys), v = try byteRows(2, memory, rows: keys)
+        let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
+        let (causal, zeroMasked, kernelScratch) = (op.causal, zeroMasked, kernelScratch)
+        return { task in
+            var scratch = task.scratch + kernelScratch
+            let (query, key, value) = (q.head(task, &scratch), k.head(task, &scratch), v.head(task, &scratch))
+            trips_iattention(
+                query, key, value, task.output, width, keys, headSize, 0, queries, scale, task.mask, task.maskDistance, causal,
+                zeroMasked, task.scratch)
+        }
+    }
+
+    private func floats(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows {
+        guard let value = node.input(index) else { throw TripsError.data("input \(index) is missing", at: node.name) }
+        return BatchedRows(try memory.view(value))
+    }
+
+    private func byteRows(_ index: Int, _ memory: PlanMemory, rows: Int) throws -> ByteSource {
+        guard let value = node.input(index) else { throw TripsError.data("input \(index) is missing", at: node.name) }
+        if let bytes = try memory.headBytes(value) { return ByteSource(form: .bytes(bytes), rows: rows) }
+        return ByteSource(form: .floats(BatchedRows(try memory.view(value)), headSize: headSize), rows: rows)
+    }
+
+    /// Queries, keys or values as bytes: of a product that wrote them so, or quantized here.
+    private struct ByteSource: Sendable {
+        enum Form {
+            case bytes(HeadBytes)
+            case floats(BatchedRows, headSize: Int)
+        }
+        let form: Form
+        /// Of one example.
+        let rows: Int
+
+        /// - Parameter scratch: where there is room; moved behind what is used of it.
+        func head(_ task: Task, _ scratch: inout UnsafeMutableRawPointer) -> trips_byte_rows {
+            switch form {
+            case .bytes(let bytes): return bytes.head(task.head, from: bytes.rows == rows ? 0 : task.example * rows)
+            case .floats(let floats, let headSize):
+                let quantized = QuantizedRows(scratch, rows: rows, inputs: headSize)
+                scratch += QuantizedRows.byteCount(rows: rows, inputs: headSize)
+                trips_quantize_rows(
+                    quantized.bytes, quantized.rowBytes, quantized.scales, floats.row(task.example, rows) + task.head * headSize,
+                    floats.width, headSize, 0, rows, nil)
+                return trips_byte_rows(bytes: quantized.bytes, ld: quantized.rowBytes, scales: quantized.scales)
+            }
+        }
+    }
+}
+
+/// Rows [B or 1, L, D]: a batch of one serves every example.
+private struct BatchedRows: @unchecked Sendable {
+    let base: UnsafePointer<Float>
+    let width: Int
+    let isShared: Bool
+
+    init(_ view: TensorView) {
+        base = view.pointer(Float.self)
+        width = view.shape[2]
+        isShared = view.shape[0] == 1
+    }
+
+    func row(_ example: Int, _ rows: Int) -> UnsafePointer<Float> { base + (isShared ? 0 : example * rows * width) }
+}
+
+/// An additive mask that broadcasts to [B, heads, L, M], with its last axis whole.
+private struct MaskRows: @unchecked Sendable {
+    let base: UnsafePointer<Float>
+    let batchStride: Int
+    let headStride: Int
+    let rowStride: Int
+
+    init(_ view: TensorView) {
+        let shape = Array(repeating: 1, count: 4 - view.shape.count) + view.shape
+        base = view.pointer(Float.self)
+        rowStride = shape[2] == 1 ? 0 : shape[3]
+        headStride = shape[1] == 1 ? 0 : shape[2] * shape[3]
+        batchStride = shape[0] == 1 ? 0 : shape[1] * shape[2] * shape[3]
+    }
+
+    func address(_ example: Int, _ head: Int) -> UnsafePointer<Float> { base + example * batchStride + head * headStride }
+}

@@ -1,0 +1,40 @@
+import Kernels
+import ModelGraph
+import Support
+import Tensors
+
+/// Layer normalisation.
+struct LayerNormInstruction: Instruction {
+    let node: Node
+    let op: LayerNorm
+    let reads: [ValueID]
+    let rows: Int
+    let width: Int
+
+    var label: String { node.name }
+    var kind: String { LayerNorm.name }
+    var multiplyAccumulates: Int { 0 }
+    var writes: [ValueID] { node.outputs }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let (work, rows, width) = (try rowWork(memory), rows, width)
+        let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
+        return { pool in
+            let step = 32
+            pool.run(rows.dividedRoundingUp(by: step)) { work($0 * step..<min(rows, ($0 + 1) * step), target.pointer + $0 * step * width) }
+        }
+    }
+
+    /// Normalises a range of rows, and writes them to an address.
+    func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
+        guard let x = node.input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
+        let source = SharedRows(try memory.view(x))
+        let weight = try node.input(1).map { SharedRows(try memory.view($0)) }
+        let bias = try node.input(2).map { SharedRows(try memory.view($0)) }
+        let (width, epsilon) = (width, op.epsilon)
+        return { rows, target in
+            trips_layernorm_rows(
+                target, width, source.pointer + rows.lowerBound * width, width, rows.count, width, weight?.pointer, bias?.pointer, epsilon)
+        }
+    }
+}
