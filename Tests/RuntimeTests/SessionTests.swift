@@ -2,6 +2,7 @@ import ModelGraph
 import Operators
 import PackageFormat
 import Support
+import Synchronization
 import Tensors
 import Testing
 
@@ -36,6 +37,18 @@ private func twoGraphs() throws -> Model {
 private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
     var generator = SplitMix64(state: seed)
     return try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) }, shape: shape)
+}
+
+/// Copies nothing, and cancels the task in which it runs.
+private struct Cancelling: Computable {
+    static let computed = Mutex(0)
+
+    func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+
+    func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) {
+        Cancelling.computed.withLock { $0 += 1 }
+        withUnsafeCurrentTask { $0?.cancel() }
+    }
 }
 
 @Suite struct SessionTests {
@@ -210,6 +223,24 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
 
     /// Query i sees the keys 0 ... i, however many there are.
     @Test(arguments: [(3, 5), (5, 3), (4, 4)]) func causalAttentionCountsFromTheFirstKey(queries: Int, keys: Int) throws {
+    @Test func aCancelledTaskStopsBehindTheStepThatRuns() async throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2]))
+        try graph.addOutput("y", graph.add(Cancelling(), graph.add(Cancelling(), [x], name: "first"), name: "second")[0])
+        let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")))
+        let inputs = ["x": try noise([2], seed: 1)]
+        let computed = await Task {
+            let session = Session(model, threads: 1)
+            // The second run finds the task cancelled.
+            return (0..<2).map { _ in
+                Cancelling.computed.withLock { $0 = 0 }
+                #expect(throws: CancellationError.self) { try session.run(inputs) }
+                return Cancelling.computed.withLock { $0 }
+            }
+        }.value
+        #expect(computed == [1, 0])
+    }
+
         let inputs = ["q": try noise([2, queries, 16], seed: 1), "k": try noise([2, keys, 16], seed: 2), "v": try noise([2, keys, 16], seed: 3)]
         var graph = Graph(name: "main")
         let values = try ["q", "k", "v"].map { name in try graph.addInput(name, ValueType(.float32, inputs[name]!.shape.map { Dimension($0) })) }
