@@ -74,7 +74,7 @@ private func importCheckpoint(
     var leftOut = try locating(architecture.rawValue) {
         try weights.finish(tensors, unasked: options.leftOut) { reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer) }
     }
-    if let others = checkpoint.others { leftOut.append(others) }
+    leftOut += checkpoint.others
     return ImportedModel(
         graphs: graphs, format: checkpoint.format, architecture: architecture.rawValue, settings: settings.list, leftOut: leftOut,
         generation: generation, weightFiles: checkpoint.shards)
