@@ -88,8 +88,10 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
             position += unpickler.position
             return (value, unpickler)
         }
-        guard case .bytes(let magic) = try nextPickle("first pickle").0, magic.elementsEqual(legacyMagic) else {
-            throw TripsError.data("no PyTorch checkpoint", found: "a pickle of something else", expected: "PyTorch's magic number")
+        let first = try nextPickle("first pickle").0
+        guard case .bytes(let magic) = first, magic.elementsEqual(legacyMagic) else {
+            throw TripsError.data(
+                "no PyTorch checkpoint", found: "a pickle of \(first.unknownClass ?? "something else")", expected: "PyTorch's magic number")
         }
         let version = try nextPickle("version").0.integer
         guard version == 1001 else {
@@ -157,12 +159,19 @@ private struct StateDictionary {
         }
         beside += members.filter { if case .tensor = $0.value { false } else { true } }
         guard !tensors.isEmpty else {
+            let names = members.prefix(8).map { $0.key.prefix(40) + ($0.value.unknownClass.map { " (a \($0))" } ?? "") }
             throw TripsError.data(
                 "no state dictionary",
-                found: members.isEmpty ? "no members with names" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
-                expected: "tensors at the top or under model, model_state_dict, state_dict or module")
+                found: content.unknownClass ?? (members.isEmpty ? "no members with names" : names.joined(separator: ", ")),
+                expected: "tensors at the top or under model, model_state_dict, state_dict or module, as torch.save(model.state_dict(), …) writes")
+        }
+        if let (name, value) = members.first(where: { $0.value.unknownClass != nil }) {
+            throw TripsError.data(
+                "an object among the tensors, whose class is not known", at: "\"\(name.prefix(120))\"", found: value.unknownClass,
+                expected: "tensors and plain data")
         }
         others = try StateDictionary.others(besides: tensors.map(\.tensor), under: unpickler.holdingTensors(beside), unpickler)
+            .map { [$0] } ?? []
     }
 
     /// - Parameter keys: where they are; averaged weights among them are worth knowing of.
@@ -171,7 +180,6 @@ private struct StateDictionary {
         let places = keys.prefix(6).map { String($0.prefix(40)) }.joined(separator: ", ")
         var others = LeftOut(reason: places.isEmpty ? "tensors beside the model" : "beside the model: \(places)", count: 0, bytes: 0)
         for case .tensor(let tensor) in unpickler.items.joined() where seen.insert(tensor).inserted {
-            .map { [$0] } ?? []
             let (sum, overflow) = others.bytes.addingReportingOverflow(try byteCount(of: tensor.storage.dataType, tensor.shape))
             guard !overflow else { throw TripsError.data("the number of bytes overflows", found: "shape \(tensor.shape)") }
             others.count += 1
