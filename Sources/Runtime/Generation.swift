@@ -24,8 +24,8 @@ public struct GenerationParameters: Sendable, Equatable {
     /// Exponent of the length penalty.
     public var alpha: Double
 
-    /// Golden files state these numbers, and memory follows them. The length is for decoders that do not tell their positions.
-    static let (largestBeam, largestLength) = (32, 512)
+    /// For decoders that do not tell their positions: golden files state the length, and memory follows it.
+    static let largestLength = 512
 
     public init(
         beam: Int = 5, minimalLength: Int = 1, maximalLength: Int = 10, startID: Int = 101, endID: Int = 102, alpha: Double = 0.6
@@ -55,7 +55,7 @@ extension Session {
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range; `CancellationError` as `run`.
     public func generate(_ inputs: [String: Tensor], _ parameters: GenerationParameters) throws -> Hypothesis {
         let longest = try decoding().step.positions ?? GenerationParameters.largestLength
-        let limits = [("beam", parameters.beam, GenerationParameters.largestBeam), ("maximal length", parameters.maximalLength, longest)]
+        let limits = [("beam", parameters.beam, Generation.largestBeam), ("maximal length", parameters.maximalLength, longest)]
         for (name, number, largest) in limits {
             guard number >= 1, number <= largest else { throw TripsError.usage(name, found: number, expected: "1 to \(largest)") }
         }

@@ -23,6 +23,18 @@ import PackageFormat
         try reader.verify()
     }
 
+    @Test func aBeamOutOfRangeIsNotWritten() throws {
+        let folder = try TemporaryFolder()
+        func write(beam: Int) throws {
+            var manifest = Samples.manifest
+            manifest.generation = Generation(method: .beam, startID: 1, endID: 2, beam: beam, maximalLength: 9)
+            try PackageWriter.write(graphs: [], manifest: manifest, to: folder["\(beam).trips"])
+        }
+        for beam in [1, 32] { try write(beam: beam) }
+        for beam in [0, 33] { #expect { try write(beam: beam) } throws: { "\($0)".contains("generation: beam; found \(beam); expected 1 to 32") } }
+        #expect(Set(folder.contents) == ["1.trips", "32.trips"])
+    }
+
     /// Above 4 MiB pages are brought in before they are written.
     @Test func tensorsOfManyPagesComeBack() throws {
         let folder = try TemporaryFolder()
