@@ -75,7 +75,9 @@ private func importCheckpoint(
             graphs = try ALBEF(architecture, weights, options, &settings).graphs()
             if architecture == .albefVQA { generation = Generation(method: .ranking, startID: 101, endID: 102, maximalLength: 1) }
         }
-        leftOut = try weights.finish(tensors, unasked: options.leftOut) { reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer) }
+        leftOut = try weights.finish(tensors, unasked: options.leftOut) {
+            reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer)
+        }
     }
     leftOut += checkpoint.others
     return ImportedModel(

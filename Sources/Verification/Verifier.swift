@@ -179,7 +179,9 @@ public struct Verifier {
         guard options.intermediates else {
             let count = names.count + golden.unread.count { $0.hasPrefix("mid.") }
             let how = isolating ? "judged only where a block stands alone, outside the verdict" : "not judged"
-            if count > 0 { result.notes.append("\(count) intermediates of the golden sets are \(how) (--intermediates judges them)") }
+            if count > 0 {
+                result.notes.append("\(count) intermediates of the golden sets are \(how) (--intermediates judges them)")
+            }
             return result
         }
         for name in names {

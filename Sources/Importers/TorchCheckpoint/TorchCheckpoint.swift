@@ -91,7 +91,8 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
         let first = try nextPickle("first pickle").0
         guard case .bytes(let magic) = first, magic.elementsEqual(legacyMagic) else {
             throw TripsError.data(
-                "no PyTorch checkpoint", found: "a pickle of \(first.unknownClass ?? "something else")", expected: "PyTorch's magic number")
+                "no PyTorch checkpoint", found: "a pickle of \(first.unknownClass ?? "something else")",
+                expected: "PyTorch's magic number")
         }
         let version = try nextPickle("version").0.integer
         guard version == 1001 else {
@@ -163,7 +164,8 @@ private struct StateDictionary {
             throw TripsError.data(
                 "no state dictionary",
                 found: content.unknownClass ?? (members.isEmpty ? "no members with names" : names.joined(separator: ", ")),
-                expected: "tensors at the top or under model, model_state_dict, state_dict or module, as torch.save(model.state_dict(), …) writes")
+                expected: "tensors at the top or under model, model_state_dict, state_dict or module, "
+                    + "as torch.save(model.state_dict(), …) writes")
         }
         if let (name, value) = members.first(where: { $0.value.unknownClass != nil }) {
             throw TripsError.data(

@@ -225,7 +225,9 @@ struct Unpickler {
                 throw TripsError.data("a global's name", expected: "two strings")
             }
             stack.append(.global(PickleGlobal(module: module, name: name)))
-        case UInt8(ascii: "i"): stack.append(try call(.global(PickleGlobal(module: line(), name: line())), .tuple(hold(popToMark()))))
+        case UInt8(ascii: "i"):
+            let global = PickleGlobal(module: try line(), name: try line())
+            stack.append(try call(.global(global), .tuple(hold(popToMark()))))
         case UInt8(ascii: "R"), 0x81:
             let operands = try pop(2)
             stack.append(try call(operands[0], operands[1]))
