@@ -51,15 +51,21 @@ def unique(pairs):
 
 
 def decompress(frames, size):
-    """What all frames hold, which must be `size` bytes."""
-    out = b""
-    while frames:
-        part = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-        out += part.decompress(frames)
-        require(part.eof and len(out) <= size, "a frame that is cut off or too large")
-        frames = part.unused_data
+    """What all frames hold, which must be `size` bytes.
+
+    It is taken in pieces of 1 KB, which hold 32 MB at most: frames that hold far too much are not decompressed whole.
+    """
+    out, frame = bytearray(), None
+    for start in range(0, len(frames), 1024):
+        piece = frames[start:start + 1024]
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+            out += frame.decompress(piece)
+            require(len(out) <= size, f"more than {size} bytes after decompression")
+            piece, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    require(frame is None, "a frame that is cut off")
     require(len(out) == size, f"{len(out)} bytes after decompression instead of {size}")
-    return out
+    return bytes(out)
 
 
 class Package:

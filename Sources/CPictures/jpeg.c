@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <jpeglib.h>
+#include <jerror.h>
 
 // libjpeg ends the process on an error unless its handler does not return: ours leaves by longjmp.
 typedef struct {
@@ -20,9 +21,22 @@ static void fail(j_common_ptr info) {
     longjmp(self->escape, 1);
 }
 
-// A warning means damaged data (a file that ends early, say): the picture is not what it was.
+// Cameras and programs leave such traces in files whose pixels are all there.
+static int is_harmless(int code) {
+    switch (code) {
+    case JWRN_EXTRANEOUS_DATA:
+    case JWRN_JFIF_MAJOR:
+    case JWRN_ADOBE_XFORM:
+    case JWRN_NOT_SEQUENTIAL:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+// Any other warning means damaged data (a file that ends early, say): the picture is not what it was.
 static void emit(j_common_ptr info, int level) {
-    if (level < 0) fail(info);
+    if (level < 0 && !is_harmless(info->err->msg_code)) fail(info);
 }
 
 static int decode(const uint8_t *bytes, size_t count, trips_picture_size *size, uint8_t *pixels, char *message) {

@@ -9,14 +9,14 @@ public struct Checkpoint: Sendable {
     /// What the file says of itself; PyTorch's formats say nothing.
     public let metadata: [String: String]
     public let format: SourceFormat
-    /// Tensors of the file that are none of the model's, such as an optimizer's; nil where there are none.
-    public let others: LeftOut?
+    /// Tensors that are none of the model's, such as an optimizer's: one sum for each file that holds any.
+    public let others: [LeftOut]
     /// Paths of the other files that hold tensors: an index's shards, in its order.
     public let shards: [String]
 
     public init(
         tensors: [(name: String, constant: Constant)], metadata: [String: String] = [:], format: SourceFormat = .safetensors,
-        others: LeftOut? = nil, shards: [String] = []
+        others: [LeftOut] = [], shards: [String] = []
     ) {
         self.tensors = tensors
         self.metadata = metadata
@@ -25,15 +25,20 @@ public struct Checkpoint: Sendable {
         self.shards = shards
     }
 
-    /// Opens a safetensors file, a `model.safetensors.index.json`, or what `torch.save` wrote, told apart by their content.
+    /// Opens a safetensors file, what `torch.save` wrote, or the index of several such files (by its name, `….json`).
     /// - Throws: `cannotOpen`, or `data` where the file is malformed or holds anything but tensors and plain data.
     public static func open(path: String) throws -> Checkpoint {
         let file = try ReadableFile(path: path)
+        return path.hasSuffix(".json") ? try readShards(index: file) : try open(file)
+    }
+
+    /// Opens a file that holds tensors itself; its content tells which kind it is.
+    static func open(_ file: ReadableFile) throws -> Checkpoint {
         let start = try file.bytes(at: 0, count: min(4, file.size))
         if try file.bytes(at: 0, count: min(16, file.size)).dropFirst(8).elementsEqual("TRIPSPKG".utf8) {
             throw TripsError.data("this is a .trips package already", at: file.name, expected: "a checkpoint or an ONNX model")
         }
-        let isTorchName = [".pth", ".pt", ".bin"].contains { path.hasSuffix($0) }
+        let isTorchName = [".pth", ".pt", ".bin"].contains { file.path.hasSuffix($0) }
         if start == [0x50, 0x4B, 3, 4] { return try readTorchZip(file) }
         if start == [0x80, 2, 0x8A, 0x0A] || isTorchName && start.first == 0x80 { return try readLegacyTorch(file) }
         if isTorchName {
@@ -41,10 +46,6 @@ public struct Checkpoint: Sendable {
                 "no PyTorch checkpoint", at: file.name,
                 found: start.isEmpty ? "an empty file" : "bytes " + start.map { String($0, radix: 16) }.joined(separator: " "),
                 expected: "a zip archive or a pickle, as torch.save writes them")
-        }
-        if path.hasSuffix(".json") {
-            let (tensors, metadata, shards) = try readShardedSafetensors(index: file)
-            return Checkpoint(tensors: tensors, metadata: metadata, format: .shardedSafetensors, shards: shards)
         }
         let safetensors = try SafetensorsFile(file)
         return Checkpoint(tensors: safetensors.tensors, metadata: safetensors.metadata, format: .safetensors)

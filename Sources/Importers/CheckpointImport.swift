@@ -58,23 +58,28 @@ private func importCheckpoint(
     let weights = Weights(tensors)
     var settings = Settings(configuration: configuration, metadata: checkpoint.metadata)
     let architecture = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
+    let recognized = try? Architecture(recognizing: weights, names: tensors.map(\.name), metadata: settings.metadata)
+    let others = recognized.map { $0 == architecture ? "" : " (the tensors look like \($0.rawValue))" } ?? ""
 
-    let graphs: [Graph]
+    var graphs: [Graph] = []
     var generation: Generation?
-    var firstFusionLayer = 0
-    if architecture.isMPLUG {
-        let model = try MPLUG(architecture, weights, options, &settings)
-        graphs = try model.graphs()
-        generation = try model.generation()
-        firstFusionLayer = model.firstFusionLayer
-    } else {
-        graphs = try ALBEF(architecture, weights, options, &settings).graphs()
-        if architecture == .albefVQA { generation = Generation(method: .ranking, startID: 101, endID: 102, maximalLength: 1) }
+    var leftOut: [LeftOut] = []
+    try locating(architecture.rawValue + others) {
+        var firstFusionLayer = 0
+        if architecture.isMPLUG {
+            let model = try MPLUG(architecture, weights, options, &settings)
+            graphs = try model.graphs()
+            generation = try model.generation()
+            firstFusionLayer = model.firstFusionLayer
+        } else {
+            graphs = try ALBEF(architecture, weights, options, &settings).graphs()
+            if architecture == .albefVQA { generation = Generation(method: .ranking, startID: 101, endID: 102, maximalLength: 1) }
+        }
+        leftOut = try weights.finish(tensors, unasked: options.leftOut) {
+            reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer)
+        }
     }
-    var leftOut = try locating(architecture.rawValue) {
-        try weights.finish(tensors, unasked: options.leftOut) { reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer) }
-    }
-    if let others = checkpoint.others { leftOut.append(others) }
+    leftOut += checkpoint.others
     return ImportedModel(
         graphs: graphs, format: checkpoint.format, architecture: architecture.rawValue, settings: settings.list, leftOut: leftOut,
         generation: generation, weightFiles: checkpoint.shards)

@@ -39,8 +39,10 @@ public struct ImportedModel: Sendable {
 public enum SourceFormat: String, Sendable, Hashable, Codable {
     case onnx
     case safetensors
-    /// Several safetensors files under one `model.safetensors.index.json`.
+    /// Several files under one `model.safetensors.index.json`.
     case shardedSafetensors = "sharded safetensors"
+    /// Several files of PyTorch under one `pytorch_model.bin.index.json`.
+    case shardedTorch = "sharded torch"
     /// PyTorch's zip archives, from 1.6 on.
     case torchZip = "torch zip"
     /// PyTorch's sequence of pickles, before 1.6.

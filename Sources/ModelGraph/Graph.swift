@@ -216,9 +216,30 @@ public struct Graph: Sendable {
         }
     }
 
-    /// Removes inputs that nothing reads.
+    /// Removes inputs that nothing reads, but for those whose shapes alone tell a size that is needed.
     public mutating func removeUnusedInputs() {
-        inputs = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
+        let read = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
+        let known = nodes.flatMap { $0.inputs.compactMap { $0 } } + outputs.map(\.value) + traces.map(\.value)
+        let tellers = inputsTellingSizes(of: known, besides: read)
+        inputs = inputs.filter { read.contains($0) || tellers.contains($0) }
+    }
+
+    /// Inputs that are needed for their shapes alone: they tell sizes of which these values or their shapes are made, and which
+    /// none of the inputs that are `read` tells.
+    package func inputsTellingSizes(of values: some Sequence<ValueID>, besides read: some Sequence<ValueID>) -> [ValueID] {
+        func sizesTold(by input: ValueID) -> Set<String> {
+            Set(shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } })
+        }
+        var needed = Set(values.flatMap { value in
+            let sizes: [Dimension] = if case .dimensions(let sizes) = content(of: value) { sizes } else { [] }
+            return (shape(of: value) + sizes).flatMap(\.symbols)
+        })
+        needed.subtract(read.flatMap(sizesTold))
+        return inputs.filter { input in
+            let told = sizesTold(by: input).intersection(needed)
+            needed.subtract(told)
+            return !told.isEmpty
+        }
     }
 
     /// Drops nodes that neither an output nor a trace needs; a session computes what is asked for only.

@@ -22,7 +22,59 @@ public struct GraphDocument: Sendable, Codable {
         /// The elements, where they are computed from open sizes.
         public var sizes: [Dimension]?
         /// The number that all elements have.
-        public var splat: Double?
+        public var splat: Splat?
+    }
+
+    /// A number of any data type, with all its bits.
+    public enum Splat: Sendable, Hashable, Codable {
+        case real(Double)
+        case integer(Int64)
+        /// Beyond the largest `Int64`.
+        case large(UInt64)
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            switch self {
+            case .real(let number): try container.encode(number)
+            case .integer(let number): try container.encode(number)
+            case .large(let number): try container.encode(number)
+            }
+        }
+
+        public init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            let number = try container.decode(Double.self)
+            if number.magnitude < 0x1p53 {
+                self = .real(number)
+            } else if let integer = try? container.decode(Int64.self) {
+                self = .integer(integer)
+            } else if let integer = try? container.decode(UInt64.self) {
+                self = .large(integer)
+            } else {
+                self = .real(number)
+            }
+        }
+
+        /// - Parameter scalar: of rank 0.
+        /// - Throws: as converting does.
+        init(_ scalar: Tensor) throws {
+            if scalar.dataType == .uint64, let number = try scalar.elements(UInt64.self).first, number > UInt64(Int64.max) {
+                self = .large(number)
+            } else if scalar.dataType.isInteger {
+                self = .integer(try scalar.converted(to: .int64).elements(Int64.self)[0])
+            } else {
+                self = .real(try scalar.converted(to: .float64).elements(Double.self)[0])
+            }
+        }
+
+        /// The number as a tensor of rank 0.
+        func tensor(_ type: DataType) throws -> Tensor {
+            switch self {
+            case .real(let number): try Tensor(scalar: number).converted(to: type)
+            case .integer(let number): try Tensor(scalar: number).converted(to: type)
+            case .large(let number): try Tensor(scalar: number).converted(to: type)
+            }
+        }
     }
 
     /// An operator at work.
@@ -123,7 +175,7 @@ extension Graph {
         switch content(of: value) {
         case .tensor(let constant): known.tensor = try tensorName(value, constant)
         case .dimensions(let sizes): known.sizes = sizes
-        case .splat(let scalar): known.splat = try scalar.converted(to: .float64).elements(Double.self)[0]
+        case .splat(let scalar): known.splat = try .init(scalar)
         case nil: break
         }
         return known
@@ -179,7 +231,7 @@ extension Graph {
             }
             return .dimensions(sizes)
         case (nil, nil, let number?):
-            return .splat(try Tensor(scalar: number).converted(to: known.type.dataType))
+            return .splat(try number.tensor(known.type.dataType))
         default:
             throw TripsError.data("a constant states its content in more or fewer than one way")
         }

@@ -1,3 +1,5 @@
+import Support
+
 // What is to be said of a model beside its graphs; importers find it out and packages keep it.
 
 /// A number that the tensors' shapes cannot tell.
@@ -52,7 +54,7 @@ public struct Generation: Sendable, Hashable, Codable {
     public var method: Method
     public var startID: Int
     public var endID: Int
-    /// Hypotheses kept at each step.
+    /// Hypotheses kept at each step: 1 to `largestBeam`.
     public var beam: Int
     /// Tokens before which the end token is suppressed.
     public var minimalLength: Int
@@ -78,5 +80,15 @@ public struct Generation: Sendable, Hashable, Codable {
         self.alpha = alpha
         self.firstTargetID = firstTargetID
         self.targetCount = targetCount
+    }
+
+    /// Memory follows the beam, and files state it.
+    package static let largestBeam = 32
+
+    /// - Throws: `data` where the beam is out of range.
+    package func check() throws {
+        guard beam >= 1, beam <= Generation.largestBeam else {
+            throw TripsError.data("beam", at: "generation", found: beam, expected: "1 to \(Generation.largestBeam)")
+        }
     }
 }

@@ -35,6 +35,7 @@ extension Manifest {
             }
         }
         guard Set(graphs.map(\.name)).count == graphs.count else { throw TripsError.data("two graphs have one name") }
+        try generation?.check()
         if let vocabulary, !names.contains(vocabulary) {
             throw TripsError.data("the vocabulary's tensor is not there", found: vocabulary)
         }

@@ -48,12 +48,14 @@ public enum PackageWriter {
     ///   - extraTensors: tensors that no graph refers to; they keep their names.
     ///   - manifest: what is to be said of the package; the writer fills in the tables.
     ///   - progress: called with the bytes done and the bytes in all.
-    /// - Throws: `cannotCreate`, `inputOutput`; `usage` for options out of range; what loading a constant throws.
+    /// - Throws: `cannotCreate`, `inputOutput`; `usage` for options out of range, `data` for such numbers in the manifest; what
+    ///   loading a constant throws.
     public static func write(
         graphs: [Graph], extraTensors: [(name: String, constant: Constant)] = [], manifest: Manifest, to path: String,
         options: Options = Options(), pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
     ) throws {
         let level = try options.checkedLevel()
+        try manifest.generation?.check()
         var table = TensorTable(options)
         for (name, constant) in extraTensors { try table.add(constant, named: name) }
         var manifest = manifest

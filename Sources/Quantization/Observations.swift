@@ -28,7 +28,7 @@ final class Observations {
     /// Bytes of the Gram matrices that one pass over the samples gathers.
     private static let gramBudget = 160 << 20
     /// Inputs beyond which a layer's Gram matrix would take more than a gigabyte.
-    private static let widestGram = 16384
+    static let widestGram = 16384
     private static let sampledRows = 256
 
     init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [GoldenSet], _ pool: ThreadPool) throws {

@@ -145,6 +145,9 @@ private struct Quantizer {
             reports[index].note = "nothing is known of its input"
             return
         }
+        if !options.calibration.isEmpty && statistics.largest.count > Observations.widestGram {
+            reports[index].note = "more than \(Observations.widestGram) inputs: each weight is rounded by itself"
+        }
         let sorted = statistics.largest.sorted()
         if let largest = sorted.last, sorted[sorted.count / 2] > 0 {
             reports[index].outlierRatio = Double(largest / sorted[sorted.count / 2])

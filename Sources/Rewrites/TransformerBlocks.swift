@@ -132,13 +132,26 @@ extension Graph {
         guard depth > 0, content(of: value) == nil, let node = producer(of: value) else { return nil }
         if Swift.type(of: node.op) == kind { return node }
         if (node.op as? Binary)?.kind == .add {
-            // All of them, or residual sums would lead through whole layers.
-            let addends = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
+            // All of them, or residual sums would lead through whole layers; but for positions that are resized in the graph.
+            let addends = node.inputs.compactMap { $0 }.filter(readsInputs)
             let stems = addends.compactMap { stem(of: $0, kind, depth: depth - 1) }
             return stems.count == addends.count ? stems.first : nil
         }
         guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: [node.input(0) ?? value]), let inner = node.input(0) else { return nil }
         return stem(of: inner, kind, depth: depth - 1)
+    }
+}
+
+extension Graph {
+    /// False for a value that is known, or computed of such values and of sizes alone.
+    private func readsInputs(_ value: ValueID) -> Bool {
+        var (pending, seen) = ([value], Set<ValueID>())
+        while let value = pending.popLast() {
+            guard content(of: value) == nil, seen.insert(value).inserted else { continue }
+            guard let node = producer(of: value) else { return true }
+            pending += node.inputs.compactMap { $0 }
+        }
+        return false
     }
 }
 

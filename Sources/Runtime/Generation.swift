@@ -24,8 +24,8 @@ public struct GenerationParameters: Sendable, Equatable {
     /// Exponent of the length penalty.
     public var alpha: Double
 
-    /// Golden files state these numbers, and memory follows them. The length is for decoders that do not tell their positions.
-    static let (largestBeam, largestLength) = (32, 512)
+    /// For decoders that do not tell their positions: golden files state the length, and memory follows it.
+    static let largestLength = 512
 
     public init(
         beam: Int = 5, minimalLength: Int = 1, maximalLength: Int = 10, startID: Int = 101, endID: Int = 102, alpha: Double = 0.6
@@ -52,10 +52,10 @@ extension Session {
     /// A hypothesis that ends below the top of the beam is stored, and stays in the beam, end token and all; the search
     /// stops when the top one ends or at the maximal length. The best stored hypothesis is returned.
     /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
-    /// - Throws: `usage` where the package does not generate, or a parameter is out of range.
+    /// - Throws: `usage` where the package does not generate, or a parameter is out of range; `CancellationError` as `run`.
     public func generate(_ inputs: [String: Tensor], _ parameters: GenerationParameters) throws -> Hypothesis {
         let longest = try decoding().step.positions ?? GenerationParameters.largestLength
-        let limits = [("beam", parameters.beam, GenerationParameters.largestBeam), ("maximal length", parameters.maximalLength, longest)]
+        let limits = [("beam", parameters.beam, Generation.largestBeam), ("maximal length", parameters.maximalLength, longest)]
         for (name, number, largest) in limits {
             guard number >= 1, number <= largest else { throw TripsError.usage(name, found: number, expected: "1 to \(largest)") }
         }
@@ -86,7 +86,7 @@ extension Session {
     }
 
     /// The box [x0, y0, x1, y1], as fractions of the picture, that a grounding model answers: four greedy tokens.
-    /// - Throws: `usage` where the package does not ground.
+    /// - Throws: `usage` where the package does not ground; `CancellationError` as `run`.
     public func ground(_ inputs: [String: Tensor], startID: Int, firstTargetID: Int, targetCount: Int) throws -> [Float] {
         guard targetCount > 1 else { throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more") }
         var decoder = try Decoder(self, inputs, hypotheses: 1, steps: 4)
@@ -105,7 +105,7 @@ extension Session {
     ///   - inputs: those of the `encode` graph for one example, with `answer_ids` [C, A] and `answer_mask` [C, A].
     ///   - k: answers to compare, at most C.
     /// - Returns: indices of the candidates and their probabilities, the likeliest first.
-    /// - Throws: `usage` where the package does not rank answers or `k` is out of range.
+    /// - Throws: `usage` where the package does not rank answers or `k` is out of range; `CancellationError` as `run`.
     public func rankAnswers(_ inputs: [String: Tensor], k: Int) throws -> (indices: [Int], probabilities: [Float]) {
         guard let ids = inputs["answer_ids"], let mask = inputs["answer_mask"], ids.shape.count == 2, ids.shape == mask.shape,
             ids.shape[1] > 1, k > 0, k <= ids.shape[0]

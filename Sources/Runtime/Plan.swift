@@ -55,6 +55,7 @@ final class Plan {
 
     /// Runs all steps.
     /// - Parameter tensors: for each input, of the planned type and shape.
+    /// - Throws: `CancellationError` in front of a step, where the task that calls was cancelled.
     func run(_ tensors: [String: Tensor], on pool: ThreadPool, observe: Observer? = nil) throws -> [String: Tensor] {
         for (name, view) in inputs {
             guard let tensor = tensors[name], tensor.dataType == view.dataType, tensor.shape == view.shape else {
@@ -64,11 +65,10 @@ final class Plan {
                 if let base = bytes.baseAddress { view.bytes.copyMemory(from: base, byteCount: bytes.count) }
             }
         }
-        if let observe {
-            let clock = ContinuousClock()
-            for (index, step) in steps.enumerated() { observe(index, step, try clock.measure { try step.run(pool) }) }
-        } else {
-            for step in steps { try step.run(pool) }
+        let clock = ContinuousClock()
+        for (index, step) in steps.enumerated() {
+            try Task.checkCancellation()
+            if let observe { observe(index, step, try clock.measure { try step.run(pool) }) } else { try step.run(pool) }
         }
         var results: [String: Tensor] = [:]
         for (name, value) in outputs { results[name] = try memory.view(value).tensor() }

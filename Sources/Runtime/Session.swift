@@ -90,7 +90,8 @@ public final class Session {
     ///   - outputs: names; nil: all that the given inputs allow.
     ///   - traces: names of intermediates.
     /// - Returns: tensors by name.
-    /// - Throws: `usage` for unknown outputs, missing inputs, inputs that suffice for no output, wrong types and shapes.
+    /// - Throws: `usage` for unknown outputs, missing inputs, inputs that suffice for no output, wrong types and shapes;
+    ///   `CancellationError` soon after the task that calls was cancelled. The session can be used again then.
     public func run(
         _ inputs: [String: Tensor], outputs: [String]? = nil, traces: [String] = []
     ) throws -> [String: Tensor] {
@@ -100,6 +101,7 @@ public final class Session {
     func run(
         _ inputs: [String: Tensor], outputs: [String]?, traces: [String], observe: Observer?
     ) throws -> [String: Tensor] {
+        try Task.checkCancellation()
         let route = try route(Request(inputs: Set(inputs.keys), outputs: outputs, traces: traces))
         var known = inputs
         for stage in route.stages {

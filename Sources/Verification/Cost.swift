@@ -38,8 +38,12 @@ extension Graph {
 
     /// True where inputs leave open another size than the batch: the length of a text.
     public var hasOpenLength: Bool {
-        let symbols = inputs.flatMap { shape(of: $0).flatMap(\.symbols) }
-        return symbols.contains { ExampleSizes(textLength: 2).size(of: $0) == 2 }
+        exampleSymbols.contains { ExampleSizes(textLength: 2).size(of: $0) == 2 }
+    }
+
+    /// Symbols in the inputs' shapes, but for the height and width of a picture: no size of it is usual.
+    private var exampleSymbols: Set<String> {
+        Set(inputs.flatMap { input in shape(of: input).prefix(type(of: input).rank == 4 ? 2 : .max).flatMap(\.symbols) })
     }
 
     /// The same graph, its open sizes told by what others of the package give it: a decoder's number of image tokens, say.
@@ -69,8 +73,7 @@ extension Graph {
 
     /// Multiply-accumulate operations of one run; nil where sizes stay unknown, or do not suit the model.
     public func multiplyAccumulates(_ sizes: ExampleSizes) throws -> Int? {
-        let symbols = Set(inputs.flatMap { shape(of: $0).flatMap(\.symbols) })
-        let bindings = symbols.compactMap { name in sizes.size(of: name).map { (name, $0) } }
+        let bindings = exampleSymbols.compactMap { name in sizes.size(of: name).map { (name, $0) } }
         var bound = self
         do {
             try bound.bind(Dictionary(uniqueKeysWithValues: bindings))

@@ -32,7 +32,7 @@ public func verify(
     timing: Bool = false, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
     let runner = SessionRunner(Session(model, threads: threads))
-    var verifier = try Verifier(runner, options: options)
+    var verifier = try Verifier(runner, options: options, isolating: isolating)
     var times: [KindTime]?
     for reference in goldens {
         let golden = try reference.load(inputNames: runner.inputNames, outputNames: runner.outputNames) { key in

@@ -20,13 +20,16 @@ public struct VerificationOptions: Sendable {
 public struct Verifier {
     private let model: any ModelRunner
     private var options: VerificationOptions
+    private let isolating: Bool
     /// What was found so far.
     public private(set) var report = VerificationReport()
 
+    /// - Parameter isolating: each block is to be judged alone as well.
     /// - Throws: `usage` where a tolerance names nothing that the model computes.
-    public init(_ model: any ModelRunner, options: VerificationOptions) throws {
+    public init(_ model: any ModelRunner, options: VerificationOptions, isolating: Bool = false) throws {
         self.model = model
         self.options = options
+        self.isolating = isolating
         let decoded = ["ids", "score", "topk_ids", "topk_probs", "box"]
         for pattern in options.tolerances.patterns {
             let rule = ToleranceRule(pattern: pattern, value: 0)
@@ -175,7 +178,10 @@ public struct Verifier {
         let names = canonicalOrder(golden.intermediates.keys)
         guard options.intermediates else {
             let count = names.count + golden.unread.count { $0.hasPrefix("mid.") }
-            if count > 0 { result.notes.append("\(count) intermediates of the golden sets are not judged (--intermediates judges them)") }
+            let how = isolating ? "judged only where a block stands alone, outside the verdict" : "not judged"
+            if count > 0 {
+                result.notes.append("\(count) intermediates of the golden sets are \(how) (--intermediates judges them)")
+            }
             return result
         }
         for name in names {

@@ -15,7 +15,8 @@ struct ConvertTool: Tool {
         version: Trips.version)
 
     @Argument(help: ArgumentHelp(
-        "model.onnx, checkpoint.safetensors, model.safetensors.index.json, or checkpoint.pth.", valueName: "source"))
+        "model.onnx, checkpoint.safetensors, checkpoint.pth, or the index of several files, such as model.safetensors.index.json.",
+        valueName: "source"))
     var source: String
 
     @Option(name: [.short, .long], help: ArgumentHelp(

@@ -124,6 +124,10 @@ extension QuantizationReport {
         for (reason, layers) in kept.sorted(by: { $0.key < $1.key }) {
             parts.append(list("\(counted(layers.count, "layer")) as before: \(reason)", layers.map(\.name)))
         }
+        let noted = Dictionary(grouping: layers.filter { $0.precision == "int8" && $0.note != nil }) { $0.note ?? "" }
+        for (note, layers) in noted.sorted(by: { $0.key < $1.key }) {
+            parts.append(list("\(counted(layers.count, "layer")) in int8: \(note)", layers.map(\.name)))
+        }
         if !putBack.isEmpty { parts.append(list("put back, the most sensitive first", putBack)) }
         parts.append("weights: \(byteText(bytesBefore)) -> \(byteText(bytesAfter)), \(scheme)")
         if attentions > 0 { parts.append("attentions in int8: \(attentions)") }

@@ -339,8 +339,12 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         let header = #"{"visual_encoder.blocks.0.x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#
         let model = try folder.write(safetensors(header), "model.safetensors")
         expectFailure(.data, "model.safetensors: the architecture is not recognised") { try importCheckpoint(path: model) }
-        expectFailure(.data, "model.safetensors: the patch embedding") {
+        expectFailure(.data, "model.safetensors: albef-ve: the patch embedding") {
             try importCheckpoint(path: model, options: .init(architecture: .albefVE))
+        }
+        // The option is a guess, here of another family.
+        expectFailure(.data, "mplug-vqa (the tensors look like albef-ve): the patch embedding") {
+            try importCheckpoint(Checkpoint(tensors: tinyVE()), options: .init(architecture: .mplugVQA))
         }
         func fails(_ text: String, _ words: String...) throws {
             let path = try folder.write(Array(text.utf8), "my-config.json")

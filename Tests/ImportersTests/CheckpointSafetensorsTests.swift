@@ -1,5 +1,6 @@
 import Foundation
 import Importers
+import ModelGraph
 import Support
 import Tensors
 import Testing
@@ -142,6 +143,35 @@ import Testing
         let numbers = try Dictionary(
             uniqueKeysWithValues: checkpoint.tensors.map { ($0.name, try $0.constant.load().elements(UInt8.self)) })
         #expect(numbers == ["a": [7], "b": [9]])
+    }
+
+    /// As Hugging Face's models came before safetensors.
+    @Test func readsShardsOfPyTorch() throws {
+        let folder = try TemporaryFolder()
+        func shard(_ name: String, _ byte: UInt8, beside: Bool = false) throws {
+            let state = Pickle.dictionary((name, Pickle.tensor(Pickle.storage("ByteStorage", key: "0", count: 2), [1], [1])))
+            let moment = Pickle.tensor(Pickle.storage("ByteStorage", key: "0", count: 2), offset: 1, [1], [1])
+            let pickle = beside ? Pickle.dictionary(("model", state), ("moment", moment)) : state
+            _ = try folder.write(
+                ZipWriter.archive([.init(name: "a/data.pkl", data: Pickle.whole(pickle)), .init(name: "a/data/0", data: [byte, 0])]),
+                "\(name).bin")
+        }
+        try shard("a", 7)
+        try shard("b", 9, beside: true)
+        let map = { (names: [String]) in
+            try folder.write(
+                Array("{\"weight_map\":{\(names.map { "\"\($0)\":\"\($0).bin\"" }.joined(separator: ","))}}".utf8), "pytorch_model.bin.index.json")
+        }
+        let checkpoint = try Checkpoint.open(path: map(["a", "b"]))
+        #expect(checkpoint.format == .shardedTorch)
+        #expect(checkpoint.shards.map { ($0 as NSString).lastPathComponent } == ["a.bin", "b.bin"])
+        #expect(checkpoint.others == [LeftOut(reason: "beside the model: moment", count: 1, bytes: 1)])
+        #expect(try checkpoint.tensors.map { try $0.constant.load().elements(UInt8.self) } == [[7], [9]])
+        _ = try folder.write(Array("<html>".utf8), "c.bin")
+        expectFailure(.data, "c.bin", "no PyTorch checkpoint") { try Checkpoint.open(path: map(["a", "c"])) }
+        // An index is no shard.
+        _ = try folder.write(Array(Data(contentsOf: URL(fileURLWithPath: map(["a"])))), "d.bin")
+        expectFailure(.data, "d.bin", "no PyTorch checkpoint") { try Checkpoint.open(path: map(["d"])) }
     }
 
     @Test(arguments: ["../1.safetensors", "/etc/passwd", "sub/1.safetensors", "..", ".", "", "a\\\\b", "a\\u0000b"])

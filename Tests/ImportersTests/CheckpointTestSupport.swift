@@ -56,6 +56,29 @@ func safetensors(_ header: String, _ data: [UInt8] = []) -> [UInt8] {
     littleEndian(UInt64(header.utf8.count)) + Array(header.utf8) + data
 }
 
+/// Writes pickles of protocol 2, opcode by opcode.
+struct Pickle {
+    var bytes: [UInt8] = [0x80, 2]
+
+    static func ascii(_ text: String) -> [UInt8] { Array(text.utf8) }
+    static func string(_ text: String) -> [UInt8] { [0x58] + littleEndian(UInt32(text.utf8.count)) + ascii(text) }
+    static func integer(_ number: Int32) -> [UInt8] { [0x4A] + littleEndian(number) }
+    static func global(_ module: String, _ name: String) -> [UInt8] { ascii("c\(module)\n\(name)\n") }
+    static func tuple(_ elements: [UInt8]...) -> [UInt8] { ascii("(") + elements.joined() + ascii("t") }
+    static func storage(_ type: String, key: String, count: Int32) -> [UInt8] {
+        tuple(string("storage"), global("torch", type), string(key), string("cpu"), integer(count)) + ascii("Q")
+    }
+    static func tensor(_ storage: [UInt8], offset: Int32 = 0, _ shape: [Int32], _ strides: [Int32]) -> [UInt8] {
+        let arguments = tuple(
+            storage, integer(offset), tuple(shape.flatMap(integer)), tuple(strides.flatMap(integer)), [0x89], [0x7D])
+        return global("torch._utils", "_rebuild_tensor_v2") + arguments + ascii("R")
+    }
+    static func dictionary(_ members: (String, [UInt8])...) -> [UInt8] {
+        ascii("}(") + members.flatMap { string($0.0) + $0.1 } + ascii("u")
+    }
+    static func whole(_ body: [UInt8]) -> [UInt8] { [0x80, 2] + body + ascii(".") }
+}
+
 /// A zip archive of stored entries, whose sizes and places are what the test says.
 struct ZipWriter {
     struct Entry {

@@ -284,7 +284,7 @@ struct GraphDocumentTests {
         #expect(broken { $0.outputs += $0.outputs })
         #expect(broken { $0.inputs += $0.inputs })
         #expect(broken { $0.constants[0].tensor = "nothing" })
-        #expect(broken { $0.constants[0].splat = 1 })
+        #expect(broken { $0.constants[0].splat = .real(1) })
         #expect(broken { $0.constants[0].type = rows })
         #expect(broken { $0.inputs[0].type = ValueType(.bool, []) })
         #expect(broken { $0.nodes[0].outputs = [] })

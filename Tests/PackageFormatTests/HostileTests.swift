@@ -220,6 +220,11 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused("malformed", Forgery.manifest(tensors: Forgery.tensor(dataType: "F33")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F16", storedType: "F32")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F32", storedType: "I8")))
+        for beam in [0, -1, 33] {
+            let generation = #","generation":{"method":"beam","startID":1,"endID":2,"beam":\#(beam),"minimalLength":1,"#
+                + #""maximalLength":9,"alpha":0.6}"#
+            refused("generation: beam; found \(beam); expected 1 to 32", Forgery.manifest(tensors: tensor, more: generation))
+        }
         refused("vocabulary", Forgery.manifest(tensors: tensor, more: #","vocabulary":"b""#))
     }
 

@@ -74,6 +74,29 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
         }
     }
 
+    /// Each block of four bytes says that one byte stands 131072 times: 16 GB in a chunk of 500 KB.
+    @Test func theReaderInPythonStopsAtWhatIsTooLarge() throws {
+        guard try hasModules("numpy, zstandard") else { return }
+        let folder = try TemporaryFolder()
+        var forgery = try Forgery.sound()
+        let blocks: [UInt8] = [0x02, 0x00, 0x10, 7]
+        forgery.chunks = [[0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x38] + Array(repeatElement(blocks, count: 125_000).joined())]
+        try write(forgery.bytes(), to: folder["large.trips"])
+        let script = """
+            import resource, runpy, sys
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+            sys.argv = sys.argv[1:]
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            except MemoryError:
+                sys.exit(9)
+            """
+        for path in [folder["large.trips"], try package(in: folder, .init())] {
+            let result = try run(Self.python, ["-c", script, Self.root + "/tools/read_trips.py", path, "--verify"])
+            #expect(result?.status == (path == folder["large.trips"] ? 1 : 0))
+        }
+    }
+
     @Test func plainPackagesDecompressToSafetensors() throws {
         guard try hasModules("numpy, safetensors") else { return }
         let folder = try TemporaryFolder()

@@ -23,6 +23,45 @@ import PackageFormat
         try reader.verify()
     }
 
+    /// Numbers that stand for many keep all their bits; float64 holds integers up to 2⁵³.
+    @Test func numbersThatStandForManyComeBack() throws {
+        let scalars: [Tensor] = try [
+            Tensor(scalar: Int64.max), Tensor(scalar: Int64.min), Tensor(scalar: Int64(1 << 53 + 1)), Tensor(scalar: Int64(-7)),
+            Tensor(scalar: UInt64.max), Tensor(scalar: UInt64(1) << 63), Tensor(scalar: UInt64(3)), Tensor(scalar: UInt8(255)),
+            Tensor(scalar: true), Tensor(scalar: -Float(0)), Tensor(scalar: Float.greatestFiniteMagnitude),
+            Tensor(scalar: Float(0x1p60)), Tensor(scalar: -Float.infinity),
+            Tensor(scalar: Double(0.1)), Tensor(scalar: 0x1p53 + 2), Tensor(scalar: Double.nan),
+        ]
+        var graph = Graph(name: "main")
+        _ = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch")]))
+        for (index, scalar) in scalars.enumerated() {
+            let type = ValueType(scalar.dataType, [Dimension(symbol: "batch")])
+            try graph.addOutput("\(index)", graph.addKnown(.splat(scalar), type, name: "many \(index)"))
+        }
+        let folder = try TemporaryFolder()
+        try PackageWriter.write(graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"])
+        let read = try PackageReader(path: folder["a.trips"]).graphs()[0]
+        for (scalar, output) in zip(scalars, read.outputs) {
+            guard case .splat(let number) = read.content(of: output.value) else { Issue.record("no splat"); continue }
+            #expect(number.dataType == scalar.dataType, "\(scalar)")
+            #expect(number.withBytes { Array($0) } == scalar.withBytes { Array($0) }, "\(scalar)")
+        }
+    }
+
+    @Test func aBeamOutOfRangeIsNotWritten() throws {
+        let folder = try TemporaryFolder()
+        func write(beam: Int) throws {
+            var manifest = Samples.manifest
+            manifest.generation = Generation(method: .beam, startID: 1, endID: 2, beam: beam, maximalLength: 9)
+            try PackageWriter.write(graphs: [], manifest: manifest, to: folder["\(beam).trips"])
+        }
+        for beam in [1, 32] { try write(beam: beam) }
+        for beam in [0, 33] {
+            #expect { try write(beam: beam) } throws: { "\($0)".contains("generation: beam; found \(beam); expected 1 to 32") }
+        }
+        #expect(Set(folder.contents) == ["1.trips", "32.trips"])
+    }
+
     /// Above 4 MiB pages are brought in before they are written.
     @Test func tensorsOfManyPagesComeBack() throws {
         let folder = try TemporaryFolder()

@@ -66,6 +66,29 @@ private let files = [
     }
 }
 
+/// Of what libjpeg warns of, that which changes no pixel is let pass, as Pillow does.
+@Test func oddFilesWithAllTheirPixelsAreRead() throws {
+    let file = try ReadableFile(path: fixtures + "/colour.jpg")
+    let sound = try file.bytes(at: 0, count: file.size)
+    func changed(_ marker: [UInt8], _ change: (inout [UInt8], Int) -> Void) throws -> [UInt8] {
+        var bytes = sound
+        let place = try #require(bytes.indices.last { bytes[$0...].starts(with: marker) })
+        change(&bytes, place)
+        return bytes
+    }
+    // The JFIF header's version; the last coefficient of the scan, which a sequential file need not state; bytes before the end.
+    let odd = [
+        try changed(Array("JFIF\0".utf8)) { $0[$1 + 5] = 3 }, try changed([0xFF, 0xDA]) { $0[$1 + 12] = 0 },
+        try changed([0xFF, 0xD9]) { $0.insert(contentsOf: [0x12, 0x34, 0x56], at: $1) },
+    ]
+    for bytes in odd {
+        #expect(bytes != sound)
+        #expect(try Picture(decoding: bytes) == Picture(decoding: sound))
+    }
+    let cut = try changed([0xFF, 0xD9]) { $0.replaceSubrange($1 - 40..<$1, with: []) }
+    #expect { try Picture(decoding: cut) } throws: { "\($0)".contains("premature end") }
+}
+
 @Test func hugePicturesInSmallFilesAreRefused() throws {
     let sound = try Picture(width: 2, height: 2, pixels: [UInt8](repeating: 9, count: 12)).png()
     func crc32(_ bytes: some Sequence<UInt8>) -> UInt32 {

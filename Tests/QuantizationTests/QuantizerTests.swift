@@ -310,6 +310,20 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(layer.note == "nothing is known of its input" && layer.outlierRatio == nil)
     }
 
+    /// The sums over calibration data that rounding would look at grow with the square of the inputs.
+    @Test func layersTooWideForTheCalibrationSaySo() throws {
+        let inputs = 16385
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [1, Dimension(inputs)]))
+        let numbers = (0..<inputs).map { Float($0 % 7) - 3 }
+        let weight = try graph.addConstant(Constant(Tensor(numbers, shape: [1, inputs]), identity: "w"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [x, weight], name: "layer")[0])
+        var options = QuantizationOptions(.int8)
+        #expect(try quantize([graph], options).report.layers.first?.note == "nothing is known of its input")
+        options.calibration = [GoldenSet(name: "sample", inputs: ["x": try Tensor(numbers, shape: [1, inputs])])]
+        #expect(try quantize([graph], options).report.layers.first?.note == "more than 16384 inputs: each weight is rounded by itself")
+    }
+
     @Test func tracesThatAreNoPositionsAreNotCompared() throws {
         var graph = Graph(name: "main")
         let x = try graph.addInput("x", ValueType(.float32, [2, 4]))

@@ -13,12 +13,18 @@ struct FollowTests {
         let text: ValueID
         let textMask: ValueID
 
-        init() throws {
+        init(positions: Positions = .constant) throws {
             var m = Exported()
             let image = try m.input("image", [2, 3, 8, 8])
             func linear(_ x: ValueID, _ from: Int = 8, _ to: Int = 8) throws -> ValueID { try m.node(Linear(), [x, m.constant([to, from]), m.constant([to])]) }
             func norm(_ x: ValueID) throws -> ValueID { try m.node(LayerNorm(epsilon: 1e-6), [x, m.constant([8])]) }
-            let x = try m.node(PatchEmbedding(), [image, m.constant([8, 3, 4, 4]), m.constant([8]), m.constant([8]), m.constant([1, 5, 8])])
+            let patches = try [image, m.constant([8, 3, 4, 4]), m.constant([8]), m.constant([8])]
+            let x = switch positions {
+            case .constant: try m.node(PatchEmbedding(), patches + [m.constant([1, 5, 8])])
+            // Such as those resized to the picture; folding would tell these.
+            case .computed: try m.binary(.add, m.node(PatchEmbedding(), patches), m.node(Unary(.neg), [m.constant([1, 5, 8])]))
+            case .given: try m.binary(.add, m.node(Unary(.neg), [m.input("positions", [1, 5, 8])]), m.node(PatchEmbedding(), patches))
+            }
             let normal = try norm(x)
             let attended = try m.node(Attention(heads: 2), [linear(normal), linear(normal), linear(normal)])
             let residual = try m.binary(.add, linear(attended), x)
@@ -58,6 +64,17 @@ struct FollowTests {
             #expect(error.kind == .usage && "\(error)".contains("cannot follow"), "\(error)")
             return "\(error)"
         }
+    }
+
+    enum Positions { case constant, computed, given }
+
+    @Test func positionsMayBeComputed() throws {
+        var a = try Model(positions: .computed)
+        try a.m.output(a.states)
+        #expect(try a.selected()["y0"]?.shape == [2, 4, 8])
+        var b = try Model(positions: .given)
+        try b.m.output(b.states)
+        #expect { try b.selected() } throws: { "\($0)".contains("no vision tower was recognised") }
     }
 
     @Test func patchesWithoutTheClassTokenFollow() throws {

@@ -2,6 +2,7 @@ import ModelGraph
 import Operators
 import PackageFormat
 import Support
+import Synchronization
 import Tensors
 import Testing
 
@@ -38,6 +39,18 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
     return try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) }, shape: shape)
 }
 
+/// Copies nothing, and cancels the task in which it runs.
+private struct Cancelling: Computable {
+    static let computed = Mutex(0)
+
+    func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+
+    func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) {
+        Cancelling.computed.withLock { $0 += 1 }
+        withUnsafeCurrentTask { $0?.cancel() }
+    }
+}
+
 @Suite struct SessionTests {
     @Test func resultsDoNotDependOnThreadsOrOnWhatElseIsAsked() throws {
         let model = try twoGraphs()
@@ -57,6 +70,29 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         let states = try noise([1, 5, 40], seed: 4)
         let answer = try session.run(["states": states, "y": noise([1, 3, 40], seed: 5)], outputs: ["answer"])
         #expect(answer["answer"]?.shape == [1, 3, 40])
+    }
+
+    /// `sizes` are made of the shapes of x and y alone; a session asks for both, and for no more.
+    @Test func outputsThatAreSizesComeFromShapesAlone() throws {
+        var graph = Graph(name: "main")
+        func input(_ name: String, _ size: String) throws -> ValueID {
+            try graph.addInput(name, ValueType(.float32, [Dimension(symbol: "batch"), Dimension(symbol: size)]))
+        }
+        let x = try input("x", "width")
+        for name in ["y", "z"] { _ = try input(name, "length") }
+        let sizes = [Dimension(symbol: "batch"), Dimension(symbol: "width"), try Dimension(symbol: "length").adding(1)]
+        try graph.addOutput("sizes", graph.addKnown(.dimensions(sizes), ValueType(.int64, [3]), name: "sizes"))
+        try graph.addOutput("negative", graph.add(Unary(.neg), [x], name: "neg")[0])
+        let ones = ValueType(.float32, [Dimension(symbol: "length")])
+        try graph.addOutput("ones", graph.addKnown(.splat(Tensor(scalar: Float(1))), ones, name: "ones"))
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        #expect(try session.inputs(for: ["sizes"]).map(\.name) == ["x", "y"])
+        #expect(try session.inputs(for: ["negative"]).map(\.name) == ["x"])
+        let inputs = ["x": try noise([2, 3], seed: 1), "y": try noise([2, 5], seed: 2)]
+        #expect(try session.run(inputs, outputs: ["sizes"])["sizes"]?.elements(Int64.self) == [2, 3, 6])
+        #expect(try session.run(["y": noise([1, 4], seed: 3)])["ones"]?.elements(Float.self) == [1, 1, 1, 1])
+        #expect(try Set(session.run(inputs).keys) == ["sizes", "negative", "ones"])
+        #expect { try session.run(["x": noise([2, 3], seed: 1)], outputs: ["sizes"]) } throws: { "\($0)".hasPrefix("input y is missing") }
     }
 
     @Test func narrowerInputsAreWidened() throws {
@@ -185,6 +221,24 @@ private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
         let expected = try session.run(["x": first], outputs: ["states"])["states"]?.elements(Float.self)
         for length in 1...12 { _ = try session.run(["x": noise([length % 3 + 1, length, 40], seed: 7)], outputs: ["states"]) }
         #expect(try session.run(["x": first], outputs: ["states"])["states"]?.elements(Float.self) == expected)
+    }
+
+    @Test func aCancelledTaskStopsBehindTheStepThatRuns() async throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2]))
+        try graph.addOutput("y", graph.add(Cancelling(), graph.add(Cancelling(), [x], name: "first"), name: "second")[0])
+        let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")))
+        let inputs = ["x": try noise([2], seed: 1)]
+        let computed = await Task {
+            let session = Session(model, threads: 1)
+            // The second run finds the task cancelled.
+            return (0..<2).map { _ in
+                Cancelling.computed.withLock { $0 = 0 }
+                #expect(throws: CancellationError.self) { try session.run(inputs) }
+                return Cancelling.computed.withLock { $0 }
+            }
+        }.value
+        #expect(computed == [1, 0])
     }
 
     @Test func mistakesOfTheCallerAreNamed() throws {

@@ -310,6 +310,13 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     #expect(outcome.output.contains("more; --json FILE lists all"))
 }
 
+@Test func notesOnQuantizedLayersAreShown() throws {
+    let scratch = try Scratch()
+    guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
+    guard let outcome = try run("trips-quantize", ["--int8", path, "-o", scratch.path + "/q.trips"]) else { return }
+    #expect(outcome.status == 0 && outcome.output.contains("in int8: nothing is known of its input\n"))
+}
+
 @Test func keepingAllPatchesIsNotCalledASelection() throws {
     let scratch = try Scratch()
     let arguments = [fixtures + "/albef-pretrain/checkpoint.safetensors", "--select", "2", "--keep-rate"]

@@ -56,6 +56,20 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(graph.hasOpenLength)
 }
 
+/// No height of a picture is usual, and a text's length says nothing of it.
+@Test func picturesOfAnySizeHaveNoUsualCost() throws {
+    func cost(_ height: ModelGraph.Dimension) throws -> Int? {
+        var graph = Graph(name: "main")
+        let image = try graph.addInput("image", ValueType(.float32, [ModelGraph.Dimension(symbol: "batch"), 3, height, 8]))
+        let kernel = try graph.addConstant(Constant(Tensor([Float](repeating: 1, count: 96), shape: [2, 3, 4, 4]), identity: "kernel"), name: "kernel")
+        try graph.addOutput("tokens", graph.add(PatchEmbedding(), [image, kernel], name: "patches")[0])
+        #expect(!graph.hasOpenLength)
+        return try graph.exampleCost()?.multiplyAccumulates
+    }
+    #expect(try cost(8) == 4 * 96)
+    #expect(try cost(ModelGraph.Dimension(symbol: "height")) == nil)
+}
+
 /// As many as a file may hold: time must not grow with the square of their number.
 @Test func manySelectionsAreTakenOut() throws {
     var graph = Graph(name: "main")

@@ -88,8 +88,11 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
             position += unpickler.position
             return (value, unpickler)
         }
-        guard case .bytes(let magic) = try nextPickle("first pickle").0, magic.elementsEqual(legacyMagic) else {
-            throw TripsError.data("no PyTorch checkpoint", found: "a pickle of something else", expected: "PyTorch's magic number")
+        let first = try nextPickle("first pickle").0
+        guard case .bytes(let magic) = first, magic.elementsEqual(legacyMagic) else {
+            throw TripsError.data(
+                "no PyTorch checkpoint", found: "a pickle of \(first.unknownClass ?? "something else")",
+                expected: "PyTorch's magic number")
         }
         let version = try nextPickle("version").0.integer
         guard version == 1001 else {
@@ -140,7 +143,7 @@ private let legacyMagic: [UInt8] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0x
 /// The model's tensors, and a sum of those that are not the model's.
 private struct StateDictionary {
     private let tensors: [(name: String, tensor: TorchTensor)]
-    private let others: LeftOut?
+    private let others: [LeftOut]
 
     /// Finds the tensors at the top, or under one of the names that training scripts use.
     init(_ content: PickleValue, _ unpickler: Unpickler) throws {
@@ -157,12 +160,20 @@ private struct StateDictionary {
         }
         beside += members.filter { if case .tensor = $0.value { false } else { true } }
         guard !tensors.isEmpty else {
+            let names = members.prefix(8).map { $0.key.prefix(40) + ($0.value.unknownClass.map { " (a \($0))" } ?? "") }
             throw TripsError.data(
                 "no state dictionary",
-                found: members.isEmpty ? "no members with names" : members.prefix(8).map { String($0.key.prefix(40)) }.joined(separator: ", "),
-                expected: "tensors at the top or under model, model_state_dict, state_dict or module")
+                found: content.unknownClass ?? (members.isEmpty ? "no members with names" : names.joined(separator: ", ")),
+                expected: "tensors at the top or under model, model_state_dict, state_dict or module, "
+                    + "as torch.save(model.state_dict(), …) writes")
+        }
+        if let (name, value) = members.first(where: { $0.value.unknownClass != nil }) {
+            throw TripsError.data(
+                "an object among the tensors, whose class is not known", at: "\"\(name.prefix(120))\"", found: value.unknownClass,
+                expected: "tensors and plain data")
         }
         others = try StateDictionary.others(besides: tensors.map(\.tensor), under: unpickler.holdingTensors(beside), unpickler)
+            .map { [$0] } ?? []
     }
 
     /// - Parameter keys: where they are; averaged weights among them are worth knowing of.

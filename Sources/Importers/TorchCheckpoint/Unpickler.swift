@@ -17,14 +17,24 @@ enum PickleValue {
     case tuple(Int)
     case dictionary(Int)
     case set(Int)
-    /// What `PickleGlobal.unread` stands for.
+    /// What a call of `PickleGlobal.unread` would make.
     case unread
+    /// What a call of `PickleGlobal.unknown` would make, by the name of that.
+    case unknown(String)
 
     var string: String? { if case .string(let text) = self { text } else { nil } }
     var integer: Int? { if case .integer(let number) = self { number } else { nil } }
+
+    /// The name of the class, or of whatever else the pickle asks for, where it is not known here.
+    var unknownClass: String? {
+        switch self {
+        case .unknown(let name), .global(.unknown(let name)): name
+        default: nil
+        }
+    }
 }
 
-/// The names that a checkpoint may call. There are no others: a pickle cannot run anything.
+/// What the names in a checkpoint stand for here. Nothing that they name is ever run.
 enum PickleGlobal: Equatable {
     case orderedDictionary
     case size
@@ -33,20 +43,21 @@ enum PickleGlobal: Equatable {
     case storage(DataType)
     /// What training scripts keep beside the weights: arguments, numbers and arrays of NumPy. Nobody looks at what it makes.
     case unread
+    /// Anything else, such as a class of the training program. Its objects may lie beside the model's tensors, not among them.
+    case unknown(String)
 
-    init?(module: String, name: String) {
+    init(module: String, name: String) {
         switch (module, name) {
         case ("collections", "OrderedDict"): self = .orderedDictionary
         case ("torch", "Size"): self = .size
         case ("torch._utils", "_rebuild_tensor_v2"): self = .rebuildTensor
         case ("torch._utils", "_rebuild_parameter"): self = .rebuildParameter
         case ("torch", _):
-            guard let dataType = PickleGlobal.storages[name] else { return nil }
-            self = .storage(dataType)
+            self = PickleGlobal.storages[name].map(PickleGlobal.storage) ?? .unknown("torch.\(name.prefix(80))")
         case ("argparse", "Namespace"), ("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode"),
             ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
             ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"): self = .unread
-        default: return nil
+        default: self = .unknown("\(module.prefix(80)).\(name.prefix(80))")
         }
     }
 
@@ -97,7 +108,7 @@ struct Unpickler {
     init(_ bytes: [UInt8]) { self.bytes = bytes }
 
     /// Reads one pickle from its start to its end.
-    /// - Throws: `data` where it is malformed, names a global that checkpoints have no use for, or is out of proportion.
+    /// - Throws: `data` where it is malformed or out of proportion.
     mutating func run() throws -> PickleValue {
         while true {
             let start = position
@@ -207,14 +218,16 @@ struct Unpickler {
         case 0x94: memo[memo.count] = try top()
         case UInt8(ascii: "h"): stack.append(try recall(Int(unsigned(1))))
         case UInt8(ascii: "j"): stack.append(try recall(Int(unsigned(4))))
-        case UInt8(ascii: "c"): stack.append(.global(try global(module: line(), name: line())))
+        case UInt8(ascii: "c"): stack.append(.global(PickleGlobal(module: try line(), name: try line())))
         case 0x93:
             let names = try pop(2)
             guard let module = names[0].string, let name = names[1].string else {
                 throw TripsError.data("a global's name", expected: "two strings")
             }
-            stack.append(.global(try global(module: module, name: name)))
-        case UInt8(ascii: "i"): stack.append(try call(.global(global(module: line(), name: line())), .tuple(hold(popToMark()))))
+            stack.append(.global(PickleGlobal(module: module, name: name)))
+        case UInt8(ascii: "i"):
+            let global = PickleGlobal(module: try line(), name: try line())
+            stack.append(try call(.global(global), .tuple(hold(popToMark()))))
         case UInt8(ascii: "R"), 0x81:
             let operands = try pop(2)
             stack.append(try call(operands[0], operands[1]))
@@ -227,17 +240,9 @@ struct Unpickler {
         }
     }
 
-    private func global(module: String, name: String) throws -> PickleGlobal {
-        guard let global = PickleGlobal(module: module, name: name) else {
-            throw TripsError.data(
-                "the pickle names a global that no checkpoint needs, and is not followed",
-                found: "\(module.prefix(80)).\(name.prefix(80))",
-                expected: "tensors, dictionaries, lists, numbers and strings alone, as torch.save(model.state_dict(), …) writes")
-        }
-        return global
-    }
-
     private mutating func call(_ callee: PickleValue, _ arguments: PickleValue) throws -> PickleValue {
+        // What a call makes may be called again, as `getattr` in the pickle of a method.
+        if case .unknown = callee { return callee }
         guard case .global(let global) = callee, case .tuple(let index) = arguments else {
             throw TripsError.data("a call in the pickle", expected: "a known global and a tuple")
         }
@@ -266,6 +271,7 @@ struct Unpickler {
             return tensor
         case .storage: throw TripsError.data("a storage made by a call")
         case .unread: return .unread
+        case .unknown(let name): return .unknown(name)
         }
     }
 
@@ -274,7 +280,7 @@ struct Unpickler {
     private mutating func build() throws {
         _ = try pop()
         switch try top() {
-        case .dictionary, .unread: break
+        case .dictionary, .unread, .unknown: break
         default: throw TripsError.data("state of an object", expected: "that of a dictionary")
         }
     }
@@ -298,7 +304,10 @@ struct Unpickler {
         guard let fields = elements(of: value), fields.count >= 5, fields[0].string == "storage",
             case .global(.storage(let dataType)) = fields[1], let key = fields[2].string ?? fields[2].integer.map(String.init),
             let count = fields[4].integer, count >= 0
-        else { throw TripsError.data("a persistent id", expected: "a storage") }
+        else {
+            let type = elements(of: value)?.dropFirst().first?.unknownClass
+            throw TripsError.data("a persistent id", found: type, expected: "a storage of a known type")
+        }
         storageWidths.append((key, dataType.byteWidth))
         guard fields.count > 5, let view = elements(of: fields[5]) else {
             return .storage(TorchStorage(dataType: dataType, key: key, count: count))
@@ -322,6 +331,8 @@ struct Unpickler {
         switch try top() {
         case .list(let index) where !isPairs, .set(let index) where !isPairs: items[index] += values
         case .dictionary(let index) where isPairs: items[index] += try pairs(values)
+        // Classes may be lists or dictionaries. Tensors in them are counted with the others that are left out.
+        case .unread, .unknown: items.append(values)
         default: throw TripsError.data("what is extended", expected: isPairs ? "a dictionary" : "a list or a set")
         }
         heldElements += values.count

@@ -1,13 +1,13 @@
 import Foundation
+import ModelGraph
 import Support
 import Tensors
 
-/// Reads `model.safetensors.index.json` and the safetensors files beside it that it names.
+/// Reads an index, such as `model.safetensors.index.json` or `pytorch_model.bin.index.json`, and the files beside it that it
+/// names.
 ///
 /// - Throws: `data` where index and shards disagree, or a shard's name leads out of the folder.
-func readShardedSafetensors(index: ReadableFile) throws -> (
-    tensors: [(name: String, constant: Constant)], metadata: [String: String], shards: [String]
-) {
+func readShards(index: ReadableFile) throws -> Checkpoint {
     try locating(index.name) {
         guard index.size <= SafetensorsFile.maximalHeaderLength else {
             throw TripsError.data("index length", found: index.size, expected: "at most \(SafetensorsFile.maximalHeaderLength)")
@@ -31,12 +31,16 @@ func readShardedSafetensors(index: ReadableFile) throws -> (
         let folder = (index.path as NSString).deletingLastPathComponent
         var tensors: [(name: String, constant: Constant)] = []
         var metadata: [String: String] = [:]
+        var formats = Set<SourceFormat>()
+        var others: [LeftOut] = []
         var paths: [String] = []
         for shardName in shardNames {
             let file = try openConfined(shardName, in: folder)
             paths.append(file.path)
-            let shard = try SafetensorsFile(file)
+            let shard = try Checkpoint.open(file)
             metadata.merge(shard.metadata) { first, _ in first }
+            formats.insert(shard.format)
+            others += shard.others
             for tensor in shard.tensors {
                 guard shardOfTensor.removeValue(forKey: tensor.name) == shardName else {
                     throw TripsError.data(
@@ -50,6 +54,8 @@ func readShardedSafetensors(index: ReadableFile) throws -> (
                 "a tensor is not in its shard", at: missing.value, found: "\(shardOfTensor.count) missing",
                 expected: "\"\(missing.key.prefix(120))\"")
         }
-        return (tensors, metadata, paths)
+        return Checkpoint(
+            tensors: tensors, metadata: metadata, format: formats.contains(.safetensors) ? .shardedSafetensors : .shardedTorch,
+            others: others, shards: paths)
     }
 }
