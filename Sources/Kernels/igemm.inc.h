@@ -126,8 +126,8 @@ typedef struct igemm_rows {
     size_t height, t, tiles; ///< tile t of so many
 } igemm_rows;
 
-/// Columns j to n1 at most, as many as a register tile takes, to `to`. Gives the column behind them. `place` has the weights; after
-/// the columns [n0, n1) of the last tile of rows come those behind.
+/// Columns from j on, as many as a register tile takes and up to `end` at most, to `to`; gives the column behind them. All tiles of
+/// rows pass over the columns [n0, n1) before those behind.
 INLINE size_t igemm_step(const igemm_rows *r, igemm_place *place, size_t j, size_t end, size_t n0, size_t n1, const float *bias,
                          float *to, size_t ldt) {
     size_t wide = (size_t)IGEMM_VECTORS((int)r->height) * VL, panel = igemm_panel_size(place->k, place->group);
@@ -135,8 +135,10 @@ INLINE size_t igemm_step(const igemm_rows *r, igemm_place *place, size_t j, size
     size_t width = narrow ? 2 * VL : wide;
     if (j + width < end) end = j + width;
     place->column = j;
-    place->next = ahead_of((const char *)place->packed + (n1 - n0 + j) / TRIPS_PANEL * panel, width * place->k, place->k, r->t, r->tiles);
-    (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[r->height](r->a, r->lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
+    const char *next = (const char *)place->packed + (n1 - n0 + j) / TRIPS_PANEL * panel;
+    place->next = ahead_of(next, width * place->k, place->k, r->t, r->tiles);
+    igemm_tile tile = (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[r->height];
+    tile(r->a, r->lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
     return end;
 }
 
