@@ -422,7 +422,10 @@ struct NearMissTests {
         #expect(try a.isFused())
     }
 
-    enum MaskForm: CaseIterable { case even, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, triangle, causalWhere, causalWhereTrue, causalButSmall, anyWhere }
+    enum MaskForm: CaseIterable {
+        case even, evenButLarge, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, triangle, causalWhere, causalWhereTrue
+        case causalButSmall, anyWhere
+    }
 
     /// Square masks, of which only those that hide the later keys and no others are causal.
     @Test(arguments: MaskForm.allCases) func squareMasks(form: MaskForm) throws {
@@ -436,6 +439,7 @@ struct NearMissTests {
         }
         let masked = switch form {
         case .even: try a.m.binary(.add, scores, square { row, _ in Float(row) })
+        case .evenButLarge: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -1e9 : 0 })
         case .evenButHidden: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -.infinity : 0 })
         case .evenWithNaN: try a.m.binary(.add, scores, square { row, _ in row == 3 ? .nan : 0 })
         case .unevenSquare: try a.m.binary(.add, scores, square { Float($0 * $1) / 10 })
