@@ -216,9 +216,26 @@ public struct Graph: Sendable {
         }
     }
 
-    /// Removes inputs that nothing reads.
+    /// Removes inputs that nothing reads, unless one of them alone tells a size that is left.
     public mutating func removeUnusedInputs() {
-        inputs = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
+        func isRead(_ input: ValueID) -> Bool { !values[input.index].consumers.isEmpty || isOutput(input) }
+        func told(_ input: ValueID) -> [String] { shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } } }
+        var open = usedSymbols().subtracting(inputs.filter(isRead).flatMap(told))
+        inputs = inputs.filter { input in
+            guard !isRead(input) else { return true }
+            let telling = open.intersection(told(input))
+            open.subtract(telling)
+            return !telling.isEmpty
+        }
+    }
+
+    /// The symbols in the sizes of what is computed, read and put out.
+    private func usedSymbols() -> Set<String> {
+        let used = Set(nodes.flatMap { $0.inputs.compactMap { $0 } + $0.outputs } + outputs.map(\.value) + traces.map(\.value))
+        return Set(used.flatMap { value -> [String] in
+            guard case .dimensions(let sizes) = content(of: value) else { return shape(of: value).flatMap(\.symbols) }
+            return (shape(of: value) + sizes).flatMap(\.symbols)
+        })
     }
 
     /// Drops nodes that neither an output nor a trace needs; a session computes what is asked for only.

@@ -157,7 +157,7 @@ public final class Session {
             let results = (graph.outputs + graph.traces).map(\.name).filter { missing.contains($0) && !(given.contains($0) && !wanted.contains($0)) }
             guard !results.isEmpty else { continue }
             missing.subtract(results)
-            let inputs = graph.inputs(behind: results.compactMap(graph.value(ofResult:)))
+            let inputs = try graph.reduced(to: results).inputs
             missing.formUnion(inputs.map(graph.name(of:)).filter { !given.contains($0) && isOutput($0) })
             stages.insert(Stage(graph: graph, results: results, inputs: inputs), at: 0)
         }
