@@ -185,7 +185,9 @@ struct FuseAttention: Rewrite {
         guard let (condition, number, whereTrue, shape) = replacement else { return (false, sum) }
         // A number whose exponential is 0 in fp32 hides, whichever it is; and beside one so large that scores are lost when it
         // is added, a query all of whose keys are hidden looks at all alike, as where scores are replaced.
-        guard number <= -10000, let condition = try aligned(condition, with: shape, q, k, node, graph, &patch) else { return nil }
+        guard number <= -10000, graph.type(of: node.output).dataType == .float32,
+            let condition = try aligned(condition, with: shape, q, k, node, graph, &patch)
+        else { return nil }
         let addend = min(number, -1e30)
         let hidden = patch.add(Constant(try Tensor(scalar: Float(addend)), identity: "float32 \(addend)"), name: "\(node.name).hidden")
         let shown = try sum ?? patch.add(Constant(Tensor(scalar: Float(0)), identity: "float32 0"), name: "\(node.name).shown")

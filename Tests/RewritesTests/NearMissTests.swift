@@ -357,6 +357,17 @@ struct NearMissTests {
         #expect(try a.isFused() == (change == .twoMasks || change == .maskAndReplacement))
     }
 
+    /// The mask that would take the place of the condition is of float32.
+    @Test func replacedScoresOfDoublesStay() throws {
+        var a = try Attending()
+        (a.q, a.k, a.v) = (try a.m.node(Cast(to: .float64), [a.q]), try a.m.node(Cast(to: .float64), [a.k]), try a.m.node(Cast(to: .float64), [a.v]))
+        let hidden = try a.m.binary(.greater, a.m.input("hidden", [2, 1, 1, 5]), a.m.scalar(0))
+        let number = try a.m.node(Cast(to: .float64), [a.m.scalar(-1e9)])
+        let scores = try a.m.node(MatMul(), [a.q, a.m.transpose(a.k, [0, 1, 3, 2])])
+        try a.finish(a.m.node(Where(), [hidden, number, scores]))
+        #expect(try !a.isFused())
+    }
+
     enum Cut: CaseIterable {
         case interleaved, twiceCut, headsFirst, channels, tokensAndChannels, shuffledChannels, everySecondChannel, partsOfHeads, allExamples
         case oneExample, firstTokens, lastTokens
