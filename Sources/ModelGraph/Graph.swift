@@ -219,7 +219,9 @@ public struct Graph: Sendable {
     /// Removes inputs that nothing reads, unless one of them alone tells a size that is left.
     public mutating func removeUnusedInputs() {
         func isRead(_ input: ValueID) -> Bool { !values[input.index].consumers.isEmpty || isOutput(input) }
-        func told(_ input: ValueID) -> [String] { shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } } }
+        func told(_ input: ValueID) -> [String] {
+            shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } }
+        }
         var open = usedSymbols().subtracting(inputs.filter(isRead).flatMap(told))
         inputs = inputs.filter { input in
             guard !isRead(input) else { return true }

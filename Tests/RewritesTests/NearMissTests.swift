@@ -360,7 +360,9 @@ struct NearMissTests {
     /// The mask that would take the place of the condition is of float32.
     @Test func replacedScoresOfDoublesStay() throws {
         var a = try Attending()
-        (a.q, a.k, a.v) = (try a.m.node(Cast(to: .float64), [a.q]), try a.m.node(Cast(to: .float64), [a.k]), try a.m.node(Cast(to: .float64), [a.v]))
+        a.q = try a.m.node(Cast(to: .float64), [a.q])
+        a.k = try a.m.node(Cast(to: .float64), [a.k])
+        a.v = try a.m.node(Cast(to: .float64), [a.v])
         let hidden = try a.m.binary(.greater, a.m.input("hidden", [2, 1, 1, 5]), a.m.scalar(0))
         let number = try a.m.node(Cast(to: .float64), [a.m.scalar(-1e9)])
         let scores = try a.m.node(MatMul(), [a.q, a.m.transpose(a.k, [0, 1, 3, 2])])

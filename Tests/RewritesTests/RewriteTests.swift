@@ -1192,7 +1192,9 @@ struct RewriteTests {
         let last = try m.binary(.add, y, feedForward(&m, norm(&m, y)))
         let state = try hasLastNorm ? norm(&m, last) : last
         let fused = try m.binary(.add, state, attention(&m, norm(&m, state)))
-        let seen = try attend(&m, heads(&m, norm(&m, fused)), heads(&m, image), heads(&m, image)) { m, scores in try m.binary(.div, scores, m.scalar(2)) }
+        let seen = try attend(&m, heads(&m, norm(&m, fused)), heads(&m, image), heads(&m, image)) { m, scores in
+            try m.binary(.div, scores, m.scalar(2))
+        }
         try m.output(m.binary(.add, fused, m.linear(seen, 8, 8)))
         try m.output(state)
         try fold(&m.graph)
