@@ -132,6 +132,9 @@ public struct Reshape: Operator {
 
     public init(allowZero: Bool = false) { self.allowZero = allowZero }
 
+    /// A reshape to sizes of which some are 0, or may turn out to be.
+    package init(to sizes: [Dimension]) { self.init(allowZero: sizes.contains { $0.constant ?? 0 == 0 }) }
+
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let stated = try inputs.required(1, "shape")

@@ -185,7 +185,9 @@ struct FuseAttention: Rewrite {
         guard let (condition, number, whereTrue, shape) = replacement else { return (false, sum) }
         // A number whose exponential is 0 in fp32 hides, whichever it is; and beside one so large that scores are lost when it
         // is added, a query all of whose keys are hidden looks at all alike, as where scores are replaced.
-        guard number <= -10000, let condition = try aligned(condition, with: shape, q, k, node, graph, &patch) else { return nil }
+        guard number <= -10000, graph.type(of: node.output).dataType == .float32,
+            let condition = try aligned(condition, with: shape, q, k, node, graph, &patch)
+        else { return nil }
         let addend = min(number, -1e30)
         let hidden = patch.add(Constant(try Tensor(scalar: Float(addend)), identity: "float32 \(addend)"), name: "\(node.name).hidden")
         let shown = try sum ?? patch.add(Constant(Tensor(scalar: Float(0)), identity: "float32 0"), name: "\(node.name).shown")
@@ -204,13 +206,14 @@ struct FuseAttention: Rewrite {
         return try patch.reshape(value, to: [q.batch, heads] + mask[1...], name: "\(node.name).mask")
     }
 
-    /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it.
+    /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it. Beside
+    /// numbers larger than the one that BERT hides with, scores are lost when they are added, and all keys look alike.
     private func isEvenAlongLastAxis(_ value: ValueID, _ graph: Graph) throws -> Bool {
         guard let numbers = try numbers(of: value, graph),
             let size = numbers.count == 1 ? 1 : graph.shape(of: value).last?.constant, size > 0
         else { return false }
         return stride(from: 0, to: numbers.count, by: size).allSatisfy { start in
-            numbers[start].isFinite && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
+            abs(numbers[start]) <= 10000 && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
         }
     }
 

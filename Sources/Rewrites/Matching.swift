@@ -105,7 +105,7 @@ extension Patch {
     /// Adds a Reshape to these sizes.
     mutating func reshape(_ value: ValueID, to shape: [Dimension], name: String, outputName: String? = nil) throws -> ValueID {
         let sizes = try add(sizes: shape, shape: [shape.count], name: "\(name).shape")
-        return add(Reshape(), [value, sizes], name: name, outputName: outputName)
+        return add(Reshape(to: shape), [value, sizes], name: name, outputName: outputName)
     }
 
     /// Adds an Expand to these sizes.

@@ -189,7 +189,7 @@ extension Graph {
     /// The state behind the last layer; in pre-norm towers behind the last norm.
     fileprivate func finalState(of tower: Tower) -> ValueID {
         guard tower.blocks[0].form == .preNorm else { return tower.output }
-        return consumers(of: tower.output).first { $0.op is LayerNorm }?.output ?? tower.output
+        return consumers(of: tower.output).first { $0.op is LayerNorm && !beginsLayer($0) }?.output ?? tower.output
     }
 
     // MARK: Inserting

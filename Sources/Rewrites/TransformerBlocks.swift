@@ -83,6 +83,16 @@ extension Graph {
         return nil
     }
 
+    /// True for a norm that begins a pre-norm layer: what self-attention makes of it is added to what it normalises.
+    func beginsLayer(_ norm: Node) -> Bool {
+        guard let state = norm.input(0) else { return false }
+        let linears = consumers(of: norm.output).filter { $0.op is Linear }
+        return linears.flatMap { consumers(of: $0.output) }.contains { attention in
+            attention.op is Attention && (0..<3).allSatisfy { projected(attention, $0) == norm.output }
+                && !sums(from: attention.output, with: state).isEmpty
+        }
+    }
+
     /// The attention whose queries, and nothing else, come from `state`.
     private func crossAttention(from state: ValueID) -> Node? {
         for linear in consumers(of: state) where linear.op is Linear {

@@ -148,7 +148,8 @@ struct SimplifyViews: Rewrite {
             return try replacing { try $0.row(index, of: view.source, axis: axis, name: $1, outputName: $2) }
         }
         if try view.layout == whole.reshaped(to) {
-            if isDirect, node.op is Reshape, let stated = node.input(1), try graph.operand(stated).integers() == to { return nil }
+            if isDirect, node.op as? Reshape == Reshape(to: to), let stated = node.input(1),
+                try graph.operand(stated).integers() == to { return nil }
             return try replacing { try $0.reshape(view.source, to: to, name: $1, outputName: $2) }
         }
         if from.count == to.count, let permutation = permutation(view.layout, of: whole) {

@@ -357,6 +357,19 @@ struct NearMissTests {
         #expect(try a.isFused() == (change == .twoMasks || change == .maskAndReplacement))
     }
 
+    /// The mask that would take the place of the condition is of float32.
+    @Test func replacedScoresOfDoublesStay() throws {
+        var a = try Attending()
+        a.q = try a.m.node(Cast(to: .float64), [a.q])
+        a.k = try a.m.node(Cast(to: .float64), [a.k])
+        a.v = try a.m.node(Cast(to: .float64), [a.v])
+        let hidden = try a.m.binary(.greater, a.m.input("hidden", [2, 1, 1, 5]), a.m.scalar(0))
+        let number = try a.m.node(Cast(to: .float64), [a.m.scalar(-1e9)])
+        let scores = try a.m.node(MatMul(), [a.q, a.m.transpose(a.k, [0, 1, 3, 2])])
+        try a.finish(a.m.node(Where(), [hidden, number, scores]))
+        #expect(try !a.isFused())
+    }
+
     enum Cut: CaseIterable {
         case interleaved, twiceCut, headsFirst, channels, tokensAndChannels, shuffledChannels, everySecondChannel, partsOfHeads, allExamples
         case oneExample, firstTokens, lastTokens
@@ -422,7 +435,10 @@ struct NearMissTests {
         #expect(try a.isFused())
     }
 
-    enum MaskForm: CaseIterable { case even, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, triangle, causalWhere, causalWhereTrue, causalButSmall, anyWhere }
+    enum MaskForm: CaseIterable {
+        case even, evenButLarge, evenButHidden, evenWithNaN, unevenSquare, otherTriangle, triangle, causalWhere, causalWhereTrue
+        case causalButSmall, anyWhere
+    }
 
     /// Square masks, of which only those that hide the later keys and no others are causal.
     @Test(arguments: MaskForm.allCases) func squareMasks(form: MaskForm) throws {
@@ -436,6 +452,7 @@ struct NearMissTests {
         }
         let masked = switch form {
         case .even: try a.m.binary(.add, scores, square { row, _ in Float(row) })
+        case .evenButLarge: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -1e9 : 0 })
         case .evenButHidden: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -.infinity : 0 })
         case .evenWithNaN: try a.m.binary(.add, scores, square { row, _ in row == 3 ? .nan : 0 })
         case .unevenSquare: try a.m.binary(.add, scores, square { Float($0 * $1) / 10 })

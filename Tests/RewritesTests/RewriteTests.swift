@@ -1182,6 +1182,31 @@ struct RewriteTests {
         #expect(m.graph.nodes.contains { $0.op is PatchSelection })
     }
 
+    /// Behind pre-norm layers the last norm's rows guide, if there is one. A norm that begins the first fusion layer is none.
+    @Test(arguments: [false, true]) func preNormTextsGuideByTheirLastState(hasLastNorm: Bool) throws {
+        var m = Exported()
+        let image = try vision(&m)
+        let words = try m.node(Gather(axis: 0), [m.constant([10, 8]), m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])])
+        let x = try m.binary(.add, words, m.constant([1, 5, 8]))
+        let y = try m.binary(.add, x, attention(&m, norm(&m, x)))
+        let last = try m.binary(.add, y, feedForward(&m, norm(&m, y)))
+        let state = try hasLastNorm ? norm(&m, last) : last
+        let fused = try m.binary(.add, state, attention(&m, norm(&m, state)))
+        let seen = try attend(&m, heads(&m, norm(&m, fused)), heads(&m, image), heads(&m, image)) { m, scores in
+            try m.binary(.div, scores, m.scalar(2))
+        }
+        try m.output(m.binary(.add, fused, m.linear(seen, 8, 8)))
+        try m.output(state)
+        try fold(&m.graph)
+        try fuse(&m.graph, validating: true)
+        func selected(_ guide: String?) throws -> Tensor? {
+            var graph = m.graph
+            try select(&graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: guide))
+            return try outputs(graph, m.inputs)["y0"]
+        }
+        #expect(try excess(selected(nil), selected("y1"), 1e-6, 1e-6) <= 0)
+    }
+
     /// Two texts, such as a question and a candidate: which of them guides must be said.
     @Test func oneOfSeveralTextsGuidesByName() throws {
         var m = Exported()

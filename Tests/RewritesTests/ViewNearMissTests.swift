@@ -42,6 +42,16 @@ struct ViewNearMissTests {
         #expect(try m.fused().contains("Unary"))
     }
 
+    /// A 0 among the sizes of a reshape may mean the size that stood there before.
+    @Test(arguments: [false, true], [1, 2]) func emptyAxes(isOpen: Bool, axis: Int) throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 0, 3], dimensions: [2, isOpen ? Dimension(symbol: "n") : 0, 3])
+        let moved = try m.node(Unsqueeze(), [m.node(Unsqueeze(), [x, m.integers([axis])]), m.integers([0])])
+        try m.output(m.unary(.exp, moved))
+        try m.output(m.node(Flatten(axis: 2), [moved]))
+        #expect(try m.fused().contains("Unary"))
+    }
+
     enum Pair: CaseIterable { case otherOrders, otherSources, row, rowOfOtherWidth, rowOfJoinedAxes, wholeTable, numberOfHigherRank, columnForEach }
 
     /// Operators over two values, one or both of which are arranged.

@@ -1,6 +1,7 @@
 import ModelGraph
 import Operators
 import PackageFormat
+import Rewrites
 import Support
 import Synchronization
 import Tensors
@@ -93,6 +94,23 @@ private struct Cancelling: Computable {
         #expect(try session.run(["y": noise([1, 4], seed: 3)])["ones"]?.elements(Float.self) == [1, 1, 1, 1])
         #expect(try Set(session.run(inputs).keys) == ["sizes", "negative", "ones"])
         #expect { try session.run(["x": noise([2, 3], seed: 1)], outputs: ["sizes"]) } throws: { "\($0)".hasPrefix("input y is missing") }
+    }
+
+    /// What is made of an input's sizes alone needs that input, though not those that other outputs are made of.
+    @Test func sizesOfInputsSuffice() throws {
+        var graph = Graph(name: "main")
+        let (length, batch) = (Dimension(symbol: "length"), Dimension(symbol: "batch"))
+        let x = try graph.addInput("x", ValueType(.float32, [batch, length]))
+        let y = try graph.addInput("y", ValueType(.float32, [batch, 2]))
+        func scalar(_ number: Int64) throws -> ValueID { try graph.addConstant(Constant(Tensor(scalar: number)), name: "number") }
+        let count = try graph.add(Gather(axis: 0), [graph.add(Shape(), [x], name: "shape")[0], scalar(1)], name: "length")[0]
+        try graph.addOutput("places", graph.add(Arange(), [scalar(0), count, scalar(1)], name: "places")[0])
+        try graph.addOutput("z", graph.add(Unary(.neg), [y], name: "z")[0])
+        try fold(&graph)
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        #expect(try session.inputs(for: ["places"]).map(\.name) == ["x"])
+        #expect(try session.inputs(for: ["z"]).map(\.name) == ["y"])
+        #expect(try session.run(["x": noise([2, 3], seed: 1)])["places"]?.elements(Int64.self) == [0, 1, 2])
     }
 
     @Test func narrowerInputsAreWidened() throws {
