@@ -150,8 +150,16 @@ void trips_activate(float *y, const float *x, size_t n, trips_activation activat
     table()->activate(y, x, n, activation);
 }
 
-void trips_filter(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n) {
-    table()->filter(y, x, offsets, w, taps, bias, n);
+void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *w, size_t ldw, size_t taps,
+                    const float *bias, size_t m, size_t n) {
+    table()->convolve(y, ldy, x, offsets, w, ldw, taps, bias, m, n);
+}
+
+void trips_phases(float *to, const float *x, const trips_phase_axis axes[3]) { table()->phases(to, x, axes); }
+
+void trips_finish(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *residual, size_t ldr,
+                  const trips_finishing *finishing) {
+    table()->finish(y, ldy, x, ldx, rows, n, residual, ldr, finishing);
 }
 
 void trips_f16_to_f32(float *y, const uint16_t *x, size_t n) { table()->f16_to_f32(y, x, n); }

@@ -189,14 +189,40 @@ void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size
 /// y = activation(x), as behind a product. In place.
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
 
-// MARK: - Filters
+// MARK: - Convolutions
 
-/// y[i] = bias + Σ_t w[t] x[offsets[t] + i] for i < n: one channel of a convolution whose input is laid out so that each
-/// element of the kernel reads consecutive numbers.
+/// y[i, j] = bias[i] + Σ_t w[i, t] x[offsets[t] + j] for i < m, j < n: outputs of a convolution whose input is laid out so that
+/// each of the kernel's elements reads consecutive numbers.
 ///
 /// Each element is one chain of fused multiply-adds over ascending t, so results are bit-identical on every path but the
 /// scalar one.
-void trips_filter(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n);
+void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *w, size_t ldw, size_t taps,
+                    const float *_Nullable bias, size_t m, size_t n);
+
+/// How an axis of a convolution's input is divided into phases: phase c holds, at place i, what is at i stride + c − before, and
+/// 0 where that lies outside of the input.
+typedef struct trips_phase_axis {
+    size_t size;      ///< of the input
+    size_t phases;    ///< up to stride
+    size_t places;    ///< of each phase
+    size_t stride;
+    ptrdiff_t before; ///< padding in front; negative where the input is cut
+} trips_phase_axis;
+
+/// Lays out a channel x [sizes of the axes] for trips_convolve: to [phases of the axes, places of the axes].
+void trips_phases(float *to, const float *x, const trips_phase_axis axes[_Nonnull 3]);
+
+/// What follows a convolution: y = f(x) + residual, or f(x + residual).
+typedef struct trips_finishing {
+    trips_activation activation;    ///< f; where it is none, f(x) = min(high, max(low, slope x + offset))
+    float slope, offset, low, high;
+    bool gated;                     ///< f is times x
+    bool residual_first;            ///< added before f
+} trips_finishing;
+
+/// Rows of n. In place, for x and for the residual.
+void trips_finish(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *_Nullable residual,
+                  size_t ldr, const trips_finishing *finishing);
 
 // MARK: - Conversions
 

@@ -1,0 +1,278 @@
+import Kernels
+import ModelGraph
+import Support
+import Tensors
+
+/// A convolution, with what follows it fused behind the sums: bias, activation, residual.
+///
+/// A channel is laid out so that each element of the kernel reads consecutive numbers for all windows: the convolution is then
+/// a product that reads its right-hand side where it lies, and no window is copied.
+struct ConvolutionInstruction: Instruction {
+    let node: Node
+    let layout: ConvolutionLayout
+    let input: ValueID
+    let multiplyAccumulates: Int
+    private(set) var label: String
+    private(set) var kind = Conv.name
+    /// The value behind all that is fused.
+    private(set) var output: ValueID
+    fileprivate var finishing: trips_finishing?
+    fileprivate var residual: ValueID?
+
+    init(_ node: Node, _ layout: ConvolutionLayout, input: ValueID, multiplyAccumulates: Int) {
+        (self.node, self.layout, self.input, self.multiplyAccumulates) = (node, layout, input, multiplyAccumulates)
+        (label, output) = (node.name, node.output)
+    }
+
+    var reads: [ValueID] { [input] + node.inputs.dropFirst().compactMap { $0 } + [residual].compactMap { $0 } }
+    var writes: [ValueID] { [output] }
+
+    /// Whether an activation has been fused; nothing may follow it but a residual.
+    var isActivated: Bool { finishing?.isIdentity == false }
+    var hasResidual: Bool { residual != nil }
+
+    mutating func fuse(_ activation: trips_finishing, of next: Node) {
+        var activation = activation
+        activation.residual_first = hasResidual
+        finishing = activation
+        advance(to: next)
+    }
+
+    mutating func fuse(residual: ValueID, of next: Node) {
+        self.residual = residual
+        if finishing == nil { finishing = .identity }
+        advance(to: next)
+    }
+
+    private mutating func advance(to next: Node) {
+        output = next.output
+        let name = (next.op as? Unary)?.kind.rawValue ?? (next.op as? Binary)?.kind.rawValue ?? type(of: next.op).name
+        kind += "+\(name.prefix(1).uppercased())\(name.dropFirst())"
+    }
+
+    func scratchBytes(threads: Int) -> Int {
+        let planes = layout.planesBytes
+        return (sharesPlanes(threads) ? planes : threads * planes) + threads * layout.sumsBytes
+    }
+
+    /// Whether threads share out one slice at a time, and not the slices.
+    private func sharesPlanes(_ threads: Int) -> Bool { layout.slices < 8 * threads }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let work = try BoundConvolution(self, memory)
+        let (layout, threads, parts) = (layout, memory.threads, layout.parts(threads: memory.threads))
+        let planes = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
+        let shared = sharesPlanes(threads)
+        let sums = FloatPointer(planes.pointer + (shared ? 1 : threads) * layout.planesBytes / MemoryLayout<Float>.size)
+        let sumsCount = layout.sumsBytes / MemoryLayout<Float>.size
+        if shared {
+            return { pool in
+                for slice in 0..<layout.slices {
+                    if layout.needsPlanes {
+                        pool.run(layout.inputs) { work.fill(planes.pointer, slice, $0) }
+                    }
+                    pool.run(parts.count) { index, thread in
+                        work.run(parts[index], slice, planes.pointer, sums.pointer + thread * sumsCount)
+                    }
+                }
+            }
+        }
+        let tasks = (0..<layout.slices).split(into: 8 * threads)
+        return { pool in
+            pool.run(tasks.count) { index, thread in
+                let planes = planes.pointer + thread * layout.planesBytes / MemoryLayout<Float>.size
+                for slice in tasks[index] {
+                    if layout.needsPlanes {
+                        for channel in 0..<layout.inputs { work.fill(planes, slice, channel) }
+                    }
+                    for part in parts { work.run(part, slice, planes, sums.pointer + thread * sumsCount) }
+                }
+            }
+        }
+    }
+}
+
+extension trips_finishing {
+    static let identity = line()
+
+    /// min(high, max(low, slope x + offset)), times x where it is gated.
+    static func line(slope: Float = 1, offset: Float = 0, low: Float = -.infinity, high: Float = .infinity, gated: Bool = false) -> Self {
+        trips_finishing(
+            activation: TRIPS_ACTIVATION_NONE, slope: slope, offset: offset, low: low, high: high, gated: gated, residual_first: false)
+    }
+
+    static func curve(_ activation: trips_activation, gated: Bool = false) -> Self {
+        var finishing = line(gated: gated)
+        finishing.activation = activation
+        return finishing
+    }
+
+    fileprivate var isIdentity: Bool {
+        activation == TRIPS_ACTIVATION_NONE && (slope, offset, low, high) == (1, 0, -.infinity, .infinity) && !gated
+    }
+}
+
+/// Where a convolution's numbers lie, and how its work is divided.
+struct ConvolutionLayout: Sendable {
+    /// A part of the outputs of a slice: lines of windows one behind the other, or a piece of one line.
+    struct Part: Sendable {
+        let layer: Int
+        let lines, columns, channels: Range<Int>
+    }
+
+    let examples, groups: Int
+    /// Channels of a group.
+    let inputs, outputs: Int
+    /// The axes of the input; three of them, as those that are missing have one place.
+    let axes: [trips_phase_axis]
+    let windows: [Int]
+    /// Whether windows read a copy of the input, which is padded and divided into phases.
+    let needsPlanes: Bool
+    /// Numbers of a channel as windows read it.
+    let plane: Int
+    /// Where each element of the kernel, of each input of a group, begins to read.
+    let offsets: [Int]
+
+    /// - Parameter x: [B, C, ...], with up to three spatial axes; the weight is [O, C / groups, ...], the output [B, O, ...].
+    /// - Returns: nil where there is nothing to compute, or planes would hold more numbers than all windows.
+    init?(_ op: Conv, x: [Int], weight: [Int], output: [Int]) throws {
+        let sizes = Array(x.dropFirst(2))
+        guard 1...3 ~= sizes.count, (x + weight + output).allSatisfy({ $0 > 0 }) else { return nil }
+        let resolved = try op.window.resolved(kernel: Array(weight.dropFirst(2)), sizes: sizes)
+        let missing = trips_phase_axis(size: 1, phases: 1, places: 1, stride: 1, before: 0)
+        axes = Array(repeating: missing, count: 3 - sizes.count) + zip(resolved, zip(sizes, output.dropFirst(2))).map { axis, count in
+            trips_phase_axis(
+                size: count.0, phases: min(axis.stride, axis.extent), places: count.1 + (axis.extent - 1) / axis.stride,
+                stride: axis.stride, before: axis.before)
+        }
+        windows = Array(repeating: 1, count: 3 - sizes.count) + output.dropFirst(2)
+        (examples, groups) = (x[0], op.groups)
+        (inputs, outputs) = (weight[1], weight[0] / op.groups)
+        needsPlanes = !axes.allSatisfy { $0.stride == 1 && $0.before == 0 && $0.places == $0.size }
+        let elements = resolved.reduce(1) { $0 * $1.kernel }
+        guard let plane = try? elementCount(of: axes.flatMap { [$0.phases, $0.places] }),
+            let read = try? elementCount(of: windows + [elements]), plane <= read || !needsPlanes,
+            (try? elementCount(of: [inputs, plane, MemoryLayout<Float>.size])) != nil
+        else { return nil }
+        self.plane = plane
+        let starts = ConvolutionLayout.starts(resolved, axes)
+        offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
+    }
+
+    /// Where in a channel each element of the kernel begins to read.
+    private static func starts(_ axes: [Window.Axis], _ phases: [trips_phase_axis]) -> [Int] {
+        let places = phases.reduce(1) { $0 * $1.places }
+        var starts = [0]
+        var (phaseDistance, distance) = (places, 1)
+        for (axis, phase) in zip(axes, phases.suffix(axes.count)).reversed() {
+            let shifts = (0..<axis.kernel).map { element in
+                let (step, rest) = (element * axis.dilation).quotientAndRemainder(dividingBy: axis.stride)
+                return rest * phaseDistance + step * distance
+            }
+            starts = shifts.flatMap { shift in starts.map { shift + $0 } }
+            (phaseDistance, distance) = (phaseDistance * phase.phases, distance * phase.places)
+        }
+        return starts
+    }
+
+    var slices: Int { examples * groups }
+    var taps: Int { offsets.count }
+    /// Numbers of a channel of the input, and of the output.
+    var area: Int { axes.reduce(1) { $0 * $1.size } }
+    var windowCount: Int { windows.reduce(1, *) }
+    /// From one line of windows to the next, as they are read.
+    var lineDistance: Int { axes[2].places }
+    var layerDistance: Int { axes[1].places * lineDistance }
+    /// Whether there are numbers between lines that no window stands for.
+    var hasGaps: Bool { lineDistance != windows[2] && linesPerPart > 1 }
+
+    var planesBytes: Int { needsPlanes ? (inputs * plane * MemoryLayout<Float>.size).inWholeCacheLines : 0 }
+    var sumsBytes: Int {
+        hasGaps ? (min(outputs, ConvolutionLayout.mostOutputs) * linesPerPart * lineDistance * MemoryLayout<Float>.size).inWholeCacheLines : 0
+    }
+
+    /// Windows whose numbers stay in a core's cache, where weights pass over them.
+    private var windowsPerPart: Int { min(max((1 << 17) / inputs, 64), 1024) }
+    private var linesPerPart: Int { windows[2] > windowsPerPart ? 1 : min(windows[1], max(1, windowsPerPart / lineDistance)) }
+    /// Outputs of a part: some tiles of the kernel's on each path.
+    private static let mostOutputs = 42
+    /// Outputs up to which parts are made smaller for the sake of other threads: a tile.
+    private static let leastOutputs = 14
+
+    /// All outputs of a slice. Parts that read the same windows follow each other.
+    func parts(threads: Int) -> [Part] {
+        let lines = (0..<windows[1]).split(into: windows[1].dividedRoundingUp(by: linesPerPart))
+        let columns = linesPerPart > 1 || windows[2] <= windowsPerPart
+            ? [0..<windows[2]] : (0..<windows[2]).split(into: windows[2].dividedRoundingUp(by: windowsPerPart))
+        let wanted = 4 * threads / (windows[0] * lines.count * columns.count)
+        let channels = (0..<outputs).split(
+            into: max(outputs.dividedRoundingUp(by: ConvolutionLayout.mostOutputs), min(wanted, outputs / ConvolutionLayout.leastOutputs)))
+        return (0..<windows[0]).flatMap { layer in
+            lines.flatMap { lines in
+                columns.flatMap { columns in
+                    channels.map { Part(layer: layer, lines: lines, columns: columns, channels: $0) }
+                }
+            }
+        }
+    }
+}
+
+extension Range<Int> {
+    /// As many parts, of sizes as even as can be.
+    fileprivate func split(into parts: Int) -> [Range<Int>] {
+        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
+    }
+}
+
+/// A convolution with its addresses.
+private struct BoundConvolution: Sendable {
+    private let layout: ConvolutionLayout
+    private let source, factors: SharedRows
+    private let bias, residual: SharedRows?
+    private let target: FloatPointer
+    private let finishing: trips_finishing?
+
+    init(_ instruction: ConvolutionInstruction, _ memory: PlanMemory) throws {
+        func input(_ index: Int) throws -> SharedRows {
+            guard let value = instruction.node.input(index) else { throw TripsError.data("input \(index) is missing", at: instruction.node.name) }
+            return SharedRows(try memory.view(value))
+        }
+        layout = instruction.layout
+        (source, factors) = (try input(0), try input(1))
+        bias = instruction.node.input(2) == nil ? nil : try input(2)
+        residual = try instruction.residual.map { SharedRows(try memory.view($0)) }
+        target = FloatPointer(try memory.mutableView(instruction.output).pointer(Float.self))
+        finishing = instruction.finishing
+    }
+
+    /// Lays out a channel of a slice.
+    func fill(_ planes: UnsafeMutablePointer<Float>, _ slice: Int, _ channel: Int) {
+        trips_phases(planes + channel * layout.plane, source.pointer + (slice * layout.inputs + channel) * layout.area, layout.axes)
+    }
+
+    func run(_ part: ConvolutionLayout.Part, _ slice: Int, _ planes: UnsafePointer<Float>, _ sums: UnsafeMutablePointer<Float>) {
+        let slicePointer = layout.needsPlanes ? planes : source.pointer + slice * layout.inputs * layout.area
+        let x = slicePointer + part.layer * layout.layerDistance + part.lines.lowerBound * layout.lineDistance + part.columns.lowerBound
+        let count = (part.lines.count - 1) * layout.lineDistance + part.columns.count
+        let channel = slice % layout.groups * layout.outputs + part.channels.lowerBound
+        let windows = layout.windowCount
+        let place = (slice * layout.outputs + part.channels.lowerBound) * windows
+            + (part.layer * layout.windows[1] + part.lines.lowerBound) * layout.windows[2] + part.columns.lowerBound
+        let result = target.pointer + place
+        let (y, distance) = layout.hasGaps ? (sums, count) : (result, windows)
+        trips_convolve(
+            y, distance, x, layout.offsets, factors.pointer + channel * layout.taps, layout.taps, layout.taps,
+            bias.map { $0.pointer + channel }, part.channels.count, count)
+        guard layout.hasGaps else {
+            guard var finishing else { return }
+            let addend = residual.map { $0.pointer + place }
+            return trips_finish(result, windows, result, windows, part.channels.count, count, addend, windows, &finishing)
+        }
+        var finishing = finishing ?? .identity
+        for channel in 0..<part.channels.count {
+            trips_finish(
+                result + channel * windows, layout.windows[2], sums + channel * count, layout.lineDistance, part.lines.count,
+                part.columns.count, residual.map { $0.pointer + place + channel * windows }, layout.windows[2], &finishing)
+        }
+    }
+}
