@@ -32,23 +32,18 @@ static void filter(float *y, const float *x, const size_t *offsets, const float 
     }
 }
 
-/// A tile of `rows` outputs and 2 VL windows, or of `first` + `second` where it is not whole. Sums start from `bias`, or where
-/// `resumes` from what y holds.
+/// A tile of `rows` outputs and 2 VL windows, or of `first` + `second` where it is not whole. Weights of an element lie side by
+/// side, and `ldw` behind those of the element before; what is ahead is brought in on the way.
 INLINE void convolve_tile_body(const int rows, const bool whole, float *y, size_t ldy, const float *x, const size_t *offsets,
-                               const float *w, size_t ldw, size_t taps, const float *bias, bool resumes, size_t first,
-                               size_t second) {
+                               const float *w, size_t ldw, size_t taps, const float *bias, size_t first, size_t second, ahead next) {
     vf sum[TILE_ROWS][2];
-    UNROLLED for (int i = 0; i < rows; i++) {
-        const float *from = y + (size_t)i * ldy;
-        vf start = vf_set(bias ? bias[i] : 0);
-        sum[i][0] = resumes ? vf_load_n(from, first) : start;
-        sum[i][1] = resumes ? vf_load_n(from + VL, second) : start;
-    }
-    for (size_t t = 0; t < taps; t++) {
+    UNROLLED for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = vf_set(bias ? bias[i] : 0);
+    for (size_t t = 0; t < taps; t++, w += ldw) {
         const float *from = x + offsets[t];
         vf left = whole ? vf_load(from) : vf_load_n(from, first), right = whole ? vf_load(from + VL) : vf_load_n(from + VL, second);
+        _mm_prefetch(next.at + t * next.step, _MM_HINT_T1);
         UNROLLED for (int i = 0; i < rows; i++) {
-            vf factor = vf_set(w[(size_t)i * ldw + t]);
+            vf factor = vf_set(w[i]);
             sum[i][0] = vf_fma(factor, left, sum[i][0]);
             sum[i][1] = vf_fma(factor, right, sum[i][1]);
         }
@@ -61,12 +56,12 @@ INLINE void convolve_tile_body(const int rows, const bool whole, float *y, size_
 }
 
 typedef void (*convolve_tile)(float *y, size_t ldy, const float *x, const size_t *offsets, const float *w, size_t ldw, size_t taps,
-                              const float *bias, bool resumes, size_t first, size_t second);
+                              const float *bias, size_t first, size_t second, ahead next);
 
 #define CONVOLVE_TILE(rows, whole, name)                                                                                     \
     static void convolve_tile_##name(float *y, size_t ldy, const float *x, const size_t *offsets, const float *w, size_t ldw, \
-                                     size_t taps, const float *bias, bool resumes, size_t first, size_t second) {             \
-        convolve_tile_body(rows, whole, y, ldy, x, offsets, w, ldw, taps, bias, resumes, first, second);                      \
+                                     size_t taps, const float *bias, size_t first, size_t second, ahead next) {               \
+        convolve_tile_body(rows, whole, y, ldy, x, offsets, w, ldw, taps, bias, first, second, next);                         \
     }
 #define CONVOLVE_WHOLE(rows) CONVOLVE_TILE(rows, true, whole_##rows)
 #define CONVOLVE_RAGGED(rows) CONVOLVE_TILE(rows, false, ragged_##rows)
@@ -78,32 +73,25 @@ EACH_HEIGHT(TILE_ROWS, CONVOLVE_RAGGED)
 static const convolve_tile whole_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, WHOLE_ENTRY)};
 static const convolve_tile ragged_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, RAGGED_ENTRY)};
 
-static void v_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *w, size_t ldw, size_t taps,
-                       const float *bias, size_t m, size_t n) {
-    if (m == 1) return filter(y, x, offsets, w, taps, bias ? *bias : 0, n);
-    size_t tiles = (m + TILE_ROWS - 1) / TILE_ROWS;
-    // Rows of weights so far apart would evict each other: they are copied aside, as in the other fp32 product.
-    bool aliased = ldw * sizeof(float) % HALF_PAGE == 0 && m > 4;
-    size_t block = aliased && taps > K_BLOCK ? K_BLOCK : taps;
-    for (size_t i = 0; i < tiles; i++) {
-        size_t height = share(m, tiles, i), t0 = 0;
-        do {
-            size_t t1 = taps - t0 < block ? taps : t0 + block, stride = ldw;
-            const float *factors = w + t0;
-            float copy[TILE_ROWS * COPY_STRIDE];
-            if (aliased) {
-                for (size_t r = 0; r < height; r++) memcpy(copy + r * COPY_STRIDE, factors + r * ldw, (t1 - t0) * sizeof(float));
-                factors = copy, stride = COPY_STRIDE;
-            }
-            for (size_t j = 0; j < n; j += 2 * VL) {
-                size_t left = n - j, first = left < VL ? left : VL, second = left < VL ? 0 : left < 2 * VL ? left - VL : VL;
+static void v_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
+                       const float *bias, size_t m, size_t n, size_t tile_begin, size_t tile_end) {
+    if (m == 1) return filter(y, x, offsets, packed, taps, bias ? *bias : 0, n);
+    for (size_t tile = tile_begin; tile < tile_end; tile++) {
+        size_t begin = filter_row(m, tile), end = filter_row(m, tile + 1), strips = (n + 2 * VL - 1) / (2 * VL);
+        size_t parts = (end - begin + TILE_ROWS - 1) / TILE_ROWS;
+        const float *weights = packed + begin * taps, *following = packed + end * taps;
+        for (size_t part = 0, row = begin; part < parts; part++) {
+            size_t height = share(end - begin, parts, part);
+            for (size_t strip = 0; strip < strips; strip++) {
+                size_t j = strip * 2 * VL, left = n - j, first = left < VL ? left : VL;
+                size_t second = left < VL ? 0 : left < 2 * VL ? left - VL : VL;
+                ahead next = ahead_of(following, (end - begin) * taps * sizeof(float), taps, part * strips + strip, parts * strips);
                 (second == VL ? whole_tiles : ragged_tiles)[height](
-                    y + j, ldy, x + j, offsets + t0, factors, stride, t1 - t0, bias, t0 > 0, first, second);
+                    y + row * ldy + j, ldy, x + j, offsets, weights + (row - begin), end - begin, taps, bias ? bias + row : NULL, first,
+                    second, next);
             }
-            t0 = t1;
-        } while (t0 < taps);
-        w += height * ldw, y += height * ldy;
-        if (bias) bias += height;
+            row += height;
+        }
     }
 }
 

@@ -258,12 +258,16 @@ void trips_activate_ref(float *y, const float *x, size_t n, trips_activation act
 
 // MARK: - Convolutions
 
-void trips_convolve_ref(float *y, size_t ldy, const float *x, const size_t *offsets, const float *w, size_t ldw, size_t taps,
-                        const float *bias, size_t m, size_t n) {
-    for (size_t i = 0; i < m; i++) {
-        for (size_t j = 0; j < n; j++) y[i * ldy + j] = bias ? bias[i] : 0;
-        for (size_t t = 0; t < taps; t++)
-            for (size_t j = 0; j < n; j++) y[i * ldy + j] += w[i * ldw + t] * x[offsets[t] + j];
+void trips_convolve_ref(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
+                        const float *bias, size_t m, size_t n, size_t tile_begin, size_t tile_end) {
+    for (size_t tile = tile_begin; tile < tile_end; tile++) {
+        size_t begin = filter_row(m, tile), height = filter_row(m, tile + 1) - begin;
+        for (size_t i = begin; i < begin + height; i++) {
+            const float *w = packed + begin * taps + (i - begin);
+            for (size_t j = 0; j < n; j++) y[i * ldy + j] = bias ? bias[i] : 0;
+            for (size_t t = 0; t < taps; t++)
+                for (size_t j = 0; j < n; j++) y[i * ldy + j] += w[t * height] * x[offsets[t] + j];
+        }
     }
 }
 

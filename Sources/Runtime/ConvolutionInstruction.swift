@@ -11,6 +11,7 @@ struct ConvolutionInstruction: Instruction {
     let node: Node
     let layout: ConvolutionLayout
     let input: ValueID
+    let recipe: ProductRecipe
     let multiplyAccumulates: Int
     private(set) var label: String
     private(set) var kind = Conv.name
@@ -19,13 +20,15 @@ struct ConvolutionInstruction: Instruction {
     fileprivate var finishing: trips_finishing?
     fileprivate var residual: ValueID?
 
-    init(_ node: Node, _ layout: ConvolutionLayout, input: ValueID, multiplyAccumulates: Int) {
+    init(_ node: Node, _ layout: ConvolutionLayout, input: ValueID, weight: Constant, multiplyAccumulates: Int) {
         (self.node, self.layout, self.input, self.multiplyAccumulates) = (node, layout, input, multiplyAccumulates)
+        recipe = ProductRecipe(form: .filters(groups: layout.groups), weight: weight)
         (label, output) = (node.name, node.output)
     }
 
-    var reads: [ValueID] { [input] + node.inputs.dropFirst().compactMap { $0 } + [residual].compactMap { $0 } }
+    var reads: [ValueID] { [input] + [node.input(2), residual].compactMap { $0 } }
     var writes: [ValueID] { [output] }
+    var products: [ProductRecipe] { [recipe] }
 
     /// Whether an activation has been fused; nothing may follow it but a residual.
     var isActivated: Bool { finishing?.isIdentity == false }
@@ -117,7 +120,9 @@ struct ConvolutionLayout: Sendable {
     /// A part of the outputs of a slice: lines of windows one behind the other, or a piece of one line.
     struct Part: Sendable {
         let layer: Int
-        let lines, columns, channels: Range<Int>
+        let lines, columns: Range<Int>
+        /// Of packed filters.
+        let tiles: Range<Int>
     }
 
     let examples, groups: Int
@@ -128,8 +133,9 @@ struct ConvolutionLayout: Sendable {
     let windows: [Int]
     /// Whether windows read a copy of the input, which is padded and divided into phases.
     let needsPlanes: Bool
-    /// Numbers of a channel as windows read it.
-    let plane: Int
+    /// Numbers of a channel of the input, and as windows read it.
+    let area, plane: Int
+    let windowCount: Int
     /// Where each element of the kernel, of each input of a group, begins to read.
     let offsets: [Int]
 
@@ -155,6 +161,7 @@ struct ConvolutionLayout: Sendable {
             (try? elementCount(of: [inputs, plane, MemoryLayout<Float>.size])) != nil
         else { return nil }
         self.plane = plane
+        (area, windowCount) = (try elementCount(of: sizes), try elementCount(of: windows))
         let starts = ConvolutionLayout.starts(resolved, axes)
         offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
     }
@@ -177,40 +184,36 @@ struct ConvolutionLayout: Sendable {
 
     var slices: Int { examples * groups }
     var taps: Int { offsets.count }
-    /// Numbers of a channel of the input, and of the output.
-    var area: Int { axes.reduce(1) { $0 * $1.size } }
-    var windowCount: Int { windows.reduce(1, *) }
     /// From one line of windows to the next, as they are read.
     var lineDistance: Int { axes[2].places }
     var layerDistance: Int { axes[1].places * lineDistance }
     /// Whether there are numbers between lines that no window stands for.
     var hasGaps: Bool { lineDistance != windows[2] && linesPerPart > 1 }
+    private var tiles: Int { trips_filter_tiles(outputs) }
 
     var planesBytes: Int { needsPlanes ? (inputs * plane * MemoryLayout<Float>.size).inWholeCacheLines : 0 }
     var sumsBytes: Int {
-        hasGaps ? (min(outputs, ConvolutionLayout.mostOutputs) * linesPerPart * lineDistance * MemoryLayout<Float>.size).inWholeCacheLines : 0
+        hasGaps ? (min(outputs, ConvolutionLayout.mostTiles * Int(TRIPS_FILTER_TILE)) * linesPerPart * lineDistance * MemoryLayout<Float>.size).inWholeCacheLines : 0
     }
 
     /// Windows whose numbers stay in a core's cache, where weights pass over them.
     private var windowsPerPart: Int { min(max((1 << 17) / inputs, 64), 1024) }
     private var linesPerPart: Int { windows[2] > windowsPerPart ? 1 : min(windows[1], max(1, windowsPerPart / lineDistance)) }
-    /// Outputs of a part: some tiles of the kernel's on each path.
-    private static let mostOutputs = 42
-    /// Outputs up to which parts are made smaller for the sake of other threads: a tile.
-    private static let leastOutputs = 14
+    /// Tiles of a part, whose sums stay in cache until they are finished.
+    private static let mostTiles = 3
 
     /// All outputs of a slice. Parts that read the same windows follow each other.
     func parts(threads: Int) -> [Part] {
         let lines = (0..<windows[1]).split(into: windows[1].dividedRoundingUp(by: linesPerPart))
         let columns = linesPerPart > 1 || windows[2] <= windowsPerPart
             ? [0..<windows[2]] : (0..<windows[2]).split(into: windows[2].dividedRoundingUp(by: windowsPerPart))
+        // Parts enough for all threads.
         let wanted = 4 * threads / (windows[0] * lines.count * columns.count)
-        let channels = (0..<outputs).split(
-            into: max(outputs.dividedRoundingUp(by: ConvolutionLayout.mostOutputs), min(wanted, outputs / ConvolutionLayout.leastOutputs)))
+        let tileGroups = (0..<tiles).split(into: max(tiles.dividedRoundingUp(by: ConvolutionLayout.mostTiles), min(wanted, tiles)))
         return (0..<windows[0]).flatMap { layer in
             lines.flatMap { lines in
                 columns.flatMap { columns in
-                    channels.map { Part(layer: layer, lines: lines, columns: columns, channels: $0) }
+                    tileGroups.map { Part(layer: layer, lines: lines, columns: columns, tiles: $0) }
                 }
             }
         }
@@ -225,21 +228,19 @@ extension Range<Int> {
 }
 
 /// A convolution with its addresses.
-private struct BoundConvolution: Sendable {
+private final class BoundConvolution: Sendable {
     private let layout: ConvolutionLayout
-    private let source, factors: SharedRows
+    private let filters: PackedProduct
+    private let source: SharedRows
     private let bias, residual: SharedRows?
     private let target: FloatPointer
     private let finishing: trips_finishing?
 
     init(_ instruction: ConvolutionInstruction, _ memory: PlanMemory) throws {
-        func input(_ index: Int) throws -> SharedRows {
-            guard let value = instruction.node.input(index) else { throw TripsError.data("input \(index) is missing", at: instruction.node.name) }
-            return SharedRows(try memory.view(value))
-        }
         layout = instruction.layout
-        (source, factors) = (try input(0), try input(1))
-        bias = instruction.node.input(2) == nil ? nil : try input(2)
+        filters = try memory.weights.product(instruction.recipe)
+        source = SharedRows(try memory.view(instruction.input))
+        bias = try instruction.node.input(2).map { SharedRows(try memory.view($0)) }
         residual = try instruction.residual.map { SharedRows(try memory.view($0)) }
         target = FloatPointer(try memory.mutableView(instruction.output).pointer(Float.self))
         finishing = instruction.finishing
@@ -250,29 +251,29 @@ private struct BoundConvolution: Sendable {
         trips_phases(planes + channel * layout.plane, source.pointer + (slice * layout.inputs + channel) * layout.area, layout.axes)
     }
 
+    /// - Parameter sums: room for the part's, where there are gaps between lines.
     func run(_ part: ConvolutionLayout.Part, _ slice: Int, _ planes: UnsafePointer<Float>, _ sums: UnsafeMutablePointer<Float>) {
-        let slicePointer = layout.needsPlanes ? planes : source.pointer + slice * layout.inputs * layout.area
-        let x = slicePointer + part.layer * layout.layerDistance + part.lines.lowerBound * layout.lineDistance + part.columns.lowerBound
+        let (group, windows, width) = (slice % layout.groups, layout.windowCount, layout.windows[2])
+        let read = layout.needsPlanes ? planes : source.pointer + slice * layout.inputs * layout.area
+        let x = read + part.layer * layout.layerDistance + part.lines.lowerBound * layout.lineDistance + part.columns.lowerBound
         let count = (part.lines.count - 1) * layout.lineDistance + part.columns.count
-        let channel = slice % layout.groups * layout.outputs + part.channels.lowerBound
-        let windows = layout.windowCount
-        let place = (slice * layout.outputs + part.channels.lowerBound) * windows
-            + (part.layer * layout.windows[1] + part.lines.lowerBound) * layout.windows[2] + part.columns.lowerBound
-        let result = target.pointer + place
-        let (y, distance) = layout.hasGaps ? (sums, count) : (result, windows)
+        let first = trips_filter_row(layout.outputs, part.tiles.lowerBound)
+        let channels = trips_filter_row(layout.outputs, part.tiles.upperBound) - first
+        let place = slice * layout.outputs * windows + (part.layer * layout.windows[1] + part.lines.lowerBound) * width + part.columns.lowerBound
+        let (y, distance) = layout.hasGaps ? (sums - first * count, count) : (target.pointer + place, windows)
         trips_convolve(
-            y, distance, x, layout.offsets, factors.pointer + channel * layout.taps, layout.taps, layout.taps,
-            bias.map { $0.pointer + channel }, part.channels.count, count)
+            y, distance, x, layout.offsets, filters.pointer.assumingMemoryBound(to: Float.self) + group * layout.outputs * layout.taps,
+            layout.taps, bias.map { $0.pointer + group * layout.outputs }, layout.outputs, count, part.tiles.lowerBound, part.tiles.upperBound)
+        let (result, addend) = (target.pointer + place + first * windows, residual.map { $0.pointer + place + first * windows })
         guard layout.hasGaps else {
             guard var finishing else { return }
-            let addend = residual.map { $0.pointer + place }
-            return trips_finish(result, windows, result, windows, part.channels.count, count, addend, windows, &finishing)
+            return trips_finish(result, windows, result, windows, channels, count, addend, windows, &finishing)
         }
         var finishing = finishing ?? .identity
-        for channel in 0..<part.channels.count {
+        for channel in 0..<channels {
             trips_finish(
-                result + channel * windows, layout.windows[2], sums + channel * count, layout.lineDistance, part.lines.count,
-                part.columns.count, residual.map { $0.pointer + place + channel * windows }, layout.windows[2], &finishing)
+                result + channel * windows, width, sums + channel * count, layout.lineDistance, part.lines.count, part.columns.count,
+                addend.map { $0 + channel * windows }, width, &finishing)
         }
     }
 }

@@ -157,11 +157,11 @@ struct Lowering {
 
     /// A convolution with an activation and a residual behind it, in this order or the other.
     private mutating func convolution(_ node: Node) throws -> ConvolutionInstruction? {
-        guard let op = node.op as? Conv, isFloat(node), let input = node.input(0), let shapes = constantShapes(node),
-            let x = shapes[0], let weight = shapes[1], let output = graph.type(of: node.output).constantShape,
-            let layout = try ConvolutionLayout(op, x: x, weight: weight, output: output)
+        guard let op = node.op as? Conv, isFloat(node), let input = node.input(0), let weight = node.input(1).flatMap(graph.constant),
+            let x = graph.type(of: input).constantShape, let output = graph.type(of: node.output).constantShape,
+            let layout = try ConvolutionLayout(op, x: x, weight: weight.shape, output: output)
         else { return nil }
-        var instruction = ConvolutionInstruction(node, layout, input: input, multiplyAccumulates: try cost(node))
+        var instruction = ConvolutionInstruction(node, layout, input: input, weight: weight, multiplyAccumulates: try cost(node))
         while let next = onlyConsumer(of: instruction.output) {
             if !instruction.isActivated, let activation = try finishing(next) {
                 instruction.fuse(activation, of: next)

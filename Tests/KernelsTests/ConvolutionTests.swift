@@ -3,29 +3,50 @@ import Testing
 
 extension KernelTests {
     /// Against the same chains with products rounded: each of up to 600 steps may differ by half an ulp of a sum that stays
-    /// below 32, in proportion to 1 and more. What lies behind the last element is neither read nor written. 512 inputs and more
-    /// are those whose rows of weights lie a multiple of half a page apart.
-    @Test(arguments: [(1, 9), (2, 0), (3, 9), (14, 1), (15, 27), (29, 40), (5, 512), (17, 600), (16, 1024)])
-    func convolutions(m: Int, taps: Int) {
+    /// below 32, in proportion to 1 and more. What lies behind the last element is neither read nor written.
+    @Test(arguments: [(1, 9), (2, 0), (3, 9), (14, 1), (15, 27), (29, 40), (17, 600)]) func convolutions(m: Int, taps: Int) {
         var random = Generator(state: 11)
         for n in [0, 1, 7, 8, 9, 16, 31, 33, 63, 64, 65, 127, 128, 129, 300] {
-            let (ldw, ldy) = (max(1, taps), n + 3)
-            let (w, bias, offsets) = (random.floats(m * ldw), random.floats(m), (0..<taps).map { $0 * 5 % 12 })
+            let (w, bias, offsets) = (random.floats(m * taps), random.floats(m), (0..<taps).map { $0 * 5 % 12 })
+            let (packed, tiles, ldy) = (packedFilters(w, taps: taps, m: m), trips_filter_tiles(m), n + 3)
             var x = random.floats(n + 12)
             if n > 0, let last = offsets.max() { x[(last + n)...] = [.nan] }
             for bias in [bias, nil] as [[Float]?] {
                 var expected = [Float](repeating: 7, count: m * ldy)
-                trips_convolve_ref(&expected, ldy, x, offsets, w, ldw, taps, bias, m, n)
+                trips_convolve_ref(&expected, ldy, x, offsets, packed, taps, bias, m, n, 0, tiles)
                 var first: [Float]?
                 onEachPath { path in
                     var y = [Float](repeating: 7, count: m * ldy)
-                    trips_convolve(&y, ldy, x, offsets, w, ldw, taps, bias, m, n)
+                    // In two parts, the second first.
+                    trips_convolve(&y, ldy, x, offsets, packed, taps, bias, m, n, tiles / 2, tiles)
+                    trips_convolve(&y, ldy, x, offsets, packed, taps, bias, m, n, 0, tiles / 2)
                     #expect(error(y, expected) < 2e-5, "\(name(path)) \(n)")
                     #expect(y == first ?? y, "\(name(path)) \(n)")
                     first = y
                 }
             }
         }
+    }
+
+    /// Every weight is in its tile, however the rows come.
+    @Test(arguments: [1, 13, 14, 15, 28, 30, 45]) func filterTiles(m: Int) {
+        let taps = 5, w = (0..<m * taps).map { Float($0) }, packed = packedFilters(w, taps: taps, m: m)
+        for tile in 0..<trips_filter_tiles(m) {
+            let rows = trips_filter_row(m, tile)..<trips_filter_row(m, tile + 1)
+            #expect(1...Int(TRIPS_FILTER_TILE) ~= rows.count)
+            for row in rows {
+                for tap in 0..<taps { #expect(packed[rows.lowerBound * taps + tap * rows.count + row - rows.lowerBound] == w[row * taps + tap]) }
+            }
+        }
+        #expect(trips_filter_row(m, trips_filter_tiles(m)) == m)
+    }
+
+    private func packedFilters(_ w: [Float], taps: Int, m: Int) -> [Float] {
+        var packed = [Float](repeating: .nan, count: m * taps)
+        for start in stride(from: 0, to: m, by: 4).reversed() {
+            trips_filter_pack(&packed, Array(w[(start * taps)...]), taps, m, start, min(m, start + 4))
+        }
+        return packed
     }
 
     /// Copies: equal to the reference, element by element.

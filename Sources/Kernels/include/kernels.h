@@ -191,13 +191,24 @@ void trips_activate(float *y, const float *x, size_t n, trips_activation activat
 
 // MARK: - Convolutions
 
-/// y[i, j] = bias[i] + Σ_t w[i, t] x[offsets[t] + j] for i < m, j < n: outputs of a convolution whose input is laid out so that
-/// each of the kernel's elements reads consecutive numbers.
+/// Outputs of a tile of packed filters at most.
+enum { TRIPS_FILTER_TILE = 14 };
+
+/// Tiles of m outputs, and the first output of each: they are as even as can be.
+size_t trips_filter_tiles(size_t m);
+size_t trips_filter_row(size_t m, size_t tile);
+
+/// Packs outputs [m_begin, m_end) of weights w [M, taps] into as many numbers: tiles of outputs, each [taps][outputs]. `rows` points
+/// to row m_begin; ranges can be packed in any order and in parallel.
+void trips_filter_pack(float *packed, const float *rows, size_t taps, size_t m, size_t m_begin, size_t m_end);
+
+/// y[i, j] = bias[i] + Σ_t w[i, t] x[offsets[t] + j] for the outputs i < m of the tiles [tile_begin, tile_end), and j < n:
+/// a convolution whose input is laid out so that each of the kernel's elements reads consecutive numbers.
 ///
 /// Each element is one chain of fused multiply-adds over ascending t, so results are bit-identical on every path but the
 /// scalar one.
-void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *w, size_t ldw, size_t taps,
-                    const float *_Nullable bias, size_t m, size_t n);
+void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
+                    const float *_Nullable bias, size_t m, size_t n, size_t tile_begin, size_t tile_end);
 
 /// How an axis of a convolution's input is divided into phases: phase c holds, at place i, what is at i stride + c − before, and
 /// 0 where that lies outside of the input.
