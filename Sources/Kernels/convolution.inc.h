@@ -73,9 +73,39 @@ EACH_HEIGHT(TILE_ROWS, CONVOLVE_RAGGED)
 static const convolve_tile whole_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, WHOLE_ENTRY)};
 static const convolve_tile ragged_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, RAGGED_ENTRY)};
 
+/// One window alone: its outputs are the lanes, and some tiles run side by side.
+static void convolve_point(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
+                           const float *bias, size_t m, size_t tile_begin, size_t tile_end) {
+    enum { TILES = 4, VECTORS = (TRIPS_FILTER_TILE + VL - 1) / VL };
+    for (size_t tile = tile_begin; tile < tile_end; tile += TILES) {
+        vf sum[TILES][VECTORS];
+        const float *w[TILES];
+        size_t begin[TILES], height[TILES];
+        UNROLLED for (size_t i = 0; i < TILES; i++) {
+            // Beyond the last tile its sums are taken again.
+            size_t at = tile + i < tile_end ? tile + i : tile_end - 1;
+            begin[i] = filter_row(m, at), height[i] = filter_row(m, at + 1) - begin[i], w[i] = packed + begin[i] * taps;
+            UNROLLED for (int v = 0; v < VECTORS; v++)
+                sum[i][v] = bias ? vf_load_n(bias + begin[i] + v * VL, lanes_left(height[i], v)) : vf_zero();
+        }
+        for (size_t t = 0; t < taps; t++) {
+            vf factor = vf_set(x[offsets[t]]);
+            UNROLLED for (size_t i = 0; i < TILES; i++, w[i - 1] += height[i - 1])
+                UNROLLED for (int v = 0; v < VECTORS; v++)
+                    sum[i][v] = vf_fma(factor, vf_load_n(w[i] + v * VL, lanes_left(height[i], v)), sum[i][v]);
+        }
+        for (size_t i = 0; i < TILES; i++) {
+            float lanes[VECTORS * VL];
+            for (int v = 0; v < VECTORS; v++) vf_store(lanes + v * VL, sum[i][v]);
+            for (size_t r = 0; r < height[i]; r++) y[(begin[i] + r) * ldy] = lanes[r];
+        }
+    }
+}
+
 static void v_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
                        const float *bias, size_t m, size_t n, size_t tile_begin, size_t tile_end) {
     if (m == 1) return filter(y, x, offsets, packed, taps, bias ? *bias : 0, n);
+    if (n == 1) return convolve_point(y, ldy, x, offsets, packed, taps, bias, m, tile_begin, tile_end);
     for (size_t tile = tile_begin; tile < tile_end; tile++) {
         size_t begin = filter_row(m, tile), end = filter_row(m, tile + 1), strips = (n + 2 * VL - 1) / (2 * VL);
         size_t parts = (end - begin + TILE_ROWS - 1) / TILE_ROWS;
@@ -95,56 +125,84 @@ static void v_convolve(float *y, size_t ldy, const float *x, const size_t *offse
     }
 }
 
-/// Places [first, end) of a line that lie in the input in phase c.
-INLINE void places_inside(const trips_phase_axis *axis, ptrdiff_t c, size_t *first, size_t *end) {
-    ptrdiff_t stride = (ptrdiff_t)axis->stride, places = (ptrdiff_t)axis->places;
-    ptrdiff_t before = axis->before - c, room = (ptrdiff_t)axis->size + before;
-    ptrdiff_t from = before <= 0 ? 0 : (before + stride - 1) / stride, to = room <= 0 ? 0 : (room + stride - 1) / stride;
-    if (from > places) from = places;
-    if (to > places) to = places;
-    *first = (size_t)from, *end = (size_t)(to < from ? from : to);
+/// n / stride rounded up, and 0 below it. Small planes would spend their time on divisions.
+INLINE size_t steps(ptrdiff_t n, size_t stride) {
+    if (n <= 0) return 0;
+    size_t room = (size_t)n + stride - 1;
+    return (stride & (stride - 1)) == 0 ? room >> __builtin_ctzll(stride) : room / stride;
 }
 
+/// The places from `inside[0]` up to `inside[1]` that lie in the input in phase c of an axis.
+INLINE void places_inside(const trips_phase_axis *axis, ptrdiff_t c, size_t inside[2]) {
+    ptrdiff_t before = axis->before - c;
+    size_t from = steps(before, axis->stride), to = steps((ptrdiff_t)axis->size + before, axis->stride);
+    inside[0] = from < axis->places ? from : axis->places;
+    to = to < axis->places ? to : axis->places;
+    inside[1] = to < inside[0] ? inside[0] : to;
+}
+
+/// Every second of 2 VL numbers.
+INLINE vf vf_even(vf a, vf b) {
+#if VL == 16
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#else
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#endif
+}
+
+/// Every step-th number.
 INLINE void copy_apart(float *to, const float *from, size_t step, size_t n) {
     size_t i = 0;
     if (step == 1) {
         for (; i + VL <= n; i += VL) vf_store(to + i, vf_load(from + i));
         if (i < n) vf_store_n(to + i, n - i, vf_load_n(from + i, n - i));
     } else if (step == 2) {
-        for (; i < n; i++) to[i] = from[2 * i];
+        // Nothing behind the last is read.
+        for (; i + VL < n; i += VL) vf_store(to + i, vf_even(vf_load(from + 2 * i), vf_load(from + 2 * i + VL)));
+        if (i == n) return;
+        size_t left = 2 * (n - i) - 1, first = left < VL ? left : VL;
+        vf a = vf_load_n(from + 2 * i, first), b = left > VL ? vf_load_n(from + 2 * i + VL, left - VL) : vf_zero();
+        vf_store_n(to + i, n - i, vf_even(a, b));
     } else {
         for (; i < n; i++) to[i] = from[step * i];
     }
 }
 
 INLINE void clear(float *to, size_t n) {
-    for (; n >= VL; n -= VL, to += VL) vf_store(to, vf_zero());
-    vf_store_n(to, n, vf_zero());
+    for (; n > VL; n -= VL, to += VL) vf_store(to, vf_zero());
+    if (n > 0) vf_store_n(to, n, vf_zero());
+}
+
+/// One phase: what lies between the lines' insides, padding behind one and in front of the next, is cleared at once.
+static void phase(float *to, const float *x, const trips_phase_axis axes[3], ptrdiff_t a, ptrdiff_t b, ptrdiff_t c) {
+    const trips_phase_axis *rows = &axes[1], *columns = &axes[2];
+    size_t layers[2], lines[2], inside[2];
+    places_inside(&axes[0], a, layers), places_inside(rows, b, lines), places_inside(columns, c, inside);
+    size_t count = inside[1] - inside[0], width = columns->places, plane = rows->places * width;
+    bool empty = count == 0 || lines[0] == lines[1];
+    for (size_t z = 0; z < axes[0].places; z++, to += plane) {
+        if (empty || z < layers[0] || z >= layers[1]) {
+            clear(to, plane);
+            continue;
+        }
+        ptrdiff_t layer = (ptrdiff_t)(z * axes[0].stride) + a - axes[0].before;
+        ptrdiff_t line = (ptrdiff_t)(lines[0] * rows->stride) + b - rows->before;
+        ptrdiff_t column = (ptrdiff_t)(inside[0] * columns->stride) + c - columns->before;
+        const float *from = x + (layer * (ptrdiff_t)rows->size + line) * (ptrdiff_t)columns->size + column;
+        float *at = to + lines[0] * width + inside[0];
+        clear(to, (size_t)(at - to));
+        for (size_t row = lines[0]; row < lines[1]; row++, from += rows->stride * columns->size, at += width) {
+            copy_apart(at, from, columns->stride, count);
+            clear(at + count, row + 1 < lines[1] ? width - count : (size_t)(to + plane - at) - count);
+        }
+    }
 }
 
 static void v_phases(float *to, const float *x, const trips_phase_axis axes[3]) {
-    const trips_phase_axis *columns = &axes[2];
-    for (size_t p = 0; p < axes[0].phases * axes[1].phases * columns->phases; p++) {
-        ptrdiff_t c = (ptrdiff_t)(p % columns->phases), b = (ptrdiff_t)(p / columns->phases % axes[1].phases);
-        ptrdiff_t a = (ptrdiff_t)(p / columns->phases / axes[1].phases);
-        size_t first, end;
-        places_inside(columns, c, &first, &end);
-        for (size_t z = 0; z < axes[0].places; z++) {
-            ptrdiff_t layer = (ptrdiff_t)(z * axes[0].stride) + a - axes[0].before;
-            for (size_t row = 0; row < axes[1].places; row++, to += columns->places) {
-                ptrdiff_t line = (ptrdiff_t)(row * axes[1].stride) + b - axes[1].before;
-                bool inside = layer >= 0 && layer < (ptrdiff_t)axes[0].size && line >= 0 && line < (ptrdiff_t)axes[1].size;
-                if (!inside || first == end) {
-                    clear(to, columns->places);
-                    continue;
-                }
-                ptrdiff_t start = (layer * (ptrdiff_t)axes[1].size + line) * (ptrdiff_t)columns->size;
-                clear(to, first);
-                copy_apart(to + first, x + start + (ptrdiff_t)(first * columns->stride) + c - columns->before, columns->stride, end - first);
-                clear(to + end, columns->places - end);
-            }
-        }
-    }
+    size_t places = axes[0].places * axes[1].places * axes[2].places;
+    for (size_t a = 0; a < axes[0].phases; a++)
+        for (size_t b = 0; b < axes[1].phases; b++)
+            for (size_t c = 0; c < axes[2].phases; c++, to += places) phase(to, x, axes, (ptrdiff_t)a, (ptrdiff_t)b, (ptrdiff_t)c);
 }
 
 INLINE vf vf_line(vf x, const trips_finishing *f) {

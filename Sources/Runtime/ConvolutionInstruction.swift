@@ -136,6 +136,8 @@ struct ConvolutionLayout: Sendable {
     /// Numbers of a channel of the input, and as windows read it.
     let area, plane: Int
     let windowCount: Int
+    /// Whether there are numbers between a part's lines that no window stands for.
+    let hasGaps: Bool
     /// Where each element of the kernel, of each input of a group, begins to read.
     let offsets: [Int]
 
@@ -162,6 +164,9 @@ struct ConvolutionLayout: Sendable {
         else { return nil }
         self.plane = plane
         (area, windowCount) = (try elementCount(of: sizes), try elementCount(of: windows))
+        windowsPerPart = min(max((1 << 17) / inputs, 64), 1024)
+        linesPerPart = windows[2] > windowsPerPart ? 1 : min(windows[1], max(1, windowsPerPart / axes[2].places))
+        hasGaps = axes[2].places != windows[2] && linesPerPart > 1
         let starts = ConvolutionLayout.starts(resolved, axes)
         offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
     }
@@ -187,8 +192,6 @@ struct ConvolutionLayout: Sendable {
     /// From one line of windows to the next, as they are read.
     var lineDistance: Int { axes[2].places }
     var layerDistance: Int { axes[1].places * lineDistance }
-    /// Whether there are numbers between lines that no window stands for.
-    var hasGaps: Bool { lineDistance != windows[2] && linesPerPart > 1 }
     private var tiles: Int { trips_filter_tiles(outputs) }
 
     var planesBytes: Int { needsPlanes ? (inputs * plane * MemoryLayout<Float>.size).inWholeCacheLines : 0 }
@@ -197,8 +200,8 @@ struct ConvolutionLayout: Sendable {
     }
 
     /// Windows whose numbers stay in a core's cache, where weights pass over them.
-    private var windowsPerPart: Int { min(max((1 << 17) / inputs, 64), 1024) }
-    private var linesPerPart: Int { windows[2] > windowsPerPart ? 1 : min(windows[1], max(1, windowsPerPart / lineDistance)) }
+    private let windowsPerPart: Int
+    private let linesPerPart: Int
     /// Tiles of a part, whose sums stay in cache until they are finished.
     private static let mostTiles = 3
 
