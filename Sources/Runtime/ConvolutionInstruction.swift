@@ -210,9 +210,10 @@ struct ConvolutionLayout: Sendable {
         let lines = (0..<windows[1]).split(into: windows[1].dividedRoundingUp(by: linesPerPart))
         let columns = linesPerPart > 1 || windows[2] <= windowsPerPart
             ? [0..<windows[2]] : (0..<windows[2]).split(into: windows[2].dividedRoundingUp(by: windowsPerPart))
-        // Parts enough for all threads.
+        // Enough for all threads, and as many for each.
         let wanted = 4 * threads / (windows[0] * lines.count * columns.count)
-        let tileGroups = (0..<tiles).split(into: max(tiles.dividedRoundingUp(by: ConvolutionLayout.mostTiles), min(wanted, tiles)))
+        let count = max(tiles.dividedRoundingUp(by: ConvolutionLayout.mostTiles), wanted).dividedRoundingUp(by: threads) * threads
+        let tileGroups = (0..<tiles).split(into: min(tiles, count))
         return (0..<windows[0]).flatMap { layer in
             lines.flatMap { lines in
                 columns.flatMap { columns in

@@ -54,6 +54,21 @@ import Runtime
         try s.check([plain, biased, sum, activated], tolerance: 1e-5)
     }
 
+    /// How the work is shared out changes no bit: all threads at one slice, or each at its own.
+    @Test func threads() throws {
+        var s = Sample()
+        let x = try s.input("x", [3, 24, 13, 11])
+        func convolved(_ weight: [Int], groups: Int = 1, strides: [Int]? = nil) throws -> ValueID {
+            try s.add(Conv(window: Window(strides: strides, pads: [1, 1, 1, 1]), groups: groups), [x, s.constant(weight)])
+        }
+        let outputs = try [
+            convolved([50, 24, 3, 3]), convolved([24, 1, 3, 3], groups: 24), convolved([24, 6, 3, 3], groups: 4, strides: [2, 2]),
+            s.add(Unary(.relu), [convolved([7, 24, 1, 1])]),
+        ]
+        let alone = try s.results(outputs, threads: 1)
+        for threads in [2, 3, 8] { #expect(try s.results(outputs, threads: threads) == alone) }
+    }
+
     /// Each activation is fused, before and behind a residual.
     @Test func activations() throws {
         var s = Sample()
