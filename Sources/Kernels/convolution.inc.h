@@ -40,7 +40,8 @@ INLINE void convolve_tile_body(const int rows, const bool whole, float *y, size_
     UNROLLED for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = vf_set(bias ? bias[i] : 0);
     for (size_t t = 0; t < taps; t++, w += ldw) {
         const float *from = x + offsets[t];
-        vf left = whole ? vf_load(from) : vf_load_n(from, first), right = whole ? vf_load(from + VL) : vf_load_n(from + VL, second);
+        vf left = whole ? vf_load(from) : vf_load_n(from, first);
+        vf right = whole ? vf_load(from + VL) : vf_load_n(from + VL, second);
         _mm_prefetch(next.at + t * next.step, _MM_HINT_T1);
         UNROLLED for (int i = 0; i < rows; i++) {
             vf factor = vf_set(w[i]);
@@ -115,7 +116,8 @@ static void v_convolve(float *y, size_t ldy, const float *x, const size_t *offse
             for (size_t strip = 0; strip < strips; strip++) {
                 size_t j = strip * 2 * VL, left = n - j, first = left < VL ? left : VL;
                 size_t second = left < VL ? 0 : left < 2 * VL ? left - VL : VL;
-                ahead next = ahead_of(following, (end - begin) * taps * sizeof(float), taps, part * strips + strip, parts * strips);
+                size_t bytes = (end - begin) * taps * sizeof(float);
+                ahead next = ahead_of(following, bytes, taps, part * strips + strip, parts * strips);
                 (second == VL ? whole_tiles : ragged_tiles)[height](
                     y + row * ldy + j, ldy, x + j, offsets, weights + (row - begin), end - begin, taps, bias ? bias + row : NULL, first,
                     second, next);

@@ -189,7 +189,8 @@ private func swish(_ x: TensorView, _ y: MutableTensorView, on pool: ThreadPool)
     parallel(x.count, grain: taskGrain, on: pool) { part in
         var gated = trips_finishing(
             activation: TRIPS_ACTIVATION_SIGMOID, slope: 1, offset: 0, low: 0, high: 0, gated: true, residual_first: false)
-        trips_finish((target + part.lowerBound).base, part.count, (source + part.lowerBound).base, part.count, 1, part.count, nil, 0, &gated)
+        trips_finish(
+            (target + part.lowerBound).base, part.count, (source + part.lowerBound).base, part.count, 1, part.count, nil, 0, &gated)
     }
 }
 

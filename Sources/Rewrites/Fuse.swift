@@ -11,7 +11,8 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
     let rewrites: [any Rewrite] = [
         DropIdentities(), SimplifyViews(), SinkExpansions(), DropLookups(), LowerEinsum(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
         FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
-        FusePadding(), FuseBatchNormalization(), FuseSwish(), UnpackProjections(), LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
+        FusePadding(), FuseBatchNormalization(), FuseSwish(),
+        UnpackProjections(), LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]
     for _ in 0..<16 {
         let rewritten = try graph.rewrite(rewrites, validating: validating)

@@ -6,7 +6,8 @@ struct FusePadding: Rewrite {
     let name = "padding"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let op = node.op as? Conv, let x = node.input(0), let (pad, padOp) = graph.producer(of: x, Pad.self), padOp.mode == .constant,
+        guard let op = node.op as? Conv, let x = node.input(0),
+            let (pad, padOp) = graph.producer(of: x, Pad.self), padOp.mode == .constant,
             try pad.input(2) == nil || graph.number(pad.input(2)) == 0, let source = pad.input(0),
             let weight = node.input(1), !isPatching(op, graph.shape(of: weight)),
             let added = try amounts(pad, graph, rank: graph.shape(of: x).count), let window = padded(op.window, by: added)
@@ -64,8 +65,11 @@ struct FuseBatchNormalization: Rewrite {
             ([weight, scale, shift, mean, variance] + [conv.input(2)].compactMap { $0 }).allSatisfy({ isWeight($0, graph) })
         else { return nil }
         var patch = Patch(for: graph)
-        func made(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) -> ValueID { patch.add(Binary(kind), [a, b], name: node.name) }
-        let epsilon = patch.add(Constant(try Tensor(scalar: op.epsilon), identity: "float32 \(op.epsilon)"), name: "\(node.name).epsilon")
+        func made(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) -> ValueID {
+            patch.add(Binary(kind), [a, b], name: node.name)
+        }
+        let number = Constant(try Tensor(scalar: op.epsilon), identity: "float32 \(op.epsilon)")
+        let epsilon = patch.add(number, name: "\(node.name).epsilon")
         let deviation = patch.add(Unary(.sqrt), [made(.add, variance, epsilon)], name: node.name)
         let factor = made(.div, scale, deviation)
         let ones = Array(repeating: Dimension(1), count: graph.shape(of: weight).count - 1)
@@ -88,7 +92,8 @@ struct FuseSwish: Rewrite {
     let name = "swish"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let (x, gate) = graph.sorted(graph.operands(of: node.outputs.first, .mul), where: { graph.operand(of: $0, .sigmoid) == nil }),
+        let factors = graph.operands(of: node.outputs.first, .mul)
+        guard let (x, gate) = graph.sorted(factors, where: { graph.operand(of: $0, .sigmoid) == nil }),
             graph.operand(of: gate, .sigmoid) == x, graph.hasOneUse(gate)
         else { return nil }
         var patch = Patch(for: graph)

@@ -99,9 +99,12 @@ extension trips_finishing {
     static let identity = line()
 
     /// min(high, max(low, slope x + offset)), times x where it is gated.
-    static func line(slope: Float = 1, offset: Float = 0, low: Float = -.infinity, high: Float = .infinity, gated: Bool = false) -> Self {
+    static func line(
+        slope: Float = 1, offset: Float = 0, low: Float = -.infinity, high: Float = .infinity, gated: Bool = false
+    ) -> Self {
         trips_finishing(
-            activation: TRIPS_ACTIVATION_NONE, slope: slope, offset: offset, low: low, high: high, gated: gated, residual_first: false)
+            activation: TRIPS_ACTIVATION_NONE, slope: slope, offset: offset, low: low, high: high, gated: gated,
+            residual_first: false)
     }
 
     static func curve(_ activation: trips_activation, gated: Bool = false) -> Self {
@@ -148,11 +151,12 @@ struct ConvolutionLayout: Sendable {
         guard 1...3 ~= sizes.count, (x + weight + output).allSatisfy({ $0 > 0 }) else { return nil }
         let resolved = try op.window.resolved(kernel: Array(weight.dropFirst(2)), sizes: sizes)
         let missing = trips_phase_axis(size: 1, phases: 1, places: 1, stride: 1, before: 0)
-        axes = Array(repeating: missing, count: 3 - sizes.count) + zip(resolved, zip(sizes, output.dropFirst(2))).map { axis, count in
+        let spatial = zip(resolved, zip(sizes, output.dropFirst(2))).map { axis, count in
             trips_phase_axis(
                 size: count.0, phases: min(axis.stride, axis.extent), places: count.1 + (axis.extent - 1) / axis.stride,
                 stride: axis.stride, before: axis.before)
         }
+        axes = Array(repeating: missing, count: 3 - sizes.count) + spatial
         windows = Array(repeating: 1, count: 3 - sizes.count) + output.dropFirst(2)
         (examples, groups) = (x[0], op.groups)
         (inputs, outputs) = (weight[1], weight[0] / op.groups)
@@ -196,7 +200,9 @@ struct ConvolutionLayout: Sendable {
 
     var planesBytes: Int { needsPlanes ? (inputs * plane * MemoryLayout<Float>.size).inWholeCacheLines : 0 }
     var sumsBytes: Int {
-        hasGaps ? (min(outputs, ConvolutionLayout.mostTiles * Int(TRIPS_FILTER_TILE)) * linesPerPart * lineDistance * MemoryLayout<Float>.size).inWholeCacheLines : 0
+        guard hasGaps else { return 0 }
+        let channels = min(outputs, ConvolutionLayout.mostTiles * Int(TRIPS_FILTER_TILE))
+        return (channels * linesPerPart * lineDistance * MemoryLayout<Float>.size).inWholeCacheLines
     }
 
     /// Windows whose numbers stay in a core's cache, where weights pass over them.
@@ -263,11 +269,13 @@ private final class BoundConvolution: Sendable {
         let count = (part.lines.count - 1) * layout.lineDistance + part.columns.count
         let first = trips_filter_row(layout.outputs, part.tiles.lowerBound)
         let channels = trips_filter_row(layout.outputs, part.tiles.upperBound) - first
-        let place = slice * layout.outputs * windows + (part.layer * layout.windows[1] + part.lines.lowerBound) * width + part.columns.lowerBound
+        let place = slice * layout.outputs * windows + (part.layer * layout.windows[1] + part.lines.lowerBound) * width
+            + part.columns.lowerBound
         let (y, distance) = layout.hasGaps ? (sums - first * count, count) : (target.pointer + place, windows)
+        let packed = filters.pointer.assumingMemoryBound(to: Float.self) + group * layout.outputs * layout.taps
         trips_convolve(
-            y, distance, x, layout.offsets, filters.pointer.assumingMemoryBound(to: Float.self) + group * layout.outputs * layout.taps,
-            layout.taps, bias.map { $0.pointer + group * layout.outputs }, layout.outputs, count, part.tiles.lowerBound, part.tiles.upperBound)
+            y, distance, x, layout.offsets, packed, layout.taps, bias.map { $0.pointer + group * layout.outputs },
+            layout.outputs, count, part.tiles.lowerBound, part.tiles.upperBound)
         let (result, addend) = (target.pointer + place + first * windows, residual.map { $0.pointer + place + first * windows })
         guard layout.hasGaps else {
             guard var finishing else { return }
@@ -276,8 +284,8 @@ private final class BoundConvolution: Sendable {
         var finishing = finishing ?? .identity
         for channel in 0..<channels {
             trips_finish(
-                result + channel * windows, width, sums + channel * count, layout.lineDistance, part.lines.count, part.columns.count,
-                addend.map { $0 + channel * windows }, width, &finishing)
+                result + channel * windows, width, sums + channel * count, layout.lineDistance, part.lines.count,
+                part.columns.count, addend.map { $0 + channel * windows }, width, &finishing)
         }
     }
 }
