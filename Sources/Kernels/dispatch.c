@@ -87,6 +87,19 @@ size_t trips_attention_scratch(size_t lk, size_t d) {
 
 size_t trips_iattention_scratch(size_t lk, size_t d) { return iattention_parts_of(NULL, lk, d).size; }
 
+size_t trips_filter_tiles(size_t m) { return (m + TRIPS_FILTER_TILE - 1) / TRIPS_FILTER_TILE; }
+
+size_t trips_filter_row(size_t m, size_t tile) { return filter_row(m, tile); }
+
+void trips_filter_pack(float *packed, const float *rows, size_t taps, size_t m, size_t m_begin, size_t m_end) {
+    for (size_t i = m_begin, tile = 0; i < m_end; i++, rows += taps) {
+        while (filter_row(m, tile + 1) <= i) tile++;
+        size_t begin = filter_row(m, tile), height = filter_row(m, tile + 1) - begin;
+        float *to = packed + begin * taps + (i - begin);
+        for (size_t t = 0; t < taps; t++) to[t * height] = rows[t];
+    }
+}
+
 // MARK: - Forwarding
 
 void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
@@ -156,8 +169,16 @@ void trips_activate(float *y, const float *x, size_t n, trips_activation activat
     table()->activate(y, x, n, activation);
 }
 
-void trips_filter(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n) {
-    table()->filter(y, x, offsets, w, taps, bias, n);
+void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
+                    const float *bias, size_t m, size_t n, size_t tile_begin, size_t tile_end) {
+    table()->convolve(y, ldy, x, offsets, packed, taps, bias, m, n, tile_begin, tile_end);
+}
+
+void trips_phases(float *to, const float *x, const trips_phase_axis axes[3]) { table()->phases(to, x, axes); }
+
+void trips_finish(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *residual, size_t ldr,
+                  const trips_finishing *finishing) {
+    table()->finish(y, ldy, x, ldx, rows, n, residual, ldr, finishing);
 }
 
 void trips_f16_to_f32(float *y, const uint16_t *x, size_t n) { table()->f16_to_f32(y, x, n); }

@@ -5,7 +5,7 @@
 #include "sgemm.inc.h"
 #include "attention.inc.h"
 #include "rows.inc.h"
-#include "filter.inc.h"
+#include "convolution.inc.h"
 #include "igemm.inc.h"
 #include "iattention.inc.h"
 #include "bits.inc.h"

@@ -253,12 +253,56 @@ void trips_activate_ref(float *y, const float *x, size_t n, trips_activation act
     for (size_t i = 0; i < n; i++) y[i] = activation_of(x[i], activation);
 }
 
-// MARK: - Filters
+// MARK: - Convolutions
 
-void trips_filter_ref(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n) {
-    for (size_t i = 0; i < n; i++) y[i] = bias;
-    for (size_t t = 0; t < taps; t++)
-        for (size_t i = 0; i < n; i++) y[i] += w[t] * x[offsets[t] + i];
+void trips_convolve_ref(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
+                        const float *bias, size_t m, size_t n, size_t tile_begin, size_t tile_end) {
+    for (size_t tile = tile_begin; tile < tile_end; tile++) {
+        size_t begin = filter_row(m, tile), height = filter_row(m, tile + 1) - begin;
+        for (size_t i = begin; i < begin + height; i++) {
+            const float *w = packed + begin * taps + (i - begin);
+            for (size_t j = 0; j < n; j++) y[i * ldy + j] = bias ? bias[i] : 0;
+            for (size_t t = 0; t < taps; t++)
+                for (size_t j = 0; j < n; j++) y[i * ldy + j] += w[t * height] * x[offsets[t] + j];
+        }
+    }
+}
+
+/// Where place i of a phase lies in the input; −1 outside.
+static ptrdiff_t place_of(const trips_phase_axis *axis, size_t phase, size_t i) {
+    ptrdiff_t at = (ptrdiff_t)(i * axis->stride + phase) - axis->before;
+    return at < (ptrdiff_t)axis->size && at >= 0 ? at : -1;
+}
+
+void trips_phases_ref(float *to, const float *x, const trips_phase_axis axes[3]) {
+    const trips_phase_axis *a = axes, *b = axes + 1, *c = axes + 2;
+    for (size_t p = 0; p < a->phases * b->phases * c->phases; p++)
+        for (size_t i = 0; i < a->places * b->places * c->places; i++) {
+            ptrdiff_t layer = place_of(a, p / c->phases / b->phases, i / c->places / b->places);
+            ptrdiff_t row = place_of(b, p / c->phases % b->phases, i / c->places % b->places);
+            ptrdiff_t column = place_of(c, p % c->phases, i % c->places);
+            bool inside = layer >= 0 && row >= 0 && column >= 0;
+            *to++ = inside ? x[(layer * (ptrdiff_t)b->size + row) * (ptrdiff_t)c->size + column] : 0;
+        }
+}
+
+static float finished(float x, const trips_finishing *f) {
+    float y = activation_of(x, f->activation);
+    if (f->activation == TRIPS_ACTIVATION_NONE) {
+        y = f->slope * x + f->offset;
+        if (y < f->low) y = f->low;
+        if (y > f->high) y = f->high;
+    }
+    return f->gated ? y * x : y;
+}
+
+void trips_finish_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *residual, size_t ldr,
+                      const trips_finishing *f) {
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j++) {
+            float r = residual ? residual[i * ldr + j] : 0, s = x[i * ldx + j];
+            y[i * ldy + j] = f->residual_first ? finished(s + r, f) : finished(s, f) + r;
+        }
 }
 
 // MARK: - Conversions and bytes

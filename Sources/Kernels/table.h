@@ -28,6 +28,9 @@ typedef struct tail_table {
 
 extern tail_table trips_tails[TAIL_COUNT];
 
+/// The first of the outputs of a tile of packed filters: tiles are as even as can be.
+static inline size_t filter_row(size_t m, size_t tile) { return m * tile / trips_filter_tiles(m); }
+
 /// Query rows per block of attention that scratch is laid out for.
 enum { TRIPS_QUERY_BLOCK = 28 };
 

@@ -107,13 +107,9 @@ extension Conv: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             if outputs[0].dataType == .float64 {
-                return try Convolution<Double>(self, inputs, outputs[0]).multiplyColumns(on: pool)
-            }
-            let convolution = try Convolution<Float>(self, inputs, outputs[0])
-            if let planes = try FilterPlanes(convolution) {
-                try convolution.filter(planes, on: pool)
+                try Convolution<Double>(self, inputs, outputs[0]).multiplyColumns(on: pool)
             } else {
-                try convolution.multiplyPanels(on: pool)
+                try Convolution<Float>(self, inputs, outputs[0]).multiplyColumns(on: pool)
             }
         }
     }
@@ -167,153 +163,6 @@ private struct Convolution<T: Factor & Real>: Sendable {
                 try multiply(
                     outputsPerGroup, windows.count, rows, Matrix(elements: factors + group * outputsPerGroup * rows, stride: rows),
                     Matrix(elements: columns.source, stride: windows.count), beta: 1, result, stride: plan.windowCount, on: pool)
-            }
-        }
-    }
-}
-
-extension Convolution<Float> {
-    /// As `multiplyColumns`, with columns packed as the kernel for products takes weights: windows are its outputs.
-    func multiplyPanels(on pool: ThreadPool) throws {
-        guard plan.windowCount > 0, outputsPerGroup > 0 else { return }
-        let (rows, width) = (rows, Int(TRIPS_PANEL))
-        let grain = plan.grain(rows: rows).dividedRoundingUp(by: width) * width
-        let parts = (plan.windowCount - 1) / grain + 1
-        try pool.tryRun(examples * groups * parts) { task in
-            let (slice, part) = task.quotientAndRemainder(dividingBy: parts)
-            let windows = part * grain..<min(plan.windowCount, (part + 1) * grain)
-            let (image, first) = (source + slice * inputsPerGroup * plan.area, slice % groups * outputsPerGroup)
-            let result = target + slice * outputsPerGroup * plan.windowCount + windows.lowerBound
-            let runs = plan.runs(windows).map { $0.flatMap { cut($0, width) } }
-            let packed = try Scratch<Float>(elementCount(of: [windows.count.dividedRoundingUp(by: width) * width, rows]))
-            try packed.withTarget { packed in
-                parallel(inputsPerGroup, grain: taskGrain / (plan.kernelCount * windows.count), on: pool) { part in
-                    for channel in part {
-                        for (element, runs) in runs.enumerated() {
-                            let row = channel * plan.kernelCount + element
-                            plan.copy(runs, of: image + channel * plan.area, to: packed + row * width)
-                        }
-                    }
-                }
-                parallel(outputsPerGroup, grain: Convolution.outputsPerTask, on: pool) { outputs in
-                    trips_sgemm(
-                        (factors + first * rows).base, rows, packed.base, windows.count, rows, result.base, plan.windowCount,
-                        outputs.lowerBound, outputs.upperBound, 0, windows.count, nil)
-                    guard let bias else { return }
-                    for output in outputs {
-                        let (line, addend) = (result + output * plan.windowCount, bias[first + output])
-                        for index in 0..<windows.count { line[index] += addend }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Outputs whose factors stay in a core's cache.
-    private static var outputsPerTask: Int { 96 }
-
-    /// A run in parts that each lie in one panel.
-    private func cut(_ run: WindowPlan.Run, _ width: Int) -> [WindowPlan.Run] {
-        stride(from: run.to / width * width, to: run.to + run.count, by: width).map { start in
-            let columns = max(start, run.to)..<min(start + width, run.to + run.count)
-            return WindowPlan.Run(
-                to: start * rows + columns.lowerBound - start, from: run.from + (columns.lowerBound - run.to) * plan.step,
-                count: columns.count)
-        }
-    }
-}
-
-/// A channel laid out so that each element of the kernel reads consecutive numbers for all windows: padded, and divided into
-/// phases, one for each remainder that places leave when divided by the strides. Windows lie as far apart as places of a phase;
-/// between rows of windows are numbers that no window stands for.
-private struct FilterPlanes {
-    let phases: WindowPlan
-    let runs: [[WindowPlan.Run]]
-    /// Where each element of the kernel, of each input of a group, begins to read.
-    let offsets: [Int]
-    /// Where each row of windows begins.
-    let rows: [Int]
-
-    /// nil where a product of matrices does better, or planes would be large or hold more numbers than its columns.
-    init?(_ convolution: Convolution<Float>) throws {
-        let (plan, inputs) = (convolution.plan, convolution.inputsPerGroup)
-        guard convolution.groups > 1, 1...FilterPlanes.mostOutputs ~= convolution.outputsPerGroup, plan.windowCount > 0, inputs > 0
-        else { return nil }
-        var axes = plan.axes
-        for index in axes.indices { (axes[index].kernel, axes[index].dilation) = (min(axes[index].stride, axes[index].extent), 1) }
-        let windows = zip(plan.windows, plan.axes).map { $0 + ($1.extent - 1) / $1.stride }
-        let limit = FilterPlanes.largest
-        let size = (axes.map { $0.kernel } + windows).reduce(inputs) { min($0, limit + 1) * min($1, limit + 1) }
-        guard size <= limit, size <= convolution.rows * plan.windowCount else { return nil }
-        phases = try WindowPlan(axes: axes, sizes: plan.sizes, windows: windows)
-        runs = phases.runs(0..<phases.windowCount)
-        let strides = denseStrides(windows)
-        let phases = phases
-        let starts = (0..<plan.kernelCount).map { FilterPlanes.start(element: $0, plan, phases, strides) }
-        let plane = phases.kernelCount * phases.windowCount
-        offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
-        rows = (0..<plan.windowCount / plan.windows[plan.windows.count - 1]).map { row in
-            var (rest, start) = (row, 0)
-            for axis in strides.indices.dropLast().reversed() {
-                start += rest % plan.windows[axis] * strides[axis]
-                rest /= plan.windows[axis]
-            }
-            return start
-        }
-    }
-
-    /// Outputs of a group up to which their products are too flat for a matrix.
-    private static let mostOutputs = 8
-    /// Numbers of a group's planes.
-    private static let largest = 1 << 22
-
-    /// Where in a plane an element of the kernel begins to read.
-    private static func start(element: Int, _ plan: WindowPlan, _ phases: WindowPlan, _ strides: [Int]) -> Int {
-        var (phase, start) = (0, 0)
-        for (axis, shift) in plan.shifts(element).enumerated() {
-            let (step, rest) = (shift + plan.axes[axis].before).quotientAndRemainder(dividingBy: plan.axes[axis].stride)
-            phase = phase * phases.axes[axis].kernel + rest
-            start += step * strides[axis]
-        }
-        return phase * phases.windowCount + start
-    }
-
-    func fill(_ planes: Target<Float>, from channel: Source<Float>) {
-        for (phase, runs) in runs.enumerated() { phases.copy(runs, of: channel, to: planes + phase * phases.windowCount) }
-    }
-}
-
-/// Multiply-accumulate operations that one task should have at least.
-private let productGrain = 1 << 17
-
-extension Convolution<Float> {
-    /// Sums shifted rows for each output channel.
-    func filter(_ planes: FilterPlanes, on pool: ThreadPool) throws {
-        let (width, slices) = (plan.windows[plan.windows.count - 1], examples * groups)
-        guard slices > 0, let last = planes.rows.last else { return }
-        let (plane, length) = (planes.phases.kernelCount * planes.phases.windowCount, last + width)
-        let grain = max(1, productGrain / (outputsPerGroup * rows * plan.windowCount))
-        try pool.tryRun((slices - 1) / grain + 1) { task in
-            // Padding is zero in all of a task's slices, and the rest overwritten.
-            let (inputs, sums) = (try Scratch<Float>(inputsPerGroup * plane), try Scratch<Float>(length))
-            try inputs.withTarget { inputs in
-                try sums.withTarget { sums in
-                    for slice in task * grain..<min(slices, (task + 1) * grain) {
-                        for input in 0..<inputsPerGroup {
-                            planes.fill(inputs + input * plane, from: source + (slice * inputsPerGroup + input) * plan.area)
-                        }
-                        for output in 0..<outputsPerGroup {
-                            let channel = slice % groups * outputsPerGroup + output
-                            trips_filter(
-                                sums.base, inputs.base, planes.offsets, (factors + channel * rows).base, rows, bias?[channel] ?? 0,
-                                length)
-                            let result = target + (slice * outputsPerGroup + output) * plan.windowCount
-                            for (row, start) in planes.rows.enumerated() {
-                                (result + row * width).base.update(from: (sums + start).base, count: width)
-                            }
-                        }
-                    }
-                }
             }
         }
     }

@@ -1,7 +1,7 @@
 import ModelGraph
 
 /// Lifts what exporters write into block operators: patch and word embeddings, Linear, LayerNorm, GELU, Attention, masks,
-/// L2 normalisation. What is not recognised stays as it is.
+/// L2 normalisation; padding, normalisation and activations of convolutions. What is not recognised stays as it is.
 /// - Parameter validating: check the whole graph after each rewrite (for tests).
 /// - Throws: `data` where a rewrite would change a type, which is a mistake in it.
 @discardableResult
@@ -11,6 +11,7 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
     let rewrites: [any Rewrite] = [
         DropIdentities(), SimplifyViews(), SinkExpansions(), DropLookups(), LowerEinsum(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
         FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
+        FusePadding(), FuseBatchNormalization(), FuseSwish(),
         UnpackProjections(), LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]
     for _ in 0..<16 {

@@ -77,6 +77,9 @@ struct Lowering {
         } else if let instruction = try attention(node) ?? layerNorm(node) ?? selection(node) ?? patchEmbedding(node) {
             done.insert(node.id)
             emit(instruction)
+        } else if let instruction = try convolution(node) {
+            done.insert(node.id)
+            emit(instruction)
         } else if isReshape(node), let source = node.input(0), graph.content(of: source) == nil {
             done.insert(node.id)
             aliases[node.output] = source
@@ -154,9 +157,7 @@ struct Lowering {
             member.kind += "+\(type(of: next.op).name)"
             done.insert(next.id)
         }
-        if let next = onlyConsumer(of: member.output), next.op as? Binary == Binary(.add), next.inputs.count == 2,
-            let residual = next.inputs.compactMap({ $0 }).first(where: { $0 != member.output }), isReady(residual),
-            graph.type(of: residual) == graph.type(of: member.output), graph.type(of: next.output) == graph.type(of: member.output) {
+        if let next = onlyConsumer(of: member.output), let residual = residual(of: next, beside: member.output) {
             member.residual = residual
             member.output = next.output
             member.kind += "+Add"
@@ -168,6 +169,59 @@ struct Lowering {
     private func activation(_ op: any Operator) -> trips_activation? {
         if let gelu = op as? GELU { return gelu.activation }
         return op as? Unary == Unary(.relu) ? TRIPS_ACTIVATION_RELU : nil
+    }
+
+    // MARK: Convolutions
+
+    /// A convolution with an activation and a residual behind it, in this order or the other.
+    private mutating func convolution(_ node: Node) throws -> ConvolutionInstruction? {
+        guard let op = node.op as? Conv, isFloat(node), let input = node.input(0), let weight = node.input(1).flatMap(graph.constant),
+            let x = graph.type(of: input).constantShape, let output = graph.type(of: node.output).constantShape,
+            let layout = try ConvolutionLayout(op, x: x, weight: weight.shape, output: output)
+        else { return nil }
+        var instruction = ConvolutionInstruction(node, layout, input: input, weight: weight, multiplyAccumulates: try cost(node))
+        while let next = onlyConsumer(of: instruction.output) {
+            if !instruction.isActivated, let activation = try finishing(next) {
+                instruction.fuse(activation, of: next)
+            } else if !instruction.hasResidual, let residual = residual(of: next, beside: instruction.output) {
+                instruction.fuse(residual: residual, of: next)
+            } else {
+                break
+            }
+            done.insert(next.id)
+        }
+        return instruction
+    }
+
+    /// What an activation makes of each number; nil for other operators.
+    private func finishing(_ node: Node) throws -> trips_finishing? {
+        if node.op is Clip {
+            guard let low = try bound(node, 1, absent: -.infinity), let high = try bound(node, 2, absent: .infinity) else { return nil }
+            return .line(low: low, high: high)
+        }
+        guard let op = node.op as? Unary else { return activation(node.op).map { .curve($0) } }
+        switch op.kind {
+        case .sigmoid: return .curve(TRIPS_ACTIVATION_SIGMOID)
+        case .swish where op.alpha ?? 1 == 1: return .curve(TRIPS_ACTIVATION_SIGMOID, gated: true)
+        case .hardSwish: return .line(slope: 1 / 6, offset: 0.5, low: 0, high: 1, gated: true)
+        case .hardSigmoid: return .line(slope: op.alpha ?? 0.2, offset: op.beta ?? 0.5, low: 0, high: 1)
+        default: return activation(op).map { .curve($0) }
+        }
+    }
+
+    /// A bound of a Clip; nil where it is not known.
+    private func bound(_ node: Node, _ index: Int, absent: Float) throws -> Float? {
+        guard let value = node.input(index) else { return absent }
+        return try graph.operand(value).tensor()?.elements(Float.self).first
+    }
+
+    /// What a sum adds to `value`, where that is there already and has its shape.
+    private func residual(of sum: Node, beside value: ValueID) -> ValueID? {
+        guard sum.op as? Binary == Binary(.add), sum.inputs.count == 2,
+            let residual = sum.inputs.compactMap({ $0 }).first(where: { $0 != value }), isReady(residual),
+            graph.type(of: residual) == graph.type(of: value), graph.type(of: sum.output) == graph.type(of: value)
+        else { return nil }
+        return residual
     }
 
     // MARK: Other blocks

@@ -69,11 +69,13 @@ struct ProductRecipe: Sendable {
         case int8(groupSize: Int)
         /// int8 weights that are widened when they are packed.
         case widened(groupSize: Int)
+        /// Convolutions', each group by itself.
+        case filters(groups: Int)
 
         /// How many inputs share a scale, as kernels are told: 0 where all of a row do.
         func group(of inputs: Int) -> Int {
             switch self {
-            case .float: 0
+            case .float, .filters: 0
             case .int8(let size), .widened(let size): size >= inputs ? 0 : size
             }
         }
@@ -102,6 +104,7 @@ struct ProductRecipe: Sendable {
         return switch form {
         case .float, .widened: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size
         case .int8: trips_igemm_pack_size(outputs, inputs, form.group(of: inputs))
+        case .filters: try weight.byteCount
         }
     }
 }
@@ -169,6 +172,11 @@ final class PackedProduct: Sendable {
                     target.pointer, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
                     range.upperBound)
             }
+        case .filters(let groups):
+            try pack { range, rows in
+                PackedProduct.packFilters(
+                    target.pointer, rows.assumingMemoryBound(to: Float.self), range, inputs: inputs, perGroup: outputs / groups)
+            }
         case .int8:
             let scales = try PackedProduct.scales(recipe)
             try pack { range, rows in
@@ -193,6 +201,21 @@ final class PackedProduct: Sendable {
                     }
                 }
             }
+        }
+    }
+
+    /// - Parameter rows: the first of the range, which may begin and end inside a group.
+    private static func packFilters(
+        _ target: UnsafeMutablePointer<Float>, _ rows: UnsafePointer<Float>, _ range: Range<Int>, inputs: Int, perGroup: Int
+    ) {
+        guard perGroup > 0 else { return }
+        var start = range.lowerBound
+        while start < range.upperBound {
+            let (group, first) = start.quotientAndRemainder(dividingBy: perGroup)
+            let end = min(perGroup, first + range.upperBound - start)
+            trips_filter_pack(
+                target + group * perGroup * inputs, rows + (start - range.lowerBound) * inputs, inputs, perGroup, first, end)
+            start += end - first
         }
     }
 

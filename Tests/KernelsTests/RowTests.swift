@@ -28,29 +28,6 @@ extension KernelTests {
         }
     }
 
-    /// Against the same chains with products rounded: each of 9 steps may differ by an ulp of a sum below 9. Taps overlap, and
-    /// what lies behind the last element is neither read nor written.
-    @Test func filters() {
-        var random = Generator(state: 11)
-        for n in [0, 1, 7, 8, 9, 16, 31, 33, 63, 64, 65, 127, 128, 129, 300] {
-            for taps in [0, 1, 9] {
-                let (w, offsets) = (random.floats(taps), (0..<taps).map { $0 * 5 % 12 })
-                var x = random.floats(n + 12)
-                if n > 0, let last = offsets.max() { x[(last + n)...] = [.nan] }
-                var expected = [Float](repeating: 7, count: n + 16)
-                trips_filter_ref(&expected, x, offsets, w, taps, 0.5, n)
-                var first: [Float]?
-                onEachPath { path in
-                    var y = [Float](repeating: 7, count: n + 16)
-                    trips_filter(&y, x, offsets, w, taps, 0.5, n)
-                    #expect(error(y, expected) < 5e-6, "\(name(path)) \(n) \(taps)")
-                    #expect(y == first ?? y, "\(name(path)) \(n) \(taps)")
-                    first = y
-                }
-            }
-        }
-    }
-
     /// Against Foundation in double, as the epilogue of a product with 1. Errors are relative to the result, or to 1 where
     /// that is below: GELU is promised 1e-7 of max(1, |x|), and an exponential loses an ulp. Behind an integer product it is promised less.
     @Test func activations() {

@@ -205,14 +205,51 @@ void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size
 /// y = activation(x), as behind a product. In place.
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
 
-// MARK: - Filters
+// MARK: - Convolutions
 
-/// y[i] = bias + Σ_t w[t] x[offsets[t] + i] for i < n: one channel of a convolution whose input is laid out so that each
-/// element of the kernel reads consecutive numbers.
+/// Outputs of a tile of packed filters at most.
+enum { TRIPS_FILTER_TILE = 14 };
+
+/// Tiles of m outputs, and the first output of each: they are as even as can be.
+size_t trips_filter_tiles(size_t m);
+size_t trips_filter_row(size_t m, size_t tile);
+
+/// Packs outputs [m_begin, m_end) of weights w [M, taps] into as many numbers: tiles of outputs, each [taps][outputs]. `rows` points
+/// to row m_begin; ranges can be packed in any order and in parallel.
+void trips_filter_pack(float *packed, const float *rows, size_t taps, size_t m, size_t m_begin, size_t m_end);
+
+/// y[i, j] = bias[i] + Σ_t w[i, t] x[offsets[t] + j] for the outputs i < m of the tiles [tile_begin, tile_end), and j < n:
+/// a convolution whose input is laid out so that each of the kernel's elements reads consecutive numbers.
 ///
 /// Each element is one chain of fused multiply-adds over ascending t, so results are bit-identical on every path but the
 /// scalar one.
-void trips_filter(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, size_t n);
+void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
+                    const float *_Nullable bias, size_t m, size_t n, size_t tile_begin, size_t tile_end);
+
+/// How an axis of a convolution's input is divided into phases: phase c holds, at place i, what is at i stride + c − before, and
+/// 0 where that lies outside of the input.
+typedef struct trips_phase_axis {
+    size_t size;      ///< of the input
+    size_t phases;    ///< up to stride
+    size_t places;    ///< of each phase
+    size_t stride;
+    ptrdiff_t before; ///< padding in front; negative where the input is cut
+} trips_phase_axis;
+
+/// Lays out a channel x [sizes of the axes] for trips_convolve: to [phases of the axes, places of the axes].
+void trips_phases(float *to, const float *x, const trips_phase_axis axes[_Nonnull 3]);
+
+/// What follows a convolution: y = f(x) + residual, or f(x + residual).
+typedef struct trips_finishing {
+    trips_activation activation;    ///< f; where it is none, f(x) = min(high, max(low, slope x + offset))
+    float slope, offset, low, high;
+    bool gated;                     ///< f is times x
+    bool residual_first;            ///< added before f
+} trips_finishing;
+
+/// Rows of n. In place, for x and for the residual.
+void trips_finish(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *_Nullable residual,
+                  size_t ldr, const trips_finishing *finishing);
 
 // MARK: - Conversions
 

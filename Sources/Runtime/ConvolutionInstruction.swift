@@ -1,0 +1,291 @@
+import Kernels
+import ModelGraph
+import Support
+import Tensors
+
+/// A convolution, with what follows it fused behind the sums: bias, activation, residual.
+///
+/// A channel is laid out so that each element of the kernel reads consecutive numbers for all windows: the convolution is then
+/// a product that reads its right-hand side where it lies, and no window is copied.
+struct ConvolutionInstruction: Instruction {
+    let node: Node
+    let layout: ConvolutionLayout
+    let input: ValueID
+    let recipe: ProductRecipe
+    let multiplyAccumulates: Int
+    private(set) var label: String
+    private(set) var kind = Conv.name
+    /// The value behind all that is fused.
+    private(set) var output: ValueID
+    fileprivate var finishing: trips_finishing?
+    fileprivate var residual: ValueID?
+
+    init(_ node: Node, _ layout: ConvolutionLayout, input: ValueID, weight: Constant, multiplyAccumulates: Int) {
+        (self.node, self.layout, self.input, self.multiplyAccumulates) = (node, layout, input, multiplyAccumulates)
+        recipe = ProductRecipe(form: .filters(groups: layout.groups), weight: weight)
+        (label, output) = (node.name, node.output)
+    }
+
+    var reads: [ValueID] { [input] + [node.input(2), residual].compactMap { $0 } }
+    var writes: [ValueID] { [output] }
+    var products: [ProductRecipe] { [recipe] }
+
+    /// Whether an activation has been fused; nothing may follow it but a residual.
+    var isActivated: Bool { finishing?.isIdentity == false }
+    var hasResidual: Bool { residual != nil }
+
+    mutating func fuse(_ activation: trips_finishing, of next: Node) {
+        var activation = activation
+        activation.residual_first = hasResidual
+        finishing = activation
+        advance(to: next)
+    }
+
+    mutating func fuse(residual: ValueID, of next: Node) {
+        self.residual = residual
+        if finishing == nil { finishing = .identity }
+        advance(to: next)
+    }
+
+    private mutating func advance(to next: Node) {
+        output = next.output
+        let name = (next.op as? Unary)?.kind.rawValue ?? (next.op as? Binary)?.kind.rawValue ?? type(of: next.op).name
+        kind += "+\(name.prefix(1).uppercased())\(name.dropFirst())"
+    }
+
+    func scratchBytes(threads: Int) -> Int {
+        let planes = layout.planesBytes
+        return (sharesPlanes(threads) ? planes : threads * planes) + threads * layout.sumsBytes
+    }
+
+    /// Whether threads share out one slice at a time, and not the slices.
+    private func sharesPlanes(_ threads: Int) -> Bool { layout.slices < 8 * threads }
+
+    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+        let work = try BoundConvolution(self, memory)
+        let (layout, threads, parts) = (layout, memory.threads, layout.parts(threads: memory.threads))
+        let planes = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
+        let shared = sharesPlanes(threads)
+        let sums = FloatPointer(planes.pointer + (shared ? 1 : threads) * layout.planesBytes / MemoryLayout<Float>.size)
+        let sumsCount = layout.sumsBytes / MemoryLayout<Float>.size
+        if shared {
+            return { pool in
+                for slice in 0..<layout.slices {
+                    if layout.needsPlanes {
+                        pool.run(layout.inputs) { work.fill(planes.pointer, slice, $0) }
+                    }
+                    pool.run(parts.count) { index, thread in
+                        work.run(parts[index], slice, planes.pointer, sums.pointer + thread * sumsCount)
+                    }
+                }
+            }
+        }
+        let tasks = (0..<layout.slices).split(into: 8 * threads)
+        return { pool in
+            pool.run(tasks.count) { index, thread in
+                let planes = planes.pointer + thread * layout.planesBytes / MemoryLayout<Float>.size
+                for slice in tasks[index] {
+                    if layout.needsPlanes {
+                        for channel in 0..<layout.inputs { work.fill(planes, slice, channel) }
+                    }
+                    for part in parts { work.run(part, slice, planes, sums.pointer + thread * sumsCount) }
+                }
+            }
+        }
+    }
+}
+
+extension trips_finishing {
+    static let identity = line()
+
+    /// min(high, max(low, slope x + offset)), times x where it is gated.
+    static func line(
+        slope: Float = 1, offset: Float = 0, low: Float = -.infinity, high: Float = .infinity, gated: Bool = false
+    ) -> Self {
+        trips_finishing(
+            activation: TRIPS_ACTIVATION_NONE, slope: slope, offset: offset, low: low, high: high, gated: gated,
+            residual_first: false)
+    }
+
+    static func curve(_ activation: trips_activation, gated: Bool = false) -> Self {
+        var finishing = line(gated: gated)
+        finishing.activation = activation
+        return finishing
+    }
+
+    fileprivate var isIdentity: Bool {
+        activation == TRIPS_ACTIVATION_NONE && (slope, offset, low, high) == (1, 0, -.infinity, .infinity) && !gated
+    }
+}
+
+/// Where a convolution's numbers lie, and how its work is divided.
+struct ConvolutionLayout: Sendable {
+    /// A part of the outputs of a slice: lines of windows one behind the other, or a piece of one line.
+    struct Part: Sendable {
+        let layer: Int
+        let lines, columns: Range<Int>
+        /// Of packed filters.
+        let tiles: Range<Int>
+    }
+
+    let examples, groups: Int
+    /// Channels of a group.
+    let inputs, outputs: Int
+    /// The axes of the input; three of them, as those that are missing have one place.
+    let axes: [trips_phase_axis]
+    let windows: [Int]
+    /// Whether windows read a copy of the input, which is padded and divided into phases.
+    let needsPlanes: Bool
+    /// Numbers of a channel of the input, and as windows read it.
+    let area, plane: Int
+    let windowCount: Int
+    /// Whether there are numbers between a part's lines that no window stands for.
+    let hasGaps: Bool
+    /// Where each element of the kernel, of each input of a group, begins to read.
+    let offsets: [Int]
+
+    /// - Parameter x: [B, C, ...], with up to three spatial axes; the weight is [O, C / groups, ...], the output [B, O, ...].
+    /// - Returns: nil where there is nothing to compute, or planes would hold more numbers than all windows.
+    init?(_ op: Conv, x: [Int], weight: [Int], output: [Int]) throws {
+        let sizes = Array(x.dropFirst(2))
+        guard 1...3 ~= sizes.count, (x + weight + output).allSatisfy({ $0 > 0 }) else { return nil }
+        let resolved = try op.window.resolved(kernel: Array(weight.dropFirst(2)), sizes: sizes)
+        let missing = trips_phase_axis(size: 1, phases: 1, places: 1, stride: 1, before: 0)
+        let spatial = zip(resolved, zip(sizes, output.dropFirst(2))).map { axis, count in
+            trips_phase_axis(
+                size: count.0, phases: min(axis.stride, axis.extent), places: count.1 + (axis.extent - 1) / axis.stride,
+                stride: axis.stride, before: axis.before)
+        }
+        axes = Array(repeating: missing, count: 3 - sizes.count) + spatial
+        windows = Array(repeating: 1, count: 3 - sizes.count) + output.dropFirst(2)
+        (examples, groups) = (x[0], op.groups)
+        (inputs, outputs) = (weight[1], weight[0] / op.groups)
+        needsPlanes = !axes.allSatisfy { $0.stride == 1 && $0.before == 0 && $0.places == $0.size }
+        let elements = resolved.reduce(1) { $0 * $1.kernel }
+        guard let plane = try? elementCount(of: axes.flatMap { [$0.phases, $0.places] }),
+            let read = try? elementCount(of: windows + [elements]), plane <= read || !needsPlanes,
+            (try? elementCount(of: [inputs, plane, MemoryLayout<Float>.size])) != nil
+        else { return nil }
+        self.plane = plane
+        (area, windowCount) = (try elementCount(of: sizes), try elementCount(of: windows))
+        windowsPerPart = min(max((1 << 17) / inputs, 64), 1024)
+        linesPerPart = windows[2] > windowsPerPart ? 1 : min(windows[1], max(1, windowsPerPart / axes[2].places))
+        hasGaps = axes[2].places != windows[2] && linesPerPart > 1
+        let starts = ConvolutionLayout.starts(resolved, axes)
+        offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
+    }
+
+    /// Where in a channel each element of the kernel begins to read.
+    private static func starts(_ axes: [Window.Axis], _ phases: [trips_phase_axis]) -> [Int] {
+        let places = phases.reduce(1) { $0 * $1.places }
+        var starts = [0]
+        var (phaseDistance, distance) = (places, 1)
+        for (axis, phase) in zip(axes, phases.suffix(axes.count)).reversed() {
+            let shifts = (0..<axis.kernel).map { element in
+                let (step, rest) = (element * axis.dilation).quotientAndRemainder(dividingBy: axis.stride)
+                return rest * phaseDistance + step * distance
+            }
+            starts = shifts.flatMap { shift in starts.map { shift + $0 } }
+            (phaseDistance, distance) = (phaseDistance * phase.phases, distance * phase.places)
+        }
+        return starts
+    }
+
+    var slices: Int { examples * groups }
+    var taps: Int { offsets.count }
+    /// From one line of windows to the next, as they are read.
+    var lineDistance: Int { axes[2].places }
+    var layerDistance: Int { axes[1].places * lineDistance }
+    private var tiles: Int { trips_filter_tiles(outputs) }
+
+    var planesBytes: Int { needsPlanes ? (inputs * plane * MemoryLayout<Float>.size).inWholeCacheLines : 0 }
+    var sumsBytes: Int {
+        guard hasGaps else { return 0 }
+        let channels = min(outputs, ConvolutionLayout.mostTiles * Int(TRIPS_FILTER_TILE))
+        return (channels * linesPerPart * lineDistance * MemoryLayout<Float>.size).inWholeCacheLines
+    }
+
+    /// Windows whose numbers stay in a core's cache, where weights pass over them.
+    private let windowsPerPart: Int
+    private let linesPerPart: Int
+    /// Tiles of a part, whose sums stay in cache until they are finished.
+    private static let mostTiles = 3
+
+    /// All outputs of a slice. Parts that read the same windows follow each other.
+    func parts(threads: Int) -> [Part] {
+        let lines = (0..<windows[1]).split(into: windows[1].dividedRoundingUp(by: linesPerPart))
+        let columns = linesPerPart > 1 || windows[2] <= windowsPerPart
+            ? [0..<windows[2]] : (0..<windows[2]).split(into: windows[2].dividedRoundingUp(by: windowsPerPart))
+        // Enough for all threads, and as many for each.
+        let wanted = 4 * threads / (windows[0] * lines.count * columns.count)
+        let count = max(tiles.dividedRoundingUp(by: ConvolutionLayout.mostTiles), wanted).dividedRoundingUp(by: threads) * threads
+        let tileGroups = (0..<tiles).split(into: min(tiles, count))
+        return (0..<windows[0]).flatMap { layer in
+            lines.flatMap { lines in
+                columns.flatMap { columns in
+                    tileGroups.map { Part(layer: layer, lines: lines, columns: columns, tiles: $0) }
+                }
+            }
+        }
+    }
+}
+
+extension Range<Int> {
+    /// As many parts, of sizes as even as can be.
+    fileprivate func split(into parts: Int) -> [Range<Int>] {
+        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
+    }
+}
+
+/// A convolution with its addresses.
+private final class BoundConvolution: Sendable {
+    private let layout: ConvolutionLayout
+    private let filters: PackedProduct
+    private let source: SharedRows
+    private let bias, residual: SharedRows?
+    private let target: FloatPointer
+    private let finishing: trips_finishing?
+
+    init(_ instruction: ConvolutionInstruction, _ memory: PlanMemory) throws {
+        layout = instruction.layout
+        filters = try memory.weights.product(instruction.recipe)
+        source = SharedRows(try memory.view(instruction.input))
+        bias = try instruction.node.input(2).map { SharedRows(try memory.view($0)) }
+        residual = try instruction.residual.map { SharedRows(try memory.view($0)) }
+        target = FloatPointer(try memory.mutableView(instruction.output).pointer(Float.self))
+        finishing = instruction.finishing
+    }
+
+    /// Lays out a channel of a slice.
+    func fill(_ planes: UnsafeMutablePointer<Float>, _ slice: Int, _ channel: Int) {
+        trips_phases(planes + channel * layout.plane, source.pointer + (slice * layout.inputs + channel) * layout.area, layout.axes)
+    }
+
+    /// - Parameter sums: room for the part's, where there are gaps between lines.
+    func run(_ part: ConvolutionLayout.Part, _ slice: Int, _ planes: UnsafePointer<Float>, _ sums: UnsafeMutablePointer<Float>) {
+        let (group, windows, width) = (slice % layout.groups, layout.windowCount, layout.windows[2])
+        let read = layout.needsPlanes ? planes : source.pointer + slice * layout.inputs * layout.area
+        let x = read + part.layer * layout.layerDistance + part.lines.lowerBound * layout.lineDistance + part.columns.lowerBound
+        let count = (part.lines.count - 1) * layout.lineDistance + part.columns.count
+        let first = trips_filter_row(layout.outputs, part.tiles.lowerBound)
+        let channels = trips_filter_row(layout.outputs, part.tiles.upperBound) - first
+        let place = slice * layout.outputs * windows + (part.layer * layout.windows[1] + part.lines.lowerBound) * width
+            + part.columns.lowerBound
+        let (y, distance) = layout.hasGaps ? (sums - first * count, count) : (target.pointer + place, windows)
+        let packed = filters.pointer.assumingMemoryBound(to: Float.self) + group * layout.outputs * layout.taps
+        trips_convolve(
+            y, distance, x, layout.offsets, packed, layout.taps, bias.map { $0.pointer + group * layout.outputs },
+            layout.outputs, count, part.tiles.lowerBound, part.tiles.upperBound)
+        let (result, addend) = (target.pointer + place + first * windows, residual.map { $0.pointer + place + first * windows })
+        guard layout.hasGaps else {
+            guard var finishing else { return }
+            return trips_finish(result, windows, result, windows, channels, count, addend, windows, &finishing)
+        }
+        var finishing = finishing ?? .identity
+        for channel in 0..<channels {
+            trips_finish(
+                result + channel * windows, width, sums + channel * count, layout.lineDistance, part.lines.count,
+                part.columns.count, addend.map { $0 + channel * windows }, width, &finishing)
+        }
+    }
+}
