@@ -43,8 +43,8 @@ struct AttentionInstruction: Instruction {
             pool.run(batch * heads) { index, thread in
                 let (example, head) = (index / heads, index % heads)
                 attend(
-                    Task(
-                        example: example, head: head, output: output.pointer + example * queries * width + head * headSize,
+                    Head(
+                        example: example, index: head, output: output.pointer + example * queries * width + head * headSize,
                         mask: mask?.address(example, head), maskDistance: mask?.rowStride ?? 0,
                         scratch: UnsafeMutableRawPointer(scratch.pointer) + thread * threadScratch))
             }
@@ -52,9 +52,9 @@ struct AttentionInstruction: Instruction {
     }
 
     /// A head of an example, and where its parts are.
-    private struct Task {
+    private struct Head {
         let example: Int
-        let head: Int
+        let index: Int
         let output: UnsafeMutablePointer<Float>
         let mask: UnsafePointer<Float>?
         let maskDistance: Int
@@ -65,29 +65,29 @@ struct AttentionInstruction: Instruction {
     /// A sum over no keys is 0.
     private var zeroMasked: Bool { op.fullyMasked == .zero || keys == 0 }
 
-    private func floatWork(_ memory: PlanMemory) throws -> @Sendable (Task) -> Void {
+    private func floatWork(_ memory: PlanMemory) throws -> @Sendable (Head) -> Void {
         let (q, k, v) = (try floats(0, memory), try floats(1, memory), try floats(2, memory))
         let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
         let (causal, zeroMasked) = (op.causal, zeroMasked)
-        return { task in
-            let column = task.head * headSize
+        return { head in
+            let column = head.index * headSize
             trips_attention(
-                q.row(task.example, queries) + column, width, k.row(task.example, keys) + column, width,
-                v.row(task.example, keys) + column, width, task.output, width, keys, headSize, 0, queries, scale, task.mask,
-                task.maskDistance, causal, zeroMasked, task.scratch.assumingMemoryBound(to: Float.self))
+                q.row(head.example, queries) + column, width, k.row(head.example, keys) + column, width,
+                v.row(head.example, keys) + column, width, head.output, width, keys, headSize, 0, queries, scale, head.mask,
+                head.maskDistance, causal, zeroMasked, head.scratch.assumingMemoryBound(to: Float.self))
         }
     }
 
-    private func byteWork(_ memory: PlanMemory) throws -> @Sendable (Task) -> Void {
+    private func byteWork(_ memory: PlanMemory) throws -> @Sendable (Head) -> Void {
         let q = try byteRows(0, memory, rows: queries), k = try byteRows(1, memory, rows: keys), v = try byteRows(2, memory, rows: keys)
         let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
         let (causal, zeroMasked, kernelScratch) = (op.causal, zeroMasked, kernelScratch)
-        return { task in
-            var scratch = task.scratch + kernelScratch
-            let (query, key, value) = (q.head(task, &scratch), k.head(task, &scratch), v.head(task, &scratch))
+        return { head in
+            var scratch = head.scratch + kernelScratch
+            let (query, key, value) = (q.rows(of: head, &scratch), k.rows(of: head, &scratch), v.rows(of: head, &scratch))
             trips_iattention(
-                query, key, value, task.output, width, keys, headSize, 0, queries, scale, task.mask, task.maskDistance, causal,
-                zeroMasked, task.scratch)
+                query, key, value, head.output, width, keys, headSize, 0, queries, scale, head.mask, head.maskDistance, causal,
+                zeroMasked, head.scratch)
         }
     }
 
@@ -113,14 +113,14 @@ struct AttentionInstruction: Instruction {
         let rows: Int
 
         /// - Parameter scratch: where there is room; moved behind what is used of it.
-        func head(_ task: Task, _ scratch: inout UnsafeMutableRawPointer) -> trips_byte_rows {
+        func rows(of head: Head, _ scratch: inout UnsafeMutableRawPointer) -> trips_byte_rows {
             switch form {
-            case .bytes(let bytes): return bytes.head(task.head, from: bytes.rows == rows ? 0 : task.example * rows)
+            case .bytes(let bytes): return bytes.head(head.index, from: bytes.rows == rows ? 0 : head.example * rows)
             case .floats(let floats, let headSize):
                 let quantized = QuantizedRows(scratch, rows: rows, inputs: headSize)
                 scratch += QuantizedRows.byteCount(rows: rows, inputs: headSize)
                 trips_quantize_rows(
-                    quantized.bytes, quantized.rowBytes, quantized.scales, floats.row(task.example, rows) + task.head * headSize,
+                    quantized.bytes, quantized.rowBytes, quantized.scales, floats.row(head.example, rows) + head.index * headSize,
                     floats.width, headSize, 0, rows, nil)
                 return trips_byte_rows(bytes: quantized.bytes, ld: quantized.rowBytes, scales: quantized.scales)
             }

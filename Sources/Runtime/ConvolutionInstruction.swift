@@ -230,13 +230,6 @@ struct ConvolutionLayout: Sendable {
     }
 }
 
-extension Range<Int> {
-    /// As many parts, of sizes as even as can be.
-    fileprivate func split(into parts: Int) -> [Range<Int>] {
-        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
-    }
-}
-
 /// A convolution with its addresses.
 private final class BoundConvolution: Sendable {
     private let layout: ConvolutionLayout

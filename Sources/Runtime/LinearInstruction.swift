@@ -129,13 +129,6 @@ struct Tile {
     private static let mostRows = 320
 }
 
-extension Range<Int> {
-    /// As many parts, of sizes as even as can be.
-    fileprivate func split(into parts: Int) -> [Range<Int>] {
-        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
-    }
-}
-
 /// A product with its addresses.
 private final class BoundProduct: @unchecked Sendable {
     let packed: PackedProduct

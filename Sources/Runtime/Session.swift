@@ -201,7 +201,7 @@ public final class Session {
         if examplesAtOnce.count >= Session.keptPlans { examplesAtOnce = [:] }
         examplesAtOnce[key] = atOnce
         let parts = count.dividedRoundingUp(by: atOnce)
-        return (0..<parts).map { count * $0 / parts..<count * ($0 + 1) / parts }
+        return (0..<count).split(into: parts)
     }
 
     /// A plan for these inputs. Where sizes depend on the numbers of small inputs (a shape, a count of repetitions), it is

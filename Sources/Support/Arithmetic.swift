@@ -5,3 +5,10 @@ extension Int {
     /// A number of bytes up to whole cache lines of 64: what follows in memory begins with one.
     package var inWholeCacheLines: Int { (self + 63) & ~63 }
 }
+
+extension Range<Int> {
+    /// As many parts, of sizes as even as can be.
+    package func split(into parts: Int) -> [Range<Int>] {
+        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
+    }
+}
