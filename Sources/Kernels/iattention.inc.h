@@ -166,7 +166,7 @@ static float scale_values(const iattention_parts *s, const float *scales, size_t
     return largest;
 }
 
-/// Bytes of GROUP_KEYS rows from p on: 16 columns, of each the bytes of all rows together.
+/// 16 columns of GROUP_KEYS rows: of each the bytes of all rows side by side.
 INLINE void store_columns(int8_t *to, const int8_t *rows, size_t ld) {
     __m128i x[GROUP_KEYS];
     UNROLLED for (size_t r = 0; r < GROUP_KEYS; r++) x[r] = _mm_load_si128((const __m128i *)(const void *)(rows + r * ld));

@@ -80,11 +80,6 @@ INLINE vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *
 INLINE void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)p, x); }
 INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
-INLINE int32_t vi_maximum(vi a) {
-    __m128i x = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    x = _mm_max_epi32(x, _mm_unpackhi_epi64(x, x));
-    return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, 1)));
-}
 INLINE vi vi_maxima(const vi *a) {
     vi b[4], c[2];
 #pragma clang loop unroll(full)
@@ -129,14 +124,6 @@ INLINE void store_lane_bytes(uint8_t *p, size_t distance, const vf *a) {
     vi bytes = _mm256_packus_epi16(ab, cd);
     _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(bytes));
     _mm_storeu_si128((__m128i *)(p + distance), _mm256_extracti128_si256(bytes, 1));
-}
-INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
-    vi byte = _mm256_set1_epi32(255);
-    vi low = _mm256_or_si256(_mm256_and_si256(_mm256_cvtps_epi32(a), byte),
-                             _mm256_slli_epi32(_mm256_and_si256(_mm256_cvtps_epi32(b), byte), 8));
-    vi high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(_mm256_cvtps_epi32(c), byte), 16),
-                              _mm256_slli_epi32(_mm256_cvtps_epi32(d), 24));
-    return _mm256_or_si256(low, high);
 }
 INLINE vf vf_load_bytes(const int8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));

@@ -74,7 +74,6 @@ INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
 INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
-INLINE int32_t vi_maximum(vi a) { return _mm512_reduce_max_epi32(a); }
 /// Of each of VL vectors the largest lane.
 INLINE vi vi_maxima(const vi *a) {
     vi b[8], c[4], d[2];
@@ -132,15 +131,6 @@ INLINE void store_lane_bytes(uint8_t *p, size_t distance, const vf *a) {
     _mm_storeu_si128((__m128i *)(p + distance), _mm512_extracti32x4_epi32(bytes, 1));
     _mm_storeu_si128((__m128i *)(p + 2 * distance), _mm512_extracti32x4_epi32(bytes, 2));
     _mm_storeu_si128((__m128i *)(p + 3 * distance), _mm512_extracti32x4_epi32(bytes, 3));
-}
-/// Floats in [−127, 127], rounded, as the 4 bytes of each lane.
-INLINE vi vi_bytes(vf a, vf b, vf c, vf d) {
-    vi byte = _mm512_set1_epi32(255);
-    vi low = _mm512_or_si512(_mm512_and_si512(_mm512_cvtps_epi32(a), byte),
-                             _mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(b), byte), 8));
-    vi high = _mm512_or_si512(_mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(c), byte), 16),
-                              _mm512_slli_epi32(_mm512_cvtps_epi32(d), 24));
-    return _mm512_or_si512(low, high);
 }
 /// VL signed bytes as floats.
 INLINE vf vf_load_bytes(const int8_t *p) {

@@ -91,15 +91,16 @@ struct AttentionInstruction: Instruction {
         }
     }
 
-    private func floats(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows {
+    private func input(_ index: Int) throws -> ValueID {
         guard let value = node.input(index) else { throw TripsError.data("input \(index) is missing", at: node.name) }
-        return BatchedRows(try memory.view(value))
+        return value
     }
 
+    private func floats(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows { BatchedRows(try memory.view(input(index))) }
+
     private func byteRows(_ index: Int, _ memory: PlanMemory, rows: Int) throws -> ByteSource {
-        guard let value = node.input(index) else { throw TripsError.data("input \(index) is missing", at: node.name) }
-        if let bytes = try memory.headBytes(value) { return ByteSource(form: .bytes(bytes), rows: rows) }
-        return ByteSource(form: .floats(BatchedRows(try memory.view(value)), headSize: headSize), rows: rows)
+        if let bytes = try memory.headBytes(input(index)) { return ByteSource(form: .bytes(bytes), rows: rows) }
+        return ByteSource(form: .floats(try floats(index, memory), headSize: headSize), rows: rows)
     }
 
     /// Queries, keys or values as bytes: of a product that wrote them so, or quantized here.

@@ -46,8 +46,8 @@ struct Lowering {
         })
     }
 
-    /// Values that int8 products write and nothing but attentions in int8 read, with the size of their heads: they are bytes in
-    /// memory, a quarter of the way to other cores.
+    /// Values that int8 products write and nothing but attentions in int8 read, with the size of their heads. They are bytes in
+    /// memory: a head's rows come from all cores, and a quarter of the lines have to be fetched.
     var byteValues: [ValueID: Int] {
         let outputs = Set(graph.outputs.map(\.value)).union(aliases.values)
         let read = Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +)

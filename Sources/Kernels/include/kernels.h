@@ -146,6 +146,7 @@ void trips_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const
                        size_t group, uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
                        size_t n_begin, size_t n_end, const float *_Nullable bias);
 
+/// The widest part that `trips_igemm_bytes` takes.
 enum { TRIPS_MOST_PART = 256 };
 
 /// Rows of int8 weights back to fp32: y[r, k] = w[r, k] scales[r, k / group] s[k], where s is
