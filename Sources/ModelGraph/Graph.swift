@@ -80,7 +80,7 @@ public struct Graph: Sendable {
     public var nodes: [Node] { nodeSlots.compactMap { $0 } }
 
     /// The number of values ever made: the next value's index.
-    package var valueCount: Int { values.count }
+    var valueCount: Int { values.count }
 
     /// All nodes, each behind those whose outputs it reads.
     /// - Throws: `data` where there is a cycle.
@@ -103,6 +103,18 @@ public struct Graph: Sendable {
             throw TripsError.data("the graph has a cycle", at: stuck?.name)
         }
         return order
+    }
+
+    /// Everything that is computed from any of `values`, they themselves among it.
+    package func dependents(of values: [ValueID]) -> Set<ValueID> {
+        var reached = Set(values)
+        var pending = values
+        while let value = pending.popLast() {
+            for node in consumers(of: value) {
+                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
+            }
+        }
+        return reached
     }
 
     // MARK: Building
@@ -146,7 +158,7 @@ public struct Graph: Sendable {
     }
 
     /// More outputs, or traces, than this are no model's.
-    package static let maximalOutputs = 10_000
+    static let maximalOutputs = 10_000
 
     /// Declares an output of the graph. Output names are a namespace of their own.
     /// - Throws: `data` where the name is taken, or there are more than 10000 outputs.
@@ -281,12 +293,12 @@ public struct Graph: Sendable {
     }
 
     /// True where something reads what a node puts out.
-    package func isRead(_ node: Node) -> Bool {
+    func isRead(_ node: Node) -> Bool {
         node.outputs.contains { !values[$0.index].consumers.isEmpty || isOutput($0) || isTraced($0) }
     }
 
     /// Removes `node` if nothing needs it any more, and then those that fed only it. What may tell a size is left to `prune`.
-    package mutating func removeIfUnused(_ id: NodeID) {
+    mutating func removeIfUnused(_ id: NodeID) {
         var pending = [id]
         while let id = pending.popLast() {
             guard let node = nodeSlots[id.index],

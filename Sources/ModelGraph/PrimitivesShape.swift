@@ -41,10 +41,8 @@ public struct ConstantOfShape: Operator {
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let shape = try inputs.required(0, "shape")
-        if let value = inputs.optional(1), !mayBeEqual(try product(value.type.shape), 1) {
-            throw TripsError.data("shape of value", found: value.type, expected: "one element")
-        }
-        return [ValueType(inputs.optional(1)?.type.dataType ?? .float32, try shape.statedSizes("shape"))]
+        let value = try inputs.optional(1)?.single("value")
+        return [ValueType(value?.type.dataType ?? .float32, try shape.statedSizes("shape"))]
     }
 }
 
@@ -64,13 +62,9 @@ public struct Arange: Operator {
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let start = try inputs.required(0, "start")
-        let limit = try inputs.required(1, "limit").typed(start.type.dataType, "limit")
-        let delta = try inputs.required(2, "delta").typed(start.type.dataType, "delta")
-        for (operand, name) in [(start, "start"), (limit, "limit"), (delta, "delta")]
-        where !mayBeEqual(try product(operand.type.shape), 1) {
-            throw TripsError.data("shape of \(name)", found: operand.type, expected: "a scalar")
-        }
+        let start = try inputs.required(0, "start").single("start")
+        let limit = try inputs.required(1, "limit").typed(start.type.dataType, "limit").single("limit")
+        let delta = try inputs.required(2, "delta").typed(start.type.dataType, "delta").single("delta")
         return [ValueType(start.type.dataType, [try count(start, limit, delta)])]
     }
 
@@ -428,12 +422,7 @@ public struct Pad: Operator {
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let pads = try inputs.required(1, "pads")
-        if let value = inputs.optional(2) {
-            try value.typed(x.dataType, "value")
-            guard mayBeEqual(try product(value.type.shape), 1) else {
-                throw TripsError.data("shape of value", found: value.type, expected: "a scalar")
-            }
-        }
+        try inputs.optional(2)?.typed(x.dataType, "value").single("value")
         let unknown = ValueType(x.dataType, Array(repeating: .unknown, count: x.rank))
         var axes = Array(x.shape.indices)
         if let stated = inputs.optional(3) {

@@ -67,20 +67,6 @@ extension Graph: CustomStringConvertible {
     }
 }
 
-extension Graph {
-    /// Everything that is computed from any of `values`, they themselves among it.
-    package func dependents(of values: [ValueID]) -> Set<ValueID> {
-        var reached = Set(values)
-        var pending = values
-        while let value = pending.popLast() {
-            for node in consumers(of: value) {
-                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
-            }
-        }
-        return reached
-    }
-}
-
 /// An operator's attributes, sorted by name, as `name: value, ...`; those that are nil or false are left out.
 package func attributeText(_ op: any Operator) -> String {
     Mirror(reflecting: op).children.compactMap { label, value -> String? in
