@@ -1,4 +1,5 @@
 import COpenBLAS
+import Foundation
 import Goldens
 import ModelGraph
 import Operators
@@ -196,5 +197,5 @@ package func decibels(_ exact: [Float], _ other: [Float]) -> Double {
         signal += Double(x) * Double(x)
         noise += (Double(x) - Double(y)) * (Double(x) - Double(y))
     }
-    return noise > 0 ? 10 * (signal / noise).logarithm10 : .infinity
+    return noise > 0 ? 10 * log10(signal / noise) : .infinity
 }
