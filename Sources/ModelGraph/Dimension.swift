@@ -48,7 +48,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
     package var madeUpSymbols: [String] { symbols.filter { $0.hasPrefix("?") } }
 
     /// True for such a symbol alone.
-    package var isMadeUp: Bool {
+    var isMadeUp: Bool {
         terms.count == 1 && terms[0].coefficient == 1 && terms[0].symbols.count == 1 && terms[0].symbols[0].hasPrefix("?")
     }
 

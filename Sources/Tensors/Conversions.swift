@@ -167,7 +167,7 @@ extension Float {
     }
 
     /// The nearest half-precision bit pattern, ties to even; too large becomes infinite, NaN stays NaN.
-    package var halfBits: UInt16 {
+    var halfBits: UInt16 {
         let sign = UInt16(truncatingIfNeeded: bitPattern >> 16) & 0x8000
         let magnitude = bitPattern & 0x7FFF_FFFF
         if magnitude > 0x7F80_0000 { return sign | 0x7E00 }
@@ -182,7 +182,7 @@ extension Float {
     }
 
     /// The nearest bfloat16 bit pattern, ties to even; NaN stays NaN.
-    package var bfloatBits: UInt16 {
+    var bfloatBits: UInt16 {
         if isNaN { return UInt16(truncatingIfNeeded: bitPattern >> 16) | 0x40 }
         return UInt16(truncatingIfNeeded: (bitPattern &+ 0x7FFF &+ (bitPattern >> 16 & 1)) >> 16)
     }
