@@ -8,7 +8,10 @@ extension Int {
 
 extension Range<Int> {
     /// As many parts, of sizes as even as can be.
-    package func split(into parts: Int) -> [Range<Int>] {
-        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
+    package func split(into parts: Int) -> [Range<Int>] { (0..<parts).map { part($0, of: parts) } }
+
+    /// One of the parts of `split(into:)`.
+    func part(_ index: Int, of parts: Int) -> Range<Int> {
+        lowerBound + count * index / parts..<lowerBound + count * (index + 1) / parts
     }
 }

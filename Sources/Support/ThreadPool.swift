@@ -88,9 +88,7 @@ private final class State: @unchecked Sendable {
 
     func run(_ count: Int, _ body: @escaping @Sendable (Int, Int) -> Void) {
         self.body = body
-        for (thread, share) in shares.enumerated() {
-            share.assign(count * thread / shares.count..<count * (thread + 1) / shares.count)
-        }
+        for (thread, share) in shares.enumerated() { share.assign((0..<count).part(thread, of: shares.count)) }
         pending.store(count, ordering: .releasing)
         generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
         wake()
