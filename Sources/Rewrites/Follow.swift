@@ -271,31 +271,14 @@ extension Graph {
     fileprivate func alongLastAxis(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
         var (source, operators) = (value, [Node]())
         while content(of: source) == nil, let node = producer(of: source) {
-            let isElementwise = node.op is Cast || node.op is Unary || node.op is Binary || node.op is Where
-            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || isElementwise && shape(of: $0).contains { $0 != 1 } }
+            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || node.isElementwise && shape(of: $0).contains { $0 != 1 } }
             guard open.count == 1, content(of: open[0]) == nil, let last = shape(of: source).last, shape(of: open[0]).last == last,
-                isElementwise ? shape(of: open[0]) == shape(of: source) : node.op is Reshape && last != 1
+                node.isElementwise ? shape(of: open[0]) == shape(of: source) : node.op is Reshape && last != 1
                     && shape(of: open[0]).filter({ $0 != 1 }) == shape(of: source).filter({ $0 != 1 })
             else { break }
             source = open[0]
             operators.append(node)
         }
         return (source, operators)
-    }
-
-    /// The number, rank 0, that all elements of a known value are; nil where they differ.
-    func evenNumber(_ value: ValueID) throws -> Tensor? {
-        switch content(of: value) {
-        case .splat(let scalar): return scalar
-        case .tensor(let constant):
-            guard try elementCount(of: constant.shape) <= 1 << 20, try elementCount(of: constant.shape) > 0 else { return nil }
-            let tensor = try constant.load()
-            let width = tensor.dataType.byteWidth
-            return try tensor.withBytes { bytes in
-                guard bytes.indices.dropFirst(width).allSatisfy({ bytes[$0] == bytes[$0 - width] }) else { return nil }
-                return try Tensor(tensor.dataType, []) { $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<width])) }
-            }
-        case .dimensions, nil: return nil
-        }
     }
 }

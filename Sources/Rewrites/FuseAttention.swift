@@ -217,15 +217,8 @@ struct FuseAttention: Rewrite {
         }
     }
 
-    /// The elements of a known value, or the one that all of them are.
     private func numbers(of value: ValueID, _ graph: Graph) throws -> [Float]? {
-        switch graph.content(of: value) {
-        case .splat(let scalar): return try scalar.converted(to: .float32).elements(Float.self)
-        case .tensor(let constant):
-            guard try elementCount(of: constant.shape) <= 1 << 22 else { return nil }
-            return try constant.load().converted(to: .float32).elements(Float.self)
-        case .dimensions, nil: return nil
-        }
+        try graph.elements(of: value, atMost: 1 << 22)?.converted(to: .float32).elements()
     }
 
     // MARK: Heads

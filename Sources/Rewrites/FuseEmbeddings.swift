@@ -168,7 +168,8 @@ struct FuseEmbedding: Rewrite {
 
     /// What known indices choose of a table: one row for all of them, or a run of rows; nil where that is neither.
     private func knownRows(_ ids: ValueID, of table: Constant, _ graph: Graph) throws -> Constant? {
-        guard let indices = try knownIndices(ids, graph), let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] })
+        let known = try graph.elements(of: ids, atMost: 1 << 16)?.converted(to: .int64).elements(Int64.self)
+        guard let indices = known?.map({ Int($0) }), let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] })
         else { return nil }
         if indices.allSatisfy({ $0 == first }) {
             return try table.rows(first..<first + 1).reshaped(graph.shape(of: ids).map { _ in 1 } + [table.shape[1]])
@@ -186,15 +187,5 @@ struct FuseEmbedding: Rewrite {
             count.madeUpSymbols.isEmpty
         else { return nil }
         return (places.first, count)
-    }
-
-    private func knownIndices(_ ids: ValueID, _ graph: Graph) throws -> [Int]? {
-        switch graph.content(of: ids) {
-        case .splat(let scalar): return try scalar.converted(to: .int64).elements(Int64.self).map { Int($0) }
-        case .tensor(let constant):
-            guard try elementCount(of: constant.shape) <= 1 << 16 else { return nil }
-            return try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
-        case .dimensions, nil: return nil
-        }
     }
 }
