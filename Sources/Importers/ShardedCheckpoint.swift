@@ -9,10 +9,7 @@ import Tensors
 /// - Throws: `data` where index and shards disagree, or a shard's name leads out of the folder.
 func readShards(index: ReadableFile) throws -> Checkpoint {
     try locating(index.name) {
-        guard index.size <= SafetensorsFile.maximalHeaderLength else {
-            throw TripsError.data("index length", found: index.size, expected: "at most \(SafetensorsFile.maximalHeaderLength)")
-        }
-        let document = try JSON(parsing: index.bytes(at: 0, count: index.size), maximalDepth: 8)
+        let document = try JSON(index, maximalSize: SafetensorsFile.maximalHeaderLength, maximalDepth: 8)
         guard let map = document["weight_map"]?.members else {
             throw TripsError.data("weight_map", found: "none", expected: "an object of file names")
         }
