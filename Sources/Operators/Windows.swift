@@ -55,7 +55,7 @@ private struct WindowPlan: Sendable {
         return runs
     }
 
-    /// Where an element of the kernel stands from a window's place without padding, by axis.
+    /// How far an element of the kernel lies behind the window's place in the unpadded input, by axis.
     func shifts(_ element: Int) -> [Int] {
         var (rest, shifts) = (element, Array(repeating: 0, count: axes.count))
         for axis in axes.indices.reversed() {

@@ -46,7 +46,7 @@ final class Observations {
                     if let index = Observations.index(ofTap: name) { add(try rows.finiteRows(), to: index) }
                 }
             } catch let error as TripsError where error.kind == .data {
-                // Tokens that are made up may be none that the model takes. Nothing is known then of what they did not reach.
+                // The model may not take made-up tokens. What they did not reach stays unknown then.
             }
             return
         }

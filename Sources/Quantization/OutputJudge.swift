@@ -144,6 +144,6 @@ extension Tensor {
 }
 
 extension ThreadPool {
-    /// The threads that a session needs to work with as many; nil where it shares these.
+    /// What a session is to be given to work with as many threads; nil where it shares this pool.
     var ownThreads: Int? { self === ThreadPool.shared ? nil : threads }
 }

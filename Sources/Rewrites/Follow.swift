@@ -149,7 +149,7 @@ private struct Following {
         }
     }
 
-    /// Segments put together to parts of these sizes; nil where a border between parts is none between segments.
+    /// The segments put together to parts of these sizes; nil where a part ends inside a segment.
     private func grouped(_ segments: [Segment], _ sizes: [Dimension]) throws -> [Segment]? {
         var rest = segments[...]
         let groups = try sizes.map { size in
@@ -181,7 +181,8 @@ private struct Following {
         if let restated = graph.node(concat.id) { try graph.inferAgain(restated) }
     }
 
-    /// Masks that are put out and read by nothing here: one is made of parts as a state is, where its sizes are the same.
+    /// Masks that no attention here reads, such as outputs. Where the parts of one have the sizes of a state's segments, it follows
+    /// that state.
     private mutating func restateLooseMasks(_ graph: inout Graph) throws {
         let lists = Set(segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
         for node in graph.nodes {
@@ -266,8 +267,8 @@ extension Graph {
         try setInputs(of: reshape.id, [reshape.inputs[0], addSizes(sizes, name: "\(reshape.name).shape")])
     }
 
-    /// What operators that keep the last axis make a value of, one element of one, with known numbers beside it; and those
-    /// operators, the last first.
+    /// The value from which another is computed element by element along the last axis, with nothing but known numbers beside it;
+    /// and the operators in between, the last first.
     fileprivate func alongLastAxis(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
         var (source, operators) = (value, [Node]())
         while content(of: source) == nil, let node = producer(of: source) {

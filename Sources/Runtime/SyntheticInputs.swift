@@ -38,7 +38,7 @@ extension Session {
                 }
                 return size
             }
-            // A size that the package fixes may be anything; none of this kind comes near these.
+            // A package may state any size; the inputs of real models come nowhere near this limit.
             let limit = min(batch, 1 << 16) << (type.dataType.isFloatingPoint ? 27 : 20)
             guard try elementCount(of: shape) <= limit else {
                 throw TripsError.data("an input out of proportion", at: name, found: "\(shape)", expected: "at most \(limit) elements")
@@ -73,7 +73,7 @@ extension Session {
 }
 
 extension Graph {
-    /// The fewest rows that a table from which the positions of a text are cut has, from where they start on.
+    /// Rows of the smallest table from which a text's positions are cut, from where they start on; nil where there is none.
     fileprivate var positionCount: Int? {
         nodes.compactMap { node in
             let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil

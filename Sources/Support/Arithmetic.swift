@@ -2,7 +2,7 @@ extension Int {
     /// The quotient of two numbers above 0, or of 0, rounded up; no sum on the way can overflow.
     package func dividedRoundingUp(by divisor: Int) -> Int { self / divisor + (self % divisor == 0 ? 0 : 1) }
 
-    /// A number of bytes up to whole cache lines of 64: what follows in memory begins with one.
+    /// This number of bytes rounded up to whole cache lines, 64 bytes each.
     package var inWholeCacheLines: Int { (self + 63) & ~63 }
 }
 

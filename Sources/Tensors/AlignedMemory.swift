@@ -50,7 +50,7 @@ extension AlignedMemory {
     /// Smaller blocks are not worth the calls.
     private var hasManyPages: Bool { byteCount > 4 << 20 }
 
-    /// Has a block that is about to be filled consist of large pages, where they are quick to come by: they are also quicker to
+    /// Asks for large pages for a block that is about to be filled, unless they have proved slow to get. They are also quicker to
     /// read.
     package func preferLargePages() {
         guard hasManyPages, AlignedMemory.patience.load(ordering: .relaxed) > 0 else { return }

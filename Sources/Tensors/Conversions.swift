@@ -13,7 +13,7 @@ extension Tensor {
     /// - Throws: `data` where a finite number is out of the type's range.
     package func rounded(to newType: DataType) throws -> Tensor {
         func checkRange<Number: TensorElement & BinaryFloatingPoint>(_: Number.Type) throws {
-            // The first that half precision cannot round down; the others reach, or all but reach, as far as float32.
+            // From 65520 on, half precision rounds to infinity. The other types reach as far as float32, or nearly so.
             let limit = newType == .float16 ? 65520 : Number(Float.greatestFiniteMagnitude).nextUp
             guard let number = withBytes({ $0.bindMemory(to: Number.self).first { $0.isFinite && $0.magnitude >= limit } }) else { return }
             throw TripsError.data(
@@ -27,7 +27,7 @@ extension Tensor {
         return newType == .bfloat16 && dataType.byteWidth > 2 ? try rounded.keepingFinite(self) : rounded
     }
 
-    /// These bfloat16 numbers, the largest where they are infinite and those they were made of are not.
+    /// These bfloat16 numbers, but the largest finite one where a finite number of `exact` was rounded to infinity.
     private func keepingFinite(_ exact: Tensor) throws -> Tensor {
         let infinite = withBytes { bytes in
             let bits = bytes.bindMemory(to: UInt16.self)
