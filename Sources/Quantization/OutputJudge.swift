@@ -26,7 +26,7 @@ package final class OutputJudge {
         let positions = graphs.flatMap { graph in
             graph.traces.filter { trace in
                 let type = graph.type(of: trace.value)
-                return trace.name.hasPrefix("selection.") && trace.name.hasSuffix(".positions") && type.dataType == .int64 && type.rank == 2
+                return SelectionTrace(trace.name)?.part == .positions && type.dataType == .int64 && type.rank == 2
             }.map(\.name)
         }
         self.positions = positions

@@ -233,9 +233,9 @@ extension Graph {
                 trace("\(prefix).\(layer + 1)", block.output)
                 if let selection = consumers(of: block.residual).first(where: { $0.op is PatchSelection && $0.input(0) == block.residual }) {
                     let prefix = anatomy.vision.count == 1 ? "selection" : "selection\(index)"
-                    trace("\(prefix).\(layer + 1).indices", selection.outputs[1])
-                    trace("\(prefix).\(layer + 1).scores", selection.outputs[2])
-                    trace("\(prefix).\(layer + 1).positions", selection.outputs[3])
+                    for (part, output) in zip(SelectionTrace.Part.allCases, selection.outputs.dropFirst()) {
+                        trace("\(prefix).\(layer + 1).\(part)", output)
+                    }
                 }
             }
         }

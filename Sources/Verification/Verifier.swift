@@ -1,4 +1,5 @@
 import Goldens
+import ModelGraph
 import Runtime
 import Support
 import Tensors
@@ -75,7 +76,7 @@ public struct Verifier {
     /// Judges each block alone, on the reference's states.
     mutating func isolate(_ session: Session, _ golden: GoldenSet) throws {
         try locating(golden.name) {
-            guard golden.intermediates.keys.contains(where: { !$0.hasPrefix("selection.") }) else {
+            guard golden.intermediates.keys.contains(where: { SelectionTrace($0) == nil }) else {
                 throw TripsError.data("blocks cannot be judged alone", found: "no states", expected: "a golden set with mid.vision.0, …")
             }
             let isolated = try IsolatedModel(
@@ -108,7 +109,8 @@ public struct Verifier {
         let decoded = model.decodedNames(among: golden.outputs.keys.filter { !outputs.contains($0) }.sorted())
         let draws = options.illustrations != nil && golden.inputs.values.contains { $0.shape.count == 4 }
         let traces = canonicalOrder(model.traceNames.filter { name in
-            name.hasPrefix("selection.") ? draws || golden.intermediates[name] != nil : options.intermediates && golden.intermediates[name] != nil
+            let isSelection = SelectionTrace(name) != nil
+            return isSelection && draws || (isSelection || options.intermediates) && golden.intermediates[name] != nil
         })
         var found = try compute(golden, outputs: outputs, traces: traces)
         if !decoded.isEmpty {
@@ -151,8 +153,8 @@ public struct Verifier {
 
         func judged(_ name: String, _ g: Tensor) throws -> Judgement {
             guard let x = found[name] else { return .failed("no counterpart") }
-            if isSelectionIndices(name) {
-                let comparison = result.selections.first { "selection.\($0.layer).indices" == name }
+            if let trace = SelectionTrace(name), trace.part == .indices {
+                let comparison = result.selections.first { $0.layer == trace.layer }
                 return try judgeSelection(comparison, x: x, golden: g, criterion: options.tolerances.setCriterion)
             }
             if name == "topk_ids", let chances = golden.outputs["topk_probs"], try differOnlyInTies(x, g, chances) {
@@ -195,11 +197,10 @@ public struct Verifier {
 
     /// Behind a flip that the arithmetic explains, a later selection's scores and positions mean other patches.
     private func excuse(_ judgement: inout Judgement, _ name: String, _ selections: [SelectionComparison]) {
-        guard options.tolerances.allowsFlips, judgement.verdict == .fail, name.hasPrefix("selection."),
-            let layer = Int(name.split(separator: ".").dropFirst().first ?? ""),
-            let comparison = selections.first(where: { $0.layer == layer })
+        guard options.tolerances.allowsFlips, judgement.verdict == .fail, let trace = SelectionTrace(name),
+            let comparison = selections.first(where: { $0.layer == trace.layer })
         else { return }
-        let excused = name.hasSuffix(".scores") ? comparison.streamChanged : comparison.flips > 0
+        let excused = trace.part == .scores ? comparison.streamChanged : comparison.flips > 0
         if excused && comparison.isExplained(within: 2 * options.tolerances.preset.scoreTolerance) {
             judgement.verdict = .unjudged
             judgement.reason = "patches flipped within the margin"
