@@ -305,64 +305,23 @@ extension OnnxAttention: Computable {
         guard keyHeads > 0 || heads == 0, k.shape[0] == batch, v.shape[0] == batch, k.shape[3] == width else {
             throw TripsError.data("shapes of q, k and v", found: "\(q.shape), \(k.shape), \(v.shape)")
         }
-        let past = keys - newKeys.shape[2]
         let shape = [batch, heads, length, keys]
         let bias = try additiveMask(inputs.optional(3), shape, dataType, pool)
         let valid = try inputs.optional(6)?.integers().map { min(max($0, 0), keys) }
         let scores = try Scratch<T>(elementCount(of: shape))
-        let shown = outputs.count > 3 ? outputs[3].target(T.self) : nil
-        let scale = T(scale ?? 1 / Float(width).squareRoot())
         let y = try Tensor.written(dataType, [batch, heads, length, valueWidth]) { y in
             try scores.withTarget { scores in
-                let (query, key, value, result) = (q.view.source(T.self), k.view.source(T.self), v.view.source(T.self), y.target(T.self))
-                let addends = bias?.view.source(T.self)
-                try pool.tryRun(batch * heads) { task in
-                    let (b, h) = task.quotientAndRemainder(dividingBy: heads)
-                    let kv = b * keyHeads + h / (heads / keyHeads)
-                    let block = scores + task * length * keys
-                    try multiply(
-                        length, keys, width, alpha: scale, Matrix(elements: query + task * length * width, stride: width),
-                        Matrix(elements: key + kv * keys * width, stride: width, transposed: true), block, stride: max(1, keys), on: pool)
-                    func show(_ stage: Scores) {
-                        guard stage == self.scores, let shown else { return }
-                        (shown + task * length * keys).base.update(from: block.base, count: length * keys)
-                    }
-                    show(.products)
-                    if softcap != 0 {
-                        let cap = T(softcap)
-                        for index in 0..<length * keys { block[index] = cap * T.tanh(block[index] / cap) }
-                    }
-                    show(.capped)
-                    mask(block, length, keys, addends.map { $0 + task * length * keys }, past: past, valid: valid?[b])
-                    show(.masked)
-                    for row in 0..<length {
-                        let line = block + row * keys
-                        softmaxRow(line.source, line, count: keys, zeroMasked: true)
-                    }
-                    show(.softmax)
-                    try multiply(
-                        length, valueWidth, keys, Matrix(elements: block.source, stride: max(1, keys)),
-                        Matrix(elements: value + kv * keys * valueWidth, stride: valueWidth), result + task * length * valueWidth,
-                        stride: valueWidth, on: pool)
-                }
+                let work = HeadWork<T>(
+                    op: self, query: q.view.source(), key: k.view.source(), value: v.view.source(), bias: bias?.view.source(),
+                    scores: scores, shown: outputs.count > 3 ? outputs[3].target() : nil, result: y.target(),
+                    heads: heads, keyHeads: keyHeads, length: length, keys: keys, width: width, valueWidth: valueWidth,
+                    past: keys - newKeys.shape[2], valid: valid)
+                try pool.tryRun(batch * heads) { try work.attend($0, on: pool) }
             }
         }
         try put(y, into: outputs[0], pool)
         if outputs.count > 1 { withExtendedLifetime(k) { convert(k.view, into: outputs[1]) } }
         if outputs.count > 2 { withExtendedLifetime(v) { convert(v.view, into: outputs[2]) } }
-    }
-
-    /// Adds a bias to the scores of one head, and hides later keys and, from `valid` on, padded ones.
-    private func mask<T: Real>(_ scores: Target<T>, _ length: Int, _ keys: Int, _ bias: Source<T>?, past: Int, valid: Int?) {
-        for row in 0..<length {
-            // With padded keys the causal edge lies at the end of what is valid.
-            let edge = valid.map { row + $0 - length } ?? row + past
-            for column in 0..<keys {
-                let place = row * keys + column
-                if let bias { scores[place] += bias[place] }
-                if causal && column > edge || column >= valid ?? keys { scores[place] = -.infinity }
-            }
-        }
     }
 
     /// [B, heads, L, D] from that, or from [B, L, heads · D].
@@ -398,5 +357,66 @@ extension OnnxAttention: Computable {
         if output.shape.count == 4 { return withExtendedLifetime(y) { convert(y.view, into: output) } }
         let moved = try evaluate(Transpose(permutation: [0, 2, 1, 3]), [y], on: pool)[0]
         withExtendedLifetime(moved) { convert(moved.view, into: output) }
+    }
+}
+
+/// What is computed for each head of each example, all arrays as [B, heads, L, D].
+private struct HeadWork<T: Real & Number>: Sendable {
+    let op: OnnxAttention
+    let query, key, value: Source<T>
+    /// Added to the scores.
+    let bias: Source<T>?
+    let scores: Target<T>
+    /// Where the scores go that the operator puts out.
+    let shown: Target<T>?
+    let result: Target<T>
+    let heads, keyHeads, length, keys, width, valueWidth: Int
+    /// How many keys come from runs before.
+    let past: Int
+    /// For each example the number of keys that are no padding.
+    let valid: [Int]?
+
+    func attend(_ head: Int, on pool: ThreadPool) throws {
+        let (b, h) = head.quotientAndRemainder(dividingBy: heads)
+        let kv = b * keyHeads + h / (heads / keyHeads)
+        let block = scores + head * length * keys
+        try multiply(
+            length, keys, width, alpha: T(op.scale ?? 1 / Float(width).squareRoot()),
+            Matrix(elements: query + head * length * width, stride: width),
+            Matrix(elements: key + kv * keys * width, stride: width, transposed: true), block, stride: max(1, keys), on: pool)
+        func show(_ stage: OnnxAttention.Scores) {
+            guard stage == op.scores, let shown else { return }
+            (shown + head * length * keys).base.update(from: block.base, count: length * keys)
+        }
+        show(.products)
+        if op.softcap != 0 {
+            let cap = T(op.softcap)
+            for index in 0..<length * keys { block[index] = cap * T.tanh(block[index] / cap) }
+        }
+        show(.capped)
+        mask(block, bias.map { $0 + head * length * keys }, valid: valid?[b])
+        show(.masked)
+        for row in 0..<length {
+            let line = block + row * keys
+            softmaxRow(line.source, line, count: keys, zeroMasked: true)
+        }
+        show(.softmax)
+        try multiply(
+            length, valueWidth, keys, Matrix(elements: block.source, stride: max(1, keys)),
+            Matrix(elements: value + kv * keys * valueWidth, stride: valueWidth), result + head * length * valueWidth,
+            stride: valueWidth, on: pool)
+    }
+
+    /// Adds a bias to the scores of one head, and hides later keys and, from `valid` on, padded ones.
+    private func mask(_ scores: Target<T>, _ bias: Source<T>?, valid: Int?) {
+        for row in 0..<length {
+            // With padded keys the causal edge lies at the end of what is valid.
+            let edge = valid.map { row + $0 - length } ?? row + past
+            for column in 0..<keys {
+                let place = row * keys + column
+                if let bias { scores[place] += bias[place] }
+                if op.causal && column > edge || column >= valid ?? keys { scores[place] = -.infinity }
+            }
+        }
     }
 }
