@@ -117,6 +117,12 @@ struct Closeness: Sendable {
 }
 
 extension Patch {
+    /// Puts an operator in the place of `node`; the value that it computes keeps its name.
+    /// - Parameter name: nil: the node's.
+    mutating func replace(_ node: Node, in graph: Graph, with op: any Operator, _ inputs: [ValueID?], name: String? = nil) {
+        replace(node.output, with: add(op, inputs, name: name ?? node.name, outputName: graph.name(of: node.output)))
+    }
+
     /// Adds integers that are known: sizes, indices, axes.
     mutating func add(sizes: [Dimension], shape: [Int], name: String) throws -> ValueID {
         let constants = sizes.compactMap(\.constant)

@@ -16,7 +16,7 @@ struct SinkExpansions: Rewrite {
         let shape = graph.shape(of: node.output)
         var patch = Patch(for: graph)
         if try !node.isElementwise || broadcastShape(inputs.compactMap { $0 }.map(graph.shape(of:))) == shape {
-            patch.replace(node.output, with: patch.add(node.op, inputs, name: node.name, outputName: graph.name(of: node.output)))
+            patch.replace(node, in: graph, with: node.op, inputs)
             return patch
         }
         let made = patch.add(node.op, inputs, name: node.name)
