@@ -17,7 +17,8 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
     ("Trips", ["Support", "Tensors", "ModelGraph", "Importers", "Rewrites", "PackageFormat", "Runtime", "Goldens",
                "Quantization", "Verification"]),
-    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "Importers", "PackageFormat", "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "Importers", "PackageFormat",
+                     "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
 ]
 
 let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]

@@ -64,10 +64,7 @@ private func metadata(of folder: String) throws -> GoldenMetadata {
         let path = (candidate as NSString).appendingPathComponent("golden.json")
         guard FileManager.default.fileExists(atPath: path) else { continue }
         let file = try ReadableFile(path: path)
-        return try locating(file.name) {
-            guard file.size <= 1 << 20 else { throw TripsError.data("size", found: file.size, expected: "at most 1 MiB") }
-            return GoldenMetadata(try JSON(parsing: file.bytes(at: 0, count: file.size)))
-        }
+        return try locating(file.name) { GoldenMetadata(try JSON(file, maximalSize: 1 << 20)) }
     }
     return GoldenMetadata()
 }

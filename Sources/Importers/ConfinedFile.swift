@@ -5,7 +5,7 @@ import Support
 ///
 /// Only a plain name of a regular file that lies in that folder, symbolic links followed, is taken.
 /// - Throws: `data` where the name leads out of the folder, `cannotOpen` where there is no such regular file.
-package func openConfined(_ name: String, in folder: String) throws -> ReadableFile {
+func openConfined(_ name: String, in folder: String) throws -> ReadableFile {
     let isPlain =
         !name.isEmpty && name != "." && name != ".."
         && name.utf8.allSatisfy { $0 != 0 && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: "\\") }

@@ -9,25 +9,9 @@ import Tensors
 /// - Throws: `data` where index and shards disagree, or a shard's name leads out of the folder.
 func readShards(index: ReadableFile) throws -> Checkpoint {
     try locating(index.name) {
-        guard index.size <= SafetensorsFile.maximalHeaderLength else {
-            throw TripsError.data("index length", found: index.size, expected: "at most \(SafetensorsFile.maximalHeaderLength)")
-        }
-        let document = try JSON(parsing: index.bytes(at: 0, count: index.size), maximalDepth: 8)
-        guard let map = document["weight_map"]?.members else {
-            throw TripsError.data("weight_map", found: "none", expected: "an object of file names")
-        }
-        var shardOfTensor: [String: String] = [:]
-        var shardNames: [String] = []
-        for entry in map {
-            guard let shard = entry.value.string else {
-                throw TripsError.data("weight_map", at: "\"\(entry.key.prefix(120))\"", expected: "a file name")
-            }
-            if !shardNames.contains(shard) { shardNames.append(shard) }
-            guard shardNames.count <= 1000 else {
-                throw TripsError.data("shards", found: "more than 1000", expected: "at most 1000")
-            }
-            shardOfTensor[entry.key] = shard
-        }
+        let document = try JSON(index, maximalSize: SafetensorsFile.maximalHeaderLength, maximalDepth: 8)
+        let (shardNames, placed) = try readMap(document)
+        var shardOfTensor = placed
         let folder = (index.path as NSString).deletingLastPathComponent
         var tensors: [(name: String, constant: Constant)] = []
         var metadata: [String: String] = [:]
@@ -58,4 +42,23 @@ func readShards(index: ReadableFile) throws -> Checkpoint {
             tensors: tensors, metadata: metadata, format: formats.contains(.safetensors) ? .shardedSafetensors : .shardedTorch,
             others: others, shards: paths)
     }
+}
+
+/// The shards, in the order in which the index first names them, and the one in which each tensor lies.
+private func readMap(_ index: JSON) throws -> (shardNames: [String], shardOfTensor: [String: String]) {
+    guard let map = index["weight_map"]?.members else {
+        throw TripsError.data("weight_map", found: "none", expected: "an object of file names")
+    }
+    var shardNames: [String] = []
+    var seen = Set<String>()
+    var shardOfTensor: [String: String] = [:]
+    for entry in map {
+        guard let shard = entry.value.string else {
+            throw TripsError.data("weight_map", at: "\"\(entry.key.prefix(120))\"", expected: "a file name")
+        }
+        if seen.insert(shard).inserted { shardNames.append(shard) }
+        guard shardNames.count <= 1000 else { throw TripsError.data("shards", found: "more than 1000", expected: "at most 1000") }
+        shardOfTensor[entry.key] = shard
+    }
+    return (shardNames, shardOfTensor)
 }

@@ -11,10 +11,10 @@ package struct ZipArchive: Sendable {
         /// Bytes once inflated.
         package let size: Int
         /// Bytes in the file.
-        package let storedSize: Int
+        let storedSize: Int
         /// Where the entry's bytes begin in the file.
         package let offset: Int
-        package let isDeflated: Bool
+        let isDeflated: Bool
         package let checksum: UInt32
     }
 
@@ -22,7 +22,7 @@ package struct ZipArchive: Sendable {
     package let entries: [Entry]
 
     /// The largest entry that is inflated; larger ones must be stored.
-    package static let maximalInflatedSize = 256 << 20
+    static let maximalInflatedSize = 256 << 20
 
     /// - Throws: `data` where the archive is malformed, encrypted, split, or uses another compression.
     package init(_ file: ReadableFile) throws {

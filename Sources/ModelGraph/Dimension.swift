@@ -30,8 +30,8 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return terms.count == 1 && terms[0].symbols.isEmpty ? terms[0].coefficient : nil
     }
 
-    /// A number that it is certainly not less than, where one can be told: symbols stand for 1 or more, those that the
-    /// graph made up for unknown sizes, and quotients, for 0 or more.
+    /// A lower bound, where one can be told. Symbols stand for 1 or more; those that the graph made up for unknown sizes, and
+    /// quotients, stand for 0 or more.
     package var lowerBound: Int? {
         var sum = 0
         for term in terms {
@@ -48,7 +48,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
     package var madeUpSymbols: [String] { symbols.filter { $0.hasPrefix("?") } }
 
     /// True for such a symbol alone.
-    package var isMadeUp: Bool {
+    var isMadeUp: Bool {
         terms.count == 1 && terms[0].coefficient == 1 && terms[0].symbols.count == 1 && terms[0].symbols[0].hasPrefix("?")
     }
 
@@ -93,13 +93,14 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return try? Dimension(collecting: quotients)
     }
 
-    /// `floor(dividedBy:)` of a size that is certainly not below 0, where operators round their quotients as that does; else nil.
+    /// `floor(dividedBy:)` of a size that is certainly 0 or more, for operators that round towards zero: both are the same there.
+    /// nil for other sizes.
     package func divided(roundingDownBy divisor: Int) -> Dimension? {
         (lowerBound ?? -1) >= 0 ? floor(dividedBy: divisor) : nil
     }
 
-    /// The quotient, rounded down; nil where it is no polynomial: all terms must be multiples of the divisor, but for the constant
-    /// one or for one symbol alone.
+    /// The quotient, rounded down; nil where it is no polynomial. All terms must be multiples of the divisor but one, which may be
+    /// a number or a single symbol.
     package func floor(dividedBy divisor: Int) -> Dimension? {
         guard divisor > 0 else { return nil }
         let odd = terms.filter { $0.coefficient % divisor != 0 }
@@ -133,7 +134,8 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
             (dividend, self.divisor) = (String(name[..<mark.lowerBound]), divisor)
         }
 
-        /// A quotient's quotient is that by both divisors. What the graph made up has none: it will be told by then.
+        /// The quotient of a quotient is the quotient by the product of both divisors. A symbol that the graph made up has none:
+        /// its size is known by the time that it is needed.
         init?(of symbol: String, by divisor: Int) {
             let inner = Quotient(symbol)
             let (product, overflow) = (inner?.divisor ?? 1).multipliedReportingOverflow(by: divisor)

@@ -80,7 +80,7 @@ public struct Graph: Sendable {
     public var nodes: [Node] { nodeSlots.compactMap { $0 } }
 
     /// The number of values ever made: the next value's index.
-    package var valueCount: Int { values.count }
+    var valueCount: Int { values.count }
 
     /// All nodes, each behind those whose outputs it reads.
     /// - Throws: `data` where there is a cycle.
@@ -103,6 +103,18 @@ public struct Graph: Sendable {
             throw TripsError.data("the graph has a cycle", at: stuck?.name)
         }
         return order
+    }
+
+    /// Everything that is computed from any of `values`, they themselves among it.
+    package func dependents(of values: [ValueID]) -> Set<ValueID> {
+        var reached = Set(values)
+        var pending = values
+        while let value = pending.popLast() {
+            for node in consumers(of: value) {
+                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
+            }
+        }
+        return reached
     }
 
     // MARK: Building
@@ -146,7 +158,7 @@ public struct Graph: Sendable {
     }
 
     /// More outputs, or traces, than this are no model's.
-    package static let maximalOutputs = 10_000
+    static let maximalOutputs = 10_000
 
     /// Declares an output of the graph. Output names are a namespace of their own.
     /// - Throws: `data` where the name is taken, or there are more than 10000 outputs.
@@ -216,7 +228,7 @@ public struct Graph: Sendable {
         }
     }
 
-    /// Removes inputs that nothing reads, but for those whose shapes alone tell a size that is needed.
+    /// Removes inputs that nothing reads, except those whose shapes tell a size that is needed.
     public mutating func removeUnusedInputs() {
         let read = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
         let known = nodes.flatMap { $0.inputs.compactMap { $0 } } + outputs.map(\.value) + traces.map(\.value)
@@ -224,8 +236,8 @@ public struct Graph: Sendable {
         inputs = inputs.filter { read.contains($0) || tellers.contains($0) }
     }
 
-    /// Inputs that are needed for their shapes alone: they tell sizes of which these values or their shapes are made, and which
-    /// none of the inputs that are `read` tells.
+    /// Inputs that are needed for their shapes alone: these values, or their shapes, depend on sizes that they tell and that no
+    /// input among `read` does.
     package func inputsTellingSizes(of values: some Sequence<ValueID>, besides read: some Sequence<ValueID>) -> [ValueID] {
         func sizesTold(by input: ValueID) -> Set<String> {
             Set(shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } })
@@ -264,7 +276,8 @@ public struct Graph: Sendable {
         for index in values.indices { values[index].consumers.removeAll { nodeSlots[$0.index] == nil } }
     }
 
-    /// For each size that no shape rule could tell, the value whose node will: it does not have it from an operand.
+    /// For each size that no shape rule could tell, the value whose node finds it out when it runs; other nodes have it from an
+    /// operand.
     private func sizeTellers() -> [String: ValueID] {
         var tellers: [String: ValueID] = [:]
         for node in nodes where node.outputs.contains(where: { values[$0.index].type.shape.contains(where: \.isMadeUp) }) {
@@ -281,12 +294,12 @@ public struct Graph: Sendable {
     }
 
     /// True where something reads what a node puts out.
-    package func isRead(_ node: Node) -> Bool {
+    func isRead(_ node: Node) -> Bool {
         node.outputs.contains { !values[$0.index].consumers.isEmpty || isOutput($0) || isTraced($0) }
     }
 
     /// Removes `node` if nothing needs it any more, and then those that fed only it. What may tell a size is left to `prune`.
-    package mutating func removeIfUnused(_ id: NodeID) {
+    mutating func removeIfUnused(_ id: NodeID) {
         var pending = [id]
         while let id = pending.popLast() {
             guard let node = nodeSlots[id.index],
@@ -351,8 +364,8 @@ public struct Graph: Sendable {
         }
     }
 
-    /// Takes the numbers off names that had to differ from others, where those others are gone. Symbols that were made up for
-    /// sizes of such values follow, as whoever reads the graph again makes them of the names.
+    /// Gives values the names that were wanted for them, where a number had to be put behind a name and the other value of that
+    /// name is gone. Symbols that were made up for their sizes follow: a reader of the graph makes them from the names.
     /// - Throws: `data` where a size overflows.
     package mutating func tidyNames() throws {
         let used = Set(inputs + outputs.map(\.value) + traces.map(\.value) + nodes.flatMap { $0.inputs.compactMap { $0 } + $0.outputs })

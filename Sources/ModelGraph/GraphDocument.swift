@@ -109,45 +109,6 @@ public struct GraphDocument: Sendable, Codable {
     public var traces: [Binding]
 }
 
-/// An operator with its name, so that any of the known operators can be written and read.
-public struct OperatorBox: Sendable, Codable {
-    /// The operator with its attributes.
-    public var op: any Operator
-
-    /// Boxes an operator.
-    public init(_ op: any Operator) { self.op = op }
-
-    private enum Key: String, CodingKey { case name, attributes }
-
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.container(keyedBy: Key.self)
-        try container.encode(type(of: op).name, forKey: .name)
-        try op.encode(to: container.superEncoder(forKey: .attributes))
-    }
-
-    public init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: Key.self)
-        let name = try container.decode(String.self, forKey: .name)
-        guard let type = OperatorTable.types[name] else {
-            throw TripsError.data("unknown operator", found: name)
-        }
-        op = try type.init(from: container.superDecoder(forKey: .attributes))
-    }
-}
-
-/// All operators that a package can hold.
-public enum OperatorTable {
-    /// Their types: blocks, then primitives.
-    public static let all: [any Operator.Type] = blocks + primitives
-
-    static let blocks: [any Operator.Type] = [
-        PatchEmbedding.self, Linear.self, QuantizedLinear.self, LayerNorm.self, Attention.self, GELU.self, Embedding.self,
-        QuantizedEmbedding.self, L2Normalize.self, PaddingMask.self, PatchSelection.self,
-    ]
-
-    static let types: [String: any Operator.Type] = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
-}
-
 extension Graph {
     /// This graph for the manifest.
     /// - Parameter tensorName: the package's name for the constant behind a value.
@@ -234,16 +195,6 @@ extension Graph {
             return .splat(try number.tensor(known.type.dataType))
         default:
             throw TripsError.data("a constant states its content in more or fewer than one way")
-        }
-    }
-}
-
-extension Graph {
-    /// Multiply-accumulate operations of one run, over all nodes.
-    public func multiplyAccumulates() throws -> Dimension {
-        try nodes.reduce(Dimension(0)) { sum, node in
-            let cost = try node.op.multiplyAccumulates(node.inputs.map { $0.map(type(of:)) }, node.outputs.map(type(of:)))
-            return try cost.map { try sum.adding($0) } ?? sum
         }
     }
 }

@@ -1,5 +1,4 @@
 import Support
-import Tensors
 
 /// What a node computes: attributes, shape rule and cost. How it computes lives in the module `Operators`.
 ///
@@ -24,71 +23,12 @@ extension Operator {
     package func isEqual(to other: any Operator) -> Bool { (other as? Self) == self }
 }
 
-/// Checks that shape rules share.
-extension [Operand?] {
-    /// The operand at `index`.
-    /// - Throws: `data` where it is absent.
-    package func required(_ index: Int, _ name: String) throws -> Operand {
-        guard index < count, let operand = self[index] else { throw TripsError.data("input \(index) (\(name)) is missing") }
-        return operand
-    }
-
-    /// The operand at `index`, nil where it is absent.
-    package func optional(_ index: Int) -> Operand? { index < count ? self[index] : nil }
-}
-
-extension Operand {
-    /// Checks the rank.
-    @discardableResult
-    package func ranked(_ rank: Int, _ name: String) throws -> Operand {
-        guard type.rank == rank else { throw TripsError.data("rank of \(name)", found: type, expected: "rank \(rank)") }
-        return self
-    }
-
-    /// Checks the shape, sizes with symbols aside where `self` cannot tell.
-    @discardableResult
-    package func shaped(_ shape: [Dimension], _ name: String) throws -> Operand {
-        guard type.rank == shape.count, zip(type.shape, shape).allSatisfy({ mayBeEqual($0, $1) }) else {
-            throw TripsError.data("shape of \(name)", found: type, expected: "[\(shape.map(\.description).joined(separator: ", "))]")
-        }
-        return self
-    }
-
-    /// Checks that broadcasting with `shape` leaves that as it is.
-    func broadcasting(to shape: [Dimension], _ name: String) throws {
-        guard let joint = try? broadcastShape([shape, type.shape]), joint.count == shape.count,
-            zip(joint, shape).allSatisfy({ mayBeEqual($0, $1) })
-        else {
-            throw TripsError.data("shape of \(name)", found: type, expected: "broadcasting to \(shape)")
-        }
-    }
-}
-
-/// False where two sizes are certainly different.
-package func mayBeEqual(_ left: Dimension, _ right: Dimension) -> Bool {
-    guard let difference = try? left.subtracting(right).constant else { return true }
-    return difference == 0
-}
-
-/// The size of an axis along which two operands are broadcast (ONNX and NumPy rules).
-package func broadcast(_ left: Dimension, _ right: Dimension) throws -> Dimension {
-    if left == right || right == 1 { return left }
-    if left == 1 { return right }
-    if left.constant != nil && right.constant != nil {
-        throw TripsError.data("shapes do not broadcast", found: "\(left) and \(right)", expected: "equal sizes or 1")
-    }
-    // One of the two is a symbol that must turn out as 1 or as the other's size.
-    if left.constant != nil { return left }
-    return right.constant != nil ? right : .unknown
-}
-
-/// The shape to which all shapes broadcast.
-package func broadcastShape(_ shapes: [[Dimension]]) throws -> [Dimension] {
-    let rank = shapes.map(\.count).max() ?? 0
-    return try (0..<rank).map { axis in
-        try shapes.reduce(Dimension(1)) { size, shape in
-            let index = axis - (rank - shape.count)
-            return index < 0 ? size : try broadcast(size, shape[index])
+extension Graph {
+    /// Multiply-accumulate operations of one run, over all nodes.
+    public func multiplyAccumulates() throws -> Dimension {
+        try nodes.reduce(Dimension(0)) { sum, node in
+            let cost = try node.op.multiplyAccumulates(node.inputs.map { $0.map(type(of:)) }, node.outputs.map(type(of:)))
+            return try cost.map { try sum.adding($0) } ?? sum
         }
     }
 }

@@ -132,11 +132,7 @@ public struct Clip: Operator {
         let x = try inputs.required(0, "x").type
         guard x.dataType != .bool else { throw TripsError.data("data type of x", found: x, expected: "numbers") }
         for (index, name) in [(1, "min"), (2, "max")] {
-            guard let bound = inputs.optional(index) else { continue }
-            try bound.typed(x.dataType, name)
-            guard mayBeEqual(try product(bound.type.shape), 1) else {
-                throw TripsError.data("shape of \(name)", found: bound.type, expected: "a scalar")
-            }
+            try inputs.optional(index)?.typed(x.dataType, name).single(name)
         }
         return [x]
     }

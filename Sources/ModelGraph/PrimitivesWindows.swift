@@ -73,7 +73,7 @@ public struct Window: Sendable, Hashable, Codable {
     }
 
     /// The number of windows along each axis.
-    package func outputSizes(kernel: [Int], sizes: [Dimension], ceilMode: Bool = false) throws -> [Dimension] {
+    func outputSizes(kernel: [Int], sizes: [Dimension], ceilMode: Bool = false) throws -> [Dimension] {
         guard kernel.count == sizes.count else {
             throw TripsError.data("kernel shape", found: "\(kernel)", expected: "\(sizes.count) sizes")
         }

@@ -38,8 +38,8 @@ extension Graph: CustomStringConvertible {
     /// The graph's structure alone: operators, attributes and connections in an order that does not depend on names
     /// or on the order of building. Graphs of the same model through different importers have the same structure.
     ///
-    /// What no input has a part in is left out: sizes, and constants' numbers and ranks; parts of constants whose sizes
-    /// hold symbols are constants, too. So are the types of floating-point numbers, and casts from one to another.
+    /// What depends on no input is left out: sizes, and the numbers and ranks of constants, also of parts of constants whose
+    /// sizes hold symbols. So are the types of floating-point numbers, and casts from one to another.
     package var structure: String {
         var numbers: [ValueID: String] = [:]
         var lines: [String] = []
@@ -64,20 +64,6 @@ extension Graph: CustomStringConvertible {
             }
         }
         return (lines + outputs.map { "\($0.name) = \(reference($0.value))" }).joined(separator: "\n")
-    }
-}
-
-extension Graph {
-    /// Everything that is computed from any of `values`, they themselves among it.
-    package func dependents(of values: [ValueID]) -> Set<ValueID> {
-        var reached = Set(values)
-        var pending = values
-        while let value = pending.popLast() {
-            for node in consumers(of: value) {
-                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
-            }
-        }
-        return reached
     }
 }
 

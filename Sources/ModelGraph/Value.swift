@@ -69,6 +69,9 @@ public struct Operand: Sendable {
     public let type: ValueType
     public let content: Content?
 
+    /// Elements of an operand that states sizes, axes or paddings: more than any real one has.
+    static let maximalCount = 4096
+
     public init(_ type: ValueType, content: Content? = nil) {
         self.type = type
         self.content = content
@@ -100,6 +103,22 @@ public struct Operand: Sendable {
         return constants.count == dimensions.count ? constants : nil
     }
 
+    /// The numbers of a small operand, nil where they are known only when the model runs.
+    /// - Throws: `data` where it is larger than any such operand can be.
+    package func constantNumbers() throws -> [Double]? {
+        if type.dataType.isInteger || type.dataType == .bool { return try constantIntegers()?.map { Double($0) } }
+        switch content {
+        case .tensor(let constant):
+            _ = try smallCount(constant.shape)
+            return try constant.load().converted(to: .float64).elements()
+        case .splat(let scalar):
+            guard let shape = type.constantShape else { return nil }
+            let count = try smallCount(shape)
+            return try scalar.converted(to: .float64).elements(Double.self).flatMap { Array(repeating: $0, count: count) }
+        case .dimensions, nil: return nil
+        }
+    }
+
     /// All numbers; nil where they are known only when the model runs, or a symbol is left in them or in the shape.
     /// - Throws: what loading a constant throws.
     package func tensor() throws -> Tensor? {
@@ -116,8 +135,8 @@ public struct Operand: Sendable {
 
     private func smallCount(_ shape: [Int]) throws -> Int {
         let count = try elementCount(of: shape)
-        guard count <= 4096 else {
-            throw TripsError.data("an operand that states sizes", found: "\(count) elements", expected: "at most 4096")
+        guard count <= Operand.maximalCount else {
+            throw TripsError.data("an operand that states sizes", found: "\(count) elements", expected: "at most \(Operand.maximalCount)")
         }
         return count
     }

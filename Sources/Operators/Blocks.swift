@@ -9,7 +9,7 @@ extension Linear: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             let weight = try inputs.required(1)
-            func run<T: Factor & Real>(_: T.Type) throws {
+            func run<T: Number & Real>(_: T.Type) throws {
                 try linear(inputs.required(0), weight.source(T.self), width: weight.shape[1], inputs.optional(2), outputs[0], on: pool)
             }
             if outputs[0].dataType == .float64 { try run(Double.self) } else { try run(Float.self) }
@@ -18,7 +18,7 @@ extension Linear: Computable {
 }
 
 /// y = x · Wᵀ + b
-private func linear<T: Factor & Real>(
+private func linear<T: Number & Real>(
     _ x: TensorView, _ weight: Source<T>, width: Int, _ bias: TensorView?, _ y: MutableTensorView, on pool: ThreadPool
 ) throws {
     guard let outputs = y.shape.last, x.shape.last == width else {
@@ -240,7 +240,7 @@ extension PatchEmbedding: Computable {
         }
     }
 
-    private func embed<T: Factor & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
+    private func embed<T: Number & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
         let (image, weight) = (try inputs.required(0), try inputs.required(1))
         let (channels, height, columns) = (image.shape[1], image.shape[2], image.shape[3])
         let (width, p, q) = (weight.shape[0], weight.shape[2], weight.shape[3])
@@ -299,7 +299,7 @@ extension Attention: Computable {
         }
     }
 
-    private func attend<T: Factor & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
+    private func attend<T: Number & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
         let (q, k, v) = (try inputs.required(0), try inputs.required(1), try inputs.required(2))
         let (batch, length, keys) = (y.shape[0], q.shape[1], k.shape[1])
         let (width, valueWidth) = (q.shape[2], v.shape[2])

@@ -164,6 +164,27 @@ func widened(
     for (result, output) in zip(results, outputs) { withExtendedLifetime(result) { convert(result.view, into: output) } }
 }
 
+/// Work on elements of a type that is known only when it begins.
+protocol TypedBody {
+    func callAsFunction<T: Number>(_: T.Type) throws
+}
+
+/// Calls the body for the type of the elements; half precision must have been widened.
+func dispatch(_ dataType: DataType, _ body: some TypedBody) throws {
+    switch dataType {
+    case .float64: try body(Double.self)
+    case .float32, .float16, .bfloat16: try body(Float.self)
+    case .int64: try body(Int64.self)
+    case .int32: try body(Int32.self)
+    case .int16: try body(Int16.self)
+    case .int8: try body(Int8.self)
+    case .uint64: try body(UInt64.self)
+    case .uint32: try body(UInt32.self)
+    case .uint16: try body(UInt16.self)
+    case .uint8, .bool: try body(UInt8.self)
+    }
+}
+
 /// Calls `body` for consecutive parts of 0 ..< count, some at the same time. The parts depend on the numbers alone.
 func parallel(_ count: Int, grain: Int, on pool: ThreadPool, _ body: @Sendable (Range<Int>) -> Void) {
     guard count > 0 else { return }

@@ -207,42 +207,22 @@ struct AxisRows: Sendable {
     }
 }
 
-/// Calls the body that suits the element type: half precision must have been widened, booleans count as bytes.
-protocol ComparableElements {
-    func callAsFunction<T: Comparable & Sendable>(_: T.Type)
-}
-
-func dispatch(_ dataType: DataType, _ body: some ComparableElements) {
-    switch dataType {
-    case .float64: body(Double.self)
-    case .float32, .float16, .bfloat16: body(Float.self)
-    case .int64: body(Int64.self)
-    case .int32: body(Int32.self)
-    case .int16: body(Int16.self)
-    case .int8: body(Int8.self)
-    case .uint64: body(UInt64.self)
-    case .uint32: body(UInt32.self)
-    case .uint16: body(UInt16.self)
-    case .uint8, .bool: body(UInt8.self)
-    }
-}
-
 extension TopK: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try checkTypes(inputs, outputs)
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             let axis = try resolveAxis(axis, rank: x.shape.count)
-            dispatch(x.dataType, Selection(
+            try dispatch(x.dataType, Selection(
                 x: x, values: outputs[0], indices: outputs[1], rows: AxisRows(x.shape, axis: axis),
                 kept: AxisRows(outputs[0].shape, axis: axis), largest: largest, pool: pool))
         }
     }
 
-    private struct Selection: ComparableElements {
+    private struct Selection: TypedBody {
         let x: TensorView, values, indices: MutableTensorView, rows, kept: AxisRows, largest: Bool, pool: ThreadPool
 
-        func callAsFunction<T: Comparable & Sendable>(_: T.Type) {
+        func callAsFunction<T: Number>(_: T.Type) {
             let (source, values, indices) = (x.source(T.self), values.target(T.self), indices.target(Int64.self))
             let (rows, kept, largest) = (rows, kept, largest)
             parallel(rows.count, grain: taskGrain / max(1, rows.size), on: pool) { part in
@@ -314,11 +294,8 @@ extension Trilu: Computable {
             // The first column on the diagonal (upper), or behind it (lower).
             let first = min(max(row % rows + k + (upper ? 0 : 1), 0), columns)
             let cleared = upper ? 0..<first : first..<columns
-            memset(y.bytes + (row * columns + cleared.lowerBound) * width, cleared.count * width)
+            let start = y.bytes + (row * columns + cleared.lowerBound) * width
+            start.initializeMemory(as: UInt8.self, repeating: 0, count: cleared.count * width)
         }
     }
-}
-
-private func memset(_ bytes: UnsafeMutableRawPointer, _ count: Int) {
-    UnsafeMutableRawBufferPointer(start: bytes, count: count).initializeMemory(as: UInt8.self, repeating: 0)
 }

@@ -80,7 +80,7 @@ extension Graph {
         return try operand(value).integers()
     }
 
-    /// Runs an operator that moves elements on their numbers instead, and puts the elements themselves in their places.
+    /// Runs an operator that moves elements on their indices, and then puts each element where its index has gone.
     private func moved(_ node: Node) throws -> [Content?] {
         let data = node.movedOperands ?? node.input(0).map { [$0] } ?? []
         var elements: [Dimension] = []

@@ -10,8 +10,8 @@ struct Matrix<Element>: Sendable {
     var transposed = false
 }
 
-/// Element types of matrix products.
-protocol Factor: TensorElement, Numeric {
+/// Element types that can be computed with: half precision is widened before, and booleans count as bytes.
+protocol Number: TensorElement, Numeric, Comparable {
     /// The number, integers rounded towards zero.
     init(factor: Float)
 
@@ -21,7 +21,7 @@ protocol Factor: TensorElement, Numeric {
         _ c: Target<Self>, stride: Int)
 }
 
-extension Float: Factor {
+extension Float: Number {
     init(factor: Float) { self = factor }
 
     static func multiply(
@@ -44,7 +44,7 @@ extension Float: Factor {
     }
 }
 
-extension Double: Factor {
+extension Double: Number {
     init(factor: Float) { self = Double(factor) }
 
     static func multiply(
@@ -59,7 +59,7 @@ extension Double: Factor {
     }
 }
 
-extension Factor where Self: FixedWidthInteger {
+extension Number where Self: FixedWidthInteger {
     init(factor: Float) { self = saturating(factor) }
 
     static func multiply(
@@ -81,18 +81,18 @@ extension Factor where Self: FixedWidthInteger {
     }
 }
 
-extension Int64: Factor {}
-extension Int32: Factor {}
-extension Int16: Factor {}
-extension Int8: Factor {}
-extension UInt64: Factor {}
-extension UInt32: Factor {}
-extension UInt16: Factor {}
-extension UInt8: Factor {}
+extension Int64: Number {}
+extension Int32: Number {}
+extension Int16: Number {}
+extension Int8: Number {}
+extension UInt64: Number {}
+extension UInt32: Number {}
+extension UInt16: Number {}
+extension UInt8: Number {}
 
 /// c = alpha · a · b + beta · c for any sizes, in parts that several threads share. The parts depend on the sizes alone.
 /// - Throws: `data` where a size does not fit 32 bits.
-func multiply<T: Factor>(
+func multiply<T: Number>(
     _ m: Int, _ n: Int, _ k: Int, alpha: T = 1, _ a: Matrix<T>, _ b: Matrix<T>, beta: T = 0, _ c: Target<T>, stride: Int,
     on pool: ThreadPool
 ) throws {
@@ -120,26 +120,6 @@ func multiply<T: Factor>(
     }
 }
 
-/// Calls the body that suits the element type of a product.
-func dispatchFactor(_ dataType: DataType, _ body: some FactorElements) throws {
-    switch dataType {
-    case .float64: try body(Double.self)
-    case .float32, .float16, .bfloat16: try body(Float.self)
-    case .int64: try body(Int64.self)
-    case .int32: try body(Int32.self)
-    case .int16: try body(Int16.self)
-    case .int8: try body(Int8.self)
-    case .uint64: try body(UInt64.self)
-    case .uint32: try body(UInt32.self)
-    case .uint16: try body(UInt16.self)
-    case .uint8, .bool: try body(UInt8.self)
-    }
-}
-
-protocol FactorElements {
-    func callAsFunction<T: Factor>(_: T.Type) throws
-}
-
 // MARK: MatMul
 
 extension MatMul: Computable {
@@ -163,13 +143,13 @@ func multiplyBatches(_ a: TensorView, _ b: TensorView, _ y: MutableTensorView, o
     }
     let strides = (
         try broadcastStrides(Array(left.shape.dropLast(2)), to: batch), try broadcastStrides(Array(right.shape.dropLast(2)), to: batch))
-    try dispatchFactor(a.dataType, Batches(a: left, b: right, y: y, m: m, n: n, k: k, batch: batch, strides: strides, pool: pool))
+    try dispatch(a.dataType, Batches(a: left, b: right, y: y, m: m, n: n, k: k, batch: batch, strides: strides, pool: pool))
 }
 
-private struct Batches: FactorElements {
+private struct Batches: TypedBody {
     let a, b: TensorView, y: MutableTensorView, m, n, k: Int, batch: [Int], strides: (a: [Int], b: [Int]), pool: ThreadPool
 
-    func callAsFunction<T: Factor>(_: T.Type) throws {
+    func callAsFunction<T: Number>(_: T.Type) throws {
         let (x, w, r) = (a.source(T.self), b.source(T.self), y.target(T.self))
         var (rows, count) = (m, batch.reduce(1, *))
         // One right factor for all: the left ones are a single tall matrix.
@@ -203,14 +183,14 @@ extension Gemm: Computable {
             let c = beta == 0 ? nil : inputs.optional(2)
             if let c { outputs[0].copy(from: c, strides: try broadcastStrides(c.shape, to: outputs[0].shape), on: pool) }
             let product = Product(op: self, a: try inputs.required(0), b: try inputs.required(1), y: outputs[0], adds: c != nil, pool: pool)
-            try dispatchFactor(outputs[0].dataType, product)
+            try dispatch(outputs[0].dataType, product)
         }
     }
 
-    private struct Product: FactorElements {
+    private struct Product: TypedBody {
         let op: Gemm, a, b: TensorView, y: MutableTensorView, adds: Bool, pool: ThreadPool
 
-        func callAsFunction<T: Factor>(_: T.Type) throws {
+        func callAsFunction<T: Number>(_: T.Type) throws {
             let (m, n) = (y.shape[0], y.shape[1])
             let k = a.shape[op.transposeA ? 0 : 1]
             guard b.shape[op.transposeB ? 1 : 0] == k else { throw TripsError.data("factors", found: "\(a.type) and \(b.type)") }
@@ -288,12 +268,10 @@ private struct Term {
         let (batch, inner) = (shared.filter { needed.contains($0) }, shared.filter { !needed.contains($0) })
         let rows = left.names.filter { !shared.contains($0) }
         let columns = right.names.filter { !shared.contains($0) }
-        func extent(_ names: [Int], _ term: Term) -> Int {
-            names.reduce(1) { total, name in total * sizes[name] }
-        }
+        func extent(_ names: [Int]) -> Int { names.reduce(1) { $0 * sizes[$1] } }
         let a = try left.ordered(batch + rows + inner, sizes, on: pool)
         let b = try right.ordered(batch + inner + columns, sizes, on: pool)
-        let (count, m, k, n) = (extent(batch, a), extent(rows, a), extent(inner, a), extent(columns, b))
+        let (count, m, k, n) = (extent(batch), extent(rows), extent(inner), extent(columns))
         let product = try evaluate(MatMul(), [a.tensor.reshaped([count, m, k]), b.tensor.reshaped([count, k, n])], on: pool)
         let names = batch + rows + columns
         return Term(tensor: try product[0].reshaped(names.map { sizes[$0] }), names: names)
@@ -314,7 +292,7 @@ extension OnnxAttention: Computable {
         }
     }
 
-    private func attend<T: Real & Factor>(
+    private func attend<T: Real & Number>(
         _: T.Type, _ dataType: DataType, _ inputs: [TensorView?], _ outputs: [MutableTensorView], _ pool: ThreadPool
     ) throws {
         let q = try headed(inputs.required(0), queryHeads, dataType, pool)
@@ -327,64 +305,23 @@ extension OnnxAttention: Computable {
         guard keyHeads > 0 || heads == 0, k.shape[0] == batch, v.shape[0] == batch, k.shape[3] == width else {
             throw TripsError.data("shapes of q, k and v", found: "\(q.shape), \(k.shape), \(v.shape)")
         }
-        let past = keys - newKeys.shape[2]
         let shape = [batch, heads, length, keys]
         let bias = try additiveMask(inputs.optional(3), shape, dataType, pool)
         let valid = try inputs.optional(6)?.integers().map { min(max($0, 0), keys) }
         let scores = try Scratch<T>(elementCount(of: shape))
-        let shown = outputs.count > 3 ? outputs[3].target(T.self) : nil
-        let scale = T(scale ?? 1 / Float(width).squareRoot())
         let y = try Tensor.written(dataType, [batch, heads, length, valueWidth]) { y in
             try scores.withTarget { scores in
-                let (query, key, value, result) = (q.view.source(T.self), k.view.source(T.self), v.view.source(T.self), y.target(T.self))
-                let addends = bias?.view.source(T.self)
-                try pool.tryRun(batch * heads) { task in
-                    let (b, h) = task.quotientAndRemainder(dividingBy: heads)
-                    let kv = b * keyHeads + h / (heads / keyHeads)
-                    let block = scores + task * length * keys
-                    try multiply(
-                        length, keys, width, alpha: scale, Matrix(elements: query + task * length * width, stride: width),
-                        Matrix(elements: key + kv * keys * width, stride: width, transposed: true), block, stride: max(1, keys), on: pool)
-                    func show(_ stage: Scores) {
-                        guard stage == self.scores, let shown else { return }
-                        (shown + task * length * keys).base.update(from: block.base, count: length * keys)
-                    }
-                    show(.products)
-                    if softcap != 0 {
-                        let cap = T(softcap)
-                        for index in 0..<length * keys { block[index] = cap * T.tanh(block[index] / cap) }
-                    }
-                    show(.capped)
-                    mask(block, length, keys, addends.map { $0 + task * length * keys }, past: past, valid: valid?[b])
-                    show(.masked)
-                    for row in 0..<length {
-                        let line = block + row * keys
-                        softmaxRow(line.source, line, count: keys, zeroMasked: true)
-                    }
-                    show(.softmax)
-                    try multiply(
-                        length, valueWidth, keys, Matrix(elements: block.source, stride: max(1, keys)),
-                        Matrix(elements: value + kv * keys * valueWidth, stride: valueWidth), result + task * length * valueWidth,
-                        stride: valueWidth, on: pool)
-                }
+                let work = HeadWork<T>(
+                    op: self, query: q.view.source(), key: k.view.source(), value: v.view.source(), bias: bias?.view.source(),
+                    scores: scores, shown: outputs.count > 3 ? outputs[3].target() : nil, result: y.target(),
+                    heads: heads, keyHeads: keyHeads, length: length, keys: keys, width: width, valueWidth: valueWidth,
+                    past: keys - newKeys.shape[2], valid: valid)
+                try pool.tryRun(batch * heads) { try work.attend($0, on: pool) }
             }
         }
         try put(y, into: outputs[0], pool)
         if outputs.count > 1 { withExtendedLifetime(k) { convert(k.view, into: outputs[1]) } }
         if outputs.count > 2 { withExtendedLifetime(v) { convert(v.view, into: outputs[2]) } }
-    }
-
-    /// Adds a bias to the scores of one head, and hides later keys and, from `valid` on, padded ones.
-    private func mask<T: Real>(_ scores: Target<T>, _ length: Int, _ keys: Int, _ bias: Source<T>?, past: Int, valid: Int?) {
-        for row in 0..<length {
-            // With padded keys the causal edge lies at the end of what is valid.
-            let edge = valid.map { row + $0 - length } ?? row + past
-            for column in 0..<keys {
-                let place = row * keys + column
-                if let bias { scores[place] += bias[place] }
-                if causal && column > edge || column >= valid ?? keys { scores[place] = -.infinity }
-            }
-        }
     }
 
     /// [B, heads, L, D] from that, or from [B, L, heads · D].
@@ -420,5 +357,66 @@ extension OnnxAttention: Computable {
         if output.shape.count == 4 { return withExtendedLifetime(y) { convert(y.view, into: output) } }
         let moved = try evaluate(Transpose(permutation: [0, 2, 1, 3]), [y], on: pool)[0]
         withExtendedLifetime(moved) { convert(moved.view, into: output) }
+    }
+}
+
+/// What is computed for each head of each example, all arrays as [B, heads, L, D].
+private struct HeadWork<T: Real & Number>: Sendable {
+    let op: OnnxAttention
+    let query, key, value: Source<T>
+    /// Added to the scores.
+    let bias: Source<T>?
+    let scores: Target<T>
+    /// Where the scores go that the operator puts out.
+    let shown: Target<T>?
+    let result: Target<T>
+    let heads, keyHeads, length, keys, width, valueWidth: Int
+    /// How many keys come from runs before.
+    let past: Int
+    /// For each example the number of keys that are no padding.
+    let valid: [Int]?
+
+    func attend(_ head: Int, on pool: ThreadPool) throws {
+        let (b, h) = head.quotientAndRemainder(dividingBy: heads)
+        let kv = b * keyHeads + h / (heads / keyHeads)
+        let block = scores + head * length * keys
+        try multiply(
+            length, keys, width, alpha: T(op.scale ?? 1 / Float(width).squareRoot()),
+            Matrix(elements: query + head * length * width, stride: width),
+            Matrix(elements: key + kv * keys * width, stride: width, transposed: true), block, stride: max(1, keys), on: pool)
+        func show(_ stage: OnnxAttention.Scores) {
+            guard stage == op.scores, let shown else { return }
+            (shown + head * length * keys).base.update(from: block.base, count: length * keys)
+        }
+        show(.products)
+        if op.softcap != 0 {
+            let cap = T(op.softcap)
+            for index in 0..<length * keys { block[index] = cap * T.tanh(block[index] / cap) }
+        }
+        show(.capped)
+        mask(block, bias.map { $0 + head * length * keys }, valid: valid?[b])
+        show(.masked)
+        for row in 0..<length {
+            let line = block + row * keys
+            softmaxRow(line.source, line, count: keys, zeroMasked: true)
+        }
+        show(.softmax)
+        try multiply(
+            length, valueWidth, keys, Matrix(elements: block.source, stride: max(1, keys)),
+            Matrix(elements: value + kv * keys * valueWidth, stride: valueWidth), result + head * length * valueWidth,
+            stride: valueWidth, on: pool)
+    }
+
+    /// Adds a bias to the scores of one head, and hides later keys and, from `valid` on, padded ones.
+    private func mask(_ scores: Target<T>, _ bias: Source<T>?, valid: Int?) {
+        for row in 0..<length {
+            // With padded keys the causal edge lies at the end of what is valid.
+            let edge = valid.map { row + $0 - length } ?? row + past
+            for column in 0..<keys {
+                let place = row * keys + column
+                if let bias { scores[place] += bias[place] }
+                if op.causal && column > edge || column >= valid ?? keys { scores[place] = -.infinity }
+            }
+        }
     }
 }

@@ -136,14 +136,14 @@ extension ArgReduce: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             let rows = AxisRows(x.shape, axis: try resolveAxis(axis, rank: x.shape.count))
-            dispatch(x.dataType, Search(x: x, y: outputs[0], rows: rows, largest: kind == .max, last: selectLastIndex, pool: pool))
+            try dispatch(x.dataType, Search(x: x, y: outputs[0], rows: rows, largest: kind == .max, last: selectLastIndex, pool: pool))
         }
     }
 
-    private struct Search: ComparableElements {
+    private struct Search: TypedBody {
         let x: TensorView, y: MutableTensorView, rows: AxisRows, largest, last: Bool, pool: ThreadPool
 
-        func callAsFunction<T: Comparable & Sendable>(_: T.Type) {
+        func callAsFunction<T: Number>(_: T.Type) {
             let (source, target, rows, largest, last) = (x.source(T.self), y.target(Int64.self), rows, largest, last)
             parallel(rows.count, grain: taskGrain / max(1, rows.size), on: pool) { part in
                 for row in part {

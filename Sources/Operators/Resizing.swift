@@ -105,10 +105,7 @@ extension Resize: Computable {
         case .linear: return sampled(radius: 1, distance, shrink) { max(0, 1 - $0) }
         case .cubic:
             let a = Double(cubicCoefficient)
-            return sampled(radius: 2, distance, shrink) { x in
-                if x <= 1 { return ((a + 2) * x - (a + 3)) * x * x + 1 }
-                return x < 2 ? ((a * x - 5 * a) * x + 8 * a) * x - 4 * a : 0
-            }
+            return sampled(radius: 2, distance, shrink) { cubicConvolution($0, a) }
         }
     }
 
@@ -154,4 +151,11 @@ private struct Sampling: Sendable {
             }
         }
     }
+}
+
+/// The weight of a neighbour at this distance by Keys' cubic convolution (1981) with the coefficient a.
+package func cubicConvolution(_ distance: Double, _ a: Double) -> Double {
+    let d = distance
+    if d <= 1 { return ((a + 2) * d - (a + 3)) * d * d + 1 }
+    return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0
 }

@@ -55,7 +55,7 @@ private struct WindowPlan: Sendable {
         return runs
     }
 
-    /// Where an element of the kernel stands from a window's place without padding, by axis.
+    /// How far an element of the kernel lies behind the window's place in the unpadded input, by axis.
     func shifts(_ element: Int) -> [Int] {
         var (rest, shifts) = (element, Array(repeating: 0, count: axes.count))
         for axis in axes.indices.reversed() {
@@ -116,7 +116,7 @@ extension Conv: Computable {
 }
 
 /// The operands of a convolution, and how they are divided.
-private struct Convolution<T: Factor & Real>: Sendable {
+private struct Convolution<T: Number & Real>: Sendable {
     let plan: WindowPlan
     let source, factors: Source<T>
     let bias: Source<T>?
@@ -180,7 +180,7 @@ extension ConvTranspose: Computable {
     }
 
     /// Each input element is a window onto the output, to which it adds its multiple of the weight.
-    private func convolve<T: Factor & Real>(_: T.Type, _ inputs: [TensorView?], _ output: MutableTensorView, _ pool: ThreadPool) throws {
+    private func convolve<T: Number & Real>(_: T.Type, _ inputs: [TensorView?], _ output: MutableTensorView, _ pool: ThreadPool) throws {
         let (x, weight) = (try inputs.required(0), try inputs.required(1))
         let (kernel, sizes, results) = (Array(weight.shape[2...]), Array(x.shape[2...]), Array(output.shape[2...]))
         let axes = try resolved(kernel: kernel, sizes: sizes, outputs: results)

@@ -7,21 +7,21 @@ import Tensors
 package enum Layout {
     package static let version: UInt16 = 1
     /// Bytes of a chunk before compression; a tensor's last chunk may be shorter.
-    package static let chunkSize = 1 << 19
+    static let chunkSize = 1 << 19
     /// A chunk never takes more in the file.
     package static let maximalFrameSize = 1 << 20
     /// Nothing that zstd compresses becomes smaller than this part of itself.
-    package static let maximalRatio = 1 << 15
+    static let maximalRatio = 1 << 15
     package static let maximalManifestSize = 1 << 24
     /// A manifest is text; what is packed tighter is a bomb.
-    package static let maximalManifestRatio = 256
+    static let maximalManifestRatio = 256
     package static let maximalRank = 16
     package static let maximalNameLength = 1024
     /// What this reader knows of what a package may require.
-    package static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes, fullyMaskedZero]
-    package static let bytePlanes = "byte-planes"
-    package static let halfBytePlanes = "half-byte-planes"
-    package static let fullyMaskedZero = "fully-masked-zero"
+    static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes, fullyMaskedZero]
+    static let bytePlanes = "byte-planes"
+    static let halfBytePlanes = "half-byte-planes"
+    static let fullyMaskedZero = "fully-masked-zero"
 
     /// What a reader must know for these graphs, and tensors of these types.
     package static func features(plain: Bool, _ storedTypes: [DataType], _ graphs: [GraphDocument]) -> [String] {
@@ -30,7 +30,7 @@ package enum Layout {
         return planes + (givesZero ? [fullyMaskedZero] : [])
     }
 
-    package static func chunkCount(of byteCount: Int) -> Int { byteCount.dividedRoundingUp(by: chunkSize) }
+    static func chunkCount(of byteCount: Int) -> Int { byteCount.dividedRoundingUp(by: chunkSize) }
 }
 
 /// A frame that zstd skips, with a magic of eight letters and a CRC-32 over all before it.
@@ -133,7 +133,7 @@ package struct Header: Equatable {
 package struct ChunkIndex {
     package static let overhead = 8 + 8 + 4 + 4 + 4
     package private(set) var sizes: [UInt32] = []
-    package private(set) var checksums: [UInt32] = []
+    private(set) var checksums: [UInt32] = []
 
     package var count: Int { sizes.count }
 

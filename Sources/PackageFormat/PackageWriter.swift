@@ -27,8 +27,8 @@ public enum PackageWriter {
         public var level: Int?
         /// No byte planes: `zstd -dc` gives a safetensors file.
         public var plain: Bool
-        /// The type in which matrices are stored that graphs see in one as wide. Vectors, and the scales of quantized weights,
-        /// keep their own.
+        /// The type in which floating-point matrices are stored where it is narrower than theirs. Vectors, and the scales of
+        /// quantized weights, keep their own.
         public var storage: Storage
         /// Whether a file that is already there may be replaced.
         public var replacing: Bool
@@ -48,8 +48,8 @@ public enum PackageWriter {
     ///   - extraTensors: tensors that no graph refers to; they keep their names.
     ///   - manifest: what is to be said of the package; the writer fills in the tables.
     ///   - progress: called with the bytes done and the bytes in all.
-    /// - Throws: `cannotCreate`, `inputOutput`; `usage` for options out of range, `data` for such numbers in the manifest; what
-    ///   loading a constant throws.
+    /// - Throws: `cannotCreate`, `inputOutput`; `usage` for options out of range; `data` for numbers of the manifest that are;
+    ///   what loading a constant throws.
     public static func write(
         graphs: [Graph], extraTensors: [(name: String, constant: Constant)] = [], manifest: Manifest, to path: String,
         options: Options = Options(), pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil

@@ -33,9 +33,9 @@ package func compensatedRounding(
         let target = SharedPointer(bytes.assumingMemoryBound(to: Int8.self))
         let chunk = 32
         scaled.withUnsafeMutableBufferPointer { buffer in
-            let values = SharedRows(buffer)
+            let values = SharedPointer(buffer)
             pool.run(rows.dividedRoundingUp(by: chunk)) { index in
-                sweep.run(values.base, index * chunk..<min(rows, (index + 1) * chunk), into: target)
+                sweep.run(values, index * chunk..<min(rows, (index + 1) * chunk), into: target)
             }
         }
     }
@@ -86,7 +86,8 @@ private struct CompensationSweep: Sendable {
     /// Columns whose errors are moved beyond the block by one matrix product.
     private let block = 64
 
-    func run(_ values: UnsafeMutablePointer<Float>, _ rows: Range<Int>, into target: SharedPointer<Int8>) {
+    func run(_ values: SharedPointer<Float>, _ rows: Range<Int>, into target: SharedPointer<Int8>) {
+        guard let values = values.base else { return }
         var errors = [Float](repeating: 0, count: rows.count * block)
         for start in stride(from: 0, to: columns, by: block) {
             let end = min(columns, start + block)
@@ -112,14 +113,6 @@ private struct CompensationSweep: Sendable {
                     values + rows.lowerBound * columns + end, Int32(columns))
             }
         }
-    }
-}
-
-private struct SharedRows: @unchecked Sendable {
-    let base: UnsafeMutablePointer<Float>
-
-    init(_ buffer: UnsafeMutableBufferPointer<Float>) {
-        base = buffer.baseAddress ?? UnsafeMutablePointer(bitPattern: MemoryLayout<Float>.alignment)!
     }
 }
 

@@ -139,7 +139,3 @@ private func largest(_ row: UnsafePointer<Float>, _ factors: [Float], _ range: R
 private func load(_ pointer: UnsafePointer<Float>) -> SIMD8<Float> {
     UnsafeRawPointer(pointer).loadUnaligned(as: SIMD8<Float>.self)
 }
-
-extension Double {
-    package var logarithm10: Double { log10(self) }
-}

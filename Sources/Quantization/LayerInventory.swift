@@ -115,7 +115,8 @@ extension Graph {
         for node in nodes where node.op is PatchSelection {
             for input in [node.input(1), node.input(2)].compactMap({ $0 }) {
                 var producer = producer(of: input)
-                // A row of the projected queries is taken by a gather, and a product may bring it before the keys' sources.
+                // Behind the projection a gather takes the guide's row, and a product may carry it over to the rows that keys come
+                // from (`ScoringKeys`).
                 while let node = producer, let source = node.input(0), node.op is Gather || node.op is Reshape || node.op is MatMul {
                     producer = self.producer(of: source)
                 }

@@ -1,4 +1,5 @@
 import COpenBLAS
+import Foundation
 import Goldens
 import ModelGraph
 import Operators
@@ -45,7 +46,7 @@ final class Observations {
                     if let index = Observations.index(ofTap: name) { add(try rows.finiteRows(), to: index) }
                 }
             } catch let error as TripsError where error.kind == .data {
-                // Tokens that are made up may be none that the model takes. Nothing is known then of what they did not reach.
+                // The model may not take made-up tokens. What they did not reach stays unknown then.
             }
             return
         }
@@ -196,5 +197,5 @@ package func decibels(_ exact: [Float], _ other: [Float]) -> Double {
         signal += Double(x) * Double(x)
         noise += (Double(x) - Double(y)) * (Double(x) - Double(y))
     }
-    return noise > 0 ? 10 * (signal / noise).logarithm10 : .infinity
+    return noise > 0 ? 10 * log10(signal / noise) : .infinity
 }

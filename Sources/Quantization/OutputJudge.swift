@@ -26,7 +26,7 @@ package final class OutputJudge {
         let positions = graphs.flatMap { graph in
             graph.traces.filter { trace in
                 let type = graph.type(of: trace.value)
-                return trace.name.hasPrefix("selection.") && trace.name.hasSuffix(".positions") && type.dataType == .int64 && type.rank == 2
+                return SelectionTrace(trace.name)?.part == .positions && type.dataType == .int64 && type.rank == 2
             }.map(\.name)
         }
         self.positions = positions
@@ -144,6 +144,6 @@ extension Tensor {
 }
 
 extension ThreadPool {
-    /// The threads that a session needs to work with as many; nil where it shares these.
+    /// What a session is to be given to work with as many threads; nil where it shares this pool.
     var ownThreads: Int? { self === ThreadPool.shared ? nil : threads }
 }

@@ -33,10 +33,7 @@ enum SyntheticPass {
         let fromTokens = graph.outputs.filter { output in
             graph.inputs(behind: [output.value]).allSatisfy { !graph.type(of: $0).dataType.isFloatingPoint }
         }
-        try graph.selectOutputs(fromTokens.map(\.name))
-        graph.removeTraces()
-        graph.prune()
-        graph.removeUnusedInputs()
+        graph = try graph.reduced(to: fromTokens.map(\.name))
         let inputs = graph.inputs.compactMap { value in known[graph.name(of: value)].map { (graph.name(of: value), $0) } }
         guard inputs.count == graph.inputs.count else { return [:] }
         try graph.specialize(to: Dictionary(uniqueKeysWithValues: inputs).mapValues(\.shape))
@@ -48,7 +45,7 @@ enum SyntheticPass {
         for node in order { for case let input? in node.inputs { uses[input, default: 0] += 1 } }
         let names = Dictionary(grouping: graph.outputs, by: \.value).mapValues { $0.map(\.name) }
         for node in order {
-            let operands = try node.inputs.map { input in try input.map { try values[$0] ?? graph.knownTensor($0) } }
+            let operands = try node.inputs.map { input in try input.map { try values[$0] ?? constant($0, in: graph) } }
             for (output, tensor) in zip(node.outputs, try evaluate(node.op, operands)) {
                 values[output] = tensor
                 for name in names[output] ?? [] {
@@ -63,18 +60,11 @@ enum SyntheticPass {
         }
         return results
     }
-}
 
-extension Graph {
-    /// The numbers of a value that is known.
-    fileprivate func knownTensor(_ value: ValueID) throws -> Tensor {
-        let type = type(of: value)
-        switch content(of: value) {
-        case .tensor(let constant): return try constant.load()
-        case .splat(let scalar): return try Tensor(repeating: scalar, shape: type.constantShape ?? [])
-        case .dimensions(let sizes):
-            return try Tensor(sizes.map { Int64($0.constant ?? 0) }, shape: type.constantShape ?? []).converted(to: type.dataType)
-        case nil: throw TripsError.data("a value is read before it is computed", found: name(of: value))
+    private static func constant(_ value: ValueID, in graph: Graph) throws -> Tensor {
+        guard let tensor = try graph.operand(value).tensor() else {
+            throw TripsError.data("a value is read before it is computed", found: graph.name(of: value))
         }
+        return tensor
     }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import Support
 import Tensors
 
@@ -13,7 +14,7 @@ package struct QuantizedMatrix {
     let energy: Double
 
     /// Signal to noise of the weights in dB.
-    package var decibels: Double { error > 0 ? 10 * (energy / error).logarithm10 : .infinity }
+    package var decibels: Double { error > 0 ? 10 * log10(energy / error) : .infinity }
 }
 
 /// Rounds the rows of a matrix [N, K], each group of columns with the scale that gives the least weighted error.
@@ -93,7 +94,7 @@ private func roundingError(
     var sum = Lanes.zero
     var column = range.lowerBound
     func lanes(_ values: UnsafeBufferPointer<Float>, _ index: Int) -> Lanes {
-        UnsafeRawPointer(values.baseAddress! + index).loadUnaligned(as: Lanes.self)
+        UnsafeRawBufferPointer(values).loadUnaligned(fromByteOffset: index * MemoryLayout<Float>.stride, as: Lanes.self)
     }
     while column + 16 <= range.upperBound {
         let weights = lanes(row, column)
@@ -120,6 +121,9 @@ struct SharedPointer<Element>: @unchecked Sendable {
     private let buffer: UnsafeMutableBufferPointer<Element>
 
     init(_ buffer: UnsafeMutableBufferPointer<Element>) { self.buffer = buffer }
+
+    /// The first element; nil where there is none.
+    var base: UnsafeMutablePointer<Element>? { buffer.baseAddress }
 
     subscript(index: Int) -> Element {
         get { buffer[index] }

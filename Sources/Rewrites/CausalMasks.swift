@@ -90,9 +90,7 @@ struct FuseCausalPaddingMask: Rewrite {
             let (batch, length) = (graph.shape(of: mask)[0], graph.shape(of: mask)[1])
             guard graph.shape(of: padding) == [batch, 1, 1, length], graph.shape(of: output) == [batch, 1, length, length] else { continue }
             var patch = Patch(for: graph)
-            let made = patch.add(
-                PaddingMask(maskedValue: Float(factor), causal: true), [mask], name: node.name, outputName: graph.name(of: output))
-            patch.replace(output, with: made)
+            patch.replace(node, in: graph, with: PaddingMask(maskedValue: Float(factor), causal: true), [mask])
             return patch
         }
         return nil

@@ -95,8 +95,8 @@ extension Graph {
         return node.outputs.map { output in scalar.dataType == type(of: output).dataType ? .splat(scalar) : nil }
     }
 
-    /// Integers and booleans that are the same everywhere although nobody knows where they were read, or how large the numbers
-    /// are that were compared: token types of zeros, places from 0 on. Exporters of masks and embeddings leave such.
+    /// Integers and booleans that are the same everywhere although an operand is not known: elements of a table of equal ones,
+    /// wherever they are read, and whether places from 0 on are at least 0. Exporters leave such token types and masks.
     private func evenOutput(of node: Node) throws -> Content? {
         switch node.op {
         case is Gather, is GatherElements, is GatherND, is Slice, is Expand:

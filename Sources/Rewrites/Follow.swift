@@ -149,7 +149,7 @@ private struct Following {
         }
     }
 
-    /// Segments put together to parts of these sizes; nil where a border between parts is none between segments.
+    /// The segments put together to parts of these sizes; nil where a part ends inside a segment.
     private func grouped(_ segments: [Segment], _ sizes: [Dimension]) throws -> [Segment]? {
         var rest = segments[...]
         let groups = try sizes.map { size in
@@ -181,7 +181,8 @@ private struct Following {
         if let restated = graph.node(concat.id) { try graph.inferAgain(restated) }
     }
 
-    /// Masks that are put out and read by nothing here: one is made of parts as a state is, where its sizes are the same.
+    /// Masks that no attention here reads, such as outputs. Where the parts of one have the sizes of a state's segments, it follows
+    /// that state.
     private mutating func restateLooseMasks(_ graph: inout Graph) throws {
         let lists = Set(segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
         for node in graph.nodes {
@@ -266,36 +267,19 @@ extension Graph {
         try setInputs(of: reshape.id, [reshape.inputs[0], addSizes(sizes, name: "\(reshape.name).shape")])
     }
 
-    /// What operators that keep the last axis make a value of, one element of one, with known numbers beside it; and those
-    /// operators, the last first.
+    /// The value from which another is computed element by element along the last axis, with nothing but known numbers beside it;
+    /// and the operators in between, the last first.
     fileprivate func alongLastAxis(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
         var (source, operators) = (value, [Node]())
         while content(of: source) == nil, let node = producer(of: source) {
-            let isElementwise = node.op is Cast || node.op is Unary || node.op is Binary || node.op is Where
-            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || isElementwise && shape(of: $0).contains { $0 != 1 } }
+            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || node.isElementwise && shape(of: $0).contains { $0 != 1 } }
             guard open.count == 1, content(of: open[0]) == nil, let last = shape(of: source).last, shape(of: open[0]).last == last,
-                isElementwise ? shape(of: open[0]) == shape(of: source) : node.op is Reshape && last != 1
+                node.isElementwise ? shape(of: open[0]) == shape(of: source) : node.op is Reshape && last != 1
                     && shape(of: open[0]).filter({ $0 != 1 }) == shape(of: source).filter({ $0 != 1 })
             else { break }
             source = open[0]
             operators.append(node)
         }
         return (source, operators)
-    }
-
-    /// The number, rank 0, that all elements of a known value are; nil where they differ.
-    func evenNumber(_ value: ValueID) throws -> Tensor? {
-        switch content(of: value) {
-        case .splat(let scalar): return scalar
-        case .tensor(let constant):
-            guard try elementCount(of: constant.shape) <= 1 << 20, try elementCount(of: constant.shape) > 0 else { return nil }
-            let tensor = try constant.load()
-            let width = tensor.dataType.byteWidth
-            return try tensor.withBytes { bytes in
-                guard bytes.indices.dropFirst(width).allSatisfy({ bytes[$0] == bytes[$0 - width] }) else { return nil }
-                return try Tensor(tensor.dataType, []) { $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<width])) }
-            }
-        case .dimensions, nil: return nil
-        }
     }
 }

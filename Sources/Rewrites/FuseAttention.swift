@@ -110,7 +110,8 @@ struct FuseAttention: Rewrite {
         return nil
     }
 
-    /// What a reshape gives other axes in front of queries and keys. One of the queries too would move rows between heads.
+    /// The operand of a reshape that leaves the last two axes, queries and keys, as they are; any other would move rows between
+    /// heads.
     private func reshaped(_ value: ValueID, _ graph: Graph) -> ValueID? {
         guard let inner = graph.producer(of: value, Reshape.self)?.node.input(0),
             graph.shape(of: inner).suffix(2) == graph.shape(of: value).suffix(2)
@@ -183,8 +184,8 @@ struct FuseAttention: Rewrite {
             sum = sum.map { patch.add(Binary(.add), [$0, addend], name: "\(node.name).mask") } ?? addend
         }
         guard let (condition, number, whereTrue, shape) = replacement else { return (false, sum) }
-        // A number whose exponential is 0 in fp32 hides, whichever it is; and beside one so large that scores are lost when it
-        // is added, a query all of whose keys are hidden looks at all alike, as where scores are replaced.
+        // The number hides if its exponential is 0 in fp32. Scores vanish beside the addend that takes its place: a query all of
+        // whose keys are hidden then looks at all of them alike, as it does where scores are replaced.
         guard number <= -10000, graph.type(of: node.output).dataType == .float32,
             let condition = try aligned(condition, with: shape, q, k, node, graph, &patch)
         else { return nil }
@@ -206,8 +207,8 @@ struct FuseAttention: Rewrite {
         return try patch.reshape(value, to: [q.batch, heads] + mask[1...], name: "\(node.name).mask")
     }
 
-    /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it. Beside
-    /// numbers larger than the one that BERT hides with, scores are lost when they are added, and all keys look alike.
+    /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it. Numbers
+    /// larger than the one that BERT hides with are seen: scores vanish beside them, and all keys look alike.
     private func isEvenAlongLastAxis(_ value: ValueID, _ graph: Graph) throws -> Bool {
         guard let numbers = try numbers(of: value, graph),
             let size = numbers.count == 1 ? 1 : graph.shape(of: value).last?.constant, size > 0
@@ -217,15 +218,8 @@ struct FuseAttention: Rewrite {
         }
     }
 
-    /// The elements of a known value, or the one that all of them are.
     private func numbers(of value: ValueID, _ graph: Graph) throws -> [Float]? {
-        switch graph.content(of: value) {
-        case .splat(let scalar): return try scalar.converted(to: .float32).elements(Float.self)
-        case .tensor(let constant):
-            guard try elementCount(of: constant.shape) <= 1 << 22 else { return nil }
-            return try constant.load().converted(to: .float32).elements(Float.self)
-        case .dimensions, nil: return nil
-        }
+        try graph.elements(of: value, atMost: 1 << 22)?.converted(to: .float32).elements()
     }
 
     // MARK: Heads
@@ -364,8 +358,8 @@ struct UnpackProjections: Rewrite {
 }
 
 extension Patch {
-    /// Adds what puts out some columns of a projection alone: rows of its weight and bias. nil where `value` is no projection
-    /// with constant ones.
+    /// Adds a Linear for some columns of a projection, over rows of its weight and bias; nil where `value` is no projection, or one
+    /// whose weight or bias is not constant.
     fileprivate mutating func addProjection(_ rows: Range<Int>, of value: ValueID, suffix: String, in graph: Graph) throws -> ValueID? {
         guard let (linear, op) = graph.producer(of: value, Linear.self), let weight = linear.input(1), let matrix = graph.constant(of: weight),
             linear.input(2).map({ graph.constant(of: $0) != nil }) ?? true

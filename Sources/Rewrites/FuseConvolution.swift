@@ -15,8 +15,7 @@ struct FusePadding: Rewrite {
         var fused = op
         fused.window = window
         var patch = Patch(for: graph)
-        let made = patch.add(fused, [source] + node.inputs.dropFirst(), name: node.name, outputName: graph.name(of: node.output))
-        patch.replace(node.output, with: made)
+        patch.replace(node, in: graph, with: fused, [source] + node.inputs.dropFirst())
         return patch
     }
 
@@ -76,9 +75,8 @@ struct FuseBatchNormalization: Rewrite {
         let rows = try patch.reshape(factor, to: [outputs] + ones, name: node.name)
         let start = conv.input(2).map { made(.sub, $0, mean) } ?? patch.add(Unary(.neg), [mean], name: node.name)
         let bias = made(.add, made(.mul, start, factor), shift)
-        let fused = patch.add(
-            convOp, [conv.input(0), made(.mul, weight, rows), bias], name: conv.name, outputName: graph.name(of: node.output))
-        patch.replace(node.output, with: fused)
+        let scaled = made(.mul, weight, rows)
+        patch.replace(node, in: graph, with: convOp, [conv.input(0), scaled, bias], name: conv.name)
         return patch
     }
 
@@ -97,7 +95,7 @@ struct FuseSwish: Rewrite {
             graph.operand(of: gate, .sigmoid) == x, graph.hasOneUse(gate)
         else { return nil }
         var patch = Patch(for: graph)
-        patch.replace(node.output, with: patch.add(Unary(.swish), [x], name: node.name, outputName: graph.name(of: node.output)))
+        patch.replace(node, in: graph, with: Unary(.swish), [x])
         return patch
     }
 }

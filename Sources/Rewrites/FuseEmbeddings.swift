@@ -16,15 +16,14 @@ struct FusePatchEmbedding: Rewrite {
             else { continue }
             let shape = graph.shape(of: view.source)
             let rows = try Layout(of: shape).transposed([0, 2, 3, 1]).reshaped([shape[0], shape[2].multiplied(by: shape[3]), shape[1]])
-            guard let rows else { return nil }
+            guard let rows, view.layout == rows else { return nil }
             var patch = Patch(for: graph)
-            let bias = try conv.input(2).map { try graph.row($0, width: shape[1]) }
-            if let bias, bias == nil { return nil }
-            let biasValue = bias.flatMap { $0 }.map { patch.add($0, name: "\(conv.name).bias") }
-            guard view.layout == rows else { return nil }
-            let made = patch.add(
-                PatchEmbedding(), [image, weightValue] + (biasValue.map { [$0] } ?? []), name: conv.name, outputName: graph.name(of: output))
-            patch.replace(output, with: made)
+            var operands = [image, weightValue]
+            if let bias = conv.input(2) {
+                guard let row = try graph.row(bias, width: shape[1]) else { return nil }
+                operands.append(patch.add(row, name: "\(conv.name).bias"))
+            }
+            patch.replace(node, in: graph, with: PatchEmbedding(), operands, name: conv.name)
             return patch
         }
         return nil
@@ -47,9 +46,7 @@ struct FusePatchEmbedding: Rewrite {
             let sizes = [graph.shape(of: weight)[0]] + elements.map(\.size)
             let split = try patch.reshape(weight, to: sizes, name: node.name)
             let kernel = patch.add(Transpose(permutation: [0, channels + 1, lines + 1, columns + 1]), [split], name: graph.name(of: weight))
-            let made = patch.add(
-                PatchEmbedding(), [view.source, kernel] + node.inputs.dropFirst(2), name: node.name, outputName: graph.name(of: node.output))
-            patch.replace(node.output, with: made)
+            patch.replace(node, in: graph, with: PatchEmbedding(), [view.source, kernel] + node.inputs.dropFirst(2))
             return patch
         }
         return nil
@@ -78,7 +75,7 @@ struct FuseTokens: Rewrite {
             var patch = Patch(for: graph)
             let rows = patch.add(try table.reshaped([1] + shape), name: graph.name(of: positions))
             let operands = (0..<4).map { embedding.input($0) } + [rows]
-            patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
+            patch.replace(node, in: graph, with: op, operands, name: embedding.name)
             return patch
         }
         return nil
@@ -93,7 +90,7 @@ struct FuseTokens: Rewrite {
         guard let row = try graph.row(token, width: graph.shape(of: tokens)[2]) ?? repeatedRow(token, graph) else { return nil }
         var patch = Patch(for: graph)
         let operands = (0..<3).map { embedding.input($0) } + [patch.add(row, name: graph.name(of: token))]
-        patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
+        patch.replace(node, in: graph, with: op, operands, name: embedding.name)
         return patch
     }
 }
@@ -127,7 +124,7 @@ struct FuseEmbedding: Rewrite {
             operands[slot] = addend
             while operands.last == .some(nil) { operands.removeLast() }
             var patch = Patch(for: graph)
-            patch.replace(node.output, with: patch.add(op, operands, name: embedding.name, outputName: graph.name(of: node.output)))
+            patch.replace(node, in: graph, with: op, operands, name: embedding.name)
             return patch
         }
         return nil
@@ -168,7 +165,8 @@ struct FuseEmbedding: Rewrite {
 
     /// What known indices choose of a table: one row for all of them, or a run of rows; nil where that is neither.
     private func knownRows(_ ids: ValueID, of table: Constant, _ graph: Graph) throws -> Constant? {
-        guard let indices = try knownIndices(ids, graph), let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] })
+        let known = try graph.elements(of: ids, atMost: 1 << 16)?.converted(to: .int64).elements(Int64.self)
+        guard let indices = known?.map({ Int($0) }), let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] })
         else { return nil }
         if indices.allSatisfy({ $0 == first }) {
             return try table.rows(first..<first + 1).reshaped(graph.shape(of: ids).map { _ in 1 } + [table.shape[1]])
@@ -186,15 +184,5 @@ struct FuseEmbedding: Rewrite {
             count.madeUpSymbols.isEmpty
         else { return nil }
         return (places.first, count)
-    }
-
-    private func knownIndices(_ ids: ValueID, _ graph: Graph) throws -> [Int]? {
-        switch graph.content(of: ids) {
-        case .splat(let scalar): return try scalar.converted(to: .int64).elements(Int64.self).map { Int($0) }
-        case .tensor(let constant):
-            guard try elementCount(of: constant.shape) <= 1 << 16 else { return nil }
-            return try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
-        case .dimensions, nil: return nil
-        }
     }
 }

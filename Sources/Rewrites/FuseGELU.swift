@@ -9,7 +9,7 @@ struct FuseGELU: Rewrite {
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard let output = node.outputs.first, let (x, form) = try gelu(output, graph), graph.type(of: x) == graph.type(of: output) else { return nil }
         var patch = Patch(for: graph)
-        patch.replace(output, with: patch.add(GELU(form), [x], name: node.name, outputName: graph.name(of: output)))
+        patch.replace(node, in: graph, with: GELU(form), [x])
         return patch
     }
 

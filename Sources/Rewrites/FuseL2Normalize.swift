@@ -20,8 +20,7 @@ struct FuseL2Normalize: Rewrite {
         if isClose.isNarrow, epsilon < 1e-12 { epsilon = 1e-12 }
         guard epsilon >= 0, try isLength(length, of: x, graph) else { return nil }
         var patch = Patch(for: graph)
-        let made = patch.add(L2Normalize(epsilon: Float(epsilon)), [x], name: node.name, outputName: graph.name(of: node.output))
-        patch.replace(node.output, with: made)
+        patch.replace(node, in: graph, with: L2Normalize(epsilon: Float(epsilon)), [x])
         return patch
     }
 

@@ -9,9 +9,7 @@ struct FuseLayerNorm: Rewrite {
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         var patch = Patch(for: graph)
         func replacing(_ epsilon: Double, _ operands: [ValueID?]) -> Patch {
-            let made = patch.add(
-                LayerNorm(epsilon: Float(epsilon)), operands, name: node.name, outputName: graph.name(of: node.output))
-            patch.replace(node.output, with: made)
+            patch.replace(node, in: graph, with: LayerNorm(epsilon: Float(epsilon)), operands)
             return patch
         }
         if let op = node.op as? LayerNormalization {

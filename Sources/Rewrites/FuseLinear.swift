@@ -25,7 +25,7 @@ struct FuseLinear: Rewrite {
         }
         var patch = Patch(for: graph)
         let operands = [patch.add(weight, name: graph.name(of: weightValue))] + (bias.map { [patch.add($0, name: "\(node.name).bias")] } ?? [])
-        patch.replace(node.output, with: patch.add(Linear(), [x] + operands, name: node.name, outputName: graph.name(of: node.output)))
+        patch.replace(node, in: graph, with: Linear(), [x] + operands)
         return patch
     }
 }
@@ -43,8 +43,7 @@ struct FuseBias: Rewrite {
             else { continue }
             var patch = Patch(for: graph)
             let biasValue = patch.add(bias, name: graph.name(of: row))
-            let made = patch.add(op, [linear.input(0), linear.input(1), biasValue], name: linear.name, outputName: graph.name(of: node.output))
-            patch.replace(node.output, with: made)
+            patch.replace(node, in: graph, with: op, [linear.input(0), linear.input(1), biasValue], name: linear.name)
             return patch
         }
         return nil

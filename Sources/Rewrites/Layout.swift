@@ -82,7 +82,7 @@ struct Layout: Equatable {
         return layout
     }
 
-    /// How many of the first runs are `size` elements together; nil where no number of them is.
+    /// How many of the first runs make up `size` elements together; nil where that is no whole number of runs.
     private func prefix(of runs: ArraySlice<Run>, filling size: Dimension) throws -> Int? {
         var count = Dimension(1)
         for (index, run) in runs.enumerated() {

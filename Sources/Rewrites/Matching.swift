@@ -35,6 +35,25 @@ extension Graph {
         }
     }
 
+    /// The number, rank 0, that all elements of a known value are; nil where they differ.
+    func evenNumber(_ value: ValueID) throws -> Tensor? {
+        guard let tensor = try elements(of: value, atMost: 1 << 20), tensor.byteCount > 0 else { return nil }
+        let width = tensor.dataType.byteWidth
+        return try tensor.withBytes { bytes in
+            guard bytes.indices.dropFirst(width).allSatisfy({ bytes[$0] == bytes[$0 - width] }) else { return nil }
+            return try Tensor(tensor.dataType, []) { $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<width])) }
+        }
+    }
+
+    /// The elements of a known value, or the one, of rank 0, that all of them are; nil where the tensor has more than `count`.
+    func elements(of value: ValueID, atMost count: Int) throws -> Tensor? {
+        switch content(of: value) {
+        case .splat(let scalar): return scalar
+        case .tensor(let constant): return try elementCount(of: constant.shape) <= count ? constant.load() : nil
+        case .dimensions, nil: return nil
+        }
+    }
+
     /// The operands of a sum or product, the one for which `isFirst` holds first.
     func sorted(_ pair: (a: ValueID, b: ValueID)?, where isFirst: (ValueID) throws -> Bool) rethrows -> (ValueID, ValueID)? {
         guard let (a, b) = pair else { return nil }
@@ -72,6 +91,11 @@ extension Graph {
     }
 }
 
+extension Node {
+    /// True where each element of the result comes from those at the same place, and nothing else changes.
+    var isElementwise: Bool { op is Cast || op is Unary || op is Binary || op is Where }
+}
+
 /// How far apart numbers of a source may lie that stand for the same one.
 struct Closeness: Sendable {
     /// float32 rounds by 6e-8; float16, whose numbers may have been multiplied, by 5e-4, and bfloat16 by 4e-3.
@@ -93,6 +117,12 @@ struct Closeness: Sendable {
 }
 
 extension Patch {
+    /// Puts an operator in the place of `node`; the value that it computes keeps its name.
+    /// - Parameter name: nil: the node's.
+    mutating func replace(_ node: Node, in graph: Graph, with op: any Operator, _ inputs: [ValueID?], name: String? = nil) {
+        replace(node.output, with: add(op, inputs, name: name ?? node.name, outputName: graph.name(of: node.output)))
+    }
+
     /// Adds integers that are known: sizes, indices, axes.
     mutating func add(sizes: [Dimension], shape: [Int], name: String) throws -> ValueID {
         let constants = sizes.compactMap(\.constant)

@@ -128,8 +128,8 @@ extension Graph {
         return found
     }
 
-    /// True where a node makes rows of the rows of these values, and of nothing else that is computed. Gates multiply two of
-    /// them, which may be halves of one.
+    /// True where a node computes each row from the same row of these values, and from nothing else that is computed. A gate
+    /// multiplies two of them, which may be halves of one.
     private func isRowwise(_ node: Node, of values: [ValueID]) -> Bool {
         if node.op is Binary { return node.inputs.allSatisfy { $0.map { values.contains($0) || content(of: $0) != nil } == true } }
         guard let x = node.input(0), values.contains(x) else { return false }
@@ -142,7 +142,8 @@ extension Graph {
         guard depth > 0, content(of: value) == nil, let node = producer(of: value) else { return nil }
         if Swift.type(of: node.op) == kind { return node }
         if (node.op as? Binary)?.kind == .add {
-            // All of them, or residual sums would lead through whole layers; but for positions that are resized in the graph.
+            // All addends must lead there, or residual sums would lead through whole layers. Positions that are resized in the
+            // graph do not count.
             let addends = node.inputs.compactMap { $0 }.filter(readsInputs)
             let stems = addends.compactMap { stem(of: $0, kind, depth: depth - 1) }
             return stems.count == addends.count ? stems.first : nil
@@ -204,7 +205,7 @@ extension Graph {
         if (attention.op as? Attention)?.causal == true { return true }
         guard let mask = attention.input(3), shape(of: mask).count == 4, shape(of: mask)[2] != 1 else { return false }
         guard shape(of: mask)[1] != 1 else { return true }
-        // What differs by head is a term for the distance of places, which hides nothing, unless a rule is in it that does.
+        // A mask that differs by head is a term for the distance of places. It hides nothing unless a causal rule is part of it.
         var (reached, index) = ([mask], 0)
         while index < reached.count, reached.count < 128 {
             let value = reached[index]
@@ -232,9 +233,9 @@ extension Graph {
                 trace("\(prefix).\(layer + 1)", block.output)
                 if let selection = consumers(of: block.residual).first(where: { $0.op is PatchSelection && $0.input(0) == block.residual }) {
                     let prefix = anatomy.vision.count == 1 ? "selection" : "selection\(index)"
-                    trace("\(prefix).\(layer + 1).indices", selection.outputs[1])
-                    trace("\(prefix).\(layer + 1).scores", selection.outputs[2])
-                    trace("\(prefix).\(layer + 1).positions", selection.outputs[3])
+                    for (part, output) in zip(SelectionTrace.Part.allCases, selection.outputs.dropFirst()) {
+                        trace("\(prefix).\(layer + 1).\(part)", output)
+                    }
                 }
             }
         }

@@ -91,15 +91,10 @@ struct AttentionInstruction: Instruction {
         }
     }
 
-    private func input(_ index: Int) throws -> ValueID {
-        guard let value = node.input(index) else { throw TripsError.data("input \(index) is missing", at: node.name) }
-        return value
-    }
-
-    private func floats(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows { BatchedRows(try memory.view(input(index))) }
+    private func floats(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows { BatchedRows(try memory.view(node.requiredInput(index))) }
 
     private func byteRows(_ index: Int, _ memory: PlanMemory, rows: Int) throws -> ByteSource {
-        if let bytes = try memory.headBytes(input(index)) { return ByteSource(form: .bytes(bytes), rows: rows) }
+        if let bytes = try memory.headBytes(node.requiredInput(index)) { return ByteSource(form: .bytes(bytes), rows: rows) }
         return ByteSource(form: .floats(try floats(index, memory), headSize: headSize), rows: rows)
     }
 

@@ -27,7 +27,7 @@ extension Graph {
     private func keepsExamplesApart(_ node: Node, _ carriers: Set<ValueID>) -> Bool {
         let rank = shape(of: node.output).count
         func isCarried(_ index: Int) -> Bool { node.input(index).map(carriers.contains) ?? false }
-        /// For operands that broadcast to a rank: a batch must be their first axis there, and what is none must not meet it.
+        /// For operands that broadcast to `rank` axes: the first of these must be a carrier's batch, and no other axis may meet it.
         func meetsBatchInPlace(_ rank: Int) -> (ValueID?) -> Bool {
             { value in
                 guard let value else { return true }
@@ -64,6 +64,6 @@ extension Graph {
         return max(1, Graph.rowsAtOnce / max(1, rows))
     }
 
-    /// Rows of activations whose layers leave, in fp32 and at a width of 3072, a few megabytes.
+    /// Rows of activations that go through a layer at once: in fp32 and at a width of 3072 they take some megabytes.
     private static let rowsAtOnce = 640
 }

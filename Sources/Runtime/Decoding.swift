@@ -226,7 +226,7 @@ struct IncrementalGraph {
         return try graph.operand(indices).integers() == [Dimension(symbol: length).subtracting(1)]
     }
 
-    /// True where what the node computes for a token takes nothing of the others.
+    /// True where what the node computes for a token depends on no other token.
     private func isRowwise(_ node: Node) -> Bool {
         let values = node.inputs.compactMap { $0 } + node.outputs
         if values.allSatisfy({ tokenAxes($0).isEmpty }) { return true }

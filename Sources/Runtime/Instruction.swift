@@ -26,6 +26,14 @@ extension Instruction {
     func scratchBytes(threads: Int) -> Int { 0 }
 }
 
+extension Node {
+    /// - Throws: `data` where the input is absent.
+    func requiredInput(_ index: Int) throws -> ValueID {
+        guard let value = input(index) else { throw TripsError.data("input \(index) is missing", at: name) }
+        return value
+    }
+}
+
 /// Where the values of a plan are.
 protocol PlanMemory {
     func view(_ value: ValueID) throws -> TensorView

@@ -27,8 +27,7 @@ struct LayerNormInstruction: Instruction {
 
     /// Normalises a range of rows, and writes them to an address.
     func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
-        guard let x = node.input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
-        let source = SharedRows(try memory.view(x))
+        let source = SharedRows(try memory.view(node.requiredInput(0)))
         let weight = try node.input(1).map { SharedRows(try memory.view($0)) }
         let bias = try node.input(2).map { SharedRows(try memory.view($0)) }
         let (width, epsilon) = (width, op.epsilon)

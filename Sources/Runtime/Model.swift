@@ -43,21 +43,4 @@ extension Graph {
     fileprivate var constantIdentities: [String] {
         nodes.flatMap { $0.inputs.compactMap { $0.flatMap(constant(of:))?.identity } }
     }
-
-    /// The inputs on which the values depend, for their numbers or for their sizes, in the graph's order.
-    package func inputs(behind wanted: [ValueID]) -> [ValueID] {
-        var reached = Set<ValueID>()
-        var pending = wanted
-        while let value = pending.popLast() {
-            guard reached.insert(value).inserted, content(of: value) == nil else { continue }
-            pending += producer(of: value)?.inputs.compactMap { $0 } ?? []
-        }
-        reached.formUnion(inputsTellingSizes(of: reached, besides: inputs.filter(reached.contains)))
-        return inputs.filter(reached.contains)
-    }
-
-    /// The value of an output or a trace.
-    func value(ofResult name: String) -> ValueID? {
-        outputs.first { $0.name == name }?.value ?? traces.first { $0.name == name }?.value
-    }
 }

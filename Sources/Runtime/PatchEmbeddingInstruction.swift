@@ -20,19 +20,17 @@ struct PatchEmbeddingInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
     var products: [ProductRecipe] { [recipe] }
     private var inputs: Int { weight[1] * weight[2] * weight[3] }
-    private var first: Int { node.inputs.count > 3 && node.inputs[3] != nil ? 1 : 0 }
+    private var first: Int { node.input(3) == nil ? 0 : 1 }
 
     func scratchBytes(threads: Int) -> Int { (tokens - first) * inputs * MemoryLayout<Float>.size }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (width, inputs, tokens, first, batch) = (weight[0], inputs, tokens, first, image[0])
-        func input(_ index: Int) throws -> SharedRows? {
-            try index < node.inputs.count ? node.inputs[index].map { SharedRows(try memory.view($0)) } : nil
-        }
+        func input(_ index: Int) throws -> SharedRows? { try node.input(index).map { SharedRows(try memory.view($0)) } }
         let packed = try memory.weights.product(recipe)
         let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
         let (bias, token, positions) = (try input(2), try input(3), try input(4))
-        guard let pixels = try input(0) else { throw TripsError.data("input 0 is missing", at: node.name) }
+        let pixels = SharedRows(try memory.view(node.requiredInput(0)))
         let patches = PatchRows(pixels: pixels, rows: FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self)), image: image, weight: weight)
         let tiles = Tile.bands(of: tokens - first, threads: memory.threads).flatMap { Tile.cover(rows: $0, outputs: width) }
         return { pool in

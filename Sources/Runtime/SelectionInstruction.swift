@@ -47,10 +47,7 @@ private struct SelectionStream: @unchecked Sendable {
 
     init(_ selection: SelectionInstruction, _ memory: PlanMemory) throws {
         let node = selection.node
-        func input(_ index: Int) throws -> UnsafePointer<Float> {
-            guard let value = node.input(index) else { throw TripsError.data("input \(index) is missing", at: node.name) }
-            return try memory.view(value).pointer(Float.self)
-        }
+        func input(_ index: Int) throws -> UnsafePointer<Float> { try memory.view(node.requiredInput(index)).pointer(Float.self) }
         op = selection.op
         scoreFloats = selection.scoreFloats
         (count, width) = (selection.count, selection.width)

@@ -238,17 +238,3 @@ public final class Session {
         return plan
     }
 }
-
-extension Graph {
-    /// The part that computes these outputs and traces, all as outputs.
-    func reduced(to results: [String]) throws -> Graph {
-        var graph = self
-        let values = results.compactMap { name in value(ofResult: name).map { (name, $0) } }
-        try graph.selectOutputs([])
-        for (name, value) in values { try graph.addOutput(name, value) }
-        graph.removeTraces()
-        graph.prune()
-        graph.removeUnusedInputs()
-        return graph
-    }
-}

@@ -2,13 +2,16 @@ extension Int {
     /// The quotient of two numbers above 0, or of 0, rounded up; no sum on the way can overflow.
     package func dividedRoundingUp(by divisor: Int) -> Int { self / divisor + (self % divisor == 0 ? 0 : 1) }
 
-    /// A number of bytes up to whole cache lines of 64: what follows in memory begins with one.
+    /// This number of bytes rounded up to whole cache lines, 64 bytes each.
     package var inWholeCacheLines: Int { (self + 63) & ~63 }
 }
 
 extension Range<Int> {
     /// As many parts, of sizes as even as can be.
-    package func split(into parts: Int) -> [Range<Int>] {
-        (0..<parts).map { lowerBound + count * $0 / parts..<lowerBound + count * ($0 + 1) / parts }
+    package func split(into parts: Int) -> [Range<Int>] { (0..<parts).map { part($0, of: parts) } }
+
+    /// One of the parts of `split(into:)`.
+    func part(_ index: Int, of parts: Int) -> Range<Int> {
+        lowerBound + count * index / parts..<lowerBound + count * (index + 1) / parts
     }
 }

@@ -29,6 +29,15 @@ package enum JSON: Sendable, Equatable {
         self = try parser.document()
     }
 
+    /// Parses a whole file.
+    /// - Throws: as parsing its bytes does; `data` where there are more than `maximalSize`.
+    package init(_ file: ReadableFile, maximalSize: Int, maximalDepth: Int = 64) throws {
+        guard file.size <= maximalSize else {
+            throw TripsError.data("size of a JSON file", found: "\(file.size) bytes", expected: "at most \(maximalSize)")
+        }
+        try self.init(parsing: file.bytes(at: 0, count: file.size), maximalDepth: maximalDepth)
+    }
+
     /// The member of an object with this key.
     package subscript(key: String) -> JSON? {
         if case .object(let members) = self { return members.first { $0.key == key }?.value }

@@ -65,16 +65,16 @@ public final class ThreadPool: Sendable {
     }
 }
 
-/// What the workers share: the current loop, and the condition on which those sleep that found nothing to do for a while.
-/// Only sleepers take the lock: threads that are awake meet at the counters alone.
+/// What the workers share: the current loop, and a condition on which those sleep that have had nothing to do for a while.
+/// The lock is taken for sleeping and waking alone; threads that are awake use the atomic counters.
 private final class State: @unchecked Sendable {
     private typealias Body = @Sendable (Int, Int) -> Void
     private let condition = NSCondition()
     private let sleepers = Atomic<Int>(0)
     /// The tasks of the current loop that no thread has taken yet, by thread.
     private let shares: [Share]
-    /// Tasks not ended and workers that have not left, of the current loop; while it is above 0, `body` and `shares` are
-    /// the loop's.
+    /// Tasks of the current loop that have not ended, and workers that have not left it. While it is above 0, `body` and
+    /// `shares` belong to that loop.
     private let pending = Atomic<Int>(0)
     private let generation = Atomic<Int>(0)
     private let ended = Atomic<Bool>(false)
@@ -88,9 +88,7 @@ private final class State: @unchecked Sendable {
 
     func run(_ count: Int, _ body: @escaping @Sendable (Int, Int) -> Void) {
         self.body = body
-        for (thread, share) in shares.enumerated() {
-            share.assign(count * thread / shares.count..<count * (thread + 1) / shares.count)
-        }
+        for (thread, share) in shares.enumerated() { share.assign((0..<count).part(thread, of: shares.count)) }
         pending.store(count, ordering: .releasing)
         generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
         wake()
@@ -123,7 +121,7 @@ private final class State: @unchecked Sendable {
         if let body { takeTasks(body, thread) }
     }
 
-    /// Joins the current loop, which cannot end then before this worker leaves; false where it has ended.
+    /// Joins the current loop, which then cannot end before this worker leaves; false where it has already ended.
     private func enter() -> Bool {
         var seen = pending.load(ordering: .relaxed)
         while seen > 0 {

@@ -50,29 +50,28 @@ extension AlignedMemory {
     /// Smaller blocks are not worth the calls.
     private var hasManyPages: Bool { byteCount > 4 << 20 }
 
-    /// Has a block that is about to be filled consist of large pages, where they are quick to come by: they are also quicker to
+    /// Asks for large pages for a block that is about to be filled, unless they have proved slow to get. They are also quicker to
     /// read.
     package func preferLargePages() {
         guard hasManyPages, AlignedMemory.patience.load(ordering: .relaxed) > 0 else { return }
         pages.store(.large, ordering: .relaxed)
-        bytes.advise(14 /* MADV_HUGEPAGE */)
+        bytes.advise(.hugePages)
     }
 
     /// Brings in the pages of a part that is about to be written: one call costs less than a fault for each.
     package func bringIn(_ part: UnsafeMutableRawBufferPointer) {
         guard hasManyPages else { return }
         let start = threadTime()
-        // MADV_POPULATE_WRITE, which Swift's headers may not know. A kernel that does not either brings pages in as they are
-        // touched, and so it does for the ends of a part.
-        part.advise(23)
+        // A kernel that does not know this advice brings pages in as they are touched, and so it does for the ends of a part.
+        part.advise(.populateForWriting)
         let left = AlignedMemory.patience.wrappingAdd(part.count / AlignedMemory.bytesPerNanosecond - (threadTime() - start), ordering: .relaxed).newValue
         guard left <= 0 else { return }
-        if pages.exchange(.small, ordering: .relaxed) == .large { bytes.advise(15 /* MADV_NOHUGEPAGE */) }
+        if pages.exchange(.small, ordering: .relaxed) == .large { bytes.advise(.noHugePages) }
     }
 
     /// Has the kernel gather what was written into large pages, by and by.
     package func gatherIntoLargePages() {
-        if hasManyPages { bytes.advise(14 /* MADV_HUGEPAGE */) }
+        if hasManyPages { bytes.advise(.hugePages) }
     }
 
     /// Nanoseconds that this thread has worked; other load does not count.
@@ -83,12 +82,22 @@ extension AlignedMemory {
     }
 }
 
+/// Linux's numbers; not all headers have them.
+private enum Advice: Int32 {
+    /// MADV_HUGEPAGE
+    case hugePages = 14
+    /// MADV_NOHUGEPAGE
+    case noHugePages = 15
+    /// MADV_POPULATE_WRITE
+    case populateForWriting = 23
+}
+
 extension UnsafeMutableRawBufferPointer {
     /// Advises the kernel about all pages that lie inside.
-    fileprivate func advise(_ advice: Int32) {
+    fileprivate func advise(_ advice: Advice) {
         let page = UInt(getpagesize())
         let start = (UInt(bitPattern: baseAddress) + page - 1) / page * page
         let end = (UInt(bitPattern: baseAddress) + UInt(count)) / page * page
-        if start < end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), advice) }
+        if start < end { madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), advice.rawValue) }
     }
 }

@@ -128,7 +128,8 @@ extension Constant {
         return .derived("reshape\(newShape)", from: [self], dataType, newShape, storedAs: storedType) { try $0[0].reshaped(newShape) }
     }
 
-    /// The rows `range` along the first dimension.
+    /// Rows [range.count, ...].
+    /// - Throws: `data` where the tensor has no such rows.
     package func rows(_ range: Range<Int>) throws -> Constant {
         guard let first = shape.first, range.lowerBound >= 0, range.upperBound <= first else {
             throw TripsError.data("rows beyond the tensor", found: "\(range)", expected: "within \(shape)")
@@ -139,12 +140,7 @@ extension Constant {
             let start = try Tensors.byteCount(of: dataType, [range.lowerBound] + shape.dropFirst())
             return Constant(dataType, rowShape, in: source.file, at: source.offset + start, verify: source.verify)
         }
-        return .derived("rows\(range)", from: [self], dataType, rowShape, storedAs: storedType) { [dataType, rowShape] inputs in
-            let rowBytes = first == 0 ? 0 : inputs[0].byteCount / first
-            return try Tensor(dataType, rowShape) { target in
-                inputs[0].withBytes { target.copyMemory(from: .init(rebasing: $0[range.lowerBound * rowBytes..<range.upperBound * rowBytes])) }
-            }
-        }
+        return .derived("rows\(range)", from: [self], dataType, rowShape, storedAs: storedType) { try $0[0].rows(range) }
     }
 
     /// A matrix with its two dimensions exchanged. Transposing twice gives the first constant back.

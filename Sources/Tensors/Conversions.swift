@@ -13,7 +13,7 @@ extension Tensor {
     /// - Throws: `data` where a finite number is out of the type's range.
     package func rounded(to newType: DataType) throws -> Tensor {
         func checkRange<Number: TensorElement & BinaryFloatingPoint>(_: Number.Type) throws {
-            // The first that half precision cannot round down; the others reach, or all but reach, as far as float32.
+            // From 65520 on, half precision rounds to infinity. The other types reach as far as float32, or nearly so.
             let limit = newType == .float16 ? 65520 : Number(Float.greatestFiniteMagnitude).nextUp
             guard let number = withBytes({ $0.bindMemory(to: Number.self).first { $0.isFinite && $0.magnitude >= limit } }) else { return }
             throw TripsError.data(
@@ -27,7 +27,7 @@ extension Tensor {
         return newType == .bfloat16 && dataType.byteWidth > 2 ? try rounded.keepingFinite(self) : rounded
     }
 
-    /// These bfloat16 numbers, the largest where they are infinite and those they were made of are not.
+    /// These bfloat16 numbers, but the largest finite one where a finite number of `exact` was rounded to infinity.
     private func keepingFinite(_ exact: Tensor) throws -> Tensor {
         let infinite = withBytes { bytes in
             let bits = bytes.bindMemory(to: UInt16.self)
@@ -167,7 +167,7 @@ extension Float {
     }
 
     /// The nearest half-precision bit pattern, ties to even; too large becomes infinite, NaN stays NaN.
-    package var halfBits: UInt16 {
+    var halfBits: UInt16 {
         let sign = UInt16(truncatingIfNeeded: bitPattern >> 16) & 0x8000
         let magnitude = bitPattern & 0x7FFF_FFFF
         if magnitude > 0x7F80_0000 { return sign | 0x7E00 }
@@ -182,7 +182,7 @@ extension Float {
     }
 
     /// The nearest bfloat16 bit pattern, ties to even; NaN stays NaN.
-    package var bfloatBits: UInt16 {
+    var bfloatBits: UInt16 {
         if isNaN { return UInt16(truncatingIfNeeded: bitPattern >> 16) | 0x40 }
         return UInt16(truncatingIfNeeded: (bitPattern &+ 0x7FFF &+ (bitPattern >> 16 & 1)) >> 16)
     }

@@ -5,10 +5,10 @@ extension Tensor {
     /// Rows [range.count, ...].
     /// - Throws: `data` where the tensor has no such rows.
     package func rows(_ range: Range<Int>) throws -> Tensor {
-        guard let count = shape.first, count > 0, 0 <= range.lowerBound, range.upperBound <= count else {
+        guard let count = shape.first, 0 <= range.lowerBound, range.upperBound <= count else {
             throw TripsError.data("rows of a tensor", found: "\(range)", expected: "rows of \(shape)")
         }
-        let bytes = byteCount / count
+        let bytes = byteCount / max(1, count)
         return try Tensor(dataType, [range.count] + shape.dropFirst()) { target in
             withBytes { target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[range.lowerBound * bytes..<range.upperBound * bytes])) }
         }

@@ -73,7 +73,7 @@ extension Answer {
             classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
         }
         seconds = start.duration(to: clock.now).milliseconds / 1e3
-        let traces = session.traceNames.filter { $0.hasPrefix("selection.") }
+        let traces = session.traceNames.filter { SelectionTrace($0) != nil }
         if !traces.isEmpty { selections = try Answer.selections(session.run(inputs, outputs: [], traces: traces)) }
     }
 

@@ -48,4 +48,3 @@ extension Manifest {
         return table.text
     }
 }
-

@@ -1,4 +1,4 @@
-// Foundation would hide that the stream's name may be read: nobody gives it another stream.
+// `stdout` is a variable of C, which Swift lets be read only so; nothing ever assigns to it.
 @preconcurrency import Glibc
 import Support
 

@@ -107,7 +107,6 @@ extension VerificationReport {
     }
 }
 
-
 private func mark(_ verdict: Verdict) -> String {
     switch verdict {
     case .pass: "pass"

@@ -87,14 +87,13 @@ public func convert(
 /// The selection layers of a graph, inserted here or found in the source.
 private func selections(_ graph: Graph) throws -> [Manifest.Selection] {
     try graph.traces.compactMap { trace in
-        let parts = trace.name.split(separator: ".")
-        guard parts.count == 3, parts[0] == "selection", parts[2] == "indices", let block = Int(parts[1]),
-            let node = graph.producer(of: trace.value), let op = node.op as? PatchSelection, let tokens = node.input(0)
+        guard let name = SelectionTrace(trace.name), name.part == .indices, let node = graph.producer(of: trace.value),
+            let op = node.op as? PatchSelection, let tokens = node.input(0)
         else { return nil }
         func count(_ value: ValueID) throws -> String { try graph.shape(of: value)[1].subtracting(1).description }
         return Manifest.Selection(
-            block: block, keepRate: op.keepRate, guidance: op.guidance.rawValue, fusion: op.fusion.rawValue, order: op.order.rawValue,
-            tokensBefore: try count(tokens), tokensAfter: try count(node.output))
+            block: name.layer, keepRate: op.keepRate, guidance: op.guidance.rawValue, fusion: op.fusion.rawValue,
+            order: op.order.rawValue, tokensBefore: try count(tokens), tokensAfter: try count(node.output))
     }
 }
 

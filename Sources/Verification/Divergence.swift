@@ -1,4 +1,5 @@
 import Foundation
+import ModelGraph
 
 /// The place of an intermediate in the order in which models compute: text, vision with its selections, fusion, decoder.
 struct TraceOrder: Comparable {
@@ -6,16 +7,22 @@ struct TraceOrder: Comparable {
     let layer: Int
     let part: Int
     let name: String
+    let selection: SelectionTrace?
 
     init(_ name: String) {
+        self.name = name
+        selection = SelectionTrace(name)
         let parts = name.split(separator: ".").map(String.init)
         let stages = ["text": 0, "vision": 1, "selection": 1, "fusion": 2, "decoder": 3]
         stage = stages[parts.first ?? ""] ?? 4
         layer = parts.count > 1 ? Int(parts[1]) ?? 0 : 0
         // A selection stands inside its block: before the state that leaves it.
-        let order = ["scores": 0, "indices": 1, "positions": 2]
-        part = parts.first == "selection" ? order[parts.last ?? ""] ?? 0 : parts.last == "image" ? 4 : 3
-        self.name = name
+        part = switch selection?.part {
+        case .scores: 0
+        case .indices: 1
+        case .positions: 2
+        case nil: parts.last == "image" ? 4 : 3
+        }
     }
 
     static func < (left: TraceOrder, right: TraceOrder) -> Bool {
@@ -38,7 +45,7 @@ extension Divergence {
         let ordered = judgements.map { (order: TraceOrder($0.name), judgement: $0.judgement) }.sorted { $0.order < $1.order }
         firstFailure = ordered.first { $0.judgement.verdict == .fail }?.order.name
         var noise: [Int: Double] = [:]
-        for (order, judgement) in ordered where !order.name.hasPrefix("selection.") {
+        for (order, judgement) in ordered where order.selection == nil {
             let entered: Double
             switch order.stage {
             case 0, 1: entered = noise[order.stage] ?? 0

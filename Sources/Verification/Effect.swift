@@ -21,7 +21,7 @@ public struct DepthCurve: Sendable, Encodable {
     init(_ label: String, _ summaries: [TensorSummary]) {
         self.label = label
         points = summaries.compactMap { summary in
-            guard !summary.name.hasPrefix("selection."), let worst = summary.snr?.worst else { return nil }
+            guard SelectionTrace(summary.name) == nil, let worst = summary.snr?.worst else { return nil }
             return Point(name: summary.name, snr: worst)
         }
     }

@@ -24,7 +24,8 @@ struct IsolatedModel {
         for original in whole.model.graphs {
             var graph = original
             let wanted = (graph.traces + graph.outputs).filter { names.contains($0.name) }
-            for (name, value) in graph.traces where states.contains(name) && graph.producer(of: value) != nil && !name.hasPrefix("selection.") {
+            for (name, value) in graph.traces
+            where states.contains(name) && graph.producer(of: value) != nil && SelectionTrace(name) == nil {
                 guard !graph.consumers(of: value).isEmpty else { continue }
                 let given = try graph.addInput(IsolatedModel.input(name), graph.type(of: value))
                 graph.replace(value, with: given)

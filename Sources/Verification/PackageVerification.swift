@@ -52,7 +52,7 @@ extension VerificationOptions {
     /// Whether judging looks at what a golden set has under this key.
     fileprivate func needs(_ key: String, isolating: Bool, inputNames: [String]) -> Bool {
         if key.hasPrefix("in.") { return illustrations != nil || inputNames.contains(String(key.dropFirst(3))) }
-        return !key.hasPrefix("mid.") || intermediates || isolating || key.hasPrefix("mid.selection.")
+        return !key.hasPrefix("mid.") || intermediates || isolating || SelectionTrace(String(key.dropFirst("mid.".count))) != nil
     }
 }
 
@@ -90,7 +90,8 @@ public func compare(
                 stand.outputs = try other.session.run(inputs)
                 stand.intermediates = try other.session.run(
                     inputs, outputs: [], traces: try other.session.reachable(canonicalOrder(other.traceNames), from: given))
-                let traces = try own.session.reachable(own.traceNames, from: given).filter { stand.intermediates[$0] != nil || $0.hasPrefix("selection.") }
+                let traces = try own.session.reachable(own.traceNames, from: given)
+                    .filter { stand.intermediates[$0] != nil || SelectionTrace($0) != nil }
                 return try own.run(inputs, outputs: try own.session.reachable(own.outputNames, from: given), traces: traces)
             }
             try observe(try verifier.add(found, against: stand, judging: judging))

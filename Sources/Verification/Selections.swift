@@ -1,3 +1,4 @@
+import ModelGraph
 import Support
 import Tensors
 
@@ -29,26 +30,25 @@ package struct SelectionTrail: Sendable {
     /// ends in a fused token if the next layer's scores count one more. The trail ends before a layer whose tensors are no
     /// indices and positions: behind it nobody knows which patch a token shows.
     package init(_ traces: [String: Tensor]) throws {
-        let numbers = traces.keys.compactMap { name in
-            name.split(separator: ".").dropFirst().first.flatMap { Int($0) }.flatMap { $0 > 0 && name == "selection.\($0).indices" ? $0 : nil }
-        }.sorted()
+        let numbers = traces.keys.compactMap(SelectionTrace.init).filter { $0.part == .indices }.map(\.layer).sorted()
+        func tensor(_ number: Int, _ part: SelectionTrace.Part) -> Tensor? { traces[SelectionTrace(layer: number, part).name] }
         var layers: [Layer] = []
         for (place, number) in numbers.enumerated() {
-            let scores = try traces["selection.\(number).scores"].flatMap(scoreRows) ?? []
+            let scores = try tensor(number, .scores).flatMap(scoreRows) ?? []
             let incoming = layers.last?.positions
             let places = 0..<(scores.first?.count ?? incoming?.first?.count ?? Int.max)
-            guard let indices = try traces["selection.\(number).indices"].flatMap({ try indexRows($0, in: places) })?.map({ $0.sorted() })
+            guard let indices = try tensor(number, .indices).flatMap({ try indexRows($0, in: places) })?.map({ $0.sorted() })
             else { break }
             let kept = indices.enumerated().map { batch, row in
                 row.map { index in incoming.map { batch < $0.count && $0[batch].indices.contains(index) ? $0[batch][index] : -2 } ?? index }
             }
             let positions: [[Int]]
-            if let stated = traces["selection.\(number).positions"] {
+            if let stated = tensor(number, .positions) {
                 let patches = layers.first.map { $0.scores.first?.count ?? Int.max } ?? places.upperBound
                 guard let rows = try indexRows(stated, in: -1..<patches), rows.count == indices.count else { break }
                 positions = rows
             } else {
-                let nextCount = place + 1 < numbers.count ? traces["selection.\(numbers[place + 1]).scores"]?.shape.last : nil
+                let nextCount = place + 1 < numbers.count ? tensor(numbers[place + 1], .scores)?.shape.last : nil
                 let keptCount = indices.first?.count ?? 0
                 let fuses = nextCount.map { $0 == keptCount + 1 } ?? (scores.first.map { $0.count > keptCount } ?? true)
                 positions = kept.map { fuses ? $0 + [-1] : $0 }

@@ -1,4 +1,5 @@
 import Foundation
+import ModelGraph
 import Support
 
 /// How a tensor is judged.
@@ -112,7 +113,7 @@ public struct Tolerances: Sendable {
         let named = (absolute.last { $0.names(name) }, relative.last { $0.names(name) })
         let general = (absolute.last { $0.pattern == nil }, relative.last { $0.pattern == nil })
         if named.0 == nil && named.1 == nil {
-            if isSelectionScore(name) { return .elementwise(absolute: 0, relative: preset.scoreTolerance) }
+            if SelectionTrace(name)?.part == .scores { return .elementwise(absolute: 0, relative: preset.scoreTolerance) }
             if let rule = snr.last(where: { $0.pattern == nil }) { return .snr(rule.value) }
             if general.0 == nil && general.1 == nil { return preset.criterion }
         }
@@ -125,6 +126,3 @@ public struct Tolerances: Sendable {
     /// The criterion for the indices of a selection.
     public var setCriterion: Criterion { .sets(margin: allowsFlips ? 2 * preset.scoreTolerance : nil) }
 }
-
-func isSelectionScore(_ name: String) -> Bool { name.hasPrefix("selection.") && name.hasSuffix(".scores") }
-func isSelectionIndices(_ name: String) -> Bool { name.hasPrefix("selection.") && name.hasSuffix(".indices") }

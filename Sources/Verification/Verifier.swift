@@ -1,4 +1,5 @@
 import Goldens
+import ModelGraph
 import Runtime
 import Support
 import Tensors
@@ -75,7 +76,7 @@ public struct Verifier {
     /// Judges each block alone, on the reference's states.
     mutating func isolate(_ session: Session, _ golden: GoldenSet) throws {
         try locating(golden.name) {
-            guard golden.intermediates.keys.contains(where: { !$0.hasPrefix("selection.") }) else {
+            guard golden.intermediates.keys.contains(where: { SelectionTrace($0) == nil }) else {
                 throw TripsError.data("blocks cannot be judged alone", found: "no states", expected: "a golden set with mid.vision.0, …")
             }
             let isolated = try IsolatedModel(
@@ -108,7 +109,8 @@ public struct Verifier {
         let decoded = model.decodedNames(among: golden.outputs.keys.filter { !outputs.contains($0) }.sorted())
         let draws = options.illustrations != nil && golden.inputs.values.contains { $0.shape.count == 4 }
         let traces = canonicalOrder(model.traceNames.filter { name in
-            name.hasPrefix("selection.") ? draws || golden.intermediates[name] != nil : options.intermediates && golden.intermediates[name] != nil
+            let isSelection = SelectionTrace(name) != nil
+            return isSelection && draws || (isSelection || options.intermediates) && golden.intermediates[name] != nil
         })
         var found = try compute(golden, outputs: outputs, traces: traces)
         if !decoded.isEmpty {
@@ -137,43 +139,19 @@ public struct Verifier {
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
     /// - Parameter judging: false also compares tensors whose numbers of tokens differ.
     func compare(_ found: [String: Tensor], with golden: GoldenSet, judging: Bool) throws -> SetResult {
+        let judge = try SetJudge(found, golden, options.tolerances, judging: judging)
         var result = SetResult(name: golden.name, metadata: golden.metadata)
-        let (all, theirs) = (try SelectionTrail(found), try SelectionTrail(golden.intermediates))
-        // A verdict rests on what the reference states; other selections of the model are there to be drawn.
-        let own = judging ? try SelectionTrail(found.filter { golden.intermediates[$0.key] != nil }) : all
-        result.selections = compareSelections(own, reference: theirs)
+        result.selections = judge.selections
         if let settings = options.illustrations, report.illustrations.count < settings.count {
+            let own = try SelectionTrail(found)
             result.illustrations = try (0...1).filter { $0 == 0 || golden.inputs["image\($0)"] != nil }.compactMap {
-                try Illustration(golden, own: all, reference: theirs, example: $0, options: settings)
+                try Illustration(golden, own: own, reference: judge.theirs, example: $0, options: settings)
             }
         }
-        let flipped = theirs.layers.isEmpty != own.layers.isEmpty || result.selections.contains { $0.flips > 0 }
-
-        func judged(_ name: String, _ g: Tensor) throws -> Judgement {
-            guard let x = found[name] else { return .failed("no counterpart") }
-            if isSelectionIndices(name) {
-                let comparison = result.selections.first { "selection.\($0.layer).indices" == name }
-                return try judgeSelection(comparison, x: x, golden: g, criterion: options.tolerances.setCriterion)
-            }
-            if name == "topk_ids", let chances = golden.outputs["topk_probs"], try differOnlyInTies(x, g, chances) {
-                return Judgement(verdict: .pass, reason: "equal but for answers of equal probability", criterion: .equal, dataType: g.dataType, shape: g.shape)
-            }
-            var alignment: TokenAlignment?
-            if flipped, let tokens = ImageTokens(of: name), let left = own.last(before: tokens),
-                let right = theirs.last(before: tokens) ?? (judging ? nil : .unselected(own)), !judging || left.number == right.number {
-                alignment = TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
-            }
-            var judgement = try Verification.judge(
-                x, golden: g, name: name, criterion: options.tolerances.criterion(for: name), alignment: alignment,
-                allowingOtherLengths: !judging)
-            excuse(&judgement, name, result.selections)
-            return judgement
-        }
-
         let order = model.outputNames.filter { golden.outputs[$0] != nil }
         for name in order + golden.outputs.keys.filter({ !order.contains($0) }).sorted() {
             guard let g = golden.outputs[name] else { continue }
-            result.tensors.append(.init(name: name, isIntermediate: false, judgement: try judged(name, g)))
+            result.tensors.append(.init(name: name, isIntermediate: false, judgement: try judge.judgement(of: name, g)))
         }
         let names = canonicalOrder(golden.intermediates.keys)
         guard options.intermediates else {
@@ -186,41 +164,10 @@ public struct Verifier {
         }
         for name in names {
             guard let g = golden.intermediates[name] else { continue }
-            result.tensors.append(.init(name: name, isIntermediate: true, judgement: try judged(name, g)))
+            result.tensors.append(.init(name: name, isIntermediate: true, judgement: try judge.judgement(of: name, g)))
         }
         result.divergence = Divergence(
             result.tensors.filter(\.isIntermediate).map { ($0.name, $0.judgement) }, noiseFloor: options.arithmetic.noiseFloor)
         return result
     }
-
-    /// Behind a flip that the arithmetic explains, a later selection's scores and positions mean other patches.
-    private func excuse(_ judgement: inout Judgement, _ name: String, _ selections: [SelectionComparison]) {
-        guard options.tolerances.allowsFlips, judgement.verdict == .fail, name.hasPrefix("selection."),
-            let layer = Int(name.split(separator: ".").dropFirst().first ?? ""),
-            let comparison = selections.first(where: { $0.layer == layer })
-        else { return }
-        let excused = name.hasSuffix(".scores") ? comparison.streamChanged : comparison.flips > 0
-        if excused && comparison.isExplained(within: 2 * options.tolerances.preset.scoreTolerance) {
-            judgement.verdict = .unjudged
-            judgement.reason = "patches flipped within the margin"
-        }
-    }
-}
-
-/// True where two rankings [B, k] differ, but only in the order of answers whose reference probabilities are equal.
-private func differOnlyInTies(_ x: Tensor, _ g: Tensor, _ probabilities: Tensor) throws -> Bool {
-    guard x.shape == g.shape, x.dataType == g.dataType, probabilities.shape == g.shape, let k = g.shape.last, k > 0 else { return false }
-    let (own, theirs, chances) = try (x.integers(), g.integers(), probabilities.numbers())
-    guard own != theirs else { return false }
-    for start in stride(from: 0, to: theirs.count, by: k) {
-        var rank = start
-        while rank < start + k {
-            // The first stands for itself, whatever it is: NaN is within reach of no number.
-            let others = (rank + 1..<start + k).prefix { abs(chances[$0] - chances[rank]) <= 1e-6 * abs(chances[rank]) }
-            let tied = rank..<others.endIndex
-            guard own[tied].sorted() == theirs[tied].sorted() else { return false }
-            rank = tied.upperBound
-        }
-    }
-    return true
 }

@@ -389,7 +389,7 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
             expectFailure(.data, "layer_norm_eps", "epsilon.json") { try settings(.init(configurationPath: config)) }
         }
         let vast = try folder.write(Array("{\"hidden_size\": 64}".utf8) + [UInt8](repeating: 0x20, count: 1 << 20), "vast.json")
-        expectFailure(.data, "length of the config file") { try settings(.init(configurationPath: vast)) }
+        expectFailure(.data, "size of a JSON file") { try settings(.init(configurationPath: vast)) }
         expectFailure(.usage, "text_heads", "found 3") { try settings(.init(textHeads: 3)) }
         expectFailure(.usage, "vision_heads", "found 0") { try settings(.init(visionHeads: 0)) }
         expectFailure(.data, "checkpoint metadata", "found -1") { try settings(.init(), ["heads": "-1"]) }

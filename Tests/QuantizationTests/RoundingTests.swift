@@ -1,3 +1,4 @@
+import Foundation
 import ModelGraph
 import Operators
 import Quantization
@@ -23,7 +24,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Float {
 }
 
 extension Float {
-    fileprivate func log10(over other: Float) -> Float { Float(Double(self / other).logarithm10) }
+    fileprivate func log10(over other: Float) -> Float { Float(Foundation.log10(Double(self / other))) }
 }
 
 @Suite struct RoundingTests {

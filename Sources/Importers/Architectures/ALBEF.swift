@@ -20,12 +20,8 @@ struct ALBEF {
         let prefix =
             weights.contains("text_encoder.bert.embeddings.position_embeddings.weight") ? "text_encoder.bert." : "text_encoder."
         visionHeads = try settings.heads("vision_heads", option: options.visionHeads, width: vision.width)
-        let textWidth = weights.shape("\(prefix)embeddings.position_embeddings.weight")?.last ?? 0
-        guard textWidth > 0 else {
-            throw TripsError.data("text width", found: "none", expected: "\(prefix)embeddings.position_embeddings.weight")
-        }
         let textHeads = try settings.heads(
-            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads", width: textWidth)
+            "text_heads", option: options.textHeads, configurationKey: "num_attention_heads", width: weights.textWidth(prefix))
         settings.note("vision_layer_norm_epsilon", "1e-06", from: .released)
         let bert = try BERT(prefix, weights, heads: textHeads, epsilon: settings.textEpsilon())
         text = bert

@@ -23,11 +23,7 @@ struct MPLUG {
         self.weights = weights
         vision = try VisionSizes(.mplug, weights, imageSize: options.imageSize)
         visionHeads = try settings.heads("vision_heads", option: options.visionHeads, width: vision.width)
-        let tower = architecture == .mplugCaption ? "text_decoder.bert." : "text_encoder."
-        width = weights.shape("\(tower)embeddings.position_embeddings.weight")?.last ?? 0
-        guard width > 0 else {
-            throw TripsError.data("text width", found: "none", expected: "\(tower)embeddings.position_embeddings.weight")
-        }
+        width = try weights.textWidth(architecture == .mplugCaption ? "text_decoder.bert." : "text_encoder.")
         textHeads = try settings.heads(
             "text_heads", option: options.textHeads, configurationKey: "num_attention_heads", width: width)
         settings.note("vision_layer_norm_epsilon", "1e-05", from: .released)

@@ -1,3 +1,4 @@
+import Operators
 import Support
 import Tensors
 
@@ -22,16 +23,10 @@ package enum Interpolation: String {
                 let first = Int(center.rounded(.down))
                 let fraction = center - Double(first)
                 return (-1...2).map { step in
-                    (min(max(first + step, 0), count - 1), Float(Interpolation.cubic(abs(fraction - Double(step)))))
+                    (min(max(first + step, 0), count - 1), Float(cubicConvolution(abs(fraction - Double(step)), -0.75)))
                 }
             }
         }
-    }
-
-    private static func cubic(_ distance: Double) -> Double {
-        let (a, d) = (-0.75, distance)
-        if d <= 1 { return ((a + 2) * d - (a + 3)) * d * d + 1 }
-        return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0
     }
 }
 

@@ -12,10 +12,7 @@ struct Configuration {
         let file = try ReadableFile(path: path)
         name = file.name
         values = try locating(file.name) {
-            guard file.size <= 1 << 20 else {
-                throw TripsError.data("length of the config file", found: file.size, expected: "at most 1 MiB")
-            }
-            let values = try JSON(parsing: file.bytes(at: 0, count: file.size))
+            let values = try JSON(file, maximalSize: 1 << 20)
             guard values.members != nil else {
                 throw TripsError.data("the config file", found: "\(values)".prefix(60), expected: "a JSON object")
             }

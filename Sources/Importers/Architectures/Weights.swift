@@ -20,6 +20,14 @@ final class Weights {
     /// The shape of a tensor, nil where there is none of that name.
     func shape(_ name: String) -> [Int]? { constants[name]?.shape }
 
+    /// Width of the states of the BERT whose tensors' names begin so.
+    /// - Throws: `data` where it has no positions, which tell.
+    func textWidth(_ prefix: String) throws -> Int {
+        let name = "\(prefix)embeddings.position_embeddings.weight"
+        guard let width = shape(name)?.last, width > 0 else { throw TripsError.data("text width", found: "none", expected: name) }
+        return width
+    }
+
     /// A tensor as fp32.
     func take(_ name: String, _ shape: [Int]) -> Constant {
         guard let constant = constants[name] else {

@@ -109,23 +109,7 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
         let state = try StateDictionary(content, unpickler)
         let keys = (keyUnpickler.elements(of: keyList) ?? []).compactMap { $0.string ?? $0.integer.map(String.init) }
         let widths = Dictionary(unpickler.storageWidths, uniquingKeysWith: { first, _ in first })
-
-        var places: [String: StoredBytes] = [:]
-        for key in keys {
-            let count = try file.bytes(at: position, count: 8).reversed().reduce(Int64(0)) { $0 << 8 | Int64($1) }
-            guard let width = widths[key] else {
-                throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60))
-            }
-            position += 8
-            let (byteCount, overflow) = Int(count).multipliedReportingOverflow(by: width)
-            guard count >= 0, !overflow, byteCount <= file.size - position else {
-                throw TripsError.data(
-                    "size of a storage", at: "byte \(position - 8)", found: "\(count) elements",
-                    expected: "within \(file.size) bytes")
-            }
-            places[key] = StoredBytes(offset: position, count: byteCount)
-            position += byteCount
-        }
+        let places = try legacyStorages(file, from: position, keys, widths)
         return try state.checkpoint(.torchLegacy) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
                 guard let place = places[tensor.storage.key] else {
@@ -135,6 +119,30 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
             }
         }
     }
+}
+
+/// The storages that follow the pickles: each its number of elements, then these.
+private func legacyStorages(
+    _ file: ReadableFile, from start: Int, _ keys: [String], _ widths: [String: Int]
+) throws -> [String: StoredBytes] {
+    var position = start
+    var places: [String: StoredBytes] = [:]
+    for key in keys {
+        var field = ByteCursor(try file.bytes(at: position, count: 8))
+        let count = Int64(bitPattern: try field.integer(UInt64.self))
+        guard let width = widths[key] else {
+            throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60))
+        }
+        position += 8
+        let (byteCount, overflow) = Int(count).multipliedReportingOverflow(by: width)
+        guard count >= 0, !overflow, byteCount <= file.size - position else {
+            throw TripsError.data(
+                "size of a storage", at: "byte \(position - 8)", found: "\(count) elements", expected: "within \(file.size) bytes")
+        }
+        places[key] = StoredBytes(offset: position, count: byteCount)
+        position += byteCount
+    }
+    return places
 }
 
 /// 0x1950a86a20f9469cfc6c, little-endian

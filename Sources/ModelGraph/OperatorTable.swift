@@ -1,0 +1,62 @@
+import Support
+
+/// An operator with its name, so that any of the known operators can be written and read.
+public struct OperatorBox: Sendable, Codable {
+    /// The operator with its attributes.
+    public var op: any Operator
+
+    /// Boxes an operator.
+    public init(_ op: any Operator) { self.op = op }
+
+    private enum Key: String, CodingKey { case name, attributes }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Key.self)
+        try container.encode(type(of: op).name, forKey: .name)
+        try op.encode(to: container.superEncoder(forKey: .attributes))
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Key.self)
+        let name = try container.decode(String.self, forKey: .name)
+        guard let type = OperatorTable.types[name] else {
+            throw TripsError.data("unknown operator", found: name)
+        }
+        op = try type.init(from: container.superDecoder(forKey: .attributes))
+    }
+}
+
+/// All operators that a package can hold.
+public enum OperatorTable {
+    /// Their types: blocks, then primitives.
+    public static let all: [any Operator.Type] = blocks + primitives
+
+    static let blocks: [any Operator.Type] = [
+        PatchEmbedding.self, Linear.self, QuantizedLinear.self, LayerNorm.self, Attention.self, GELU.self, Embedding.self,
+        QuantizedEmbedding.self, L2Normalize.self, PaddingMask.self, PatchSelection.self,
+    ]
+
+    // ONNX's, in the form of the newest operator set: what older ones state as attributes is an operand here. Families that
+    // share a rule share a file. ONNX's operator documents define what each computes; the comments give the operands in order.
+    static let primitives: [any Operator.Type] = [
+        // Elementwise
+        Unary.self, Binary.self, Where.self, Clip.self, Cast.self, Identity.self,
+        // Shape
+        Shape.self, Size.self, ConstantOfShape.self, Arange.self, Expand.self, Tile.self, Reshape.self, Flatten.self,
+        Squeeze.self, Unsqueeze.self, Transpose.self, Concat.self, Split.self, Slice.self, Pad.self, Resize.self,
+        // Indexing
+        Gather.self, GatherElements.self, GatherND.self, ScatterElements.self, ScatterND.self, TopK.self, OneHot.self,
+        NonZero.self, Trilu.self,
+        // Reductions and normalisations
+        Reduce.self, ArgReduce.self, CumSum.self, Softmax.self, LogSoftmax.self, BatchNormalization.self,
+        LayerNormalization.self, RMSNormalization.self, GroupNormalization.self, InstanceNormalization.self,
+        LpNormalization.self,
+        // Products and windows
+        MatMul.self, Gemm.self, Einsum.self, OnnxAttention.self, Conv.self, ConvTranspose.self, MaxPool.self,
+        AveragePool.self, GlobalPool.self,
+        // Integers that stand for numbers
+        QuantizeLinear.self, DequantizeLinear.self,
+    ]
+
+    static let types: [String: any Operator.Type] = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
+}

@@ -1,0 +1,105 @@
+import Foundation
+import ModelGraph
+import Support
+import Tensors
+
+/// The sizes of a run that packages may leave open.
+public struct InputSizes: Sendable, Equatable {
+    /// Examples in the batch.
+    public let batch: Int
+    /// Tokens of the text; nil where no input is a text.
+    public let textLength: Int?
+}
+
+extension Model {
+    /// The longest text that there are positions for; nil where no table limits it.
+    public var maximalTextLength: Int? { graphs.compactMap(\.positionCount).min() }
+}
+
+extension Session {
+    /// Inputs of the right types and shapes: ids from the vocabulary, masks of ones, images of noise. The same every time.
+    /// - Parameters:
+    ///   - batch: for symbols named so, and those that stand first in an input's shape.
+    ///   - length: for all other symbols, such as the text's length; less where the model has fewer positions.
+    /// - Throws: `data` where an input's size cannot be told.
+    public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
+        var generator = SplitMix64(state: 1)
+        let length = min(length, model.maximalTextLength ?? length)
+        var inputs: [String: Tensor] = [:]
+        let types = try self.inputs(for: outputNames)
+        let batches = Set(types.filter { $0.type.rank > 1 }.compactMap { $0.type.shape.first?.symbols }.joined())
+        for (name, type) in types {
+            let shape = try type.shape.map { dimension in
+                let bindings = Dictionary(uniqueKeysWithValues: dimension.symbols.map { symbol in
+                    (symbol, symbol.contains("batch") || batches.contains(symbol) ? batch : length)
+                })
+                guard let size = try dimension.substituting(bindings).constant, size >= 0 else {
+                    throw TripsError.data("the size of input \(name) cannot be told", found: type)
+                }
+                return size
+            }
+            // A package may state any size; the inputs of real models come nowhere near this limit.
+            let limit = min(batch, 1 << 16) << (type.dataType.isFloatingPoint ? 27 : 20)
+            guard try elementCount(of: shape) <= limit else {
+                throw TripsError.data("an input out of proportion", at: name, found: "\(shape)", expected: "at most \(limit) elements")
+            }
+            inputs[name] = try synthetic(name, type.dataType, shape, &generator)
+        }
+        return inputs
+    }
+
+    /// The sizes that inputs for all outputs have.
+    /// - Throws: `usage` where an input is missing.
+    public func sizes(of inputs: [String: Tensor]) throws -> InputSizes {
+        let tensors = try self.inputs(for: outputNames).map { name, type in
+            guard let tensor = inputs[name] else { throw TripsError.usage("input \(name) is missing", expected: type) }
+            return tensor
+        }
+        let text = inputs["input_ids"] ?? tensors.first { $0.shape.count == 2 && $0.dataType.isInteger }
+        return InputSizes(batch: tensors.first { $0.shape.count > 1 }?.shape.first ?? 1, textLength: text?.shape.last)
+    }
+
+    private func synthetic(_ name: String, _ type: DataType, _ shape: [Int], _ generator: inout SplitMix64) throws -> Tensor {
+        func tensor<Element: TensorElement>(_ next: () -> Element) throws -> Tensor {
+            try Tensor(Element.dataType, shape) { bytes in
+                let elements = bytes.bindMemory(to: Element.self)
+                for index in elements.indices { elements[index] = next() }
+            }.converted(to: type)
+        }
+        if type.isFloatingPoint { return try tensor { generator.normal() } }
+        let bound = model.graphs.compactMap { $0.vocabulary(of: name) }.min()
+        return try tensor { Int64(bound.map { generator.below($0) } ?? 1) }
+    }
+}
+
+extension Graph {
+    /// Rows of the smallest table from which a text's positions are cut, from where they start on; nil where there is none.
+    fileprivate var positionCount: Int? {
+        nodes.compactMap { node in
+            let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
+            guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
+                let table = slice.input(0), shape(of: table).count >= 2, let rows = shape(of: table).dropLast().last?.constant,
+                let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first, start >= 0, start <= rows
+            else { return nil }
+            return rows - start
+        }.min()
+    }
+
+    /// Rows of the table in which an input's numbers are looked up.
+    fileprivate func vocabulary(of input: String) -> Int? {
+        guard let value = value(named: input) else { return nil }
+        return consumers(of: value).compactMap { node in
+            (node.op is Embedding || node.op is QuantizedEmbedding) && node.input(0) == value
+                ? node.input(1).flatMap { shape(of: $0).first?.constant } : nil
+        }.min()
+    }
+}
+
+extension SplitMix64 {
+    fileprivate mutating func below(_ bound: Int) -> Int { max(0, min(bound - 1, Int(uniform() * Double(bound)))) }
+
+    /// Normal, by Box and Muller.
+    fileprivate mutating func normal() -> Float {
+        Float((-2 * log(1 - uniform())).squareRoot() * cos(2 * .pi * uniform()))
+    }
+}

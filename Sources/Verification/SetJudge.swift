@@ -1,0 +1,85 @@
+import Goldens
+import ModelGraph
+import Tensors
+
+/// Judges what a model gave on one golden set, tensor by tensor. Image tokens are compared by the patches that they show.
+struct SetJudge {
+    private let found: [String: Tensor]
+    private let golden: GoldenSet
+    private let tolerances: Tolerances
+    private let judging: Bool
+    /// How the model's selections compare with the reference's.
+    let selections: [SelectionComparison]
+    /// The model's selections, as far as they count.
+    private let own: SelectionTrail
+    /// The reference's.
+    let theirs: SelectionTrail
+    private let flipped: Bool
+
+    /// - Parameter judging: false also compares tensors whose numbers of tokens differ.
+    init(_ found: [String: Tensor], _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool) throws {
+        (self.found, self.golden, self.tolerances, self.judging) = (found, golden, tolerances, judging)
+        // A verdict rests on what the reference states; other selections of the model are there to be drawn.
+        own = try SelectionTrail(judging ? found.filter { golden.intermediates[$0.key] != nil } : found)
+        theirs = try SelectionTrail(golden.intermediates)
+        selections = compareSelections(own, reference: theirs)
+        flipped = theirs.layers.isEmpty != own.layers.isEmpty || selections.contains { $0.flips > 0 }
+    }
+
+    /// How the tensor of this name compares with the reference `g`.
+    func judgement(of name: String, _ g: Tensor) throws -> Judgement {
+        guard let x = found[name] else { return .failed("no counterpart") }
+        if let trace = SelectionTrace(name), trace.part == .indices {
+            let comparison = selections.first { $0.layer == trace.layer }
+            return try judgeSelection(comparison, x: x, golden: g, criterion: tolerances.setCriterion)
+        }
+        if name == "topk_ids", let chances = golden.outputs["topk_probs"], try differOnlyInTies(x, g, chances) {
+            let reason = "equal but for answers of equal probability"
+            return Judgement(verdict: .pass, reason: reason, criterion: .equal, dataType: g.dataType, shape: g.shape)
+        }
+        var judgement = try judge(
+            x, golden: g, name: name, criterion: tolerances.criterion(for: name), alignment: alignment(of: name, x, g),
+            allowingOtherLengths: !judging)
+        excuse(&judgement, name)
+        return judgement
+    }
+
+    /// Which tokens show the same patch, where selections flipped.
+    private func alignment(of name: String, _ x: Tensor, _ g: Tensor) -> TokenAlignment? {
+        guard flipped, let tokens = ImageTokens(of: name), let left = own.last(before: tokens),
+            let right = theirs.last(before: tokens) ?? (judging ? nil : .unselected(own)), !judging || left.number == right.number
+        else { return nil }
+        return TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
+    }
+
+    /// Behind a flip that the arithmetic explains, a later selection's scores and positions mean other patches.
+    private func excuse(_ judgement: inout Judgement, _ name: String) {
+        guard tolerances.allowsFlips, judgement.verdict == .fail, let trace = SelectionTrace(name),
+            let comparison = selections.first(where: { $0.layer == trace.layer })
+        else { return }
+        let excused = trace.part == .scores ? comparison.streamChanged : comparison.flips > 0
+        if excused && comparison.isExplained(within: 2 * tolerances.preset.scoreTolerance) {
+            judgement.verdict = .unjudged
+            judgement.reason = "patches flipped within the margin"
+        }
+    }
+}
+
+/// True where two rankings [B, k] differ, but only in the order of answers whose reference probabilities are equal.
+private func differOnlyInTies(_ x: Tensor, _ g: Tensor, _ probabilities: Tensor) throws -> Bool {
+    guard x.shape == g.shape, x.dataType == g.dataType, probabilities.shape == g.shape, let k = g.shape.last, k > 0
+    else { return false }
+    let (own, theirs, chances) = try (x.integers(), g.integers(), probabilities.numbers())
+    guard own != theirs else { return false }
+    for start in stride(from: 0, to: theirs.count, by: k) {
+        var rank = start
+        while rank < start + k {
+            // The first stands for itself, whatever it is: NaN is within reach of no number.
+            let others = (rank + 1..<start + k).prefix { abs(chances[$0] - chances[rank]) <= 1e-6 * abs(chances[rank]) }
+            let tied = rank..<others.endIndex
+            guard own[tied].sorted() == theirs[tied].sorted() else { return false }
+            rank = tied.upperBound
+        }
+    }
+    return true
+}
