@@ -2,6 +2,11 @@
 
 #include <stdatomic.h>
 
+#if defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 typedef struct trips_variant {
     const char *name;
     const trips_table *table;
@@ -14,17 +19,33 @@ static const trips_variant variants[TRIPS_PATH_COUNT] = {
     {"avx2vnni", &trips_table_avx2vnni},
     {"avx512", &trips_table_avx512},
     {"avx512vnni", &trips_table_avx512vnni},
+    {"avx512amx", &trips_table_avx512amx},
 #else
     {"avx2", NULL},
     {"avx2vnni", NULL},
     {"avx512", NULL},
     {"avx512vnni", NULL},
+    {"avx512amx", NULL},
 #endif
 };
 
 const char *trips_path_name(trips_path path) {
     return (unsigned)path < TRIPS_PATH_COUNT ? variants[path].name : "unknown";
 }
+
+#if defined(__x86_64__)
+/// Whether Linux lets this process have tiles; it wants to be asked before it makes room for them. A kernel before 5.16, and one
+/// with a thread whose signal stack has no room, says no.
+static bool tiles_permitted(void) {
+    enum { REQUEST = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* XFEATURE_XTILEDATA */ };
+    static atomic_int answer = -1;
+    int known = atomic_load_explicit(&answer, memory_order_relaxed);
+    if (known >= 0) return known;
+    bool permitted = syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
+    atomic_store_explicit(&answer, permitted, memory_order_relaxed);
+    return permitted;
+}
+#endif
 
 bool trips_path_available(trips_path path) {
 #if defined(__x86_64__)
@@ -39,6 +60,8 @@ bool trips_path_available(trips_path path) {
     case TRIPS_PATH_AVX2_VNNI: return avx2 && __builtin_cpu_supports("avxvnni");
     case TRIPS_PATH_AVX512: return avx512;
     case TRIPS_PATH_AVX512_VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
+    case TRIPS_PATH_AVX512_AMX:
+        return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("amx-int8") && tiles_permitted();
     default: return false;
     }
 #else
@@ -65,6 +88,12 @@ bool trips_kernels_force(trips_path path) {
 }
 
 static inline const trips_table *table(void) { return variants[trips_kernels_path()].table; }
+
+/// For int8 products: few rows wait for weights rather than for products, and tiles only delay them.
+static inline const trips_table *table_for_rows(size_t rows) {
+    trips_path path = trips_kernels_path();
+    return variants[path == TRIPS_PATH_AVX512_AMX && rows < 4 ? TRIPS_PATH_AVX512_VNNI : path].table;
+}
 
 // MARK: - Sizes
 
@@ -125,13 +154,13 @@ void trips_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float 
 void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
                  size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
                  const trips_epilogue *epilogue) {
-    table()->igemm(a, lda, a_scale, packed, n, k, group, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
+    table_for_rows(m_end - m_begin)->igemm(a, lda, a_scale, packed, n, k, group, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
 }
 
 void trips_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
                        size_t group, uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
                        size_t n_begin, size_t n_end, const float *bias) {
-    table()->igemm_bytes(a, lda, a_scale, packed, n, k, group, q, scales, rows, part, m_begin, m_end, n_begin, n_end, bias);
+    table_for_rows(m_end - m_begin)->igemm_bytes(a, lda, a_scale, packed, n, k, group, q, scales, rows, part, m_begin, m_end, n_begin, n_end, bias);
 }
 
 void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,
@@ -148,7 +177,7 @@ void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, con
 void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
                       size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, bool zero_masked,
                       void *scratch) {
-    table()->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
+    table_for_rows(q_end - q_begin)->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
 }
 
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,

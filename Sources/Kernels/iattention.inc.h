@@ -195,12 +195,12 @@ static void pack_values(const iattention_parts *s, trips_byte_rows v, size_t n, 
 /// Rows of weights, with their scales [rows][groups], times the values' columns from `place->column` on.
 INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t ldw, const float *row_scales,
                                  const igemm_place *place, float *out, size_t ldo, size_t columns) {
-    vi sum[IGEMM_ROWS][8];
-    igemm_outputs outputs[8];
-    float total[TILE_FLOATS];
+    vi sum[IGEMM_ROWS][IGEMM_WIDEST];
+    igemm_outputs outputs[IGEMM_WIDEST];
+    float total[IGEMM_FLOATS];
     for (size_t g = 0; g < place->groups; g++) {
         igemm_group_tile(rows, 2, sum, weights + g * place->group, ldw, place, g, outputs);
-        UNROLLED for (int i = 0; i < rows; i++) {
+        UNROLLED_ROWS for (int i = 0; i < rows; i++) {
             vf scale = vf_set(row_scales[(size_t)i * place->groups + g]);
             UNROLLED for (int v = 0; v < 2; v++) {
                 float *t = total + (i * 2 + v) * VL;
@@ -211,13 +211,19 @@ INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t 
     }
     UNROLLED for (int v = 0; v < 2; v++) {
         size_t lanes = lanes_left(columns, v);
-        UNROLLED for (int i = 0; i < rows; i++)
+        UNROLLED_ROWS for (int i = 0; i < rows; i++)
             vf_store_n(out + (size_t)i * ldo + v * VL, lanes, vf_load(total + (i * 2 + v) * VL));
     }
 }
 
-typedef void (*weighted_values)(const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place, float *out,
-                                size_t ldo, size_t columns);
+#if IGEMM_AMX
+INLINE void weighted_values(size_t rows, const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place,
+                            float *out, size_t ldo, size_t columns) {
+    weighted_values_body((int)rows, weights, ldw, row_scales, place, out, ldo, columns);
+}
+#else
+typedef void (*weighted_values_tile)(const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place,
+                                     float *out, size_t ldo, size_t columns);
 
 #define WEIGHTED_VALUES(rows)                                                                                             \
     static void weighted_values_##rows(const uint8_t *weights, size_t ldw, const float *row_scales,                      \
@@ -226,7 +232,13 @@ typedef void (*weighted_values)(const uint8_t *weights, size_t ldw, const float 
     }
 #define WEIGHTED_VALUES_ENTRY(rows) weighted_values_##rows,
 EACH_HEIGHT(IGEMM_ROWS, WEIGHTED_VALUES)
-static const weighted_values weighted_values_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, WEIGHTED_VALUES_ENTRY)};
+static const weighted_values_tile weighted_values_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, WEIGHTED_VALUES_ENTRY)};
+
+INLINE void weighted_values(size_t rows, const uint8_t *weights, size_t ldw, const float *row_scales, const igemm_place *place,
+                            float *out, size_t ldo, size_t columns) {
+    weighted_values_tiles[rows](weights, ldw, row_scales, place, out, ldo, columns);
+}
+#endif
 
 /// out [rows, d] = the rows of `s->weights` times the values.
 static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size_t rows, size_t d) {
@@ -234,11 +246,13 @@ static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size
     igemm_place place = {s->values, s->places, group_keys(s->groups), groups, 0, {s->values, 0}};
     for (size_t t = 0; t < tiles; t++) {
         size_t height = share(rows, tiles, t);
+        begin_tiles(height, &place);
         for (place.column = 0; place.column < d; place.column += 2 * VL)
-            weighted_values_tiles[height](s->weights + row * s->ldw, s->ldw, s->scales + row * groups, &place,
-                                          out + row * ldo + place.column, ldo, d - place.column);
+            weighted_values(height, s->weights + row * s->ldw, s->ldw, s->scales + row * groups, &place,
+                            out + row * ldo + place.column, ldo, d - place.column);
         row += height;
     }
+    end_tiles();
 }
 
 static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,

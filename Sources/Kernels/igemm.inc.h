@@ -36,9 +36,21 @@ typedef struct igemm_outputs {
     const float *scales;
 } igemm_outputs;
 
+#if IGEMM_AMX
+#include "igemm_amx.inc.h"
+#else
+/// Vectors across a tile at most, and its numbers.
+#define IGEMM_WIDEST 8
+#define IGEMM_FLOATS TILE_FLOATS
+#define UNROLLED_ROWS UNROLLED
+
+/// Registers need no shape.
+INLINE void begin_tiles(size_t rows, const igemm_place *place) { (void)rows, (void)place; }
+INLINE void end_tiles(void) {}
+
 /// Integer sums of one group for one register tile, not corrected yet: to start from 0 costs nothing, and to start all rows from the
 /// same register does.
-INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], const uint8_t *a, size_t lda,
+INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[IGEMM_WIDEST], const uint8_t *a, size_t lda,
                              const igemm_place *place, size_t g, igemm_outputs *outputs) {
     const int8_t *w[8];
     const char *next = place->next.at + g * place->group * place->next.step;
@@ -64,19 +76,20 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
         }
     }
 }
+#endif
 
 INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a, size_t lda, const float *a_scale,
                             const igemm_place *place, const float *bias, float *c, size_t ldc, size_t columns) {
-    vi sum[IGEMM_ROWS][8];
-    igemm_outputs outputs[8];
-    float total[TILE_FLOATS];
+    vi sum[IGEMM_ROWS][IGEMM_WIDEST];
+    igemm_outputs outputs[IGEMM_WIDEST];
+    float total[IGEMM_FLOATS];
     // Of several groups, all but the last add up in memory: the integer sums need the registers.
     for (size_t g = 0; g + 1 < place->groups; g++) {
         igemm_group_tile(rows, vectors, sum, a + g * place->group, lda, place, g, outputs);
         UNROLLED for (int v = 0; v < vectors; v++) {
             vi correction = vi_load(outputs[v].corrections);
             vf s = vf_load(outputs[v].scales);
-            UNROLLED for (int i = 0; i < rows; i++) {
+            UNROLLED_ROWS for (int i = 0; i < rows; i++) {
                 float *t = total + (i * vectors + v) * VL;
                 vf x = vi_to_float(vi_add(sum[i][v], correction));
                 vf_store(t, g == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(t)));
@@ -90,7 +103,7 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
         size_t n = columns - (size_t)v * VL;
         vi correction = vi_load(outputs[v].corrections);
         vf s = vf_load(outputs[v].scales), addend = bias ? vf_load_n(bias + v * VL, lanes_left(n, 0)) : vf_zero();
-        UNROLLED for (int i = 0; i < rows; i++) {
+        UNROLLED_ROWS for (int i = 0; i < rows; i++) {
             vf x = vi_to_float(vi_add(sum[i][v], correction));
             x = last == 0 ? vf_mul(x, s) : vf_fma(x, s, vf_load(total + (i * vectors + v) * VL));
             x = vf_fma(x, vf_set(a_scale[i]), addend);
@@ -101,6 +114,13 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
     }
 }
 
+#if IGEMM_AMX
+INLINE void igemm_any_tile(size_t rows, bool narrow, const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,
+                           const float *bias, float *c, size_t ldc, size_t columns) {
+    (void)narrow;
+    igemm_tile_body((int)rows, 2, a, lda, a_scale, place, bias, c, ldc, columns);
+}
+#else
 typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,
                            const float *bias, float *c, size_t ldc, size_t columns);
 
@@ -117,6 +137,12 @@ EACH_HEIGHT(IGEMM_ROWS, IGEMM_NARROW)
 EACH_HEIGHT(IGEMM_ROWS, IGEMM_WIDE)
 static const igemm_tile igemm_narrow_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, IGEMM_NARROW_ENTRY)};
 static const igemm_tile igemm_wide_tiles[IGEMM_ROWS + 1] = {NULL, EACH_HEIGHT(IGEMM_ROWS, IGEMM_WIDE_ENTRY)};
+
+INLINE void igemm_any_tile(size_t rows, bool narrow, const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,
+                           const float *bias, float *c, size_t ldc, size_t columns) {
+    (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[rows](a, lda, a_scale, place, bias, c, ldc, columns);
+}
+#endif
 
 /// A tile of rows on its way through the columns.
 typedef struct igemm_rows {
@@ -137,8 +163,7 @@ INLINE size_t igemm_step(const igemm_rows *r, igemm_place *place, size_t j, size
     place->column = j;
     const char *next = (const char *)place->packed + (n1 - n0 + j) / TRIPS_PANEL * panel;
     place->next = ahead_of(next, width * place->k, place->k, r->t, r->tiles);
-    igemm_tile tile = (narrow ? igemm_narrow_tiles : igemm_wide_tiles)[r->height];
-    tile(r->a, r->lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
+    igemm_any_tile(r->height, narrow, r->a, r->lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
     return end;
 }
 
@@ -158,8 +183,9 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
         size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
         for (size_t t = 0; t < tiles; t++) {
             igemm_rows r = {a + m * lda, lda, a_scale + m, share(rows, tiles, t), t, tiles};
+            begin_tiles(r.height, &place);
             for (size_t j = n0; j < n1;) {
-                float tile[TILE_FLOATS];
+                float tile[IGEMM_FLOATS];
                 size_t width = (size_t)IGEMM_VECTORS((int)r.height) * VL;
                 size_t end = igemm_step(&r, &place, j, n1, n0, n1, bias, aside ? tile : c + m * ldc + j, aside ? width : ldc);
                 if (aside) apply_coarse_epilogue(tile, width, c, ldc, m, r.height, j, end, &rest);
@@ -168,6 +194,7 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
             m += r.height;
         }
     }
+    end_tiles();
 }
 
 /// x[i] … times what the inputs are multiplied by: `load` reads VL numbers, or the first of so many.
@@ -234,6 +261,12 @@ static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x
         for (size_t m = m_begin; m < m_end; m++) quantize_block(1, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, 1, input_scale);
 }
 
+/// A tile of the product's outputs, rows of `part`.
+INLINE void quantize_tile(uint8_t *q, float *scales, const float *tile, size_t part, size_t rows) {
+    for (size_t i = 0; i < rows; i += VL)
+        quantize_block(VL, q + i * part, part, scales + i, tile + i * part, part, part, rows - i < VL ? rows - i : VL, NULL);
+}
+
 static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k, size_t group,
                         uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
                         size_t n_begin, size_t n_end, const float *bias) {
@@ -247,18 +280,20 @@ static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, co
         size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
         for (size_t t = 0; t < tiles; t++) {
             igemm_rows r = {a + m * lda, lda, a_scale + m, share(height, tiles, t), t, tiles};
+            begin_tiles(r.height, &place);
             for (size_t p = n0; p < n1; p += part) {
                 float tile[IGEMM_ROWS * TRIPS_MOST_PART];
                 for (size_t j = p; j < p + part;)
                     j = igemm_step(&r, &place, j, p + part, n0, n1, bias, tile + (j - p), part);
                 size_t to = p / part * rows + m;
                 // The usual size of a head: what is known beforehand is unrolled.
-                if (part == 64) quantize_block(VL, q + to * 64, 64, scales + to, tile, 64, 64, r.height, NULL);
-                else quantize_block(VL, q + to * part, part, scales + to, tile, part, part, r.height, NULL);
+                if (part == 64) quantize_tile(q + to * 64, scales + to, tile, 64, r.height);
+                else quantize_tile(q + to * part, scales + to, tile, part, r.height);
             }
             m += r.height;
         }
     }
+    end_tiles();
 }
 
 static void v_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, const float *scales, size_t rows,

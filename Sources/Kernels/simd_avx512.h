@@ -10,7 +10,10 @@
 // Register tiles of the matrix products: rows, and vectors across for few rows.
 #define TILE_ROWS 14
 #define TILE_VECTORS(rows) ((rows) <= 3 ? 8 : (rows) <= 7 ? 4 : 2)
-#if IGEMM_VNNI
+#if IGEMM_AMX
+#define IGEMM_ROWS 32
+#define IGEMM_VECTORS(rows) 2
+#elif IGEMM_VNNI
 #define IGEMM_ROWS 14
 #define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
 #else

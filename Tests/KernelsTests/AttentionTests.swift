@@ -66,12 +66,15 @@ extension KernelTests {
             for (causal, zeroMasked) in [(false, false), (true, false), (false, true), (true, true)] {
                 var expected = [Float](repeating: 5, count: lq * stride)
                 attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal, zeroMasked)
+                var bits = SameBits()
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
                     attend(trips_iattention, &whole, (0, lq), mask, ldm, causal, zeroMasked)
                     let place: Comment = "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(zeroMasked)"
                     #expect(error(whole, expected) < 1.0 / 255, place)
                     #expect(rootMeanSquareError(whole, expected) < 5e-4, place)
+                    let same = bits.hold(whole, on: path)
+                    #expect(same, place)
                     for range in [(0, lq / 3), (lq / 3, lq)] { attend(trips_iattention, &split, range, mask, ldm, causal, zeroMasked) }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }

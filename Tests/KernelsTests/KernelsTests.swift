@@ -17,7 +17,9 @@ struct Generator {
 }
 
 /// Every path that this processor can run, but the scalar one, which is the reference.
-let paths: [trips_path] = [TRIPS_PATH_AVX2, TRIPS_PATH_AVX2_VNNI, TRIPS_PATH_AVX512, TRIPS_PATH_AVX512_VNNI].filter(trips_path_available)
+let paths: [trips_path] = [
+    TRIPS_PATH_AVX2, TRIPS_PATH_AVX2_VNNI, TRIPS_PATH_AVX512, TRIPS_PATH_AVX512_VNNI, TRIPS_PATH_AVX512_AMX,
+].filter(trips_path_available)
 
 func name(_ path: trips_path) -> String { String(cString: trips_path_name(path)) }
 
@@ -29,6 +31,18 @@ func onEachPath(_ body: (trips_path) -> Void) {
         body(path)
     }
     #expect(trips_kernels_force(before))
+}
+
+/// What the paths of AVX-512 give, which differ in how they sum up integers and in nothing else: the same bits.
+struct SameBits {
+    private var first: [UInt32]?
+
+    mutating func hold(_ x: [Float], on path: trips_path) -> Bool {
+        guard path.rawValue >= TRIPS_PATH_AVX512.rawValue else { return true }
+        let bits = x.map(\.bitPattern)
+        first = first ?? bits
+        return first == bits
+    }
 }
 
 /// Largest |x − y| / (1 + |y|); infinite where NaN or infinity do not agree.
@@ -57,7 +71,7 @@ extension KernelTests {
     @Test func dispatch() {
         #expect(trips_path_available(TRIPS_PATH_SCALAR))
         #expect(trips_path_available(trips_kernels_path()))
-        #expect(name(TRIPS_PATH_AVX512_VNNI) == "avx512vnni")
+        #expect(name(TRIPS_PATH_AVX512_VNNI) == "avx512vnni" && name(TRIPS_PATH_AVX512_AMX) == "avx512amx")
         onEachPath { #expect(trips_kernels_path() == $0) }
     }
 }

@@ -35,14 +35,16 @@ typedef enum trips_path {
     TRIPS_PATH_AVX2_VNNI = 2,   ///< the same and AVX-VNNI
     TRIPS_PATH_AVX512 = 3,      ///< AVX-512 F, BW, DQ, VL
     TRIPS_PATH_AVX512_VNNI = 4, ///< the same and VNNI
+    TRIPS_PATH_AVX512_AMX = 5,  ///< the same and AMX's tiles of bytes
 } trips_path;
 
-enum { TRIPS_PATH_COUNT = 5 };
+enum { TRIPS_PATH_COUNT = 6 };
 
-/// Name of a path for reports: "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni".
+/// Name of a path for reports: "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512amx".
 const char *trips_path_name(trips_path path);
 
-/// Whether this processor and operating system can run the path.
+/// Whether this processor and operating system can run the path. For AMX's sake the first call asks Linux to let this process have
+/// tiles, which threads' signal stacks then need room for.
 bool trips_path_available(trips_path path);
 
 /// The path in use: the best one that is available, or the one forced.
