@@ -55,9 +55,9 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
         vweights b[8];
         UNROLLED for (int v = 0; v < vectors; v++) {
             b[v] = prepare_weights(vi_load((const int32_t *)(const void *)(w[v] + p * TRIPS_PANEL)));
-            if (v % (16 / VL) == 0) _mm_prefetch((const char *)(w[v] + (p + 64) * TRIPS_PANEL), _MM_HINT_T0);
+            if (v % (16 / VL) == 0) prefetch_l1(w[v] + (p + 64) * TRIPS_PANEL);
         }
-        _mm_prefetch(next + p * step, _MM_HINT_T1);
+        prefetch_l2(next + p * step);
         UNROLLED for (int i = 0; i < rows; i++) {
             vinputs x = prepare_inputs(vi_broadcast(a + (size_t)i * lda + p));
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = dot4(sum[i][v], x, b[v]);
@@ -252,9 +252,13 @@ static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, co
                 for (size_t j = p; j < p + part;)
                     j = igemm_step(&r, &place, j, p + part, n0, n1, bias, tile + (j - p), part);
                 size_t to = p / part * rows + m;
-                // The usual size of a head: what is known beforehand is unrolled.
-                if (part == 64) quantize_block(VL, q + to * 64, 64, scales + to, tile, 64, 64, r.height, NULL);
-                else quantize_block(VL, q + to * part, part, scales + to, tile, part, part, r.height, NULL);
+                for (size_t i = 0; i < r.height; i += VL) {
+                    const float *from = tile + i * part;
+                    size_t left = r.height - i < VL ? r.height - i : VL;
+                    // The usual size of a head: what is known beforehand is unrolled.
+                    if (part == 64) quantize_block(VL, q + (to + i) * 64, 64, scales + to + i, from, 64, 64, left, NULL);
+                    else quantize_block(VL, q + (to + i) * part, part, scales + to + i, from, part, part, left, NULL);
+                }
             }
             m += r.height;
         }

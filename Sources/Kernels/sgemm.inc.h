@@ -17,6 +17,10 @@
 #define EACH_HEIGHT_12(X) EACH_HEIGHT_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
 #define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
 
+/// Brings the cache line of an address in, as far as the first or the second cache.
+INLINE void prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }
+INLINE void prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
+
 /// Lanes of vector v of a tile that lie inside the matrix.
 INLINE size_t lanes_left(size_t columns, int v) {
     size_t start = (size_t)v * VL;
@@ -61,9 +65,9 @@ INLINE void sgemm_tile_body(const int rows, const int vectors, const float *a, s
         vf w[8];
         UNROLLED for (int v = 0; v < vectors; v++) {
             w[v] = vf_load(panel[v] + p * TRIPS_PANEL);
-            if (v % (64 / sizeof(float) / VL) == 0) _mm_prefetch((const char *)(panel[v] + (p + 16) * TRIPS_PANEL), _MM_HINT_T0);
+            if (v % (64 / sizeof(float) / VL) == 0) prefetch_l1(panel[v] + (p + 16) * TRIPS_PANEL);
         }
-        _mm_prefetch(next.at + p * next.step, _MM_HINT_T1);
+        prefetch_l2(next.at + p * next.step);
         UNROLLED for (int i = 0; i < rows; i++) {
             vf x = vf_set(a[(size_t)i * lda + p]);
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = vf_fma(x, w[v], sum[i][v]);
