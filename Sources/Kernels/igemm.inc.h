@@ -43,9 +43,11 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
     const int8_t *w[8];
     const char *next = place->next.at + g * place->group * place->next.step;
     size_t k = 0, step = place->next.step;
+    igemm_group at;
     UNROLLED for (int v = 0; v < vectors; v++) {
         size_t column = place->column + (size_t)v * VL;
-        igemm_group at = igemm_group_at(place->packed, column / TRIPS_PANEL, g, place->k, place->group);
+        // Tiles are as wide as a part of a panel, or as some panels.
+        if (v % PANEL_VECTORS == 0) at = igemm_group_at(place->packed, column / TRIPS_PANEL, g, place->k, place->group);
         w[v] = at.weights + column % TRIPS_PANEL * 4;
         outputs[v] = (igemm_outputs){at.corrections + column % TRIPS_PANEL, at.scales + column % TRIPS_PANEL};
         k = at.k;
