@@ -117,6 +117,22 @@ INLINE void unbias_rows(int8_t *restrict to, size_t ldr, trips_byte_rows x, size
     if (rows < height) memset(to + rows * ldr, 0, (height - rows) * ldr);
 }
 
+/// The corrections of VL packed columns.
+INLINE void pack_corrections(igemm_group to, size_t column) {
+#if VI_DOT4_LESS_128
+    const uint8_t ones[4] = {129, 129, 129, 129};
+#else
+    const uint8_t ones[4] = {1, 1, 1, 1};
+#endif
+    vi sum = vi_zero();
+    for (size_t p = 0; p < to.k; p += 4)
+        sum = dot4(sum, prepare_inputs(vi_broadcast(ones)),
+                   prepare_weights(vi_load((const int32_t *)(const void *)(to.weights + p * TRIPS_PANEL + column * 4))));
+    int32_t *corrections = to.corrections + column;
+    vi_store(corrections, sum);
+    for (int i = 0; i < VL; i++) corrections[i] *= -128;
+}
+
 /// VL keys as columns `column` … of a group; four bytes are as wide as a float.
 INLINE void pack_key_vector(igemm_group to, size_t column, const int8_t *rows, size_t ldr) {
     size_t p = 0;
@@ -125,13 +141,7 @@ INLINE void pack_key_vector(igemm_group to, size_t column, const int8_t *rows, s
                         (const float *)(const void *)(rows + p), ldr / 4);
     for (; p < to.k; p += 4)
         for (size_t i = 0; i < VL; i++) memcpy(to.weights + p * TRIPS_PANEL + (column + i) * 4, rows + i * ldr + p, 4);
-    vi sum = vi_zero();
-    for (p = 0; p < to.k; p += 4)
-        sum = dot4(sum, prepare_inputs(vi_broadcast((const uint8_t *)"\1\1\1\1")),
-                   prepare_weights(vi_load((const int32_t *)(const void *)(to.weights + p * TRIPS_PANEL + column * 4))));
-    int32_t *corrections = to.corrections + column;
-    vi_store(corrections, sum);
-    for (int i = 0; i < VL; i++) corrections[i] *= -128;
+    pack_corrections(to, column);
 }
 
 /// Keys [n, d] as the right-hand side of a product with biased bytes, up to whole blocks.
@@ -198,6 +208,11 @@ static void pack_values(const iattention_parts *s, trips_byte_rows v, size_t n, 
             store_columns(to.weights + place % length * TRIPS_PANEL + j % TRIPS_PANEL * 4, s->rows + j, s->ldr);
         }
     }
+#if VI_DOT4_LESS_128
+    for (size_t g = 0; g < group_count(s->groups); g++)
+        for (size_t j = 0; j < round_up(d, TRIPS_PANEL); j += VL)
+            pack_corrections(igemm_group_at(s->values, j / TRIPS_PANEL, g, s->places, length), j % TRIPS_PANEL);
+#endif
 }
 
 /// Rows of weights, with their scales [rows][groups], times the values' columns from `place->column` on.

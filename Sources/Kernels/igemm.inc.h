@@ -1,10 +1,10 @@
 // int8 product: rows of biased bytes (u8) times packed signed bytes, exact in 32 bits.
 //
-// A step takes 4 inputs of VL outputs at once. With VNNI that is one instruction. Without, even and odd
-// bytes are widened to 16 bits in place, so that two multiply-adds of pairs give the same sums in the same
+// A step takes 4 inputs of VL outputs at once. With VNNI, or ARM's dot products, that is one instruction. Without, even and
+// odd bytes are widened to 16 bits in place, so that two multiply-adds of pairs give the same sums in the same
 // lanes; 255 · 128 · 2 fits 32 bits, and nothing saturates.
 
-#if IGEMM_VNNI
+#if VI_DOT4
 typedef vi vweights;
 typedef vi vinputs;
 INLINE vweights prepare_weights(vi w) { return w; }
@@ -18,10 +18,18 @@ typedef vpair vweights;
 typedef vpair vinputs;
 INLINE vweights prepare_weights(vi w) { return (vweights){vi_even_signed(w), vi_odd_signed(w)}; }
 INLINE vinputs prepare_inputs(vi a) { return (vinputs){vi_even(a), vi_odd(a)}; }
-INLINE vi dot4(vi sum, vinputs a, vweights w) {
-    return vi_add(sum, vi_add(vi_madd(a.even, w.even), vi_madd(a.odd, w.odd)));
-}
+INLINE vi dot4(vi sum, vinputs a, vweights w) { return vi_dot2(sum, a.even, w.even, a.odd, w.odd); }
 #endif
+
+/// What sums for VL outputs with such corrections start from.
+INLINE vi sum_start(const int32_t *corrections) {
+#if VI_DOT4_LESS_128
+    return vi_sub(vi_zero(), vi_load(corrections));
+#else
+    (void)corrections;
+    return vi_zero();
+#endif
+}
 
 /// Where a tile starts in the packed weights, and how groups lie.
 typedef struct igemm_place {
@@ -35,6 +43,55 @@ typedef struct igemm_outputs {
     const int32_t *corrections;
     const float *scales;
 } igemm_outputs;
+
+/// The inputs of a tile that are taken in larger steps than 4, if any: gives the first that is left.
+INLINE size_t igemm_blocks(const int rows, const int vectors, vi (*sum)[8], const uint8_t *a, size_t lda, const int8_t *const *w,
+                           size_t k, const char *next, size_t step) {
+    size_t p = 0;
+#if VI_SQUARE
+    vi square[(IGEMM_ROWS + 1) / 2][8][2];
+    UNROLLED for (int i = 0; i < rows; i += 2)
+        UNROLLED for (int v = 0; v < vectors; v++) square[i / 2][v][0] = square[i / 2][v][1] = vi_zero();
+    for (; p + 8 <= k; p += 8) {
+        vi x[(IGEMM_ROWS + 1) / 2];
+        UNROLLED for (int i = 0; i < rows; i += 2) {
+            const uint8_t *row = a + (size_t)i * lda + p;
+            x[i / 2] = vi_load_rows(row, i + 1 < rows ? row + lda : row);
+        }
+        prefetch_l2(next + p * step);
+        prefetch_l2(next + (p + 4) * step);
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            const int32_t *at = (const int32_t *)(const void *)(w[v] + p * TRIPS_PANEL);
+            vi b = vi_load(at), c = vi_load(at + TRIPS_PANEL), first = vi_first_rows(b, c), last = vi_last_rows(b, c);
+            if (v % (16 / VL) == 0) prefetch_l1(at + 16 * TRIPS_PANEL), prefetch_l1(at + 17 * TRIPS_PANEL);
+            UNROLLED for (int i = 0; i < rows; i += 2) {
+                square[i / 2][v][0] = vi_square(square[i / 2][v][0], x[i / 2], first);
+                square[i / 2][v][1] = vi_square(square[i / 2][v][1], x[i / 2], last);
+            }
+        }
+    }
+    UNROLLED for (int i = 0; i < rows; i++)
+        UNROLLED for (int v = 0; v < vectors; v++)
+            sum[i][v] = (i % 2 ? vi_second_sums : vi_first_sums)(square[i / 2][v][0], square[i / 2][v][1]);
+#elif VI_DOT4_LANES
+    for (; p + 4 * VL <= k; p += 4 * VL) {
+        vi x[IGEMM_ROWS];
+        UNROLLED for (int i = 0; i < rows; i++) x[i] = vi_load((const int32_t *)(const void *)(a + (size_t)i * lda + p));
+        UNROLLED for (size_t u = 0; u < VL; u++) {
+            prefetch_l2(next + (p + 4 * u) * step);
+            UNROLLED for (int v = 0; v < vectors; v++) {
+                const int8_t *at = w[v] + (p + 4 * u) * TRIPS_PANEL;
+                vi b = vi_load((const int32_t *)(const void *)at);
+                if (v % (16 / VL) == 0) prefetch_l1(at + 64 * TRIPS_PANEL);
+                UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = vi_dot4_lane(sum[i][v], x[i], (int)u, b);
+            }
+        }
+    }
+#else
+    (void)rows, (void)vectors, (void)sum, (void)a, (void)lda, (void)w, (void)k, (void)next, (void)step;
+#endif
+    return p;
+}
 
 /// Integer sums of one group for one register tile, not corrected yet: to start from 0 costs nothing, and to start all rows from the
 /// same register does.
@@ -51,9 +108,9 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[8], co
         w[v] = at.weights + column % TRIPS_PANEL * 4;
         outputs[v] = (igemm_outputs){at.corrections + column % TRIPS_PANEL, at.scales + column % TRIPS_PANEL};
         k = at.k;
-        UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = vi_zero();
+        UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = sum_start(outputs[v].corrections);
     }
-    for (size_t p = 0; p < k; p += 4) {
+    for (size_t p = igemm_blocks(rows, vectors, sum, a, lda, w, k, next, step); p < k; p += 4) {
         vweights b[8];
         UNROLLED for (int v = 0; v < vectors; v++) {
             b[v] = prepare_weights(vi_load((const int32_t *)(const void *)(w[v] + p * TRIPS_PANEL)));

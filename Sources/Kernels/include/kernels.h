@@ -28,18 +28,22 @@
 
 // MARK: - Instruction sets
 
-/// A set of kernels for one instruction set, in rising order of preference.
+/// A set of kernels for one instruction set, in rising order of preference on the processors that have it.
 typedef enum trips_path {
     TRIPS_PATH_SCALAR = 0,
     TRIPS_PATH_AVX2 = 1,        ///< AVX2, FMA, F16C
     TRIPS_PATH_AVX2_VNNI = 2,   ///< the same and AVX-VNNI
     TRIPS_PATH_AVX512 = 3,      ///< AVX-512 F, BW, DQ, VL
     TRIPS_PATH_AVX512_VNNI = 4, ///< the same and VNNI
+    TRIPS_PATH_NEON = 5,        ///< 64-bit ARM
+    TRIPS_PATH_NEON_DOT = 6,    ///< the same and dot products of bytes (DotProd)
+    TRIPS_PATH_NEON_I8MM = 7,   ///< the same and products of matrices of bytes (I8MM)
 } trips_path;
 
-enum { TRIPS_PATH_COUNT = 5 };
+enum { TRIPS_PATH_COUNT = 8 };
 
-/// Name of a path for reports: "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni".
+/// Name of a path for reports: "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "neon", "neondot",
+/// "neoni8mm".
 const char *trips_path_name(trips_path path);
 
 /// Whether this processor and operating system can run the path.
