@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures the kernels beside OpenBLAS and oneDNN (libdnnl-dev) on one thread.
-# usage: tools/bench-kernels.sh [fp32] [int8] [rest] [scalar|avx2|avx2vnni|avx512|avx512vnni|avx512amx]
+# usage: tools/bench-kernels.sh [fp32] [int8] [rest] [scalar|avx2|avx2vnni|avx512|avx512vnni|avx512amx|neon|neondot|neoni8mm]
 set -eu
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 out=$(mktemp -d)

@@ -42,7 +42,7 @@ INLINE void convolve_tile_body(const int rows, const bool whole, float *y, size_
         const float *from = x + offsets[t];
         vf left = whole ? vf_load(from) : vf_load_n(from, first);
         vf right = whole ? vf_load(from + VL) : vf_load_n(from + VL, second);
-        _mm_prefetch(next.at + t * next.step, _MM_HINT_T1);
+        prefetch_l2(next.at + t * next.step);
         UNROLLED for (int i = 0; i < rows; i++) {
             vf factor = vf_set(w[i]);
             sum[i][0] = vf_fma(factor, left, sum[i][0]);
@@ -147,8 +147,10 @@ INLINE void places_inside(const trips_phase_axis *axis, ptrdiff_t c, size_t insi
 INLINE vf vf_even(vf a, vf b) {
 #if VL == 16
     return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-#else
+#elif VL == 8
     return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6);
 #endif
 }
 

@@ -1,10 +1,11 @@
 #include "table.h"
 
 #include <stdatomic.h>
-
 #if defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 typedef struct trips_variant {
@@ -12,21 +13,27 @@ typedef struct trips_variant {
     const trips_table *table;
 } trips_variant;
 
+#if defined(__x86_64__)
+#define X86(name) &trips_table_##name
+#else
+#define X86(name) NULL
+#endif
+#if defined(__aarch64__)
+#define ARM(name) &trips_table_##name
+#else
+#define ARM(name) NULL
+#endif
+
 static const trips_variant variants[TRIPS_PATH_COUNT] = {
     {"scalar", &trips_table_scalar},
-#if defined(__x86_64__)
-    {"avx2", &trips_table_avx2},
-    {"avx2vnni", &trips_table_avx2vnni},
-    {"avx512", &trips_table_avx512},
-    {"avx512vnni", &trips_table_avx512vnni},
-    {"avx512amx", &trips_table_avx512amx},
-#else
-    {"avx2", NULL},
-    {"avx2vnni", NULL},
-    {"avx512", NULL},
-    {"avx512vnni", NULL},
-    {"avx512amx", NULL},
-#endif
+    {"avx2", X86(avx2)},
+    {"avx2vnni", X86(avx2vnni)},
+    {"avx512", X86(avx512)},
+    {"avx512vnni", X86(avx512vnni)},
+    {"avx512amx", X86(avx512amx)},
+    {"neon", ARM(neon)},
+    {"neondot", ARM(neondot)},
+    {"neoni8mm", ARM(neoni8mm)},
 };
 
 const char *trips_path_name(trips_path path) {
@@ -62,6 +69,15 @@ bool trips_path_available(trips_path path) {
     case TRIPS_PATH_AVX512_VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     case TRIPS_PATH_AVX512_AMX:
         return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("amx-int8") && tiles_permitted();
+    default: return false;
+    }
+#elif defined(__aarch64__)
+    bool dot = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    switch (path) {
+    case TRIPS_PATH_SCALAR:
+    case TRIPS_PATH_NEON: return true;
+    case TRIPS_PATH_NEON_DOT: return dot;
+    case TRIPS_PATH_NEON_I8MM: return dot && getauxval(AT_HWCAP2) & HWCAP2_I8MM;
     default: return false;
     }
 #else

@@ -99,19 +99,38 @@ static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, floa
     softmax_bytes(s, bytes, scales, x, NULL, n, zero_masked);
 }
 
+/// 16 bytes in memory of any alignment and any declared type.
+typedef uint8_t bytes16 __attribute__((ext_vector_type(16), aligned(1), may_alias));
+typedef uint16_t pairs8 __attribute__((ext_vector_type(8)));
+
 /// Rows of d bytes without their bias, zeros up to `height` rows and whole cache lines.
 INLINE void unbias_rows(int8_t *restrict to, size_t ldr, trips_byte_rows x, size_t first, size_t rows, size_t height, size_t d) {
     for (size_t r = 0; r < rows; r++) {
         const uint8_t *restrict from = x.bytes + (first + r) * x.ld;
         size_t p = 0;
         for (; p + 16 <= d; p += 16) {
-            __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(from + p));
-            _mm_store_si128((__m128i *)(void *)(to + r * ldr + p), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
+            *(bytes16 *)(to + r * ldr + p) = *(const bytes16 *)(from + p) ^ (uint8_t)0x80;
         }
         for (; p < d; p++) to[r * ldr + p] = (int8_t)(from[p] ^ 0x80);
         if (p < ldr) memset(to + r * ldr + p, 0, ldr - p);
     }
     if (rows < height) memset(to + rows * ldr, 0, (height - rows) * ldr);
+}
+
+/// The corrections of VL packed columns.
+INLINE void pack_corrections(igemm_group to, size_t column) {
+#if VI_DOT4_LESS_128
+    const uint8_t ones[4] = {129, 129, 129, 129};
+#else
+    const uint8_t ones[4] = {1, 1, 1, 1};
+#endif
+    vi sum = vi_zero();
+    for (size_t p = 0; p < to.k; p += 4)
+        sum = dot4(sum, prepare_inputs(vi_broadcast(ones)),
+                   prepare_weights(vi_load((const int32_t *)(const void *)(to.weights + p * TRIPS_PANEL + column * 4))));
+    int32_t *corrections = to.corrections + column;
+    vi_store(corrections, sum);
+    for (int i = 0; i < VL; i++) corrections[i] *= -128;
 }
 
 /// VL keys as columns `column` … of a group; four bytes are as wide as a float.
@@ -122,13 +141,7 @@ INLINE void pack_key_vector(igemm_group to, size_t column, const int8_t *rows, s
                         (const float *)(const void *)(rows + p), ldr / 4);
     for (; p < to.k; p += 4)
         for (size_t i = 0; i < VL; i++) memcpy(to.weights + p * TRIPS_PANEL + (column + i) * 4, rows + i * ldr + p, 4);
-    vi sum = vi_zero();
-    for (p = 0; p < to.k; p += 4)
-        sum = dot4(sum, prepare_inputs(vi_broadcast((const uint8_t *)"\1\1\1\1")),
-                   prepare_weights(vi_load((const int32_t *)(const void *)(to.weights + p * TRIPS_PANEL + column * 4))));
-    int32_t *corrections = to.corrections + column;
-    vi_store(corrections, sum);
-    for (int i = 0; i < VL; i++) corrections[i] *= -128;
+    pack_corrections(to, column);
 }
 
 /// Keys [n, d] as the right-hand side of a product with biased bytes, up to whole blocks.
@@ -168,15 +181,20 @@ static float scale_values(const iattention_parts *s, const float *scales, size_t
 
 /// 16 columns of GROUP_KEYS rows: of each the bytes of all rows side by side.
 INLINE void store_columns(int8_t *to, const int8_t *rows, size_t ld) {
-    __m128i x[GROUP_KEYS];
-    UNROLLED for (size_t r = 0; r < GROUP_KEYS; r++) x[r] = _mm_load_si128((const __m128i *)(const void *)(rows + r * ld));
-    __m128i low[2] = {_mm_unpacklo_epi8(x[0], x[1]), _mm_unpacklo_epi8(x[2], x[3])};
-    __m128i high[2] = {_mm_unpackhi_epi8(x[0], x[1]), _mm_unpackhi_epi8(x[2], x[3])};
-    __m128i *columns = (__m128i *)(void *)to;
-    _mm_storeu_si128(columns, _mm_unpacklo_epi16(low[0], low[1]));
-    _mm_storeu_si128(columns + 1, _mm_unpackhi_epi16(low[0], low[1]));
-    _mm_storeu_si128(columns + 2, _mm_unpacklo_epi16(high[0], high[1]));
-    _mm_storeu_si128(columns + 3, _mm_unpackhi_epi16(high[0], high[1]));
+    bytes16 x[GROUP_KEYS];
+    UNROLLED for (size_t r = 0; r < GROUP_KEYS; r++) x[r] = *(const bytes16 *)(rows + r * ld);
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define LOW_PAIRS(a, b) (bytes16)__builtin_shufflevector((pairs8)(a), (pairs8)(b), 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH_PAIRS(a, b) (bytes16)__builtin_shufflevector((pairs8)(a), (pairs8)(b), 4, 12, 5, 13, 6, 14, 7, 15)
+    bytes16 low[2] = {LOW(x[0], x[1]), LOW(x[2], x[3])}, high[2] = {HIGH(x[0], x[1]), HIGH(x[2], x[3])};
+    bytes16 *columns = (bytes16 *)to;
+    columns[0] = LOW_PAIRS(low[0], low[1]), columns[1] = HIGH_PAIRS(low[0], low[1]);
+    columns[2] = LOW_PAIRS(high[0], high[1]), columns[3] = HIGH_PAIRS(high[0], high[1]);
+#undef LOW
+#undef HIGH
+#undef LOW_PAIRS
+#undef HIGH_PAIRS
 }
 
 /// Values [n, d] as the right-hand side of a product with unbiased bytes.
@@ -190,6 +208,11 @@ static void pack_values(const iattention_parts *s, trips_byte_rows v, size_t n, 
             store_columns(to.weights + place % length * TRIPS_PANEL + j % TRIPS_PANEL * 4, s->rows + j, s->ldr);
         }
     }
+#if VI_DOT4_LESS_128
+    for (size_t g = 0; g < group_count(s->groups); g++)
+        for (size_t j = 0; j < round_up(d, TRIPS_PANEL); j += VL)
+            pack_corrections(igemm_group_at(s->values, j / TRIPS_PANEL, g, s->places, length), j % TRIPS_PANEL);
+#endif
 }
 
 /// Rows of weights, with their scales [rows][groups], times the values' columns from `place->column` on.

@@ -1,10 +1,10 @@
 // int8 product: rows of biased bytes (u8) times packed signed bytes, exact in 32 bits.
 //
-// A step takes 4 inputs of VL outputs at once. With VNNI that is one instruction. Without, even and odd
-// bytes are widened to 16 bits in place, so that two multiply-adds of pairs give the same sums in the same
+// A step takes 4 inputs of VL outputs at once. With VNNI, or ARM's dot products, that is one instruction. Without, even and
+// odd bytes are widened to 16 bits in place, so that two multiply-adds of pairs give the same sums in the same
 // lanes; 255 · 128 · 2 fits 32 bits, and nothing saturates.
 
-#if IGEMM_VNNI
+#if VI_DOT4
 typedef vi vweights;
 typedef vi vinputs;
 INLINE vweights prepare_weights(vi w) { return w; }
@@ -18,10 +18,18 @@ typedef vpair vweights;
 typedef vpair vinputs;
 INLINE vweights prepare_weights(vi w) { return (vweights){vi_even_signed(w), vi_odd_signed(w)}; }
 INLINE vinputs prepare_inputs(vi a) { return (vinputs){vi_even(a), vi_odd(a)}; }
-INLINE vi dot4(vi sum, vinputs a, vweights w) {
-    return vi_add(sum, vi_add(vi_madd(a.even, w.even), vi_madd(a.odd, w.odd)));
-}
+INLINE vi dot4(vi sum, vinputs a, vweights w) { return vi_dot2(sum, a.even, w.even, a.odd, w.odd); }
 #endif
+
+/// What sums for VL outputs with such corrections start from.
+INLINE vi sum_start(const int32_t *corrections) {
+#if VI_DOT4_LESS_128
+    return vi_sub(vi_zero(), vi_load(corrections));
+#else
+    (void)corrections;
+    return vi_zero();
+#endif
+}
 
 /// Where a tile starts in the packed weights, and how groups lie.
 typedef struct igemm_place {
@@ -47,6 +55,16 @@ typedef struct igemm_outputs {
 /// Registers need no shape.
 INLINE void begin_tiles(size_t rows, const igemm_place *place) { (void)rows, (void)place; }
 INLINE void end_tiles(void) {}
+#if VI_DOT4_LANES || VI_SQUARE
+#include "igemm_neon.inc.h"
+#else
+/// No steps other than those of 4 inputs.
+INLINE size_t igemm_blocks(const int rows, const int vectors, vi (*sum)[IGEMM_WIDEST], const uint8_t *a, size_t lda,
+                           const int8_t *const *w, size_t k, const char *next, size_t step) {
+    (void)rows, (void)vectors, (void)sum, (void)a, (void)lda, (void)w, (void)k, (void)next, (void)step;
+    return 0;
+}
+#endif
 
 /// Integer sums of one group for one register tile, not corrected yet: to start from 0 costs nothing, and to start all rows from the
 /// same register does.
@@ -55,21 +73,23 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[IGEMM_
     const int8_t *w[8];
     const char *next = place->next.at + g * place->group * place->next.step;
     size_t k = 0, step = place->next.step;
+    igemm_group at;
     UNROLLED for (int v = 0; v < vectors; v++) {
         size_t column = place->column + (size_t)v * VL;
-        igemm_group at = igemm_group_at(place->packed, column / TRIPS_PANEL, g, place->k, place->group);
+        // Tiles are as wide as a part of a panel, or as some panels.
+        if (v % PANEL_VECTORS == 0) at = igemm_group_at(place->packed, column / TRIPS_PANEL, g, place->k, place->group);
         w[v] = at.weights + column % TRIPS_PANEL * 4;
         outputs[v] = (igemm_outputs){at.corrections + column % TRIPS_PANEL, at.scales + column % TRIPS_PANEL};
         k = at.k;
-        UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = vi_zero();
+        UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = sum_start(outputs[v].corrections);
     }
-    for (size_t p = 0; p < k; p += 4) {
+    for (size_t p = igemm_blocks(rows, vectors, sum, a, lda, w, k, next, step); p < k; p += 4) {
         vweights b[8];
         UNROLLED for (int v = 0; v < vectors; v++) {
             b[v] = prepare_weights(vi_load((const int32_t *)(const void *)(w[v] + p * TRIPS_PANEL)));
-            if (v % (16 / VL) == 0) _mm_prefetch((const char *)(w[v] + (p + 64) * TRIPS_PANEL), _MM_HINT_T0);
+            if (v % (16 / VL) == 0) prefetch_l1(w[v] + (p + 64) * TRIPS_PANEL);
         }
-        _mm_prefetch(next + p * step, _MM_HINT_T1);
+        prefetch_l2(next + p * step);
         UNROLLED for (int i = 0; i < rows; i++) {
             vinputs x = prepare_inputs(vi_broadcast(a + (size_t)i * lda + p));
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = dot4(sum[i][v], x, b[v]);

@@ -53,7 +53,7 @@ INLINE size_t amx_sums(const bool tall, vi (*sum)[IGEMM_WIDEST], const uint8_t *
     if (tall) _tile_zero(SUMS_10);
     if (tall) _tile_zero(SUMS_11);
     for (; p + step <= k; p += step) {
-        for (size_t line = 0; line < next.step; line++) _mm_prefetch(next.at + p * next.step + line * 64, _MM_HINT_T1);
+        for (size_t line = 0; line < next.step; line++) prefetch_l2(next.at + p * next.step + line * 64);
         _tile_loadd(INPUTS_0, a + p, lda);
         _tile_loadd(WEIGHTS_0, weights + p * TRIPS_PANEL, TRIPS_PANEL * 4);
         _tile_loadd(WEIGHTS_1, weights + p * TRIPS_PANEL + AMX_BYTES, TRIPS_PANEL * 4);

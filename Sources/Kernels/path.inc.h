@@ -9,4 +9,4 @@
 #include "igemm.inc.h"
 #include "iattention.inc.h"
 #include "bits.inc.h"
-#include "f16c.inc.h"
+#include "halves.inc.h"

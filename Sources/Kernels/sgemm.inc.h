@@ -13,9 +13,15 @@
 #define EACH_HEIGHT(rows, X) EACH_HEIGHT_(rows, X)
 #define EACH_HEIGHT_(rows, X) EACH_HEIGHT_##rows(X)
 #define EACH_HEIGHT_4(X) X(1) X(2) X(3) X(4)
-#define EACH_HEIGHT_6(X) EACH_HEIGHT_4(X) X(5) X(6)
-#define EACH_HEIGHT_12(X) EACH_HEIGHT_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
+#define EACH_HEIGHT_5(X) EACH_HEIGHT_4(X) X(5)
+#define EACH_HEIGHT_6(X) EACH_HEIGHT_5(X) X(6)
+#define EACH_HEIGHT_8(X) EACH_HEIGHT_6(X) X(7) X(8)
+#define EACH_HEIGHT_12(X) EACH_HEIGHT_8(X) X(9) X(10) X(11) X(12)
 #define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
+
+/// Brings the cache line of an address in, as far as the first or the second cache.
+INLINE void prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }
+INLINE void prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 /// Lanes of vector v of a tile that lie inside the matrix.
 INLINE size_t lanes_left(size_t columns, int v) {
@@ -38,6 +44,29 @@ INLINE ahead ahead_of(const void *weights, size_t bytes, size_t k, size_t t, siz
     return (ahead){(const char *)weights + t * part, (part + k - 1) / k};
 }
 
+/// The first of k inputs of a tile, as far as VL are taken at once: gives the first that is left.
+INLINE size_t sgemm_blocks(const int rows, const int vectors, vf (*sum)[8], const float *a, size_t lda, const float *const *panel,
+                           size_t k, ahead next) {
+    size_t p = 0;
+#if VF_LANES
+    for (; p + VL <= k; p += VL) {
+        vf x[TILE_ROWS];
+        UNROLLED for (int i = 0; i < rows; i++) x[i] = vf_load(a + (size_t)i * lda + p);
+        UNROLLED for (size_t u = 0; u < VL; u++) {
+            prefetch_l2(next.at + (p + u) * next.step);
+            UNROLLED for (int v = 0; v < vectors; v++) {
+                vf w = vf_load(panel[v] + (p + u) * TRIPS_PANEL);
+                if (v % (64 / sizeof(float) / VL) == 0) prefetch_l1(panel[v] + (p + u + 16) * TRIPS_PANEL);
+                UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = vf_fma_lane(x[i], (int)u, w, sum[i][v]);
+            }
+        }
+    }
+#else
+    (void)rows, (void)vectors, (void)sum, (void)a, (void)lda, (void)panel, (void)k, (void)next;
+#endif
+    return p;
+}
+
 /// c[rows, columns] = a b for one register tile. `b` is the first vector's column in the packed panels;
 /// vectors beyond a panel's width continue in the next one. Fewer than `vectors` * VL columns are written
 /// where the matrix ends.
@@ -57,13 +86,13 @@ INLINE void sgemm_tile_body(const int rows, const int vectors, const float *a, s
             UNROLLED for (int i = 0; i < rows; i++) sum[i][v] = vf_load_n(c + (size_t)i * ldc + v * VL, n);
         }
     }
-    for (size_t p = 0; p < p1 - p0; p++) {
+    for (size_t p = sgemm_blocks(rows, vectors, sum, a, lda, panel, p1 - p0, next); p < p1 - p0; p++) {
         vf w[8];
         UNROLLED for (int v = 0; v < vectors; v++) {
             w[v] = vf_load(panel[v] + p * TRIPS_PANEL);
-            if (v % (64 / sizeof(float) / VL) == 0) _mm_prefetch((const char *)(panel[v] + (p + 16) * TRIPS_PANEL), _MM_HINT_T0);
+            if (v % (64 / sizeof(float) / VL) == 0) prefetch_l1(panel[v] + (p + 16) * TRIPS_PANEL);
         }
-        _mm_prefetch(next.at + p * next.step, _MM_HINT_T1);
+        prefetch_l2(next.at + p * next.step);
         UNROLLED for (int i = 0; i < rows; i++) {
             vf x = vf_set(a[(size_t)i * lda + p]);
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = vf_fma(x, w[v], sum[i][v]);

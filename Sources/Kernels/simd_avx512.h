@@ -93,11 +93,14 @@ INLINE vi vi_maxima(const vi *a) {
 /// The bits of |a|, which as integers have the order of the numbers, infinity and then NaN above them.
 INLINE vi vf_magnitude(vf a) { return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff)); }
 #if IGEMM_VNNI
+#define VI_DOT4 1
 /// Adds the sums of products of 4 bytes without and with a sign.
 INLINE vi vi_dot4(vi sum, vi a, vi b) { return _mm512_dpbusd_epi32(sum, a, b); }
 #endif
-/// Sums of products of pairs of 16-bit numbers.
-INLINE vi vi_madd(vi a, vi b) { return _mm512_madd_epi16(a, b); }
+/// Adds the sums of products of pairs of 16-bit numbers that were bytes: of a and b, and of c and d.
+INLINE vi vi_dot2(vi sum, vi a, vi b, vi c, vi d) {
+    return _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(a, b), _mm512_madd_epi16(c, d)));
+}
 /// Even and odd bytes as 16-bit numbers.
 INLINE vi vi_even(vi a) { return _mm512_and_si512(a, _mm512_set1_epi16(0xff)); }
 INLINE vi vi_odd(vi a) { return _mm512_srli_epi16(a, 8); }

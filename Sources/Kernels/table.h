@@ -15,6 +15,8 @@ extern const trips_table trips_table_scalar;
 #if defined(__x86_64__)
 extern const trips_table trips_table_avx2, trips_table_avx2vnni, trips_table_avx512, trips_table_avx512vnni,
     trips_table_avx512amx;
+#elif defined(__aarch64__)
+extern const trips_table trips_table_neon, trips_table_neondot, trips_table_neoni8mm;
 #endif
 
 /// x Φ(x) and its kin are max(x, 0) − tail(|x|). A tail is one cubic for each part of the way from 0 to where it is next to nothing;

@@ -81,7 +81,7 @@ private func checked(_ format: String, _ body: (UnsafeMutablePointer<CChar>) -> 
     var message = [CChar](repeating: 0, count: 200)
     let status = message.withUnsafeMutableBufferPointer { buffer in buffer.baseAddress.map(body) ?? -1 }
     guard status == 0 else {
-        let text = String(decoding: message.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let text = String(decoding: message.prefix { $0 != 0 }.map { UInt8(truncatingIfNeeded: $0) }, as: UTF8.self)
         throw TripsError.data("damaged or unsupported \(format)", found: text)
     }
 }

@@ -17,9 +17,7 @@ struct Generator {
 }
 
 /// Every path that this processor can run, but the scalar one, which is the reference.
-let paths: [trips_path] = [
-    TRIPS_PATH_AVX2, TRIPS_PATH_AVX2_VNNI, TRIPS_PATH_AVX512, TRIPS_PATH_AVX512_VNNI, TRIPS_PATH_AVX512_AMX,
-].filter(trips_path_available)
+let paths = (1..<UInt32(TRIPS_PATH_COUNT)).map { trips_path(rawValue: $0) }.filter(trips_path_available)
 
 func name(_ path: trips_path) -> String { String(cString: trips_path_name(path)) }
 
@@ -72,6 +70,7 @@ extension KernelTests {
         #expect(trips_path_available(TRIPS_PATH_SCALAR))
         #expect(trips_path_available(trips_kernels_path()))
         #expect(name(TRIPS_PATH_AVX512_VNNI) == "avx512vnni" && name(TRIPS_PATH_AVX512_AMX) == "avx512amx")
+        #expect(name(TRIPS_PATH_NEON_I8MM) == "neoni8mm")
         onEachPath { #expect(trips_kernels_path() == $0) }
     }
 }

@@ -28,7 +28,7 @@
 
 // MARK: - Instruction sets
 
-/// A set of kernels for one instruction set, in rising order of preference.
+/// A set of kernels for one instruction set, in rising order of preference on the processors that have it.
 typedef enum trips_path {
     TRIPS_PATH_SCALAR = 0,
     TRIPS_PATH_AVX2 = 1,        ///< AVX2, FMA, F16C
@@ -36,11 +36,15 @@ typedef enum trips_path {
     TRIPS_PATH_AVX512 = 3,      ///< AVX-512 F, BW, DQ, VL
     TRIPS_PATH_AVX512_VNNI = 4, ///< the same and VNNI
     TRIPS_PATH_AVX512_AMX = 5,  ///< the same and AMX's tiles of bytes
+    TRIPS_PATH_NEON = 6,        ///< 64-bit ARM
+    TRIPS_PATH_NEON_DOT = 7,    ///< the same and dot products of bytes (DotProd)
+    TRIPS_PATH_NEON_I8MM = 8,   ///< the same and products of matrices of bytes (I8MM)
 } trips_path;
 
-enum { TRIPS_PATH_COUNT = 6 };
+enum { TRIPS_PATH_COUNT = 9 };
 
-/// Name of a path for reports: "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512amx".
+/// Name of a path for reports: "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512amx", "neon", "neondot",
+/// "neoni8mm".
 const char *trips_path_name(trips_path path);
 
 /// Whether this processor and operating system can run the path. For AMX's sake the first call asks Linux to let this process have
