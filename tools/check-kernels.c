@@ -1,5 +1,6 @@
 // Holds every kernel, on each path that this processor has, beside its scalar reference: random sizes with all kinds of ends, with
 // the tolerances of Tests/KernelsTests. For processors that no Swift toolchain is at hand for; see check-arm.sh.
+#include "checksums.h"
 #include "kernels_ref.h"
 
 #include <math.h>
@@ -384,6 +385,17 @@ static void planes(void) {
     result(z + 1, n * width, BYTES, 0, 0);
 }
 
+/// Which have no path of their own, but instructions where the processor has them.
+static void checksums(void) {
+    size_t n = pick(0, 2000), blocks = pick(0, 9);
+    uint8_t *x = bytes(n), *y = bytes(64 * blocks);
+    uint32_t *sums = array(9 * 4, 0);
+    sums[8] = RUN(crc32, (uint32_t)next(), x, n);
+    for (int i = 0; i < 8; i++) sums[i] = (uint32_t)next();
+    RUN(sha256_blocks, sums, y, blocks);
+    result(sums, 9 * 4, BYTES, 0, 0);
+}
+
 // MARK: - All of them
 
 static const struct {
@@ -394,6 +406,7 @@ static const struct {
     CHECK(sgemm_pack), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
     CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows),
     CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
+    CHECK(checksums),
 };
 
 static void run(int check, uint64_t seed, bool scalar) {
