@@ -293,6 +293,12 @@ static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x
         for (size_t m = m_begin; m < m_end; m++) quantize_block(1, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, 1, input_scale);
 }
 
+/// A tile of the product's outputs, rows of `part`.
+INLINE void quantize_tile(uint8_t *q, float *scales, const float *tile, size_t part, size_t rows) {
+    for (size_t i = 0; i < rows; i += VL)
+        quantize_block(VL, q + i * part, part, scales + i, tile + i * part, part, part, rows - i < VL ? rows - i : VL, NULL);
+}
+
 static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k, size_t group,
                         uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
                         size_t n_begin, size_t n_end, const float *bias) {
@@ -311,13 +317,9 @@ static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, co
                 for (size_t j = p; j < p + part;)
                     j = igemm_step(&r, &place, j, p + part, n0, n1, bias, tile + (j - p), part);
                 size_t to = p / part * rows + m;
-                for (size_t i = 0; i < r.height; i += VL) {
-                    const float *from = tile + i * part;
-                    size_t left = r.height - i < VL ? r.height - i : VL;
-                    // The usual size of a head: what is known beforehand is unrolled.
-                    if (part == 64) quantize_block(VL, q + (to + i) * 64, 64, scales + to + i, from, 64, 64, left, NULL);
-                    else quantize_block(VL, q + (to + i) * part, part, scales + to + i, from, part, part, left, NULL);
-                }
+                // The usual size of a head: what is known beforehand is unrolled.
+                if (part == 64) quantize_tile(q + to * 64, scales + to, tile, 64, r.height);
+                else quantize_tile(q + to * part, scales + to, tile, part, r.height);
             }
             m += r.height;
         }
