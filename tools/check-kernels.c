@@ -1,5 +1,6 @@
 // Holds every kernel, on each path that this processor has, beside its scalar reference: random sizes with all kinds of ends, with
 // the tolerances of Tests/KernelsTests. For processors that no Swift toolchain is at hand for; see check-arm.sh.
+#include "checksums.h"
 #include "kernels_ref.h"
 
 #include <math.h>
@@ -50,6 +51,8 @@ static void *bytes(size_t n) {
 }
 
 static float *maybe(float *x) { return next() % 2 ? x : NULL; }
+
+enum { LAST_ACTIVATION = TRIPS_ACTIVATION_SIGMOID };
 
 static size_t padded(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -117,7 +120,7 @@ static void sgemm(void) {
     size_t m = pick(0, 30), n = pick(0, 140), k = next() % 8 ? pick(0, 70) : 1024 + pick(0, 3);
     size_t lda = k + 4 * pick(0, 1), ldc = n + 3;
     float *a = floats(m * lda, 1), *packed = packed_weights(n, k), *c = array(m * ldc * 4, 0);
-    trips_epilogue e = {maybe(floats(n, 1)), maybe(floats(m * ldc, 1)), ldc, (trips_activation)pick(0, 5)};
+    trips_epilogue e = {maybe(floats(n, 1)), maybe(floats(m * ldc, 1)), ldc, (trips_activation)pick(0, LAST_ACTIVATION)};
     size_t row = pick(0, m), column = n / 2 / TRIPS_PANEL * TRIPS_PANEL;
     RUN(sgemm, a, lda, packed, n, k, c, ldc, 0, row, 0, n, &e);
     RUN(sgemm, a, lda, packed, n, k, c, ldc, row, m, column, n, &e);
@@ -186,7 +189,7 @@ static void igemm(void) {
     void *packed = packed_bytes(n, k, group, floats(n * trips_group_count(k, group), 0.01f));
     uint8_t *a = bytes(m * lda);
     float *scale = floats(m, 0.01f), *c = array(m * ldc * 4, 0);
-    trips_epilogue e = {maybe(floats(n, 1)), maybe(floats(m * ldc, 1)), ldc, (trips_activation)pick(0, 5)};
+    trips_epilogue e = {maybe(floats(n, 1)), maybe(floats(m * ldc, 1)), ldc, (trips_activation)pick(0, LAST_ACTIVATION)};
     size_t row = pick(0, m), column = n / 2 / TRIPS_PANEL * TRIPS_PANEL;
     RUN(igemm, a, lda, scale, packed, n, k, group, c, ldc, 0, row, 0, n, &e);
     RUN(igemm, a, lda, scale, packed, n, k, group, c, ldc, row, m, column, n, &e);
@@ -304,7 +307,7 @@ static void activate(void) {
     size_t n = pick(0, 300);
     float *x = floats(n, next() % 2 ? 2 : 12), *y = array(n * 4, 0);
     for (size_t i = 0; i < n; i += pick(1, 9)) x[i] = special[pick(0, sizeof special / 4 - 1)];
-    RUN(activate, y, x, n, (trips_activation)pick(0, 5));
+    RUN(activate, y, x, n, (trips_activation)pick(0, LAST_ACTIVATION));
     result(y, n, FLOATS, 1e-6, 0);
 }
 
@@ -356,7 +359,7 @@ static void finish(void) {
     size_t rows = pick(0, 5), n = pick(0, 50), ld = n + pick(0, 3);
     float *x = floats(rows * ld, 9), *y = array(rows * ld * 4, 0);
     float low = next() % 2 ? 0 : -INFINITY, high = next() % 2 ? 1 : INFINITY;
-    trips_finishing f = {(trips_activation)pick(0, 5), 1.0f / 6, 0.5f, low, high, next() % 2, next() % 2};
+    trips_finishing f = {(trips_activation)pick(0, LAST_ACTIVATION), 1.0f / 6, 0.5f, low, high, next() % 2, next() % 2};
     RUN(finish, y, ld, x, ld, rows, n, maybe(floats(rows * ld, 1)), ld, &f);
     result(y, rows * ld, FLOATS, 2e-6, 0);
 }
@@ -384,6 +387,17 @@ static void planes(void) {
     result(z + 1, n * width, BYTES, 0, 0);
 }
 
+/// Which have no path of their own, but instructions where the processor has them.
+static void checksums(void) {
+    size_t n = pick(0, 2000), blocks = pick(0, 9);
+    uint8_t *x = bytes(n), *y = bytes(64 * blocks);
+    uint32_t *sums = array(9 * 4, 0);
+    sums[8] = RUN(crc32, (uint32_t)next(), x, n);
+    for (int i = 0; i < 8; i++) sums[i] = (uint32_t)next();
+    RUN(sha256_blocks, sums, y, blocks);
+    result(sums, 9 * 4, BYTES, 0, 0);
+}
+
 // MARK: - All of them
 
 static const struct {
@@ -394,6 +408,7 @@ static const struct {
     CHECK(sgemm_pack), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
     CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows),
     CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
+    CHECK(checksums),
 };
 
 static void run(int check, uint64_t seed, bool scalar) {

@@ -92,6 +92,24 @@ uint32_t trips_crc32(uint32_t crc, const void *data, size_t size) {
     if (size < 64 || !__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("sse4.1")) return trips_crc32_ref(crc, data, size);
     return ~remainder_clmul(~crc, data, size);
 }
+#elif defined(__aarch64__)
+#include <arm_acle.h>
+#include <string.h>
+#include <sys/auxv.h>
+
+__attribute__((target("crc"))) static uint32_t remainder_crc(uint32_t crc, const uint8_t *data, size_t size) {
+    for (; size >= 8; data += 8, size -= 8) {
+        uint64_t word;
+        memcpy(&word, data, sizeof word);
+        crc = __crc32d(crc, word);
+    }
+    for (; size > 0; data++, size--) crc = __crc32b(crc, *data);
+    return crc;
+}
+
+uint32_t trips_crc32(uint32_t crc, const void *data, size_t size) {
+    return getauxval(AT_HWCAP) & HWCAP_CRC32 ? ~remainder_crc(~crc, data, size) : trips_crc32_ref(crc, data, size);
+}
 #else
 uint32_t trips_crc32(uint32_t crc, const void *data, size_t size) { return trips_crc32_ref(crc, data, size); }
 #endif

@@ -91,6 +91,36 @@ void trips_sha256_blocks(uint32_t state[8], const uint8_t *data, size_t blocks) 
     if (has_sha()) blocks_sha(state, data, blocks);
     else trips_sha256_blocks_ref(state, data, blocks);
 }
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#include <sys/auxv.h>
+
+__attribute__((target("sha2"))) static void blocks_sha(uint32_t state[8], const uint8_t *data, size_t blocks) {
+    uint32x4_t abcd = vld1q_u32(state), efgh = vld1q_u32(state + 4);
+    for (; blocks > 0; data += 64, blocks--) {
+        const uint32x4_t old_abcd = abcd, old_efgh = efgh;
+        uint32x4_t w[4];
+        for (int i = 0; i < 4; i++) w[i] = vreinterpretq_u32_u8(vrev32q_u8(vld1q_u8(data + 16 * i)));
+#pragma clang loop unroll(full)
+        for (int quad = 0; quad < 16; quad++) {
+            uint32x4_t words = w[quad & 3], sum = vaddq_u32(words, vld1q_u32(round_constants + 4 * quad)), before = abcd;
+            abcd = vsha256hq_u32(abcd, efgh, sum);
+            efgh = vsha256h2q_u32(efgh, before, sum);
+            // The words of four quads on: from this quad and the three behind it.
+            if (quad < 12)
+                w[quad & 3] = vsha256su1q_u32(vsha256su0q_u32(words, w[(quad + 1) & 3]), w[(quad + 2) & 3], w[(quad + 3) & 3]);
+        }
+        abcd = vaddq_u32(abcd, old_abcd);
+        efgh = vaddq_u32(efgh, old_efgh);
+    }
+    vst1q_u32(state, abcd);
+    vst1q_u32(state + 4, efgh);
+}
+
+void trips_sha256_blocks(uint32_t state[8], const uint8_t *data, size_t blocks) {
+    if (getauxval(AT_HWCAP) & HWCAP_SHA2) blocks_sha(state, data, blocks);
+    else trips_sha256_blocks_ref(state, data, blocks);
+}
 #else
 void trips_sha256_blocks(uint32_t state[8], const uint8_t *data, size_t blocks) {
     trips_sha256_blocks_ref(state, data, blocks);
