@@ -28,7 +28,7 @@ func readShards(index: ReadableFile) throws -> Checkpoint {
             }
             shardOfTensor[entry.key] = shard
         }
-        let folder = (index.path as NSString).deletingLastPathComponent
+        let folder = Support.folder(of: index.path)
         var tensors: [(name: String, constant: Constant)] = []
         var metadata: [String: String] = [:]
         var formats = Set<SourceFormat>()

@@ -131,9 +131,9 @@ final class ONNXTensorReader {
         guard !location.isEmpty, !location.hasPrefix("/"), !location.contains("\\"), !components.contains("..") else {
             throw TripsError.data("location of external data", found: "\"\(location.prefix(200))\"", expected: "a path inside the model's folder")
         }
-        let folder = (file.path as NSString).deletingLastPathComponent
+        let folder = Support.folder(of: file.path)
         // The path that was checked is the one that is opened, now and later.
-        let path = try followLinks ? (folder as NSString).appendingPathComponent(location) : confinedPath(location, in: folder)
+        let path = try followLinks ? folder + "/" + location : confinedPath(location, in: folder)
         let found = (path, try ReadableFile(path: path).size)
         externalFiles[location] = found
         externalPaths.append(path)
