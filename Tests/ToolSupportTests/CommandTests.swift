@@ -350,7 +350,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     // 20 positions, fewer than a caption's released length.
     guard let converted = try run("trips-convert", [fixtures + "/mplug-caption/checkpoint.safetensors", "-o", path]) else { return }
     #expect(converted.output.contains("up to 20 tokens"))
-    let arguments = [path, "--image", fixtures + "/preprocessing/colour.png", "--vocab", try vocabulary(in: scratch)]
+    let arguments = [path, "--image", fixtures + "/preprocessing/colour.png", "--vocabulary", try vocabulary(in: scratch)]
     guard let caption = try run("trips-run", arguments) else { return }
     #expect(caption.status == 0 && caption.output.contains("answer  "), "\(caption.errors)")
 }
