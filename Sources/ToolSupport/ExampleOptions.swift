@@ -84,7 +84,7 @@ public struct ExampleOptions: ParsableArguments {
 
     /// The inputs as a golden set without outputs.
     public func goldenSet(for model: Model, tokenizer: WordPiece?) throws -> GoldenSet {
-        let name = image.map { ($0 as NSString).lastPathComponent }.joined(separator: " and ")
+        let name = image.map { fileName(of: $0) }.joined(separator: " and ")
         return GoldenSet(
             name: name.isEmpty ? "text" : name, inputs: try inputs(for: model, tokenizer: tokenizer),
             metadata: GoldenMetadata(text.map { ["text": $0] } ?? [:]))

@@ -135,7 +135,7 @@ extension Manifest.Selection {
 
 /// The source's stem + .trips; an index of shards has the model's stem.
 func defaultOutput(for source: String) -> String {
-    var name = (source as NSString).lastPathComponent
+    var name = fileName(of: source)
     if name.hasSuffix(".safetensors.index.json") { name = String(name.dropLast(".index.json".count)) }
     let stem = (name as NSString).deletingPathExtension
     return (stem.isEmpty ? name : stem) + ".trips"
