@@ -37,7 +37,7 @@ struct ConvertTool: Tool {
         "Stop after fold, fuse or select and print the graph; write nothing.", valueName: "stage"))
     var until: ConversionStage?
 
-    @Flag(name: .long, help: "Print the source's operators with counts, and which are unsupported; write nothing.")
+    @Flag(name: .long, help: "Print the operators of an ONNX model with counts, and which are unsupported; write nothing.")
     var listOperators = false
 
     @OptionGroup var replacing: ReplacingOptions
