@@ -9,7 +9,7 @@ public struct GoldenReference: Sendable, Equatable {
     let form: Form
 
     /// The file or folder without the folders around it.
-    public var name: String { (path as NSString).lastPathComponent }
+    public var name: String { fileName(of: path) }
 
     /// The golden sets at `path`: one for a file or an ONNX test-data folder, several for a folder of such folders.
     /// - Throws: `cannotOpen` where there is none.

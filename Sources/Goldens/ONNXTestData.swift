@@ -59,9 +59,9 @@ package func assign(
 }
 
 private func metadata(of folder: String) throws -> GoldenMetadata {
-    let beside = ((folder as NSString).standardizingPath as NSString).deletingLastPathComponent
-    for candidate in [folder, beside.isEmpty ? "." : beside] {
-        let path = (candidate as NSString).appendingPathComponent("golden.json")
+    // The last is for "." and "..".
+    for candidate in [folder, Support.folder(of: folder), folder + "/.."] {
+        let path = candidate + "/golden.json"
         guard FileManager.default.fileExists(atPath: path) else { continue }
         let file = try ReadableFile(path: path)
         return try locating(file.name) { GoldenMetadata(try JSON(file, maximalSize: 1 << 20)) }

@@ -20,7 +20,7 @@ public struct TestSet: Sendable {
     /// - Throws: `cannotOpen`; `data` where the file is malformed or its tensors do not belong together.
     public init(path: String) throws {
         let file = try SafetensorsFile(path: path)
-        name = (path as NSString).lastPathComponent
+        name = fileName(of: path)
         (labels, inputs, indices) = try locating(name) {
             var (labels, inputs, indices): ([Int]?, [String: Constant], [String: [Int]]) = (nil, [:], [:])
             for (key, constant) in file.tensors {

@@ -43,7 +43,7 @@ public struct CheckpointOptions: Sendable {
 ///   or misshapen (all of them are named); `usage` where an option does not suit the model, or leaves nothing out.
 public func importCheckpoint(path: String, options: CheckpointOptions = .init()) throws -> ImportedModel {
     let (checkpoint, configuration) = (try Checkpoint.open(path: path), try options.configurationPath.map(Configuration.init))
-    return try locating((path as NSString).lastPathComponent) { try importCheckpoint(checkpoint, configuration, options) }
+    return try locating(fileName(of: path)) { try importCheckpoint(checkpoint, configuration, options) }
 }
 
 /// As `importCheckpoint(path:options:)`, for tensors from anywhere.

@@ -19,7 +19,6 @@ func openConfined(_ name: String, in folder: String) throws -> ReadableFile {
 /// The path, symbolic links followed, of what lies at `name` below the folder at `folder`.
 /// - Throws: `data` where links lead out of the folder, `cannotOpen` where there is nothing.
 func confinedPath(_ name: String, in folder: String) throws -> String {
-    let folder = folder.isEmpty ? "." : folder
     let (target, root) = (try resolved(folder + "/" + name), try resolved(folder))
     guard target.hasPrefix(root == "/" ? root : root + "/") else {
         throw TripsError.data("a symbolic link that leaves the folder", at: name, found: target, expected: "within \(root)")

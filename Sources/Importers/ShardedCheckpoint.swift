@@ -12,7 +12,7 @@ func readShards(index: ReadableFile) throws -> Checkpoint {
         let document = try JSON(index, maximalSize: SafetensorsFile.maximalHeaderLength, maximalDepth: 8)
         let (shardNames, placed) = try readMap(document)
         var shardOfTensor = placed
-        let folder = (index.path as NSString).deletingLastPathComponent
+        let folder = Support.folder(of: index.path)
         var tensors: [(name: String, constant: Constant)] = []
         var metadata: [String: String] = [:]
         var formats = Set<SourceFormat>()

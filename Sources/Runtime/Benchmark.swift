@@ -62,7 +62,7 @@ public func measureAlternating(
 }
 
 /// The middle of the sorted numbers; 0 for none.
-public func median(_ numbers: [Double]) -> Double {
+package func median(_ numbers: [Double]) -> Double {
     let sorted = numbers.sorted()
     guard !sorted.isEmpty else { return 0 }
     let middle = sorted.count / 2
@@ -71,5 +71,5 @@ public func median(_ numbers: [Double]) -> Double {
 
 extension Duration {
     /// The duration in milliseconds.
-    public var milliseconds: Double { Double(components.seconds) * 1e3 + Double(components.attoseconds) * 1e-15 }
+    package var milliseconds: Double { Double(components.seconds) * 1e3 + Double(components.attoseconds) * 1e-15 }
 }

@@ -28,8 +28,7 @@ package final class AtomicFile {
     package init(path: String, replacing: Bool, nameless: Bool) throws {
         self.path = path
         self.replacing = replacing
-        let parent = (path as NSString).deletingLastPathComponent
-        folder = parent.isEmpty ? "." : parent
+        folder = Support.folder(of: path)
         try AtomicFile.checkTarget(path, replacing: replacing)
         descriptor = nameless ? open(folder, unnamed | O_WRONLY | O_CLOEXEC, 0o666) : -1
         if descriptor < 0 && (!nameless || [EOPNOTSUPP, EISDIR, EINVAL].contains(errno)) {
@@ -142,8 +141,7 @@ package final class AtomicFile {
     }
 
     private static func hiddenPath(for path: String) -> String {
-        let parent = (path as NSString).deletingLastPathComponent as NSString
-        return parent.appendingPathComponent(".trips-\(UInt64.random(in: 0...UInt64.max))")
+        Support.folder(of: path) + "/.trips-\(UInt64.random(in: 0...UInt64.max))"
     }
 
     private static func error(_ kind: TripsError.Kind, _ message: String, _ path: String) -> TripsError {

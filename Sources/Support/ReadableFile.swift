@@ -30,7 +30,7 @@ package final class ReadableFile: Sendable {
     deinit { close(descriptor) }
 
     /// The file's name without its folders, for messages.
-    package var name: String { (path as NSString).lastPathComponent }
+    package var name: String { fileName(of: path) }
 
     /// Fills `buffer` with the bytes from `offset` on.
     /// - Throws: `data` where the file ends before that, `inputOutput` where reading fails.

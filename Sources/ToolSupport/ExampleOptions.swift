@@ -18,7 +18,7 @@ public struct ExampleOptions: ParsableArguments {
 
     @Option(name: .long, help: ArgumentHelp(
         "The WordPiece vocabulary.", discussion: "Default: the one in the package.", valueName: "vocab.txt"))
-    public var vocab: String?
+    public var vocabulary: String?
 
     @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
         "Longest text in tokens; longer ones are cut.", discussion: "Default: 40, or what the package was made for.", valueName: "n"))
@@ -34,7 +34,7 @@ public struct ExampleOptions: ParsableArguments {
 
     /// The tokenizer that was named, else the package's; nil where there is none.
     public func tokenizer(of package: String) throws -> WordPiece? {
-        if let vocab { return try WordPiece(path: vocab) }
+        if let vocabulary { return try WordPiece(path: vocabulary) }
         let reader = try PackageReader(path: package)
         guard let name = reader.manifest.vocabulary else { return nil }
         let bytes = try reader.constant(named: name).load().elements(UInt8.self)
@@ -65,7 +65,7 @@ public struct ExampleOptions: ParsableArguments {
                 throw TripsError.usage("this model has no input for words", found: "--text", expected: "an input input_ids")
             }
             guard let tokenizer else {
-                throw TripsError.usage("words need a vocabulary", expected: "--vocab vocab.txt, here or (--vocabulary) at conversion")
+                throw TripsError.usage("words need a vocabulary", expected: "--vocabulary vocab.txt, here or at conversion")
             }
             let fixed = ids.type.shape.last?.constant
             let longest = model.maximalTextLength ?? .max
@@ -84,7 +84,7 @@ public struct ExampleOptions: ParsableArguments {
 
     /// The inputs as a golden set without outputs.
     public func goldenSet(for model: Model, tokenizer: WordPiece?) throws -> GoldenSet {
-        let name = image.map { ($0 as NSString).lastPathComponent }.joined(separator: " and ")
+        let name = image.map { fileName(of: $0) }.joined(separator: " and ")
         return GoldenSet(
             name: name.isEmpty ? "text" : name, inputs: try inputs(for: model, tokenizer: tokenizer),
             metadata: GoldenMetadata(text.map { ["text": $0] } ?? [:]))

@@ -16,7 +16,10 @@ public struct ToleranceOptions: ParsableArguments {
 
     @Option(name: .long, help: ArgumentHelp(
         "Tolerances that suit what the package holds: f32, f16, bf16, int8, or auto.",
-        discussion: "Below f32, outputs are judged by SNR, and selections may flip between patches whose scores lie within the arithmetic's error.",
+        discussion: """
+            Default: f32. Below it, outputs are judged by SNR, and selections may flip between patches whose scores lie within the \
+            arithmetic's error.
+            """,
         valueName: "name"))
     public var preset: PresetChoice?
 

@@ -84,8 +84,7 @@ public struct ReplacingOptions: ParsableArguments {
             throw TripsError(
                 .cannotCreate, isFolder.boolValue ? "is a folder" : "exists already; --force replaces it", at: path)
         }
-        let parent = (path as NSString).deletingLastPathComponent
-        let folder = parent.isEmpty ? "." : parent
+        let folder = Support.folder(of: path)
         guard FileManager.default.isWritableFile(atPath: folder) else {
             let isThere = FileManager.default.fileExists(atPath: folder)
             throw TripsError(.cannotCreate, isThere ? "its folder cannot be written to" : "its folder does not exist", at: path)

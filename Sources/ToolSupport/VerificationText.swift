@@ -87,7 +87,7 @@ extension VerificationReport {
                 lines.append("cost      \(macText(effect.multiplyAccumulates)), \(macText(effect.referenceMultiplyAccumulates)) in \(effect.reference), for \(effect.examples): \(savings)")
             }
             let ratio = effect.referenceSeconds / max(effect.seconds, 1e-9)
-            lines.append("time      \(digits(effect.seconds * 1000, 1)) ms, \(digits(effect.referenceSeconds * 1000, 1)) ms in \(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")
+            lines.append("time      \(digits(effect.seconds * 1000, 2)) ms, \(digits(effect.referenceSeconds * 1000, 2)) ms in \(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")
         }
         if let accuracy {
             lines.append("accuracy  \(accuracy.right) of \(accuracy.count) right, \(digits(accuracy.share * 100, 2)) % (halves "

@@ -113,7 +113,7 @@ private func packTensors(
 /// The architecture that stands for tensors without a graph.
 private let packedAsTensors = "tensors"
 
-private func isONNX(_ source: String) -> Bool { (source as NSString).pathExtension.lowercased() == "onnx" }
+private func isONNX(_ source: String) -> Bool { source.lowercased().hasSuffix(".onnx") }
 
 private func importModel(_ source: String, _ options: ConversionOptions) throws -> ImportedModel {
     if isONNX(source) {
@@ -138,7 +138,7 @@ private func manifest(_ source: String, _ options: ConversionOptions, _ model: I
     var manifest = Manifest(tool: .init(name: "trips", version: version))
     let producer = model.producer.filter { !$0.value.isEmpty }.map { "\($0.name) \($0.value)" }.joined(separator: ", ")
     manifest.source = .init(
-        file: (source as NSString).lastPathComponent, format: model.format.rawValue,
+        file: fileName(of: source), format: model.format.rawValue,
         sha256: try SHA256.hexadecimalDigest(ofFilesAt: [source] + model.weightFiles),
         producer: producer.isEmpty ? nil : producer)
     manifest.architecture = model.architecture

@@ -24,10 +24,10 @@ public func quantizePackage(
     try AtomicFile.checkTarget(path, isNot: source)
     let reader = try PackageReader(path: source)
     guard reader.manifest.quantization?.scheme != "int8" else {
-        throw TripsError.usage("the package is quantized already", at: (source as NSString).lastPathComponent, expected: "weights in floating point")
+        throw TripsError.usage("the package is quantized already", at: fileName(of: source), expected: "weights in floating point")
     }
     let graphs = try reader.graphs()
-    guard !graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: (source as NSString).lastPathComponent) }
+    guard !graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: fileName(of: source)) }
     let pool = threads.map { ThreadPool(threads: $0) } ?? .shared
     var (quantized, report) = try quantize(graphs, options, pool: pool, progress: progress)
     var manifest = reader.manifest

@@ -42,8 +42,12 @@ public func verify(
         if isolating { try verifier.isolate(runner.session, golden) }
         if timing && times == nil { times = (try? KindTime.measure(runner.session, on: golden)) ?? [] }
     }
-    var report = verifier.finished(label: TolerancePreset(fitting: model.manifest).rawValue)
+    let preset = TolerancePreset(fitting: model.manifest)
+    var report = verifier.finished(label: preset.rawValue)
     report.times = times ?? []
+    if !report.passes && preset != .f32 && options.tolerances.areDefault {
+        report.notes.append("\(preset.rawValue) weights were judged by the tolerances of fp32 (--preset auto takes those that suit them)")
+    }
     if timing && report.times.isEmpty { report.notes.append("where the time goes could not be measured on the first golden set") }
     return report
 }

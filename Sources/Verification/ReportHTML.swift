@@ -7,7 +7,7 @@ extension VerificationReport {
         let title = "\(package.file): \(verdictWord)"
         let sections = [
             header(package), table("Outputs", outputs, open: true), depthSection, histogramSection, selectionSection, illustrationSection,
-            effectSection(package), timeSection, isolated.map { table("Blocks alone, fed with the reference's states", $0, open: false) } ?? "",
+            effectSection(package), timeSection, isolatedSection,
             intermediates.isEmpty ? "" : table("Intermediates, in the model's order", intermediates, open: verdict == .fail),
             notesSection, provenance(package),
         ]
@@ -67,6 +67,11 @@ extension VerificationReport {
             \(jump)
             </header>
             """
+    }
+
+    private var isolatedSection: String {
+        guard let isolated else { return "" }
+        return table("Blocks alone, fed with the reference's states", isolated, open: isolated.contains { $0.verdict == .fail })
     }
 
     private func table(_ title: String, _ summaries: [TensorSummary], open: Bool) -> String {

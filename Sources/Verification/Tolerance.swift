@@ -104,6 +104,9 @@ public struct Tolerances: Sendable {
 
     public init() {}
 
+    /// Whether nothing was asked for.
+    var areDefault: Bool { preset == .f32 && (absolute + relative + snr).isEmpty }
+
     /// The patterns that the rules state.
     public var patterns: [String] { (absolute + relative + snr).compactMap(\.pattern) }
 

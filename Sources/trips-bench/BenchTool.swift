@@ -72,7 +72,7 @@ struct BenchTool: Tool {
         /// A model may have room for texts of one length only, and not say so before it runs.
         func firstRun(_ session: Session, _ path: String) throws {
             let length = sizes.textLength.map { " with \(counted($0, "text token")), which --text-length sets" } ?? ""
-            _ = try locating((path as NSString).lastPathComponent + length) { try session.run(inputs, outputs: wanted) }
+            _ = try locating(fileName(of: path) + length) { try session.run(inputs, outputs: wanted) }
         }
         try firstRun(session, model)
         // Without the making of the inputs: a program that loads a model has them.
@@ -87,16 +87,16 @@ struct BenchTool: Tool {
             if let other { otherTimes += try other.measure(inputs, outputs: wanted, runs: 1, warmUp: 0) }
         }
         return Measurement(
-            model: (model as NSString).lastPathComponent, batch: sizes.batch, textLength: sizes.textLength,
+            model: fileName(of: model), batch: sizes.batch, textLength: sizes.textLength,
             threads: common.threads ?? ThreadPool.availableProcessors, kernels: kernelPath,
             loadMilliseconds: load, milliseconds: times, steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
             weightBytes: session.model.loadedBytes, peakBytes: peak,
-            compared: compare.map { .init(model: ($0 as NSString).lastPathComponent, milliseconds: otherTimes) })
+            compared: compare.map { .init(model: fileName(of: $0), milliseconds: otherTimes) })
     }
 
     private func open(_ path: String) throws -> Session {
         let model = try Model(contentsOf: path)
-        guard !model.graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: (path as NSString).lastPathComponent) }
+        guard !model.graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: fileName(of: path)) }
         return Session(model, threads: common.threads)
     }
 

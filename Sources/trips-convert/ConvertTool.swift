@@ -37,7 +37,7 @@ struct ConvertTool: Tool {
         "Stop after fold, fuse or select and print the graph; write nothing.", valueName: "stage"))
     var until: ConversionStage?
 
-    @Flag(name: .long, help: "Print the source's operators with counts, and which are unsupported; write nothing.")
+    @Flag(name: .long, help: "Print the operators of an ONNX model with counts, and which are unsupported; write nothing.")
     var listOperators = false
 
     @OptionGroup var replacing: ReplacingOptions
@@ -135,7 +135,7 @@ extension Manifest.Selection {
 
 /// The source's stem + .trips; an index of shards has the model's stem.
 func defaultOutput(for source: String) -> String {
-    var name = (source as NSString).lastPathComponent
+    var name = fileName(of: source)
     if name.hasSuffix(".safetensors.index.json") { name = String(name.dropLast(".index.json".count)) }
     let stem = (name as NSString).deletingPathExtension
     return (stem.isEmpty ? name : stem) + ".trips"

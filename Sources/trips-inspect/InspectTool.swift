@@ -47,7 +47,7 @@ struct InspectTool: Tool {
         let packed = reader.tensors.reduce(0) { $0 + $1.compressedByteCount }
         let types = Dictionary(grouping: reader.tensors, by: \.storedType).map { (type: $0.key, bytes: $0.value.reduce(0) { $0 + $1.storedByteCount }) }
             .sorted { $0.bytes > $1.bytes }
-        var lines = ["\((model as NSString).lastPathComponent): .trips version \(manifest.formatVersion), \(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd)"]
+        var lines = ["\(fileName(of: model)): .trips version \(manifest.formatVersion), \(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd)"]
         lines += manifest.factLines
         lines.append("tensors       \(reader.tensors.count), \(byteText(stored)) in \(byteText(packed))"
             + (stored > 0 ? " (\(digits(Double(packed) / Double(stored), 3)))" : "") + ": "

@@ -99,7 +99,7 @@ struct QuantizeTool: Tool {
     }
 
     private var outputPath: String {
-        output ?? ((model as NSString).lastPathComponent as NSString).deletingPathExtension + "-\(scheme.rawValue).trips"
+        output ?? (fileName(of: model) as NSString).deletingPathExtension + "-\(scheme.rawValue).trips"
     }
 }
 

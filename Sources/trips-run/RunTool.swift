@@ -34,7 +34,7 @@ struct RunTool: Tool {
     }
 
     func run() throws {
-        if let picture { try replacing.checkOutput(picture, besides: [model] + example.image + [answers, example.vocab].compactMap { $0 }) }
+        if let picture { try replacing.checkOutput(picture, besides: [model] + example.image + [answers, example.vocabulary].compactMap { $0 }) }
         let package = try Model(contentsOf: model)
         let tokenizer = try example.tokenizer(of: model)
         let inputs = try example.inputs(for: package, tokenizer: tokenizer)

@@ -76,7 +76,7 @@ struct VerifyTool: Tool {
 
     func run() throws {
         let goldens = try golden.flatMap(GoldenReference.references)
-        let read = [model] + golden + example.image + [against, accuracy, example.vocab].compactMap { $0 }
+        let read = [model] + golden + example.image + [against, accuracy, example.vocabulary].compactMap { $0 }
         for file in written { try replacing.checkOutput(file, besides: read) }
         let package = try Model(contentsOf: model)
         var found = VerificationReport()
@@ -106,7 +106,7 @@ struct VerifyTool: Tool {
 
     private func compare(_ package: Model, with path: String, on goldens: [GoldenReference]) throws -> VerificationReport {
         let reference = try Model(contentsOf: path)
-        let name = (path as NSString).lastPathComponent
+        let name = fileName(of: path)
         let coarser = [package, reference].map { TolerancePreset(fitting: $0.manifest) }
         var options = try options(for: package)
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset.allCases.last { coarser.contains($0) } ?? .f32)
@@ -168,12 +168,12 @@ struct VerifyTool: Tool {
     /// What is being judged, in one line.
     private func heading(_ package: Model) -> String {
         let manifest = package.manifest
-        var parts = [(model as NSString).lastPathComponent]
+        var parts = [fileName(of: model)]
         if let architecture = manifest.architecture { parts.append(architecture) }
         let selections = manifest.selections.map { "block \($0.block) keeps \($0.keepRate) by \($0.guidance)" }
         if !selections.isEmpty { parts.append(selections.joined(separator: ", ")) }
         parts.append("weights \(TolerancePreset(fitting: manifest).rawValue)")
-        if let against { parts.append("against \((against as NSString).lastPathComponent)") }
+        if let against { parts.append("against \(fileName(of: against))") }
         return parts.joined(separator: " · ")
     }
 
@@ -182,7 +182,7 @@ struct VerifyTool: Tool {
             try graph.fed(by: package.graphs).exampleCost().map { (graph.name, $0.multiplyAccumulates) }
         }
         return PackageFacts(
-            file: (model as NSString).lastPathComponent, bytes: try ReadableFile(path: model).size,
+            file: fileName(of: model), bytes: try ReadableFile(path: model).size,
             preset: TolerancePreset(fitting: package.manifest), manifest: package.manifest,
             multiplyAccumulates: Dictionary(uniqueKeysWithValues: costs))
     }

@@ -237,6 +237,21 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     #expect(special.status == 73)
 }
 
+@Test func namesOfOneCharacterAreNames() throws {
+    let scratch = try Scratch()
+    let golden = scratch.path + "/g"
+    try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/test_data_set_0", toPath: golden)
+    try Data(#"{"seed": "of the folder beside"}"#.utf8).write(to: URL(fileURLWithPath: scratch.path + "/golden.json"))
+    guard let converted = try run("trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors", "-o", "é"], in: scratch.path),
+        let fromOutside = try run("trips-verify", ["é", "--golden", "g", "--json", "-"], in: scratch.path),
+        let fromInside = try run("trips-verify", ["../é", "--golden", ".", "--json", "j"], in: golden)
+    else { return }
+    for outcome in [converted, fromOutside, fromInside] { #expect(outcome.status == 0, "\(outcome.output)\(outcome.errors)") }
+    for report in ["/-", "/g/j"] {
+        #expect(try String(contentsOfFile: scratch.path + report, encoding: .utf8).contains("of the folder beside"), "\(report)")
+    }
+}
+
 @Test func outputThatCannotBeWrittenIsAnError() throws {
     let scratch = try Scratch()
     guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
@@ -335,7 +350,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     // 20 positions, fewer than a caption's released length.
     guard let converted = try run("trips-convert", [fixtures + "/mplug-caption/checkpoint.safetensors", "-o", path]) else { return }
     #expect(converted.output.contains("up to 20 tokens"))
-    let arguments = [path, "--image", fixtures + "/preprocessing/colour.png", "--vocab", try vocabulary(in: scratch)]
+    let arguments = [path, "--image", fixtures + "/preprocessing/colour.png", "--vocabulary", try vocabulary(in: scratch)]
     guard let caption = try run("trips-run", arguments) else { return }
     #expect(caption.status == 0 && caption.output.contains("answer  "), "\(caption.errors)")
 }

@@ -71,6 +71,21 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     let isolated = try #require(report.isolated)
     let verdicts = Dictionary(uniqueKeysWithValues: isolated.map { ($0.name, $0.verdict) })
     #expect(verdicts["vision.1"] == .pass && verdicts["text.1"] == .pass && verdicts["vision.2"] == .fail)
+    let facts = PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: model.manifest, multiplyAccumulates: [:])
+    #expect(report.html(facts).contains("<section><h2>Blocks alone"), "what fails is not folded away")
+}
+
+@Test func coarseWeightsThatFailByTheTolerancesOfFinerOnesPointToTheirOwn() throws {
+    var manifest = Manifest(tool: .init(name: "test", version: ""))
+    manifest.quantization = .init(scheme: "int8", summary: "", layers: [])
+    let model = Model(graphs: try prepare(fixtures + "/albef-pretrain/checkpoint.safetensors").graphs, manifest: manifest)
+    func pointsThere(_ golden: String, _ preset: TolerancePreset) throws -> Bool {
+        var options = VerificationOptions()
+        options.tolerances.preset = preset
+        return try verify(model, against: references("albef-pretrain/\(golden)"), options: options).notes.contains { $0.contains("--preset auto") }
+    }
+    #expect(try pointsThere("golden-select", .f32))
+    #expect(try !pointsThere("golden-select", .int8) && !pointsThere("golden", .f32))
 }
 
 @Test func otherNumbersOfTokensAreComparedButNeverPass() throws {

@@ -25,7 +25,7 @@ def asked(tools: Path, package: Path, picture: Path, question: str, folder: Path
     answers.write_text("\n".join(questions.ANSWERS) + "\n")
     words.write_text("\n".join(questions.WORDS) + "\n")
     said = subprocess.run(
-        [tools / "trips-run", package, "--image", picture, "--text", question, "--vocab", words, "--answers", answers,
+        [tools / "trips-run", package, "--image", picture, "--text", question, "--vocabulary", words, "--answers", answers,
          "--picture", out, "--force", "--quiet"], capture_output=True, text=True, check=True).stdout
     return Image.open(out).convert("RGB"), said.splitlines()[0]
 

@@ -127,13 +127,15 @@ final class ONNXTensorReader {
 
     private func externalFile(_ location: String) throws -> (path: String, size: Int) {
         if let known = externalFiles[location] { return known }
-        let components = location.split(separator: "/", omittingEmptySubsequences: false)
-        guard !location.isEmpty, !location.hasPrefix("/"), !location.contains("\\"), !components.contains("..") else {
+        // Bytes: a slash and a mark that combines with it are one character, but divide names nevertheless.
+        let components = location.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        let leadsUp = components.contains { $0.elementsEqual("..".utf8) }
+        guard !location.isEmpty, !location.hasPrefix("/"), !location.contains("\\"), !leadsUp else {
             throw TripsError.data("location of external data", found: "\"\(location.prefix(200))\"", expected: "a path inside the model's folder")
         }
-        let folder = (file.path as NSString).deletingLastPathComponent
+        let folder = Support.folder(of: file.path)
         // The path that was checked is the one that is opened, now and later.
-        let path = try followLinks ? (folder as NSString).appendingPathComponent(location) : confinedPath(location, in: folder)
+        let path = try followLinks ? folder + "/" + location : confinedPath(location, in: folder)
         let found = (path, try ReadableFile(path: path).size)
         externalFiles[location] = found
         externalPaths.append(path)
