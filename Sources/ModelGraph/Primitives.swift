@@ -23,7 +23,7 @@ extension OperatorTable {
         MatMul.self, Gemm.self, Einsum.self, OnnxAttention.self, Conv.self, ConvTranspose.self, MaxPool.self,
         AveragePool.self, GlobalPool.self,
         // Integers that stand for numbers
-        QuantizeLinear.self, DequantizeLinear.self,
+        QuantizeLinear.self, DequantizeLinear.self, DynamicQuantizeLinear.self, MatMulInteger.self, ConvInteger.self,
     ]
 }
 

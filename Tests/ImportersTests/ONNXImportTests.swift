@@ -132,6 +132,30 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         #expect(padded.nodes.first { $0.op is OnnxAttention }?.input(6) != nil)
     }
 
+    /// Products of the numbers that the integers stand for; a bias is in the scale of the sums.
+    @Test func readsProductsOfIntegers() throws {
+        let (x, w) = (Onnx.tensor("x", [1, 2, 3, 3], type: 2).blob(9, raw((0..<18).map { UInt8(50 + 5 * $0) })), Onnx.tensor("w", [3, 2, 2, 2], type: 3))
+        let weight = w.blob(9, raw((0..<24).map { Int8($0 - 12) })), bias = Onnx.tensor("b", [3], type: 6).blob(9, raw([Int32(4), -8, 0]))
+        let zeros = [Onnx.tensor("z", [], type: 2).blob(9, [93]), Onnx.tensor("wz", [], type: 3).blob(9, [1])]
+        let scales = [Onnx.floats("s", [], [0.5]), Onnx.floats("ws", [3], [0.25, 0.5, 1]), Onnx.floats("one", [], [0.25]), Onnx.floats("big", [], [4.1]), Onnx.floats("odd", [], [0.53])]
+        func result(_ type: String, _ operands: [String], _ attributes: [WireWriter] = [], _ tensors: [WireWriter]) throws -> [Double] {
+            let model = Onnx.model(Onnx.graph(
+                [Onnx.node(type, operands, ["y"], attributes)], inputs: [Onnx.value("unread", [1])], initializers: tensors + zeros + scales))
+            let graph = try imported(model)
+            var numbers: [ValueID: Tensor] = [:]
+            func number(_ value: ValueID) throws -> Tensor? { try numbers[value] ?? graph.operand(value).tensor() }
+            for node in graph.nodes { numbers[node.output] = try evaluate(node.op, node.inputs.map { try $0.flatMap(number) })[0] }
+            return try #require(numbers[graph.outputs[0].value]).converted(to: .float64).elements()
+        }
+        // As onnx.reference and ONNX Runtime compute them.
+        let sums = try result(
+            "QLinearConv", ["x", "s", "z", "w", "ws", "", "big", "z", "b"], [Onnx.attribute("pads", ints: [0, 0, 0, 0])], [x, weight, bias])
+        #expect(sums == [128, 118, 97, 87, 121, 120, 118, 116, 69, 105, 178, 215])
+        let a = Onnx.tensor("a", [2, 3], type: 2).blob(9, [90, 109, 100, 103, 97, 80]), b = Onnx.tensor("m", [3, 2], type: 3).blob(9, raw([Int8(1), -4, 2, 5, -3, 6]))
+        #expect(try result("QLinearMatMul", ["a", "s", "z", "m", "one", "wz", "odd", "z"], [], [a, b]) == [90, 120, 106, 70])
+        #expect(throws: TripsError.self) { try result("QLinearMatMul", ["a", "s", "z", "m", "one", "wz", "odd", "z", "b"], [], [a, b, bias]) }
+    }
+
     @Test func normalisesOldSoftmaxOverAMatrix() throws {
         func model(_ opset: Int, _ attributes: [WireWriter]) -> WireWriter {
             Onnx.model(Onnx.graph([Onnx.node("Softmax", ["x"], ["y"], attributes)], inputs: [Onnx.value("x", [2, 3, 4])]), opset: opset)
