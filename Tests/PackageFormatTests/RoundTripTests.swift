@@ -214,6 +214,23 @@ import PackageFormat
         #expect(folder.contents.isEmpty)
     }
 
+    /// A mask that hides by the lowest number of float32 is no weight; one that fits is stored as all others are.
+    @Test(arguments: [(-Float.greatestFiniteMagnitude, DataType.float32), (-10000, .float16)])
+    func halfPrecisionLeavesMasks(lowest: Float, type: DataType) throws {
+        let folder = try TemporaryFolder()
+        let numbers = try Tensor([0, lowest, 0, 0], shape: [2, 2])
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2, 2]))
+        let weight = try graph.addConstant(Samples.constant(Samples.weights([2, 2]), "weight"), name: "weight")
+        let mask = try graph.addConstant(Samples.constant(numbers, "mask"), name: "mask")
+        try graph.addOutput("y", graph.add(Binary(.add), [graph.add(Linear(), [x, weight], name: "scores")[0], mask], name: "masked")[0])
+        try PackageWriter.write(graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"], options: .init(storage: .f16))
+        let reader = try PackageReader(path: folder["a.trips"])
+        #expect(reader.tensors.first { $0.name == "weight" }?.storedType == .float16)
+        #expect(reader.tensors.first { $0.name == "mask" }?.storedType == type)
+        #expect(try reader.constant(named: "mask").load().elements(Float.self) == numbers.elements(Float.self))
+    }
+
     @Test(arguments: [false, true])
     func bytesDoNotDependOnTheThreads(plain: Bool) throws {
         let folder = try TemporaryFolder()
