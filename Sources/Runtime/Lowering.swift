@@ -168,7 +168,13 @@ struct Lowering {
 
     private func activation(_ op: any Operator) -> trips_activation? {
         if let gelu = op as? GELU { return gelu.activation }
-        return op as? Unary == Unary(.relu) ? TRIPS_ACTIVATION_RELU : nil
+        guard let op = op as? Unary else { return nil }
+        return switch op.kind {
+        case .relu: TRIPS_ACTIVATION_RELU
+        case .sigmoid: TRIPS_ACTIVATION_SIGMOID
+        case .swish where op.alpha ?? 1 == 1: TRIPS_ACTIVATION_SWISH
+        default: nil
+        }
     }
 
     // MARK: Convolutions
@@ -201,8 +207,6 @@ struct Lowering {
         }
         guard let op = node.op as? Unary else { return activation(node.op).map { .curve($0) } }
         switch op.kind {
-        case .sigmoid: return .curve(TRIPS_ACTIVATION_SIGMOID)
-        case .swish where op.alpha ?? 1 == 1: return .curve(TRIPS_ACTIVATION_SIGMOID, gated: true)
         case .hardSwish: return .line(slope: 1 / 6, offset: 0.5, low: 0, high: 1, gated: true)
         case .hardSigmoid: return .line(slope: op.alpha ?? 0.2, offset: op.beta ?? 0.5, low: 0, high: 1)
         default: return activation(op).map { .curve($0) }
