@@ -102,7 +102,9 @@ private func selections(_ graph: Graph) throws -> [Manifest.Selection] {
         guard parts.count == 3, parts[0] == "selection", parts[2] == "indices", let block = Int(parts[1]),
             let node = graph.producer(of: trace.value), let op = node.op as? PatchSelection, let tokens = node.input(0)
         else { return nil }
-        func count(_ value: ValueID) throws -> String { try graph.shape(of: value)[1].subtracting(1).description }
+        func count(_ value: ValueID) throws -> String {
+            try graph.shape(of: value)[1].subtracting(Dimension(op.leadingCount)).description
+        }
         return Manifest.Selection(
             block: block, keepRate: op.keepRate, guidance: op.guidance.rawValue, fusion: op.fusion.rawValue, order: op.order.rawValue,
             tokensBefore: try count(tokens), tokensAfter: try count(node.output))

@@ -161,7 +161,8 @@ public struct Verifier {
             var alignment: TokenAlignment?
             if flipped, let tokens = ImageTokens(of: name), let left = own.last(before: tokens),
                 let right = theirs.last(before: tokens) ?? (judging ? nil : .unselected(own)), !judging || left.number == right.number {
-                alignment = TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
+                alignment = TokenAlignment(
+                    left, reference: right, shape: x.shape, goldenShape: g.shape, leading: model.leadingTokens)
             }
             var judgement = try Verification.judge(
                 x, golden: g, name: name, criterion: options.tolerances.criterion(for: name), alignment: alignment,

@@ -156,6 +156,19 @@ import PackageFormat
         }
     }
 
+    /// Older readers would drop what always stays.
+    @Test(arguments: [nil, 3]) func tokensThatAlwaysStayNeedAFeature(leading: Int?) throws {
+        let folder = try TemporaryFolder()
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [1, 9, 4])), query = try graph.addInput("query", ValueType(.float32, [1, 4]))
+        let op = PatchSelection(heads: 2, keepRate: 0.5, leading: leading)
+        try graph.addOutput("y", graph.add(op, [x, x, query], name: "selection")[0])
+        try PackageWriter.write(graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"], options: .init(plain: true))
+        let reader = try PackageReader(path: folder["a.trips"])
+        #expect(reader.manifest.features == (leading == nil ? [] : ["leading-tokens"]))
+        #expect(try reader.graphs().first?.nodes.first?.op as? PatchSelection == op)
+    }
+
     @Test func manifestComesBack() throws {
         let folder = try TemporaryFolder()
         try PackageWriter.write(graphs: [], manifest: Samples.manifest, to: folder["a.trips"])
