@@ -44,6 +44,15 @@ enum ONNXRules {
     static let table: [String: ONNXRule] = [elementwise, shapes, indexing, reductions, products, windows, others]
         .reduce(into: [:]) { $0.merge($1) { first, _ in first } }
 
+    /// The rule for a node; nil where its operator is not known.
+    static func rule(for node: ONNXNode) -> ONNXRule? {
+        switch node.domain {
+        case "": table[node.type]
+        case contributedDomain: contributed[node.type]
+        default: nil
+        }
+    }
+
     private static let elementwise: [String: ONNXRule] = [
         "Abs": .unary(.abs), "Neg": .unary(.neg), "Sign": .unary(.sign), "Reciprocal": .unary(.reciprocal),
         "Sqrt": .unary(.sqrt), "Exp": .unary(.exp), "Log": .unary(.log), "Erf": .unary(.erf), "Floor": .unary(.floor),
