@@ -12,9 +12,9 @@ struct LiftDynamicQuantization: Rewrite {
         guard let output = node.outputs.first, let parts = parts(of: output, graph), let x = parts.quantizing.input(0),
             let weight = parts.product.input(1), let integers = graph.constant(of: weight)
         else { return nil }
-        let axis = parts.product.op is ConvInteger ? 0 : 1
-        guard axis == 0 || integers.shape.count == 2, let count = integers.shape.dropFirst(axis).first,
-            let scale = try factors(parts.scale, count, of: axis == 0 ? integers.shape.count - 2 : 0, graph)
+        let (isConvolution, rank) = (parts.product.op is ConvInteger, integers.shape.count)
+        guard rank >= 2, let count = isConvolution ? integers.shape.first : integers.shape.last,
+            let scale = try factors(parts.scale, count, of: isConvolution ? rank - 2 : 0, graph)
         else { return nil }
         var patch = Patch(for: graph)
         var operands: [ValueID?] = [weight, patch.add(scale, name: graph.name(of: parts.scale))]
@@ -22,7 +22,8 @@ struct LiftDynamicQuantization: Rewrite {
             guard let zeros = try factors(zero, count, of: 0, graph), zeros.shape == scale.shape else { return nil }
             operands.append(patch.add(zeros, name: graph.name(of: zero)))
         }
-        let numbers = patch.add(DequantizeLinear(axis: axis), operands, name: "\(parts.product.name).weight", outputName: graph.name(of: weight))
+        let dequantize = DequantizeLinear(axis: isConvolution ? 0 : -1)
+        let numbers = patch.add(dequantize, operands, name: "\(parts.product.name).weight", outputName: graph.name(of: weight))
         let op: any Operator = (parts.product.op as? ConvInteger)?.convolution ?? MatMul()
         patch.replace(output, with: patch.add(op, [x, numbers], name: parts.product.name, outputName: graph.name(of: output)))
         return patch
@@ -64,8 +65,9 @@ struct LiftQuantizedLookup: Rewrite {
     let name = "lookup of integers"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let op = node.op as? DequantizeLinear, op.blockSize == 0, let (gather, gatherOp) = graph.producer(of: node.input(0), Gather.self),
-            gatherOp.axis == 0, let table = gather.input(0), let integers = graph.constant(of: table), integers.shape.count == 2,
+        guard let op = node.op as? DequantizeLinear, op.blockSize == 0,
+            let (gather, gatherOp) = graph.producer(of: node.input(0), Gather.self), gatherOp.axis == 0,
+            let table = gather.input(0), let integers = graph.constant(of: table), integers.shape.count == 2,
             let scale = node.input(1).flatMap(graph.constant(of:)), try elementCount(of: scale.shape) == 1
         else { return nil }
         var patch = Patch(for: graph)
@@ -94,8 +96,8 @@ private struct ReadScaledIntegers: Rewrite {
     let name = "weights as integers"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard node.op is Linear || node.op is Embedding, let weight = node.input(1), let parts = graph.constant(of: weight)?.scaledIntegers,
-            let scales = try parts.rowScales()
+        guard node.op is Linear || node.op is Embedding, let weight = node.input(1),
+            let parts = graph.constant(of: weight)?.scaledIntegers, let scales = try parts.rowScales()
         else { return nil }
         let (outputs, inputs, name) = (parts.integers.shape[0], parts.integers.shape[1], graph.name(of: weight))
         guard inputs > 0 else { return nil }
@@ -105,7 +107,8 @@ private struct ReadScaledIntegers: Rewrite {
         if node.op is Linear {
             let factors = patch.add(try scales.reshaped([outputs, 1]), name: "\(name).scales")
             let op = QuantizedLinear(groupSize: inputs, activations: activations)
-            made = patch.add(op, [node.input(0), integers, factors, node.input(2)], name: node.name, outputName: graph.name(of: node.output))
+            made = patch.add(
+                op, [node.input(0), integers, factors, node.input(2)], name: node.name, outputName: graph.name(of: node.output))
         } else {
             let factors = patch.add(scales, name: "\(name).scales")
             made = patch.add(

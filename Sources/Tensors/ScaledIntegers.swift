@@ -15,7 +15,8 @@ package struct ScaledIntegers: Sendable {
             scales.shape == [1] || scales.shape == [integers.shape[axis]]
         else {
             throw TripsError.data(
-                "integers of a matrix and their scales", found: "\(integers.dataType) \(integers.shape), \(scales.dataType) \(scales.shape)",
+                "integers of a matrix and their scales",
+                found: "\(integers.dataType) \(integers.shape), \(scales.dataType) \(scales.shape)",
                 expected: "int8 of rank 2, and a float32 for all or for each along axis \(axis)")
         }
         (self.integers, self.scales, self.axis) = (integers, scales, axis)
@@ -68,7 +69,8 @@ struct ScaledSource: ConstantSource {
             let target = bytes.bindMemory(to: Float.self)
             for row in 0..<shape[0] {
                 for column in 0..<columns {
-                    target[row * columns + column] = Float(integers[row * columns + column]) * scales[row * rowStep + column * columnStep]
+                    let scale = scales[row * rowStep + column * columnStep]
+                    target[row * columns + column] = Float(integers[row * columns + column]) * scale
                 }
             }
         }

@@ -4,6 +4,13 @@ import Support
 import Tensors
 import Testing
 
+extension Exported {
+    /// Integers that stand for numbers.
+    fileprivate mutating func levels<Level: TensorElement>(_ levels: [Level], _ shape: [Int]) throws -> ValueID {
+        try graph.addConstant(Constant(Tensor(levels, shape: shape), identity: "levels"), name: "levels")
+    }
+}
+
 /// What quantizers of ONNX models write, and how it becomes layers.
 struct QuantizedTests {
     enum Change: CaseIterable {
@@ -48,6 +55,17 @@ struct QuantizedTests {
         #expect(found == ["Linear"])
     }
 
+    /// Weights of a batch, as those that stand for distances of places, are no layer's.
+    @Test func productsOfBatchesOfIntegers() throws {
+        var m = Exported()
+        let quantized = try m.graph.add(DynamicQuantizeLinear(), [m.input("x", [2, 5, 4])], name: "quantize")
+        let levels = try m.levels((0..<24).map { Int8($0 * 10 - 120) }, [2, 4, 3])
+        let sums = try m.node(MatMulInteger(), [quantized[0], levels, quantized[2]])
+        try m.output(m.binary(.mul, m.node(Cast(to: .float32), [sums]), m.binary(.mul, quantized[1], m.constant([3], scale: 0.01))))
+        // Four numbers, each rounded by up to 1/255, times weights of 120 · 0.01.
+        #expect(try m.fused(tolerance: 0.02) == ["MatMul"])
+    }
+
     /// The integers stay as they are; rows are rounded by themselves.
     @Test(arguments: [Change.none, .scaleOfEachOutput, .unsignedAround128]) func layersReadTheIntegers(change: Change) throws {
         var m = Exported()
@@ -61,7 +79,8 @@ struct QuantizedTests {
         let layer = try #require(graph.nodes.first)
         #expect(graph.nodes.count == 1 && layer.op as? QuantizedLinear == QuantizedLinear(groupSize: 8, activations: .float32))
         let weight = try #require(layer.input(1).flatMap(graph.constant(of:))).load()
-        #expect(try weight.elements(Int8.self) == Tensor((0..<48).map { Int8($0 * 37 % 255 - 127) }, shape: [8, 6]).transposed().elements(Int8.self))
+        let levels = try Tensor((0..<48).map { Int8($0 * 37 % 255 - 127) }, shape: [8, 6])
+        #expect(try weight.elements(Int8.self) == levels.transposed().elements())
         #expect(try excess(outputs(graph, m.inputs)["y0"], numbers["y0"], 1e-6, 1e-6) <= 0)
     }
 
@@ -69,7 +88,7 @@ struct QuantizedTests {
     @Test func otherZeroPointsBecomeNumbers() throws {
         var m = Exported()
         let x = try m.input("x", [5, 8])
-        let levels = try m.graph.addConstant(Constant(Tensor((0..<48).map { UInt8($0 * 5) }, shape: [8, 6]), identity: "levels"), name: "levels")
+        let levels = try m.levels((0..<48).map { UInt8($0 * 5) }, [8, 6])
         let zero = try m.graph.addConstant(Constant(Tensor(scalar: UInt8(100))), name: "zero")
         try m.output(m.node(MatMul(), [x, m.node(DequantizeLinear(), [levels, m.scalar(0.01), zero])]))
         #expect(try m.fused() == ["Linear"])
@@ -109,7 +128,7 @@ struct QuantizedTests {
     @Test func lookupsOfIntegers() throws {
         var m = Exported()
         let ids = try m.mask("ids", [[1, 3, 2], [0, 3, 1]])
-        let levels = try m.graph.addConstant(Constant(Tensor((0..<20).map { Int8($0 * 9 - 90) }, shape: [4, 5]), identity: "levels"), name: "levels")
+        let levels = try m.levels((0..<20).map { Int8($0 * 9 - 90) }, [4, 5])
         let rows = try m.node(Gather(axis: 0), [levels, ids])
         try m.output(m.node(DequantizeLinear(), [rows, m.scalar(0.02)]))
         #expect(try m.fused() == ["Embedding"])
@@ -121,7 +140,9 @@ struct QuantizedTests {
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
     }
 
-    @Test(arguments: [([1, 4, 1, 1], true), ([4, 1, 1], true), ([1, 1, 1, 4], false), ([4], false), ([2, 4, 1, 1], false), ([1, 4, 1, 4], false)])
+    @Test(arguments: [
+        ([1, 4, 1, 1], true), ([4, 1, 1], true), ([1, 1, 1, 4], false), ([4], false), ([2, 4, 1, 1], false), ([1, 4, 1, 4], false),
+    ])
     func numbersAddedToConvolutions(shape: [Int], isBias: Bool) throws {
         var m = Exported()
         let sums = try m.node(Conv(), [m.input("x", [2, 3, 5, 5]), m.constant([4, 3, 2, 2])])
