@@ -264,8 +264,8 @@ public struct PaddingMask: Operator {
 
 /// Keeps the patches that matter and fuses the others into one token (TRIPS, arXiv 2403.07883).
 ///
-/// Inputs: tokens [B, P + N, D], the P leading ones ([CLS], registers) first, after the attention residual; keys [B, P + N, D] of the
-/// block's attention;
+/// Inputs: tokens [B, P + N, D], the P leading ones ([CLS], registers) first, after the attention residual; keys [B, P + N, D]
+/// of the block's attention;
 /// query [B, D], the guide's feature through the block's query projection (absent for `random`); optional positions
 /// int64 [B, N], the original patch of each image token (absent: 0 ..< N). With `sharesKeys`, keys [B, P + N, W] serve
 /// every head whole, and query is [B, heads · W].
@@ -372,7 +372,8 @@ public struct PatchSelection: Operator {
 
     public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard guidance == .text, let tokens = inputs[0], inputs.count > 2, let query = inputs[2] else { return nil }
-        return try tokens.shape[0].multiplied(by: tokens.shape[1].subtracting(Dimension(leadingCount))).multiplied(by: query.shape[1])
+        let patches = try tokens.shape[1].subtracting(Dimension(leadingCount))
+        return try tokens.shape[0].multiplied(by: patches).multiplied(by: query.shape[1])
     }
 }
 

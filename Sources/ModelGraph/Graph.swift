@@ -69,8 +69,8 @@ public struct Graph: Sendable {
     /// True for what a product multiplies by, or a lookup reads. Other constants, such as masks, are no weights.
     package func isWeight(_ value: ValueID) -> Bool {
         consumers(of: value).contains { node in
-            node.op is Linear || node.op is MatMul || node.op is Gemm || node.op is Einsum || node.op is Conv || node.op is ConvTranspose
-                || node.op is PatchEmbedding || node.op is Embedding
+            node.op is Linear || node.op is MatMul || node.op is Gemm || node.op is Einsum || node.op is Conv
+                || node.op is ConvTranspose || node.op is PatchEmbedding || node.op is Embedding
         }
     }
 

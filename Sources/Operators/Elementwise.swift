@@ -89,7 +89,9 @@ extension Unary: Computable {
     private func floating<T: Real>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
         if output.dataType == .bool { return test(T.self, input, output, pool) }
         if kind == .sigmoid, T.self == Float.self { return activate(input, output, TRIPS_ACTIVATION_SIGMOID, on: pool) }
-        if kind == .swish, alpha ?? defaultAlpha == 1, T.self == Float.self { return activate(input, output, TRIPS_ACTIVATION_SWISH, on: pool) }
+        if kind == .swish, alpha ?? defaultAlpha == 1, T.self == Float.self {
+            return activate(input, output, TRIPS_ACTIVATION_SWISH, on: pool)
+        }
         let kind = kind
         let (alpha, beta) = (T(alpha ?? defaultAlpha), T(beta ?? defaultBeta))
         rows(T.self, T.self, input, output, pool) { row in

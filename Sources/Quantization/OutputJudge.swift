@@ -35,7 +35,9 @@ package final class OutputJudge {
         self.leading = leading
         tokenPositions = try graphs.reduce(into: [:]) { found, graph in
             guard let last = graph.traces.last(where: { positions.contains($0.name) }) else { return }
-            for (name, value) in graph.outputs where try graph.holdsTokens(value, at: last.value, behind: leading) { found[name] = last.name }
+            for (name, value) in graph.outputs where try graph.holdsTokens(value, at: last.value, behind: leading) {
+                found[name] = last.name
+            }
         }
         reference = try OutputJudge.run(session, samples, outputs, positions)
         guard reference.contains(where: { !$0.isEmpty }) else {
@@ -97,11 +99,12 @@ package final class OutputJudge {
         return decibels(exact, found)
     }
 
-    /// The rows of two tensors [B, P + T (+ L), D] that belong together: leading ones, the patches that both keep, and what stands behind
-    /// them; nil where all do as they stand.
+    /// The rows of two tensors [B, P + T (+ L), D] that belong together: leading ones, the patches that both keep, and what stands
+    /// behind them; nil where all do as they stand.
     private func commonRows(_ shape: [Int], _ kept: Tensor, _ other: Tensor) throws -> [(before: Int, after: Int)]? {
         let (own, theirs) = try (kept.elements(Int64.self), other.elements(Int64.self))
-        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0], kept.shape[1] + leading <= shape[1]
+        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0],
+            kept.shape[1] + leading <= shape[1]
         else { return nil }
         let (tokens, count) = (kept.shape[1], shape[1])
         return (0..<shape[0]).flatMap { example in
@@ -135,7 +138,8 @@ extension Graph {
     fileprivate func holdsTokens(_ value: ValueID, at positions: ValueID, behind leading: Int) throws -> Bool {
         guard shape(of: value).count == 3 else { return false }
         let behind = try shape(of: value)[1].subtracting(shape(of: positions)[1])
-        return try behind.substituting(Dictionary(uniqueKeysWithValues: behind.symbols.map { ($0, Dimension(0)) })).constant == leading
+        let withoutText = try behind.substituting(Dictionary(uniqueKeysWithValues: behind.symbols.map { ($0, Dimension(0)) }))
+        return withoutText.constant == leading
     }
 }
 

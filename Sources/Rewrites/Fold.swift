@@ -171,7 +171,8 @@ extension Graph {
 
     /// A matrix whose integers layers may read as they are: int8, or uint8 around 128.
     private func scaledMatrix(of node: Node) throws -> Constant? {
-        guard let op = node.op as? DequantizeLinear, op.blockSize == 0, let x = node.input(0).flatMap(constant(of:)), x.shape.count == 2,
+        guard let op = node.op as? DequantizeLinear, op.blockSize == 0,
+            let x = node.input(0).flatMap(constant(of:)), x.shape.count == 2,
             let scale = try node.input(1).flatMap({ try constant(of: $0) ?? smallConstant($0) }), scale.dataType == .float32
         else { return nil }
         let zero = try node.input(2).map { try evenNumber($0)?.converted(to: .int64).elements(Int64.self).first }

@@ -30,7 +30,8 @@ private struct Following {
             guard let node = graph.node(visited.id) else { continue }
             if node.id == selection.id, let tokens = node.input(0) {
                 let leading = (node.op as? PatchSelection)?.leadingCount ?? 1
-                segments[node.output] = [Segment(old: old.shape(of: tokens)[1], new: graph.shape(of: node.output)[1], leading: leading)]
+                let (before, after) = (old.shape(of: tokens)[1], graph.shape(of: node.output)[1])
+                segments[node.output] = [Segment(old: before, new: after, leading: leading)]
                 continue
             }
             do {
@@ -114,7 +115,9 @@ private struct Following {
             guard let first = borders.first(where: { $0.0 == range.start }), let last = borders.first(where: { $0.0 == stop }) else {
                 if let image = parts.first, ranges.count == 1, let start = range.start.constant, 0...image.leading ~= start {
                     // Leading tokens stay where they are.
-                    if let end = stop.constant, end <= image.leading { return try graph.setTokens(of: node, from: range.start, to: stop) }
+                    if let end = stop.constant, end <= image.leading {
+                        return try graph.setTokens(of: node, from: range.start, to: stop)
+                    }
                     // All patches of the image in front, without leading tokens.
                     if stop == image.old {
                         try graph.setTokens(of: node, from: range.start, to: image.new)

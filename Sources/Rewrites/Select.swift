@@ -98,7 +98,8 @@ public func select(_ graph: inout Graph, options: SelectionOptions) throws -> Se
     let row = try guide.map { try selected.guideRow($0, for: tower) }
     var positions: ValueID?
     for (block, rate) in rates {
-        let node = try selected.insertSelection(tower.blocks[block - 1], block, rate, options, leading: leading, row: row, positions: positions)
+        let node = try selected.insertSelection(
+            tower.blocks[block - 1], block, rate, options, leading: leading, row: row, positions: positions)
         positions = node.outputs[3]
         for name in try selected.follow(node) where !report.followed.contains(name) { report.followed.append(name) }
     }
@@ -240,7 +241,8 @@ extension Graph {
         }
         let op = PatchSelection(
             heads: attention.heads, scale: attention.scale, keepRate: rate, guidance: options.guidance, fusion: options.fusion,
-            order: options.order, seed: options.guidance == .random ? seed(options.seed, block: number) : 0, leading: leading == 1 ? nil : leading)
+            order: options.order, seed: options.guidance == .random ? seed(options.seed, block: number) : 0,
+            leading: leading == 1 ? nil : leading)
         var operands = [block.residual, keys, query, positions]
         while operands.last == .some(nil) { operands.removeLast() }
         let outputs = try add(

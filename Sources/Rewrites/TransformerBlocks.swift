@@ -147,7 +147,9 @@ extension Graph {
             let stems = addends.compactMap { stem(of: $0, kind, depth: depth - 1) }
             return stems.count == addends.count ? stems.first : nil
         }
-        if kind == PatchEmbedding.self, let leading = try? leadingParts(of: node) { return stem(of: leading.patches, kind, depth: depth - 1) }
+        if kind == PatchEmbedding.self, let leading = try? leadingParts(of: node) {
+            return stem(of: leading.patches, kind, depth: depth - 1)
+        }
         guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: [node.input(0) ?? value]), let inner = node.input(0) else { return nil }
         return stem(of: inner, kind, depth: depth - 1)
     }
@@ -162,8 +164,8 @@ extension Graph {
         return try inner.map { try leadingTokens(of: $0, depth: depth - 1) } ?? 0
     }
 
-    /// Where a node puts tokens that are the same for all pictures in front of patches, or cuts leading ones off: how many more there
-    /// are then, and what patches come from.
+    /// Where a node puts tokens that are the same for all pictures in front of patches, or cuts leading ones off: how many more
+    /// there are then, and what patches come from.
     private func leadingParts(of node: Node) throws -> (patches: ValueID, change: Int)? {
         guard type(of: node.output).rank == 3 else { return nil }
         if let concat = node.op as? Concat, concat.axis == 1 || concat.axis == -2, let patches = node.inputs.last ?? nil {
@@ -186,7 +188,8 @@ extension Graph {
         guard let count = shape(of: value)[1].constant else { return false }
         return try views(of: value).contains { view in
             let whole = shape(of: view.source)
-            guard whole.count == 3, try Layout(of: whole).sliced(1, from: 0, count: Dimension(count)) == view.layout else { return false }
+            guard whole.count == 3, try Layout(of: whole).sliced(1, from: 0, count: Dimension(count)) == view.layout
+            else { return false }
             return try count <= leadingTokens(of: view.source)
         }
     }

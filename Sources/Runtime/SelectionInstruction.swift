@@ -69,8 +69,9 @@ private struct SelectionStream: @unchecked Sendable {
     func score(_ example: Int, part: Int, of parts: Int) {
         let (length, rows) = (op.sharesKeys ? keyWidth : headSize, leading + count - skipped)
         trips_selection_dots(
-            scratch + example * scoreFloats, query + example * op.heads * length, keys + (example * (leading + count) + skipped) * keyWidth,
-            keyWidth, rows, rows * part / parts, rows * (part + 1) / parts, op.heads, length, op.sharesKeys ? 0 : headSize)
+            scratch + example * scoreFloats, query + example * op.heads * length,
+            keys + (example * (leading + count) + skipped) * keyWidth, keyWidth,
+            rows, rows * part / parts, rows * (part + 1) / parts, op.heads, length, op.sharesKeys ? 0 : headSize)
     }
 
     private var headSize: Int { width / op.heads }

@@ -29,7 +29,8 @@ extension Tensor {
     package func rounded(to newType: DataType) throws -> Tensor {
         if let number = number(beyond: newType) {
             throw TripsError.data(
-                "a weight does not fit \(newType)", found: number, expected: newType == .float16 ? "at most 65504; bf16 holds more" : "the range of float32")
+                "a weight does not fit \(newType)", found: number,
+                expected: newType == .float16 ? "at most 65504; bf16 holds more" : "the range of float32")
         }
         let rounded = try converted(to: newType)
         return newType == .bfloat16 && dataType.byteWidth > 2 ? try rounded.keepingFinite(self) : rounded

@@ -58,7 +58,9 @@ public func prepare(
 
 extension Graph {
     /// How a source that has weights as integers treats what they are multiplied by.
-    fileprivate var activationPrecision: ActivationPrecision { nodes.contains { $0.op is DynamicQuantizeLinear } ? .int8 : .float32 }
+    fileprivate var activationPrecision: ActivationPrecision {
+        nodes.contains { $0.op is DynamicQuantizeLinear } ? .int8 : .float32
+    }
 }
 
 /// Selects in the graph that looks at images: the first one that embeds patches.

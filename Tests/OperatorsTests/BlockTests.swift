@@ -248,6 +248,8 @@ struct SelectionTests {
         try expectRefusal(PatchSelection(heads: 1, keepRate: .nan), tokens, keys, query)
         try expectRefusal(PatchSelection(heads: 1, keepRate: 0.5), tokens, keys, nil)
         try expectRefusal(PatchSelection(heads: 1, keepRate: 0.5), counting([1, 1, 2]), counting([1, 1, 2]), query)
-        for leading in [0, -1, 3, .max] { try expectRefusal(PatchSelection(heads: 1, keepRate: 0.5, leading: leading), tokens, keys, query) }
+        for leading in [0, -1, 3, .max] {
+            try expectRefusal(PatchSelection(heads: 1, keepRate: 0.5, leading: leading), tokens, keys, query)
+        }
     }
 }

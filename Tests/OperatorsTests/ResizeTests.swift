@@ -118,13 +118,16 @@ struct QuantizationTests {
         // A zero point for each row, and for each column.
         let rows = try Tensor([UInt8(11), 10, 9, 8], shape: [4]), columns = try Tensor([UInt8(1), 4], shape: [2])
         try expect(run(MatMulInteger(), a, b, rows, columns), [4, 2], Array(repeating: [-20, -20], count: 4).flatMap { $0 })
-        try expect(run(MatMulInteger(), Tensor([Int8.min], shape: [1, 1]), Tensor([UInt8.max], shape: [1, 1]), nil, nil), [1, 1], [-32640])
+        let (least, most) = (try Tensor([Int8.min], shape: [1, 1]), try Tensor([UInt8.max], shape: [1, 1]))
+        try expect(run(MatMulInteger(), least, most, nil, nil), [1, 1], [-32640])
         try expectRefusal(MatMulInteger(), a, b, Tensor(scalar: Int8(1)), nil)
 
-        let image = try Tensor((2...10).map { UInt8($0) }, shape: [1, 1, 3, 3]), kernel = try Tensor(Array(repeating: UInt8(1), count: 4), shape: [1, 1, 2, 2])
+        let image = try Tensor((2...10).map { UInt8($0) }, shape: [1, 1, 3, 3])
+        let kernel = try Tensor(Array(repeating: UInt8(1), count: 4), shape: [1, 1, 2, 2])
         try expect(run(ConvInteger(), image, kernel, Tensor(scalar: UInt8(1)), nil), [1, 1, 2, 2], [12, 16, 24, 28])
         // Padding stands for numbers of 0, whatever the zero point.
         let padded = ConvInteger(Conv(window: Window(pads: [1, 1, 0, 0])))
-        try expect(run(padded, image, kernel, Tensor(scalar: UInt8(1)), Tensor([UInt8(0)], shape: [1])), [1, 1, 3, 3], [1, 3, 5, 5, 12, 16, 11, 24, 28])
+        let sums = try run(padded, image, kernel, Tensor(scalar: UInt8(1)), Tensor([UInt8(0)], shape: [1]))
+        try expect(sums, [1, 1, 3, 3], [1, 3, 5, 5, 12, 16, 11, 24, 28])
     }
 }

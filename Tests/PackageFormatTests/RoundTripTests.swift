@@ -160,7 +160,8 @@ import PackageFormat
     @Test(arguments: [nil, 3]) func tokensThatAlwaysStayNeedAFeature(leading: Int?) throws {
         let folder = try TemporaryFolder()
         var graph = Graph(name: "main")
-        let x = try graph.addInput("x", ValueType(.float32, [1, 9, 4])), query = try graph.addInput("query", ValueType(.float32, [1, 4]))
+        let x = try graph.addInput("x", ValueType(.float32, [1, 9, 4]))
+        let query = try graph.addInput("query", ValueType(.float32, [1, 4]))
         let op = PatchSelection(heads: 2, keepRate: 0.5, leading: leading)
         try graph.addOutput("y", graph.add(op, [x, x, query], name: "selection")[0])
         try PackageWriter.write(graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"], options: .init(plain: true))
@@ -236,7 +237,8 @@ import PackageFormat
         let x = try graph.addInput("x", ValueType(.float32, [2, 2]))
         let weight = try graph.addConstant(Samples.constant(Samples.weights([2, 2]), "weight"), name: "weight")
         let mask = try graph.addConstant(Samples.constant(numbers, "mask"), name: "mask")
-        try graph.addOutput("y", graph.add(Binary(.add), [graph.add(Linear(), [x, weight], name: "scores")[0], mask], name: "masked")[0])
+        let scores = try graph.add(Linear(), [x, weight], name: "scores")[0]
+        try graph.addOutput("y", graph.add(Binary(.add), [scores, mask], name: "masked")[0])
         try PackageWriter.write(graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"], options: .init(storage: .f16))
         let reader = try PackageReader(path: folder["a.trips"])
         #expect(reader.tensors.first { $0.name == "weight" }?.storedType == .float16)

@@ -25,7 +25,9 @@ struct FollowTests {
             case .computed: try m.binary(.add, m.node(PatchEmbedding(), patches), m.node(Unary(.neg), [m.constant([1, 5, 8])]))
             case .given: try m.binary(.add, m.node(Unary(.neg), [m.input("positions", [1, 5, 8])]), m.node(PatchEmbedding(), patches))
             }
-            func part(_ start: Int, _ end: Int) throws -> ValueID { try m.node(Slice(), [x, m.integers([start]), m.integers([end]), m.integers([1])]) }
+            func part(_ start: Int, _ end: Int) throws -> ValueID {
+                try m.node(Slice(), [x, m.integers([start]), m.integers([end]), m.integers([1])])
+            }
             switch front {
             case .distilled:
                 let alone = try m.node(PatchEmbedding(), Array(patches[..<3]))
@@ -79,7 +81,7 @@ struct FollowTests {
     }
 
     enum Positions { case constant, computed, given }
-    /// What stands in front of the patches: a token of distillation behind [CLS], registers put between, registers in [CLS]'s place.
+    /// What stands in front of the patches: a token of distillation behind [CLS], registers put between, registers alone.
     enum Front: CaseIterable { case distilled, registers, registersAlone }
 
     @Test(arguments: Front.allCases) func tokensBesideTheClassTokenStay(front: Front) throws {
@@ -89,7 +91,8 @@ struct FollowTests {
         case .registers: 4
         case .registersAlone: 3
         }
-        for value in try [a.states, a.slice(a.states, 0, count), a.slice(a.states, count, count + 4), a.row(a.states, 1)] { try a.m.output(value) }
+        let all = a.states
+        for value in try [all, a.slice(all, 0, count), a.slice(all, count, count + 4), a.row(all, 1)] { try a.m.output(value) }
         var graph = a.m.graph
         let report = try select(&graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
         #expect(report.blocks[0].tokensBefore == 4 && report.blocks[0].tokensAfter == 3)

@@ -70,7 +70,8 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         try throughPackage(example, in: fixtures) { path, model in
             var options = VerificationOptions()
             options.tolerances.snr = [ToleranceRule(value: 15)]
-            let report = try verify(model, against: GoldenReference.references(at: "\(fixtures)/\(example.golden)"), options: options)
+            let golden = try GoldenReference.references(at: "\(fixtures)/\(example.golden)")
+            let report = try verify(model, against: golden, options: options)
             #expect(report.passes)
             let package = try PackageReader(path: path)
             #expect(package.manifest.quantization?.scheme == "int8")

@@ -184,7 +184,8 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     let (longer, other) = (try floats([1, 7, 8, 2, 3, 9, 5], [1, 7, 1]), try floats([1, 7, 8, 2, 3, 4, 5], [1, 7, 1]))
     var model = try selectingModel([0, 1, 3], close, longer)
     model.leadingTokens = 3
-    let behind = try report(model, golden(["image_embeds": other], selection([0, 1, 2], scores)), intermediates: true, preset: .int8)
+    let longerSet = try golden(["image_embeds": other], selection([0, 1, 2], scores))
+    let behind = try report(model, longerSet, intermediates: true, preset: .int8)
     #expect(behind.outputs.first?.worst.alignment?.unmatched == 1 && behind.outputs.first?.worst.metrics?.snr == .infinity)
 
     // Kept something that its own scores put last.
