@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "reference"))
@@ -67,6 +68,18 @@ def save_onnx(model, graph: str, path: Path, length: int = TEXT_LENGTH, **option
         found = session.run(list(outputs), {name: known[name].numpy() for name in names})
         for name, value in zip(outputs, found):
             np.testing.assert_allclose(value, known[name].numpy(), atol=1e-5, rtol=1e-4, err_msg=f"{path.name}: {name}")
+
+
+def save_quantized(model, source: Path, path: Path, golden: Path, length: int) -> None:
+    """A graph as ONNX Runtime's dynamic quantization leaves it, and what ONNX Runtime computes with it."""
+    quantize_dynamic(source, path, weight_type=QuantType.QInt8)
+    names, outputs = model.graphs["main"]
+    inputs = export.inputs_for(model, SEED, length)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(list(outputs), {name: inputs[name].numpy() for name in names})
+    tensors = {f"in.{name}": inputs[name] for name in names}
+    tensors |= {f"out.{name}": torch.from_numpy(value) for name, value in zip(outputs, found)}
+    export.write_golden(golden, tensors, export.metadata(model, SEED, "sample"))
 
 
 def architecture(folder: Path, name: str) -> None:
@@ -164,6 +177,7 @@ def sample(folder: Path) -> None:
     selecting = select(plain, Selection((2, 5), (0.7,)))
     export.write_checkpoint(plain, folder / "checkpoint.safetensors", SEED)
     save_onnx(plain, "main", folder / "albef.onnx", length=12, dynamic=True)
+    save_quantized(plain, folder / "albef.onnx", folder / "albef-int8.onnx", folder / "golden-int8.safetensors", length=12)
     save_golden(plain, folder, "golden.safetensors", "sample", intermediates=False, length=12)
     save_golden(selecting, folder, "golden-select.safetensors", "sample", length=12)
 

@@ -40,7 +40,7 @@ Shape Size ConstantOfShape Range Expand Tile Reshape Flatten Squeeze Unsqueeze T
 Gather GatherElements GatherND ScatterElements ScatterND TopK ArgMax ArgMin CumSum Trilu OneHot NonZero
 MatMul Gemm Einsum Conv ConvTranspose MaxPool AveragePool GlobalAveragePool
 BatchNormalization LayerNormalization RMSNormalization RotaryEmbedding GroupNormalization InstanceNormalization LpNormalization
-Resize Attention QuantizeLinear DequantizeLinear
+Resize Attention QuantizeLinear DequantizeLinear DynamicQuantizeLinear MatMulInteger ConvInteger QLinearMatMul QLinearConv
 ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
 """.split())
 

@@ -9,6 +9,7 @@
     case TRIPS_ACTIVATION_QUICK_GELU: BODY(prefix##quick_gelu) break;   \
     case TRIPS_ACTIVATION_RELU: BODY(vf_relu) break;                    \
     case TRIPS_ACTIVATION_SIGMOID: BODY(vf_sigmoid) break;              \
+    case TRIPS_ACTIVATION_SWISH: BODY(vf_swish) break;                  \
     }
 
 INLINE vf vf_same(vf x) { return x; }

@@ -16,6 +16,7 @@ static float activation_of(float x, trips_activation activation) {
     case TRIPS_ACTIVATION_QUICK_GELU: return x / (1 + expf(-1.702f * x));
     case TRIPS_ACTIVATION_RELU: return x < 0 ? 0 : x;
     case TRIPS_ACTIVATION_SIGMOID: return 1 / (1 + expf(-x));
+    case TRIPS_ACTIVATION_SWISH: return x / (1 + expf(-x));
     }
     return x;
 }

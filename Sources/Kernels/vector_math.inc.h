@@ -75,6 +75,8 @@ INLINE vf vf_gelu_tanh(vf x) {
     return vf_mul(x, vf_sigmoid(u));
 }
 
+INLINE vf vf_swish(vf x) { return vf_mul(x, vf_sigmoid(x)); }
+
 INLINE vf vf_quick_gelu(vf x) { return vf_mul(x, vf_sigmoid(vf_mul(x, vf_set(1.702f)))); }
 
 // For what becomes bytes: within 1e-5 (quick GELU 4e-5) of max(1, |x|).

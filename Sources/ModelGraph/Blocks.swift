@@ -264,17 +264,18 @@ public struct PaddingMask: Operator {
 
 /// Keeps the patches that matter and fuses the others into one token (TRIPS, arXiv 2403.07883).
 ///
-/// Inputs: tokens [B, 1 + N, D], [CLS] first, after the attention residual; keys [B, 1 + N, D] of the block's attention;
+/// Inputs: tokens [B, P + N, D], the P leading ones ([CLS], registers) first, after the attention residual; keys [B, P + N, D]
+/// of the block's attention;
 /// query [B, D], the guide's feature through the block's query projection (absent for `random`); optional positions
-/// int64 [B, N], the original patch of each image token (absent: 0 ..< N). With `sharesKeys`, keys [B, 1 + N, W] serve
+/// int64 [B, N], the original patch of each image token (absent: 0 ..< N). With `sharesKeys`, keys [B, P + N, W] serve
 /// every head whole, and query is [B, heads · W].
-/// Outputs: tokens [B, 1 + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
+/// Outputs: tokens [B, P + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
 /// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
 public struct PatchSelection: Operator {
     public enum Guidance: String, Sendable, Hashable, Codable, CaseIterable {
         /// Text [CLS], softmax over the image tokens.
         case text
-        /// Image [CLS], softmax over all tokens, [CLS] among them (EViT).
+        /// Image [CLS], softmax over all tokens, the leading ones among them (EViT).
         case imageCLS = "image-cls"
         /// Seeded random scores, for ablations.
         case random
@@ -305,10 +306,12 @@ public struct PatchSelection: Operator {
     public var seed: Int
     /// Heads differ in their queries only.
     public var sharesKeys: Bool
+    /// Tokens in front that always stay and are not scored; nil: 1, [CLS].
+    public var leading: Int?
 
     public init(
         heads: Int, scale: Float? = nil, keepRate: Double, guidance: Guidance = .text, fusion: Fusion = .normalized,
-        order: Order = .original, seed: Int = 0, sharesKeys: Bool = false
+        order: Order = .original, seed: Int = 0, sharesKeys: Bool = false, leading: Int? = nil
     ) {
         self.heads = heads
         self.scale = scale
@@ -318,7 +321,11 @@ public struct PatchSelection: Operator {
         self.order = order
         self.seed = seed
         self.sharesKeys = sharesKeys
+        self.leading = leading
     }
+
+    /// How many tokens in front always stay.
+    public var leadingCount: Int { leading ?? 1 }
 
     /// How many of `count` image tokens stay.
     public func keptCount(of count: Int) -> Int {
@@ -326,7 +333,7 @@ public struct PatchSelection: Operator {
         return kept >= Double(count) ? count : max(0, Int(kept))
     }
 
-    /// The image tokens behind the selection, the fused one counted, [CLS] not.
+    /// The image tokens behind the selection, the fused one counted, leading ones not.
     public func streamCount(of count: Int) -> Int {
         let kept = keptCount(of: count)
         return kept == count || fusion == .none ? kept : kept + 1
@@ -334,7 +341,10 @@ public struct PatchSelection: Operator {
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let tokens = try inputs.required(0, "tokens").floating("tokens").ranked(3, "tokens").type
-        let (batch, count, width) = (tokens.shape[0], try tokens.shape[1].subtracting(1), tokens.shape[2])
+        guard leadingCount > 0, leadingCount <= 1 << 20 else {
+            throw TripsError.data("leading tokens", found: leadingCount, expected: "1 or more, at most 2^20")
+        }
+        let (batch, count, width) = (tokens.shape[0], try tokens.shape[1].subtracting(Dimension(leadingCount)), tokens.shape[2])
         guard keepRate > 0, keepRate <= 1 else { throw TripsError.data("keep rate", found: keepRate, expected: "in (0, 1]") }
         guard heads > 0, let constantWidth = width.constant, constantWidth % heads == 0 else {
             throw TripsError.data("heads", found: heads, expected: "a divisor of \(width)")
@@ -353,7 +363,7 @@ public struct PatchSelection: Operator {
             (kept, stream) = (Dimension(keptCount(of: constant)), Dimension(streamCount(of: constant)))
         }
         return [
-            ValueType(tokens.dataType, [batch, stream == .unknown ? .unknown : try stream.adding(1), width]),
+            ValueType(tokens.dataType, [batch, stream == .unknown ? .unknown : try stream.adding(Dimension(leadingCount)), width]),
             ValueType(.int64, [batch, kept]),
             ValueType(.float32, [batch, count]),
             ValueType(.int64, [batch, stream]),
@@ -362,6 +372,12 @@ public struct PatchSelection: Operator {
 
     public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard guidance == .text, let tokens = inputs[0], inputs.count > 2, let query = inputs[2] else { return nil }
-        return try tokens.shape[0].multiplied(by: tokens.shape[1].subtracting(1)).multiplied(by: query.shape[1])
+        let patches = try tokens.shape[1].subtracting(Dimension(leadingCount))
+        return try tokens.shape[0].multiplied(by: patches).multiplied(by: query.shape[1])
     }
+}
+
+extension [Graph] {
+    /// How many tokens in front of the patches selections always keep.
+    package var leadingTokens: Int { lazy.flatMap(\.nodes).compactMap { ($0.op as? PatchSelection)?.leadingCount }.first ?? 1 }
 }

@@ -66,6 +66,14 @@ public struct Graph: Sendable {
     /// The nodes that read a value, each once, in the order in which they were added.
     public func consumers(of value: ValueID) -> [Node] { values[value.index].consumers.compactMap { nodeSlots[$0.index] } }
 
+    /// True for what a product multiplies by, or a lookup reads. Other constants, such as masks, are no weights.
+    package func isWeight(_ value: ValueID) -> Bool {
+        consumers(of: value).contains { node in
+            node.op is Linear || node.op is MatMul || node.op is Gemm || node.op is Einsum || node.op is Conv
+                || node.op is ConvTranspose || node.op is PatchEmbedding || node.op is Embedding
+        }
+    }
+
     /// The first that read a value, as `consumers(of:)`.
     package func consumers(of value: ValueID, atMost count: Int) -> [Node] {
         values[value.index].consumers.prefix(count).compactMap { nodeSlots[$0.index] }

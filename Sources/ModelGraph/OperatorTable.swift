@@ -55,7 +55,7 @@ public enum OperatorTable {
         MatMul.self, Gemm.self, Einsum.self, OnnxAttention.self, Conv.self, ConvTranspose.self, MaxPool.self,
         AveragePool.self, GlobalPool.self,
         // Integers that stand for numbers
-        QuantizeLinear.self, DequantizeLinear.self,
+        QuantizeLinear.self, DequantizeLinear.self, DynamicQuantizeLinear.self, MatMulInteger.self, ConvInteger.self,
     ]
 
     static let types: [String: any Operator.Type] = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })

@@ -52,11 +52,85 @@ public struct DequantizeLinear: Operator {
     }
 }
 
+/// Integers that stand for x: its smallest and largest number, 0 among them, become 0 and 255.
+///
+/// Input: x, float32. Outputs: integers, uint8; scale, float32 []; zero point, uint8 [].
+public struct DynamicQuantizeLinear: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let x = try inputs.required(0, "x").typed(.float32, "x").type
+        return [ValueType(.uint8, x.shape), ValueType(.float32, []), ValueType(.uint8, [])]
+    }
+}
+
+/// The product of matrices of 8-bit integers, less their zero points, with broadcast batches.
+///
+/// Inputs: a [..., M, K]; b [..., K, N]; optional zero point of a: one, [M] for a matrix, or [..., M, 1]; optional zero point of b:
+/// one, [N] or [..., 1, N]. Output int32 [..., M, N].
+public struct MatMulInteger: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let a = try inputs.required(0, "a").bytes("a"), b = try inputs.required(1, "b").bytes("b")
+        if let zero = try inputs.optional(2)?.typed(a.dataType, "zero point of a") {
+            if a.rank == 2, zero.type.rank == 1, zero.type.shape[0] != 1 {
+                try zero.shaped([a.shape[0]], "zero point of a")
+            } else {
+                try zero.broadcasting(to: a.shape, "zero point of a")
+            }
+        }
+        try inputs.optional(3)?.typed(b.dataType, "zero point of b").broadcasting(to: b.shape, "zero point of b")
+        return try MatMul().infer([a, b].map { Operand(ValueType(.int32, $0.shape)) })
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        try MatMul().multiplyAccumulates(inputs, outputs)
+    }
+}
+
+/// A convolution of 8-bit integers, less their zero points.
+///
+/// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional zero point of x, one; optional zero point of the weight, one or
+/// [O]. Output int32 [B, O, ...].
+public struct ConvInteger: Operator {
+    public var convolution: Conv
+
+    public init(_ convolution: Conv = Conv()) { self.convolution = convolution }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let x = try inputs.required(0, "x").bytes("x"), weight = try inputs.required(1, "weight").bytes("weight")
+        let output = try convolution.infer([x, weight].map { Operand(ValueType(.float32, $0.shape)) })
+        if let zero = try inputs.optional(2)?.typed(x.dataType, "zero point of x"), try !zero.isSingle {
+            throw TripsError.data("shape of zero point of x", found: zero.type, expected: "one element")
+        }
+        if let zero = try inputs.optional(3)?.typed(weight.dataType, "zero point of the weight"), try !zero.isSingle {
+            try zero.shaped([weight.shape[0]], "zero point of the weight")
+        }
+        return output.map { ValueType(.int32, $0.shape) }
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        try convolution.multiplyAccumulates(inputs, outputs)
+    }
+}
+
 extension Operand {
+    /// Checks that the element type is an integer of 8 bits.
+    fileprivate func bytes(_ name: String) throws -> ValueType {
+        guard type.dataType == .int8 || type.dataType == .uint8 else {
+            throw TripsError.data("data type of \(name)", found: type, expected: "int8 or uint8")
+        }
+        return type
+    }
+
+    /// True for a scalar, and for [1].
+    fileprivate var isSingle: Bool { get throws { try type.rank <= 1 && product(type.shape) == 1 } }
+
     /// Checks a zero point's shape. That of a single scale may be a scalar or [1], whichever the scale is: quantizers mix them.
     @discardableResult
     fileprivate func shaped(like scale: Operand) throws -> Operand {
-        if try [self, scale].allSatisfy({ try $0.type.rank <= 1 && product($0.type.shape) == 1 }) { return self }
+        if try isSingle && scale.isSingle { return self }
         return try shaped(scale.type.shape, "zero point")
     }
 }
@@ -64,7 +138,7 @@ extension Operand {
 private func checkScale(_ scale: Operand, _ x: ValueType, axis: Int, blockSize: Int) throws {
     guard blockSize >= 0 else { throw TripsError.data("block size", found: blockSize, expected: "0 or more") }
     if blockSize == 0 {
-        if try product(scale.type.shape) == 1, scale.type.rank <= 1 { return }
+        if try scale.isSingle { return }
         let axis = try resolveAxis(axis, rank: x.rank)
         try scale.shaped([x.shape[axis]], "scale")
         return

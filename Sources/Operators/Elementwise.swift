@@ -89,7 +89,9 @@ extension Unary: Computable {
     private func floating<T: Real>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
         if output.dataType == .bool { return test(T.self, input, output, pool) }
         if kind == .sigmoid, T.self == Float.self { return activate(input, output, TRIPS_ACTIVATION_SIGMOID, on: pool) }
-        if kind == .swish, alpha ?? defaultAlpha == 1, T.self == Float.self { return swish(input, output, on: pool) }
+        if kind == .swish, alpha ?? defaultAlpha == 1, T.self == Float.self {
+            return activate(input, output, TRIPS_ACTIVATION_SWISH, on: pool)
+        }
         let kind = kind
         let (alpha, beta) = (T(alpha ?? defaultAlpha), T(beta ?? defaultBeta))
         rows(T.self, T.self, input, output, pool) { row in
@@ -180,17 +182,6 @@ func activate(_ x: TensorView, _ y: MutableTensorView, _ activation: trips_activ
     let (source, target) = (x.source(Float.self), y.target(Float.self))
     parallel(x.count, grain: taskGrain, on: pool) { part in
         trips_activate((target + part.lowerBound).base, (source + part.lowerBound).base, part.count, activation)
-    }
-}
-
-/// y = x sigmoid(x), in single precision.
-private func swish(_ x: TensorView, _ y: MutableTensorView, on pool: ThreadPool) {
-    let (source, target) = (x.source(Float.self), y.target(Float.self))
-    parallel(x.count, grain: taskGrain, on: pool) { part in
-        var gated = trips_finishing(
-            activation: TRIPS_ACTIVATION_SIGMOID, slope: 1, offset: 0, low: 0, high: 0, gated: true, residual_first: false)
-        trips_finish(
-            (target + part.lowerBound).base, part.count, (source + part.lowerBound).base, part.count, 1, part.count, nil, 0, &gated)
     }
 }
 

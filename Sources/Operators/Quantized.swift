@@ -73,3 +73,51 @@ extension DequantizeLinear: Computable {
         }
     }
 }
+
+extension DynamicQuantizeLinear: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        let x = try inputs.required(0)
+        let numbers = x.source(Float.self)
+        let (low, high) = (0..<x.count).reduce((Float(0), Float(0))) { (min($0.0, numbers[$1]), max($0.1, numbers[$1])) }
+        // Where all are 0, any scale will do.
+        let scale = high > low ? (high - low) / 255 : 1
+        let zero: UInt8 = saturating(Double((-low / scale).rounded(.toNearestOrEven)))
+        outputs[1].target(Float.self)[0] = scale
+        outputs[2].target(UInt8.self)[0] = zero
+        let (factor, zeroPoint) = (try Tensor(scalar: scale), try Tensor(scalar: zero))
+        try withExtendedLifetime((factor, zeroPoint)) {
+            try QuantizeLinear().compute([x, factor.view, zeroPoint.view], into: [outputs[0]], on: pool)
+        }
+    }
+}
+
+// Integers of 8 bits less their zero points, and sums of their products, are exact in double precision.
+
+/// x less a zero point that broadcasts to it.
+private func difference(_ x: TensorView, _ zero: Tensor?, on pool: ThreadPool) throws -> Tensor {
+    let wide = try x.tensor().converted(to: .float64)
+    guard let zero else { return wide }
+    return try evaluate(Binary(.sub), [wide, zero.converted(to: .float64)], on: pool)[0]
+}
+
+extension MatMulInteger: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        let (a, b) = (try inputs.required(0), try inputs.required(1))
+        var zero = try inputs.optional(2)?.tensor()
+        if let rows = zero, a.shape.count == 2, rows.shape.count == 1 { zero = try rows.reshaped([rows.count, 1]) }
+        let factors = [try difference(a, zero, on: pool), try difference(b, inputs.optional(3)?.tensor(), on: pool)]
+        let sums = try evaluate(MatMul(), factors, on: pool)[0]
+        withExtendedLifetime(sums) { convert(sums.view, into: outputs[0]) }
+    }
+}
+
+extension ConvInteger: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        let (x, weight) = (try inputs.required(0), try inputs.required(1))
+        let zero = try inputs.optional(3)?.tensor()
+        let byOutput = try zero.map { try $0.reshaped([$0.count] + weight.shape.dropFirst().map { _ in 1 }) }
+        let factors = [try difference(x, inputs.optional(2)?.tensor(), on: pool), try difference(weight, byOutput, on: pool)]
+        let sums = try evaluate(convolution, factors, on: pool)[0]
+        withExtendedLifetime(sums) { convert(sums.view, into: outputs[0]) }
+    }
+}

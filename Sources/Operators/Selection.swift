@@ -8,11 +8,11 @@ extension PatchSelection: Computable {
         try widened(Array(inputs.prefix(3)), outputs) { inputs, outputs in
             let tokens = try inputs.required(0)
             func run<T: Real>(_: T.Type) throws {
-                let (batch, count, width) = (tokens.shape[0], tokens.shape[1] - 1, tokens.shape[2])
+                let (batch, count, width) = (tokens.shape[0], tokens.shape[1] - leadingCount, tokens.shape[2])
                 let stream = Stream(
                     x: tokens.source(T.self), y: outputs[0].target(T.self), indices: outputs[1].target(), scores: outputs[2].target(),
                     positions: outputs[3].target(), count: count, width: width, kept: keptCount(of: count), total: streamCount(of: count))
-                guard count > 0, outputs[0].shape[1] == stream.total + 1, outputs[1].shape[1] == stream.kept else {
+                guard count > 0, outputs[0].shape[1] == stream.total + leadingCount, outputs[1].shape[1] == stream.kept else {
                     throw TripsError.data("tokens", found: tokens.type, expected: "as many as were planned for: \(outputs[0].shape)")
                 }
                 var generator = SplitMix64(state: UInt64(bitPattern: Int64(seed)))
@@ -23,12 +23,12 @@ extension PatchSelection: Computable {
                     case .random: scores = Array(random[example * count..<(example + 1) * count])
                     case .text, .imageCLS:
                         let (query, keys) = (try inputs.required(2), try inputs.required(1))
-                        let skipped = guidance == .text ? 1 : 0
+                        let skipped = guidance == .text ? leadingCount : 0
                         let all = attention(
                             query.source(T.self) + example * query.shape[1],
-                            keys.source(T.self) + (example * (count + 1) + skipped) * keys.shape[2], keys: count + 1 - skipped,
-                            keyWidth: keys.shape[2], headSize: width / heads)
-                        scores = Array(all.dropFirst(1 - skipped))
+                            keys.source(T.self) + (example * (count + leadingCount) + skipped) * keys.shape[2],
+                            keys: count + leadingCount - skipped, keyWidth: keys.shape[2], headSize: width / heads)
+                        scores = Array(all.dropFirst(leadingCount - skipped))
                     }
                     select(example, scores, stream, positions)
                 }
@@ -68,16 +68,17 @@ extension PatchSelection: Computable {
         for index in 0..<count { stream.scores[example * count + index] = scores[index] }
         let choice = scores.withUnsafeBufferPointer(choose)
         for (place, index) in choice.kept.enumerated() { stream.indices[example * kept + place] = Int64(index) }
-        let x = stream.x + example * (count + 1) * width
-        let y = stream.y + example * (stream.total + 1) * width
-        y.base.update(from: x.base, count: width)
+        let first = stream.x + example * (count + leadingCount) * width
+        let start = stream.y + example * (stream.total + leadingCount) * width
+        start.base.update(from: first.base, count: leadingCount * width)
+        let (x, y) = (first + leadingCount * width, start + leadingCount * width)
         for (place, index) in choice.stream.enumerated() {
-            (y + (place + 1) * width).base.update(from: (x + (index + 1) * width).base, count: width)
+            (y + place * width).base.update(from: (x + index * width).base, count: width)
             stream.positions[example * stream.total + place] = Int64(positions?[example * count + index] ?? index)
         }
         guard stream.total > kept else { return }
         stream.positions[example * stream.total + kept] = -1
-        fuse(choice.dropped, scores, x + width, y + (kept + 1) * width, width: width)
+        fuse(choice.dropped, scores, x, y + kept * width, width: width)
     }
 
     /// What becomes of the image tokens of one example.

@@ -18,16 +18,19 @@ package enum Layout {
     package static let maximalRank = 16
     package static let maximalNameLength = 1024
     /// What this reader knows of what a package may require.
-    static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes, fullyMaskedZero]
+    static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes, fullyMaskedZero, leadingTokens]
     static let bytePlanes = "byte-planes"
     static let halfBytePlanes = "half-byte-planes"
     static let fullyMaskedZero = "fully-masked-zero"
+    static let leadingTokens = "leading-tokens"
 
     /// What a reader must know for these graphs, and tensors of these types.
     package static func features(plain: Bool, _ storedTypes: [DataType], _ graphs: [GraphDocument]) -> [String] {
         let planes = plain ? [] : [bytePlanes] + (storedTypes.contains(.int8) ? [halfBytePlanes] : [])
-        let givesZero = graphs.contains { $0.nodes.contains { ($0.op.op as? Attention)?.fullyMasked == .zero } }
-        return planes + (givesZero ? [fullyMaskedZero] : [])
+        let operators = graphs.lazy.flatMap(\.nodes).map(\.op.op)
+        let givesZero = operators.contains { ($0 as? Attention)?.fullyMasked == .zero }
+        let keepsOthers = operators.contains { ($0 as? PatchSelection)?.leading != nil }
+        return planes + (givesZero ? [fullyMaskedZero] : []) + (keepsOthers ? [leadingTokens] : [])
     }
 
     static func chunkCount(of byteCount: Int) -> Int { byteCount.dividedRoundingUp(by: chunkSize) }

@@ -61,7 +61,7 @@ public enum PackageWriter {
         var manifest = manifest
         manifest.graphs = try graphs.map { graph in
             try graph.document { value, constant in
-                try table.add(constant, proposing: graph.name(of: value), exact: graph.feedsQuantized(value))
+                try table.add(constant, proposing: graph.name(of: value), exact: graph.staysExact(value, constant, options))
             }
         }
         let tensors = table.inOrder
@@ -113,8 +113,13 @@ extension PackageWriter.Options {
 }
 
 extension Graph {
-    fileprivate func feedsQuantized(_ value: ValueID) -> Bool {
-        consumers(of: value).contains { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }
+    /// Whether a constant is stored as it is, whatever type is asked for: what belongs to integers; and what is no weight, but a
+    /// mask that stands for −∞ by a number which the type cannot hold.
+    fileprivate func staysExact(_ value: ValueID, _ constant: Constant, _ options: PackageWriter.Options) throws -> Bool {
+        if consumers(of: value).contains(where: { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }) { return true }
+        let type = options.storedType(constant)
+        guard type == .float16, type != constant.storedType, !isWeight(value) else { return false }
+        return try constant.load().number(beyond: type) != nil
     }
 }
 

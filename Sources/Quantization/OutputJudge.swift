@@ -12,8 +12,9 @@ package final class OutputJudge {
     private let outputs: [String]
     /// Original positions of the tokens behind each selection.
     private let positions: [String]
-    /// By output [B, 1 + T (+ L), D] that holds image tokens: the positions of those.
+    /// By output [B, P + T (+ L), D] that holds image tokens behind P leading ones: the positions of those.
     private let tokenPositions: [String: String]
+    private let leading: Int
     private let threads: Int?
 
     package init(_ graphs: [Graph], _ samples: [GoldenSet], _ pool: ThreadPool) throws {
@@ -30,9 +31,13 @@ package final class OutputJudge {
             }.map(\.name)
         }
         self.positions = positions
+        let leading = graphs.leadingTokens
+        self.leading = leading
         tokenPositions = try graphs.reduce(into: [:]) { found, graph in
             guard let last = graph.traces.last(where: { positions.contains($0.name) }) else { return }
-            for (name, value) in graph.outputs where try graph.holdsTokens(value, at: last.value) { found[name] = last.name }
+            for (name, value) in graph.outputs where try graph.holdsTokens(value, at: last.value, behind: leading) {
+                found[name] = last.name
+            }
         }
         reference = try OutputJudge.run(session, samples, outputs, positions)
         guard reference.contains(where: { !$0.isEmpty }) else {
@@ -94,18 +99,20 @@ package final class OutputJudge {
         return decibels(exact, found)
     }
 
-    /// The rows of two tensors [B, 1 + T (+ L), D] that belong together: [CLS], the patches that both keep, and what stands behind
-    /// them; nil where all do as they stand.
+    /// The rows of two tensors [B, P + T (+ L), D] that belong together: leading ones, the patches that both keep, and what stands
+    /// behind them; nil where all do as they stand.
     private func commonRows(_ shape: [Int], _ kept: Tensor, _ other: Tensor) throws -> [(before: Int, after: Int)]? {
         let (own, theirs) = try (kept.elements(Int64.self), other.elements(Int64.self))
-        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0], kept.shape[1] < shape[1]
+        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0],
+            kept.shape[1] + leading <= shape[1]
         else { return nil }
         let (tokens, count) = (kept.shape[1], shape[1])
         return (0..<shape[0]).flatMap { example in
             let patches = theirs[example * tokens..<(example + 1) * tokens]
             let places = Dictionary(patches.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
             return (0..<count).compactMap { row in
-                let partner = (1..<tokens + 1).contains(row) ? places[own[example * tokens + row - 1]].map { $0 + 1 } : row
+                let partner = (leading..<tokens + leading).contains(row)
+                    ? places[own[example * tokens + row - leading]].map { $0 + leading } : row
                 return partner.map { (before: example * count + row, after: example * count + $0) }
             }
         }
@@ -127,11 +134,12 @@ package final class OutputJudge {
 }
 
 extension Graph {
-    /// Whether a value is [B, 1 + T (+ L), D], where `positions` are [B, T] and L is open.
-    fileprivate func holdsTokens(_ value: ValueID, at positions: ValueID) throws -> Bool {
+    /// Whether a value is [B, P + T (+ L), D], where `positions` are [B, T], P is the number of leading tokens, and L is open.
+    fileprivate func holdsTokens(_ value: ValueID, at positions: ValueID, behind leading: Int) throws -> Bool {
         guard shape(of: value).count == 3 else { return false }
         let behind = try shape(of: value)[1].subtracting(shape(of: positions)[1])
-        return try behind.substituting(Dictionary(uniqueKeysWithValues: behind.symbols.map { ($0, Dimension(0)) })).constant == 1
+        let withoutText = try behind.substituting(Dictionary(uniqueKeysWithValues: behind.symbols.map { ($0, Dimension(0)) }))
+        return withoutText.constant == leading
     }
 }
 

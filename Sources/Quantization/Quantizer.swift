@@ -287,7 +287,8 @@ extension Graph {
     }
 }
 
-/// Rounds all large weights to a 16-bit type; arithmetic stays fp32.
+/// Rounds all large weights to a 16-bit type; arithmetic stays fp32. What is no weight, such as a mask, stays where a number in it
+/// is out of the type's range.
 private func narrow(
     _ graphs: [Graph], to type: DataType, _ options: QuantizationOptions, _ pool: ThreadPool
 ) throws -> (graphs: [Graph], report: QuantizationReport) {
@@ -301,14 +302,20 @@ private func narrow(
         for node in graph.nodes {
             for case let input? in node.inputs where visited.insert(input).inserted {
                 guard let constant = graph.constant(of: input), constant.dataType == .float32, constant.shape.count >= 2 else { continue }
-                let stays = kept.contains(constant.identity)
+                let reason: String? = if kept.contains(constant.identity) {
+                    "--keep"
+                } else if try type == .float16 && !graph.isWeight(input) && constant.load().number(beyond: type) != nil {
+                    "no weight, and beyond \(type)"
+                } else {
+                    nil
+                }
+                let rounded = reason == nil ? constant.rounded(to: type) : constant
                 if seen.insert(constant.identity).inserted {
-                    let rounded = stays ? constant : constant.rounded(to: type)
                     report.layers.append(LayerReport(
                         name: graph.name(of: input), kind: "\(constant.shape)", precision: rounded.storedType.description,
-                        note: stays ? "--keep" : nil, bytesBefore: try constant.storedByteCount, bytesAfter: try rounded.storedByteCount))
+                        note: reason, bytesBefore: try constant.storedByteCount, bytesAfter: try rounded.storedByteCount))
                 }
-                if !stays { graph.setContent(.tensor(constant.rounded(to: type)), of: input) }
+                if reason == nil { graph.setContent(.tensor(rounded), of: input) }
             }
         }
         return graph

@@ -73,6 +73,7 @@ extension Graph {
             let indices = node.input(1), type(of: indices).rank > 0 { return [] }
         if let splats = try uniformOutputs(of: node) { return splats }
         if let sizes = try sizeOutputs(of: node) { return sizes }
+        if let matrix = try scaledMatrix(of: node) { return [.tensor(matrix)] }
         let isSmall = try node.outputs.allSatisfy { output in
             guard let shape = type(of: output).constantShape else { return node.op is NonZero }
             return try elementCount(of: shape) <= Graph.smallCount
@@ -168,7 +169,28 @@ extension Graph {
     /// double them with each operator.
     private static let largestDerivation = 256
 
-    /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do.
+    /// A matrix whose integers layers may read as they are: int8, or uint8 around 128.
+    private func scaledMatrix(of node: Node) throws -> Constant? {
+        guard let op = node.op as? DequantizeLinear, op.blockSize == 0,
+            let x = node.input(0).flatMap(constant(of:)), x.shape.count == 2,
+            let scale = try node.input(1).flatMap({ try constant(of: $0) ?? smallConstant($0) }), scale.dataType == .float32
+        else { return nil }
+        let zero = try node.input(2).map { try evenNumber($0)?.converted(to: .int64).elements(Int64.self).first }
+        let integers: Constant
+        switch (x.dataType, zero) {
+        case (.int8, nil), (.int8, 0): integers = x
+        case (.uint8, 128):
+            integers = .derived("less 128", from: [x], .int8, x.shape) { tensors in
+                try Tensor(tensors[0].elements(UInt8.self).map { Int8(bitPattern: $0 ^ 0x80) }, shape: tensors[0].shape)
+            }
+        default: return nil
+        }
+        let scales = try scale.reshaped([elementCount(of: scale.shape)])
+        return Constant(try ScaledIntegers(integers, scales: scales, axis: resolveAxis(op.axis, rank: 2)))
+    }
+
+    /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do, but for
+    /// the numbers that integers stand for: better there than anew in each run.
     private func derivedOutput(of node: Node) throws -> Constant? {
         guard node.outputs.count == 1, let shape = type(of: node.output).constantShape else { return nil }
         let computations = node.inputs.reduce(1) { $0 + ($1.flatMap(constant(of:))?.computations ?? 0) }
@@ -190,7 +212,7 @@ extension Graph {
             constants.append(constant)
         }
         let room = try constants.reduce(0) { try $0 + $1.byteCount }
-        guard try byteCount(of: dataType, shape) <= room else { return nil }
+        guard try byteCount(of: dataType, shape) <= room || node.op is DequantizeLinear else { return nil }
         let op = node.op
         // A bound below is not one above: which operands are absent is part of what is computed.
         let absent = places.indices.filter { places[$0] == nil }

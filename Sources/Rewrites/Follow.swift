@@ -12,6 +12,8 @@ private struct Following {
     private struct Segment: Equatable {
         var old: Dimension
         var new: Dimension
+        /// How many of the first are no patches, and stay where they are.
+        var leading = 0
         var isChanged: Bool { old != new }
     }
 
@@ -27,7 +29,9 @@ private struct Following {
         for visited in try graph.topologicalOrder() {
             guard let node = graph.node(visited.id) else { continue }
             if node.id == selection.id, let tokens = node.input(0) {
-                segments[node.output] = [Segment(old: old.shape(of: tokens)[1], new: graph.shape(of: node.output)[1])]
+                let leading = (node.op as? PatchSelection)?.leadingCount ?? 1
+                let (before, after) = (old.shape(of: tokens)[1], graph.shape(of: node.output)[1])
+                segments[node.output] = [Segment(old: before, new: after, leading: leading)]
                 continue
             }
             do {
@@ -109,12 +113,19 @@ private struct Following {
             }
             let stop = try range.start.adding(range.count)
             guard let first = borders.first(where: { $0.0 == range.start }), let last = borders.first(where: { $0.0 == stop }) else {
-                // All patches of the image in front, without its [CLS].
-                if range.start == 1, ranges.count == 1, let image = parts.first, stop == image.old {
-                    try graph.setTokens(of: node, from: 1, to: image.new)
-                    segments[node.output] = [Segment(old: try image.old.subtracting(1), new: try image.new.subtracting(1))]
-                    followed.append(graph.name(of: node.output))
-                    return
+                if let image = parts.first, ranges.count == 1, let start = range.start.constant, 0...image.leading ~= start {
+                    // Leading tokens stay where they are.
+                    if let end = stop.constant, end <= image.leading {
+                        return try graph.setTokens(of: node, from: range.start, to: stop)
+                    }
+                    // All patches of the image in front, without leading tokens.
+                    if stop == image.old {
+                        try graph.setTokens(of: node, from: range.start, to: image.new)
+                        let (old, new) = (try image.old.subtracting(range.start), try image.new.subtracting(range.start))
+                        segments[node.output] = [Segment(old: old, new: new, leading: image.leading - start)]
+                        followed.append(graph.name(of: node.output))
+                        return
+                    }
                 }
                 throw TripsError.data("a slice of tokens", found: "\(range.start) ..< \(stop)", expected: "ends at \(borders.map { "\($0.0)" }.joined(separator: ", "))")
             }
@@ -215,7 +226,7 @@ private struct Following {
         followed.append(graph.name(of: node.output))
     }
 
-    /// A row keeps its place in its segment: the first is [CLS], and others stay where nothing was dropped.
+    /// A row keeps its place in its segment: leading ones such as [CLS], and others where nothing was dropped.
     private mutating func restateGather(_ gather: Gather, _ node: Node, _ graph: inout Graph) throws {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         let axis = try resolveAxis(gather.axis, rank: graph.type(of: x).rank)
@@ -223,13 +234,13 @@ private struct Following {
         guard axis == 1, let parts = segments[x], let index = node.input(1), let stated = try graph.operand(index).integers(), stated.count == 1,
             var row = stated.first
         else { throw TripsError.data("tokens are read by their numbers", found: "\(graph.type(of: x))", expected: "one row") }
-        if row == 0 { return }
+        if let image = parts.first, let place = row.constant, 0..<(image.isChanged ? image.leading : 1) ~= place { return }
         if (row.constant ?? 0) < 0 { row = try old.shape(of: x)[1].adding(row) }
         var (before, after) = (Dimension(0), Dimension(0))
         for part in parts {
             let place = try row.subtracting(before)
             let isInside = try (place.lowerBound ?? -1) >= 0 && (part.old.subtracting(place).lowerBound ?? 0) > 0
-            if place == 0 || isInside && !part.isChanged {
+            if part.isChanged ? place.constant.map({ 0..<part.leading ~= $0 }) ?? false : place == 0 || isInside {
                 let moved = try graph.addKnown(
                     Content(sizes: [after.adding(place)], graph.type(of: index)), graph.type(of: index), name: graph.name(of: index))
                 try graph.setInputs(of: node.id, [x, moved])

@@ -9,9 +9,11 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
     var trail = AuditTrail()
     let isClose = Closeness(of: graph)
     let rewrites: [any Rewrite] = [
-        DropIdentities(), SimplifyViews(), SinkExpansions(), DropLookups(), LowerEinsum(), FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
+        DropIdentities(), SimplifyViews(), SinkExpansions(), DropLookups(), LowerEinsum(),
+        LiftDynamicQuantization(), LiftQuantizedLookup(),
+        FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
         FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
-        FusePadding(), FuseBatchNormalization(), FuseSwish(),
+        FusePadding(), FuseConvolutionBias(), FuseBatchNormalization(), FuseSwish(),
         UnpackProjections(), LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]
     for _ in 0..<16 {

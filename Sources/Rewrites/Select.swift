@@ -90,6 +90,7 @@ public func select(_ graph: inout Graph, options: SelectionOptions) throws -> Se
         throw TripsError.usage("the model already selects patches", expected: "a model without selection")
     }
     let guide = options.guidance == .text ? try textGuide(of: graph, anatomy, tower, named: options.textGuide) : nil
+    let leading = try max(1, graph.leadingTokens(of: tower.input))
     let costBefore = try graph.multiplyAccumulates().substituting(["batch": 1])
 
     var selected = graph
@@ -97,7 +98,8 @@ public func select(_ graph: inout Graph, options: SelectionOptions) throws -> Se
     let row = try guide.map { try selected.guideRow($0, for: tower) }
     var positions: ValueID?
     for (block, rate) in rates {
-        let node = try selected.insertSelection(tower.blocks[block - 1], block, rate, options, row: row, positions: positions)
+        let node = try selected.insertSelection(
+            tower.blocks[block - 1], block, rate, options, leading: leading, row: row, positions: positions)
         positions = node.outputs[3]
         for name in try selected.follow(node) where !report.followed.contains(name) { report.followed.append(name) }
     }
@@ -108,7 +110,7 @@ public func select(_ graph: inout Graph, options: SelectionOptions) throws -> Se
         let residual = tower.blocks[block - 1].residual
         guard let node = selected.consumers(of: residual).first(where: { $0.op is PatchSelection }) else { continue }
         report.blocks.append(.init(
-            block: block, keepRate: rate, tokensBefore: try selected.shape(of: residual)[1].subtracting(1),
+            block: block, keepRate: rate, tokensBefore: selected.shape(of: node.outputs[2])[1],
             tokensAfter: selected.shape(of: node.outputs[3])[1]))
     }
     report.costAfter = try selected.multiplyAccumulates().substituting(["batch": 1])
@@ -131,7 +133,7 @@ private func visionTower(of graph: Graph, _ anatomy: Anatomy, named name: String
                 found: states.isEmpty ? nil : "pre-norm transformer blocks behind \(states.joined(separator: ", "))",
                 expected: "pre-norm transformer blocks behind a patch embedding; --vision-tower names the state that enters them")
         }
-        if let patches = graph.stem(of: tower.input, PatchEmbedding.self), patches.input(3) == nil {
+        if try graph.leadingTokens(of: tower.input) == 0, let patches = graph.stem(of: tower.input, PatchEmbedding.self) {
             throw TripsError.usage(
                 "the vision tower has no class token", at: graph.name, found: "patches alone behind \(patches.name)",
                 expected: "a first token that every selection keeps; --vision-tower \(graph.name(of: tower.input)) takes the first patch for it")
@@ -222,7 +224,8 @@ extension Graph {
     }
 
     fileprivate mutating func insertSelection(
-        _ block: TransformerBlock, _ number: Int, _ rate: Double, _ options: SelectionOptions, row: ValueID?, positions: ValueID?
+        _ block: TransformerBlock, _ number: Int, _ rate: Double, _ options: SelectionOptions, leading: Int, row: ValueID?,
+        positions: ValueID?
     ) throws -> Node {
         guard let attention = block.selfAttention.op as? Attention, let queries = block.selfAttention.input(0), let keys = block.selfAttention.input(1),
             let (projection, linear) = producer(of: queries, Linear.self)
@@ -238,7 +241,8 @@ extension Graph {
         }
         let op = PatchSelection(
             heads: attention.heads, scale: attention.scale, keepRate: rate, guidance: options.guidance, fusion: options.fusion,
-            order: options.order, seed: options.guidance == .random ? seed(options.seed, block: number) : 0)
+            order: options.order, seed: options.guidance == .random ? seed(options.seed, block: number) : 0,
+            leading: leading == 1 ? nil : leading)
         var operands = [block.residual, keys, query, positions]
         while operands.last == .some(nil) { operands.removeLast() }
         let outputs = try add(

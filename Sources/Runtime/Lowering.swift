@@ -168,7 +168,13 @@ struct Lowering {
 
     private func activation(_ op: any Operator) -> trips_activation? {
         if let gelu = op as? GELU { return gelu.activation }
-        return op as? Unary == Unary(.relu) ? TRIPS_ACTIVATION_RELU : nil
+        guard let op = op as? Unary else { return nil }
+        return switch op.kind {
+        case .relu: TRIPS_ACTIVATION_RELU
+        case .sigmoid: TRIPS_ACTIVATION_SIGMOID
+        case .swish where op.alpha ?? 1 == 1: TRIPS_ACTIVATION_SWISH
+        default: nil
+        }
     }
 
     // MARK: Convolutions
@@ -201,8 +207,6 @@ struct Lowering {
         }
         guard let op = node.op as? Unary else { return activation(node.op).map { .curve($0) } }
         switch op.kind {
-        case .sigmoid: return .curve(TRIPS_ACTIVATION_SIGMOID)
-        case .swish where op.alpha ?? 1 == 1: return .curve(TRIPS_ACTIVATION_SIGMOID, gated: true)
         case .hardSwish: return .line(slope: 1 / 6, offset: 0.5, low: 0, high: 1, gated: true)
         case .hardSigmoid: return .line(slope: op.alpha ?? 0.2, offset: op.beta ?? 0.5, low: 0, high: 1)
         default: return activation(op).map { .curve($0) }
@@ -257,12 +261,12 @@ struct Lowering {
 
     private func selection(_ node: Node) throws -> (any Instruction)? {
         guard let op = node.op as? PatchSelection, op.guidance != .random, let tokens = node.input(0),
-            let shape = graph.type(of: tokens).constantShape, shape[1] > 1,
+            let shape = graph.type(of: tokens).constantShape, shape[1] > op.leadingCount,
             node.inputs.prefix(3).allSatisfy({ $0.map { graph.type(of: $0).dataType == .float32 } ?? false })
         else { return nil }
         return SelectionInstruction(
-            node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: shape[0], count: shape[1] - 1,
-            width: shape[2])
+            node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: shape[0],
+            count: shape[1] - op.leadingCount, width: shape[2])
     }
 
     /// Operators that only say how the same elements are arranged.

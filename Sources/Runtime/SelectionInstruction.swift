@@ -11,7 +11,7 @@ struct SelectionInstruction: Instruction {
     let multiplyAccumulates: Int
     let reads: [ValueID]
     let batch: Int
-    /// Image tokens, without [CLS].
+    /// Image tokens, without the leading ones.
     let count: Int
     let width: Int
 
@@ -20,7 +20,7 @@ struct SelectionInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
 
     /// For each head the products of its query with all rows, and their mean.
-    fileprivate var scoreFloats: Int { (1 + op.heads) * (count + 1) }
+    fileprivate var scoreFloats: Int { (1 + op.heads) * (count + op.leadingCount) }
 
     func scratchBytes(threads: Int) -> Int { batch * scoreFloats * MemoryLayout<Float>.size }
 
@@ -39,7 +39,7 @@ struct SelectionInstruction: Instruction {
 private struct SelectionStream: @unchecked Sendable {
     private let op: PatchSelection
     private let scoreFloats: Int
-    private let count, width, keyWidth, kept, total: Int
+    private let leading, count, width, keyWidth, kept, total: Int
     private let tokens, keys, query: UnsafePointer<Float>
     private let oldPositions: UnsafePointer<Int64>?
     private let output, scores, scratch: UnsafeMutablePointer<Float>
@@ -50,7 +50,7 @@ private struct SelectionStream: @unchecked Sendable {
         func input(_ index: Int) throws -> UnsafePointer<Float> { try memory.view(node.requiredInput(index)).pointer(Float.self) }
         op = selection.op
         scoreFloats = selection.scoreFloats
-        (count, width) = (selection.count, selection.width)
+        (leading, count, width) = (op.leadingCount, selection.count, selection.width)
         (kept, total) = (op.keptCount(of: count), op.streamCount(of: count))
         (tokens, keys, query) = (try input(0), try input(1), try input(2))
         keyWidth = try node.input(1).map { try memory.view($0).shape[2] } ?? width
@@ -62,23 +62,24 @@ private struct SelectionStream: @unchecked Sendable {
         scratch = memory.scratch.assumingMemoryBound(to: Float.self)
     }
 
-    /// The products of the query with a part of the rows. Image guidance lets [CLS] take part in the softmax.
+    /// The products of the query with a part of the rows. Image guidance lets leading ones take part in the softmax.
     func score(_ example: Int, part: Int, of parts: Int) {
-        let (length, rows) = (op.sharesKeys ? keyWidth : headSize, count + 1 - skipped)
+        let (length, rows) = (op.sharesKeys ? keyWidth : headSize, leading + count - skipped)
         trips_selection_dots(
-            scratch + example * scoreFloats, query + example * op.heads * length, keys + (example * (count + 1) + skipped) * keyWidth,
-            keyWidth, rows, rows * part / parts, rows * (part + 1) / parts, op.heads, length, op.sharesKeys ? 0 : headSize)
+            scratch + example * scoreFloats, query + example * op.heads * length,
+            keys + (example * (leading + count) + skipped) * keyWidth, keyWidth,
+            rows, rows * part / parts, rows * (part + 1) / parts, op.heads, length, op.sharesKeys ? 0 : headSize)
     }
 
     private var headSize: Int { width / op.heads }
 
     /// Rows in front of the first that is scored.
-    private var skipped: Int { op.guidance == .imageCLS ? 0 : 1 }
+    private var skipped: Int { op.guidance == .imageCLS ? 0 : leading }
 
     func choose(_ example: Int) -> PatchSelection.Choice {
-        let dots = scratch + example * scoreFloats, means = dots + op.heads * (count + 1)
-        trips_selection_scores(means, dots, count + 1 - skipped, op.heads, op.scale ?? 1 / Float(headSize).squareRoot())
-        (scores + example * count).update(from: means + 1 - skipped, count: count)
+        let dots = scratch + example * scoreFloats, means = dots + op.heads * (leading + count)
+        trips_selection_scores(means, dots, leading + count - skipped, op.heads, op.scale ?? 1 / Float(headSize).squareRoot())
+        (scores + example * count).update(from: means + leading - skipped, count: count)
         let choice = op.choose(UnsafeBufferPointer(start: scores + example * count, count: count))
         for (place, index) in choice.kept.enumerated() { indices[example * kept + place] = Int64(index) }
         for (place, index) in choice.stream.enumerated() {
@@ -90,19 +91,19 @@ private struct SelectionStream: @unchecked Sendable {
 
     /// A part of the kept rows, and of the columns of the fused one.
     func move(_ example: Int, _ choice: PatchSelection.Choice, part: Int, of parts: Int) {
-        let x = tokens + example * (count + 1) * width
-        let y = output + example * (total + 1) * width
-        if part == 0 { y.update(from: x, count: width) }
+        let first = tokens + example * (leading + count) * width, start = output + example * (leading + total) * width
+        if part == 0 { start.update(from: first, count: leading * width) }
+        let (x, y) = (first + leading * width, start + leading * width)
         for place in kept * part / parts..<kept * (part + 1) / parts {
-            (y + (place + 1) * width).update(from: x + (choice.stream[place] + 1) * width, count: width)
+            (y + place * width).update(from: x + choice.stream[place] * width, count: width)
         }
         guard total > kept else { return }
         let weights = op.fusionWeights(choice.dropped.map { scores[example * count + $0] })
         let columns = width * part / parts..<width * (part + 1) / parts
-        let fused = y + (kept + 1) * width
+        let fused = y + kept * width
         (fused + columns.lowerBound).update(repeating: 0, count: columns.count)
         for (token, weight) in zip(choice.dropped, weights) {
-            let (row, weight) = (x + (token + 1) * width, Float(weight))
+            let (row, weight) = (x + token * width, Float(weight))
             for column in columns { fused[column] += weight * row[column] }
         }
     }

@@ -10,7 +10,7 @@ public struct Constant: Sendable {
     /// Names the content: constants of equal identity hold the same bytes (used to store tied weights once).
     public let identity: String
     /// Computations that loading takes, one inside the other.
-    package private(set) var computations = 0
+    package internal(set) var computations = 0
     let source: any ConstantSource
 
     /// - Parameters:
@@ -136,6 +136,7 @@ extension Constant {
         }
         var rowShape = shape
         rowShape[0] = range.count
+        if let source = source as? ScaledSource { return try source.rows(range) }
         if let source = source as? FileSource {
             let start = try Tensors.byteCount(of: dataType, [range.lowerBound] + shape.dropFirst())
             return Constant(dataType, rowShape, in: source.file, at: source.offset + start, verify: source.verify)
@@ -147,6 +148,7 @@ extension Constant {
     package func transposed() throws -> Constant {
         guard shape.count == 2 else { throw TripsError.data("transposing", found: "rank \(shape.count)", expected: "rank 2") }
         if let transpose = source as? TransposedSource { return transpose.original }
+        if let source = source as? ScaledSource { return try source.transposed() }
         var constant = Constant(
             dataType, [shape[1], shape[0]], storedAs: storedType, identity: "transpose(\(identity))", source: TransposedSource(original: self))
         constant.computations = computations + 1

@@ -8,20 +8,29 @@ extension Tensor {
         return try .written(newType, shape) { convert(view, into: $0) }
     }
 
+    /// A finite number that is out of a narrower floating-point type's range, in words; nil where all fit.
+    package func number(beyond newType: DataType) -> String? {
+        func first<Number: TensorElement & BinaryFloatingPoint>(_: Number.Type) -> String? {
+            // From 65520 on, half precision rounds to infinity. The other types reach as far as float32, or nearly so.
+            let limit = newType == .float16 ? 65520 : Number(Float.greatestFiniteMagnitude).nextUp
+            return withBytes { $0.bindMemory(to: Number.self).first { $0.isFinite && $0.magnitude >= limit } }.map { "\($0)" }
+        }
+        guard newType.byteWidth < dataType.byteWidth else { return nil }
+        return switch dataType {
+        case .float32: first(Float.self)
+        case .float64: first(Double.self)
+        default: nil
+        }
+    }
+
     /// As `converted`, for storing numbers in a narrower floating-point type: what is finite stays so. The largest numbers of
     /// float32, of which masks are made, become the largest of bfloat16.
     /// - Throws: `data` where a finite number is out of the type's range.
     package func rounded(to newType: DataType) throws -> Tensor {
-        func checkRange<Number: TensorElement & BinaryFloatingPoint>(_: Number.Type) throws {
-            // From 65520 on, half precision rounds to infinity. The other types reach as far as float32, or nearly so.
-            let limit = newType == .float16 ? 65520 : Number(Float.greatestFiniteMagnitude).nextUp
-            guard let number = withBytes({ $0.bindMemory(to: Number.self).first { $0.isFinite && $0.magnitude >= limit } }) else { return }
+        if let number = number(beyond: newType) {
             throw TripsError.data(
-                "a weight does not fit \(newType)", found: "\(number)", expected: newType == .float16 ? "at most 65504; bf16 holds more" : "the range of float32")
-        }
-        if newType.byteWidth < dataType.byteWidth {
-            if dataType == .float32 { try checkRange(Float.self) }
-            if dataType == .float64 { try checkRange(Double.self) }
+                "a weight does not fit \(newType)", found: number,
+                expected: newType == .float16 ? "at most 65504; bf16 holds more" : "the range of float32")
         }
         let rounded = try converted(to: newType)
         return newType == .bfloat16 && dataType.byteWidth > 2 ? try rounded.keepingFinite(self) : rounded

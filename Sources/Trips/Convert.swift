@@ -37,6 +37,7 @@ public func prepare(
         throw TripsError.usage("the tensors are packed as they are", found: "a request for a graph", expected: "another architecture")
     }
     var model = PreparedModel(imported: try importModel(source, options))
+    let activations = model.graphs.map(\.activationPrecision)
     for index in model.imported.graphs.indices {
         var graph = model.imported.graphs[index]
         var trail = try fold(&graph)
@@ -45,9 +46,21 @@ public func prepare(
         model.imported.graphs[index] = graph
         model.trails.append((graph.name, trail))
     }
-    if lastStage == .select, let request = options.selection { try insertSelection(request, into: &model) }
+    if lastStage == .select {
+        if let request = options.selection { try insertSelection(request, into: &model) }
+        for index in model.trails.indices {
+            model.trails[index].trail.merge(try readScaledIntegers(&model.imported.graphs[index], activations: activations[index]))
+        }
+    }
     for graph in model.imported.graphs { try graph.validate() }
     return model
+}
+
+extension Graph {
+    /// How a source that has weights as integers treats what they are multiplied by.
+    fileprivate var activationPrecision: ActivationPrecision {
+        nodes.contains { $0.op is DynamicQuantizeLinear } ? .int8 : .float32
+    }
 }
 
 /// Selects in the graph that looks at images: the first one that embeds patches.
@@ -90,7 +103,9 @@ private func selections(_ graph: Graph) throws -> [Manifest.Selection] {
         guard let name = SelectionTrace(trace.name), name.part == .indices, let node = graph.producer(of: trace.value),
             let op = node.op as? PatchSelection, let tokens = node.input(0)
         else { return nil }
-        func count(_ value: ValueID) throws -> String { try graph.shape(of: value)[1].subtracting(1).description }
+        func count(_ value: ValueID) throws -> String {
+            try graph.shape(of: value)[1].subtracting(Dimension(op.leadingCount)).description
+        }
         return Manifest.Selection(
             block: name.layer, keepRate: op.keepRate, guidance: op.guidance.rawValue, fusion: op.fusion.rawValue,
             order: op.order.rawValue, tokensBefore: try count(tokens), tokensAfter: try count(node.output))
@@ -146,6 +161,9 @@ private func manifest(_ source: String, _ options: ConversionOptions, _ model: I
     manifest.settings = model.settings
     manifest.leftOut = model.leftOut
     manifest.generation = model.generation
+    if model.graphs.contains(where: { $0.nodes.contains { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding } }) {
+        manifest.quantization = .init(scheme: "int8", summary: "weights as the source has them")
+    }
     if model.architecture != nil { manifest.preprocessing = imageSize(model.graphs).map(Manifest.Preprocessing.released) }
     return manifest
 }

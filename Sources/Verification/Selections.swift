@@ -202,22 +202,24 @@ public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
         "\(pairs.reduce(0) { $0 + $1.count }) tokens compared by patch, \(unmatched) without a counterpart"
     }
 
-    /// The alignment of tensors [B, 1 + T (+ L), D] whose image tokens are those behind the given selections; nil where
-    /// the kept patches are the same, or the shapes are not such.
-    init?(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int]) {
+    /// The alignment of tensors [B, P + T (+ L), D] whose image tokens, behind P `leading` ones, are those behind the given
+    /// selections; nil where the kept patches are the same, or the shapes are not such.
+    init?(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int], leading: Int) {
         let (own, theirs) = (x.positions, g.positions)
         guard shape.count == 3, goldenShape.count == 3, own.map({ $0.sorted() }) != theirs.map({ $0.sorted() }), own.count == shape[0],
             theirs.count == goldenShape[0], shape[0] == goldenShape[0], shape[2] == goldenShape[2],
             let ownTokens = own.first?.count, let tokens = theirs.first?.count, shape[1] - ownTokens == goldenShape[1] - tokens,
-            goldenShape[1] > tokens
+            goldenShape[1] >= tokens + leading
         else { return nil }
         var missing = 0
         pairs = own.indices.map { batch in
             let places = Dictionary(own[batch].enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
-            let image = theirs[batch].enumerated().compactMap { place, patch in places[patch].map { (own: $0 + 1, reference: place + 1) } }
+            let image = theirs[batch].enumerated().compactMap { place, patch in
+                places[patch].map { (own: $0 + leading, reference: place + leading) }
+            }
             missing += tokens - image.count
-            let text = (tokens + 1..<goldenShape[1]).map { (own: $0 - tokens + ownTokens, reference: $0) }
-            return [(own: 0, reference: 0)] + image + text
+            let text = (tokens + leading..<goldenShape[1]).map { (own: $0 - tokens + ownTokens, reference: $0) }
+            return (0..<leading).map { (own: $0, reference: $0) } + image + text
         }
         unmatched = missing
     }

@@ -8,6 +8,7 @@ struct SetJudge {
     private let golden: GoldenSet
     private let tolerances: Tolerances
     private let judging: Bool
+    private let leadingTokens: Int
     /// How the model's selections compare with the reference's.
     let selections: [SelectionComparison]
     /// The model's selections, as far as they count.
@@ -16,9 +17,12 @@ struct SetJudge {
     let theirs: SelectionTrail
     private let flipped: Bool
 
-    /// - Parameter judging: false also compares tensors whose numbers of tokens differ.
-    init(_ found: [String: Tensor], _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool) throws {
+    /// - Parameters:
+    ///   - judging: false also compares tensors whose numbers of tokens differ.
+    ///   - leadingTokens: how many stand in front of the patches.
+    init(_ found: [String: Tensor], _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool, leadingTokens: Int) throws {
         (self.found, self.golden, self.tolerances, self.judging) = (found, golden, tolerances, judging)
+        self.leadingTokens = leadingTokens
         // A verdict rests on what the reference states; other selections of the model are there to be drawn.
         own = try SelectionTrail(judging ? found.filter { golden.intermediates[$0.key] != nil } : found)
         theirs = try SelectionTrail(golden.intermediates)
@@ -49,7 +53,7 @@ struct SetJudge {
         guard flipped, let tokens = ImageTokens(of: name), let left = own.last(before: tokens),
             let right = theirs.last(before: tokens) ?? (judging ? nil : .unselected(own)), !judging || left.number == right.number
         else { return nil }
-        return TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape)
+        return TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape, leading: leadingTokens)
     }
 
     /// Behind a flip that the arithmetic explains, a later selection's scores and positions mean other patches.

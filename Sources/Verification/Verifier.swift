@@ -139,7 +139,7 @@ public struct Verifier {
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
     /// - Parameter judging: false also compares tensors whose numbers of tokens differ.
     func compare(_ found: [String: Tensor], with golden: GoldenSet, judging: Bool) throws -> SetResult {
-        let judge = try SetJudge(found, golden, options.tolerances, judging: judging)
+        let judge = try SetJudge(found, golden, options.tolerances, judging: judging, leadingTokens: model.leadingTokens)
         var result = SetResult(name: golden.name, metadata: golden.metadata)
         result.selections = judge.selections
         if let settings = options.illustrations, report.illustrations.count < settings.count {

@@ -132,6 +132,65 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         #expect(padded.nodes.first { $0.op is OnnxAttention }?.input(6) != nil)
     }
 
+    /// What a node of known operands gives, as onnx.reference and ONNX Runtime computed it.
+    private func result(
+        _ type: String, _ operands: [String], _ attributes: [WireWriter] = [], domain: String = ""
+    ) throws -> [Double] {
+        func scalar(_ name: String, _ number: UInt8, type: Int = 2) -> WireWriter {
+            Onnx.tensor(name, [], type: type).blob(9, [number])
+        }
+        let tensors = [
+            Onnx.tensor("image", [1, 2, 3, 3], type: 2).blob(9, raw((0..<18).map { UInt8(50 + 5 * $0) })),
+            Onnx.tensor("kernel", [3, 2, 2, 2], type: 3).blob(9, raw((0..<24).map { Int8($0 - 12) })),
+            Onnx.tensor("kernel_bias", [3], type: 6).blob(9, raw([Int32(4), -8, 0])),
+            Onnx.tensor("a", [2, 3], type: 2).blob(9, [90, 109, 100, 103, 97, 80]),
+            Onnx.tensor("b", [2, 3], type: 2).blob(9, [95, 91, 120, 64, 93, 99]),
+            Onnx.tensor("m", [3, 2], type: 3).blob(9, raw([Int8(1), -4, 2, 5, -3, 6])),
+            Onnx.tensor("c", [2], type: 6).blob(9, raw([Int32(8), -3])),
+            scalar("z", 93), scalar("zero", 0), scalar("one", 1, type: 3),
+            Onnx.floats("half", [], [0.5]), Onnx.floats("quarter", [], [0.25]), Onnx.floats("large", [], [4.1]),
+            Onnx.floats("odd", [], [0.53]), Onnx.floats("small", [], [0.013]), Onnx.floats("scales", [3], [0.25, 0.5, 1]),
+        ]
+        let node = Onnx.node(type, operands, ["y"], attributes, domain: domain)
+        let graph = try imported(Onnx.model(Onnx.graph([node], inputs: [Onnx.value("unread", [1])], initializers: tensors)))
+        var numbers: [ValueID: Tensor] = [:]
+        func number(_ value: ValueID) throws -> Tensor? { try numbers[value] ?? graph.operand(value).tensor() }
+        for node in graph.nodes { numbers[node.output] = try evaluate(node.op, node.inputs.map { try $0.flatMap(number) })[0] }
+        return try #require(numbers[graph.outputs[0].value]).converted(to: .float64).elements()
+    }
+
+    /// Products of the numbers that the integers stand for; a bias is in the scale of the sums.
+    @Test func readsProductsOfIntegers() throws {
+        let convolved = try result("QLinearConv", ["image", "half", "z", "kernel", "scales", "", "large", "z", "kernel_bias"])
+        #expect(convolved == [128, 118, 97, 87, 121, 120, 118, 116, 69, 105, 178, 215])
+        let product = ["a", "half", "z", "m", "quarter", "one", "odd", "z"]
+        #expect(try result("QLinearMatMul", product) == [90, 120, 106, 70])
+        #expect(throws: TripsError.self) { try result("QLinearMatMul", product + ["kernel_bias"]) }
+    }
+
+    @Test func readsWhatONNXRuntimeAddsForIntegers() throws {
+        func own(_ type: String, _ operands: [String], _ attributes: [WireWriter] = []) throws -> [Double] {
+            try result(type, operands, attributes, domain: "com.microsoft")
+        }
+        let (a, b) = (["a", "half", "z"], ["b", "quarter", "z"])
+        #expect(try own("QLinearAdd", a + b + ["odd", "z"]) == [91, 107, 112, 89, 97, 84])
+        #expect(try own("QLinearMul", a + b + ["odd", "z"]) == [92, 85, 138, 25, 93, 75])
+        #expect(try own("QLinearSigmoid", a + ["small", "zero"]) == [14, 77, 75, 76, 68, 0])
+        #expect(try own("QLinearLeakyRelu", a + ["odd", "z"], [Onnx.attribute("alpha", float: 0.2)]) == [92, 108, 100, 102, 97, 91])
+        let joined = try own("QLinearConcat", ["odd", "z"] + a + b, [Onnx.attribute("axis", int: 0)])
+        #expect(joined == [90, 108, 100, 102, 97, 81, 94, 92, 106, 79, 93, 96])
+        let product = a + ["m", "quarter", "one", "c"]
+        #expect(try own("QGemm", product + ["odd", "z"]) == [92, 119, 108, 69])
+        #expect(try own("QGemm", product) == [-0.5, 13.875, 8, -12.75])
+        // ONNX Runtime takes exponentials from a table of integers.
+        let softmax = (["a", "quarter", "z", "small", "zero"], [Onnx.attribute("axis", int: -1)])
+        let found = try own("QLinearSoftmax", softmax.0, softmax.1 + [Onnx.attribute("opset", int: 13)])
+        #expect(zip(found, [1, 68, 7, 62, 14, 0]).allSatisfy { abs($0 - $1) <= 1 })
+        let older = [Onnx.attribute("axis", int: 0), Onnx.attribute("opset", int: 11)]
+        #expect(throws: TripsError.self) { try own("QLinearSoftmax", softmax.0, older) }
+        #expect(throws: TripsError.self) { try own("QLinearAdd", a) }
+    }
+
     @Test func normalisesOldSoftmaxOverAMatrix() throws {
         func model(_ opset: Int, _ attributes: [WireWriter]) -> WireWriter {
             Onnx.model(Onnx.graph([Onnx.node("Softmax", ["x"], ["y"], attributes)], inputs: [Onnx.value("x", [2, 3, 4])]), opset: opset)
@@ -261,7 +320,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             model.onnx: unsupported operators
               Gelu (ai.onnx 17), 1 of them, first "c": not in the operator set before version 20
               LSTM (ai.onnx 17), 2 of them, first "first": unknown operator
-              FusedGelu (com.microsoft 0), 1 of them, first "y": unknown domain
+              FusedGelu (com.microsoft 0), 1 of them, first "y": unknown operator
             """)
         let inventory = try operatorInventory(path: path)
         #expect(inventory.map(\.name) == ["Gelu", "LSTM", "Loop", "Relu", "FusedGelu"])

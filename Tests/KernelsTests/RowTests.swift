@@ -42,6 +42,7 @@ extension KernelTests {
             (TRIPS_ACTIVATION_QUICK_GELU, { $0 / (1 + exp(-1.702 * $0)) }, 1.5e-7, 4e-5),
             (TRIPS_ACTIVATION_RELU, { max($0, 0) }, 0, 0),
             (TRIPS_ACTIVATION_SIGMOID, { 1 / (1 + exp(-$0)) }, 1.5e-7, 1.5e-7),
+            (TRIPS_ACTIVATION_SWISH, { $0 / (1 + exp(-$0)) }, 1.5e-7, 1.5e-7),
         ]
         for (activation, exact, tolerance, coarse) in functions {
             func check(_ y: [Float], _ tolerance: Double, _ place: String) {
@@ -69,7 +70,7 @@ extension KernelTests {
                         #expect(part.map(\.bitPattern) == y[start...].map(\.bitPattern), "\(name(path)) \(activation)")
                     }
                 }
-                // Next to 0 all forms of GELU halve.
+                // Next to 0 all forms of GELU halve, and so does Swish.
                 let small: [Float] = [0, 1e-6, -1e-6]
                 if ![TRIPS_ACTIVATION_RELU, TRIPS_ACTIVATION_SIGMOID].contains(activation) {
                     #expect(zip(activatedInBytes(small, activation), small).allSatisfy { abs($0 - $1 / 2) <= 1e-3 * abs($1) }, "\(name(path))")

@@ -193,6 +193,20 @@ struct SelectionTests {
         try expect(outputs[0], [1, 4, 1], [100, 2, 4, (1 + 2 * 3) / 3])
     }
 
+    /// Registers beside the class token are neither scored nor dropped; in its own guidance it sees them.
+    @Test func keepsLeadingTokens() throws {
+        let (x, keys) = ([100, 200, 300] + self.x[1...], [5, 9, 9] + self.keys[1...])
+        let outputs = try select(PatchSelection(heads: 1, scale: 1, keepRate: 0.5, leading: 3), x, keys)
+        try expect(outputs[0], [1, 6, 1], [100, 200, 300, 2, 4, (0.1 * 1 + 0.2 * 3) / 0.3])
+        try expect(outputs[1], [1, 2], [1, 3])
+        try expect(outputs[2], [1, 4], [0.1, 0.4, 0.2, 0.3])
+        try expect(outputs[3], [1, 3], [1, 3, -1])
+        let own = PatchSelection(heads: 1, scale: 1, keepRate: 0.5, guidance: .imageCLS, leading: 3)
+        try expect(select(own, x, [2.3025851, 2.3025851, 2.9957323] + self.keys[1...])[2], [1, 4], [0.02, 0.08, 0.04, 0.06])
+        let random = PatchSelection(heads: 1, keepRate: 0.5, guidance: .random, fusion: .none, leading: 3)
+        #expect(try select(random, x, keys)[0].numbers.prefix(3) == [100, 200, 300])
+    }
+
     @Test func leavesEverythingAtRateOneAndPrefersLowerIndices() throws {
         let all = try select(PatchSelection(heads: 1, keepRate: 1), x, keys)
         try expect(all[0], [1, 5, 1], x.map { Double($0) })
@@ -234,5 +248,8 @@ struct SelectionTests {
         try expectRefusal(PatchSelection(heads: 1, keepRate: .nan), tokens, keys, query)
         try expectRefusal(PatchSelection(heads: 1, keepRate: 0.5), tokens, keys, nil)
         try expectRefusal(PatchSelection(heads: 1, keepRate: 0.5), counting([1, 1, 2]), counting([1, 1, 2]), query)
+        for leading in [0, -1, 3, .max] {
+            try expectRefusal(PatchSelection(heads: 1, keepRate: 0.5, leading: leading), tokens, keys, query)
+        }
     }
 }

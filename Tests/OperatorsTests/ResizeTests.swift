@@ -95,4 +95,39 @@ struct QuantizationTests {
         try expectRefusal(DequantizeLinear(), x, floats([1, 2]), nil)
         try expectRefusal(DequantizeLinear(blockSize: -1), x, floats([1, 2]), nil)
     }
+
+    /// The examples of ONNX's operator documents.
+    @Test func quantizesByTheRangeOfNumbers() throws {
+        func expectQuantized(_ x: [Float], _ levels: [Double], scale: Double, zero: Double) throws {
+            let results = try evaluate(DynamicQuantizeLinear(), [floats(x)])
+            try expect(results[0], [x.count], levels)
+            try expect(results[1], [], [scale], tolerance: 1e-8)
+            try expect(results[2], [], [zero])
+        }
+        try expectQuantized([0, 2, -3, -2.5, 1.34, 0.5], [153, 255, 0, 26, 221, 179], scale: 5.0 / 255, zero: 153)
+        try expectQuantized([-1, -2.1, -1.3, -2.5, -3.34, -4], [191, 121, 172, 96, 42, 0], scale: 4.0 / 255, zero: 255)
+        try expectQuantized([1, 2.1, 1.3, 2.5, 3.34, 4], [64, 134, 83, 159, 213, 255], scale: 4.0 / 255, zero: 0)
+        try expectQuantized([0, 0], [0, 0], scale: 1, zero: 0)
+        #expect(throws: Never.self) { _ = try evaluate(DynamicQuantizeLinear(), [floats([.nan, .infinity, -.infinity])]) }
+    }
+
+    @Test func multipliesIntegers() throws {
+        let a = try Tensor([UInt8(11), 7, 3, 10, 6, 2, 9, 5, 1, 8, 4, 0], shape: [4, 3])
+        let b = try Tensor([UInt8(1), 4, 2, 5, 3, 6], shape: [3, 2])
+        try expect(run(MatMulInteger(), a, b, Tensor(scalar: UInt8(12)), nil), [4, 2], [-38, -83, -44, -98, -50, -113, -56, -128])
+        // A zero point for each row, and for each column.
+        let rows = try Tensor([UInt8(11), 10, 9, 8], shape: [4]), columns = try Tensor([UInt8(1), 4], shape: [2])
+        try expect(run(MatMulInteger(), a, b, rows, columns), [4, 2], Array(repeating: [-20, -20], count: 4).flatMap { $0 })
+        let (least, most) = (try Tensor([Int8.min], shape: [1, 1]), try Tensor([UInt8.max], shape: [1, 1]))
+        try expect(run(MatMulInteger(), least, most, nil, nil), [1, 1], [-32640])
+        try expectRefusal(MatMulInteger(), a, b, Tensor(scalar: Int8(1)), nil)
+
+        let image = try Tensor((2...10).map { UInt8($0) }, shape: [1, 1, 3, 3])
+        let kernel = try Tensor(Array(repeating: UInt8(1), count: 4), shape: [1, 1, 2, 2])
+        try expect(run(ConvInteger(), image, kernel, Tensor(scalar: UInt8(1)), nil), [1, 1, 2, 2], [12, 16, 24, 28])
+        // Padding stands for numbers of 0, whatever the zero point.
+        let padded = ConvInteger(Conv(window: Window(pads: [1, 1, 0, 0])))
+        let sums = try run(padded, image, kernel, Tensor(scalar: UInt8(1)), Tensor([UInt8(0)], shape: [1]))
+        try expect(sums, [1, 1, 3, 3], [1, 3, 5, 5, 12, 16, 11, 24, 28])
+    }
 }

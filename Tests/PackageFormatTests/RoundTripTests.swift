@@ -156,6 +156,20 @@ import PackageFormat
         }
     }
 
+    /// Older readers would drop what always stays.
+    @Test(arguments: [nil, 3]) func tokensThatAlwaysStayNeedAFeature(leading: Int?) throws {
+        let folder = try TemporaryFolder()
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [1, 9, 4]))
+        let query = try graph.addInput("query", ValueType(.float32, [1, 4]))
+        let op = PatchSelection(heads: 2, keepRate: 0.5, leading: leading)
+        try graph.addOutput("y", graph.add(op, [x, x, query], name: "selection")[0])
+        try PackageWriter.write(graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"], options: .init(plain: true))
+        let reader = try PackageReader(path: folder["a.trips"])
+        #expect(reader.manifest.features == (leading == nil ? [] : ["leading-tokens"]))
+        #expect(try reader.graphs().first?.nodes.first?.op as? PatchSelection == op)
+    }
+
     @Test func manifestComesBack() throws {
         let folder = try TemporaryFolder()
         try PackageWriter.write(graphs: [], manifest: Samples.manifest, to: folder["a.trips"])
@@ -212,6 +226,24 @@ import PackageFormat
             try PackageWriter.write(graphs: [], extraTensors: [("matrix", matrix)], manifest: Samples.manifest, to: folder["a.trips"], options: .init(storage: .f16))
         }
         #expect(folder.contents.isEmpty)
+    }
+
+    /// A mask that hides by the lowest number of float32 is no weight; one that fits is stored as all others are.
+    @Test(arguments: [(-Float.greatestFiniteMagnitude, DataType.float32), (-10000, .float16)])
+    func halfPrecisionLeavesMasks(lowest: Float, type: DataType) throws {
+        let folder = try TemporaryFolder()
+        let numbers = try Tensor([0, lowest, 0, 0], shape: [2, 2])
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2, 2]))
+        let weight = try graph.addConstant(Samples.constant(Samples.weights([2, 2]), "weight"), name: "weight")
+        let mask = try graph.addConstant(Samples.constant(numbers, "mask"), name: "mask")
+        let scores = try graph.add(Linear(), [x, weight], name: "scores")[0]
+        try graph.addOutput("y", graph.add(Binary(.add), [scores, mask], name: "masked")[0])
+        try PackageWriter.write(graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"], options: .init(storage: .f16))
+        let reader = try PackageReader(path: folder["a.trips"])
+        #expect(reader.tensors.first { $0.name == "weight" }?.storedType == .float16)
+        #expect(reader.tensors.first { $0.name == "mask" }?.storedType == type)
+        #expect(try reader.constant(named: "mask").load().elements(Float.self) == numbers.elements(Float.self))
     }
 
     @Test(arguments: [false, true])

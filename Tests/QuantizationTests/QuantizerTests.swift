@@ -56,6 +56,26 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(report.bytesAfter < report.bytesBefore / 3)
     }
 
+    /// A mask that hides by the lowest number of float32 stays; a weight out of range is refused by name when it is read.
+    @Test func halfPrecisionLeavesMasks() throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [2, 2]))
+        func constant(_ numbers: [Float], _ name: String) throws -> ValueID {
+            try graph.addConstant(Constant(Tensor(numbers, shape: [2, 2]), identity: name), name: name)
+        }
+        let (good, wide) = (try constant([1, 0.1, 2, 3], "good"), try constant([1, 1e6, 0, 0], "wide"))
+        let mask = try constant([0, -.greatestFiniteMagnitude, 0, 0], "mask")
+        let product = try graph.add(Linear(), [graph.add(Linear(), [x, good], name: "first")[0], wide], name: "second")[0]
+        try graph.addOutput("y", graph.add(Binary(.add), [product, mask], name: "masked")[0])
+        let (graphs, report) = try quantize([graph], QuantizationOptions(.f16))
+        func numbers(_ name: String) throws -> [Float]? {
+            try graphs[0].value(named: name).flatMap(graphs[0].constant)?.load().elements(Float.self)
+        }
+        #expect(try numbers("good") == [1, 0.099975586, 2, 3] && numbers("mask") == [0, -.greatestFiniteMagnitude, 0, 0])
+        #expect(report.layers.map(\.precision) == ["float16", "float16", "float32"] && report.layers[2].note != nil)
+        #expect(throws: TripsError.self) { try numbers("wide") }
+    }
+
     @Test func moreIsKnownMoreIsKept() throws {
         let graph = try block()
         let test = try samples(1)[0].inputs

@@ -13,17 +13,31 @@ struct FollowTests {
         let text: ValueID
         let textMask: ValueID
 
-        init(positions: Positions = .constant) throws {
+        init(positions: Positions = .constant, front: Front? = nil) throws {
             var m = Exported()
             let image = try m.input("image", [2, 3, 8, 8])
             func linear(_ x: ValueID, _ from: Int = 8, _ to: Int = 8) throws -> ValueID { try m.node(Linear(), [x, m.constant([to, from]), m.constant([to])]) }
             func norm(_ x: ValueID) throws -> ValueID { try m.node(LayerNorm(epsilon: 1e-6), [x, m.constant([8])]) }
             let patches = try [image, m.constant([8, 3, 4, 4]), m.constant([8]), m.constant([8])]
-            let x = switch positions {
+            var x = switch positions {
             case .constant: try m.node(PatchEmbedding(), patches + [m.constant([1, 5, 8])])
             // Such as those resized to the picture; folding would tell these.
             case .computed: try m.binary(.add, m.node(PatchEmbedding(), patches), m.node(Unary(.neg), [m.constant([1, 5, 8])]))
             case .given: try m.binary(.add, m.node(Unary(.neg), [m.input("positions", [1, 5, 8])]), m.node(PatchEmbedding(), patches))
+            }
+            func part(_ start: Int, _ end: Int) throws -> ValueID {
+                try m.node(Slice(), [x, m.integers([start]), m.integers([end]), m.integers([1])])
+            }
+            switch front {
+            case .distilled:
+                let alone = try m.node(PatchEmbedding(), Array(patches[..<3]))
+                let token = try m.node(Expand(), [m.constant([1, 1, 8]), m.integers([2, 1, 8])])
+                let all = try m.node(Concat(axis: 1), [token, m.constant([2, 1, 8]), alone])
+                x = try m.binary(.add, all, m.constant([1, 6, 8]))
+            case .registers, .registersAlone:
+                let first = front == .registers ? [try part(0, 1)] : []
+                x = try norm(m.node(Concat(axis: 1), first + [m.constant([2, 3, 8]), part(1, 5)]))
+            case nil: break
             }
             let normal = try norm(x)
             let attended = try m.node(Attention(heads: 2), [linear(normal), linear(normal), linear(normal)])
@@ -67,6 +81,42 @@ struct FollowTests {
     }
 
     enum Positions { case constant, computed, given }
+    /// What stands in front of the patches: a token of distillation behind [CLS], registers put between, registers alone.
+    enum Front: CaseIterable { case distilled, registers, registersAlone }
+
+    @Test(arguments: Front.allCases) func tokensBesideTheClassTokenStay(front: Front) throws {
+        var a = try Model(front: front)
+        let count = switch front {
+        case .distilled: 2
+        case .registers: 4
+        case .registersAlone: 3
+        }
+        let all = a.states
+        for value in try [all, a.slice(all, 0, count), a.slice(all, count, count + 4), a.row(all, 1)] { try a.m.output(value) }
+        var graph = a.m.graph
+        let report = try select(&graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
+        #expect(report.blocks[0].tokensBefore == 4 && report.blocks[0].tokensAfter == 3)
+        #expect(graph.nodes.compactMap { ($0.op as? PatchSelection)?.leading } == [count])
+        let found = try outputs(graph, a.m.inputs)
+        let numbers = try (0..<4).map { try #require(found["y\($0)"]).elements(Float.self) }
+        #expect(found["y0"]?.shape == [2, count + 3, 8] && found["y1"]?.shape == [2, count, 8] && found["y2"]?.shape == [2, 3, 8])
+        #expect(numbers[0].prefix((count + 3) * 8) == numbers[1].prefix(count * 8) + numbers[2].prefix(24))
+        #expect(numbers[0][8..<16] == numbers[3][..<8])
+    }
+
+    /// Tokens that are made of the input are no part of what stays.
+    @Test func otherTokensInFrontOfPatches() throws {
+        var m = Exported()
+        let patches = try m.node(PatchEmbedding(), [m.input("image", [2, 3, 8, 8]), m.constant([8, 3, 4, 4])])
+        let x = try m.node(Concat(axis: 1), [m.node(Unary(.neg), [m.input("text", [2, 3, 8])]), patches])
+        func linear(_ x: ValueID) throws -> ValueID { try m.node(Linear(), [x, m.constant([8, 8])]) }
+        let normal = try m.node(LayerNorm(epsilon: 1e-6), [x, m.constant([8])])
+        let residual = try m.binary(.add, linear(m.node(Attention(heads: 2), [linear(normal), linear(normal), linear(normal)])), x)
+        try m.output(m.binary(.add, linear(m.node(LayerNorm(epsilon: 1e-6), [residual, m.constant([8])])), residual))
+        #expect { try select(&m.graph, options: SelectionOptions(blocks: [1], guidance: .imageCLS)) } throws: {
+            "\($0)".contains("no vision tower was recognised")
+        }
+    }
 
     @Test func positionsMayBeComputed() throws {
         var a = try Model(positions: .computed)
@@ -84,14 +134,16 @@ struct FollowTests {
         try a.m.output(a.row(a.states, 0))
         try a.m.output(a.m.reshape(a.states, [2, 5, 2, 4]))
         try a.m.output(a.m.node(Gather(axis: 2), [a.states, a.m.integers([3], scalar: true)]))
+        try a.m.output(a.slice(a.states, -5, -4))
         let found = try a.selected()
         #expect(found["y0"]?.shape == [2, 3, 8] && found["y1"]?.shape == [8, 8] && found["y3"]?.shape == [2, 4, 2, 4] && found["y4"]?.shape == [2, 4])
         let (rows, all, first) = try (#require(found["y0"]).elements(Float.self), #require(found["y1"]).elements(Float.self), #require(found["y2"]).elements(Float.self))
         #expect(all[8..<32].elementsEqual(rows[..<24]) && all[..<8].elementsEqual(first[..<8]))
+        #expect(try #require(found["y5"]).elements(Float.self) == first)
     }
 
     enum Reading: CaseIterable {
-        case patch, lastPatch, twoRows, somePatches, classTokenAsSlice, patchesOfSomeChannels, patchesFromTheSecond, allAsOneRow, mixed, tiled, padded, expanded, otherMask, maskOfEach
+        case patch, lastPatch, twoRows, somePatches, patchesOfSomeChannels, patchesFromTheSecond, allAsOneRow, mixed, tiled, padded, expanded, otherMask, maskOfEach
     }
 
     @Test(arguments: Reading.allCases) func tokensThatAreReadByTheirNumbersAreRefused(form: Reading) throws {
@@ -102,7 +154,6 @@ struct FollowTests {
         case .lastPatch: try a.row(x, -1)
         case .twoRows: try a.m.node(Gather(axis: 1), [x, a.integers(0, 1)])
         case .somePatches: try a.slice(x, 1, 3)
-        case .classTokenAsSlice: try a.slice(x, 0, 1)
         case .patchesOfSomeChannels: try a.m.node(Slice(), [x, a.integers(1, 2), a.integers(5, 6), a.integers(1, 2)])
         case .patchesFromTheSecond: try a.slice(x, 2, 5)
         case .allAsOneRow: try a.m.node(Linear(), [a.m.reshape(x, [2, 40]), a.m.constant([3, 40])])

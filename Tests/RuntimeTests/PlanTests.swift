@@ -60,6 +60,21 @@ import Testing
         try s.check(sums)
     }
 
+    /// What is computed behind each sum while it is in cache; other functions take a step of their own.
+    @Test func activationsBehindLayers() throws {
+        var s = Sample()
+        let cases: [(any Operator, steps: Int)] = [
+            (Unary(.relu), 1), (Unary(.sigmoid), 1), (Unary(.swish), 1), (GELU(.tanh), 1), (Unary(.swish, alpha: 1.5), 3),
+        ]
+        for (op, steps) in cases {
+            let (x, residual) = (try s.input("x\(s.numbers.count)", [5, 40]), try s.input("r\(s.numbers.count)", [5, 24]))
+            let layer = try s.add(Linear(), [x, s.constant([24, 40]), s.constant([24])])
+            let sum = try s.add(Binary(.add), [s.add(op, [layer]), residual])
+            try s.check([sum])
+            #expect(try s.kinds([sum]).count == steps)
+        }
+    }
+
     /// Rows are quantized once for all layers that read them with one scale, and normalised on the way where the norm is theirs.
     @Test(arguments: [false, true]) func quantizedLayers(isNormalised: Bool) throws {
         var s = Sample()

@@ -27,15 +27,18 @@ import Runtime
 
     @Test(arguments: [PatchSelection.Guidance.text, .imageCLS], PatchSelection.Fusion.allCases)
     func kernelsAgreeWithTheOperator(_ guidance: PatchSelection.Guidance, _ fusion: PatchSelection.Fusion) throws {
-        for (heads, batch, count, order, keyWidth) in [
-            (4, 1, 37, PatchSelection.Order.original, nil), (3, 3, 16, .score, nil), (2, 2, 1, .original, nil), (3, 2, 20, .original, 41),
+        for (heads, batch, count, order, keyWidth, leading) in [
+            (4, 1, 37, PatchSelection.Order.original, nil, nil), (3, 3, 16, .score, nil, nil), (2, 2, 1, .original, nil, nil),
+            (3, 2, 20, .original, 41, nil), (3, 2, 16, .score, nil, 5), (2, 2, 9, .original, 31, 2),
         ] {
             let op = PatchSelection(
-                heads: heads, keepRate: 0.6, guidance: guidance, fusion: fusion, order: order, sharesKeys: keyWidth != nil)
+                heads: heads, keepRate: 0.6, guidance: guidance, fusion: fusion, order: order, sharesKeys: keyWidth != nil,
+                leading: leading)
+            let tokens = count + (leading ?? 1)
             let width = heads * 12
             let positions = try Tensor((0..<batch * count).map { Int64($0 * 7 % 50) }, shape: [batch, count])
             let inputs = [
-                try noise([batch, count + 1, width], seed: 1), try noise([batch, count + 1, keyWidth ?? width], seed: 2),
+                try noise([batch, tokens, width], seed: 1), try noise([batch, tokens, keyWidth ?? width], seed: 2),
                 try noise([batch, keyWidth.map { $0 * heads } ?? width], seed: 3), positions,
             ]
             let expected = try evaluate(op, inputs)

@@ -11,6 +11,7 @@ private struct FakeModel: ModelRunner {
     var inputNames = ["image"]
     var outputNames: [String]
     var traceNames: [String] = []
+    var leadingTokens = 1
     var values: [String: Tensor]
 
     func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
@@ -178,6 +179,14 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     #expect(lenient.passes)
     let embeds = try #require(lenient.outputs.first?.worst)
     #expect(embeds.alignment?.unmatched == 1 && embeds.metrics?.snr == .infinity)
+
+    // The same behind [CLS] and two registers.
+    let (longer, other) = (try floats([1, 7, 8, 2, 3, 9, 5], [1, 7, 1]), try floats([1, 7, 8, 2, 3, 4, 5], [1, 7, 1]))
+    var model = try selectingModel([0, 1, 3], close, longer)
+    model.leadingTokens = 3
+    let longerSet = try golden(["image_embeds": other], selection([0, 1, 2], scores))
+    let behind = try report(model, longerSet, intermediates: true, preset: .int8)
+    #expect(behind.outputs.first?.worst.alignment?.unmatched == 1 && behind.outputs.first?.worst.metrics?.snr == .infinity)
 
     // Kept something that its own scores put last.
     let wrong = try report(selectingModel([0, 1, 4], scores, own), set, intermediates: true, preset: .int8)

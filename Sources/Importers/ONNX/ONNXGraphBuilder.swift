@@ -87,7 +87,7 @@ final class ONNXGraphBuilder {
     // MARK: Nodes
 
     private func add(_ node: ONNXNode) throws {
-        guard let rule = ONNXRules.table[node.type] else { throw TripsError.data("unknown operator", found: node.type) }
+        guard let rule = ONNXRules.rule(for: node) else { throw TripsError.data("unknown operator", found: node.type) }
         let call = try ONNXCall(node, inputs: try node.inputs.map { try value($0) }, builder: self)
         let made = try rule.build(call)
         try call.checkAttributes()

@@ -112,8 +112,9 @@ private func checkOperators(_ nodes: [ONNXNode]) throws {
 
 /// Why a node is refused; nil where it is not.
 private func refusal(of node: ONNXNode) -> String? {
-    guard node.domain.isEmpty else { return "unknown domain" }
-    guard let rule = ONNXRules.table[node.type] else { return node.holdsGraph ? "subgraphs are not read" : "unknown operator" }
+    guard node.domain.isEmpty || node.domain == contributedDomain else { return "unknown domain" }
+    guard let rule = ONNXRules.rule(for: node) else { return node.holdsGraph ? "subgraphs are not read" : "unknown operator" }
+    guard node.domain.isEmpty else { return rule.refusal(node) }
     guard supportedOperatorSets.contains(node.version) else { return "unsupported version of the operator set" }
     guard rule.since <= node.version else { return "not in the operator set before version \(rule.since)" }
     return rule.refusal(node)

@@ -44,6 +44,15 @@ enum ONNXRules {
     static let table: [String: ONNXRule] = [elementwise, shapes, indexing, reductions, products, windows, others]
         .reduce(into: [:]) { $0.merge($1) { first, _ in first } }
 
+    /// The rule for a node; nil where its operator is not known.
+    static func rule(for node: ONNXNode) -> ONNXRule? {
+        switch node.domain {
+        case "": table[node.type]
+        case contributedDomain: contributed[node.type]
+        default: nil
+        }
+    }
+
     private static let elementwise: [String: ONNXRule] = [
         "Abs": .unary(.abs), "Neg": .unary(.neg), "Sign": .unary(.sign), "Reciprocal": .unary(.reciprocal),
         "Sqrt": .unary(.sqrt), "Exp": .unary(.exp), "Log": .unary(.log), "Erf": .unary(.erf), "Floor": .unary(.floor),
@@ -196,12 +205,15 @@ enum ONNXRules {
             }
             return DequantizeLinear(axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0)
         },
+        "DynamicQuantizeLinear": .same(11, inputs: 1) { _ in DynamicQuantizeLinear() },
+        "MatMulInteger": .same(inputs: 4) { _ in MatMulInteger() },
+        "ConvInteger": .same(inputs: 4) { ConvInteger(try convolution($0)) },
+        "QLinearMatMul": ONNXRule { try quantizedProduct($0, MatMul(), inputs: 8, axes: (-2, -1)) },
+        "QLinearConv": ONNXRule { try quantizedProduct($0, convolution($0), inputs: 9, axes: (1, 0)) },
     ]
 
     private static let windows: [String: ONNXRule] = [
-        "Conv": .same(inputs: 3) {
-            Conv(window: try window($0), groups: try $0.integer("group") ?? 1, kernelShape: try $0.integers("kernel_shape"))
-        },
+        "Conv": .same(inputs: 3) { try convolution($0) },
         "ConvTranspose": .same(inputs: 3) {
             ConvTranspose(
                 window: try window($0), groups: try $0.integer("group") ?? 1, kernelShape: try $0.integers("kernel_shape"),
@@ -381,7 +393,29 @@ private func refusePrecision(_ call: ONNXCall) throws {
     }
 }
 
+/// A product of the numbers that integers stand for, as integers: the operands are x, the weight, and the result's scale and zero
+/// point, each integer with its scale and zero point behind it; and for convolutions a bias in the scale of the sums.
+/// - Parameter axes: of x and the weight, along which scales may differ.
+private func quantizedProduct(_ call: ONNXCall, _ op: any Operator, inputs: Int, axes: (x: Int, weight: Int)) throws -> [ValueID] {
+    guard call.inputs.count <= inputs else {
+        throw TripsError.data("number of inputs", found: call.inputs.count, expected: "at most \(inputs)")
+    }
+    func numbers(_ index: Int, axis: Int, _ name: String) throws -> ValueID {
+        try call.step(DequantizeLinear(axis: axis), [call.required(index), call.required(index + 1), call.input(index + 2)], name)
+    }
+    var operands = [try numbers(0, axis: axes.x, "x"), try numbers(3, axis: axes.weight, "weight")]
+    if let bias = call.input(8) {
+        let scale = try call.step(Binary(.mul), [call.required(1), call.required(4)], "bias_scale")
+        operands.append(try call.step(DequantizeLinear(axis: 0), [bias, scale], "bias"))
+    }
+    return try call.add(QuantizeLinear(axis: axes.x), [call.step(op, operands, "numbers"), call.required(6), call.input(7)])
+}
+
 // MARK: Windows
+
+private func convolution(_ call: ONNXCall) throws -> Conv {
+    Conv(window: try window(call), groups: try call.integer("group") ?? 1, kernelShape: try call.integers("kernel_shape"))
+}
 
 private func window(_ call: ONNXCall) throws -> Window {
     Window(

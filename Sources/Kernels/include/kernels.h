@@ -66,6 +66,7 @@ typedef enum trips_activation {
     TRIPS_ACTIVATION_QUICK_GELU = 3, ///< x sigmoid(1.702 x)
     TRIPS_ACTIVATION_RELU = 4,
     TRIPS_ACTIVATION_SIGMOID = 5,    ///< 1 / (1 + e⁻ˣ)
+    TRIPS_ACTIVATION_SWISH = 6,      ///< x sigmoid(x)
 } trips_activation;
 
 /// What a matrix product does to its output while it is in cache:

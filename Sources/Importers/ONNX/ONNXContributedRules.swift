@@ -1,0 +1,76 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// The domain of ONNX Runtime's own operators.
+let contributedDomain = "com.microsoft"
+
+extension ONNXRules {
+    /// What ONNX Runtime's static quantization writes beside the standard operators: each computes with the numbers that integers
+    /// stand for, and gives integers.
+    static let contributed: [String: ONNXRule] = [
+        "QLinearAdd": onPairs(.add), "QLinearMul": onPairs(.mul),
+        "QLinearSigmoid": onNumbers { _ in Unary(.sigmoid) },
+        "QLinearLeakyRelu": onNumbers { Unary(.leakyRelu, alpha: try $0.float("alpha")) },
+        "QLinearSoftmax": onNumbers(softmax),
+        "QLinearGlobalAveragePool": onNumbers { call in
+            guard try !call.flag("channels_last") else { throw TripsError.data("attribute channels_last", found: 1, expected: 0) }
+            return GlobalPool(.average)
+        },
+        "QLinearConcat": ONNXRule { call in
+            guard let axis = try call.integer("axis") else { throw TripsError.data("attribute axis is missing") }
+            let parts = try stride(from: 2, to: call.inputs.count, by: 3).map { try call.numbers($0) }
+            return try call.integers(call.step(Concat(axis: axis), parts, "numbers"), like: 2, scale: 0)
+        },
+        "QGemm": ONNXRule(build: gemm),
+    ]
+
+    private static func onNumbers(_ op: @escaping @Sendable (ONNXCall) throws -> any Operator) -> ONNXRule {
+        ONNXRule { call in
+            try call.integers(call.step(op(call), [call.numbers(0)], "numbers"), like: 0, scale: 3)
+        }
+    }
+
+    private static func onPairs(_ kind: Binary.Kind) -> ONNXRule {
+        ONNXRule { call in
+            try call.integers(call.step(Binary(kind), [call.numbers(0), call.numbers(3)], "numbers"), like: 0, scale: 6)
+        }
+    }
+
+    /// Before version 13 of the standard operator set all axes from the stated one on were normalised as one.
+    @Sendable private static func softmax(_ call: ONNXCall) throws -> any Operator {
+        let (axis, rank) = (try call.integer("axis") ?? -1, call.type(try call.required(0)).rank)
+        guard try (call.integer("opset") ?? 13) >= 13 || resolveAxis(axis, rank: rank) == rank - 1 else {
+            throw TripsError.data("attribute axis", found: axis, expected: "the last axis, \(rank - 1)")
+        }
+        return Softmax(axis: axis)
+    }
+
+    /// The result is in floating point where it has no scale.
+    @Sendable private static func gemm(_ call: ONNXCall) throws -> [ValueID] {
+        let op = Gemm(
+            alpha: try call.float("alpha") ?? 1, transposeA: try call.flag("transA"), transposeB: try call.flag("transB"))
+        var operands = [try call.numbers(0), try call.numbers(3, axis: op.transposeB ? 0 : 1)]
+        if let bias = call.input(6) {
+            let alpha = try call.constant(Double(op.alpha), .float32, "alpha")
+            let scale = try call.step(Binary(.mul), [call.required(1), call.required(4)], "sum_scale")
+            let factor = try call.step(Binary(.mul), [scale, alpha], "bias_scale")
+            operands.append(try call.step(DequantizeLinear(axis: -1), [bias, factor], "bias"))
+        }
+        guard call.input(7) != nil else { return try call.add(op, operands) }
+        return try call.integers(call.step(op, operands, "numbers"), like: 0, scale: 7)
+    }
+}
+
+extension ONNXCall {
+    /// The numbers that an operand's integers stand for; scale and zero point are the operands behind it.
+    fileprivate func numbers(_ index: Int, axis: Int = 0) throws -> ValueID {
+        try step(DequantizeLinear(axis: axis), [required(index), required(index + 1), input(index + 2)], "operand_\(index)")
+    }
+
+    /// Integers that stand for numbers, of the type of an operand. Their scale is another, and the zero point is behind that.
+    fileprivate func integers(_ numbers: ValueID, like index: Int, scale: Int) throws -> [ValueID] {
+        let op = QuantizeLinear(outputType: try type(required(index)).dataType)
+        return try add(op, [numbers, required(scale), input(scale + 1)])
+    }
+}

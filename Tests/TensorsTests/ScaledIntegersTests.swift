@@ -1,0 +1,50 @@
+import Support
+import Testing
+
+import Tensors
+
+@Suite struct ScaledIntegersTests {
+    private func parts(_ scales: [Float], axis: Int) throws -> ScaledIntegers {
+        let integers = Constant(try Tensor([Int8(1), -2, 3, 4, -128, 127], shape: [2, 3]), identity: "integers")
+        let factors = Constant(try Tensor(scales, shape: [scales.count]), identity: "scales \(scales)")
+        return try ScaledIntegers(integers, scales: factors, axis: axis)
+    }
+
+    private func numbers(_ constant: Constant) throws -> [Float] { try constant.load().elements() }
+
+    /// A scale for all, for each row, and for each column.
+    @Test func numbersAreProducts() throws {
+        let cases: [(scales: [Float], axis: Int, expected: [Float])] = [
+            ([2], 0, [2, -4, 6, 8, -256, 254]), ([2], 1, [2, -4, 6, 8, -256, 254]), ([1, 10], 0, [1, -2, 3, 40, -1280, 1270]),
+            ([1, 10, 100], 1, [1, -20, 300, 4, -1280, 12700]),
+        ]
+        for (scales, axis, expected) in cases {
+            let constant = Constant(try parts(scales, axis: axis))
+            #expect(try numbers(constant) == expected)
+            let turned = try constant.transposed()
+            #expect(turned.shape == [3, 2] && turned.scaledIntegers != nil)
+            #expect(try numbers(turned) == [0, 3, 1, 4, 2, 5].map { expected[$0] })
+            #expect(try turned.transposed().identity == constant.transposed().transposed().identity)
+            let last = try constant.rows(1..<2)
+            #expect(try last.scaledIntegers != nil && numbers(last) == Array(expected[3...]))
+            #expect(try numbers(turned.rows(1..<3)) == [1, 4, 2, 5].map { expected[$0] })
+            #expect(try constant.reshaped([3, 2]).scaledIntegers == nil && numbers(constant.reshaped([6])) == expected)
+        }
+    }
+
+    @Test func scalesOfRows() throws {
+        func scales(_ parts: ScaledIntegers) throws -> [Float]? { try parts.rowScales().map(numbers) }
+        #expect(try scales(parts([2], axis: 1)) == [2, 2])
+        #expect(try scales(parts([1, 10], axis: 0)) == [1, 10])
+        #expect(try scales(parts([1, 10, 100], axis: 1)) == nil)
+    }
+
+    @Test func refusesOtherScales() throws {
+        #expect(throws: TripsError.self) { try parts([1, 2, 3], axis: 0) }
+        #expect(throws: TripsError.self) { try parts([1, 2], axis: 1) }
+        #expect(throws: TripsError.self) { try parts([1], axis: 2) }
+        #expect(throws: TripsError.self) { try parts([], axis: 0) }
+        let floats = Constant(try Tensor([Float(1)], shape: [1, 1]), identity: "floats")
+        #expect(throws: TripsError.self) { try ScaledIntegers(floats, scales: floats.reshaped([1]), axis: 0) }
+    }
+}
