@@ -52,7 +52,7 @@ static void *bytes(size_t n) {
 
 static float *maybe(float *x) { return next() % 2 ? x : NULL; }
 
-enum { LAST_ACTIVATION = TRIPS_ACTIVATION_SIGMOID };
+enum { LAST_ACTIVATION = TRIPS_ACTIVATION_SWISH };
 
 static size_t padded(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
