@@ -85,8 +85,8 @@ private func importCheckpoint(
         generation: generation, weightFiles: checkpoint.shards)
 }
 
-    /// The tensors under the model's own names: what wrappers (of PyTorch, Lightning and their like, perhaps one in the other) put
-    /// before all names is taken off. Tensors that stay behind need not have it.
+/// The tensors under the model's own names: what wrappers (of PyTorch, Lightning and their like, perhaps one in the other) put
+/// before all names is taken off. Tensors that stay behind need not have it.
 private func unwrapped(
     _ tensors: [(name: String, constant: Constant)], leavingOut patterns: [String]
 ) -> [(name: String, constant: Constant)] {
