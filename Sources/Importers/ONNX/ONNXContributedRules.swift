@@ -64,7 +64,7 @@ extension ONNXRules {
 
 extension ONNXCall {
     /// The numbers that an operand's integers stand for; scale and zero point are the operands behind it.
-    fileprivate func numbers(_ index: Int, axis: Int = 0) throws -> ValueID {
+    func numbers(_ index: Int, axis: Int = 0) throws -> ValueID {
         try step(DequantizeLinear(axis: axis), [required(index), required(index + 1), input(index + 2)], "operand_\(index)")
     }
 

@@ -400,10 +400,7 @@ private func quantizedProduct(_ call: ONNXCall, _ op: any Operator, inputs: Int,
     guard call.inputs.count <= inputs else {
         throw TripsError.data("number of inputs", found: call.inputs.count, expected: "at most \(inputs)")
     }
-    func numbers(_ index: Int, axis: Int, _ name: String) throws -> ValueID {
-        try call.step(DequantizeLinear(axis: axis), [call.required(index), call.required(index + 1), call.input(index + 2)], name)
-    }
-    var operands = [try numbers(0, axis: axes.x, "x"), try numbers(3, axis: axes.weight, "weight")]
+    var operands = [try call.numbers(0, axis: axes.x), try call.numbers(3, axis: axes.weight)]
     if let bias = call.input(8) {
         let scale = try call.step(Binary(.mul), [call.required(1), call.required(4)], "bias_scale")
         operands.append(try call.step(DequantizeLinear(axis: 0), [bias, scale], "bias"))
