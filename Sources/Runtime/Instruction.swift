@@ -40,6 +40,10 @@ protocol PlanMemory {
     func mutableView(_ value: ValueID) throws -> MutableTensorView
     /// Elements from one row of a value to the next; its width, but for values of `Lowering.spacedValues`.
     func rowDistance(_ value: ValueID) -> Int
+    /// The rows of a value of fp32, which for one of `Lowering.chosenRows` lie among another's.
+    func rows(_ value: ValueID) throws -> ChosenRows
+    /// For writing which rows a value of `Lowering.chosenRows` has; nil for the others.
+    func choice(_ value: ValueID) throws -> RowChoice?
     /// Where a value of `Lowering.byteValues` is; nil for the others.
     func headBytes(_ value: ValueID) throws -> HeadBytes?
     /// The working memory of the instruction that is being bound.

@@ -27,13 +27,17 @@ struct LayerNormInstruction: Instruction {
 
     /// Normalises a range of rows, and writes them to an address.
     func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
-        let source = SharedRows(try memory.view(node.requiredInput(0)))
+        let source = try memory.rows(node.requiredInput(0))
         let weight = try node.input(1).map { SharedRows(try memory.view($0)) }
         let bias = try node.input(2).map { SharedRows(try memory.view($0)) }
         let (width, epsilon) = (width, op.epsilon)
         return { rows, target in
-            trips_layernorm_rows(
-                target, width, source.pointer + rows.lowerBound * width, width, rows.count, width, weight?.pointer, bias?.pointer, epsilon)
+            var target = target
+            for run in source.runs(rows) {
+                trips_layernorm_rows(
+                    target, width, source.base + run.lowerBound * width, width, run.count, width, weight?.pointer, bias?.pointer, epsilon)
+                target += run.count * width
+            }
         }
     }
 }

@@ -129,6 +129,7 @@ private final class BoundMemory: PlanMemory {
     private var constants: [ValueID: Tensor] = [:]
     private let spaced: Set<ValueID>
     private let bytes: [ValueID: Int]
+    private let chosen: [ValueID: ValueID]
 
     var scratch: UnsafeMutableRawPointer { arena.base + scratchOffsets[current] }
 
@@ -145,6 +146,9 @@ private final class BoundMemory: PlanMemory {
         self.spaced = spaced
         let bytes = lowering.byteValues
         self.bytes = bytes
+        let chosen = lowering.chosenRows
+        self.chosen = chosen
+        let selected = Set(chosen.values)
         func root(_ value: ValueID) -> ValueID {
             var value = value
             while let source = lowering.aliases[value] { value = source }
@@ -156,7 +160,10 @@ private final class BoundMemory: PlanMemory {
         func begin(_ value: ValueID, at step: Int) throws {
             guard var shape = graph.type(of: value).constantShape else { return }
             if spaced.contains(value) { shape[shape.count - 1] += BoundMemory.space }
+            // A spare row for each example.
+            if selected.contains(value) { shape[1] += 1 }
             var size = try byteCount(of: graph.type(of: value).dataType, shape)
+            if chosen[value] != nil { size = shape.dropLast().reduce(1, *) * MemoryLayout<Int32>.size }
             if let headSize = bytes[value], let width = shape.last {
                 size = HeadBytes.byteCount(rows: shape.dropLast().reduce(1, *), width: width, headSize: headSize)
             }
@@ -166,7 +173,9 @@ private final class BoundMemory: PlanMemory {
         for input in graph.inputs { try begin(input, at: -1) }
         for (step, instruction) in instructions.enumerated() {
             for value in instruction.writes { try begin(value, at: step) }
-            for value in instruction.reads { if let index = indices[root(value)] { buffers[index].last = step } }
+            for value in instruction.reads.map(root) {
+                for value in [value, chosen[value]].compactMap({ $0 }) { if let index = indices[value] { buffers[index].last = step } }
+            }
         }
         for (_, value) in graph.outputs { if let index = indices[root(value)] { buffers[index].last = instructions.count } }
         let scratchStart = buffers.count
@@ -195,6 +204,19 @@ private final class BoundMemory: PlanMemory {
 
     func rowDistance(_ value: ValueID) -> Int {
         (graph.type(of: value).constantShape?.last ?? 0) + (spaced.contains(value) ? BoundMemory.space : 0)
+    }
+
+    func rows(_ value: ValueID) throws -> ChosenRows {
+        guard let source = chosen[value] else { return ChosenRows(base: try view(value).pointer(Float.self), order: nil) }
+        return ChosenRows(base: try view(source).pointer(Float.self), order: try choice(value).map { UnsafePointer($0.order) })
+    }
+
+    func choice(_ value: ValueID) throws -> RowChoice? {
+        guard let source = chosen[value] else { return nil }
+        let rows = try mutableView(source)
+        return RowChoice(
+            order: try mutableView(value).bytes.assumingMemoryBound(to: Int32.self), spare: try rows.pointer(Float.self) + rows.count,
+            firstSpare: rows.shape[0] * rows.shape[1])
     }
 
     func headBytes(_ value: ValueID) throws -> HeadBytes? {

@@ -75,6 +75,7 @@ typedef struct trips_epilogue {
     const float *_Nullable bias;     ///< [N]
     const float *_Nullable residual; ///< [M, N]; may be the output itself, but is faster apart
     size_t ldr;                      ///< row distance of `residual`
+    const int32_t *_Nullable residual_rows; ///< [M], which of `residual` is added to each row; as they are numbered if absent
     trips_activation activation;
 } trips_epilogue;
 
