@@ -215,7 +215,7 @@ private final class BoundMemory: PlanMemory {
         guard let source = chosen[value] else { return nil }
         let rows = try mutableView(source)
         return RowChoice(
-            order: try mutableView(value).bytes.assumingMemoryBound(to: Int32.self), spare: try rows.pointer(Float.self) + rows.count,
+            order: try mutableView(value).bytes.assumingMemoryBound(to: Int32.self), spare: rows.pointer(Float.self) + rows.count,
             firstSpare: rows.shape[0] * rows.shape[1])
     }
 
