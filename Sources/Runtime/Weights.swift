@@ -1,4 +1,5 @@
 import Kernels
+import Operators
 import Support
 import Synchronization
 import Tensors
@@ -147,14 +148,14 @@ final class PackedProduct: Sendable {
     private let memory: MemoryPart
 
     var byteCount: Int { memory.bytes.count }
-    var pointer: UnsafeRawPointer { UnsafeRawPointer(target.pointer) }
-    private let target: FloatPointer
+    var pointer: UnsafeRawPointer { UnsafeRawPointer(target.base) }
+    private let target: Target<Float>
 
     /// - Parameter memory: zeroed, `packedByteCount` of the recipe.
     init(_ recipe: ProductRecipe, into memory: MemoryPart) throws {
         let (outputs, inputs) = try recipe.sizes()
         guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
-        let target = FloatPointer(base.assumingMemoryBound(to: Float.self))
+        let target = Target(base: base.assumingMemoryBound(to: Float.self))
         (self.outputs, self.inputs, form, self.memory, self.target) = (outputs, inputs, recipe.form, memory, target)
         let group = recipe.form.group(of: inputs), groups = trips_group_count(inputs, group)
         memory.block.bringIn(memory.bytes)
@@ -169,19 +170,19 @@ final class PackedProduct: Sendable {
         case .float:
             try pack { range, rows in
                 trips_sgemm_pack(
-                    target.pointer, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
+                    target.base, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
                     range.upperBound)
             }
         case .filters(let groups):
             try pack { range, rows in
                 PackedProduct.packFilters(
-                    target.pointer, rows.assumingMemoryBound(to: Float.self), range, inputs: inputs, perGroup: outputs / groups)
+                    target.base, rows.assumingMemoryBound(to: Float.self), range, inputs: inputs, perGroup: outputs / groups)
             }
         case .int8:
             let scales = try PackedProduct.scales(recipe)
             try pack { range, rows in
                 trips_igemm_pack(
-                    UnsafeMutableRawPointer(target.pointer), rows.assumingMemoryBound(to: Int8.self), inputs,
+                    UnsafeMutableRawPointer(target.base), rows.assumingMemoryBound(to: Int8.self), inputs,
                     scales.view.pointer(Float.self) + range.lowerBound * groups, outputs, inputs, group,
                     range.lowerBound, range.upperBound)
             }
@@ -197,7 +198,7 @@ final class PackedProduct: Sendable {
                             wide, inputs, rows.assumingMemoryBound(to: Int8.self) + (start - range.lowerBound) * inputs, inputs,
                             scales.view.pointer(Float.self) + start * groups, end - start, inputs, group,
                             inputScale?.view.pointer(Float.self))
-                        trips_sgemm_pack(target.pointer, wide, inputs, outputs, inputs, start, end)
+                        trips_sgemm_pack(target.base, wide, inputs, outputs, inputs, start, end)
                     }
                 }
             }
@@ -223,19 +224,4 @@ final class PackedProduct: Sendable {
         guard let scales = recipe.scales else { throw TripsError.data("a quantized weight without scales") }
         return try scales.load()
     }
-}
-
-/// A pointer that tasks of one parallel loop share; they write to separate parts.
-struct FloatPointer: @unchecked Sendable {
-    let pointer: UnsafeMutablePointer<Float>
-
-    init(_ pointer: UnsafeMutablePointer<Float>) { self.pointer = pointer }
-}
-
-/// As `FloatPointer`, for reading.
-struct SharedRows: @unchecked Sendable {
-    let pointer: UnsafePointer<Float>
-
-    init(_ view: TensorView) { pointer = view.pointer(Float.self) }
-    init(_ pointer: UnsafePointer<Float>) { self.pointer = pointer }
 }
