@@ -14,9 +14,6 @@ final class Plan {
     private let steps: [Step]
     private let memory: BoundMemory
 
-    /// The message of the error where sizes are not known before the model runs.
-    static let openSize = "a size depends on the inputs' numbers, which is not supported"
-
     struct Step {
         let label: String
         let kind: String
@@ -24,18 +21,11 @@ final class Plan {
         let run: @Sendable (ThreadPool) throws -> Void
     }
 
-    /// - Parameters:
-    ///   - graph: with the wanted outputs only, for these shapes.
-    ///   - shapes: of all inputs that the graph reads.
-    ///   - known: inputs that this plan takes as constants, because sizes depend on their numbers.
-    /// - Throws: `usage` where the shapes do not suit the graph; `data` where sizes depend on other inputs' numbers.
-    init(_ graph: Graph, shapes: [String: [Int]], known: [String: Tensor] = [:], weights: Weights, threads: Int) throws {
+    /// - Parameter graph: specialized, with the wanted outputs only.
+    /// - Throws: `data` where a size is left open, or memory is refused.
+    init(_ graph: Graph, weights: Weights, threads: Int) throws {
+        try graph.checkSizes()
         var graph = graph
-        for input in graph.inputs {
-            let name = graph.name(of: input)
-            if let tensor = known[name] { graph.setContent(.tensor(Constant(tensor, identity: "input \(name)")), of: input) }
-        }
-        try graph.specialize(to: shapes)
         try narrowRows(&graph)
         let lowering = try Lowering(graph)
         let memory = try BoundMemory(graph, lowering, weights: weights, threads: threads)
@@ -73,46 +63,6 @@ final class Plan {
         var results: [String: Tensor] = [:]
         for (name, value) in outputs { results[name] = try memory.view(value).tensor() }
         return results
-    }
-}
-
-extension Graph {
-    /// Replaces all symbols by numbers and folds what became constant.
-    package mutating func specialize(to shapes: [String: [Int]]) throws {
-        for input in inputs {
-            guard let shape = shapes[name(of: input)] else { throw TripsError.usage("an input is missing", found: name(of: input)) }
-            guard shape.count == type(of: input).rank else {
-                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type(of: input))
-            }
-        }
-        try bind(symbols(for: shapes))
-        for input in inputs {
-            let (shape, type) = (shapes[name(of: input)] ?? [], type(of: input))
-            guard type.constantShape == shape else {
-                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type)
-            }
-        }
-        try fold(&self, lookups: true)
-        prune()
-        for node in nodes {
-            for value in node.inputs.compactMap({ $0 }) + node.outputs {
-                let type = type(of: value)
-                guard let shape = type.constantShape else { throw TripsError.data(Plan.openSize, at: node.name, found: type) }
-                try AlignedMemory.check(byteCount(of: type.dataType, shape))
-            }
-        }
-    }
-
-    /// What the symbols of the inputs' types stand for where the inputs have these shapes.
-    package func symbols(for shapes: [String: [Int]]) -> [String: Int] {
-        var symbols: [String: Int] = [:]
-        for input in inputs {
-            for (size, dimension) in zip(shapes[name(of: input)] ?? [], shape(of: input)) {
-                guard let symbol = dimension.symbols.first, dimension == Dimension(symbol: symbol) else { continue }
-                symbols[symbol] = symbols[symbol] ?? size
-            }
-        }
-        return symbols
     }
 }
 
@@ -207,7 +157,7 @@ private final class BoundMemory: PlanMemory {
     private func constant(_ value: ValueID, _ content: Content) throws -> Tensor {
         if let tensor = constants[value] { return tensor }
         let found: Tensor? = if case .tensor(let constant) = content { try weights.tensor(constant) } else { try graph.operand(value).tensor() }
-        guard let tensor = found else { throw TripsError.data(Plan.openSize, found: graph.name(of: value)) }
+        guard let tensor = found else { throw TripsError.data("a constant has no numbers", found: graph.name(of: value)) }
         constants[value] = tensor
         return tensor
     }
