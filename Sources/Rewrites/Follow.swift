@@ -213,7 +213,7 @@ private struct Following {
     private mutating func restateReshape(_ node: Node, _ graph: inout Graph) throws {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         let target = old.shape(of: node.output)
-        guard let layout = try Layout(of: old.shape(of: x)).reshaped(target) else { throw TripsError.data("a reshape that mixes tokens") }
+        guard let layout = try ViewLayout(of: old.shape(of: x)).reshaped(target) else { throw TripsError.data("a reshape that mixes tokens") }
         let sizes = try layout.axes.map { runs in
             try runs.reduce(Dimension(1)) { size, run in
                 let (before, after) = (old.shape(of: x)[run.axis], graph.shape(of: x)[run.axis])
