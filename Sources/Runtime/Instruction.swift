@@ -34,26 +34,6 @@ extension Node {
     }
 }
 
-/// Where the values of a plan are.
-protocol PlanMemory {
-    func view(_ value: ValueID) throws -> TensorView
-    func mutableView(_ value: ValueID) throws -> MutableTensorView
-    /// Elements from one row of a value to the next; its width, but for values of `Lowering.spacedValues`.
-    func rowDistance(_ value: ValueID) -> Int
-    /// The rows of a value of fp32, which for one of `Lowering.chosenRows` lie among another's.
-    func rows(_ value: ValueID) throws -> ChosenRows
-    /// For writing which rows a value of `Lowering.chosenRows` has; nil for the others.
-    func choice(_ value: ValueID) throws -> RowChoice?
-    /// Where a value of `Lowering.byteValues` is; nil for the others.
-    func headBytes(_ value: ValueID) throws -> HeadBytes?
-    /// The working memory of the instruction that is being bound.
-    var scratch: UnsafeMutableRawPointer { get }
-    /// Threads that share out a step.
-    var threads: Int { get }
-    /// The model's constants in the kernels' form.
-    var weights: Weights { get }
-}
-
 /// Any operator, computed as `Operators` computes it.
 struct GenericInstruction: Instruction {
     let node: Node
