@@ -20,6 +20,9 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
         for (rewrite, count) in trail.sorted(by: { $0.key < $1.key }) { add(rewrite, count) }
     }
 
+    /// How often a rewrite was applied.
+    public func count(of rewrite: String) -> Int { counts.first { $0.rewrite == rewrite }?.count ?? 0 }
+
     public mutating func merge(_ other: AuditTrail) {
         for (rewrite, count) in other.counts { add(rewrite, count) }
     }
@@ -149,7 +152,8 @@ extension Graph {
     }
 
     private func elementwiseOperands(_ node: Node) -> [ValueID]? {
-        node.op is Unary || node.op is Binary || node.op is Cast || node.op is Clip || (node.op as? PaddingMask)?.causal == false
+        node.op is Unary || node.op is Binary || node.op is Cast || node.op is Clip || (node.op as? QuantizeLinear)?.blockSize == 0
+            || (node.op as? DequantizeLinear)?.blockSize == 0 || (node.op as? PaddingMask)?.causal == false
             ? node.inputs.compactMap { $0 } : nil
     }
 
