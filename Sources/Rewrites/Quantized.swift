@@ -189,25 +189,32 @@ private struct ReadScaledIntegers: Rewrite {
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard node.op is Linear || node.op is Embedding, let weight = node.input(1),
-            let parts = graph.constant(of: weight)?.scaledIntegers, let scales = try parts.rowScales()
+            let found = graph.constant(of: weight)?.scaledIntegers, found.integers.shape[1] > 0
+        else { return nil }
+        let centred = try found.aroundZero()
+        // Of a sum over x · W, what the zero point adds would depend on x.
+        guard let parts = centred ?? (node.op is Embedding && found.scales.shape == [1] ? found : nil),
+            let scales = try parts.rowScales()
         else { return nil }
         let (outputs, inputs, name) = (parts.integers.shape[0], parts.integers.shape[1], graph.name(of: weight))
-        guard inputs > 0 else { return nil }
         var patch = Patch(for: graph)
         let integers = patch.add(parts.integers, name: "\(name).int8")
-        let made: ValueID
         if node.op is Linear {
             let factors = patch.add(try scales.reshaped([outputs, 1]), name: "\(name).scales")
             let op = QuantizedLinear(groupSize: inputs, activations: activations)
-            made = patch.add(
-                op, [node.input(0), integers, factors, node.input(2)], name: node.name, outputName: graph.name(of: node.output))
-        } else {
-            let factors = patch.add(scales, name: "\(name).scales")
-            made = patch.add(
-                QuantizedEmbedding(), [node.input(0), integers, factors] + node.inputs.dropFirst(2), name: node.name,
-                outputName: graph.name(of: node.output))
+            patch.replace(node, in: graph, with: op, [node.input(0), integers, factors, node.input(2)])
+            return patch
         }
-        patch.replace(node.output, with: made)
+        let operands = [node.input(0), integers, patch.add(scales, name: "\(name).scales")] + node.inputs.dropFirst(2)
+        guard parts.zero != 0 else {
+            patch.replace(node, in: graph, with: QuantizedEmbedding(), operands)
+            return patch
+        }
+        let rows = patch.add(QuantizedEmbedding(), operands, name: node.name)
+        let offset = Constant.derived("times \(-parts.zero)", from: [parts.scales], .float32, []) { tensors in
+            try Tensor(scalar: Float(-parts.zero) * tensors[0].elements(Float.self)[0])
+        }
+        patch.replace(node, in: graph, with: Binary(.add), [rows, patch.add(offset, name: "\(name).offset")])
         return patch
     }
 }

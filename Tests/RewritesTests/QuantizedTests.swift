@@ -84,19 +84,20 @@ struct QuantizedTests {
         #expect(try excess(outputs(graph, m.inputs)["y0"], numbers["y0"], 1e-6, 1e-6) <= 0)
     }
 
-    /// uint8 around another zero point is nothing that a layer of int8 could read.
-    @Test func otherZeroPointsBecomeNumbers() throws {
+    /// uint8 around another zero point is int8 where all integers fit, as those of seven bits do.
+    @Test(arguments: [2, 5]) func layersWithOtherZeroPoints(step: Int) throws {
         var m = Exported()
         let x = try m.input("x", [5, 8])
-        let levels = try m.levels((0..<48).map { UInt8($0 * 5) }, [8, 6])
+        let levels = try m.levels((0..<48).map { UInt8($0 * step) }, [8, 6])
         let zero = try m.graph.addConstant(Constant(Tensor(scalar: UInt8(100))), name: "zero")
         try m.output(m.node(MatMul(), [x, m.node(DequantizeLinear(), [levels, m.scalar(0.01), zero])]))
         #expect(try m.fused() == ["Linear"])
         var graph = m.graph
         try fold(&graph)
         try fuse(&graph)
-        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
-        #expect(graph.nodes.map { $0.op is Linear } == [true])
+        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .float32))
+        #expect(graph.nodes.map { $0.op is QuantizedLinear } == [step == 2])
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
     }
 
     /// A matrix larger than what folding computes, and a kernel: the numbers are made when they are loaded, not in each run.
@@ -137,6 +138,23 @@ struct QuantizedTests {
         try fuse(&graph)
         try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
         #expect(graph.nodes.map { $0.op is QuantizedEmbedding } == [true])
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
+    }
+
+    /// What the zero point stands for is added to the rows: quantizers write tables as uint8 from the smallest number to the largest.
+    @Test(arguments: [100, 128, 145]) func lookupsWithZeroPoints(zero: UInt8) throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[1, 3, 2], [0, 3, 1]])
+        let levels = try m.levels((0..<20).map { UInt8($0 * 13) }, [4, 5])
+        let rows = try m.node(Gather(axis: 0), [levels, ids])
+        let point = try m.graph.addConstant(Constant(Tensor(scalar: zero)), name: "zero")
+        try m.output(m.node(DequantizeLinear(), [rows, m.scalar(0.02), point]))
+        var graph = m.graph
+        try fold(&graph)
+        try fuse(&graph)
+        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
+        try graph.validate()
+        #expect(graph.nodes.map { "\(type(of: $0.op))" }.sorted() == (zero == 128 ? [] : ["Binary"]) + ["QuantizedEmbedding"])
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
     }
 

@@ -75,7 +75,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
             #expect(report.passes)
             let package = try PackageReader(path: path)
             #expect(package.manifest.quantization?.scheme == "int8")
-            #expect(package.tensors.filter { $0.dataType == .int8 }.count == 65)
+            #expect(package.tensors.filter { $0.dataType == .int8 }.count == 66)
             #expect(throws: TripsError.self) { try quantizePackage(path, to: path + "-again", QuantizationOptions(.int8)) }
         }
     }
