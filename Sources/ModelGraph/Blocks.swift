@@ -381,3 +381,17 @@ extension [Graph] {
     /// How many tokens in front of the patches selections always keep.
     package var leadingTokens: Int { lazy.flatMap(\.nodes).compactMap { ($0.op as? PatchSelection)?.leadingCount }.first ?? 1 }
 }
+
+extension Graph {
+    /// Lets attention over quantized values run in 8 bits, too.
+    package mutating func quantizeAttention() throws {
+        for node in nodes {
+            guard var op = node.op as? Attention, let values = node.input(2).flatMap(producer(of:)),
+                (values.op as? QuantizedLinear)?.activations == .int8
+            else { continue }
+            op.activations = .int8
+            let made = try add(op, node.inputs, name: node.name, outputNames: [name(of: node.output)])
+            replace(node.output, with: made[0])
+        }
+    }
+}
