@@ -359,6 +359,20 @@ private let noIndices: [Tensor] = {
     #expect(result.outputs.first?.worst.alignment != nil)
 }
 
+@Test func eachFusedTokenIsComparedWithItsOwnKind() throws {
+    // Behind the second selection: [CLS], one patch, what the first selection fused, what the second did.
+    let first: [String: Tensor] = try selection([0, 1, 2], scores)
+    func second(_ kept: [Int64], _ scores: [Float]) throws -> [String: Tensor] {
+        try ["selection.5.indices": indices(kept), "selection.5.scores": floats(scores)].merging(first) { own, _ in own }
+    }
+    var model = try selectingModel([0, 1, 2], scores, floats([1, 9, 5, 6], [1, 4, 1]))
+    model.traceNames += ["selection.5.indices", "selection.5.scores"]
+    model.values.merge(try second([1, 3], [0.2, 0.2001, 0.1, 0.5])) { $1 }
+    let set = try golden(["image_embeds": floats([1, 2, 5, 6], [1, 4, 1])], second([0, 3], [0.2001, 0.2, 0.1, 0.5]))
+    let embeds = try #require(try report(model, set, intermediates: true, preset: .int8).outputs.first)
+    #expect(embeds.worst.alignment?.unmatched == 1 && embeds.worst.metrics?.snr == .infinity)
+}
+
 @Test func laterSelectionsAreComparedByOriginalPatch() throws {
     func trail(_ first: [Int64], _ second: [Int64]) throws -> SelectionTrail {
         // Five tokens, three stay, with the fused one four enter the second layer.
