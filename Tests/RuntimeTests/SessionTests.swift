@@ -52,6 +52,18 @@ private struct Cancelling: Computable {
     }
 }
 
+/// Keeps the largest batch that it was given.
+private struct BatchRecord: Computable {
+    static let largest = Mutex(0)
+
+    func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+
+    func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        BatchRecord.largest.withLock { $0 = max($0, outputs[0].shape[0]) }
+        if let x = inputs.first.flatMap({ $0 }) { outputs[0].bytes.copyMemory(from: x.bytes, byteCount: x.count * x.dataType.byteWidth) }
+    }
+}
+
 @Suite struct SessionTests {
     @Test func resultsDoNotDependOnThreadsOrOnWhatElseIsAsked() throws {
         let model = try twoGraphs()
@@ -391,6 +403,30 @@ private struct Cancelling: Computable {
         let answers = try Tensor([Int64](repeating: 1, count: 6), shape: [2, 3])
         let inputs = ["x": try noise([1, 4], seed: 1), "answer_ids": answers, "answer_mask": answers]
         #expect { try session.rankAnswers(inputs, k: 2) } throws: { ($0 as? TripsError)?.kind == .data }
+    }
+
+    /// The logits of all answers at once would take memory without bounds.
+    @Test func manyAnswersAreRankedInParts() throws {
+        var encode = Graph(name: "encode")
+        let x = try encode.addInput("x", ValueType(.float32, [1, 4]))
+        try encode.addOutput("question_states", encode.add(Unary(.exp), [x], name: "states")[0])
+        var decode = Graph(name: "decode")
+        let ids = try decode.addInput("answer_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let table = try decode.addConstant(Constant(noise([50, 50], seed: 3), identity: "table"), name: "table")
+        let kept = try decode.add(BatchRecord(), [ids], name: "record")[0]
+        try decode.addOutput("answer_logits", decode.add(Embedding(), [kept, table], name: "logits")[0])
+        let session = Session(Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let answers = (0..<40).flatMap { [Int64(1), Int64($0), Int64(49 - $0)] }
+        var inputs = ["x": try noise([1, 4], seed: 1), "answer_ids": try Tensor(answers, shape: [40, 3])]
+        inputs["answer_mask"] = try Tensor([Int64](repeating: 1, count: 120), shape: [40, 3])
+        let ranked = try session.rankAnswers(inputs, k: 40)
+        #expect(BatchRecord.largest.withLock { $0 } == 16)
+        // Nothing of the model depends on other answers: pairs compare as they do alone.
+        inputs["answer_ids"] = try Tensor([1, 30, 19, 1, 31, 18] as [Int64], shape: [2, 3])
+        inputs["answer_mask"] = try Tensor([Int64](repeating: 1, count: 6), shape: [2, 3])
+        let pair = try session.rankAnswers(inputs, k: 2).indices.map { 30 + $0 }
+        #expect(ranked.indices.filter { [30, 31].contains($0) } == pair)
+        #expect(Set(ranked.indices).count == 40)
     }
 
     @Test func splittingOffWhatStaysKeepsTheNumbers() throws {
