@@ -429,6 +429,29 @@ private struct BatchRecord: Computable {
         #expect(Set(ranked.indices).count == 40)
     }
 
+    /// Two examples that are taken one after the other: the place is that in the whole batch.
+    @Test func anIDOutsideOfTheVocabularyIsFoundInItsInput() throws {
+        var graph = Graph(name: "main")
+        let ids = try graph.addInput("input_ids", ValueType(.int32, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let table = try graph.addConstant(Constant(noise([9, 40], seed: 3), identity: "table"), name: "table")
+        let weight = try graph.addConstant(Constant(noise([40, 40], seed: 4), identity: "weight"), name: "weight")
+        let wide = try graph.add(Cast(to: .int64), [ids], name: "cast")[0]
+        let rows = try graph.add(Embedding(), [wide, table], name: "embedding")[0]
+        try graph.addOutput("states", graph.add(Linear(), [rows, weight], name: "linear")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        func run(_ bad: Int32) throws {
+            var numbers = [Int32](repeating: 8, count: 1400)
+            numbers[703] = bad
+            _ = try session.run(["input_ids": Tensor(numbers, shape: [2, 700])])
+        }
+        for bad: Int32 in [9, -10, .max] {
+            #expect { try run(bad) } throws: {
+                "\($0)" == "element [1, 3] of input input_ids; found \(bad); expected -9 ..< 9" && ($0 as? TripsError)?.kind == .data
+            }
+        }
+        try run(-9)
+    }
+
     @Test func splittingOffWhatStaysKeepsTheNumbers() throws {
         let model = try twoGraphs()
         let decode = try #require(model.graph("decode"))
