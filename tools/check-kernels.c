@@ -244,6 +244,7 @@ static const float *pick_mask(size_t lq, size_t lk, size_t *ldm) {
     *ldm = kind % 2 ? lk + 1 : 0;
     float *mask = floats(lq * (lk + 1), 1);
     for (size_t i = 0; kind > 2 && i < lq * (lk + 1); i++) mask[i] = i % 3 < hide ? (next() % 3 ? -INFINITY : -3e38f) : 0;
+    if (next() % 4 == 0) mask[pick(0, lq * (lk + 1) - 1)] = next() % 2 ? NAN : INFINITY;
     return kind == 0 ? NULL : mask;
 }
 
@@ -252,9 +253,10 @@ static void attention(void) {
     float *q = floats(lq * ld, 2), *k = floats(lk * ld, 2), *v = floats(lk * ld, 1), *out = array(lq * ld * 4, 0);
     float *scratch = array(trips_attention_scratch(lk, d) * 4, 0xff);
     const float *mask = pick_mask(lq, lk, &ldm);
-    bool causal = next() % 2, zero = next() % 2;
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, 0, middle, 0.5f, mask, ldm, causal, zero, scratch);
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, middle, lq, 0.5f, mask, ldm, causal, zero, scratch);
+    bool causal = next() % 2;
+    trips_unweighted unweighted = (trips_unweighted)(next() % 3);
+    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, 0, middle, 0.5f, mask, ldm, causal, unweighted, scratch);
+    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, middle, lq, 0.5f, mask, ldm, causal, unweighted, scratch);
     result(out, lq * ld, FLOATS, 1e-5, 0);
 }
 
@@ -272,11 +274,12 @@ static void iattention(void) {
     for (size_t i = 0; i < lk * d; i++) values[i] *= i / d % 5 == 3 ? ldexpf(1, -(int)(i / d % 31)) : 1;
     trips_byte_rows q = byte_rows(floats(lq * d, 2), lq, d), k = byte_rows(floats(lk * d, 2), lk, d), v = byte_rows(values, lk, d);
     const float *mask = pick_mask(lq, lk, &ldm);
-    bool causal = next() % 2, zero = next() % 2;
+    bool causal = next() % 2;
+    trips_unweighted unweighted = (trips_unweighted)(next() % 3);
     float *out = array(lq * d * 4, 0);
     void *scratch = array(trips_iattention_scratch(lk, d), 0xff);
-    RUN(iattention, q, k, v, out, d, lk, d, 0, middle, 0.5f, mask, ldm, causal, zero, scratch);
-    RUN(iattention, q, k, v, out, d, lk, d, middle, lq, 0.5f, mask, ldm, causal, zero, scratch);
+    RUN(iattention, q, k, v, out, d, lk, d, 0, middle, 0.5f, mask, ldm, causal, unweighted, scratch);
+    RUN(iattention, q, k, v, out, d, lk, d, middle, lq, 0.5f, mask, ldm, causal, unweighted, scratch);
     result(out, lq * d, FLOATS, 1.0 / 255, 5e-4);
 }
 

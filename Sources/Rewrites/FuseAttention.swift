@@ -8,7 +8,7 @@ import Tensors
 /// The parts of a packed projection become a Linear each, over rows of its weight. Operands that are no projections, such as
 /// queries that were turned by their places or are known, are laid out as one. A mask that adds the same to all keys
 /// of a query is dropped: the softmax does not see it. Where NaN among the weights is replaced by 0, as PyTorch's exporters do for
-/// queries whose keys are all masked, the operator gives 0 there.
+/// queries whose keys are all masked, the operator does so too.
 struct FuseAttention: Rewrite {
     let isClose: Closeness
     let name = "attention"
@@ -32,7 +32,7 @@ struct FuseAttention: Rewrite {
         let scale = parts.scale * q.scale * k.scale
         let attention = Attention(
             heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale), causal: parts.causal,
-            fullyMasked: mask == nil ? nil : parts.fullyMasked)
+            fullyMasked: mask == nil && parts.fullyMasked == .zero ? nil : parts.fullyMasked)
         guard v.scale == 1 else { return nil }
         let operands = try [q, k, v].enumerated().map { index, part in
             try projection(part, suffix: ["query", "key", "value"][index], graph, &patch)
@@ -74,7 +74,7 @@ struct FuseAttention: Rewrite {
         guard let softmax = graph.producer(of: guarded ?? weights, Softmax.self), let input = softmax.node.input(0),
             try resolveAxis(softmax.op.axis, rank: graph.type(of: input).rank) == graph.type(of: input).rank - 1
         else { return nil }
-        var parts = Parts(q: v, k: v, v: v, keysLast: true, scale: 1, fullyMasked: guarded == nil ? nil : .zero)
+        var parts = Parts(q: v, k: v, v: v, keysLast: true, scale: 1, fullyMasked: guarded == nil ? nil : .zeroForNaN)
         var current = input
         for _ in 0..<10 {
             if let (product, _) = graph.producer(of: current, MatMul.self), let q = product.input(0), let k = product.input(1) {

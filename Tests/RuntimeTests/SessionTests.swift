@@ -307,7 +307,7 @@ private struct BatchRecord: Computable {
     }
 
     /// The first example's queries see no key.
-    @Test(arguments: [nil, .zero] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
+    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
     func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
         var inputs = try Dictionary(uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         inputs["mask"] = try Tensor((0..<10).map { Float($0 < 5 || $0 == 7 ? -Float.infinity : 0) }, shape: [2, 1, 1, 5])
@@ -319,10 +319,30 @@ private struct BatchRecord: Computable {
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
         let found = try #require(try session.run(inputs)["y"]).elements(Float.self)
         let expected = try evaluate(op, names.map { inputs[$0] })[0].elements(Float.self)
-        #expect(found.prefix(80).allSatisfy { fullyMasked == .zero ? $0 == 0 : $0.isNaN })
-        #expect(expected.prefix(80).allSatisfy { fullyMasked == .zero ? $0 == 0 : $0.isNaN })
+        #expect(found.prefix(80).allSatisfy { fullyMasked != nil ? $0 == 0 : $0.isNaN })
+        #expect(expected.prefix(80).allSatisfy { fullyMasked != nil ? $0 == 0 : $0.isNaN })
         // Sums of eight products of numbers below 1/2, in another order; in 8 bits a value's rounding, 1/254, twice for the weights.
         #expect(zip(found, expected).dropFirst(80).allSatisfy { abs($0 - $1) < (activations == .int8 ? 0.01 : 1e-5) })
+    }
+
+    /// The first query of the second example is no number.
+    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
+    func queriesThatAreNoNumbers(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
+        var inputs = try Dictionary(uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
+        var numbers = try #require(inputs["q"]).elements(Float.self)
+        (numbers[80], numbers[88]) = (.nan, .nan)
+        inputs["q"] = try Tensor(numbers, shape: [2, 5, 16])
+        var graph = Graph(name: "main")
+        let values = try ["q", "k", "v"].map { try graph.addInput($0, ValueType(.float32, [2, 5, 16])) }
+        let op = Attention(heads: 2, activations: activations, fullyMasked: fullyMasked)
+        try graph.addOutput("y", graph.add(op, values, name: "attention")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+        let found = try #require(try session.run(inputs)["y"]).elements(Float.self)
+        let expected = try evaluate(op, ["q", "k", "v"].map { inputs[$0] })[0].elements(Float.self)
+        for result in [found, expected] {
+            #expect(result[80..<96].allSatisfy { fullyMasked == .zeroForNaN ? $0 == 0 : $0.isNaN })
+            #expect((result[..<80] + result[96...]).allSatisfy { $0.isFinite })
+        }
     }
 
     /// Queries, keys and values that nothing but an attention reads are bytes as products write them; where they are outputs they are
