@@ -344,6 +344,20 @@ static void convolve_reference(void) {
     result(y, m * n, FLOATS, 2e-5, 0);
 }
 
+static void depthwise(void) {
+    size_t kernel = 3 + 2 * pick(0, 2);
+    trips_phase_axis axes[2];
+    size_t inside = 1, outside = 1;
+    for (int i = 0; i < 2; i++) {
+        size_t size = pick(1, 40), windows = pick(TRIPS_DEPTHWISE_LINES, 40);
+        axes[i] = (trips_phase_axis){size, 1, windows + kernel - 1, 1, (ptrdiff_t)pick(0, 14) - 3};
+        inside *= size, outside *= windows;
+    }
+    float *x = floats(inside, 1), *w = floats(kernel * kernel, 1), *y = array(outside * 4, 7);
+    RUN(depthwise, y, x, axes, w, kernel, 0.5f);
+    result(y, outside, FLOATS, 2e-5, 0);
+}
+
 static void phases(void) {
     trips_phase_axis axes[3];
     size_t inside = 1, outside = 1;
@@ -410,7 +424,7 @@ static const struct {
 #define CHECK(name) {#name, name}
     CHECK(sgemm_pack), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
     CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows),
-    CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
+    CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(depthwise), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
     CHECK(checksums),
 };
 

@@ -219,6 +219,10 @@ void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets,
     table()->convolve(y, ldy, x, offsets, packed, taps, bias, m, n, tile_begin, tile_end);
 }
 
+void trips_depthwise(float *y, const float *x, const trips_phase_axis axes[2], const float *w, size_t kernel, float bias) {
+    table()->depthwise(y, x, axes, w, kernel, bias);
+}
+
 void trips_phases(float *to, const float *x, const trips_phase_axis axes[3]) { table()->phases(to, x, axes); }
 
 void trips_finish(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *residual, size_t ldr,

@@ -294,6 +294,19 @@ void trips_phases_ref(float *to, const float *x, const trips_phase_axis axes[3])
         }
 }
 
+void trips_depthwise_ref(float *y, const float *x, const trips_phase_axis axes[2], const float *w, size_t kernel, float bias) {
+    size_t rows = axes[0].places + 1 - kernel, columns = axes[1].places + 1 - kernel;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++) {
+            float s = bias;
+            for (size_t t = 0; t < kernel * kernel; t++) {
+                ptrdiff_t row = place_of(axes, 0, i + t / kernel), column = place_of(axes + 1, 0, j + t % kernel);
+                s += w[t] * (row >= 0 && column >= 0 ? x[row * (ptrdiff_t)axes[1].size + column] : 0);
+            }
+            *y++ = s;
+        }
+}
+
 static float finished(float x, const trips_finishing *f) {
     float y = activation_of(x, f->activation);
     if (f->activation == TRIPS_ACTIVATION_NONE) {

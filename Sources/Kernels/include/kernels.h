@@ -253,6 +253,14 @@ typedef struct trips_phase_axis {
 /// Lays out a channel x [sizes of the axes] for trips_convolve: to [phases of the axes, places of the axes].
 void trips_phases(float *to, const float *x, const trips_phase_axis axes[_Nonnull 3]);
 
+/// Lines of windows that `trips_depthwise` needs at least.
+enum { TRIPS_DEPTHWISE_LINES = 4 };
+
+/// A channel by itself, with w [kernel, kernel], `kernel` 3, 5 or 7, and windows that are neighbours:
+/// y[i, j] = bias + Σ_{r, c} w[r, c] x[i + r − before, j + c − before], with zeros around x; the axes are two of one phase, lines
+/// and columns, and have as many windows as places but for kernel − 1. Adds up in the order of trips_convolve.
+void trips_depthwise(float *y, const float *x, const trips_phase_axis axes[_Nonnull 2], const float *w, size_t kernel, float bias);
+
 /// What follows a convolution: y = f(x) + residual, or f(x + residual).
 typedef struct trips_finishing {
     trips_activation activation;    ///< f; where it is none, f(x) = min(high, max(low, slope x + offset))
