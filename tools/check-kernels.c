@@ -244,6 +244,7 @@ static const float *pick_mask(size_t lq, size_t lk, size_t *ldm) {
     *ldm = kind % 2 ? lk + 1 : 0;
     float *mask = floats(lq * (lk + 1), 1);
     for (size_t i = 0; kind > 2 && i < lq * (lk + 1); i++) mask[i] = i % 3 < hide ? (next() % 3 ? -INFINITY : -3e38f) : 0;
+    if (next() % 4 == 0) mask[pick(0, lq * (lk + 1) - 1)] = next() % 2 ? NAN : INFINITY;
     return kind == 0 ? NULL : mask;
 }
 
@@ -252,9 +253,10 @@ static void attention(void) {
     float *q = floats(lq * ld, 2), *k = floats(lk * ld, 2), *v = floats(lk * ld, 1), *out = array(lq * ld * 4, 0);
     float *scratch = array(trips_attention_scratch(lk, d) * 4, 0xff);
     const float *mask = pick_mask(lq, lk, &ldm);
-    bool causal = next() % 2, zero = next() % 2;
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, 0, middle, 0.5f, mask, ldm, causal, zero, scratch);
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, middle, lq, 0.5f, mask, ldm, causal, zero, scratch);
+    bool causal = next() % 2;
+    trips_unweighted unweighted = (trips_unweighted)(next() % 3);
+    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, 0, middle, 0.5f, mask, ldm, causal, unweighted, scratch);
+    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, middle, lq, 0.5f, mask, ldm, causal, unweighted, scratch);
     result(out, lq * ld, FLOATS, 1e-5, 0);
 }
 
@@ -272,11 +274,12 @@ static void iattention(void) {
     for (size_t i = 0; i < lk * d; i++) values[i] *= i / d % 5 == 3 ? ldexpf(1, -(int)(i / d % 31)) : 1;
     trips_byte_rows q = byte_rows(floats(lq * d, 2), lq, d), k = byte_rows(floats(lk * d, 2), lk, d), v = byte_rows(values, lk, d);
     const float *mask = pick_mask(lq, lk, &ldm);
-    bool causal = next() % 2, zero = next() % 2;
+    bool causal = next() % 2;
+    trips_unweighted unweighted = (trips_unweighted)(next() % 3);
     float *out = array(lq * d * 4, 0);
     void *scratch = array(trips_iattention_scratch(lk, d), 0xff);
-    RUN(iattention, q, k, v, out, d, lk, d, 0, middle, 0.5f, mask, ldm, causal, zero, scratch);
-    RUN(iattention, q, k, v, out, d, lk, d, middle, lq, 0.5f, mask, ldm, causal, zero, scratch);
+    RUN(iattention, q, k, v, out, d, lk, d, 0, middle, 0.5f, mask, ldm, causal, unweighted, scratch);
+    RUN(iattention, q, k, v, out, d, lk, d, middle, lq, 0.5f, mask, ldm, causal, unweighted, scratch);
     result(out, lq * d, FLOATS, 1.0 / 255, 5e-4);
 }
 
@@ -339,6 +342,20 @@ static void convolve_reference(void) {
     float *packed = floats(m * taps, 1), *x = floats(n + 12, 1), *y = array(m * n * 4, 0);
     RUN(convolve, y, n, x, offsets, packed, taps, NULL, m, n, 0, trips_filter_tiles(m));
     result(y, m * n, FLOATS, 2e-5, 0);
+}
+
+static void depthwise(void) {
+    size_t kernel = 3 + 2 * pick(0, 2);
+    trips_phase_axis axes[2];
+    size_t inside = 1, outside = 1;
+    for (int i = 0; i < 2; i++) {
+        size_t size = pick(1, 40), windows = pick(TRIPS_DEPTHWISE_LINES, 40);
+        axes[i] = (trips_phase_axis){size, 1, windows + kernel - 1, 1, (ptrdiff_t)pick(0, 14) - 3};
+        inside *= size, outside *= windows;
+    }
+    float *x = floats(inside, 1), *w = floats(kernel * kernel, 1), *y = array(outside * 4, 7);
+    RUN(depthwise, y, x, axes, w, kernel, 0.5f);
+    result(y, outside, FLOATS, 2e-5, 0);
 }
 
 static void phases(void) {
@@ -407,7 +424,7 @@ static const struct {
 #define CHECK(name) {#name, name}
     CHECK(sgemm_pack), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
     CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows),
-    CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
+    CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(depthwise), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
     CHECK(checksums),
 };
 

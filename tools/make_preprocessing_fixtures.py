@@ -44,20 +44,31 @@ def scene(width: int, height: int, seed: int) -> np.ndarray:
     return np.clip(planes + random.normal(0, 20, planes.shape), 0, 255).astype(np.uint8)
 
 
+def as_ycck(path: Path) -> None:
+    """Has Adobe's marker say of a CMYK file that three of its channels are a luminance and two colours: Pillow writes none such."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"Adobe") + 11] = 2
+    path.write_bytes(data)
+
+
 def pictures(out: Path) -> dict[str, torch.Tensor]:
     """Writes the files; the expected tensors by `FILE.resized` (uint8 [P,P,3]) and `FILE.image` (float [3,P,P])."""
     colour = Image.fromarray(scene(50, 37, 1))
     clear = Image.fromarray(np.dstack([scene(20, 31, 2), np.tile(np.arange(20, dtype=np.uint8) * 12, (31, 1))]), "RGBA")
+    inks = Image.fromarray(np.dstack([scene(50, 37, 4), scene(50, 37, 5)[..., 0] // 2]), "CMYK")
     made = {
         "colour.png": (colour, {}), "small.png": (colour.crop((3, 3, 14, 10)), {}),
         "wide.png": (Image.fromarray(scene(90, 11, 3)), {}), "gray.png": (colour.convert("L"), {}),
         "palette.png": (colour.quantize(16), {}), "alpha.png": (clear, {}),
         "colour.jpg": (colour, {"quality": 85}), "full.jpg": (colour, {"quality": 95, "subsampling": 0}),
         "progressive.jpg": (colour, {"quality": 75, "progressive": True}), "gray.jpg": (colour.convert("L"), {"quality": 85}),
+        "cmyk.jpg": (inks, {"quality": 85}), "ycck.jpg": (inks, {"quality": 85}),
     }
     expected = {}
     for name, (picture, options) in made.items():
         picture.save(out / name, **options)
+        if name == "ycck.jpg":
+            as_ycck(out / name)
         resized = Image.open(out / name).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         pixels = np.asarray(resized)
         normalised = (pixels.astype(np.float32) / 255 - MEAN) / DEVIATION

@@ -39,6 +39,17 @@ static void emit(j_common_ptr info, int level) {
     if (level < 0 && !is_harmless(info->err->msg_code)) fail(info);
 }
 
+// Inks are stored as what they leave of white, as Adobe's programs do whatever the file says, and multiplied as Pillow does:
+// x y / 255, rounded.
+static void rgb_of_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t count) {
+    for (size_t i = 0; i < count; i++, cmyk += 4) {
+        for (int channel = 0; channel < 3; channel++) {
+            unsigned product = (255u - cmyk[channel]) * cmyk[3] + 128;
+            *rgb++ = (uint8_t)(cmyk[3] - (((product >> 8) + product) >> 8));
+        }
+    }
+}
+
 static int decode(const uint8_t *bytes, size_t count, trips_picture_size *size, uint8_t *pixels, char *message) {
     struct jpeg_decompress_struct info;
     handler errors;
@@ -58,16 +69,19 @@ static int decode(const uint8_t *bytes, size_t count, trips_picture_size *size, 
         size->width = info.image_width;
         size->height = info.image_height;
     } else {
-        if (info.image_width != size->width || info.image_height != size->height || info.num_components > 3) {
-            snprintf(message, 200, "%d colour components; expected 1 or 3", info.num_components);
+        if (info.image_width != size->width || info.image_height != size->height || info.num_components > 4) {
+            snprintf(message, 200, "%d colour components; expected 1, 3 or 4", info.num_components);
             longjmp(errors.escape, 1);
         }
-        info.out_color_space = JCS_RGB;
+        int inks = info.num_components == 4;
+        info.out_color_space = inks ? JCS_CMYK : JCS_RGB;
         info.mem->max_memory_to_use = 1L << 30;
         jpeg_start_decompress(&info);
+        JSAMPARRAY ink = inks ? info.mem->alloc_sarray((j_common_ptr)&info, JPOOL_IMAGE, 4 * size->width, 1) : NULL;
         while (info.output_scanline < info.output_height) {
             JSAMPROW row = pixels + (size_t)info.output_scanline * 3 * size->width;
-            jpeg_read_scanlines(&info, &row, 1);
+            jpeg_read_scanlines(&info, inks ? ink : &row, 1);
+            if (inks) rgb_of_cmyk(row, ink[0], size->width);
         }
         jpeg_finish_decompress(&info);
     }

@@ -209,6 +209,76 @@ static void v_phases(float *to, const float *x, const trips_phase_axis axes[3]) 
             for (size_t c = 0; c < axes[2].phases; c++, to += places) phase(to, x, axes, (ptrdiff_t)a, (ptrdiff_t)b, (ptrdiff_t)c);
 }
 
+#if !VF_MASKS
+/// Lanes from `begin` up to `end`.
+typedef struct {
+    size_t begin, end;
+} vf_lanes;
+
+INLINE vf_lanes vf_lanes_of(size_t begin, size_t end) { return (vf_lanes){begin, end}; }
+/// Zeros in the other lanes, which are not read.
+INLINE vf vf_load_lanes(const float *p, vf_lanes lanes) {
+    if (lanes.begin == 0) return vf_load_n(p, lanes.end);
+    float x[VL] = {0};
+    for (size_t i = lanes.begin; i < lanes.end; i++) x[i] = p[i];
+    return vf_load(x);
+}
+#endif
+
+/// TRIPS_DEPTHWISE_LINES lines of up to VL windows, `n` of them, the first of which reads from `x` on. What a line of the input holds
+/// is loaded once for all that read it: windows begin anywhere, and loads across cache lines take longer than the sums.
+/// `lanes`: of each column of the kernel those that lie in the input; `line`: the first of `size`, of which all are there if `inside`.
+INLINE void depthwise_block(const int kernel, const bool inside, float *y, size_t ldy, size_t n, const float *x, const vf_lanes *lanes,
+                            ptrdiff_t line, size_t size, size_t ldx, const float *w, float bias) {
+    vf sum[TRIPS_DEPTHWISE_LINES];
+    UNROLLED for (int l = 0; l < TRIPS_DEPTHWISE_LINES; l++) sum[l] = vf_set(bias);
+    UNROLLED for (int row = 0; row < TRIPS_DEPTHWISE_LINES + kernel - 1; row++) {
+        bool there = inside || (size_t)(line + row) < size;
+        UNROLLED for (int column = 0; column < kernel; column++) {
+            vf from = there ? vf_load_lanes(x + (ptrdiff_t)ldx * row + column, lanes[column]) : vf_zero();
+            UNROLLED for (int l = 0; l < TRIPS_DEPTHWISE_LINES; l++)
+                if (row >= l && row - l < kernel) sum[l] = vf_fma(vf_set(w[(row - l) * kernel + column]), from, sum[l]);
+        }
+    }
+    UNROLLED for (int l = 0; l < TRIPS_DEPTHWISE_LINES; l++) vf_store_n(y + (size_t)l * ldy, n, sum[l]);
+}
+
+INLINE size_t lanes_before(ptrdiff_t place) { return place < 0 ? 0 : place < VL ? (size_t)place : VL; }
+
+INLINE void depthwise(const int kernel, float *y, const float *x, const trips_phase_axis axes[2], const float *w, float bias) {
+    const trips_phase_axis *lines = &axes[0], *columns = &axes[1];
+    size_t rows = lines->places + 1 - (size_t)kernel, width = columns->places + 1 - (size_t)kernel;
+    for (size_t j = 0; j < width; j += VL) {
+        ptrdiff_t column = (ptrdiff_t)j - columns->before;
+        vf_lanes lanes[7];
+        for (int c = 0; c < kernel; c++) {
+            size_t begin = lanes_before(-column - c), end = lanes_before((ptrdiff_t)columns->size - column - c);
+            lanes[c] = vf_lanes_of(begin, end < begin ? begin : end);
+        }
+        for (size_t i = 0; i < rows; i += TRIPS_DEPTHWISE_LINES) {
+            // The last block takes lines again rather than be smaller.
+            size_t at = i + TRIPS_DEPTHWISE_LINES <= rows ? i : rows - TRIPS_DEPTHWISE_LINES;
+            ptrdiff_t line = (ptrdiff_t)at - lines->before;
+            const float *from = x + line * (ptrdiff_t)columns->size + column;
+            float *to = y + at * width + j;
+            bool inside = line >= 0 && (size_t)line + TRIPS_DEPTHWISE_LINES + (size_t)kernel - 1 <= lines->size;
+            if (inside) {
+                depthwise_block(kernel, true, to, width, lanes_left(width - j, 0), from, lanes, line, lines->size, columns->size, w, bias);
+            } else {
+                depthwise_block(kernel, false, to, width, lanes_left(width - j, 0), from, lanes, line, lines->size, columns->size, w, bias);
+            }
+        }
+    }
+}
+
+static void v_depthwise(float *y, const float *x, const trips_phase_axis axes[2], const float *w, size_t kernel, float bias) {
+    switch (kernel) {
+    case 3: return depthwise(3, y, x, axes, w, bias);
+    case 5: return depthwise(5, y, x, axes, w, bias);
+    case 7: return depthwise(7, y, x, axes, w, bias);
+    }
+}
+
 INLINE vf vf_line(vf x, const trips_finishing *f) {
     return vf_min(vf_set(f->high), vf_max(vf_set(f->low), vf_fma(vf_set(f->slope), x, vf_set(f->offset))));
 }

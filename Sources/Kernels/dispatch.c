@@ -219,14 +219,14 @@ void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, co
 
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                     const float *mask, size_t ldm, bool causal, bool zero_masked, float *scratch) {
-    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
+                     const float *mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch) {
+    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, unweighted, scratch);
 }
 
 void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
-                      size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, bool zero_masked,
+                      size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, trips_unweighted unweighted,
                       void *scratch) {
-    table_for_rows(q_end - q_begin)->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, zero_masked, scratch);
+    table_for_rows(q_end - q_begin)->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, unweighted, scratch);
 }
 
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
@@ -250,6 +250,10 @@ void trips_activate(float *y, const float *x, size_t n, trips_activation activat
 void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
                     const float *bias, size_t m, size_t n, size_t tile_begin, size_t tile_end) {
     table()->convolve(y, ldy, x, offsets, packed, taps, bias, m, n, tile_begin, tile_end);
+}
+
+void trips_depthwise(float *y, const float *x, const trips_phase_axis axes[2], const float *w, size_t kernel, float bias) {
+    table()->depthwise(y, x, axes, w, kernel, bias);
 }
 
 void trips_phases(float *to, const float *x, const trips_phase_axis axes[3]) { table()->phases(to, x, axes); }

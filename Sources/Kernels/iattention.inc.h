@@ -59,7 +59,7 @@ INLINE void group_weights(uint8_t *bytes, size_t length, vf *sums, const vf *pea
 
 /// Scores of the first n keys of a row to weights: bytes, and their scale for each group. Returns the largest score.
 static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *scales, const float *x, const float *mask, size_t n,
-                           bool zero_masked) {
+                           trips_unweighted unweighted) {
     size_t length = segment_keys(s->groups), segments = (n + length - 1) / length;
     vf most = vf_set(-INFINITY), total = vf_zero();
     for (size_t g = 0; g < segments; g++) {
@@ -79,15 +79,23 @@ static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *sca
         total = vf_fma(share, vf_load(s->sums + i), total);
         vf_store(s->peaks + i, share);
     }
-    float factor = s->unit * softmax_factor(vf_sum(total), zero_masked);
+    float sum = vf_sum(total);
+    if (drops_weights(sum, unweighted)) {
+        float nothing = 0;
+        // Of a row of values that holds NaN, this is NaN too.
+        for (size_t j = 0; j < n; j++) nothing += 0 * s->inverses[j];
+        for (size_t g = 0; g < group_count(s->groups); g++) scales[g] = nothing;
+        return largest;
+    }
+    float factor = s->unit * softmax_factor(sum, unweighted);
     for (size_t g = 0; g < group_count(s->groups); g++)
         scales[g] = g < segments * SEGMENT_GROUPS ? factor * s->peaks[g * GROUP_KEYS] : 0;
     return largest;
 }
 
 static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, float *scales, float *x, const float *mask, size_t n,
-                                 bool zero_masked) {
-    if (softmax_bytes(s, bytes, scales, x, mask, n, zero_masked) != -INFINITY || !mask) return;
+                                 trips_unweighted unweighted) {
+    if (softmax_bytes(s, bytes, scales, x, mask, n, unweighted) != -INFINITY || !mask) return;
     // Finite addends as low as -FLT_MAX are not finite times log₂ e. Added as they are they leave nothing of a score, whatever
     // its unit, as they do in fp32.
     float most = -INFINITY;
@@ -96,7 +104,7 @@ static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, floa
         most = x[j] > most ? x[j] : most;
     }
     for (size_t j = 0; j < n; j++) x[j] = x[j] - softmax_shift(most) + s->shifts[j];
-    softmax_bytes(s, bytes, scales, x, NULL, n, zero_masked);
+    softmax_bytes(s, bytes, scales, x, NULL, n, unweighted);
 }
 
 /// 16 bytes in memory of any alignment and any declared type.
@@ -279,8 +287,8 @@ static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size
 }
 
 static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
-                       size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, bool zero_masked,
-                       void *scratch) {
+                       size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal,
+                       trips_unweighted unweighted, void *scratch) {
     iattention_parts s = iattention_parts_of(scratch, lk, d);
     pack_keys(&s, k, lk, d);
     pack_values(&s, v, lk, d);
@@ -298,7 +306,7 @@ static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;
             size_t own = causal ? visible_keys(i0 + r, lk) : mask ? lk : round_up(lk, KEY_BLOCK);
             softmax_bytes_masked(&s, s.weights + r * s.ldw, s.scales + r * group_count(s.groups), s.scores + r * s.lds, addends, own,
-                                 zero_masked);
+                                 unweighted);
         }
         weigh_values(&s, out + i0 * ldo, ldo, rows, d);
     }

@@ -156,7 +156,7 @@ void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw
 
 void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
                          float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
-                         float scale, const float *mask, size_t ldm, bool causal, bool zero_masked, float *scratch) {
+                         float scale, const float *mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch) {
     for (size_t i = q_begin; i < q_end; i++) {
         size_t seen = causal ? visible_keys(i, lk) : lk;
         float most = -INFINITY, sum = 0;
@@ -167,17 +167,21 @@ void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk,
             most = scratch[j] > most ? scratch[j] : most;
         }
         for (size_t j = 0; j < seen; j++) sum += scratch[j] = expf(scratch[j] - softmax_shift(most));
+        if (drops_weights(sum, unweighted)) {
+            for (size_t j = 0; j < seen; j++) scratch[j] = 0;
+            sum = 0;
+        }
         for (size_t p = 0; p < d; p++) {
             float s = 0;
             for (size_t j = 0; j < seen; j++) s += scratch[j] * v[j * ldv + p];
-            out[i * ldo + p] = s * softmax_factor(sum, zero_masked);
+            out[i * ldo + p] = s * softmax_factor(sum, unweighted);
         }
     }
 }
 
 void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
                           size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal,
-                          bool zero_masked, void *scratch) {
+                          trips_unweighted unweighted, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     size_t group = group_keys(at.groups);
     float largest = 0, *peaks = at.scales, *parts = at.inverses;
@@ -202,14 +206,17 @@ void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows 
             at.scores[j] = weight * parts[j];
             *peak = at.scores[j] > *peak ? at.scores[j] : *peak;
         }
+        bool dropped = drops_weights(sum, unweighted);
         for (size_t p = 0; p < d; p++) {
             float s = 0;
-            for (size_t j = 0; j < seen; j++) {
+            // A value of NaN has its row's scale.
+            for (size_t j = 0; dropped && j < seen; j++) s += 0 * parts[j];
+            for (size_t j = 0; !dropped && j < seen; j++) {
                 float peak = peaks[key_place(at.groups, j) / group];
                 // What is next to nothing has no inverse.
                 if (peak > 1e-30f) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * (v.bytes[j * v.ld + p] - 128);
             }
-            out[i * ldo + p] = s * largest * softmax_factor(sum, zero_masked);
+            out[i * ldo + p] = s * largest * softmax_factor(dropped ? 0 : sum, unweighted);
         }
     }
 }
@@ -285,6 +292,19 @@ void trips_phases_ref(float *to, const float *x, const trips_phase_axis axes[3])
             ptrdiff_t column = place_of(c, p % c->phases, i % c->places);
             bool inside = layer >= 0 && row >= 0 && column >= 0;
             *to++ = inside ? x[(layer * (ptrdiff_t)b->size + row) * (ptrdiff_t)c->size + column] : 0;
+        }
+}
+
+void trips_depthwise_ref(float *y, const float *x, const trips_phase_axis axes[2], const float *w, size_t kernel, float bias) {
+    size_t rows = axes[0].places + 1 - kernel, columns = axes[1].places + 1 - kernel;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++) {
+            float s = bias;
+            for (size_t t = 0; t < kernel * kernel; t++) {
+                ptrdiff_t row = place_of(axes, 0, i + t / kernel), column = place_of(axes + 1, 0, j + t % kernel);
+                s += w[t] * (row >= 0 && column >= 0 ? x[row * (ptrdiff_t)axes[1].size + column] : 0);
+            }
+            *y++ = s;
         }
 }
 

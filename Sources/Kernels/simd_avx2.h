@@ -32,6 +32,11 @@ INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 INLINE void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 INLINE vf vf_load_n(const float *p, size_t n) { return _mm256_maskload_ps(p, _mm256_castps_si256(lanes(n))); }
 INLINE void vf_store_n(float *p, size_t n, vf x) { _mm256_maskstore_ps(p, _mm256_castps_si256(lanes(n)), x); }
+/// Lanes from `begin` up to `end`, and zeros in the others, which are not read.
+#define VF_MASKS 1
+typedef __m256i vf_lanes;
+INLINE vf_lanes vf_lanes_of(size_t begin, size_t end) { return _mm256_castps_si256(_mm256_andnot_ps(lanes(begin), lanes(end))); }
+INLINE vf vf_load_lanes(const float *p, vf_lanes lanes) { return _mm256_maskload_ps(p, lanes); }
 INLINE vf vf_first_n(size_t n, vf x, vf y) { return _mm256_blendv_ps(y, x, lanes(n)); }
 INLINE vf vf_if_less(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 

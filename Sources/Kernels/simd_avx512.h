@@ -34,6 +34,11 @@ INLINE void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 /// The first n lanes, n ≤ VL; the others are 0 (load) or untouched (store).
 INLINE vf vf_load_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps(lanes(n), p); }
 INLINE void vf_store_n(float *p, size_t n, vf x) { _mm512_mask_storeu_ps(p, lanes(n), x); }
+/// Lanes from `begin` up to `end`, and zeros in the others, which are not read.
+#define VF_MASKS 1
+typedef __mmask16 vf_lanes;
+INLINE vf_lanes vf_lanes_of(size_t begin, size_t end) { return (vf_lanes)(lanes(end) & ~lanes(begin)); }
+INLINE vf vf_load_lanes(const float *p, vf_lanes lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
 /// x in the first n lanes, y in the others.
 INLINE vf vf_first_n(size_t n, vf x, vf y) { return _mm512_mask_blend_ps(lanes(n), y, x); }
 

@@ -47,7 +47,14 @@ static inline size_t visible_keys(size_t i, size_t lk) { return i + 1 < lk ? i +
 static inline float softmax_shift(float most) { return most == -INFINITY ? 0 : most; }
 
 /// What weighted values are multiplied by, given the sum of their weights.
-static inline float softmax_factor(float sum, bool zero_masked) { return zero_masked && sum == 0 ? 0 : 1.0f / sum; }
+static inline float softmax_factor(float sum, trips_unweighted unweighted) {
+    return unweighted != TRIPS_UNWEIGHTED_NAN && sum == 0 ? 0 : 1.0f / sum;
+}
+
+/// Whether all weights are 0, given their sum.
+static inline bool drops_weights(float sum, trips_unweighted unweighted) {
+    return unweighted == TRIPS_UNWEIGHTED_ZERO_FOR_NAN && sum != sum;
+}
 
 static inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

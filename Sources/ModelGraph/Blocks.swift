@@ -132,6 +132,8 @@ public struct Attention: Operator {
     /// What a query gets whose keys are all masked by -∞.
     public enum FullyMasked: String, Sendable, Hashable, Codable {
         case zero
+        /// Weights of 0, which it also gets if a score is NaN or ∞ and its weights are NaN for that.
+        case zeroForNaN
     }
 
     public var heads: Int

@@ -306,7 +306,7 @@ extension Attention: Computable {
         guard heads > 0, width % heads == 0, valueWidth % heads == 0, k.shape[2] == width, v.shape[1] == keys,
             [q, k, v].allSatisfy({ $0.shape[0] == batch || $0.shape[0] == 1 })
         else { throw TripsError.data("shapes of q, k and v", found: "\(q.type), \(k.type), \(v.type)") }
-        let (head, valueHead, heads, causal, zeroMasked) = (width / heads, valueWidth / heads, heads, causal, fullyMasked == .zero)
+        let (head, valueHead, heads, causal, fullyMasked) = (width / heads, valueWidth / heads, heads, causal, fullyMasked)
         let scale = T(scale.map { Double($0) } ?? 1 / Double(head).squareRoot())
         let mask = inputs.optional(3)
         let maskStrides = try mask.map { try broadcastStrides($0.shape, to: [batch, heads, length, keys]) } ?? []
@@ -329,7 +329,7 @@ extension Attention: Computable {
                         for column in 0..<keys { line[column] += addends[start + column * maskStrides[3]] }
                     }
                     if causal, row + 1 < keys { for column in (row + 1)..<keys { line[column] = -.infinity } }
-                    softmaxRow(line.source, line, count: keys, zeroMasked: zeroMasked)
+                    softmaxRow(line.source, line, count: keys, fullyMasked: fullyMasked)
                 }
                 try multiply(
                     length, valueHead, keys, Matrix(elements: scores.source, stride: max(1, keys)),

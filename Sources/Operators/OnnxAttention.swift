@@ -120,7 +120,7 @@ private struct HeadWork<T: Real & Number>: Sendable {
         show(.masked)
         for row in 0..<length {
             let line = block + row * keys
-            softmaxRow(line.source, line, count: keys, zeroMasked: true)
+            softmaxRow(line.source, line, count: keys, fullyMasked: .zero)
         }
         show(.softmax)
         try multiply(

@@ -210,14 +210,14 @@ private func softmax(_ x: TensorView, _ y: MutableTensorView, axis: Int, logarit
     if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }
 }
 
-/// Softmax of one row, whose elements lie `stride` apart. Where all of them are -∞ it is NaN, or 0 with `zeroMasked`.
+/// Softmax of one row, whose elements lie `stride` apart. Where all of them are -∞ it is NaN, or what `fullyMasked` says.
 @inline(__always)
 func softmaxRow<T: Real>(
-    _ x: Source<T>, _ y: Target<T>, count: Int, stride: Int = 1, logarithm: Bool = false, zeroMasked: Bool = false
+    _ x: Source<T>, _ y: Target<T>, count: Int, stride: Int = 1, logarithm: Bool = false, fullyMasked: Attention.FullyMasked? = nil
 ) {
     var top = -T.infinity
     for index in 0..<count { top = max(top, x[index &* stride]) }
-    if zeroMasked, (0..<count).allSatisfy({ x[$0 &* stride] == -.infinity }) {
+    if fullyMasked != nil, (0..<count).allSatisfy({ x[$0 &* stride] == -.infinity }) {
         for index in 0..<count { y[index &* stride] = 0 }
         return
     }
@@ -232,6 +232,10 @@ func softmaxRow<T: Real>(
         for index in 0..<count { y[index &* stride] = x[index &* stride] - top - shift }
     } else {
         let factor = 1 / total
+        if fullyMasked == .zeroForNaN, total.isNaN {
+            for index in 0..<count { y[index &* stride] = 0 }
+            return
+        }
         for index in 0..<count { y[index &* stride] *= factor }
     }
 }

@@ -36,7 +36,7 @@ extension Graph {
         guard node.op is MatMul, let v = node.input(1), let weights = node.input(0).map(behindReshapes) else { return nil }
         let guarded = try zeroForNaN(weights)
         guard var scores = try softmaxOperand(guarded ?? weights) else { return nil }
-        var pattern = AttentionPattern(q: v, k: v, v: v, keysLast: true, fullyMasked: guarded == nil ? nil : .zero)
+        var pattern = AttentionPattern(q: v, k: v, v: v, keysLast: true, fullyMasked: guarded == nil ? nil : .zeroForNaN)
         for _ in 0..<10 {
             if let (product, _) = producer(of: scores, MatMul.self), let q = product.input(0), let k = product.input(1) {
                 (pattern.q, pattern.k) = (q, k)

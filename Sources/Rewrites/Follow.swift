@@ -171,7 +171,9 @@ private struct Following {
         guard let mask = node.input(3), let k = node.input(1), let q = node.input(0), let size = graph.shape(of: mask).last else { return }
         let (keys, queries) = (graph.shape(of: k)[1], graph.shape(of: q)[1])
         if let rows = graph.shape(of: mask).dropLast().last, rows != 1, rows != queries {
-            throw TripsError.data("rows of the mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(queries)")
+            throw TripsError.data(
+                "the mask \(graph.name(of: mask)) has a number for each pair of tokens, as a bias of relative positions does, and a fused "
+                    + "token has no place in it", found: "\(graph.type(of: mask))", expected: "\(queries) rows")
         }
         if size == 1 || size == keys { return }
         let (source, between) = graph.alongLastAxis(mask)

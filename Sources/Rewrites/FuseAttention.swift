@@ -8,7 +8,7 @@ import Tensors
 /// The parts of a packed projection become a Linear each, over rows of its weight. Operands that are no projections, such as
 /// queries that were turned by their places or are known, are laid out as one. A mask that adds the same to all keys
 /// of a query is dropped: the softmax does not see it. Where NaN among the weights is replaced by 0, as PyTorch's exporters do for
-/// queries whose keys are all masked, the operator gives 0 there.
+/// queries whose keys are all masked, the operator does so too.
 struct FuseAttention: Rewrite {
     let isClose: Closeness
     let name = "attention"
@@ -24,7 +24,7 @@ struct FuseAttention: Rewrite {
         let scale = pattern.scale * q.scale * k.scale
         let attention = Attention(
             heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale),
-            causal: pattern.causal || mask.isCausal, fullyMasked: mask.addend == nil ? nil : pattern.fullyMasked)
+            causal: pattern.causal || mask.isCausal, fullyMasked: mask.addend == nil && pattern.fullyMasked == .zero ? nil : pattern.fullyMasked)
         let made = patch.add(attention, operands + (mask.addend.map { [$0] } ?? []), name: node.name)
         // [B, L, H · E] back into the place of [B, H, L, E].
         let cut = try patch.reshape(made, to: [q.batch, q.length, Dimension(v.heads), Dimension(v.headSize)], name: node.name)

@@ -68,7 +68,7 @@ struct LiftMovedIntegers: Rewrite {
         guard let op = node.op as? DequantizeLinear, op.blockSize == 0, let integers = node.input(0), graph.content(of: integers) == nil,
             let mover = graph.producer(of: integers), !(mover.op is Where || mover.op is ConstantOfShape),
             let count = mover.movedOperands?.count, let index = mover.outputs.firstIndex(of: integers),
-            let scale = node.input(1), try graph.type(of: scale).shape.isOne && node.input(2).map { try graph.type(of: $0).shape.isOne } ?? true
+            node.input(1) != nil, node.inputs.dropFirst().allSatisfy({ $0.map { graph.type(of: $0).shape.isOne } ?? true })
         else { return nil }
         var patch = Patch(for: graph)
         let numbers = mover.inputs.prefix(count).map { operand in

@@ -55,6 +55,7 @@ struct ConvolutionInstruction: Instruction {
     }
 
     func scratchBytes(threads: Int) -> Int {
+        guard layout.depthwiseKernel == nil else { return 0 }
         let planes = layout.planesBytes
         return (sharesPlanes(threads) ? planes : threads * planes) + threads * layout.sumsBytes
     }
@@ -65,6 +66,14 @@ struct ConvolutionInstruction: Instruction {
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let work = try BoundConvolution(self, memory)
         let (layout, threads, parts) = (layout, memory.threads, layout.parts(threads: memory.threads))
+        if let kernel = layout.depthwiseKernel {
+            let tasks = (0..<layout.slices).split(into: min(layout.slices, 8 * threads))
+            return { pool in
+                pool.run(tasks.count) { index in
+                    for slice in tasks[index] { work.runDepthwise(slice, kernel) }
+                }
+            }
+        }
         let planes = Target(base: memory.scratch.assumingMemoryBound(to: Float.self))
         let shared = sharesPlanes(threads)
         let sums = Target(base: planes.base + (shared ? 1 : threads) * layout.planesBytes / MemoryLayout<Float>.size)
@@ -144,6 +153,8 @@ struct ConvolutionLayout: Sendable {
     let hasGaps: Bool
     /// Where each element of the kernel, of each input of a group, begins to read.
     let offsets: [Int]
+    /// The kernel's side, where each channel is by itself and the kernels know a shorter way, without a copy of the input.
+    let depthwiseKernel: Int?
 
     /// - Parameter x: [B, C, ...], with up to three spatial axes; the weight is [O, C / groups, ...], the output [B, O, ...].
     /// - Returns: nil where there is nothing to compute, or planes would hold more numbers than all windows.
@@ -174,6 +185,9 @@ struct ConvolutionLayout: Sendable {
         hasGaps = axes[2].places != windows[2] && linesPerPart > 1
         let starts = ConvolutionLayout.starts(resolved, axes)
         offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
+        let isPlain = resolved.count == 2 && resolved.allSatisfy { $0.kernel == resolved[0].kernel && $0.stride == 1 && $0.dilation == 1 }
+        let isKnown = [3, 5, 7].contains(resolved[0].kernel) && windows[1] >= Int(TRIPS_DEPTHWISE_LINES)
+        depthwiseKernel = inputs == 1 && outputs == 1 && isPlain && isKnown ? resolved[0].kernel : nil
     }
 
     /// Where in a channel each element of the kernel begins to read.
@@ -253,6 +267,19 @@ private final class BoundConvolution: Sendable {
     /// Lays out a channel of a slice.
     func fill(_ planes: UnsafeMutablePointer<Float>, _ slice: Int, _ channel: Int) {
         trips_phases(planes + channel * layout.plane, source.base + (slice * layout.inputs + channel) * layout.area, layout.axes)
+    }
+
+    func runDepthwise(_ slice: Int, _ kernel: Int) {
+        let (group, windows) = (slice % layout.groups, layout.windowCount)
+        let (result, filters) = (target.base + slice * windows, self.filters.pointer.assumingMemoryBound(to: Float.self))
+        layout.axes.withUnsafeBufferPointer { axes in
+            guard let axes = axes.baseAddress else { return }
+            trips_depthwise(
+                result, source.base + slice * layout.area, axes + 1, filters + group * layout.taps, kernel,
+                bias.map { $0.base[group] } ?? 0)
+        }
+        guard var finishing else { return }
+        trips_finish(result, windows, result, windows, 1, windows, residual.map { $0.base + slice * windows }, windows, &finishing)
     }
 
     /// - Parameter sums: room for the part's, where there are gaps between lines.

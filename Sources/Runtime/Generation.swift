@@ -120,19 +120,25 @@ extension Session {
             let (a, b) = (try chance(chances, answers[left][1]), try chance(chances, answers[right][1]))
             return a == b ? left < right : a > b
         }.prefix(k)
-        let logits = try answerLogits(known, candidates.map { answers[$0] }, candidates.map { masks[$0] })
         var totals: [Float] = []
-        for (row, candidate) in candidates.enumerated() {
-            var total = try chance(chances, answers[candidate][1])
-            for position in 1..<answers[candidate].count where masks[candidate][position] != 0 {
-                total += try chance(logSoftmax(logits[row][position - 1]), answers[candidate][position])
+        for start in stride(from: 0, to: k, by: Session.answersAtOnce) {
+            let part = candidates[start..<min(k, start + Session.answersAtOnce)]
+            let logits = try answerLogits(known, part.map { answers[$0] }, part.map { masks[$0] })
+            for (candidate, logits) in zip(part, logits) {
+                var total = try chance(chances, answers[candidate][1])
+                for position in 1..<answers[candidate].count where masks[candidate][position] != 0 {
+                    total += try chance(logSoftmax(logits[position - 1]), answers[candidate][position])
+                }
+                totals.append(total)
             }
-            totals.append(total)
         }
         let probabilities = logSoftmax(totals).map { exp($0) }
         let order = probabilities.indices.sorted { (probabilities[$0], $1) > (probabilities[$1], $0) }
         return (order.map { candidates[$0] }, order.map { probabilities[$0] })
     }
+
+    /// Answers that are compared at once: each takes the vocabulary's logits for all of its tokens, a megabyte or two.
+    private static let answersAtOnce = 16
 
     private func answerLogits(_ known: [String: Tensor], _ ids: [[Int]], _ mask: [[Int]]) throws -> [[[Float]]] {
         var inputs = known

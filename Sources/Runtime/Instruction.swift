@@ -32,6 +32,9 @@ extension Node {
         guard let value = input(index) else { throw TripsError.data("input \(index) is missing", at: name) }
         return value
     }
+
+    /// Whether it only says how the same elements are arranged.
+    var isReshape: Bool { op is Reshape || op is Squeeze || op is Unsqueeze || op is Flatten || op is Identity }
 }
 
 /// Any operator, computed as `Operators` computes it.

@@ -84,7 +84,7 @@ struct Lowering {
         } else if let instruction = try convolution(node) {
             done.insert(node.id)
             emit(instruction)
-        } else if isReshape(node), let source = node.input(0), graph.content(of: source) == nil {
+        } else if node.isReshape, let source = node.input(0), graph.content(of: source) == nil {
             done.insert(node.id)
             aliases[node.output] = source
             written.insert(node.output)
@@ -271,11 +271,6 @@ struct Lowering {
         return SelectionInstruction(
             node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: shape[0],
             count: shape[1] - op.leadingCount, width: shape[2])
-    }
-
-    /// Operators that only say how the same elements are arranged.
-    private func isReshape(_ node: Node) -> Bool {
-        node.op is Reshape || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten || node.op is Identity
     }
 
     // MARK: Parts

@@ -134,6 +134,7 @@ public final class Session {
             var stage = stage
             let graph = try stage.graph.reduced(to: stage.results)
             stage.separable = try graph.separableBatch().map { (graph, $0) }
+            stage.indexLimits = graph.indexLimits()
             return stage
         }
         let found = Route(wanted: Set(wanted), stages: stages)
@@ -149,6 +150,7 @@ public final class Session {
         var inputs: [ValueID]
         /// Where a batch may be taken in parts: the part of the graph that gives the results, and its symbol for the batch.
         var separable: (graph: Graph, batch: String)?
+        var indexLimits: [IndexLimit] = []
     }
 
     /// The graphs to run, in order.
@@ -181,6 +183,10 @@ public final class Session {
                 throw TripsError.usage("data type of input \(name)", found: given.dataType, expected: type.dataType)
             }
             tensors[name] = try given.converted(to: type.dataType)
+        }
+        for limit in stage.indexLimits {
+            let name = stage.graph.name(of: limit.input)
+            try tensors[name].map { try limit.check($0, name: name) }
         }
         let parts = try parts(of: stage, tensors)
         guard parts.count > 1 else { return try plan(stage, tensors).run(tensors, on: pool, observe: observe) }

@@ -53,12 +53,13 @@ extension Answer {
             throw TripsError.usage(
                 "this model neither ranks answers nor tells classes apart", found: "--answers", expected: "no list of answers")
         }
+        let plain = session.outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
+        try Answer.checkGiven(inputs, session.inputs(for: plain + outputs.intersection(["answer_logits", "next_logits"])))
         if outputs.contains("answer_logits") {
             try rank(session, inputs, tokenizer, candidates)
         } else if outputs.contains("next_logits") {
             try generate(session, inputs, tokenizer)
         }
-        let plain = session.outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
         let results = try session.run(inputs, outputs: plain)
         if let logits = try results["itm_logits"]?.converted(to: .float64).elements(Double.self), logits.count >= 2 {
             matchProbability = softmax(Array(logits.prefix(2)))[1]
@@ -75,6 +76,14 @@ extension Answer {
         seconds = start.duration(to: clock.now).milliseconds / 1e3
         let traces = session.traceNames.filter { SelectionTrace($0) != nil }
         if !traces.isEmpty { selections = try Answer.selections(session.run(inputs, outputs: [], traces: traces)) }
+    }
+
+    /// Names the option that gives a picture or a text that is missing.
+    private static func checkGiven(_ inputs: [String: Tensor], _ needed: [(name: String, type: ValueType)]) throws {
+        for (name, type) in needed where inputs[name] == nil {
+            let option = name == "input_ids" ? "--text" : type.rank == 4 ? "--image" : nil
+            if let option { throw TripsError.usage("\(option) is missing", expected: "what this model reads as input \(name)") }
+        }
     }
 
     private static func classNames(_ architecture: String?, count: Int, given: [String]) throws -> [String] {

@@ -74,6 +74,42 @@ extension KernelTests {
         }
     }
 
+    /// Against the same chains with products rounded: of up to 49 steps each may differ by half an ulp of a sum below 32. What is
+    /// outside of the input is not read; the order is that of other convolutions, so that both give the same bits.
+    @Test(arguments: [3, 5, 7]) func channelsByThemselves(kernel: Int) {
+        var random = Generator(state: 14)
+        for (rows, width, before, behind) in [(4, 1, 1, 1), (7, 7, 1, 1), (5, 9, 0, 0), (14, 14, 2, 2), (9, 33, 3, 3), (6, 70, -1, 2), (8, 20, 4, 3)] {
+            let sizes = [rows, width].map { $0 + kernel - 1 - before - behind }
+            let axes = zip(sizes, [rows, width]).map { size, windows in
+                trips_phase_axis(size: size, phases: 1, places: windows + kernel - 1, stride: 1, before: before)
+            }
+            let one = trips_phase_axis(size: 1, phases: 1, places: 1, stride: 1, before: 0)
+            let (w, area) = (random.floats(kernel * kernel), sizes[0] * sizes[1])
+            let x = [Float](repeating: .nan, count: 40) + random.floats(area) + [Float](repeating: .nan, count: 40)
+            let (places, count) = (width + kernel - 1, rows * width)
+            x.withUnsafeBufferPointer { x in
+                guard let x = x.baseAddress.map({ $0 + 40 }) else { return }
+                var expected = [Float](repeating: 7, count: count + 1)
+                trips_depthwise_ref(&expected, x, axes, w, kernel, 0.5)
+                onEachPath { path in
+                    var y = [Float](repeating: 7, count: count + 1)
+                    trips_depthwise(&y, x, axes, w, kernel, 0.5)
+                    #expect(error(y, expected) < 2e-5, "\(name(path)) \(rows) \(width) \(before)")
+                    // Laid out and convolved line by line.
+                    var planes = [Float](repeating: 0, count: places * (rows + kernel - 1)), convolved: [Float] = []
+                    trips_phases(&planes, x, [one] + axes)
+                    let offsets = (0..<kernel * kernel).map { $0 / kernel * places + $0 % kernel }
+                    for row in 0..<rows {
+                        var line = [Float](repeating: 7, count: width)
+                        trips_convolve(&line, width, Array(planes[(row * places)...]), offsets, w, kernel * kernel, [0.5], 1, width, 0, 1)
+                        convolved += line
+                    }
+                    #expect(y == convolved + [7], "\(name(path)) \(rows) \(width) \(before)")
+                }
+            }
+        }
+    }
+
     /// Against the reference, whose exponentials are the C library's: within some ulps of numbers up to 10.
     @Test func finishings() {
         var random = Generator(state: 13)

@@ -143,7 +143,7 @@ import PackageFormat
     /// Older readers would give NaN where the operator gives 0.
     @Test(arguments: [false, true]) func zeroForFullyMaskedQueriesNeedsAFeature(plain: Bool) throws {
         let folder = try TemporaryFolder()
-        for fullyMasked in [nil, Attention.FullyMasked.zero] {
+        for (fullyMasked, features) in [(nil, []), (.zero, ["fully-masked-zero"]), (.zeroForNaN, ["zero-for-nan"])] as [(Attention.FullyMasked?, [String])] {
             var graph = Graph(name: "main")
             let x = try graph.addInput("x", ValueType(.float32, [1, 3, 4]))
             let op = Attention(heads: 2, fullyMasked: fullyMasked)
@@ -151,7 +151,7 @@ import PackageFormat
             try PackageWriter.write(
                 graphs: [graph], manifest: Samples.manifest, to: folder["a.trips"], options: .init(plain: plain, replacing: true))
             let reader = try PackageReader(path: folder["a.trips"])
-            #expect(reader.manifest.features == (plain ? [] : ["byte-planes"]) + (fullyMasked == nil ? [] : ["fully-masked-zero"]))
+            #expect(reader.manifest.features == (plain ? [] : ["byte-planes"]) + features)
             #expect(try reader.graphs().first?.nodes.first?.op as? Attention == op)
         }
     }

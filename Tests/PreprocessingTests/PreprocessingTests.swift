@@ -20,6 +20,7 @@ private func expected() throws -> [String: [UInt8]] {
 
 private let files = [
     "colour.png", "small.png", "wide.png", "gray.png", "palette.png", "alpha.png", "colour.jpg", "full.jpg", "progressive.jpg", "gray.jpg",
+    "cmyk.jpg", "ycck.jpg",
 ]
 
 @Test(arguments: files) func picturesAreResizedAsPillowDoes(name: String) throws {

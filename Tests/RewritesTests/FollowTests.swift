@@ -127,6 +127,13 @@ struct FollowTests {
         #expect { try b.selected() } throws: { "\($0)".contains("no vision tower was recognised") }
     }
 
+    /// Such as a bias of relative positions.
+    @Test func aMaskOfPairsOfTokensIsRefused() throws {
+        var a = try Model()
+        try a.m.output(a.m.node(Attention(heads: 2), [a.states, a.states, a.states, a.m.constant([1, 2, 5, 5])]))
+        #expect(try a.refusal().contains("a number for each pair of tokens"))
+    }
+
     @Test func patchesWithoutTheClassTokenFollow() throws {
         var a = try Model()
         try a.m.output(a.slice(a.states, 1, 5))

@@ -49,15 +49,20 @@ struct MaskTests {
         #expect(try m.fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
     }
 
-    @Test func weightsThatAreNoneForNoneAreNotNeededWithoutAMask() throws {
+    /// Without a mask as well, queries may be NaN.
+    @Test(arguments: [false, true]) func weightsOfNaNAreReplaced(masked: Bool) throws {
         var m = Exported()
-        let x = try m.input("x", [2, 5, 8])
-        let (q, k, v) = (try m.heads(x), try m.heads(x), try m.heads(x))
-        try m.output(m.attend(q, k, v, guard: (0, false)) { m, scores in try m.binary(.div, scores, m.scalar(2)) })
+        let (x, y) = (try m.input("x", [2, 5, 8]), try m.input("y", [2, 5, 8]))
+        var numbers = try #require(m.inputs["x"]).elements(Float.self)
+        numbers[11] = .nan
+        m.inputs["x"] = try Tensor(numbers, shape: [2, 5, 8])
+        let (q, k, v) = (try m.heads(x), try m.heads(y), try m.heads(y))
+        let addends = masked ? try m.input("addends", [2, 1, 1, 5]) : nil
+        try m.output(m.attend(q, k, v, guard: (0, false)) { m, scores in
+            let scaled = try m.binary(.div, scores, m.scalar(2))
+            return try addends.map { try m.binary(.add, scaled, $0) } ?? scaled
+        })
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
-        var graph = m.graph
-        try fuse(&graph)
-        #expect(graph.nodes.contains { ($0.op as? Attention)?.fullyMasked == nil && $0.op is Attention })
     }
 
     /// Another number than 0, or the weights where they are NaN.

@@ -14,6 +14,9 @@ import Runtime
         Form([1, 4, 8, 8], [4, 1, 3, 3], Conv(window: Window(strides: [2, 2], autoPad: .sameUpper), groups: 4)),
         Form([1, 37, 14, 14], [37, 1, 3, 3], Conv(window: Window(pads: [1, 1, 1, 1]), groups: 37)),
         Form([2, 20, 15, 17], [20, 1, 5, 5], Conv(window: Window(strides: [2, 2], pads: [1, 2, 2, 1]), groups: 20)),
+        Form([2, 20, 7, 18], [20, 1, 5, 5], Conv(window: Window(pads: [2, 3, 4, 0]), groups: 20)),
+        Form([1, 3, 12, 40], [3, 1, 7, 7], Conv(window: Window(pads: [3, -2, 3, 3]), groups: 3)),
+        Form([1, 5, 3, 9], [5, 1, 3, 3], Conv(window: Window(pads: [1, 1, 1, 1]), groups: 5)),
         // Groups of several channels, more and fewer of them than threads take by themselves.
         Form([1, 12, 7, 7], [28, 3, 3, 3], Conv(window: Window(pads: [1, 1, 1, 1]), groups: 4)),
         Form([2, 40, 7, 9], [60, 2, 3, 3], Conv(window: Window(strides: [1, 2], pads: [1, 1, 1, 1]), groups: 20)),

@@ -52,6 +52,18 @@ private struct Cancelling: Computable {
     }
 }
 
+/// Keeps the largest batch that it was given.
+private struct BatchRecord: Computable {
+    static let largest = Mutex(0)
+
+    func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+
+    func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        BatchRecord.largest.withLock { $0 = max($0, outputs[0].shape[0]) }
+        if let x = inputs.first.flatMap({ $0 }) { outputs[0].bytes.copyMemory(from: x.bytes, byteCount: x.count * x.dataType.byteWidth) }
+    }
+}
+
 @Suite struct SessionTests {
     @Test func resultsDoNotDependOnThreadsOrOnWhatElseIsAsked() throws {
         let model = try twoGraphs()
@@ -295,7 +307,7 @@ private struct Cancelling: Computable {
     }
 
     /// The first example's queries see no key.
-    @Test(arguments: [nil, .zero] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
+    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
     func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
         var inputs = try Dictionary(uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         inputs["mask"] = try Tensor((0..<10).map { Float($0 < 5 || $0 == 7 ? -Float.infinity : 0) }, shape: [2, 1, 1, 5])
@@ -307,10 +319,30 @@ private struct Cancelling: Computable {
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
         let found = try #require(try session.run(inputs)["y"]).elements(Float.self)
         let expected = try evaluate(op, names.map { inputs[$0] })[0].elements(Float.self)
-        #expect(found.prefix(80).allSatisfy { fullyMasked == .zero ? $0 == 0 : $0.isNaN })
-        #expect(expected.prefix(80).allSatisfy { fullyMasked == .zero ? $0 == 0 : $0.isNaN })
+        #expect(found.prefix(80).allSatisfy { fullyMasked != nil ? $0 == 0 : $0.isNaN })
+        #expect(expected.prefix(80).allSatisfy { fullyMasked != nil ? $0 == 0 : $0.isNaN })
         // Sums of eight products of numbers below 1/2, in another order; in 8 bits a value's rounding, 1/254, twice for the weights.
         #expect(zip(found, expected).dropFirst(80).allSatisfy { abs($0 - $1) < (activations == .int8 ? 0.01 : 1e-5) })
+    }
+
+    /// The first query of the second example is no number.
+    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
+    func queriesThatAreNoNumbers(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
+        var inputs = try Dictionary(uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
+        var numbers = try #require(inputs["q"]).elements(Float.self)
+        (numbers[80], numbers[88]) = (.nan, .nan)
+        inputs["q"] = try Tensor(numbers, shape: [2, 5, 16])
+        var graph = Graph(name: "main")
+        let values = try ["q", "k", "v"].map { try graph.addInput($0, ValueType(.float32, [2, 5, 16])) }
+        let op = Attention(heads: 2, activations: activations, fullyMasked: fullyMasked)
+        try graph.addOutput("y", graph.add(op, values, name: "attention")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
+        let found = try #require(try session.run(inputs)["y"]).elements(Float.self)
+        let expected = try evaluate(op, ["q", "k", "v"].map { inputs[$0] })[0].elements(Float.self)
+        for result in [found, expected] {
+            #expect(result[80..<96].allSatisfy { fullyMasked == .zeroForNaN ? $0 == 0 : $0.isNaN })
+            #expect((result[..<80] + result[96...]).allSatisfy { $0.isFinite })
+        }
     }
 
     /// Queries, keys and values that nothing but an attention reads are bytes as products write them; where they are outputs they are
@@ -419,6 +451,53 @@ private struct Cancelling: Computable {
         let answers = try Tensor([Int64](repeating: 1, count: 6), shape: [2, 3])
         let inputs = ["x": try noise([1, 4], seed: 1), "answer_ids": answers, "answer_mask": answers]
         #expect { try session.rankAnswers(inputs, k: 2) } throws: { ($0 as? TripsError)?.kind == .data }
+    }
+
+    /// The logits of all answers at once would take memory without bounds.
+    @Test func manyAnswersAreRankedInParts() throws {
+        var encode = Graph(name: "encode")
+        let x = try encode.addInput("x", ValueType(.float32, [1, 4]))
+        try encode.addOutput("question_states", encode.add(Unary(.exp), [x], name: "states")[0])
+        var decode = Graph(name: "decode")
+        let ids = try decode.addInput("answer_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let table = try decode.addConstant(Constant(noise([50, 50], seed: 3), identity: "table"), name: "table")
+        let kept = try decode.add(BatchRecord(), [ids], name: "record")[0]
+        try decode.addOutput("answer_logits", decode.add(Embedding(), [kept, table], name: "logits")[0])
+        let session = Session(Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let answers = (0..<40).flatMap { [Int64(1), Int64($0), Int64(49 - $0)] }
+        var inputs = ["x": try noise([1, 4], seed: 1), "answer_ids": try Tensor(answers, shape: [40, 3])]
+        inputs["answer_mask"] = try Tensor([Int64](repeating: 1, count: 120), shape: [40, 3])
+        let ranked = try session.rankAnswers(inputs, k: 40)
+        #expect(BatchRecord.largest.withLock { $0 } == 16)
+        // Nothing of the model depends on other answers: pairs compare as they do alone.
+        inputs["answer_ids"] = try Tensor([1, 30, 19, 1, 31, 18] as [Int64], shape: [2, 3])
+        inputs["answer_mask"] = try Tensor([Int64](repeating: 1, count: 6), shape: [2, 3])
+        let pair = try session.rankAnswers(inputs, k: 2).indices.map { 30 + $0 }
+        #expect(ranked.indices.filter { [30, 31].contains($0) } == pair)
+        #expect(Set(ranked.indices).count == 40)
+    }
+
+    /// Two examples that are taken one after the other: the place is that in the whole batch.
+    @Test func anIDOutsideOfTheVocabularyIsFoundInItsInput() throws {
+        var graph = Graph(name: "main")
+        let ids = try graph.addInput("input_ids", ValueType(.int32, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let table = try graph.addConstant(Constant(noise([9, 40], seed: 3), identity: "table"), name: "table")
+        let weight = try graph.addConstant(Constant(noise([40, 40], seed: 4), identity: "weight"), name: "weight")
+        let wide = try graph.add(Cast(to: .int64), [ids], name: "cast")[0]
+        let rows = try graph.add(Embedding(), [wide, table], name: "embedding")[0]
+        try graph.addOutput("states", graph.add(Linear(), [rows, weight], name: "linear")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        func run(_ bad: Int32) throws {
+            var numbers = [Int32](repeating: 8, count: 1400)
+            numbers[703] = bad
+            _ = try session.run(["input_ids": Tensor(numbers, shape: [2, 700])])
+        }
+        for bad: Int32 in [9, -10, .max] {
+            #expect { try run(bad) } throws: {
+                "\($0)" == "element [1, 3] of input input_ids; found \(bad); expected -9 ..< 9" && ($0 as? TripsError)?.kind == .data
+            }
+        }
+        try run(-9)
     }
 
     @Test func splittingOffWhatStaysKeepsTheNumbers() throws {

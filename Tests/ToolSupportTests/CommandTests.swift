@@ -182,11 +182,13 @@ private func vocabulary(in scratch: Scratch) throws -> String {
     else { return }
     #expect(converted.status == 0, "\(converted.errors)")
     let arguments = [package, "--image", fixtures + "/preprocessing/colour.jpg", "--text", "the dog is on a", "--picture", scratch.path + "/p.png"]
-    guard let answer = try run("trips-run", arguments), let wordless = try run("trips-run", [package, "--image", fixtures + "/preprocessing/colour.jpg"])
+    guard let answer = try run("trips-run", arguments), let wordless = try run("trips-run", [package, "--image", fixtures + "/preprocessing/colour.jpg"]),
+        let blind = try run("trips-run", [package, "--text", "the dog"])
     else { return }
     #expect(answer.status == 0 && answer.output.contains("match") && answer.output.contains("block 3 keeps"), "\(answer.errors)")
     #expect(FileManager.default.fileExists(atPath: scratch.path + "/p.png"))
-    #expect(wordless.status == 64)
+    #expect(wordless.status == 64 && wordless.errors.contains("--text is missing"), "\(wordless.errors)")
+    #expect(blind.status == 64 && blind.errors.contains("--image is missing"), "\(blind.errors)")
 }
 
 /// A package of ALBEF's small model, from its checkpoint or from ONNX with fixed sizes.

@@ -15,7 +15,7 @@ int trips_jpeg_size(const uint8_t *bytes, size_t count, trips_picture_size *size
 int trips_png_size(const uint8_t *bytes, size_t count, trips_picture_size *size, char message[200]);
 
 /// Decodes to rows of 8-bit RGB in `pixels` (3 · width · height bytes). 0, or -1 with a message.
-/// Transparency is dropped, not blended; gamma and colour profiles are left alone; 16 bits keep their high byte.
+/// CMYK and YCCK become RGB as in Pillow. Transparency is dropped, not blended; gamma and colour profiles are left alone; 16 bits keep their high byte.
 int trips_jpeg_decode(const uint8_t *bytes, size_t count, trips_picture_size size, uint8_t *pixels, char message[200]);
 int trips_png_decode(const uint8_t *bytes, size_t count, trips_picture_size size, uint8_t *pixels, char message[200]);
 

@@ -164,6 +164,13 @@ void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, co
 
 // MARK: - Attention
 
+/// What a query gets whose softmax is no number.
+typedef enum trips_unweighted {
+    TRIPS_UNWEIGHTED_NAN = 0,          ///< NaN, as plain softmax gives
+    TRIPS_UNWEIGHTED_ZERO = 1,         ///< 0 where all scores are −∞
+    TRIPS_UNWEIGHTED_ZERO_FOR_NAN = 2, ///< 0 times the values in any case: where a score is NaN or ∞ as well
+} trips_unweighted;
+
 /// Floats of scratch that `trips_attention` needs.
 size_t trips_attention_scratch(size_t lk, size_t d);
 
@@ -171,11 +178,10 @@ size_t trips_attention_scratch(size_t lk, size_t d);
 ///
 /// q [Lq, d], k [Lk, d], v [Lk, d], out [Lq, d]. `mask` is added to the scaled scores: [Lq, Lk] with row
 /// distance `ldm`, or one row [Lk] for all queries where `ldm` is 0. With `causal`, query i sees keys
-/// 0 … i only. Softmax subtracts the maximum; a row whose scores are all −inf gives NaN, as
-/// plain softmax does, or 0 with `zero_masked`. `out` may be q.
+/// 0 … i only. Softmax subtracts the maximum; `unweighted` says what rows give that it makes NaN. `out` may be q.
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                     const float *_Nullable mask, size_t ldm, bool causal, bool zero_masked, float *scratch);
+                     const float *_Nullable mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch);
 
 /// Rows of bytes as `trips_quantize_rows` gives them, and the scale of each.
 typedef struct trips_byte_rows {
@@ -195,7 +201,7 @@ size_t trips_iattention_scratch(size_t lk, size_t d);
 /// as that.
 void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
                       size_t q_begin, size_t q_end, float scale, const float *_Nullable mask, size_t ldm, bool causal,
-                      bool zero_masked, void *scratch);
+                      trips_unweighted unweighted, void *scratch);
 
 /// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; the key i of head h, d numbers,
 /// is at keys + i ldk + h head_distance: a head_distance of d gives each head its part of a row, one of 0 the same numbers to all.
@@ -247,6 +253,14 @@ typedef struct trips_phase_axis {
 
 /// Lays out a channel x [sizes of the axes] for trips_convolve: to [phases of the axes, places of the axes].
 void trips_phases(float *to, const float *x, const trips_phase_axis axes[_Nonnull 3]);
+
+/// Lines of windows that `trips_depthwise` needs at least.
+enum { TRIPS_DEPTHWISE_LINES = 4 };
+
+/// A channel by itself, with w [kernel, kernel], `kernel` 3, 5 or 7, and windows that are neighbours:
+/// y[i, j] = bias + Σ_{r, c} w[r, c] x[i + r − before, j + c − before], with zeros around x; the axes are two of one phase, lines
+/// and columns, and have as many windows as places but for kernel − 1. Adds up in the order of trips_convolve.
+void trips_depthwise(float *y, const float *x, const trips_phase_axis axes[_Nonnull 2], const float *w, size_t kernel, float bias);
 
 /// What follows a convolution: y = f(x) + residual, or f(x + residual).
 typedef struct trips_finishing {

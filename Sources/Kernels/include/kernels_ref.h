@@ -13,7 +13,7 @@
     X(quantize_rows) X(igemm_pack) X(igemm) X(igemm_bytes) X(dequantize_rows) \
     X(attention) X(iattention) X(selection_dots) X(selection_scores) \
     X(layernorm_rows) X(activate)                                   \
-    X(convolve) X(phases) X(finish)                                 \
+    X(convolve) X(depthwise) X(phases) X(finish)                                 \
     X(f16_to_f32) X(bf16_to_f32) X(planes_split) X(planes_merge)
 
 TRIPS_EACH_KERNEL(TRIPS_REFERENCE)

@@ -1,0 +1,56 @@
+import ModelGraph
+import Support
+import Tensors
+
+/// An input whose numbers are places in a table, such as ids in a vocabulary.
+struct IndexLimit {
+    let input: ValueID
+    /// Rows of the table.
+    let size: Int
+}
+
+extension Graph {
+    /// The inputs that are read as indices, and of how many rows. They are checked before a run: the operators would find a wrong
+    /// index as well, but know neither the input nor, where a batch is taken in parts, the place in it.
+    func indexLimits() -> [IndexLimit] {
+        nodes.compactMap { node in
+            guard let lookup = lookup(node), let table = lookup.table, let indices = lookup.indices.map(origin(ofIntegers:)),
+                inputs.contains(indices), let axis = try? resolveAxis(lookup.axis, rank: type(of: table).rank),
+                let size = shape(of: table)[axis].constant
+            else { return nil }
+            return IndexLimit(input: indices, size: size)
+        }
+    }
+
+    private func lookup(_ node: Node) -> (table: ValueID?, axis: Int, indices: ValueID?)? {
+        switch node.op {
+        case is Embedding, is QuantizedEmbedding: (node.input(1), 0, node.input(0))
+        case let gather as Gather: (node.input(0), gather.axis, node.input(1))
+        default: nil
+        }
+    }
+
+    /// The first value that holds the same integers in the same order.
+    private func origin(ofIntegers value: ValueID) -> ValueID {
+        var current = value
+        while let node = producer(of: current), node.isReshape || node.op is Cast, let source = node.input(0),
+            type(of: source).dataType.isInteger, type(of: source).dataType.isExact(in: type(of: current).dataType) {
+            current = source
+        }
+        return current
+    }
+}
+
+extension IndexLimit {
+    /// - Throws: `data` where one of the numbers is no index, negative ones counted from the end.
+    func check(_ tensor: Tensor, name: String) throws {
+        let numbers = try tensor.converted(to: .int64).elements(Int64.self)
+        guard let place = numbers.firstIndex(where: { $0 < -Int64(size) || $0 >= Int64(size) }) else { return }
+        var (rest, position) = (place, [Int]())
+        for size in tensor.shape.reversed() {
+            position.insert(rest % size, at: 0)
+            rest /= size
+        }
+        throw TripsError.data("element \(position) of input \(name)", found: numbers[place], expected: "-\(size) ..< \(size)")
+    }
+}
