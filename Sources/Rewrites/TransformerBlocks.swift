@@ -48,8 +48,8 @@ extension Graph {
             // A selection may stand between the two halves.
             let selections = consumers(of: residual).filter { $0.op is PatchSelection && $0.input(0) == residual }
             for state in [residual] + selections.map(\.output) {
-                let outputs = consumers(of: state).filter { $0.op is LayerNorm }.lazy.flatMap { sums(from: $0.output, with: state).prefix(1) }
-                guard let output = outputs.first else { continue }
+                let norms = consumers(of: state).filter { $0.op is LayerNorm }
+                guard let output = norms.lazy.compactMap({ sums(from: $0.output, with: state).first }).first else { continue }
                 return TransformerBlock(
                     form: .preNorm, input: input, output: output, selfAttention: attention, residual: residual, crossAttention: nil)
             }
