@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "reference"))
@@ -80,6 +80,24 @@ def save_quantized(model, source: Path, path: Path, golden: Path, length: int) -
     tensors = {f"in.{name}": inputs[name] for name in names}
     tensors |= {f"out.{name}": torch.from_numpy(value) for name, value in zip(outputs, found)}
     export.write_golden(golden, tensors, export.metadata(model, SEED, "sample"))
+
+
+class Calibration(CalibrationDataReader):
+    """The inputs of some seeds."""
+
+    def __init__(self, model, length: int):
+        names, _ = model.graphs["main"]
+        made = [export.inputs_for(model, seed, length) for seed in range(SEED, SEED + 4)]
+        self.rest = iter([{name: inputs[name].numpy() for name in names} for inputs in made])
+
+    def get_next(self) -> dict | None:
+        return next(self.rest, None)
+
+
+def save_static(model, source: Path, path: Path, length: int) -> None:
+    """A graph as ONNX Runtime's static quantization leaves it, with operators of integers."""
+    quantize_static(source, path, Calibration(model, length), quant_format=QuantFormat.QOperator,
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
 
 
 def architecture(folder: Path, name: str) -> None:
@@ -178,6 +196,7 @@ def sample(folder: Path) -> None:
     export.write_checkpoint(plain, folder / "checkpoint.safetensors", SEED)
     save_onnx(plain, "main", folder / "albef.onnx", length=12, dynamic=True)
     save_quantized(plain, folder / "albef.onnx", folder / "albef-int8.onnx", folder / "golden-int8.safetensors", length=12)
+    save_static(plain, folder / "albef.onnx", folder / "albef-static.onnx", length=12)
     save_golden(plain, folder, "golden.safetensors", "sample", intermediates=False, length=12)
     save_golden(selecting, folder, "golden-select.safetensors", "sample", length=12)
 

@@ -41,9 +41,12 @@ struct InputGroup {
 struct LayerInventory {
     private(set) var layers: [QuantizableLayer] = []
     private(set) var groups: [InputGroup] = []
+    /// Layers that are quantized already: a source may have come with them.
+    let quantizedBefore: Int
 
-    /// - Throws: `usage` where a pattern matches no layer.
+    /// - Throws: `usage` where a pattern matches no layer, or all layers are quantized already.
     init(_ graphs: [Graph], keep patterns: [String]) throws {
+        quantizedBefore = graphs.reduce(0) { $0 + $1.nodes.count { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding } }
         var indices: [String: Int] = [:]
         for (graphIndex, graph) in graphs.enumerated() {
             let scoring = graph.scoringNodes
@@ -60,6 +63,10 @@ struct LayerInventory {
                 layers[index].uses.append((graphIndex, node.id))
                 layers[index].isEmbedding = layers[index].isEmbedding || isEmbedding
             }
+        }
+        guard quantizedBefore == 0 || layers.contains(where: { $0.reasonToStay == nil }) else {
+            throw TripsError.usage(
+                "all layers are quantized already", found: "\(quantizedBefore) in int8", expected: "weights in floating point")
         }
         try keep(patterns, graphs)
         collectGroups(graphs)

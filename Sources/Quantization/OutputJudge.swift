@@ -108,11 +108,11 @@ package final class OutputJudge {
         else { return nil }
         let (tokens, count) = (kept.shape[1], shape[1])
         return (0..<shape[0]).flatMap { example in
-            let patches = theirs[example * tokens..<(example + 1) * tokens]
-            let places = Dictionary(patches.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
+            let range = example * tokens..<(example + 1) * tokens
+            let (before, after) = (SelectionTrace.identities(own[range].map(Int.init)), SelectionTrace.identities(theirs[range].map(Int.init)))
+            let places = Dictionary(after.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
             return (0..<count).compactMap { row in
-                let partner = (leading..<tokens + leading).contains(row)
-                    ? places[own[example * tokens + row - leading]].map { $0 + leading } : row
+                let partner = (leading..<tokens + leading).contains(row) ? places[before[row - leading]].map { $0 + leading } : row
                 return partner.map { (before: example * count + row, after: example * count + $0) }
             }
         }

@@ -66,6 +66,8 @@ public struct LayerReport: Sendable, Codable {
 public struct QuantizationReport: Sendable, Codable {
     public var scheme: String
     public var layers: [LayerReport] = []
+    /// Layers that came with int8 weights, and stayed as they were.
+    public var quantizedBefore = 0
     /// Attentions whose products are computed in int8.
     public var attentions = 0
     public var bytesBefore = 0

@@ -9,7 +9,7 @@ import Tensors
 ///   - graphs: those of a package, in order.
 ///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
 /// - Returns: graphs of the same inputs, outputs and traces, and what was done.
-/// - Throws: `usage` where a pattern matches no layer, or the wanted ratio needs calibration; `data` where a weight or an
+/// - Throws: `usage` where a pattern matches no layer, all layers are quantized already, or the wanted ratio needs calibration; `data` where a weight or an
 ///   input to calibrate on is not finite, or those inputs suffice for no output.
 public func quantize(
     _ graphs: [Graph], _ options: QuantizationOptions, pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
@@ -61,6 +61,7 @@ private struct Quantizer {
                 name: layer.name, kind: layer.kind, precision: "float32", note: layer.reasonToStay, bytesBefore: bytes, bytesAfter: bytes)
         }
         report = QuantizationReport(scheme: options.weightsOnly ? "int8 weights, fp32 arithmetic" : "int8")
+        report.quantizedBefore = inventory.quantizedBefore
     }
 
     /// What is told of as progress.
@@ -247,18 +248,6 @@ extension Graph {
         replace(node.output, with: made[0])
     }
 
-    /// Lets attention over quantized values run in 8 bits, too.
-    fileprivate mutating func quantizeAttention() throws {
-        for node in nodes {
-            guard var op = node.op as? Attention, let values = node.input(2).flatMap(producer(of:)),
-                (values.op as? QuantizedLinear)?.activations == .int8
-            else { continue }
-            op.activations = .int8
-            let made = try add(op, node.inputs, name: node.name, outputNames: [name(of: node.output)])
-            replace(node.output, with: made[0])
-        }
-    }
-
     private mutating func correctedBias(
         _ bias: ValueID?, _ correction: [Float]?, of weight: Constant, name: String
     ) throws -> ValueID? {
@@ -277,9 +266,10 @@ extension Graph {
     /// - Parameter layers: identities of weights that are quantized, or stay as they are.
     fileprivate mutating func roundRest(besides layers: Set<String>) throws {
         for node in nodes where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
-            for case let input? in node.inputs {
-                guard let constant = constant(of: input), constant.dataType == .float32, try constant.byteCount > 65_536,
-                    !layers.contains(constant.identity)
+            for (index, input) in node.inputs.enumerated() {
+                // The scales of a table are no numbers of their own.
+                guard let input, !(node.op is QuantizedEmbedding && index == 2), let constant = constant(of: input),
+                    constant.dataType == .float32, try constant.byteCount > 65_536, !layers.contains(constant.identity)
                 else { continue }
                 setContent(.tensor(constant.rounded(to: .bfloat16)), of: input)
             }
@@ -293,6 +283,11 @@ private func narrow(
     _ graphs: [Graph], to type: DataType, _ options: QuantizationOptions, _ pool: ThreadPool
 ) throws -> (graphs: [Graph], report: QuantizationReport) {
     let inventory = try LayerInventory(graphs, keep: options.keep)
+    guard inventory.quantizedBefore == 0 else {
+        throw TripsError.usage(
+            "layers are quantized already", found: "\(inventory.quantizedBefore) in int8",
+            expected: "--int8, which leaves them as they are, or weights in floating point")
+    }
     let kept = Set(inventory.layers.filter { $0.reasonToStay?.hasPrefix("--keep") ?? false }.map(\.weight.identity))
     var report = QuantizationReport(scheme: options.scheme.rawValue)
     var seen = Set<String>()

@@ -15,6 +15,9 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
         for (rewrite, count) in trail.sorted(by: { $0.key < $1.key }) { add(rewrite, count) }
     }
 
+    /// How often a rewrite was applied.
+    public func count(of rewrite: String) -> Int { counts.first { $0.rewrite == rewrite }?.count ?? 0 }
+
     public mutating func merge(_ other: AuditTrail) {
         for (rewrite, count) in other.counts { add(rewrite, count) }
     }

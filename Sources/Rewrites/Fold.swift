@@ -125,7 +125,8 @@ extension Graph {
     }
 
     private func elementwiseOperands(_ node: Node) -> [ValueID]? {
-        node.op is Unary || node.op is Binary || node.op is Cast || node.op is Clip || (node.op as? PaddingMask)?.causal == false
+        node.op is Unary || node.op is Binary || node.op is Cast || node.op is Clip || (node.op as? QuantizeLinear)?.blockSize == 0
+            || (node.op as? DequantizeLinear)?.blockSize == 0 || (node.op as? PaddingMask)?.causal == false
             ? node.inputs.compactMap { $0 } : nil
     }
 
@@ -145,24 +146,19 @@ extension Graph {
     /// double them with each operator.
     private static let largestDerivation = 256
 
-    /// A matrix whose integers layers may read as they are: int8, or uint8 around 128.
+    /// A matrix of 8-bit integers, which layers may read: uint8 as int8, less 128.
     private func scaledMatrix(of node: Node) throws -> Constant? {
         guard let op = node.op as? DequantizeLinear, op.blockSize == 0,
-            let x = node.input(0).flatMap(constant(of:)), x.shape.count == 2,
-            let scale = try node.input(1).flatMap({ try constant(of: $0) ?? smallConstant($0) }), scale.dataType == .float32
+            let x = node.input(0).flatMap(constant(of:)), x.shape.count == 2, x.dataType == .int8 || x.dataType == .uint8,
+            let scale = try node.input(1).flatMap({ try constant(of: $0) ?? smallConstant($0) }), scale.dataType == .float32,
+            let zero = try node.input(2).map({ try evenNumber($0)?.converted(to: .int64).elements(Int64.self).first }) ?? 0
         else { return nil }
-        let zero = try node.input(2).map { try evenNumber($0)?.converted(to: .int64).elements(Int64.self).first }
-        let integers: Constant
-        switch (x.dataType, zero) {
-        case (.int8, nil), (.int8, 0): integers = x
-        case (.uint8, 128):
-            integers = .derived("less 128", from: [x], .int8, x.shape) { tensors in
-                try Tensor(tensors[0].elements(UInt8.self).map { Int8(bitPattern: $0 ^ 0x80) }, shape: tensors[0].shape)
-            }
-        default: return nil
+        let integers = x.dataType == .int8 ? x : .derived("less 128", from: [x], .int8, x.shape) { tensors in
+            try Tensor(tensors[0].elements(UInt8.self).map { Int8(bitPattern: $0 ^ 0x80) }, shape: tensors[0].shape)
         }
-        let scales = try scale.reshaped([elementCount(of: scale.shape)])
-        return Constant(try ScaledIntegers(integers, scales: scales, axis: resolveAxis(op.axis, rank: 2)))
+        return Constant(try ScaledIntegers(
+            integers, scales: scale.reshaped([elementCount(of: scale.shape)]), axis: resolveAxis(op.axis, rank: 2),
+            zero: Int(zero) - (x.dataType == .int8 ? 0 : 128)))
     }
 
     /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do, but for

@@ -60,32 +60,124 @@ struct LiftDynamicQuantization: Rewrite {
     }
 }
 
-/// Rows that are looked up among integers and then become numbers are looked up among the numbers.
-struct LiftQuantizedLookup: Rewrite {
-    let name = "lookup of integers"
+/// Integers that are moved about and then become numbers become numbers first, so that what made them stands before that.
+struct LiftMovedIntegers: Rewrite {
+    let name = "moved integers"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let op = node.op as? DequantizeLinear, op.blockSize == 0,
-            let (gather, gatherOp) = graph.producer(of: node.input(0), Gather.self), gatherOp.axis == 0,
-            let table = gather.input(0), let integers = graph.constant(of: table), integers.shape.count == 2,
-            let scale = node.input(1).flatMap(graph.constant(of:)), try elementCount(of: scale.shape) == 1
+        guard let op = node.op as? DequantizeLinear, op.blockSize == 0, let integers = node.input(0), graph.content(of: integers) == nil,
+            let mover = graph.producer(of: integers), !(mover.op is Where || mover.op is ConstantOfShape),
+            let count = mover.movedOperands?.count, let index = mover.outputs.firstIndex(of: integers),
+            let scale = node.input(1), try graph.type(of: scale).shape.isOne && node.input(2).map { try graph.type(of: $0).shape.isOne } ?? true
         else { return nil }
         var patch = Patch(for: graph)
-        let numbers = patch.add(op, [table] + node.inputs.dropFirst(), name: node.name, outputName: graph.name(of: table))
-        let rows = patch.add(gatherOp, [numbers, gather.input(1)], name: gather.name, outputName: graph.name(of: node.output))
-        patch.replace(node.output, with: rows)
+        let numbers = mover.inputs.prefix(count).map { operand in
+            operand.map { patch.add(op, [$0] + node.inputs.dropFirst(), name: node.name, outputName: graph.name(of: $0)) }
+        }
+        let names = mover.outputs.map { $0 == integers ? graph.name(of: node.output) : nil }
+        let moved = patch.add(
+            mover.op, numbers + mover.inputs.dropFirst(count), name: mover.name, outputNames: names, outputCount: mover.outputs.count)
+        patch.replace(node.output, with: moved[index])
         return patch
+    }
+}
+
+/// The audit trail's name for `DropFixedRounding`.
+public let fixedRoundings = "fixed roundings of activations"
+
+/// Numbers that become integers of a fixed range and numbers again, as static quantization writes it around each operator, are
+/// taken as they are: layers and attention round what they read by rows, and lose less by that.
+///
+/// Nothing saturates at the ends of the range either, but for one: where it begins at 0, quantizers leave out the activation in
+/// front, as the integers do the same.
+struct DropFixedRounding: Rewrite {
+    let name = fixedRoundings
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard let op = node.op as? DequantizeLinear, op.blockSize == 0, let integers = node.input(0),
+            let (rounding, roundingOp) = graph.producer(of: integers, QuantizeLinear.self), roundingOp.blockSize == 0,
+            let x = rounding.input(0), graph.content(of: x) == nil,
+            let scale = try graph.number(node.input(1)), try graph.number(rounding.input(1)) == scale, scale > 0,
+            let zero = try zeroPoint(node, graph), try zeroPoint(rounding, graph) == zero,
+            let levels = levels(graph.type(of: integers).dataType), graph.type(of: x).dataType == graph.type(of: node.output).dataType
+        else { return nil }
+        var patch = Patch(for: graph)
+        guard zero == levels.lowerBound, scale.isFinite, try mayStandBeforeActivation(x, graph) else {
+            patch.replace(node.output, with: x)
+            return patch
+        }
+        let range = try [0, (levels.upperBound - zero) * scale].map {
+            patch.add(try Constant(Tensor(scalar: $0).converted(to: graph.type(of: x).dataType)), name: "\(node.name).range")
+        }
+        patch.replace(node, in: graph, with: Clip(), [x] + range)
+        return patch
+    }
+
+    private func zeroPoint(_ node: Node, _ graph: Graph) throws -> Double? {
+        guard let zero = node.input(2) else { return 0 }
+        return try graph.number(zero)
+    }
+
+    /// The integers of the types that activations are rounded to.
+    private func levels(_ type: DataType) -> ClosedRange<Double>? {
+        switch type {
+        case .int8: -128...127
+        case .uint8: 0...255
+        case .int16: -32768...32767
+        case .uint16: 0...65535
+        default: nil
+        }
+    }
+
+    /// True for what products, normalisations and sums make. Those with a single number, as of variance and epsilon, belong to what
+    /// an exporter took apart.
+    private func mayStandBeforeActivation(_ x: ValueID, _ graph: Graph) throws -> Bool {
+        guard let node = graph.producer(of: x) else { return false }
+        switch node.op {
+        case is MatMul, is Gemm, is Linear, is Conv, is ConvTranspose, is BatchNormalization, is LayerNormalization, is LayerNorm,
+            is GroupNormalization, is InstanceNormalization: return true
+        case let binary as Binary: return try binary.kind == .add && node.inputs.allSatisfy { try graph.number($0) == nil }
+        default: return false
+        }
+    }
+}
+
+extension [Dimension] {
+    /// True for [], [1], [1, 1], ...
+    fileprivate var isOne: Bool { allSatisfy { $0 == 1 } }
+}
+
+/// What a source does in 8 bits beside the weights that it has as integers.
+public struct SourceArithmetic: Sendable {
+    /// What linear layers read.
+    public var layers: ActivationPrecision
+    /// The products of attention.
+    public var attention: ActivationPrecision
+
+    public init(layers: ActivationPrecision = .float32, attention: ActivationPrecision = .float32) {
+        self.layers = layers
+        self.attention = attention
+    }
+
+    /// - Parameter graph: as imported, folded but not fused.
+    public init(of graph: Graph) {
+        self.init()
+        func isRounded(_ value: ValueID?) -> Bool {
+            graph.producer(of: value, DequantizeLinear.self).map { graph.producer(of: $0.node.input(0), QuantizeLinear.self) != nil } ?? false
+        }
+        if graph.nodes.contains(where: { $0.op is DynamicQuantizeLinear || $0.op is QuantizeLinear }) { layers = .int8 }
+        if graph.nodes.contains(where: { $0.op is MatMul && isRounded($0.input(0)) && isRounded($0.input(1)) }) { attention = .int8 }
     }
 }
 
 /// Lets linear layers and embeddings whose weights a source has as integers read those. It comes last: what recognises or changes
 /// layers sees numbers.
-/// - Parameter activations: what becomes of the rows that linear layers read.
 /// - Returns: how often that was done.
 @discardableResult
-public func readScaledIntegers(_ graph: inout Graph, activations: ActivationPrecision) throws -> AuditTrail {
+public func readScaledIntegers(_ graph: inout Graph, arithmetic: SourceArithmetic) throws -> AuditTrail {
     var trail = AuditTrail()
-    trail.add(try graph.rewrite([ReadScaledIntegers(activations: activations)]))
+    trail.add(try graph.rewrite([ReadScaledIntegers(activations: arithmetic.layers)]))
+    if arithmetic.attention == .int8 { try graph.quantizeAttention() }
     graph.prune()
     try graph.tidyNames()
     return trail
@@ -97,25 +189,32 @@ private struct ReadScaledIntegers: Rewrite {
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard node.op is Linear || node.op is Embedding, let weight = node.input(1),
-            let parts = graph.constant(of: weight)?.scaledIntegers, let scales = try parts.rowScales()
+            let found = graph.constant(of: weight)?.scaledIntegers, found.integers.shape[1] > 0
+        else { return nil }
+        let centred = try found.aroundZero()
+        // Of a sum over x · W, what the zero point adds would depend on x.
+        guard let parts = centred ?? (node.op is Embedding && found.scales.shape == [1] ? found : nil),
+            let scales = try parts.rowScales()
         else { return nil }
         let (outputs, inputs, name) = (parts.integers.shape[0], parts.integers.shape[1], graph.name(of: weight))
-        guard inputs > 0 else { return nil }
         var patch = Patch(for: graph)
         let integers = patch.add(parts.integers, name: "\(name).int8")
-        let made: ValueID
         if node.op is Linear {
             let factors = patch.add(try scales.reshaped([outputs, 1]), name: "\(name).scales")
             let op = QuantizedLinear(groupSize: inputs, activations: activations)
-            made = patch.add(
-                op, [node.input(0), integers, factors, node.input(2)], name: node.name, outputName: graph.name(of: node.output))
-        } else {
-            let factors = patch.add(scales, name: "\(name).scales")
-            made = patch.add(
-                QuantizedEmbedding(), [node.input(0), integers, factors] + node.inputs.dropFirst(2), name: node.name,
-                outputName: graph.name(of: node.output))
+            patch.replace(node, in: graph, with: op, [node.input(0), integers, factors, node.input(2)])
+            return patch
         }
-        patch.replace(node.output, with: made)
+        let operands = [node.input(0), integers, patch.add(scales, name: "\(name).scales")] + node.inputs.dropFirst(2)
+        guard parts.zero != 0 else {
+            patch.replace(node, in: graph, with: QuantizedEmbedding(), operands)
+            return patch
+        }
+        let rows = patch.add(QuantizedEmbedding(), operands, name: node.name)
+        let offset = Constant.derived("times \(-parts.zero)", from: [parts.scales], .float32, []) { tensors in
+            try Tensor(scalar: Float(-parts.zero) * tensors[0].elements(Float.self)[0])
+        }
+        patch.replace(node, in: graph, with: Binary(.add), [rows, patch.add(offset, name: "\(name).offset")])
         return patch
     }
 }

@@ -30,13 +30,17 @@ struct LayerNormInstruction: Instruction {
 
     /// Normalises a range of rows, and writes them to an address.
     func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
-        let source = try memory.view(node.requiredInput(0)).source(Float.self)
+        let source = try memory.rows(node.requiredInput(0))
         let weight = try node.input(1).map { try memory.view($0).source(Float.self) }
         let bias = try node.input(2).map { try memory.view($0).source(Float.self) }
         let (width, epsilon) = (width, op.epsilon)
         return { rows, target in
-            trips_layernorm_rows(
-                target, width, source.base + rows.lowerBound * width, width, rows.count, width, weight?.base, bias?.base, epsilon)
+            var target = target
+            for run in source.runs(rows) {
+                trips_layernorm_rows(
+                    target, width, source.base + run.lowerBound * width, width, run.count, width, weight?.base, bias?.base, epsilon)
+                target += run.count * width
+            }
         }
     }
 }

@@ -146,10 +146,10 @@ private final class BoundProduct: @unchecked Sendable {
         bytes = try memory.headBytes(member.output)
         output = try memory.mutableView(member.output).pointer(Float.self)
         outputDistance = memory.rowDistance(member.output)
+        let residual = try member.residual.map(memory.rows)
         epilogue = trips_epilogue(
-            bias: bias?.pointer(Float.self),
-            residual: try member.residual.map { try memory.view($0).pointer(Float.self) },
-            ldr: packed.outputs, activation: member.activation)
+            bias: bias?.pointer(Float.self), residual: residual?.base, ldr: packed.outputs, residual_rows: residual?.order,
+            activation: member.activation)
     }
 
     func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: Tile) {

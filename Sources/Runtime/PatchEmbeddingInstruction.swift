@@ -45,7 +45,7 @@ struct PatchEmbeddingInstruction: Instruction {
                 pool.run(patches.down) { patches.gather(example, $0) }
                 pool.run(tiles.count) { index in
                     var epilogue = trips_epilogue(
-                        bias: bias?.base, residual: positions.map { $0.base + first * width }, ldr: width,
+                        bias: bias?.base, residual: positions.map { $0.base + first * width }, ldr: width, residual_rows: nil,
                         activation: TRIPS_ACTIVATION_NONE)
                     let tile = tiles[index]
                     trips_sgemm(

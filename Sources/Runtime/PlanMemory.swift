@@ -56,6 +56,21 @@ final class PlanMemory {
     /// Elements from one row of a value to the next; its width, but for values of `Lowering.spacedValues`.
     func rowDistance(_ value: ValueID) -> Int { (graph.type(of: value).constantShape?.last ?? 0) + storage.space(of: value) }
 
+    /// The rows of a value of fp32, which for one of `Lowering.chosenRows` lie among another's.
+    func rows(_ value: ValueID) throws -> ChosenRows {
+        guard let source = storage.chosen[value] else { return ChosenRows(base: try view(value).pointer(Float.self), order: nil) }
+        return ChosenRows(base: try view(source).pointer(Float.self), order: try choice(value).map { UnsafePointer($0.order) })
+    }
+
+    /// For writing which rows a value of `Lowering.chosenRows` has; nil for the others.
+    func choice(_ value: ValueID) throws -> RowChoice? {
+        guard let source = storage.chosen[value] else { return nil }
+        let rows = try mutableView(source)
+        return RowChoice(
+            order: try mutableView(value).bytes.assumingMemoryBound(to: Int32.self), spare: rows.pointer(Float.self) + rows.count,
+            firstSpare: rows.shape[0] * rows.shape[1])
+    }
+
     /// Where a value of `Lowering.byteValues` is; nil for the others.
     func headBytes(_ value: ValueID) throws -> HeadBytes? {
         try storage.headSizes[value].map { HeadBytes(try mutableView(value), headSize: $0) }
@@ -77,12 +92,18 @@ private struct ValueStorage {
     private let spaced: Set<ValueID>
     /// Of values that are bytes.
     let headSizes: [ValueID: Int]
+    /// Of values that are a choice of another's rows, that other.
+    let chosen: [ValueID: ValueID]
+    /// Those others, which have room for one more row for each example.
+    private let chosenFrom: Set<ValueID>
 
     init(_ graph: Graph, _ lowering: Lowering) {
         self.graph = graph
         aliases = lowering.aliases
         spaced = lowering.spacedValues
         headSizes = lowering.byteValues
+        chosen = lowering.chosenRows
+        chosenFrom = Set(chosen.values)
     }
 
     /// The value whose memory this one takes.
@@ -103,6 +124,8 @@ private struct ValueStorage {
         if let headSize = headSizes[value], let width = shape.last {
             return HeadBytes.byteCount(rows: shape.dropLast().reduce(1, *), width: width, headSize: headSize)
         }
+        if chosen[value] != nil { return shape.dropLast().reduce(1, *) * MemoryLayout<Int32>.size }
+        if chosenFrom.contains(value) { shape[1] += 1 }
         if spaced.contains(value) { shape[shape.count - 1] += space(of: value) }
         return try Tensors.byteCount(of: type.dataType, shape)
     }
@@ -118,7 +141,9 @@ private struct ValueStorage {
             }
         }
         func extend(_ values: [ValueID], to step: Int) {
-            for value in values { if let index = indices[root(of: value)] { buffers[index].last = step } }
+            for root in values.map(root) {
+                for value in [root, chosen[root]].compactMap({ $0 }) { if let index = indices[value] { buffers[index].last = step } }
+            }
         }
         try begin(graph.inputs, at: -1)
         for (step, instruction) in instructions.enumerated() {

@@ -8,9 +8,11 @@ package struct ScaledIntegers: Sendable {
     package let scales: Constant
     /// Along which scales differ: 0 or 1.
     package let axis: Int
+    /// The integer that stands for 0.
+    package let zero: Int
 
     /// - Throws: `data` where types or shapes are others.
-    package init(_ integers: Constant, scales: Constant, axis: Int) throws {
+    package init(_ integers: Constant, scales: Constant, axis: Int, zero: Int = 0) throws {
         guard integers.dataType == .int8, integers.shape.count == 2, 0...1 ~= axis, scales.dataType == .float32,
             scales.shape == [1] || scales.shape == [integers.shape[axis]]
         else {
@@ -19,7 +21,20 @@ package struct ScaledIntegers: Sendable {
                 found: "\(integers.dataType) \(integers.shape), \(scales.dataType) \(scales.shape)",
                 expected: "int8 of rank 2, and a float32 for all or for each along axis \(axis)")
         }
-        (self.integers, self.scales, self.axis) = (integers, scales, axis)
+        (self.integers, self.scales, self.axis, self.zero) = (integers, scales, axis, zero)
+    }
+
+    /// The same numbers with 0 for zero; nil where int8 does not hold the integers then.
+    /// - Throws: what loading them throws.
+    package func aroundZero() throws -> ScaledIntegers? {
+        if zero == 0 { return self }
+        let range = Int(Int8.min) + zero...Int(Int8.max) + zero
+        guard try integers.load().elements(Int8.self).allSatisfy({ range ~= Int($0) }) else { return nil }
+        let shift = Int8(truncatingIfNeeded: zero)
+        let shifted = Constant.derived("less \(zero)", from: [integers], .int8, integers.shape) { tensors in
+            try Tensor(tensors[0].elements(Int8.self).map { $0 &- shift }, shape: tensors[0].shape)
+        }
+        return try ScaledIntegers(shifted, scales: scales, axis: axis)
     }
 
     /// A scale for each row; nil where columns differ.
@@ -34,19 +49,19 @@ package struct ScaledIntegers: Sendable {
     }
 
     fileprivate func transposed() throws -> ScaledIntegers {
-        try ScaledIntegers(integers.transposed(), scales: scales, axis: 1 - axis)
+        try ScaledIntegers(integers.transposed(), scales: scales, axis: 1 - axis, zero: zero)
     }
 
     fileprivate func rows(_ range: Range<Int>) throws -> ScaledIntegers {
         let differ = axis == 0 && scales.shape == [integers.shape[0]]
-        return try ScaledIntegers(integers.rows(range), scales: differ ? scales.rows(range) : scales, axis: axis)
+        return try ScaledIntegers(integers.rows(range), scales: differ ? scales.rows(range) : scales, axis: axis, zero: zero)
     }
 }
 
 extension Constant {
     /// The numbers that integers stand for, float32.
     package init(_ parts: ScaledIntegers) {
-        let identity = "scaled(\(parts.integers.identity),\(parts.scales.identity),\(parts.axis))"
+        let identity = "scaled(\(parts.integers.identity),\(parts.scales.identity),\(parts.axis),\(parts.zero))"
         self.init(.float32, parts.integers.shape, identity: identity, source: ScaledSource(parts: parts))
         computations = 1 + parts.integers.computations + parts.scales.computations
     }
@@ -70,7 +85,7 @@ struct ScaledSource: ConstantSource {
             for row in 0..<shape[0] {
                 for column in 0..<columns {
                     let scale = scales[row * rowStep + column * columnStep]
-                    target[row * columns + column] = Float(integers[row * columns + column]) * scale
+                    target[row * columns + column] = Float(Int(integers[row * columns + column]) - parts.zero) * scale
                 }
             }
         }

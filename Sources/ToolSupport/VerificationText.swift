@@ -32,7 +32,10 @@ extension VerificationReport {
         let count = counted(sets.count, "golden set")
         if judged.isEmpty && outputs.isEmpty { return "DONE  nothing judged" }
         if judged.isEmpty { return "COMPARED  \(counted(outputs.count, "output")) over \(count), nothing judged" }
-        if failed.isEmpty { return "PASS  \(counted(outputs.count, "output"))" + (intermediates.isEmpty ? "" : " and \(counted(intermediates.count, "intermediate"))") + " over \(count)" }
+        if failed.isEmpty {
+            let counts = [(judged.count { !$0.isIntermediate }, "output"), (judged.count(where: \.isIntermediate), "intermediate")]
+            return "PASS  \(counts.filter { $0.0 > 0 }.map(counted).joined(separator: " and ")) over \(count)"
+        }
         let names = failed.prefix(8).map(\.name).joined(separator: ", ") + (failed.count > 8 ? ", …" : "")
         return "FAIL  \(failed.count) of \(judged.count) over \(count): \(names)"
     }

@@ -37,10 +37,11 @@ public func prepare(
         throw TripsError.usage("the tensors are packed as they are", found: "a request for a graph", expected: "another architecture")
     }
     var model = PreparedModel(imported: try importModel(source, options))
-    let activations = model.graphs.map(\.activationPrecision)
+    var arithmetic: [SourceArithmetic] = []
     for index in model.imported.graphs.indices {
         var graph = model.imported.graphs[index]
         var trail = try fold(&graph)
+        arithmetic.append(SourceArithmetic(of: graph))
         if lastStage != .fold { trail.merge(try fuse(&graph)) }
         if model.imported.format == .onnx && lastStage != .fold { try graph.nameIntermediates() }
         model.imported.graphs[index] = graph
@@ -49,18 +50,11 @@ public func prepare(
     if lastStage == .select {
         if let request = options.selection { try insertSelection(request, into: &model) }
         for index in model.trails.indices {
-            model.trails[index].trail.merge(try readScaledIntegers(&model.imported.graphs[index], activations: activations[index]))
+            model.trails[index].trail.merge(try readScaledIntegers(&model.imported.graphs[index], arithmetic: arithmetic[index]))
         }
     }
     for graph in model.imported.graphs { try graph.validate() }
     return model
-}
-
-extension Graph {
-    /// How a source that has weights as integers treats what they are multiplied by.
-    fileprivate var activationPrecision: ActivationPrecision {
-        nodes.contains { $0.op is DynamicQuantizeLinear } ? .int8 : .float32
-    }
 }
 
 /// Selects in the graph that looks at images: the first one that embeds patches.
@@ -86,6 +80,7 @@ public func convert(
     let model = try prepare(source, options)
     for file in model.imported.weightFiles { try AtomicFile.checkTarget(path, isNot: file) }
     var manifest = try manifest(source, options, model.imported)
+    manifest.quantization = quantization(of: model)
     manifest.selections = try model.graphs.flatMap(selections)
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = try options.vocabulary.map(readVocabulary) {
@@ -95,6 +90,16 @@ public func convert(
     try PackageWriter.write(
         graphs: model.graphs, extraTensors: extra, manifest: manifest, to: path, options: options.writing, progress: progress)
     return try report(source, path, model)
+}
+
+/// What a source that is quantized became; nil where it is not.
+private func quantization(of model: PreparedModel) -> Manifest.Quantization? {
+    let rounded = model.trails.reduce(0) { $0 + $1.trail.count(of: fixedRoundings) }
+    let layers = model.graphs.flatMap(\.nodes).filter { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }
+    guard rounded > 0 || !layers.isEmpty else { return nil }
+    let weights = layers.isEmpty ? "weights as numbers in fp32" : "weights as the source has them"
+    let rows = layers.contains { ($0.op as? QuantizedLinear)?.activations == .int8 } ? "activations rounded by rows" : "activations in fp32"
+    return .init(scheme: "int8", summary: weights + (rounded > 0 ? ", \(rows) in place of \(rounded) fixed roundings" : ""))
 }
 
 /// The selection layers of a graph, inserted here or found in the source.
@@ -161,9 +166,6 @@ private func manifest(_ source: String, _ options: ConversionOptions, _ model: I
     manifest.settings = model.settings
     manifest.leftOut = model.leftOut
     manifest.generation = model.generation
-    if model.graphs.contains(where: { $0.nodes.contains { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding } }) {
-        manifest.quantization = .init(scheme: "int8", summary: "weights as the source has them")
-    }
     if model.architecture != nil { manifest.preprocessing = imageSize(model.graphs).map(Manifest.Preprocessing.released) }
     return manifest
 }

@@ -9,7 +9,7 @@ import Tensors
 
 /// Quantizes a package.
 /// - Parameters:
-///   - source: a `.trips` package with weights in floating point.
+///   - source: a `.trips` package with weights in floating point; layers in int8 that it came with stay as they are.
 ///   - path: where the new package goes; it appears there whole or not at all.
 ///   - measuring: also run both packages side by side, on the first calibration inputs that suffice for an output, and report
 ///     the times.
@@ -23,15 +23,12 @@ public func quantizePackage(
 ) throws -> QuantizationReport {
     try AtomicFile.checkTarget(path, isNot: source)
     let reader = try PackageReader(path: source)
-    guard reader.manifest.quantization?.scheme != "int8" else {
-        throw TripsError.usage("the package is quantized already", at: fileName(of: source), expected: "weights in floating point")
-    }
     let graphs = try reader.graphs()
     guard !graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: fileName(of: source)) }
     let pool = threads.map { ThreadPool(threads: $0) } ?? .shared
     var (quantized, report) = try quantize(graphs, options, pool: pool, progress: progress)
     var manifest = reader.manifest
-    manifest.quantization = record(report, options)
+    manifest.quantization = record(report, options, before: manifest.quantization)
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = manifest.vocabulary { extra.append((vocabulary, try reader.constant(named: vocabulary))) }
     try PackageWriter.write(graphs: quantized, extraTensors: extra, manifest: manifest, to: path, options: writing, pool: pool)
@@ -50,16 +47,21 @@ public func quantizePackage(
     return report
 }
 
-private func record(_ report: QuantizationReport, _ options: QuantizationOptions) -> Manifest.Quantization {
+/// - Parameter before: of the source, for layers that stay as they were.
+private func record(
+    _ report: QuantizationReport, _ options: QuantizationOptions, before: Manifest.Quantization?
+) -> Manifest.Quantization {
     var summary = options.scheme.rawValue
     if options.scheme == .int8 {
         summary += options.weightsOnly ? " weights, fp32 arithmetic" : " weights and activations, \(report.attentions) attentions in int8, 32-bit sums"
         let count = options.calibration.count
         summary += count == 0 ? ", without data" : ", calibrated on \(count) input\(count == 1 ? "" : "s")"
     }
+    if report.quantizedBefore > 0, let before { summary += "; \(report.quantizedBefore) layers as before: \(before.summary)" }
+    let names = Set(report.layers.map(\.name))
     return Manifest.Quantization(
         scheme: options.scheme.rawValue, summary: summary,
-        layers: report.layers.map { layer in
+        layers: (before?.layers.filter { !names.contains($0.name) } ?? []) + report.layers.map { layer in
             .init(
                 name: layer.name, precision: layer.precision, groupSize: layer.groupSize, signalToNoise: layer.outputDecibels,
                 note: layer.note)

@@ -94,6 +94,10 @@ public struct Accuracy: Sendable, Encodable, Equatable {
     /// Median time of an example in seconds.
     public var seconds: Double
 
+    package init(right: Int, count: Int, halves: [Double], seconds: Double) {
+        (self.right, self.count, self.halves, self.seconds) = (right, count, halves, seconds)
+    }
+
     public var share: Double { count == 0 ? 0 : Double(right) / Double(count) }
 }
 

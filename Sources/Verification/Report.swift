@@ -36,7 +36,7 @@ public struct TensorSummary: Sendable {
 
     public var verdict: Verdict { failedSets > 0 ? .fail : unjudgedSets == sets ? .unjudged : .pass }
 
-    init(name: String, isIntermediate: Bool, _ judgement: Judgement, set: String) {
+    package init(name: String, isIntermediate: Bool, _ judgement: Judgement, set: String) {
         (self.name, self.isIntermediate, worst, worstSet) = (name, isIntermediate, judgement, set)
         add(judgement, set: set)
     }

@@ -7,7 +7,7 @@ extension VerificationReport {
         let title = "\(package.file): \(verdictWord)"
         let sections = [
             header(package), table("Outputs", outputs, open: true), depthSection, histogramSection, selectionSection, illustrationSection,
-            effectSection(package), timeSection, isolatedSection,
+            accuracySection, effectSection, timeSection, isolatedSection,
             intermediates.isEmpty ? "" : table("Intermediates, in the model's order", intermediates, open: verdict == .fail),
             notesSection, provenance(package),
         ]
@@ -36,7 +36,7 @@ extension VerificationReport {
         switch verdict {
         case .pass: "passes"
         case .fail: "fails"
-        case .unjudged: "compared"
+        case .unjudged: sets.isEmpty ? "measured" : "compared"
         }
     }
 
@@ -51,6 +51,7 @@ extension VerificationReport {
         case .fail:
             summary = "\(failed.count) of \(counted(judged.count, "judged tensor")) do not agree with the reference over \(counted(sets.count, "golden set"))."
                 + (divergence?.firstFailure.map { " The first, in the model's order: \(escaped($0))." } ?? "")
+        case .unjudged where sets.isEmpty: summary = "Nothing was judged."
         case .unjudged: summary = "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(counted(sets.count, "golden set")); nothing was judged."
         }
         let jump = divergence?.firstJump.map {
@@ -60,7 +61,7 @@ extension VerificationReport {
         facts += package.manifest.selections.map { "block \($0.block) keeps \(short($0.keepRate)) by \($0.guidance)" }
         return """
             <header class="\(verdict.rawValue)">
-            <p class="verdict">\(verdict == .pass ? "✓ Pass" : verdict == .fail ? "✗ Fail" : "≈ Compared")</p>
+            <p class="verdict">\(verdict == .pass ? "✓ Pass" : verdict == .fail ? "✗ Fail" : sets.isEmpty ? "≈ Measured" : "≈ Compared")</p>
             <h1>\(escaped(package.file))</h1>
             <p class="facts">\(escaped(facts.joined(separator: " · ")))</p>
             <p>\(summary)</p>
@@ -135,7 +136,9 @@ extension VerificationReport {
     }
 
     private var histogramSection: String {
-        let candidates = (outputs + intermediates).filter { $0.worst.metrics.map { $0.snr.isFinite } ?? false }
+        // Behind a flipped selection the scores that stand side by side are of different patches: those are unjudged.
+        let compared = (outputs + intermediates).filter { $0.verdict != .unjudged || verdict == .unjudged }
+        let candidates = compared.filter { $0.worst.metrics.map { $0.snr.isFinite } ?? false }
         guard let worst = candidates.min(by: { ($0.worst.metrics?.snr ?? 0) < ($1.worst.metrics?.snr ?? 0) }), let metrics = worst.worst.metrics else { return "" }
         let words = "\(metrics.count) elements; half of the errors are at most \(short(metrics.absolute.median)), 99 % at most "
             + "\(short(metrics.absolute.percentile99)), the largest is \(short(metrics.absolute.maximum)) at \(metrics.worstIndex)"
@@ -228,22 +231,25 @@ extension VerificationReport {
             """
     }
 
-    private func effectSection(_ package: PackageFacts) -> String {
+    private var accuracySection: String {
+        guard let accuracy else { return "" }
+        return """
+            <section><h2>Right answers</h2>
+            <p>\(accuracy.right) of \(accuracy.count) (\(percent(accuracy.share))); halves of the test set \
+            \(accuracy.halves.map(percent).joined(separator: " and ")); \(milliseconds(accuracy.seconds)) an example.</p>
+            </section>
+            """
+    }
+
+    private var effectSection: String {
+        guard let effect else { return "" }
         var lines: [String] = []
-        if let effect {
-            if let savings = effect.savings {
-                lines.append("\(macText(effect.multiplyAccumulates)) for \(effect.examples), \(macText(effect.referenceMultiplyAccumulates)) in \(escaped(effect.reference)): \(savings).")
-            }
-            lines.append(
-                "\(milliseconds(effect.seconds)) a run of \(effect.examples), \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
-                    + "\(digits(effect.referenceSeconds / max(effect.seconds, 1e-9), 2)) times as fast, run in turn.")
+        if let savings = effect.savings {
+            lines.append("\(macText(effect.multiplyAccumulates)) for \(effect.examples), \(macText(effect.referenceMultiplyAccumulates)) in \(escaped(effect.reference)): \(savings).")
         }
-        if let accuracy {
-            lines.append(
-                "Right answers: \(accuracy.right) of \(accuracy.count) (\(percent(accuracy.share))); halves of the test set "
-                    + accuracy.halves.map(percent).joined(separator: " and ") + "; \(milliseconds(accuracy.seconds)) an example.")
-        }
-        if lines.isEmpty { return "" }
+        lines.append(
+            "\(milliseconds(effect.seconds)) a run of \(effect.examples), \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
+                + "\(digits(effect.referenceSeconds / max(effect.seconds, 1e-9), 2)) times as fast, run in turn.")
         return "<section><h2>What it costs</h2>\n\(lines.map { "<p>\($0)</p>" }.joined(separator: "\n"))\n</section>"
     }
 
@@ -285,7 +291,7 @@ extension VerificationReport {
         if let quantization = manifest.quantization { facts.append(("quantized", quantization)) }
         facts += package.multiplyAccumulates.sorted { $0.key < $1.key }.map { ("cost of \($0.key)", "\(macText($0.value)) for one example (up to 40 text tokens where their number is open)") }
         facts.append(("written by", "\(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd), format \(manifest.formatVersion)"))
-        facts.append(("golden sets", sets.count > 12 ? "\(sets.count): \(sets.prefix(12).joined(separator: ", ")), …" : sets.joined(separator: ", ")))
+        if !sets.isEmpty { facts.append(("golden sets", sets.count > 12 ? "\(sets.count): \(sets.prefix(12).joined(separator: ", ")), …" : sets.joined(separator: ", "))) }
         facts += metadata.sorted { $0.key < $1.key }.map { ("golden \($0.key)", $0.value) }
         return "<section><h2>Provenance</h2><dl>\(facts.map { "<dt>\(escaped($0.0))</dt><dd>\(escaped($0.1))</dd>" }.joined(separator: "\n"))</dl></section>"
     }
@@ -360,7 +366,7 @@ private let styleSheet = """
     section { margin: 0 0 2.2rem; } .facts, figcaption, small { color: var(--muted); }
     .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; width: 100%; }
     th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-    thead th { color: var(--muted); font-weight: 500; white-space: nowrap; } th.number { text-align: right; } td.number { text-align: right; white-space: nowrap; } td.use, td.shape { white-space: nowrap; }
+    thead th { color: var(--muted); font-weight: 500; white-space: nowrap; } th.number { text-align: right; } td.number { text-align: right; white-space: nowrap; } td.use, td.shape { white-space: nowrap; } td.fail { min-width: 14rem; }
     .bar { display: inline-block; width: 4rem; height: .5rem; background: var(--line); border-radius: .25rem; overflow: hidden; vertical-align: middle; }
     .bar i { display: block; height: 100%; background: var(--a); } td.fail ~ .use i { background: var(--fail); }
     figure { margin: 0; } .plot { width: 100%; height: auto; } .plot text { font-size: 12px; fill: var(--muted); } .plot .tick { font-size: 10px; }

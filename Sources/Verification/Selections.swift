@@ -213,9 +213,10 @@ public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
         else { return nil }
         var missing = 0
         pairs = own.indices.map { batch in
-            let places = Dictionary(own[batch].enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
-            let image = theirs[batch].enumerated().compactMap { place, patch in
-                places[patch].map { (own: $0 + leading, reference: place + leading) }
+            let tokenPlaces = SelectionTrace.identities(own[batch]).enumerated().map { ($0.element, $0.offset) }
+            let places = Dictionary(tokenPlaces, uniquingKeysWith: { first, _ in first })
+            let image = SelectionTrace.identities(theirs[batch]).enumerated().compactMap { place, token in
+                places[token].map { (own: $0 + leading, reference: place + leading) }
             }
             missing += tokens - image.count
             let text = (tokens + leading..<goldenShape[1]).map { (own: $0 - tokens + ownTokens, reference: $0) }

@@ -130,6 +130,7 @@ extension QuantizationReport {
         }
         if !putBack.isEmpty { parts.append(list("put back, the most sensitive first", putBack)) }
         parts.append("weights: \(byteText(bytesBefore)) -> \(byteText(bytesAfter)), \(scheme)")
+        if quantizedBefore > 0 { parts.append("\(counted(quantizedBefore, "layer")) in int8 before, as they were") }
         if attentions > 0 { parts.append("attentions in int8: \(attentions)") }
         if outputDecibels.isEmpty {
             parts.append("No calibration inputs: what this costs the outputs is not measured. --calibration GOLDEN measures it.")
@@ -169,7 +170,7 @@ extension QuantizationReport {
             table.add(["\(name): overlap of kept patches", digits(overlap, 3)])
         }
         let unmeasured = unmeasuredOutputs.joined(separator: ", ")
-        return table.text + "\n(against fp32, over the calibration inputs"
+        return table.text + "\n(against the model as it was, over the calibration inputs"
             + (unmeasured.isEmpty ? ")" : ", which do not suffice for \(unmeasured): what these lost is not known)")
     }
 

@@ -229,6 +229,10 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(found.outputs == ["tokens": .infinity] && found.overlap == ["selection.1.positions": 0.5])
         // All rows have a partner, and each is another's.
         #expect(try judge.compare([keeping([3, 1, 0])]).outputs == ["tokens": .infinity])
+        // The two last are fused tokens, of an earlier selection and of this one.
+        let fused = try Tensor([0, 1, 2, -1, -1, 0, 1, 2, -1, -1] as [Int64], shape: [2, 5])
+        let twice = try OutputJudge([keeping([0, 1, 3, 4])], [GoldenSet(name: "", inputs: ["image": image, "numbers": fused])], .shared)
+        #expect(try twice.compare([keeping([0, 2, 3, 4])]).outputs == ["tokens": .infinity])
     }
 
     /// As golden sets have them: one for `encode`, one for `decode` that states what `encode` gives.

@@ -22,7 +22,7 @@ struct QuantizedTests {
     /// x is quantized as the model runs, multiplied as integers, and scaled.
     private func product(_ m: inout Exported, _ change: Change) throws -> ValueID {
         let x = try m.input("x", [5, 8])
-        let levels = try (0..<48).map { Int8($0 * 37 % 255 - 127) }
+        let levels = (0..<48).map { Int8($0 * 37 % 255 - 127) }
         let integers = change == .unsignedAround128
             ? try Tensor(levels.map { UInt8(bitPattern: $0) ^ 0x80 }, shape: [8, 6]) : try Tensor(levels, shape: [8, 6])
         var weight = try m.graph.addConstant(Constant(integers, identity: "levels"), name: "levels")
@@ -74,7 +74,7 @@ struct QuantizedTests {
         try fold(&graph)
         try fuse(&graph)
         let numbers = try outputs(graph, m.inputs)
-        try readScaledIntegers(&graph, activations: .float32)
+        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .float32))
         try graph.validate()
         let layer = try #require(graph.nodes.first)
         #expect(graph.nodes.count == 1 && layer.op as? QuantizedLinear == QuantizedLinear(groupSize: 8, activations: .float32))
@@ -84,19 +84,20 @@ struct QuantizedTests {
         #expect(try excess(outputs(graph, m.inputs)["y0"], numbers["y0"], 1e-6, 1e-6) <= 0)
     }
 
-    /// uint8 around another zero point is nothing that a layer of int8 could read.
-    @Test func otherZeroPointsBecomeNumbers() throws {
+    /// uint8 around another zero point is int8 where all integers fit, as those of seven bits do.
+    @Test(arguments: [2, 5]) func layersWithOtherZeroPoints(step: Int) throws {
         var m = Exported()
         let x = try m.input("x", [5, 8])
-        let levels = try m.levels((0..<48).map { UInt8($0 * 5) }, [8, 6])
+        let levels = try m.levels((0..<48).map { UInt8($0 * step) }, [8, 6])
         let zero = try m.graph.addConstant(Constant(Tensor(scalar: UInt8(100))), name: "zero")
         try m.output(m.node(MatMul(), [x, m.node(DequantizeLinear(), [levels, m.scalar(0.01), zero])]))
         #expect(try m.fused() == ["Linear"])
         var graph = m.graph
         try fold(&graph)
         try fuse(&graph)
-        try readScaledIntegers(&graph, activations: .int8)
-        #expect(graph.nodes.map { $0.op is Linear } == [true])
+        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .float32))
+        #expect(graph.nodes.map { $0.op is QuantizedLinear } == [step == 2])
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
     }
 
     /// A matrix larger than what folding computes, and a kernel: the numbers are made when they are loaded, not in each run.
@@ -135,8 +136,25 @@ struct QuantizedTests {
         var graph = m.graph
         try fold(&graph)
         try fuse(&graph)
-        try readScaledIntegers(&graph, activations: .int8)
+        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
         #expect(graph.nodes.map { $0.op is QuantizedEmbedding } == [true])
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
+    }
+
+    /// What the zero point stands for is added to the rows: quantizers write tables as uint8 from the smallest number to the largest.
+    @Test(arguments: [100, 128, 145]) func lookupsWithZeroPoints(zero: UInt8) throws {
+        var m = Exported()
+        let ids = try m.mask("ids", [[1, 3, 2], [0, 3, 1]])
+        let levels = try m.levels((0..<20).map { UInt8($0 * 13) }, [4, 5])
+        let rows = try m.node(Gather(axis: 0), [levels, ids])
+        let point = try m.graph.addConstant(Constant(Tensor(scalar: zero)), name: "zero")
+        try m.output(m.node(DequantizeLinear(), [rows, m.scalar(0.02), point]))
+        var graph = m.graph
+        try fold(&graph)
+        try fuse(&graph)
+        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
+        try graph.validate()
+        #expect(graph.nodes.map { "\(type(of: $0.op))" }.sorted() == (zero == 128 ? [] : ["Binary"]) + ["QuantizedEmbedding"])
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
     }
 
@@ -148,5 +166,125 @@ struct QuantizedTests {
         let sums = try m.node(Conv(), [m.input("x", [2, 3, 5, 5]), m.constant([4, 3, 2, 2])])
         try m.output(m.binary(.add, m.constant(shape), sums))
         #expect(try m.fused() == (isBias ? ["Conv"] : ["Binary", "Conv"]))
+    }
+
+    // MARK: Fixed roundings
+
+    /// Integers of a fixed range, and numbers again.
+    private func rounded(
+        _ m: inout Exported, _ x: ValueID, step: Float = 2 / 255, zero: UInt8 = 128, back: (step: Float, zero: UInt8)? = nil,
+        between: (inout Exported, ValueID) throws -> ValueID = { $1 }
+    ) throws -> ValueID {
+        func point(_ zero: UInt8) throws -> ValueID { try m.graph.addConstant(Constant(Tensor(scalar: zero)), name: "zero") }
+        let integers = try m.node(QuantizeLinear(), [x, m.scalar(step), point(zero)])
+        return try m.node(DequantizeLinear(), [between(&m, integers), m.scalar(back?.step ?? step), point(back?.zero ?? zero)])
+    }
+
+    /// What static quantization leaves of attention: roundings around each product, the softmax and the scaling. All numbers lie
+    /// within the ranges. Queries, keys and values are sums of eight numbers below 1 times weights below 0.5; half a step of 1/255
+    /// of their range in each, and in scores and weights, leaves less than 0.05 in the result.
+    @Test func attentionBetweenFixedRoundings() throws {
+        var m = Exported()
+        let x = try rounded(&m, m.input("x", [2, 5, 8]))
+        func heads() throws -> ValueID { try rounded(&m, m.heads(x), step: 9 / 255) }
+        let (q, k, v) = (try heads(), try heads(), try heads())
+        let turned = try rounded(&m, m.transpose(k, [0, 1, 3, 2]), step: 9 / 255)
+        let scores = try rounded(&m, m.binary(.mul, rounded(&m, m.node(MatMul(), [q, turned]), step: 160 / 255), m.scalar(0.05)), step: 8 / 255)
+        let weights = try rounded(&m, m.node(Softmax(axis: -1), [scores]), step: 1 / 255, zero: 0)
+        let result = try rounded(&m, m.node(MatMul(), [weights, v]), step: 9 / 255)
+        try m.output(m.reshape(m.transpose(result, [0, 2, 1, 3]), [2, 5, 8]))
+        #expect(try m.fused(tolerance: 0.05) == ["Attention", "Linear", "Linear", "Linear"])
+        #expect(SourceArithmetic(of: m.graph).attention == .int8 && SourceArithmetic(of: m.graph).layers == .int8)
+    }
+
+    enum Rounding: CaseIterable { case usual, infiniteStep, oneStepForAll, otherStep, otherZero, ofEachColumn }
+
+    @Test(arguments: Rounding.allCases) func roundingsThatAreLeftOut(_ rounding: Rounding) throws {
+        var m = Exported()
+        let x = try m.input("x", [5, 8])
+        let numbers = switch rounding {
+        case .usual: try rounded(&m, x)
+        // Quantizers write it where a mask holds the lowest number of all: 0 times infinity is none.
+        case .infiniteStep: try rounded(&m, x, step: .infinity, zero: 0)
+        case .oneStepForAll: try rounded(&m, x) { try $0.transpose($1, [1, 0]) }
+        case .otherStep: try rounded(&m, x, back: (3 / 255, 128))
+        case .otherZero: try rounded(&m, x, back: (2 / 255, 127))
+        case .ofEachColumn:
+            try m.node(DequantizeLinear(), [
+                m.node(QuantizeLinear(), [x, m.constant([8], scale: 0.01)]), m.constant([8], scale: 0.01),
+            ])
+        }
+        try m.output(m.unary(.tanh, numbers))
+        var graph = m.graph
+        try fold(&graph)
+        let trail = try fuse(&graph, validating: true)
+        let isLeftOut = [.usual, .infiniteStep, .oneStepForAll].contains(rounding)
+        #expect(trail.count(of: fixedRoundings) == (isLeftOut ? 1 : 0))
+        #expect(!graph.nodes.contains { $0.op is QuantizeLinear || $0.op is DequantizeLinear } == isLeftOut)
+        guard rounding == .usual else { return }
+        // Half a step, and tanh is nowhere steeper than 1.
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1 / 255, 0) <= 0)
+    }
+
+    /// A range from 0 on may stand for a ReLU, or a clip, that the quantizer left out; but not where numbers that are 0 or more are
+    /// computed in steps.
+    @Test(arguments: [true, false]) func rangesFromZeroOn(isLayer: Bool) throws {
+        var m = Exported()
+        let x = try m.input("x", [5, 8])
+        let front = try isLayer ? m.linear(x, 8, 6) : m.binary(.add, m.unary(.exp, x), m.scalar(0.1))
+        try m.output(m.unary(.sqrt, rounded(&m, front, step: 1 / 255, zero: 0)))
+        var graph = m.graph
+        try fold(&graph)
+        try fuse(&graph, validating: true)
+        let found = graph.nodes.map { "\(type(of: $0.op))" }.sorted()
+        #expect(found == (isLayer ? ["Clip", "Linear", "Unary"] : ["Binary", "Unary", "Unary"]))
+        guard isLayer else { return }
+        // The root of half a step: what is nearly 0 may be 0.
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 0.05, 0) <= 0)
+    }
+
+    /// Between the operators of integers a model moves them about.
+    @Test func roundingsAroundMovedIntegers() throws {
+        var m = Exported()
+        let x = try m.input("x", [4, 6])
+        let moved = try rounded(&m, x) { m, integers in
+            let halves = try m.graph.add(Split(axis: 1, outputs: 2), [integers], name: "split")
+            let joined = try m.node(Concat(axis: 0), [halves[1], halves[0]])
+            return try m.reshape(m.transpose(joined, [1, 0]), [2, 12])
+        }
+        try m.output(moved)
+        // Half a step.
+        let found = try m.fused(tolerance: 1 / 255)
+        #expect(!found.contains("QuantizeLinear") && !found.contains("DequantizeLinear") && found.contains("Concat"))
+    }
+
+    /// A mask of nothing, quantized.
+    @Test func roundingsOfTheSameNumberEverywhere() throws {
+        var m = Exported()
+        let x = try m.input("x", [2, 3], dimensions: [Dimension(symbol: "batch"), 3])
+        let zeros = try m.node(Expand(), [m.scalar(0), m.node(Shape(), [x])])
+        try m.output(m.binary(.add, x, rounded(&m, zeros)))
+        #expect(try m.fused() == [])
+    }
+
+    @Test func attentionOverInt8Values() throws {
+        var m = Exported()
+        let x = try rounded(&m, m.input("x", [2, 5, 8]))
+        func heads(_ stride: Int) throws -> ValueID {
+            let levels = try Tensor((0..<64).map { Int8($0 * stride % 255 - 127) }, shape: [8, 8])
+            let weight = try m.graph.addConstant(Constant(levels, identity: "levels \(stride)"), name: "levels")
+            let product = try m.node(MatMul(), [x, m.node(DequantizeLinear(), [weight, m.scalar(0.004)])])
+            return try rounded(&m, m.transpose(m.reshape(product, [2, 5, 2, 4]), [0, 2, 1, 3]), step: 9 / 255)
+        }
+        try m.output(m.attend(heads(37), heads(41), heads(43)) { $1 })
+        var graph = m.graph
+        try fold(&graph)
+        try fuse(&graph)
+        for attention in [ActivationPrecision.int8, .float32] {
+            var read = graph
+            try readScaledIntegers(&read, arithmetic: SourceArithmetic(layers: .int8, attention: attention))
+            #expect(read.nodes.compactMap { $0.op as? Attention }.map { $0.activations == .int8 } == [attention == .int8])
+            #expect(read.nodes.count { $0.op is QuantizedLinear } == 3)
+        }
     }
 }

@@ -124,6 +124,17 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(stated.reduce(0) { $0 + $1.multiplyAccumulates } == run.multiplyAccumulates)
 }
 
+@Test func whatIsNotJudgedIsNotCountedAsPassing() {
+    let tensor = { TensorSummary(name: $0, isIntermediate: $0 != "y", Judgement(verdict: $1), set: "set") }
+    var report = VerificationReport()
+    report.sets = ["set"]
+    report.outputs = [tensor("y", .pass)]
+    report.intermediates = [tensor("vision.1", .pass), tensor("selection.5.scores", .unjudged)]
+    #expect(report.verdictLine == "PASS  1 output and 1 intermediate over 1 golden set")
+    report.intermediates = [tensor("selection.5.scores", .unjudged)]
+    #expect(report.verdictLine == "PASS  1 output over 1 golden set")
+}
+
 @Test func flipsAreToldWithoutRepeatingTheirRow() throws {
     let folder = "albef-pretrain/golden-select"
     // Another choice of blocks: the second selection sees another stream.

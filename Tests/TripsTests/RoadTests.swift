@@ -75,8 +75,51 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
             #expect(report.passes)
             let package = try PackageReader(path: path)
             #expect(package.manifest.quantization?.scheme == "int8")
-            #expect(package.tensors.filter { $0.dataType == .int8 }.count == 65)
-            #expect(throws: TripsError.self) { try quantizePackage(path, to: path + "-again", QuantizationOptions(.int8)) }
+            #expect(package.tensors.filter { $0.dataType == .int8 }.count == 66)
+            for scheme in [QuantizationOptions.Scheme.int8, .bf16] {
+                #expect(throws: TripsError.self) { try quantizePackage(path, to: path + "-again", QuantizationOptions(scheme)) }
+            }
+        }
+    }
+
+    /// ONNX Runtime itself leaves 0 to 24 dB of what the model gives in fp32, as its roundings are fixed; rounded by rows, 26 to 37
+    /// were seen.
+    @Test(arguments: [
+        RoadCase(source: "sample/albef-static.onnx", golden: "sample/golden.safetensors"),
+        RoadCase(source: "sample/albef-static.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+    ])
+    func fixedRoundingsAreLeftOut(_ example: RoadCase) throws {
+        try throughPackage(example, in: fixtures) { path, model in
+            var options = VerificationOptions()
+            options.tolerances.snr = [ToleranceRule(value: 20)]
+            #expect(try verify(model, against: GoldenReference.references(at: "\(fixtures)/\(example.golden)"), options: options).passes)
+            let quantization = try #require(try PackageReader(path: path).manifest.quantization)
+            #expect(quantization.scheme == "int8" && quantization.summary.contains("rounded by rows in place of"))
+            let operators = try PackageReader(path: path).graphs().flatMap(\.nodes).map(\.op)
+            #expect(operators.count { ($0 as? Attention)?.activations == .int8 } == 11)
+            #expect(!operators.contains { $0 is QuantizeLinear || $0 is DequantizeLinear || $0 is MatMul })
+        }
+    }
+
+    /// What --keep left in fp32 becomes int8 later; the rest stays byte by byte.
+    @Test func layersThatStayedAreQuantizedLater() throws {
+        try throughPackage(RoadCase(source: "sample/albef.onnx", golden: ""), in: fixtures) { path, _ in
+            var options = QuantizationOptions(.int8)
+            options.keep = ["*visual_encoder*", "*word_embeddings*"]
+            let (first, second) = (path + "-1", path + "-2")
+            let before = try quantizePackage(path, to: first, options, measuring: false)
+            #expect(before.quantizedBefore == 0)
+            let report = try quantizePackage(first, to: second, QuantizationOptions(.int8), measuring: false)
+            let kept = before.layers.filter { $0.precision == "float32" }.map(\.name)
+            #expect(report.quantizedBefore == before.layers.count - kept.count && report.layers.map(\.name) == kept)
+            let (old, new) = (try PackageReader(path: first), try PackageReader(path: second))
+            for tensor in old.tensors where tensor.dataType == .int8 {
+                #expect(try new.constant(named: tensor.name).load().elements(Int8.self) == old.constant(named: tensor.name).load().elements())
+            }
+            #expect(try !new.graphs().flatMap(\.nodes).contains { $0.op is Linear || $0.op is Embedding })
+            let quantization = try #require(new.manifest.quantization)
+            #expect(quantization.layers.count == before.layers.count && quantization.layers.allSatisfy { $0.precision == "int8" })
+            #expect(quantization.summary.contains("\(report.quantizedBefore) layers as before"))
         }
     }
 

@@ -226,6 +226,28 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
     #expect(result.html(facts).contains("scores at block"))
 }
 
+@Test func theHistogramIsOfATensorThatWasJudged() throws {
+    // Behind a flip that the margin explains, the next scores are of other patches: far apart, and not judged.
+    let later = { (values: [Float]) in try ["selection.5.indices": indices([0, 1]), "selection.5.scores": floats(values)] }
+    let y = try floats([1, 2, 3, 4, 5.001], [1, 5, 1])
+    var model = try selectingModel([0, 1, 3], [0.4, 0.3, 0.1000, 0.1002, 0.0998], y)
+    model.traceNames += ["selection.5.indices", "selection.5.scores"]
+    model.values.merge(try later([0.5, 0.4, 0.09, 0.01])) { $1 }
+    let kept = try selection([0, 1, 2], scores).merging(later([0.5, 0.4, 0.01, 0.09])) { $1 }
+    let result = try report(model, golden(["image_embeds": floats([1, 2, 3, 4, 5], [1, 5, 1])], kept), intermediates: true, preset: .int8)
+    #expect(result.passes && result.intermediates.first { $0.name == "selection.5.scores" }?.verdict == .unjudged)
+    let html = result.html(PackageFacts(file: "m", bytes: 1, preset: .int8, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
+    #expect(html.contains("<h2>Errors of ") && !html.contains("Errors of selection.5.scores"))
+}
+
+@Test func countingRightAnswersIsNoComparison() {
+    var result = VerificationReport()
+    result.accuracy = Accuracy(right: 3, count: 4, halves: [1, 0.5], seconds: 0.001)
+    let html = result.html(PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
+    #expect(html.contains("≈ Measured") && html.contains("<h2>Right answers</h2>") && html.contains("3 of 4 (75.0 %)"))
+    for words in ["ompared", "golden sets", "What it costs"] { #expect(!html.contains(words)) }
+}
+
 @Test func theReportSaysWhatItsFiguresAre() throws {
     let (y, long) = (try floats([1, 2, 4]), "/visual/blocks.0/Add_1_output_0")
     let model = FakeModel(outputNames: ["y"], traceNames: ["vision.0", long], values: ["y": try floats([1, 2, 8]), "vision.0": y, long: try floats([1, 2, 5])])
@@ -335,6 +357,20 @@ private let noIndices: [Tensor] = {
     let entering = try #require(result.intermediates.first { $0.name == "vision.0" })
     #expect(entering.verdict == .pass && entering.worst.alignment == nil && entering.worst.metrics?.count == 6)
     #expect(result.outputs.first?.worst.alignment != nil)
+}
+
+@Test func eachFusedTokenIsComparedWithItsOwnKind() throws {
+    // Behind the second selection: [CLS], one patch, what the first selection fused, what the second did.
+    let first: [String: Tensor] = try selection([0, 1, 2], scores)
+    func second(_ kept: [Int64], _ scores: [Float]) throws -> [String: Tensor] {
+        try ["selection.5.indices": indices(kept), "selection.5.scores": floats(scores)].merging(first) { own, _ in own }
+    }
+    var model = try selectingModel([0, 1, 2], scores, floats([1, 9, 5, 6], [1, 4, 1]))
+    model.traceNames += ["selection.5.indices", "selection.5.scores"]
+    model.values.merge(try second([1, 3], [0.2, 0.2001, 0.1, 0.5])) { $1 }
+    let set = try golden(["image_embeds": floats([1, 2, 5, 6], [1, 4, 1])], second([0, 3], [0.2001, 0.2, 0.1, 0.5]))
+    let embeds = try #require(try report(model, set, intermediates: true, preset: .int8).outputs.first)
+    #expect(embeds.worst.alignment?.unmatched == 1 && embeds.worst.metrics?.snr == .infinity)
 }
 
 @Test func laterSelectionsAreComparedByOriginalPatch() throws {
