@@ -189,7 +189,7 @@ extension Embedding: Computable {
 }
 
 /// y = y + the addends, which broadcast to it.
-private func add(_ addends: [TensorView], to y: MutableTensorView, on pool: ThreadPool) throws {
+func add(_ addends: [TensorView], to y: MutableTensorView, on pool: ThreadPool) throws {
     for addend in addends { try Binary(.add).compute([y.readOnly, addend], into: [y], on: pool) }
 }
 
@@ -224,117 +224,6 @@ extension PaddingMask: Computable {
                     let seen = causal && key > row ? 0 : numbers[b * length + key]
                     target[(b * rows + row) * length + key] = (1 - seen) * maskedValue
                 }
-            }
-        }
-    }
-}
-
-extension PatchEmbedding: Computable {
-    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
-        try widened(inputs, outputs) { inputs, outputs in
-            if outputs[0].dataType == .float64 {
-                try embed(Double.self, inputs, outputs[0], pool)
-            } else {
-                try embed(Float.self, inputs, outputs[0], pool)
-            }
-        }
-    }
-
-    private func embed<T: Number & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
-        let (image, weight) = (try inputs.required(0), try inputs.required(1))
-        let (channels, height, columns) = (image.shape[1], image.shape[2], image.shape[3])
-        let (width, p, q) = (weight.shape[0], weight.shape[2], weight.shape[3])
-        let token = inputs.optional(3)
-        let first = token == nil ? 0 : 1
-        let (patches, across, tokens) = (y.shape[1] - first, columns / max(1, q), y.shape[1])
-        let patchSize = channels * p * q
-        guard weight.shape[1] == channels, patches == height / max(1, p) * across, y.shape[2] == width else {
-            throw TripsError.data("image and weight", found: "\(image.type) and \(weight.type)", expected: "\(patches) patches")
-        }
-        let (source, factors, target) = (image.source(T.self), weight.source(T.self), y.target(T.self))
-        if let token { y.copyToken(token, T.self) }
-        try pool.tryRun(y.shape[0]) { batch in
-            let rows = try Scratch<T>(elementCount(of: [patches, patchSize]))
-            try rows.withTarget { rows in
-                for patch in 0..<patches {
-                    let (row, column) = patch.quotientAndRemainder(dividingBy: across)
-                    for channel in 0..<channels {
-                        for line in 0..<p {
-                            let from = source + ((batch * channels + channel) * height + row * p + line) * columns + column * q
-                            (rows + patch * patchSize + (channel * p + line) * q).base.update(from: from.base, count: q)
-                        }
-                    }
-                }
-                try multiply(
-                    patches, width, patchSize, Matrix(elements: rows.source, stride: max(1, patchSize)),
-                    Matrix(elements: factors, stride: max(1, patchSize), transposed: true), target + (batch * tokens + first) * width,
-                    stride: width, on: pool)
-            }
-        }
-        if let bias = inputs.optional(2)?.source(T.self) {
-            for row in 0..<y.shape[0] * tokens where row % tokens >= first {
-                for index in 0..<width { target[row * width + index] += bias[index] }
-            }
-        }
-        if let positions = inputs.optional(4) { try add([positions], to: y, on: pool) }
-    }
-}
-
-extension MutableTensorView {
-    /// The class token as the first of each example.
-    fileprivate func copyToken<T>(_ token: TensorView, _: T.Type) {
-        let (target, source, width) = (target(T.self), token.source(T.self), shape[2])
-        for batch in 0..<shape[0] { (target + batch * shape[1] * width).base.update(from: source.base, count: width) }
-    }
-}
-
-extension Attention: Computable {
-    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
-        try widened(inputs, outputs) { inputs, outputs in
-            if outputs[0].dataType == .float64 {
-                try attend(Double.self, inputs, outputs[0], pool)
-            } else {
-                try attend(Float.self, inputs, outputs[0], pool)
-            }
-        }
-    }
-
-    private func attend<T: Number & Real>(_: T.Type, _ inputs: [TensorView?], _ y: MutableTensorView, _ pool: ThreadPool) throws {
-        let (q, k, v) = (try inputs.required(0), try inputs.required(1), try inputs.required(2))
-        let (batch, length, keys) = (y.shape[0], q.shape[1], k.shape[1])
-        let (width, valueWidth) = (q.shape[2], v.shape[2])
-        guard heads > 0, width % heads == 0, valueWidth % heads == 0, k.shape[2] == width, v.shape[1] == keys,
-            [q, k, v].allSatisfy({ $0.shape[0] == batch || $0.shape[0] == 1 })
-        else { throw TripsError.data("shapes of q, k and v", found: "\(q.type), \(k.type), \(v.type)") }
-        let (head, valueHead, heads, causal, fullyMasked) = (width / heads, valueWidth / heads, heads, causal, fullyMasked)
-        let scale = T(scale.map { Double($0) } ?? 1 / Double(head).squareRoot())
-        let mask = inputs.optional(3)
-        let maskStrides = try mask.map { try broadcastStrides($0.shape, to: [batch, heads, length, keys]) } ?? []
-        let (query, key, value, target) = (q.source(T.self), k.source(T.self), v.source(T.self), y.target(T.self))
-        let (sharedQuery, sharedKey, sharedValue) = (q.shape[0] == 1, k.shape[0] == 1, v.shape[0] == 1)
-        let addends = mask?.source(T.self)
-        try pool.tryRun(batch * heads) { task in
-            let (b, h) = task.quotientAndRemainder(dividingBy: heads)
-            let scores = try Scratch<T>(elementCount(of: [length, keys]))
-            try scores.withTarget { scores in
-                try multiply(
-                    length, keys, head, alpha: scale,
-                    Matrix(elements: query + (sharedQuery ? 0 : b) * length * width + h * head, stride: width),
-                    Matrix(elements: key + (sharedKey ? 0 : b) * keys * width + h * head, stride: width, transposed: true),
-                    scores, stride: max(1, keys), on: pool)
-                for row in 0..<length {
-                    let line = scores + row * keys
-                    if let addends {
-                        let start = b * maskStrides[0] + h * maskStrides[1] + row * maskStrides[2]
-                        for column in 0..<keys { line[column] += addends[start + column * maskStrides[3]] }
-                    }
-                    if causal, row + 1 < keys { for column in (row + 1)..<keys { line[column] = -.infinity } }
-                    softmaxRow(line.source, line, count: keys, fullyMasked: fullyMasked)
-                }
-                try multiply(
-                    length, valueHead, keys, Matrix(elements: scores.source, stride: max(1, keys)),
-                    Matrix(elements: value + (sharedValue ? 0 : b) * keys * valueWidth + h * valueHead, stride: valueWidth),
-                    target + b * length * valueWidth + h * valueHead, stride: valueWidth, on: pool)
             }
         }
     }

@@ -119,50 +119,60 @@ extension GatherND: Computable {
     }
 }
 
-/// Puts blocks of updates at offsets of y, in order.
-private func scatter(
-    _ updates: TensorView, at offsets: [Int], block: Int, _ reduction: ScatterReduction, into output: MutableTensorView
-) throws {
-    guard updates.count == offsets.count * block else {
-        throw TripsError.data("number of updates", found: updates.type, expected: "\(offsets.count * block) elements")
+/// Blocks of updates, and where they go.
+private struct Scattering {
+    let updates: TensorView
+    let offsets: [Int]
+    /// Elements of an update.
+    let block: Int
+    let reduction: ScatterReduction
+
+    /// Puts the updates into y, in order.
+    func apply(to y: MutableTensorView) throws {
+        guard updates.count == offsets.count * block else {
+            throw TripsError.data("number of updates", found: updates.type, expected: "\(offsets.count * block) elements")
+        }
+        switch y.dataType {
+        case .float64: floating(Double.self, y)
+        case .float32, .float16, .bfloat16: floating(Float.self, y)
+        case .int64: integer(Int64.self, y)
+        case .int32: integer(Int32.self, y)
+        case .int16: integer(Int16.self, y)
+        case .int8: integer(Int8.self, y)
+        case .uint64: integer(UInt64.self, y)
+        case .uint32: integer(UInt32.self, y)
+        case .uint16: integer(UInt16.self, y)
+        // Of booleans, add is or, and mul is and.
+        case .bool where reduction == .add: combine(UInt8.self, y) { $0 | $1 }
+        case .uint8, .bool: integer(UInt8.self, y)
+        }
     }
-    func combine<T>(_: T.Type, _ f: (T, T) -> T) {
-        let (u, y) = (updates.source(T.self), output.target(T.self))
+
+    private func floating<T: Real>(_: T.Type, _ y: MutableTensorView) {
+        switch reduction {
+        case .none: combine(T.self, y) { $1 }
+        case .add: combine(T.self, y) { $0 + $1 }
+        case .mul: combine(T.self, y) { $0 * $1 }
+        case .min: combine(T.self, y) { $0 < $1 || $0.isNaN ? $0 : $1 }
+        case .max: combine(T.self, y) { $0 > $1 || $0.isNaN ? $0 : $1 }
+        }
+    }
+
+    private func integer<T: FixedWidthInteger>(_: T.Type, _ y: MutableTensorView) {
+        switch reduction {
+        case .none: combine(T.self, y) { $1 }
+        case .add: combine(T.self, y) { $0 &+ $1 }
+        case .mul: combine(T.self, y) { $0 &* $1 }
+        case .min: combine(T.self, y) { Swift.min($0, $1) }
+        case .max: combine(T.self, y) { Swift.max($0, $1) }
+        }
+    }
+
+    private func combine<T>(_: T.Type, _ y: MutableTensorView, _ f: (T, T) -> T) {
+        let (u, y) = (updates.source(T.self), y.target(T.self))
         for (index, offset) in offsets.enumerated() {
             for place in 0..<block { y[offset + place] = f(y[offset + place], u[index * block + place]) }
         }
-    }
-    func floating<T: Real>(_: T.Type) {
-        switch reduction {
-        case .none: combine(T.self) { $1 }
-        case .add: combine(T.self) { $0 + $1 }
-        case .mul: combine(T.self) { $0 * $1 }
-        case .min: combine(T.self) { $0 < $1 || $0.isNaN ? $0 : $1 }
-        case .max: combine(T.self) { $0 > $1 || $0.isNaN ? $0 : $1 }
-        }
-    }
-    func integer<T: FixedWidthInteger>(_: T.Type) {
-        switch reduction {
-        case .none: combine(T.self) { $1 }
-        case .add: combine(T.self) { $0 &+ $1 }
-        case .mul: combine(T.self) { $0 &* $1 }
-        case .min: combine(T.self) { Swift.min($0, $1) }
-        case .max: combine(T.self) { Swift.max($0, $1) }
-        }
-    }
-    switch output.dataType {
-    case .float64: floating(Double.self)
-    case .float32, .float16, .bfloat16: floating(Float.self)
-    case .int64: integer(Int64.self)
-    case .int32: integer(Int32.self)
-    case .int16: integer(Int16.self)
-    case .int8: integer(Int8.self)
-    case .uint64: integer(UInt64.self)
-    case .uint32: integer(UInt32.self)
-    case .uint16: integer(UInt16.self)
-    // Of booleans, add is or, and mul is and.
-    case .bool where reduction == .add: combine(UInt8.self) { $0 | $1 }
-    case .uint8, .bool: integer(UInt8.self)
     }
 }
 
@@ -172,7 +182,7 @@ extension ScatterElements: Computable {
             let x = try inputs.required(0)
             outputs[0].copy(from: x)
             let offsets = try elementOffsets(inputs.required(1), in: x.shape, axis: resolveAxis(axis, rank: x.shape.count))
-            try scatter(inputs.required(2), at: offsets, block: 1, reduction, into: outputs[0])
+            try Scattering(updates: inputs.required(2), offsets: offsets, block: 1, reduction: reduction).apply(to: outputs[0])
         }
     }
 }
@@ -183,7 +193,8 @@ extension ScatterND: Computable {
             let (x, indices) = (try inputs.required(0), try inputs.required(1))
             outputs[0].copy(from: x)
             let block = x.shape[(indices.shape.last ?? 0)...].reduce(1, *)
-            try scatter(inputs.required(2), at: tupleOffsets(indices, in: x.shape, batch: 0), block: block, reduction, into: outputs[0])
+            let offsets = try tupleOffsets(indices, in: x.shape, batch: 0)
+            try Scattering(updates: inputs.required(2), offsets: offsets, block: block, reduction: reduction).apply(to: outputs[0])
         }
     }
 }

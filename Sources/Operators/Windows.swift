@@ -99,6 +99,12 @@ private struct WindowPlan: Sendable {
             }
         }
     }
+
+    /// Adds what the windows of a run hold to what they read of a channel.
+    func add<T: Number>(_ run: Run, of windows: Source<T>, to channel: Target<T>) {
+        let (from, to) = (windows + run.to, channel + run.from)
+        for index in 0..<run.count { to[index &* step] += from[index] }
+    }
 }
 
 // MARK: Convolutions
@@ -172,52 +178,66 @@ extension ConvTranspose: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             if outputs[0].dataType == .float64 {
-                try convolve(Double.self, inputs, outputs[0], pool)
+                try TransposedConvolution<Double>(self, inputs, outputs[0]).run(on: pool)
             } else {
-                try convolve(Float.self, inputs, outputs[0], pool)
+                try TransposedConvolution<Float>(self, inputs, outputs[0]).run(on: pool)
             }
         }
     }
+}
 
-    /// Each input element is a window onto the output, to which it adds its multiple of the weight.
-    private func convolve<T: Number & Real>(_: T.Type, _ inputs: [TensorView?], _ output: MutableTensorView, _ pool: ThreadPool) throws {
+/// The operands of a transposed convolution: each input element is a window onto the output, to which it adds its multiple of the
+/// weight.
+private struct TransposedConvolution<T: Number & Real>: Sendable {
+    let plan: WindowPlan
+    let source, factors: Source<T>
+    let bias: Source<T>?
+    let target: Target<T>
+    let examples, groups, inputsPerGroup, outputsPerGroup: Int
+
+    init(_ op: ConvTranspose, _ inputs: [TensorView?], _ output: MutableTensorView) throws {
         let (x, weight) = (try inputs.required(0), try inputs.required(1))
         let (kernel, sizes, results) = (Array(weight.shape[2...]), Array(x.shape[2...]), Array(output.shape[2...]))
-        let axes = try resolved(kernel: kernel, sizes: sizes, outputs: results)
-        let plan = try WindowPlan(axes: axes, sizes: results, windows: sizes)
-        let (inputsPerGroup, outputsPerGroup) = (weight.shape[0] / groups, weight.shape[1])
-        let rows = outputsPerGroup * plan.kernelCount
-        let (source, factors, target) = (x.source(T.self), weight.source(T.self), output.target(T.self))
-        let bias = inputs.optional(2)?.source(T.self)
-        let groups = groups
-        for channel in 0..<x.shape[0] * groups * outputsPerGroup {
+        plan = try WindowPlan(axes: op.resolved(kernel: kernel, sizes: sizes, outputs: results), sizes: results, windows: sizes)
+        (source, factors, target) = (x.source(), weight.source(), output.target())
+        bias = inputs.optional(2)?.source()
+        (examples, groups) = (x.shape[0], op.groups)
+        (inputsPerGroup, outputsPerGroup) = (weight.shape[0] / op.groups, weight.shape[1])
+    }
+
+    /// What one input gives.
+    var rows: Int { outputsPerGroup * plan.kernelCount }
+
+    func run(on pool: ThreadPool) throws {
+        for channel in 0..<examples * groups * outputsPerGroup {
             let start = bias?[channel % (groups * outputsPerGroup)] ?? 0
-            for index in 0..<plan.area { target[channel * plan.area + index] = start }
+            (target + channel * plan.area).base.update(repeating: start, count: plan.area)
         }
         guard plan.windowCount > 0, rows > 0 else { return }
         let grain = plan.grain(rows: rows)
         // Parts of one image write to the same places, so they follow one another.
-        try pool.tryRun(x.shape[0] * groups) { slice in
+        try pool.tryRun(examples * groups) { slice in
             for first in stride(from: 0, to: plan.windowCount, by: grain) {
-                let windows = first..<min(plan.windowCount, first + grain)
-                let runs = plan.runs(windows)
-                let columns = try Scratch<T>(rows * windows.count)
-                try columns.withTarget { columns in
-                    try multiply(
-                        rows, windows.count, inputsPerGroup,
-                        Matrix(elements: factors + slice % groups * inputsPerGroup * rows, stride: rows, transposed: true),
-                        Matrix(elements: source + slice * inputsPerGroup * plan.windowCount + first, stride: plan.windowCount),
-                        columns, stride: windows.count, on: pool)
-                    for channel in 0..<outputsPerGroup {
-                        let image = target + (slice * outputsPerGroup + channel) * plan.area
-                        let block = columns + channel * plan.kernelCount * windows.count
-                        for (element, runs) in runs.enumerated() {
-                            for run in runs {
-                                let (from, to) = (block + element * windows.count + run.to, image + run.from)
-                                for index in 0..<run.count { to[index &* plan.step] += from[index] }
-                            }
-                        }
-                    }
+                try addProducts(slice, first..<min(plan.windowCount, first + grain), on: pool)
+            }
+        }
+    }
+
+    /// Multiplies a part of a slice's windows by the weight, and adds the columns of the product where the windows lie.
+    private func addProducts(_ slice: Int, _ windows: Range<Int>, on pool: ThreadPool) throws {
+        let columns = try Scratch<T>(rows * windows.count)
+        try columns.withTarget { columns in
+            try multiply(
+                rows, windows.count, inputsPerGroup,
+                Matrix(elements: factors + slice % groups * inputsPerGroup * rows, stride: rows, transposed: true),
+                Matrix(elements: source + slice * inputsPerGroup * plan.windowCount + windows.lowerBound, stride: plan.windowCount),
+                columns, stride: windows.count, on: pool)
+            let runs = plan.runs(windows)
+            for channel in 0..<outputsPerGroup {
+                let image = target + (slice * outputsPerGroup + channel) * plan.area
+                for (element, runs) in runs.enumerated() {
+                    let column = columns + (channel * plan.kernelCount + element) * windows.count
+                    for run in runs { plan.add(run, of: column.source, to: image) }
                 }
             }
         }

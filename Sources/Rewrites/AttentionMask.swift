@@ -55,7 +55,8 @@ extension Graph {
 
     /// The addend that does what a replacement of scores does; nil where the number that replaces them does not hide them.
     fileprivate func hiding(
-        _ replacement: AttentionPattern.Replacement, besides sum: ValueID?, _ scores: AttentionScores, at node: Node, _ patch: inout Patch
+        _ replacement: AttentionPattern.Replacement, besides sum: ValueID?, _ scores: AttentionScores, at node: Node,
+        _ patch: inout Patch
     ) throws -> ValueID? {
         // The number hides if its exponential is 0 in fp32. Scores vanish beside the addend that takes its place: a query all of
         // whose keys are hidden then looks at all of them alike, as it does where scores are replaced.
@@ -63,7 +64,8 @@ extension Graph {
             let condition = try aligned(replacement.condition, with: replacement.scores, scores, at: node, &patch)
         else { return nil }
         let number = min(replacement.number, -1e30)
-        let hidden = patch.add(Constant(try Tensor(scalar: Float(number)), identity: "float32 \(number)"), name: "\(node.name).hidden")
+        let constant = Constant(try Tensor(scalar: Float(number)), identity: "float32 \(number)")
+        let hidden = patch.add(constant, name: "\(node.name).hidden")
         let shown = try sum ?? patch.add(Constant(Tensor(scalar: Float(0)), identity: "float32 0"), name: "\(node.name).shown")
         let choices = replacement.whereTrue ? [hidden, shown] : [shown, hidden]
         return patch.add(Where(), [condition] + choices, name: "\(node.name).mask")

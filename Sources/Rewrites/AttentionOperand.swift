@@ -14,8 +14,8 @@ struct AttentionOperand {
     let form: Form
 
     enum Form {
-        /// Of a value [B, L, ...] or [L, ...] whose last axis holds the heads side by side, from column `offset` on; [L, B, ...] with
-        /// `lengthFirst`.
+        /// Of a value [B, L, ...] or [L, ...] whose last axis holds the heads side by side, from column `offset` on; [L, B, ...]
+        /// with `lengthFirst`.
         case projection(offset: Int, lengthFirst: Bool)
         /// Of a value that holds the heads along an axis of its own: its shape with an axis for each of batch, heads, tokens and
         /// elements, and the order that puts the heads behind the tokens.
@@ -108,8 +108,8 @@ extension AttentionOperand {
 
     /// How many heads lie side by side along the last axis, and of which size.
     private static func heads(_ heads: [ViewLayout.Run], _ elements: [ViewLayout.Run], lastAxis: Int) -> (count: Int, size: Int)? {
-        guard elements.count == 1, let run = elements.first, run.axis == lastAxis, run.stride == 1, let size = run.size.constant, size > 0,
-            heads.count <= 1
+        guard elements.count == 1, heads.count <= 1, let run = elements.first, run.axis == lastAxis, run.stride == 1,
+            let size = run.size.constant, size > 0
         else { return nil }
         guard let run = heads.first else { return (1, size) }
         guard run.stride == Dimension(size), let count = run.size.constant else { return nil }

@@ -136,7 +136,8 @@ extension AttentionPattern {
         else { return nil }
         let (scores, other) = try graph.number(a) == nil ? (a, b) : (b, a)
         guard let number = try graph.number(other), graph.shape(of: scores) == graph.shape(of: choice.output) else { return nil }
-        replacement = Replacement(condition: condition, number: number, whereTrue: other == a, scores: graph.shape(of: choice.output))
+        replacement = Replacement(
+            condition: condition, number: number, whereTrue: other == a, scores: graph.shape(of: choice.output))
         return scores
     }
 }

@@ -32,8 +32,8 @@ private struct Segment: Equatable {
         return borders
     }
 
-    /// Which tokens a slice takes after, and the segments in it; nil where it ends inside a segment. It may leave out leading tokens
-    /// of the first.
+    /// Which tokens a slice takes after, and the segments in it; nil where it ends inside a segment. It may leave out leading
+    /// tokens of the first.
     static func cut(
         _ segments: [Segment], from start: Dimension, to end: Dimension
     ) throws -> (start: Dimension, end: Dimension, parts: [Segment])? {
@@ -41,9 +41,10 @@ private struct Segment: Equatable {
         if let first = borders.firstIndex(where: { $0.old == start }), let last = borders.firstIndex(where: { $0.old == end }) {
             return (borders[first].new, borders[last].new, first < last ? Array(segments[first..<last]) : [])
         }
-        guard let image = segments.first, let skipped = start.constant, 0...image.leading ~= skipped, end == image.old else { return nil }
-        let patches = Segment(old: try image.old.subtracting(start), new: try image.new.subtracting(start), leading: image.leading - skipped)
-        return (start, image.new, [patches])
+        guard let image = segments.first, let skipped = start.constant, 0...image.leading ~= skipped, end == image.old
+        else { return nil }
+        let (old, new) = (try image.old.subtracting(start), try image.new.subtracting(start))
+        return (start, image.new, [Segment(old: old, new: new, leading: image.leading - skipped)])
     }
 
     /// The segments put together to parts of these sizes; nil where a part ends inside a segment.
@@ -158,8 +159,8 @@ private struct Following {
         let (start, end) = (range.start, try range.start.adding(range.count))
         if let image = parts.first, image.isLeading(start, end) { return try graph.setTokens(of: node, from: start, to: end) }
         guard let cut = try Segment.cut(parts, from: start, to: end) else {
-            let borders = try Segment.borders(of: parts).map { "\($0.old)" }
-            throw TripsError.data("a slice of tokens", found: "\(start) ..< \(end)", expected: "ends at \(borders.joined(separator: ", "))")
+            let borders = try Segment.borders(of: parts).map { "\($0.old)" }.joined(separator: ", ")
+            throw TripsError.data("a slice of tokens", found: "\(start) ..< \(end)", expected: "ends at \(borders)")
         }
         try graph.setTokens(of: node, from: cut.start, to: cut.end)
         followed.append(graph.name(of: node.output))
@@ -239,7 +240,9 @@ private struct Following {
     private mutating func restateReshape(_ node: Node, _ graph: inout Graph) throws {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         let target = old.shape(of: node.output)
-        guard let layout = try ViewLayout(of: old.shape(of: x)).reshaped(target) else { throw TripsError.data("a reshape that mixes tokens") }
+        guard let layout = try ViewLayout(of: old.shape(of: x)).reshaped(target) else {
+            throw TripsError.data("a reshape that mixes tokens")
+        }
         let sizes = try layout.axes.map { runs in
             try runs.reduce(Dimension(1)) { size, run in
                 let (before, after) = (old.shape(of: x)[run.axis], graph.shape(of: x)[run.axis])
@@ -265,8 +268,8 @@ private struct Following {
         for (part, start) in zip(parts, try Segment.borders(of: parts)) {
             let place = try row.subtracting(start.old)
             guard try part.keeps(place) else { continue }
-            let moved = try graph.addKnown(
-                Content(sizes: [start.new.adding(place)], graph.type(of: index)), graph.type(of: index), name: graph.name(of: index))
+            let type = graph.type(of: index)
+            let moved = try graph.addKnown(Content(sizes: [start.new.adding(place)], type), type, name: graph.name(of: index))
             try graph.setInputs(of: node.id, [x, moved])
             followed.append(graph.name(of: node.output))
             return

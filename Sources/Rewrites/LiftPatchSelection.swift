@@ -189,7 +189,8 @@ struct LiftPatchSelection: Rewrite {
             let shape = graph.shape(of: view.source)
             guard shape.count == 3, shape[1] == tokens, let offset = view.layout.offsets[2].constant else { continue }
             let (width, count) = (heads * size, try tokens.subtracting(1))
-            let expected = try ViewLayout(of: shape).sliced(1, from: 1, count: count)?.sliced(2, from: Dimension(offset), count: Dimension(width))?
+            let expected = try ViewLayout(of: shape).sliced(1, from: 1, count: count)?
+                .sliced(2, from: Dimension(offset), count: Dimension(width))?
                 .reshaped([shape[0], count, Dimension(heads), Dimension(size)])?.transposed([0, 2, 3, 1])
             guard expected == view.layout else { continue }
             if shape[2] == Dimension(width) { return (view.source, view.scale) }

@@ -141,7 +141,8 @@ struct SimplifyViews: Rewrite {
 
     private func patch(_ output: ValueID, of view: View, by node: Node, in graph: Graph) throws -> Patch? {
         let (from, to) = (graph.shape(of: view.source), graph.shape(of: output))
-        guard let form = try form(of: view.layout, from, to), try !isWritten(form, of: view.source, to, by: node, in: graph) else { return nil }
+        guard let form = try form(of: view.layout, from, to), try !isWritten(form, of: view.source, to, by: node, in: graph)
+        else { return nil }
         var patch = Patch(for: graph)
         let (name, outputName) = (node.name, graph.name(of: output))
         let made: ValueID

@@ -37,8 +37,8 @@ package struct ArenaLayout {
 
 /// Which bytes are occupied at which steps: a segment tree over the steps.
 private struct Occupancy {
-    /// For each node of the tree the bytes that a buffer occupies during all of its steps. Node 1 is the root, the children of i are
-    /// 2i and 2i + 1, and the leaves are the steps.
+    /// For each node of the tree the bytes that a buffer occupies during all of its steps. Node 1 is the root, the children of i
+    /// are 2i and 2i + 1, and the leaves are the steps.
     private var throughout: [ByteRanges]
     /// For each node the bytes that are occupied at any of its steps.
     private var anytime: [ByteRanges]

@@ -123,8 +123,8 @@ struct AttentionInstruction: Instruction {
                 let quantized = QuantizedRows(scratch, rows: rows, inputs: headSize)
                 scratch += QuantizedRows.byteCount(rows: rows, inputs: headSize)
                 trips_quantize_rows(
-                    quantized.bytes.base, quantized.rowBytes, quantized.scales.base, floats.row(head.example, rows) + head.index * headSize,
-                    floats.width, headSize, 0, rows, nil)
+                    quantized.bytes.base, quantized.rowBytes, quantized.scales.base,
+                    floats.row(head.example, rows) + head.index * headSize, floats.width, headSize, 0, rows, nil)
                 return trips_byte_rows(bytes: quantized.bytes.base, ld: quantized.rowBytes, scales: quantized.scales.base)
             }
         }

@@ -22,7 +22,9 @@ struct LayerNormInstruction: Instruction {
         let target = try memory.mutableView(node.output).target(Float.self)
         return { pool in
             let step = 32
-            pool.run(rows.dividedRoundingUp(by: step)) { work($0 * step..<min(rows, ($0 + 1) * step), target.base + $0 * step * width) }
+            pool.run(rows.dividedRoundingUp(by: step)) {
+                work($0 * step..<min(rows, ($0 + 1) * step), target.base + $0 * step * width)
+            }
         }
     }
 

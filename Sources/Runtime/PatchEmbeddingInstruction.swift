@@ -32,7 +32,8 @@ struct PatchEmbeddingInstruction: Instruction {
         let output = try memory.mutableView(node.output).target(Float.self)
         let (bias, token, positions) = (try input(2), try input(3), try input(4))
         let pixels = try memory.view(node.requiredInput(0)).source(Float.self)
-        let patches = PatchRows(pixels: pixels, rows: Target(base: memory.scratch.assumingMemoryBound(to: Float.self)), image: image, weight: weight)
+        let rows = Target(base: memory.scratch.assumingMemoryBound(to: Float.self))
+        let patches = PatchRows(pixels: pixels, rows: rows, image: image, weight: weight)
         let tiles = Tile.bands(of: tokens - first, threads: memory.threads).flatMap { Tile.cover(rows: $0, outputs: width) }
         return { pool in
             for example in 0..<batch {
@@ -48,7 +49,7 @@ struct PatchEmbeddingInstruction: Instruction {
                         activation: TRIPS_ACTIVATION_NONE)
                     let tile = tiles[index]
                     trips_sgemm(
-                        patches.rows.base, inputs, packed.pointer.assumingMemoryBound(to: Float.self), width, inputs, rest.base, width,
+                        rows.base, inputs, packed.pointer.assumingMemoryBound(to: Float.self), width, inputs, rest.base, width,
                         tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
                 }
             }

@@ -118,7 +118,9 @@ private struct ValueStorage {
 
     private func byteCount(of value: ValueID) throws -> Int {
         let type = graph.type(of: value)
-        guard var shape = type.constantShape else { throw TripsError.data("size of a value", at: graph.name(of: value), found: type) }
+        guard var shape = type.constantShape else {
+            throw TripsError.data("size of a value", at: graph.name(of: value), found: type)
+        }
         if let headSize = headSizes[value], let width = shape.last {
             return HeadBytes.byteCount(rows: shape.dropLast().reduce(1, *), width: width, headSize: headSize)
         }

@@ -172,7 +172,8 @@ final class PackedProduct: Sendable {
         case .float:
             return { range, rows in
                 trips_sgemm_pack(
-                    target.base, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound, range.upperBound)
+                    target.base, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
+                    range.upperBound)
             }
         case .filters(let groups):
             return { range, rows in

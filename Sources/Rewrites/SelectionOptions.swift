@@ -1,0 +1,77 @@
+import ModelGraph
+import Support
+
+/// What patch selection to insert (TRIPS, arXiv 2403.07883, and its variants).
+public struct SelectionOptions: Sendable, Hashable, Codable {
+    /// The vision blocks that get a selection, counted from 1.
+    public var blocks: [Int]
+    /// One rate for all blocks, or one for each.
+    public var keepRates: [Double]
+    /// What scores the patches.
+    public var guidance: PatchSelection.Guidance
+    /// What becomes of the dropped tokens.
+    public var fusion: PatchSelection.Fusion
+    /// The order of the kept tokens.
+    public var order: PatchSelection.Order
+    /// For random guidance; each block draws numbers of its own from it.
+    public var seed: Int
+    /// A name of the vision tower: its patch embedding, a block's node, or the state that enters it; nil: the only one.
+    public var visionTower: String?
+    /// The name of the value [B, L, D] whose first row guides, or of that row [B, D]; nil: the last text-only hidden state.
+    public var textGuide: String?
+
+    public init(
+        blocks: [Int], keepRates: [Double] = [0.7], guidance: PatchSelection.Guidance = .text,
+        fusion: PatchSelection.Fusion = .normalized, order: PatchSelection.Order = .original, seed: Int = 0,
+        visionTower: String? = nil, textGuide: String? = nil
+    ) {
+        self.blocks = blocks
+        self.keepRates = keepRates
+        self.guidance = guidance
+        self.fusion = fusion
+        self.order = order
+        self.seed = seed
+        self.visionTower = visionTower
+        self.textGuide = textGuide
+    }
+
+    /// The blocks, ascending, each with its rate.
+    /// - Throws: `usage` where a block is given twice or lies beyond the tower, or a rate is out of range.
+    func rates(blockCount: Int) throws -> [(block: Int, rate: Double)] {
+        guard !blocks.isEmpty else { throw TripsError.usage("no block to select at", expected: "blocks 1 ... \(blockCount)") }
+        for block in blocks where block < 1 || block > blockCount {
+            throw TripsError.usage("selection block", found: block, expected: "1 ... \(blockCount), the vision tower's blocks")
+        }
+        guard Set(blocks).count == blocks.count else {
+            throw TripsError.usage("selection blocks", found: "\(blocks)", expected: "each block once")
+        }
+        guard keepRates.count == 1 || keepRates.count == blocks.count else {
+            throw TripsError.usage("keep rates", found: "\(keepRates.count) for \(blocks.count) blocks", expected: "one for all, or one for each block")
+        }
+        for rate in keepRates where !(rate > 0 && rate <= 1) {
+            throw TripsError.usage("keep rate", found: rate, expected: "above 0, at most 1")
+        }
+        return blocks.enumerated().map { ($1, keepRates.count == 1 ? keepRates[0] : keepRates[$0]) }.sorted { $0.0 < $1.0 }
+    }
+}
+
+/// What patch selection did to a graph.
+public struct SelectionReport: Sendable {
+    /// One of the inserted layers.
+    public struct Block: Sendable {
+        /// Counted from 1.
+        public var block: Int
+        public var keepRate: Double
+        /// Image tokens without [CLS], the fused one counted.
+        public var tokensBefore: Dimension
+        public var tokensAfter: Dimension
+    }
+
+    public var guidance: PatchSelection.Guidance
+    public var blocks: [Block]
+    /// Multiply-accumulate operations for a batch of 1; symbols are other sizes that inputs leave open.
+    public var costBefore: Dimension
+    public var costAfter: Dimension
+    /// Values that had to follow the smaller number of tokens.
+    public var followed: [String]
+}
