@@ -227,18 +227,39 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
     #expect(result.html(facts).contains("scores at block"))
 }
 
-@Test func theHistogramIsOfATensorThatWasJudged() throws {
-    // Behind a flip that the margin explains, the next scores are of other patches: far apart, and not judged.
+/// A model that keeps another patch than a golden set, within the margin: behind that, the next scores are of other patches,
+/// far apart, and not judged.
+private func modelThatFlips() throws -> (model: FakeModel, set: GoldenSet) {
     let later = { (values: [Float]) in try ["selection.5.indices": indices([0, 1]), "selection.5.scores": floats(values)] }
-    let y = try floats([1, 2, 3, 4, 5.001], [1, 5, 1])
-    var model = try selectingModel([0, 1, 3], [0.4, 0.3, 0.1000, 0.1002, 0.0998], y)
+    var model = try selectingModel([0, 1, 3], [0.4, 0.3, 0.1000, 0.1002, 0.0998], floats([1, 2, 3, 4, 5.001], [1, 5, 1]))
     model.traceNames += ["selection.5.indices", "selection.5.scores"]
     model.values.merge(try later([0.5, 0.4, 0.09, 0.01])) { $1 }
     let kept = try selection([0, 1, 2], scores).merging(later([0.5, 0.4, 0.01, 0.09])) { $1 }
-    let result = try report(model, golden(["image_embeds": floats([1, 2, 3, 4, 5], [1, 5, 1])], kept), intermediates: true, preset: .int8)
+    return (model, try golden(["image_embeds": floats([1, 2, 3, 4, 5], [1, 5, 1])], kept))
+}
+
+@Test func theHistogramIsOfATensorThatWasJudged() throws {
+    let (model, set) = try modelThatFlips()
+    let result = try report(model, set, intermediates: true, preset: .int8)
     #expect(result.passes && result.intermediates.first { $0.name == "selection.5.scores" }?.verdict == .unjudged)
     let html = result.html(PackageFacts(file: "m", bytes: 1, preset: .int8, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
     #expect(html.contains("<h2>Errors of ") && !html.contains("Errors of selection.5.scores"))
+}
+
+@Test func figuresAreOfASetThatWasJudged() throws {
+    let (model, flipped) = try modelThatFlips()
+    var same = flipped
+    same.intermediates = model.values.filter { model.traceNames.contains($0.key) }
+    var options = VerificationOptions()
+    options.intermediates = true
+    (options.tolerances.preset, options.tolerances.allowsFlips) = (.int8, true)
+    for order in [[flipped, same], [same, flipped]] {
+        var verifier = try Verifier(model, options: options)
+        for set in order { try verifier.verify(set) }
+        let scores = try #require(verifier.report.intermediates.first { $0.name == "selection.5.scores" })
+        #expect(scores.verdict == .pass && scores.unjudgedSets == 1)
+        #expect(scores.worst.verdict == .pass && scores.worst.metrics?.snr == .infinity)
+    }
 }
 
 @Test func countingRightAnswersIsNoComparison() {
