@@ -13,6 +13,9 @@ public protocol ModelRunner {
     /// How many tokens stand in front of the patches, [CLS] among them.
     var leadingTokens: Int { get }
 
+    /// Whether the patches that selections keep stand in the order of their scores.
+    var isOrderedByScore: Bool { get }
+
     /// Computes outputs and intermediates, both under their names. Inputs that they do not need are ignored.
     /// - Throws: `usage` for inputs that are missing or do not suit the model.
     func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor]
@@ -26,6 +29,7 @@ public protocol ModelRunner {
 
 extension ModelRunner {
     public var leadingTokens: Int { 1 }
+    public var isOrderedByScore: Bool { false }
     public func decodedNames(among _: [String]) -> [String] { [] }
     public func decode(_: [String], inputs _: [String: Tensor], metadata _: GoldenMetadata) throws -> [String: Tensor] { [:] }
 }

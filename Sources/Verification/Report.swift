@@ -28,7 +28,7 @@ public struct TensorSummary: Sendable {
     public var sets = 0
     public var failedSets = 0
     public var unjudgedSets = 0
-    /// The comparison of the worst set: a failed one if there is any, and among equals that of lowest SNR.
+    /// The comparison of the worst set: a failed one if there is any, else one that was judged; of these that of lowest SNR.
     public var worst: Judgement
     public var worstSet: String
     public var snr: Spread?
@@ -57,7 +57,7 @@ public struct TensorSummary: Sendable {
 
 extension Judgement {
     fileprivate func isWorse(than other: Judgement) -> Bool {
-        if (verdict == .fail) != (other.verdict == .fail) { return verdict == .fail }
+        if verdict != other.verdict { return verdict == .fail || other.verdict == .unjudged }
         guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict == .fail }
         return Verification.isWorse(metrics.snr, others.snr)
     }

@@ -23,13 +23,17 @@ package struct SelectionTrail: Sendable {
         }
     }
     package let layers: [Layer]
+    /// Whether kept tokens stand in the order of their scores.
+    let isOrderedByScore: Bool
 
     /// Reads the layers from traces `selection.L.indices`, `.scores` and `.positions`.
     ///
-    /// Where positions are absent they follow from the indices, in whatever order these stand: the stream keeps its order and
-    /// ends in a fused token if the next layer's scores count one more. The trail ends before a layer whose tensors are no
+    /// Where positions are absent they follow from the indices, in whatever order these stand, and the scores: the stream ends
+    /// in a fused token if the next layer's scores count one more. The trail ends before a layer whose tensors are no
     /// indices and positions: behind it nobody knows which patch a token shows.
-    package init(_ traces: [String: Tensor]) throws {
+    /// - Parameter isOrderedByScore: false: kept tokens stay in their order.
+    package init(_ traces: [String: Tensor], isOrderedByScore: Bool = false) throws {
+        self.isOrderedByScore = isOrderedByScore
         let numbers = traces.keys.compactMap(SelectionTrace.init).filter { $0.part == .indices }.map(\.layer).sorted()
         func tensor(_ number: Int, _ part: SelectionTrace.Part) -> Tensor? { traces[SelectionTrace(layer: number, part).name] }
         var layers: [Layer] = []
@@ -39,9 +43,13 @@ package struct SelectionTrail: Sendable {
             let places = 0..<(scores.first?.count ?? incoming?.first?.count ?? Int.max)
             guard let indices = try tensor(number, .indices).flatMap({ try indexRows($0, in: places) })?.map({ $0.sorted() })
             else { break }
-            let kept = indices.enumerated().map { batch, row in
-                row.map { index in incoming.map { batch < $0.count && $0[batch].indices.contains(index) ? $0[batch][index] : -2 } ?? index }
+            func patches(_ places: [[Int]]) -> [[Int]] {
+                places.enumerated().map { batch, row in
+                    guard let incoming else { return row }
+                    return row.map { batch < incoming.count && incoming[batch].indices.contains($0) ? incoming[batch][$0] : -2 }
+                }
             }
+            let kept = patches(indices)
             let positions: [[Int]]
             if let stated = tensor(number, .positions) {
                 let patches = layers.first.map { $0.scores.first?.count ?? Int.max } ?? places.upperBound
@@ -51,7 +59,8 @@ package struct SelectionTrail: Sendable {
                 let nextCount = place + 1 < numbers.count ? tensor(numbers[place + 1], .scores)?.shape.last : nil
                 let keptCount = indices.first?.count ?? 0
                 let fuses = nextCount.map { $0 == keptCount + 1 } ?? (scores.first.map { $0.count > keptCount } ?? true)
-                positions = kept.map { fuses ? $0 + [-1] : $0 }
+                let stream = isOrderedByScore ? patches(ordered(indices, by: scores)) : kept
+                positions = stream.map { fuses ? $0 + [-1] : $0 }
             }
             layers.append(Layer(number: number, indices: indices, scores: scores, positions: positions, kept: kept))
         }
@@ -65,6 +74,12 @@ package struct SelectionTrail: Sendable {
         case .final: layers.last
         }
     }
+}
+
+/// Kept places by falling score, of equal ones the lower first; as they are where scores are missing.
+private func ordered(_ kept: [[Int]], by scores: [[Double]]) -> [[Int]] {
+    guard kept.count == scores.count else { return kept }
+    return zip(kept, scores).map { row, scores in row.sorted { (scores[$1], $0) < (scores[$0], $1) } }
 }
 
 /// A matrix [B, N] of scores as rows; nil for another rank.
@@ -95,13 +110,13 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
     public var flips: Int
     /// The smallest gap between the reference's lowest kept and highest dropped score, relative to the former.
     public var margin: Double?
-    /// The largest such gap that a flip bridges.
+    /// The largest such gap that a flip bridges, or two patches that change places in a stream ordered by score.
     public var flipGap: Double?
     /// The largest relative difference of scores.
     public var scoreError: Double?
     /// True where the layer chose what its own scores say.
     public var followsItsScores: Bool?
-    /// True where an earlier flip already changed what it could choose from.
+    /// True where an earlier selection already changed what it could choose from, or the order of it.
     public var streamChanged: Bool
 
     /// The comparison in words.
@@ -122,15 +137,15 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
 
     /// True where all flips are between patches whose reference scores lie closer than `tolerance`.
     public func isExplained(within tolerance: Double) -> Bool {
-        if flips == 0 { return true }
+        if flips == 0 { return flipGap.map { $0 <= tolerance } ?? true }
         return followsItsScores != false && (streamChanged || flipGap.map { $0 <= tolerance } ?? false)
     }
 
-    init(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, before: [SelectionComparison]) {
+    init(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, streamChanged: Bool, isOrderedByScore: Bool) {
         layer = g.number
         kept = g.indices.first?.count ?? 0
         tokens = g.scores.first?.count ?? x.scores.first?.count ?? 0
-        streamChanged = before.contains { $0.flips > 0 }
+        self.streamChanged = streamChanged
         (flips, overlap) = (0, 0)
         var overlaps: [Double] = []
         for batch in g.kept.indices where batch < x.kept.count {
@@ -139,6 +154,7 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
             overlaps.append(union == 0 ? 1 : Double(own.intersection(theirs).count) / Double(union))
             flips += theirs.subtracting(own).count
             if g.scores.indices.contains(batch) { compareScores(x, g, batch) }
+            if isOrderedByScore && !streamChanged { compareOrder(x, g, batch) }
             if x.scores.indices.contains(batch) {
                 let chosen = boundary(x.scores[batch], x.indices[batch])
                 let follows = chosen.map { $0.lowestKept >= $0.highestDropped * (1 - 1e-6) } ?? true
@@ -162,11 +178,26 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
         let (own, theirs) = (Set(x.indices[batch]), Set(g.indices[batch]))
         let lost = theirs.subtracting(own).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
         let gained = own.subtracting(theirs).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
-        if let high = lost.max(), let low = gained.min() {
-            let gap = (high - low) / max(abs(high), .leastNormalMagnitude)
-            // Scores that are not finite explain nothing.
-            flipGap = max(flipGap ?? 0, gap.isNaN ? .infinity : gap)
+        if let high = lost.max(), let low = gained.min() { bridge(low, high) }
+    }
+
+    /// Patches that stand in another order than the reference's scores say.
+    private mutating func compareOrder(_ x: SelectionTrail.Layer, _ g: SelectionTrail.Layer, _ batch: Int) {
+        guard x.scores.indices.contains(batch), g.scores.indices.contains(batch), x.scores[batch].count == g.scores[batch].count
+        else { return }
+        let scores = ordered([x.indices[batch]], by: [x.scores[batch]])[0].map { g.scores[batch][$0] }
+        var lowest = Double.infinity
+        for score in scores {
+            if score > lowest { bridge(lowest, score) }
+            lowest = min(lowest, score)
         }
+    }
+
+    /// Takes note of reference scores that changed places.
+    private mutating func bridge(_ low: Double, _ high: Double) {
+        let gap = (high - low) / max(abs(high), .leastNormalMagnitude)
+        // Scores that are not finite explain nothing.
+        flipGap = max(flipGap ?? 0, gap.isNaN ? .infinity : gap)
     }
 }
 
@@ -181,9 +212,14 @@ private func boundary(_ scores: [Double], _ kept: [Int]) -> (lowestKept: Double,
 
 /// Compares the selections of two runs, layer by layer.
 package func compareSelections(_ x: SelectionTrail, reference g: SelectionTrail) -> [SelectionComparison] {
-    g.layers.reduce(into: []) { comparisons, layer in
-        guard let own = x.layers.first(where: { $0.number == layer.number }) else { return }
-        comparisons.append(SelectionComparison(own, reference: layer, before: comparisons))
+    var streamChanged = false
+    return g.layers.compactMap { layer in
+        guard let own = x.layers.first(where: { $0.number == layer.number }) else { return nil }
+        let comparison = SelectionComparison(
+            own, reference: layer, streamChanged: streamChanged, isOrderedByScore: x.isOrderedByScore)
+        let isReordered = x.isOrderedByScore && own.positions != layer.positions
+        streamChanged = streamChanged || comparison.flips > 0 || isReordered
+        return comparison
     }
 }
 
@@ -203,10 +239,10 @@ public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// The alignment of tensors [B, P + T (+ L), D] whose image tokens, behind P `leading` ones, are those behind the given
-    /// selections; nil where the kept patches are the same, or the shapes are not such.
+    /// selections; nil where the same patches stand in the same places, or the shapes are not such.
     init?(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int], leading: Int) {
         let (own, theirs) = (x.positions, g.positions)
-        guard shape.count == 3, goldenShape.count == 3, own.map({ $0.sorted() }) != theirs.map({ $0.sorted() }), own.count == shape[0],
+        guard shape.count == 3, goldenShape.count == 3, own != theirs, own.count == shape[0],
             theirs.count == goldenShape[0], shape[0] == goldenShape[0], shape[2] == goldenShape[2],
             let ownTokens = own.first?.count, let tokens = theirs.first?.count, shape[1] - ownTokens == goldenShape[1] - tokens,
             goldenShape[1] >= tokens + leading

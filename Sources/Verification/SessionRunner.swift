@@ -21,6 +21,7 @@ public struct SessionRunner: ModelRunner {
     public var outputNames: [String] { session.outputNames }
     public var traceNames: [String] { session.traceNames }
     public var leadingTokens: Int { graphs.leadingTokens }
+    public var isOrderedByScore: Bool { graphs.contains { $0.nodes.contains { ($0.op as? PatchSelection)?.order == .score } } }
 
     public func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
         try session.run(inputs, outputs: outputs, traces: traces)

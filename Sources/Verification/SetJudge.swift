@@ -20,14 +20,20 @@ struct SetJudge {
     /// - Parameters:
     ///   - judging: false also compares tensors whose numbers of tokens differ.
     ///   - leadingTokens: how many stand in front of the patches.
-    init(_ found: [String: Tensor], _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool, leadingTokens: Int) throws {
+    ///   - isOrderedByScore: whether kept patches stand in the order of their scores.
+    init(
+        _ found: [String: Tensor], _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool, leadingTokens: Int,
+        isOrderedByScore: Bool
+    ) throws {
         (self.found, self.golden, self.tolerances, self.judging) = (found, golden, tolerances, judging)
         self.leadingTokens = leadingTokens
         // A verdict rests on what the reference states; other selections of the model are there to be drawn.
-        own = try SelectionTrail(judging ? found.filter { golden.intermediates[$0.key] != nil } : found)
-        theirs = try SelectionTrail(golden.intermediates)
+        own = try SelectionTrail(
+            judging ? found.filter { golden.intermediates[$0.key] != nil } : found, isOrderedByScore: isOrderedByScore)
+        theirs = try SelectionTrail(golden.intermediates, isOrderedByScore: isOrderedByScore)
         selections = compareSelections(own, reference: theirs)
         flipped = theirs.layers.isEmpty != own.layers.isEmpty || selections.contains { $0.flips > 0 }
+            || isOrderedByScore && own.layers.map(\.positions) != theirs.layers.map(\.positions)
     }
 
     /// How the tensor of this name compares with the reference `g`.
@@ -61,7 +67,7 @@ struct SetJudge {
         guard tolerances.allowsFlips, judgement.verdict == .fail, let trace = SelectionTrace(name),
             let comparison = selections.first(where: { $0.layer == trace.layer })
         else { return }
-        let excused = trace.part == .scores ? comparison.streamChanged : comparison.flips > 0
+        let excused = trace.part == .scores ? comparison.streamChanged : comparison.flips > 0 || own.isOrderedByScore
         if excused && comparison.isExplained(within: 2 * tolerances.preset.scoreTolerance) {
             judgement.verdict = .unjudged
             judgement.reason = "patches flipped within the margin"

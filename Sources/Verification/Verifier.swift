@@ -139,11 +139,13 @@ public struct Verifier {
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
     /// - Parameter judging: false also compares tensors whose numbers of tokens differ.
     func compare(_ found: [String: Tensor], with golden: GoldenSet, judging: Bool) throws -> SetResult {
-        let judge = try SetJudge(found, golden, options.tolerances, judging: judging, leadingTokens: model.leadingTokens)
+        let judge = try SetJudge(
+            found, golden, options.tolerances, judging: judging, leadingTokens: model.leadingTokens,
+            isOrderedByScore: model.isOrderedByScore)
         var result = SetResult(name: golden.name, metadata: golden.metadata)
         result.selections = judge.selections
         if let settings = options.illustrations, report.illustrations.count < settings.count {
-            let own = try SelectionTrail(found)
+            let own = try SelectionTrail(found, isOrderedByScore: model.isOrderedByScore)
             result.illustrations = try (0...1).filter { $0 == 0 || golden.inputs["image\($0)"] != nil }.compactMap {
                 try Illustration(golden, own: own, reference: judge.theirs, example: $0, options: settings)
             }

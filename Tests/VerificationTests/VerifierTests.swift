@@ -12,6 +12,7 @@ private struct FakeModel: ModelRunner {
     var outputNames: [String]
     var traceNames: [String] = []
     var leadingTokens = 1
+    var isOrderedByScore = false
     var values: [String: Tensor]
 
     func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
@@ -226,18 +227,39 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
     #expect(result.html(facts).contains("scores at block"))
 }
 
-@Test func theHistogramIsOfATensorThatWasJudged() throws {
-    // Behind a flip that the margin explains, the next scores are of other patches: far apart, and not judged.
+/// A model that keeps another patch than a golden set, within the margin: behind that, the next scores are of other patches,
+/// far apart, and not judged.
+private func modelThatFlips() throws -> (model: FakeModel, set: GoldenSet) {
     let later = { (values: [Float]) in try ["selection.5.indices": indices([0, 1]), "selection.5.scores": floats(values)] }
-    let y = try floats([1, 2, 3, 4, 5.001], [1, 5, 1])
-    var model = try selectingModel([0, 1, 3], [0.4, 0.3, 0.1000, 0.1002, 0.0998], y)
+    var model = try selectingModel([0, 1, 3], [0.4, 0.3, 0.1000, 0.1002, 0.0998], floats([1, 2, 3, 4, 5.001], [1, 5, 1]))
     model.traceNames += ["selection.5.indices", "selection.5.scores"]
     model.values.merge(try later([0.5, 0.4, 0.09, 0.01])) { $1 }
     let kept = try selection([0, 1, 2], scores).merging(later([0.5, 0.4, 0.01, 0.09])) { $1 }
-    let result = try report(model, golden(["image_embeds": floats([1, 2, 3, 4, 5], [1, 5, 1])], kept), intermediates: true, preset: .int8)
+    return (model, try golden(["image_embeds": floats([1, 2, 3, 4, 5], [1, 5, 1])], kept))
+}
+
+@Test func theHistogramIsOfATensorThatWasJudged() throws {
+    let (model, set) = try modelThatFlips()
+    let result = try report(model, set, intermediates: true, preset: .int8)
     #expect(result.passes && result.intermediates.first { $0.name == "selection.5.scores" }?.verdict == .unjudged)
     let html = result.html(PackageFacts(file: "m", bytes: 1, preset: .int8, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
     #expect(html.contains("<h2>Errors of ") && !html.contains("Errors of selection.5.scores"))
+}
+
+@Test func figuresAreOfASetThatWasJudged() throws {
+    let (model, flipped) = try modelThatFlips()
+    var same = flipped
+    same.intermediates = model.values.filter { model.traceNames.contains($0.key) }
+    var options = VerificationOptions()
+    options.intermediates = true
+    (options.tolerances.preset, options.tolerances.allowsFlips) = (.int8, true)
+    for order in [[flipped, same], [same, flipped]] {
+        var verifier = try Verifier(model, options: options)
+        for set in order { try verifier.verify(set) }
+        let scores = try #require(verifier.report.intermediates.first { $0.name == "selection.5.scores" })
+        #expect(scores.verdict == .pass && scores.unjudgedSets == 1)
+        #expect(scores.worst.verdict == .pass && scores.worst.metrics?.snr == .infinity)
+    }
 }
 
 @Test func countingRightAnswersIsNoComparison() {
@@ -371,6 +393,32 @@ private let noIndices: [Tensor] = {
     let set = try golden(["image_embeds": floats([1, 2, 5, 6], [1, 4, 1])], second([0, 3], [0.2001, 0.2, 0.1, 0.5]))
     let embeds = try #require(try report(model, set, intermediates: true, preset: .int8).outputs.first)
     #expect(embeds.worst.alignment?.unmatched == 1 && embeds.worst.metrics?.snr == .infinity)
+}
+
+@Test func keptPatchesInTheOrderOfTheirScoresMayChangePlaces() throws {
+    // Patches 1 and 2 lie closer than the error of int8, so that they change places; nothing else differs.
+    func traces(_ first: [Float], _ kept: [Int64], _ second: [Float]) throws -> [String: Tensor] {
+        try selection([0, 1, 2], first).merging(["selection.5.indices": indices(kept), "selection.5.scores": floats(second)]) { $1 }
+    }
+    func judged(_ own: [Float], preset: TolerancePreset?, order: Bool = true) throws -> VerificationReport {
+        var model = try selectingModel([0, 1, 2], own, floats([1, 2, 4, 6], [1, 4, 1]))
+        model.isOrderedByScore = order
+        model.traceNames += ["selection.5.indices", "selection.5.scores", "vision.2"]
+        // The stream is 0, 2, 1, fused.
+        model.values.merge(try traces(own, [0, 2], [0.5, 0.1, 0.3, 0.1])) { $1 }
+        model.values["vision.2"] = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+        var reference = try traces([0.4, 0.2001, 0.2, 0.1, 0.1], [0, 1], [0.5, 0.3, 0.1, 0.1])
+        reference["vision.2"] = try floats([1, 2, 4, 3, 5], [1, 5, 1])
+        return try report(model, golden(["image_embeds": floats([1, 2, 4, 6], [1, 4, 1])], reference), intermediates: true, preset: preset)
+    }
+    let close = try judged([0.4, 0.2, 0.2001, 0.1, 0.1], preset: .int8)
+    #expect(close.passes, "\(close.intermediates.filter { $0.verdict == .fail }.map(\.name))")
+    #expect(close.selections.map(\.worst.flips) == [0, 0] && close.selections.map(\.worst.streamChanged) == [false, true])
+    #expect(close.intermediates.first { $0.name == "vision.2" }?.worst.metrics?.snr == .infinity)
+    // Neither where kept patches are to stay in their order, nor where scores lie far apart.
+    #expect(try !judged([0.4, 0.2, 0.2001, 0.1, 0.1], preset: .int8, order: false).passes)
+    let far = try judged([0.4, 0.2, 0.5, 0.1, 0.1], preset: .int8)
+    #expect(far.selections.first?.worst.isExplained(within: 0.1) == false)
 }
 
 @Test func laterSelectionsAreComparedByOriginalPatch() throws {
