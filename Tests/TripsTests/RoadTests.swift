@@ -102,6 +102,20 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         }
     }
 
+    /// A layer whose integers are around another number is in fp32, and said to be.
+    @Test(arguments: [0, 3]) func widenedLayersAreCounted(zero: Int) throws {
+        let integers = Constant(try Tensor([Int8(-128), 127, 5, 6], shape: [2, 2]), identity: "integers")
+        let scales = Constant(try Tensor([Float(0.5)], shape: [1]), identity: "scales")
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [3, 2]))
+        let weight = try graph.addConstant(Constant(ScaledIntegers(integers, scales: scales, axis: 0, zero: zero)), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [x, weight], name: "layer")[0])
+        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
+        let summary = PreparedModel(imported: ImportedModel(graphs: [graph], format: .onnx)).quantization?.summary
+        let widened = "weights in fp32, linear layers in fp32 whose integers are not around 0: 1"
+        #expect(summary == (zero == 0 ? "weights as the source has them" : widened))
+    }
+
     /// What --keep left in fp32 becomes int8 later; the rest stays byte by byte.
     @Test func layersThatStayedAreQuantizedLater() throws {
         try throughPackage(RoadCase(source: "sample/albef.onnx", golden: ""), in: fixtures) { path, _ in
