@@ -10,7 +10,7 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
     let isClose = Closeness(of: graph)
     let rewrites: [any Rewrite] = [
         DropIdentities(), SimplifyViews(), SinkExpansions(), DropLookups(), LowerEinsum(),
-        LiftDynamicQuantization(), LiftMovedIntegers(), DropFixedRounding(),
+        LiftDynamicQuantization(), DropDynamicRounding(), LiftMovedIntegers(), DropFixedRounding(),
         FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
         FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
         FusePadding(), FuseConvolutionBias(), FuseBatchNormalization(), FuseSwish(),

@@ -60,23 +60,39 @@ struct LiftDynamicQuantization: Rewrite {
     }
 }
 
+/// Numbers that become integers as the model runs and numbers again are taken as they are, as `LiftDynamicQuantization` does where
+/// the product between is one of integers.
+struct DropDynamicRounding: Rewrite {
+    let name = "dynamic roundings of activations"
+
+    func patch(at node: Node, in graph: Graph) throws -> Patch? {
+        guard node.op is DequantizeLinear, let (rounding, _) = graph.producer(of: node.input(0), DynamicQuantizeLinear.self),
+            node.inputs == rounding.outputs, let x = rounding.input(0)
+        else { return nil }
+        var patch = Patch(for: graph)
+        patch.replace(node.output, with: x)
+        return patch
+    }
+}
+
 /// Integers that are moved about and then become numbers become numbers first, so that what made them stands before that.
 struct LiftMovedIntegers: Rewrite {
     let name = "moved integers"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let op = node.op as? DequantizeLinear, op.blockSize == 0, let integers = node.input(0), graph.content(of: integers) == nil,
-            let mover = graph.producer(of: integers), !(mover.op is Where || mover.op is ConstantOfShape),
-            let count = mover.movedOperands?.count, let index = mover.outputs.firstIndex(of: integers),
-            node.input(1) != nil, node.inputs.dropFirst().allSatisfy({ $0.map { graph.type(of: $0).shape.isOne } ?? true })
+        guard let op = node.op as? DequantizeLinear, op.blockSize == 0, let integers = node.input(0),
+            graph.content(of: integers) == nil, let mover = graph.producer(of: integers),
+            !(mover.op is Where || mover.op is ConstantOfShape), let count = mover.movedOperands?.count,
+            let index = mover.outputs.firstIndex(of: integers),
+            node.inputs.dropFirst().allSatisfy({ $0.map { graph.shape(of: $0).isOne } ?? true })
         else { return nil }
         var patch = Patch(for: graph)
         let numbers = mover.inputs.prefix(count).map { operand in
             operand.map { patch.add(op, [$0] + node.inputs.dropFirst(), name: node.name, outputName: graph.name(of: $0)) }
         }
         let names = mover.outputs.map { $0 == integers ? graph.name(of: node.output) : nil }
-        let moved = patch.add(
-            mover.op, numbers + mover.inputs.dropFirst(count), name: mover.name, outputNames: names, outputCount: mover.outputs.count)
+        let operands = numbers + mover.inputs.dropFirst(count)
+        let moved = patch.add(mover.op, operands, name: mover.name, outputNames: names, outputCount: mover.outputs.count)
         patch.replace(node.output, with: moved[index])
         return patch
     }
@@ -99,7 +115,8 @@ struct DropFixedRounding: Rewrite {
             let x = rounding.input(0), graph.content(of: x) == nil,
             let scale = try graph.number(node.input(1)), try graph.number(rounding.input(1)) == scale, scale > 0,
             let zero = try zeroPoint(node, graph), try zeroPoint(rounding, graph) == zero,
-            let levels = levels(graph.type(of: integers).dataType), graph.type(of: x).dataType == graph.type(of: node.output).dataType
+            let levels = levels(graph.type(of: integers).dataType),
+            graph.type(of: x).dataType == graph.type(of: node.output).dataType
         else { return nil }
         var patch = Patch(for: graph)
         guard zero == levels.lowerBound, scale.isFinite, try mayStandBeforeActivation(x, graph) else {
@@ -163,10 +180,13 @@ public struct SourceArithmetic: Sendable {
     public init(of graph: Graph) {
         self.init()
         func isRounded(_ value: ValueID?) -> Bool {
-            graph.producer(of: value, DequantizeLinear.self).map { graph.producer(of: $0.node.input(0), QuantizeLinear.self) != nil } ?? false
+            guard let (node, _) = graph.producer(of: value, DequantizeLinear.self) else { return false }
+            return graph.producer(of: node.input(0), QuantizeLinear.self) != nil
         }
         if graph.nodes.contains(where: { $0.op is DynamicQuantizeLinear || $0.op is QuantizeLinear }) { layers = .int8 }
-        if graph.nodes.contains(where: { $0.op is MatMul && isRounded($0.input(0)) && isRounded($0.input(1)) }) { attention = .int8 }
+        if graph.nodes.contains(where: { $0.op is MatMul && isRounded($0.input(0)) && isRounded($0.input(1)) }) {
+            attention = .int8
+        }
     }
 }
 

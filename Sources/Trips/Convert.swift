@@ -13,6 +13,8 @@ public struct PreparedModel: Sendable {
     /// What the rewrites did, by graph.
     public var trails: [(graph: String, trail: AuditTrail)] = []
     public var selection: SelectionReport?
+
+    package init(imported: ImportedModel) { self.imported = imported }
 }
 
 /// What a conversion did.
@@ -80,7 +82,7 @@ public func convert(
     let model = try prepare(source, options)
     for file in model.imported.weightFiles { try AtomicFile.checkTarget(path, isNot: file) }
     var manifest = try manifest(source, options, model.imported)
-    manifest.quantization = quantization(of: model)
+    manifest.quantization = model.quantization
     manifest.selections = try model.graphs.flatMap(selections)
     var extra: [(name: String, constant: Constant)] = []
     if let vocabulary = try options.vocabulary.map(readVocabulary) {
@@ -92,14 +94,23 @@ public func convert(
     return try report(source, path, model)
 }
 
-/// What a source that is quantized became; nil where it is not.
-private func quantization(of model: PreparedModel) -> Manifest.Quantization? {
-    let rounded = model.trails.reduce(0) { $0 + $1.trail.count(of: fixedRoundings) }
-    let layers = model.graphs.flatMap(\.nodes).filter { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }
-    guard rounded > 0 || !layers.isEmpty else { return nil }
-    let weights = layers.isEmpty ? "weights as numbers in fp32" : "weights as the source has them"
-    let rows = layers.contains { ($0.op as? QuantizedLinear)?.activations == .int8 } ? "activations rounded by rows" : "activations in fp32"
-    return .init(scheme: "int8", summary: weights + (rounded > 0 ? ", \(rows) in place of \(rounded) fixed roundings" : ""))
+extension PreparedModel {
+    /// What a source that is quantized became; nil where it is not.
+    package var quantization: Manifest.Quantization? {
+        let rounded = trails.reduce(0) { $0 + $1.trail.count(of: fixedRoundings) }
+        let layers = graphs.flatMap(\.nodes).filter { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }
+        let widened = graphs.reduce(0) { sum, graph in
+            sum + graph.nodes.count { $0.op is Linear && $0.input(1).flatMap(graph.constant(of:))?.scaledIntegers != nil }
+        }
+        guard rounded > 0 || widened > 0 || !layers.isEmpty else { return nil }
+        var parts = [layers.isEmpty ? "weights in fp32" : "weights as the source has them"]
+        if widened > 0 { parts.append("linear layers in fp32 whose integers are not around 0: \(widened)") }
+        if rounded > 0 {
+            let rows = layers.contains { ($0.op as? QuantizedLinear)?.activations == .int8 }
+            parts.append("activations \(rows ? "rounded by rows" : "in fp32") in place of \(rounded) fixed roundings")
+        }
+        return .init(scheme: "int8", summary: parts.joined(separator: ", "))
+    }
 }
 
 /// The selection layers of a graph, inserted here or found in the source.

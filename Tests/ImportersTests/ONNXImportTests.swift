@@ -7,7 +7,7 @@ import Tensors
 import Testing
 
 /// The graph that a model of these parts becomes.
-private func imported(_ model: WireWriter) throws -> Graph {
+func imported(_ model: WireWriter) throws -> Graph {
     let folder = try TemporaryFolder()
     return try withExtendedLifetime(folder) {
         let graph = try #require(try importONNX(path: folder.write(model.bytes)).graphs.first)
@@ -147,6 +147,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             Onnx.tensor("b", [2, 3], type: 2).blob(9, [95, 91, 120, 64, 93, 99]),
             Onnx.tensor("m", [3, 2], type: 3).blob(9, raw([Int8(1), -4, 2, 5, -3, 6])),
             Onnx.tensor("c", [2], type: 6).blob(9, raw([Int32(8), -3])),
+            Onnx.tensor("which", [2, 3], type: 9).blob(9, [1, 0, 1, 0, 0, 1]),
             scalar("z", 93), scalar("zero", 0), scalar("one", 1, type: 3),
             Onnx.floats("half", [], [0.5]), Onnx.floats("quarter", [], [0.25]), Onnx.floats("large", [], [4.1]),
             Onnx.floats("odd", [], [0.53]), Onnx.floats("small", [], [0.013]), Onnx.floats("scales", [3], [0.25, 0.5, 1]),
@@ -173,6 +174,10 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             try result(type, operands, attributes, domain: "com.microsoft")
         }
         let (a, b) = (["a", "half", "z"], ["b", "quarter", "z"])
+        #expect(try own("QLinearWhere", ["which"] + a + b + ["odd", "z"]) == [90, 92, 100, 79, 93, 81])
+        let window = [Onnx.attribute("kernel_shape", ints: [2, 2]), Onnx.attribute("pads", ints: [1, 0, 0, 1])]
+        let pooled = try own("QLinearAveragePool", ["image", "half", "z", "odd", "z"], window)
+        #expect(pooled == [55, 60, 62, 62, 67, 69, 76, 81, 83, 97, 102, 104, 104, 109, 111, 118, 123, 126])
         #expect(try own("QLinearAdd", a + b + ["odd", "z"]) == [91, 107, 112, 89, 97, 84])
         #expect(try own("QLinearMul", a + b + ["odd", "z"]) == [92, 85, 138, 25, 93, 75])
         #expect(try own("QLinearSigmoid", a + ["small", "zero"]) == [14, 77, 75, 76, 68, 0])

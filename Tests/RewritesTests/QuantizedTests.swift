@@ -141,7 +141,8 @@ struct QuantizedTests {
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
     }
 
-    /// What the zero point stands for is added to the rows: quantizers write tables as uint8 from the smallest number to the largest.
+    /// What the zero point stands for is added to the rows: quantizers write tables as uint8 from the smallest number to the
+    /// largest.
     @Test(arguments: [100, 128, 145]) func lookupsWithZeroPoints(zero: UInt8) throws {
         var m = Exported()
         let ids = try m.mask("ids", [[1, 3, 2], [0, 3, 1]])
@@ -189,12 +190,23 @@ struct QuantizedTests {
         func heads() throws -> ValueID { try rounded(&m, m.heads(x), step: 9 / 255) }
         let (q, k, v) = (try heads(), try heads(), try heads())
         let turned = try rounded(&m, m.transpose(k, [0, 1, 3, 2]), step: 9 / 255)
-        let scores = try rounded(&m, m.binary(.mul, rounded(&m, m.node(MatMul(), [q, turned]), step: 160 / 255), m.scalar(0.05)), step: 8 / 255)
+        let products = try rounded(&m, m.node(MatMul(), [q, turned]), step: 160 / 255)
+        let scores = try rounded(&m, m.binary(.mul, products, m.scalar(0.05)), step: 8 / 255)
         let weights = try rounded(&m, m.node(Softmax(axis: -1), [scores]), step: 1 / 255, zero: 0)
         let result = try rounded(&m, m.node(MatMul(), [weights, v]), step: 9 / 255)
         try m.output(m.reshape(m.transpose(result, [0, 2, 1, 3]), [2, 5, 8]))
         #expect(try m.fused(tolerance: 0.05) == ["Attention", "Linear", "Linear", "Linear"])
         #expect(SourceArithmetic(of: m.graph).attention == .int8 && SourceArithmetic(of: m.graph).layers == .int8)
+    }
+
+    /// What a product of integers that ONNX Runtime fused is taken apart into. Eight numbers, each rounded by half of 2/255, times
+    /// weights of 0.5.
+    @Test func roundingsAsTheModelRuns() throws {
+        var m = Exported()
+        let rounding = try m.graph.add(DynamicQuantizeLinear(), [m.input("x", [5, 8])], name: "round")
+        try m.output(m.node(MatMul(), [m.node(DequantizeLinear(), rounding), m.constant([8, 6])]))
+        #expect(SourceArithmetic(of: m.graph).layers == .int8)
+        #expect(try m.fused(tolerance: 0.016) == ["Linear"])
     }
 
     enum Rounding: CaseIterable { case usual, infiniteStep, oneStepForAll, otherStep, otherZero, ofEachColumn }

@@ -126,8 +126,11 @@ final class ONNXCall {
     }
 
     /// An operator on the way to the node's own.
-    func step(_ op: any Operator, _ operands: [ValueID?], _ name: String) throws -> ValueID {
-        try builder.add(op, operands, name: "\(prefix).\(name)")[0]
+    func step(_ op: any Operator, _ operands: [ValueID?], _ name: String) throws -> ValueID { try steps(op, operands, name)[0] }
+
+    /// One with several results.
+    func steps(_ op: any Operator, _ operands: [ValueID?], _ name: String) throws -> [ValueID] {
+        try builder.add(op, operands, name: "\(prefix).\(name)")
     }
 
     func add(_ constant: Constant, _ name: String) throws -> ValueID {

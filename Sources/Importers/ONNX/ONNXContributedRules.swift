@@ -17,6 +17,14 @@ extension ONNXRules {
             guard try !call.flag("channels_last") else { throw TripsError.data("attribute channels_last", found: 1, expected: 0) }
             return GlobalPool(.average)
         },
+        "QLinearAveragePool": onNumbers { call in
+            guard try !call.flag("channels_last") else { throw TripsError.data("attribute channels_last", found: 1, expected: 0) }
+            return try averagePool(call)
+        },
+        "QLinearWhere": ONNXRule { call in
+            let operands = [try call.required(0), try call.numbers(1), try call.numbers(4)]
+            return try call.integers(call.step(Where(), operands, "numbers"), like: 1, scale: 7)
+        },
         "QLinearConcat": ONNXRule { call in
             guard let axis = try call.integer("axis") else { throw TripsError.data("attribute axis is missing") }
             let parts = try stride(from: 2, to: call.inputs.count, by: 3).map { try call.numbers($0) }
@@ -65,7 +73,12 @@ extension ONNXRules {
 extension ONNXCall {
     /// The numbers that an operand's integers stand for; scale and zero point are the operands behind it.
     func numbers(_ index: Int, axis: Int = 0) throws -> ValueID {
-        try step(DequantizeLinear(axis: axis), [required(index), required(index + 1), input(index + 2)], "operand_\(index)")
+        try numbers(index, scale: index + 1, zero: index + 2, axis: axis)
+    }
+
+    /// The same where scale and zero point stand elsewhere.
+    func numbers(_ index: Int, scale: Int, zero: Int, axis: Int = 0) throws -> ValueID {
+        try step(DequantizeLinear(axis: axis), [required(index), required(scale), input(zero)], "operand_\(index)")
     }
 
     /// Integers that stand for numbers, of the type of an operand. Their scale is another, and the zero point is behind that.

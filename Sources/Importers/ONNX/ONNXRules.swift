@@ -48,7 +48,7 @@ enum ONNXRules {
     static func rule(for node: ONNXNode) -> ONNXRule? {
         switch node.domain {
         case "": table[node.type]
-        case contributedDomain: contributed[node.type]
+        case contributedDomain: contributed[node.type] ?? optimized[node.type]
         default: nil
         }
     }
@@ -61,7 +61,7 @@ enum ONNXRules {
         "Atan": .unary(.atan), "Sinh": .unary(.sinh), "Cosh": .unary(.cosh), "Tanh": .unary(.tanh), "Asinh": .unary(.asinh),
         "Acosh": .unary(.acosh), "Atanh": .unary(.atanh),
         "Sigmoid": .unary(.sigmoid), "Relu": .unary(.relu), "Softplus": .unary(.softplus), "Softsign": .unary(.softsign),
-        "Swish": ONNXRule(since: 24, build: swish),
+        "Swish": ONNXRule(since: 24) { try swish($0, alpha: 1) },
         "Mish": .unary(.mish, since: 18), "HardSwish": .unary(.hardSwish, since: 14),
         "LeakyRelu": .unary(.leakyRelu, alpha: "alpha"), "Elu": .unary(.elu, alpha: "alpha"),
         "Celu": .unary(.celu, alpha: "alpha", since: 12), "Selu": .unary(.selu, alpha: "alpha", beta: "gamma"),
@@ -224,11 +224,7 @@ enum ONNXRules {
                 kernelShape: try kernelShape($0), window: try window($0), ceilMode: try $0.flag("ceil_mode"),
                 indices: $0.node.outputs.count > 1 && !$0.node.outputs[1].isEmpty, columnMajor: try $0.flag("storage_order"))
         },
-        "AveragePool": .same(inputs: 1) {
-            AveragePool(
-                kernelShape: try kernelShape($0), window: try window($0), ceilMode: try $0.flag("ceil_mode"),
-                countPadding: try $0.flag("count_include_pad"))
-        },
+        "AveragePool": .same(inputs: 1) { try averagePool($0) },
         "GlobalAveragePool": .same(inputs: 1) { _ in GlobalPool(.average) },
         "GlobalMaxPool": .same(inputs: 1) { _ in GlobalPool(.max) },
     ]
@@ -261,8 +257,9 @@ private func isInf(_ call: ONNXCall) throws -> [ValueID] {
 }
 
 /// x sigmoid(alpha x)
-private func swish(_ call: ONNXCall) throws -> [ValueID] {
-    let x = try call.required(0), alpha = try call.constant(Double(call.float("alpha") ?? 1), call.type(x).dataType, "alpha")
+/// - Parameter absent: alpha where the node does not state it.
+func swish(_ call: ONNXCall, alpha absent: Float) throws -> [ValueID] {
+    let x = try call.required(0), alpha = try call.constant(Double(call.float("alpha") ?? absent), call.type(x).dataType, "alpha")
     let gate = try call.add(Unary(.sigmoid), call.add(Binary(.mul), [x, alpha]))
     return try call.add(Binary(.mul), [x] + gate)
 }
@@ -418,6 +415,12 @@ private func window(_ call: ONNXCall) throws -> Window {
     Window(
         strides: try call.integers("strides"), dilations: try call.integers("dilations"), pads: try call.integers("pads"),
         autoPad: try call.choice("auto_pad", default: .notSet))
+}
+
+func averagePool(_ call: ONNXCall) throws -> AveragePool {
+    AveragePool(
+        kernelShape: try kernelShape(call), window: try window(call), ceilMode: try call.flag("ceil_mode"),
+        countPadding: try call.flag("count_include_pad"))
 }
 
 private func kernelShape(_ call: ONNXCall) throws -> [Int] {

@@ -1,0 +1,154 @@
+import ModelGraph
+import Support
+import Tensors
+
+extension ONNXRules {
+    /// What ONNX Runtime's optimizers leave in the place of several operators where an optimized model is saved. Each is taken
+    /// apart again, and fused as any model is.
+    static let optimized: [String: ONNXRule] = [
+        "Gelu": .same(inputs: 1) { _ in GELU(.erf) },
+        "FastGelu": ONNXRule { try gelu($0, .tanh) },
+        "BiasGelu": ONNXRule { try gelu($0, .erf) },
+        "QuickGelu": ONNXRule { try swish($0, alpha: 1.702) },
+        "SkipLayerNormalization": ONNXRule(build: skipLayerNormalization),
+        "EmbedLayerNormalization": ONNXRule(build: embedLayerNormalization),
+        "FusedMatMul": ONNXRule(build: fusedMatMul),
+        "FusedGemm": ONNXRule(build: fusedGemm),
+        "Attention": ONNXRule { call in
+            try refuse(call, 4, "past")
+            try refuse(call, 6, "past sequence length")
+            return try attention(call, call.step(MatMul(), [call.required(0), call.required(1)], "product"), mask: 3, addend: 5)
+        },
+        "QAttention": ONNXRule { call in
+            try refuse(call, 8, "past")
+            let factors = [try call.numbers(0, scale: 3, zero: 6), try call.numbers(1, scale: 4, zero: 7, axis: -1)]
+            return try attention(call, call.step(MatMul(), factors, "product"), mask: 5, addend: nil)
+        },
+        "DynamicQuantizeMatMul": ONNXRule { call in
+            let x = try call.steps(DynamicQuantizeLinear(), [call.required(0)], "integers")
+            let weight = try call.numbers(1, scale: 2, zero: 3, axis: -1)
+            return try scaledProduct(call, call.step(DequantizeLinear(), x, "numbers"), weight, bias: 4)
+        },
+        "MatMulIntegerToFloat": ONNXRule { call in
+            try scaledProduct(call, call.numbers(0, scale: 2, zero: 4), call.numbers(1, scale: 3, zero: 5, axis: -1), bias: 6)
+        },
+    ]
+
+    /// Of x, or of x and a bias.
+    private static func gelu(_ call: ONNXCall, _ form: GELU.Form) throws -> [ValueID] {
+        guard let bias = call.input(1) else { return try call.add(GELU(form), [call.required(0)]) }
+        return try call.add(GELU(form), [call.step(Binary(.add), [call.required(0), bias], "sum")])
+    }
+
+    private static func refuse(_ call: ONNXCall, _ index: Int, _ name: String) throws {
+        guard call.input(index) == nil else { throw TripsError.data("operand \(index)", found: name, expected: "none") }
+    }
+
+    private static func scaledProduct(_ call: ONNXCall, _ x: ValueID, _ weight: ValueID, bias: Int) throws -> [ValueID] {
+        guard let bias = call.input(bias) else { return try call.add(MatMul(), [x, weight]) }
+        return try call.add(Binary(.add), [call.step(MatMul(), [x, weight], "product"), bias])
+    }
+
+    /// x + skip + bias, normalised; the fourth output is the sum.
+    @Sendable private static func skipLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
+        guard call.node.outputs.dropFirst().prefix(2).allSatisfy(\.isEmpty) else {
+            throw TripsError.data("outputs of SkipLayerNormalization", found: "mean or deviation", expected: "none of these")
+        }
+        var sum = try call.step(Binary(.add), [call.required(0), call.required(1)], "skip")
+        if let bias = call.input(4) { sum = try call.step(Binary(.add), [sum, bias], "sum") }
+        let rows = LayerNormalization(epsilon: try call.float("epsilon") ?? 1e-12)
+        let result = try call.step(rows, [sum, call.required(2), call.input(3)], "rows")
+        return [result, result, result, sum]
+    }
+
+    /// Rows for words, places and kinds of text, added and normalised. The second output counts words that are no padding: there is
+    /// none where no mask is given.
+    @Sendable private static func embedLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
+        call.ignore("mask_index_type")
+        try refuse(call, 7, "mask")
+        let ids = try call.required(0)
+        var sum = try call.step(Gather(axis: 0), [call.required(2), ids], "words")
+        let places: ValueID
+        if let given = call.input(8) {
+            places = try call.step(Gather(axis: 0), [call.required(3), given], "places")
+        } else {
+            let length = try call.step(Shape(start: 1, end: 2), [ids], "length")
+            places = try call.step(
+                Slice(), [call.required(3), call.constant([0], "start"), length, call.constant([0], "axis")], "places")
+        }
+        sum = try call.step(Binary(.add), [sum, places], "placed")
+        if let kinds = call.input(1) {
+            sum = try call.step(Binary(.add), [sum, call.step(Gather(axis: 0), [call.required(4), kinds], "kinds")], "sum")
+        }
+        let rows = LayerNormalization(epsilon: try call.float("epsilon") ?? 1e-12)
+        let count = try call.add(splat: 0, ValueType(.int32, [call.type(ids).shape.first ?? 1]), "count")
+        return [try call.step(rows, [sum, call.required(5), call.required(6)], "rows"), count, sum]
+    }
+
+    @Sendable private static func fusedMatMul(_ call: ONNXCall) throws -> [ValueID] {
+        for name in ["transBatchA", "transBatchB"] where try call.flag(name) {
+            throw TripsError.data("attribute \(name)", found: 1, expected: 0)
+        }
+        var factors = [try call.required(0), try call.required(1)]
+        for (index, name) in ["transA", "transB"].enumerated() where try call.flag(name) {
+            let rank = call.type(factors[index]).rank
+            guard rank >= 2 else {
+                throw TripsError.data("factor for \(name)", found: call.type(factors[index]), expected: "rank 2 or more")
+            }
+            let order = Array(0..<rank - 2) + [rank - 1, rank - 2]
+            factors[index] = try call.step(Transpose(permutation: order), [factors[index]], name)
+        }
+        guard let alpha = try call.float("alpha"), alpha != 1 else { return try call.add(MatMul(), factors) }
+        let product = try call.step(MatMul(), factors, "product")
+        return try call.add(Binary(.mul), [product, call.constant(Double(alpha), call.type(product).dataType, "alpha")])
+    }
+
+    @Sendable private static func fusedGemm(_ call: ONNXCall) throws -> [ValueID] {
+        let activations: [String: Unary.Kind] = ["Relu": .relu, "Tanh": .tanh, "Sigmoid": .sigmoid]
+        let name = try call.text("activation") ?? ""
+        guard let activation = activations[name] else {
+            let known = activations.keys.sorted().joined(separator: ", ")
+            throw TripsError.data("attribute activation", found: "\"\(name.prefix(80))\"", expected: known)
+        }
+        let op = Gemm(
+            alpha: try call.float("alpha") ?? 1, beta: try call.float("beta") ?? 1, transposeA: try call.flag("transA"),
+            transposeB: try call.flag("transB"))
+        return try call.add(Unary(activation), [call.step(op, call.inputs, "product")])
+    }
+
+    /// Queries, keys and values come from one product.
+    /// - Parameters:
+    ///   - mask: the operand [B, M] that is 1 where a key is seen.
+    ///   - addend: the operand that is added to the scores.
+    private static func attention(_ call: ONNXCall, _ product: ValueID, mask: Int, addend: Int?) throws -> [ValueID] {
+        guard let heads = try call.integer("num_heads"), heads > 0 else { throw TripsError.data("attribute num_heads is missing") }
+        for name in ["do_rotary", "past_present_share_buffer"] where try call.flag(name) {
+            throw TripsError.data("attribute \(name)", found: 1, expected: 0)
+        }
+        let hidden = Double(try call.float("mask_filter_value") ?? -10000)
+        var packed = product
+        if let bias = call.input(2) { packed = try call.step(Binary(.add), [packed, bias], "projections") }
+        let sizes = try call.integers("qkv_hidden_sizes").map { try call.constant($0, "sizes") }
+        let parts = try call.steps(Split(axis: 2, outputs: 3), [packed, sizes], "projection")
+        let operands = try parts.enumerated().map { index, part in
+            let byHead = try call.step(Reshape(), [part, call.constant([0, 0, heads, -1], "heads_\(index)")], "split_\(index)")
+            return try call.step(Transpose(permutation: [0, 2, 1, 3]), [byHead], "operand_\(index)")
+        }
+        var scores = try addend.flatMap { call.input($0) }
+        if let seen = call.input(mask) {
+            guard call.type(seen).rank == 2 else {
+                throw TripsError.data("mask of Attention", found: call.type(seen), expected: "rank 2: what keys are seen")
+            }
+            let shaped = try call.step(Unsqueeze(), [seen, call.constant([1, 2], "axes")], "mask")
+            let numbers = try call.step(Cast(to: .float32), [shaped], "seen")
+            let unseen = try call.step(Binary(.sub), [call.constant(1, .float32, "one"), numbers], "unseen")
+            let masked = try call.step(Binary(.mul), [unseen, call.constant(hidden, .float32, "hidden")], "masked")
+            scores = try scores.map { try call.step(Binary(.add), [$0, masked], "addend") } ?? masked
+        }
+        let scale = try call.float("scale") ?? 0
+        let op = OnnxAttention(scale: scale == 0 ? nil : scale, causal: try call.flag("unidirectional"))
+        let rows = try call.step(op, operands + [scores], "rows")
+        let turned = try call.step(Transpose(permutation: [0, 2, 1, 3]), [rows], "turned")
+        return try call.add(Reshape(), [turned, call.constant([0, 0, -1], "shape")])
+    }
+}
