@@ -61,7 +61,7 @@ extension Answer {
         let plain = session.outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
         let results = try session.run(inputs, outputs: plain)
         if let logits = try results["itm_logits"]?.converted(to: .float64).elements(Double.self), logits.count >= 2 {
-            matchProbability = softmax(Array(logits.prefix(2)))[1]
+            matchProbability = softmax(logits.prefix(2))[1]
         }
         if let image = try results["image_feat"]?.converted(to: .float64).elements(Double.self),
             let text = try results["text_feat"]?.converted(to: .float64).elements(Double.self), image.count == text.count
@@ -184,9 +184,4 @@ extension String {
     func leftPadded(to width: Int) -> String { String(repeating: " ", count: max(0, width - count)) + self }
 }
 
-private func softmax(_ logits: [Double]) -> [Double] {
-    let largest = logits.max() ?? 0
-    let powers = logits.map { exp($0 - largest) }
-    let sum = powers.reduce(0, +)
-    return powers.map { $0 / sum }
-}
+private func softmax(_ logits: some Collection<Double>) -> [Double] { logSoftmax(logits).map { exp($0) } }

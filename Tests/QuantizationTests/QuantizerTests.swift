@@ -231,6 +231,32 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(try judge.compare([keeping([3, 1, 0])]).outputs == ["tokens": .infinity])
     }
 
+    /// A distillation token stands between [CLS] and the patches, and a word behind them.
+    @Test func leadingTokensAndWordsKeepTheirPlaces() throws {
+        func selecting(_ seed: Int) throws -> Graph {
+            var graph = Graph(name: "main")
+            let tokens = try graph.addInput("tokens", ValueType(.float32, [2, 8, 4]))
+            let words = try graph.addInput("words", ValueType(.float32, [2, Dimension(symbol: "length"), 4]))
+            let op = PatchSelection(heads: 1, keepRate: 0.5, guidance: .random, fusion: .none, seed: seed, leading: 2)
+            let selected = try graph.add(op, [tokens, tokens], name: "select")
+            try graph.addOutput("image", selected[0])
+            try graph.addOutput("question", graph.add(Concat(axis: 1), [selected[0], words], name: "question")[0])
+            for (part, value) in zip(SelectionTrace.Part.allCases, selected.dropFirst()) {
+                graph.addTrace(SelectionTrace(layer: 1, part).name, value)
+            }
+            return graph
+        }
+        var generator = SplitMix64(state: 6)
+        func noise(_ shape: [Int]) throws -> Tensor {
+            try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform()) }, shape: shape)
+        }
+        let golden = GoldenSet(name: "", inputs: ["tokens": try noise([2, 8, 4]), "words": try noise([2, 1, 4])])
+        let found = try OutputJudge([selecting(1)], [golden], .shared).compare([selecting(2)])
+        // Other patches are kept; those that both keep, and all other tokens, are the same.
+        #expect(found.overlap.allSatisfy { $0.value < 1 } && found.overlap.count == 1)
+        #expect(found.outputs == ["image": .infinity, "question": .infinity])
+    }
+
     /// As golden sets have them: one for `encode`, one for `decode` that states what `encode` gives.
     @Test func eachGraphIsCalibratedOnTheInputsThatSufficeForIt() throws {
         let decode = try block("decode")
