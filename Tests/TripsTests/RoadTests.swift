@@ -138,7 +138,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: folder) }
         var options = ConversionOptions()
-        (options.visionHeads, options.textHeads, options.writing.storage) = (2, 2, storage)
+        (options.checkpoint.visionHeads, options.checkpoint.textHeads, options.writing.storage) = (2, 2, storage)
         let source = "\(fixtures)/albef-ve/sharded-bf16/model.safetensors.index.json"
         let matrices = try convert(source, to: folder + "/a.trips", options).manifest.tensors.filter { $0.dataType == .float32 && $0.shape.count >= 2 }
         #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
@@ -151,9 +151,9 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         var options = ConversionOptions()
         options.writing.replacing = true
         for name in ["model.safetensors.index.json", "model-00002-of-00002.safetensors"] {
-            for architecture in ["albef-ve", "tensors"] {
-                options.architecture = architecture
-                options.visionHeads = architecture == "tensors" ? nil : 2
+            for tensorsOnly in [false, true] {
+                options.tensorsOnly = tensorsOnly
+                options.checkpoint.visionHeads = tensorsOnly ? nil : 2
                 #expect { try convert("\(folder)/model.safetensors.index.json", to: "\(folder)/\(name)", options) } throws: {
                     "\($0)".contains("would replace the input") && ($0 as? TripsError)?.kind == .usage
                 }
@@ -168,7 +168,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         let files = ["model.safetensors.index.json", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"]
             .map { "\(folder)/\($0)" }
         var options = ConversionOptions()
-        options.architecture = "tensors"
+        options.tensorsOnly = true
         let report = try convert(files[0], to: "\(folder)/a.trips", options)
         #expect(report.sourceBytes == (try files.reduce(0) { try $0 + ReadableFile(path: $1).size }))
         let list = try files.map { try SHA256.hexadecimalDigest(of: ReadableFile(path: $0)) + "\n" }.joined()
@@ -194,14 +194,14 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
             }
         }
         let idle = message("checkpoint.safetensors") { options in
-            (options.architecture, options.visionHeads, options.imageSize) = ("tensors", 2, 24)
+            (options.tensorsOnly, options.checkpoint.visionHeads, options.checkpoint.imageSize) = (true, 2, 24)
             (options.vocabulary, options.selection) = ("vocab.txt", SelectionRequest(blocks: [2]))
         }
         #expect(idle.contains("--vision-heads, --image-size, --select, --vocabulary"), "\(idle)")
-        #expect(message("opset17.onnx") { $0.architecture = "tensors" }.contains("--architecture"))
+        #expect(message("opset17.onnx") { $0.tensorsOnly = true }.contains("--architecture"))
         #expect(message("checkpoint.safetensors") { $0.followsLinks = true }.contains("--follow-links"))
         var options = ConversionOptions()
-        options.architecture = "tensors"
+        options.tensorsOnly = true
         #expect { try prepare("\(fixtures)/albef-pretrain/checkpoint.safetensors", options) } throws: {
             ($0 as? TripsError)?.kind == .usage && "\($0)".contains("packed as they are")
         }
@@ -221,7 +221,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         #expect(kind { $0.selection = SelectionRequest(blocks: [7]) } == .usage)
         #expect(kind { $0.selection = SelectionRequest(blocks: [2], keepRates: [.nan]) } == .usage)
         #expect(kind { $0.selection = SelectionRequest(blocks: [2], textGuide: "nothing of the kind") } == .usage)
-        #expect(kind { $0.imageSize = 96 } == .usage)
-        #expect(kind { $0.architecture = "albef-vqa" } == .usage)
+        #expect(kind { $0.checkpoint.imageSize = 96 } == .usage)
+        #expect(kind { $0.checkpoint.architecture = .albefVQA } == .usage)
     }
 }
