@@ -75,6 +75,17 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(report.html(facts).contains("<section><h2>Blocks alone"), "what fails is not folded away")
 }
 
+@Test func blocksThatFailAloneAreToldOutsideTheVerdict() throws {
+    let (model, goldens) = (try model("albef-pretrain", selecting: [2, 3]), try references("albef-pretrain/golden-select"))
+    var options = VerificationOptions()
+    // Far above what rounding leaves.
+    options.tolerances.snr = [ToleranceRule(pattern: "vision.2", value: 1000)]
+    let report = try verify(model, against: goldens, options: options, isolating: true)
+    #expect(report.isolated?.filter { $0.verdict == .fail }.map(\.name) == ["vision.2"])
+    #expect(report.passes && report.verdict == .pass)
+    #expect(report.notes.contains { $0.hasPrefix("1 block beyond tolerance alone") } && report.text.contains("outside the verdict"))
+}
+
 @Test func coarseWeightsThatFailByTheTolerancesOfFinerOnesPointToTheirOwn() throws {
     var manifest = Manifest(tool: .init(name: "test", version: ""))
     manifest.quantization = .init(scheme: "int8", summary: "", layers: [])
