@@ -10,9 +10,6 @@ import ToolSupport
 import Trips
 import Verification
 
-private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .appendingPathComponent("Fixtures").path
-
 private func model(_ folder: String, selecting blocks: [Int] = []) throws -> Model {
     var options = ConversionOptions()
     if !blocks.isEmpty { options.selection = SelectionRequest(blocks: blocks, keepRates: [0.7]) }
@@ -47,8 +44,8 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
 }
 
 @Test func outputsWithoutElementsProveNothing() throws {
-    let path = NSTemporaryDirectory() + "/trips-empty-\(UInt64.random(in: 0...UInt64.max)).safetensors"
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let scratch = try Scratch()
+    let path = scratch.path + "/empty.safetensors"
     let header = #"{"in.image":{"dtype":"F32","shape":[0,3,64,64],"data_offsets":[0,0]},"out.itm_logits":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#
     try (withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) } + Data(header.utf8)).write(to: URL(fileURLWithPath: path))
     let (model, goldens) = (try model("albef-pretrain"), try GoldenReference.references(at: path))

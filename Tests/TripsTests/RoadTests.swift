@@ -2,9 +2,6 @@ import Foundation
 import Testing
 import Trips
 
-private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().path
-private let fixtures = "\(root)/Tests/Fixtures"
 private let shared = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared"
 
 /// A model file with a golden set, and how to select.
@@ -19,14 +16,12 @@ struct RoadCase: Sendable, CustomTestStringConvertible {
 
 /// Converts to a package in a folder of its own, and opens that.
 private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws -> Result {
-    let work = FileManager.default.temporaryDirectory.appendingPathComponent("trips-road-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: work, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: work) }
+    let scratch = try Scratch()
     var options = ConversionOptions()
     if !example.blocks.isEmpty {
         options.selection = SelectionRequest(blocks: example.blocks, keepRates: example.rates, guidance: example.guidance)
     }
-    let path = work.appendingPathComponent("model.trips").path
+    let path = scratch.path + "/model.trips"
     try convert("\(folder)/\(example.source)", to: path, options)
     return try body(path, Model(contentsOf: path))
 }
@@ -134,20 +129,18 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
 
     @Test(arguments: [(PackageWriter.Options.Storage.asIs, DataType.bfloat16), (.f32, .float32), (.f16, .float16), (.bf16, .bfloat16)])
     func weightsAreStoredInTheTypeAskedFor(_ storage: PackageWriter.Options.Storage, _ type: DataType) throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let scratch = try Scratch()
         var options = ConversionOptions()
         (options.checkpoint.visionHeads, options.checkpoint.textHeads, options.writing.storage) = (2, 2, storage)
         let source = "\(fixtures)/albef-ve/sharded-bf16/model.safetensors.index.json"
-        let matrices = try convert(source, to: folder + "/a.trips", options).manifest.tensors.filter { $0.dataType == .float32 && $0.shape.count >= 2 }
+        let matrices = try convert(source, to: scratch.path + "/a.trips", options).manifest.tensors.filter { $0.dataType == .float32 && $0.shape.count >= 2 }
         #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
     }
 
     @Test func theInputIsNotReplaced() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+        let scratch = try Scratch()
+        let folder = scratch.path + "/sharded"
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         var options = ConversionOptions()
         options.writing.replacing = true
         for name in ["model.safetensors.index.json", "model-00002-of-00002.safetensors"] {
@@ -162,9 +155,9 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
     }
 
     @Test func theSourceOfAPackageIsAllOfItsFiles() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+        let scratch = try Scratch()
+        let folder = scratch.path + "/sharded"
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         let files = ["model.safetensors.index.json", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"]
             .map { "\(folder)/\($0)" }
         var options = ConversionOptions()
@@ -184,10 +177,9 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         func message(_ source: String, _ change: (inout ConversionOptions) -> Void) -> String {
             var options = ConversionOptions()
             change(&options)
-            let target = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
             do {
-                try convert("\(fixtures)/albef-pretrain/\(source)", to: target, options)
-                try FileManager.default.removeItem(atPath: target)
+                let scratch = try Scratch()
+                try convert("\(fixtures)/albef-pretrain/\(source)", to: scratch.path + "/a.trips", options)
                 return "nothing was thrown"
             } catch {
                 return (error as? TripsError)?.kind == .usage ? "\(error)" : "not usage: \(error)"
