@@ -83,7 +83,7 @@ package final class OutputJudge {
     }
 
     /// The lowest ratio of all outputs; that of an output with NaN or infinity in other places is below all.
-    func worst(_ graphs: [Graph]) throws -> Double {
+    package func worst(_ graphs: [Graph]) throws -> Double {
         try compare(graphs).outputs.values.map { $0.isNaN ? -.infinity : $0 }.min() ?? .infinity
     }
 

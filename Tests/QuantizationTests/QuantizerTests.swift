@@ -206,6 +206,56 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
     }
 
+    /// One linear layer, [outputs, inputs].
+    private func linear(_ weight: Tensor) throws -> Graph {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), Dimension(weight.shape[1])]))
+        let constant = try graph.addConstant(Constant(weight, identity: "weight"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [x, constant], name: "linear")[0])
+        return graph
+    }
+
+    /// A conversion for each group is worth it where half of the inputs have far smaller weights, so that a scale of their own
+    /// takes away their error.
+    @Test func scalesForGroupsAreTakenWhereTheyNearlyHalveTheError() throws {
+        func groupSize(quiet: Float) throws -> Int? {
+            var generator = SplitMix64(state: 8)
+            let weights = (0..<16 * 256).map { Float(generator.uniform() - 0.5) * ($0 % 256 < 128 ? 1 : quiet) }
+            return try quantize([linear(Tensor(weights, shape: [16, 256]))], QuantizationOptions(.int8)).report.layers.first?.groupSize
+        }
+        #expect(try groupSize(quiet: 0.01) == 128)
+        #expect(try groupSize(quiet: 0.9) == 256)
+    }
+
+    /// What rounding takes from the mean of an output goes into the bias.
+    @Test func meansOfOutputsAreKept() throws {
+        var generator = SplitMix64(state: 9)
+        let graph = try linear(Tensor((0..<8 * 32).map { _ in Float(generator.uniform() - 0.5) }, shape: [8, 32]))
+        // Far from 0 on average, as behind GELU.
+        let x = try Tensor((0..<50 * 32).map { _ in Float(generator.uniform() + 1) }, shape: [50, 32])
+        var options = QuantizationOptions(.int8)
+        options.weightsOnly = true
+        options.calibration = [GoldenSet(name: "g", inputs: ["x": x])]
+        let (exact, found) = try (run([graph], ["x": x]), run(quantize([graph], options).graphs, ["x": x]))
+        for output in 0..<8 {
+            let errors = stride(from: output, to: exact.count, by: 8).map { Double(found[$0] - exact[$0]) }
+            let (mean, largest) = (errors.reduce(0, +) / 50, errors.map(abs).max() ?? 0)
+            // fp32 rounds sums of some 30 by 2e-6; single outputs differ by what eight bits leave.
+            #expect(abs(mean) < 1e-5 && largest > 1e-4, "\(output): \(mean) of \(largest)")
+        }
+    }
+
+    @Test func anOutputThatIsNoLongerFiniteIsTheWorst() throws {
+        func graph(_ kind: Unary.Kind) throws -> Graph {
+            var graph = Graph(name: "main")
+            try graph.addOutput("y", graph.add(Unary(kind), [graph.addInput("x", ValueType(.float32, [2]))], name: "y")[0])
+            return graph
+        }
+        let judge = try OutputJudge([graph(.abs)], [GoldenSet(name: "", inputs: ["x": Tensor([1, -4] as [Float], shape: [2])])], .shared)
+        #expect(try judge.worst([graph(.abs)]) == .infinity && judge.worst([graph(.relu)]).isFinite)
+        #expect(try judge.worst([graph(.sqrt)]) == -.infinity)
+    }
+
     /// Patches move up where one in front of them is dropped.
     @Test func imageTokensAreComparedByPatch() throws {
         func keeping(_ patches: [Int64]) throws -> Graph {

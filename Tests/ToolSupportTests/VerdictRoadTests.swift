@@ -23,6 +23,7 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     let (model, goldens) = (try model("albef-vqa"), try references("albef-vqa/golden-ranking"))
     let report = try verify(model, against: goldens, timing: true)
     #expect(report.passes && report.outputs.map(\.name) == ["topk_ids", "topk_probs"] && !report.times.isEmpty)
+    #expect(report.times.map(\.milliseconds) == report.times.map(\.milliseconds).sorted(by: >), "the longest first")
     let beside = try compare(
         model, with: model, named: "itself", on: goldens.map(ComparisonInput.reference), options: VerificationOptions(), judging: true)
     #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"])

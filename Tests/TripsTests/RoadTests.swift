@@ -137,6 +137,15 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
     }
 
+    @Test(arguments: [(PackageWriter.Options.Storage.asIs, TolerancePreset.f32), (.f16, .f16), (.bf16, .bf16)])
+    func tolerancesFitTheCoarsestWeights(_ storage: PackageWriter.Options.Storage, _ preset: TolerancePreset) throws {
+        let scratch = try Scratch()
+        var options = ConversionOptions()
+        options.writing.storage = storage
+        let report = try convert("\(fixtures)/albef-ve/checkpoint.safetensors", to: scratch.path + "/a.trips", options)
+        #expect(TolerancePreset(fitting: report.manifest) == preset)
+    }
+
     @Test func theInputIsNotReplaced() throws {
         let scratch = try Scratch()
         let folder = scratch.path + "/sharded"
