@@ -100,12 +100,11 @@ def torch_session(model: Path, shapes: dict, threads: int, outputs=None):
 
 
 SESSIONS = {"onnxruntime": onnxruntime_session, "openvino": openvino_session, "torch": torch_session}
-IMPORTS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
 
 def turn(runtime: str, model: Path, request: dict) -> Turn:
     """One turn in this process."""
-    __import__(IMPORTS[runtime])
+    __import__(runtime)
     with np.load(request["inputs"]) as file:
         inputs = {name: file[name] for name in file.files}
     base = peak_bytes()

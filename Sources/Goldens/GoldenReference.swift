@@ -5,6 +5,7 @@ import Support
 public struct GoldenReference: Sendable, Equatable {
     enum Form: Sendable, Equatable { case safetensors, npz, onnxTestData }
 
+    /// The file, or the folder with one set of ONNX's test data.
     public let path: String
     let form: Form
 

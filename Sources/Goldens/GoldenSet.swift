@@ -11,6 +11,7 @@ public struct GoldenSet: Sendable {
     public var outputs: [String: Tensor]
     /// By canonical name, such as `vision.3` or `selection.5.indices`.
     public var intermediates: [String: Tensor]
+    /// What the set says of itself.
     public var metadata: GoldenMetadata
     /// Keys of the file, such as `mid.vision.3`, that were not loaded because nobody needs them.
     public private(set) var unread: [String] = []

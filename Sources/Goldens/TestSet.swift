@@ -10,9 +10,11 @@ import Tensors
 /// Images may be stored as pictures, uint8 [M, height, width, 3].
 /// Only the rows of the examples asked for are read.
 public struct TestSet: Sendable {
+    /// The file's name.
     public let name: String
     /// Number of examples.
     public private(set) var count: Int
+    /// The right answer of each example: the place of the largest element in the output that answers.
     public let labels: [Int]
     private let inputs: [String: Constant]
     private let indices: [String: [Int]]
@@ -51,6 +53,7 @@ public struct TestSet: Sendable {
     }
 
     /// The inputs of some examples as one batch.
+    /// - Throws: `data`, `inputOutput`.
     public func batch(_ range: Range<Int>) throws -> [String: Tensor] {
         try locating(name) {
             try Dictionary(uniqueKeysWithValues: inputs.map { name, constant in

@@ -8,6 +8,7 @@ public struct Checkpoint: Sendable {
     public let tensors: [(name: String, constant: Constant)]
     /// What the file says of itself; PyTorch's formats say nothing.
     public let metadata: [String: String]
+    /// The form of the file.
     public let format: SourceFormat
     /// Tensors that are none of the model's, such as an optimizer's: one sum for each file that holds any.
     public let others: [LeftOut]

@@ -15,7 +15,7 @@ public struct CheckpointOptions: Sendable {
     public var fusionLayers: Int?
     /// mPLUG: every how many fusion layers image and text states pass one side by side.
     public var strideLayer: Int?
-    /// A `bert_config.json`.
+    /// Path of a `bert_config.json`.
     public var configurationPath: String?
     /// Pixels along a side; position embeddings are resampled for it.
     public var imageSize: Int?
@@ -24,8 +24,7 @@ public struct CheckpointOptions: Sendable {
 
     public init(
         architecture: Architecture? = nil, visionHeads: Int? = nil, textHeads: Int? = nil, fusionLayers: Int? = nil,
-        strideLayer: Int? = nil, configurationPath: String? = nil, imageSize: Int? = nil,
-        leftOut: [String] = []
+        strideLayer: Int? = nil, configurationPath: String? = nil, imageSize: Int? = nil, leftOut: [String] = []
     ) {
         self.architecture = architecture
         self.visionHeads = visionHeads

@@ -22,6 +22,7 @@ public struct TensorEntry: Sendable {
 
 /// Reads a `.trips` package (`formats/trips-package.md`).
 public struct PackageReader: Sendable {
+    /// What the package says of itself.
     public let manifest: Manifest
     /// The tensors, in the order of their data.
     public let tensors: [TensorEntry]

@@ -7,6 +7,7 @@ import Tensors
 
 /// Writes `.trips` packages (`formats/trips-package.md`).
 public enum PackageWriter {
+    /// How a package is written.
     public struct Options: Sendable {
         /// How the weights' numbers are stored.
         public enum Storage: String, Sendable, CaseIterable {

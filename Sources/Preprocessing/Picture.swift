@@ -3,6 +3,7 @@ import Support
 
 /// A picture of 8-bit red, green and blue, row by row from the top.
 public struct Picture: Sendable, Equatable {
+    /// In pixels.
     public let width: Int
     public let height: Int
     /// 3 · width · height bytes.

@@ -12,6 +12,7 @@ public struct WordPiece: Sendable {
     public let classID: Int
     /// The id that ends it.
     public let separatorID: Int
+    /// The id that fills up shorter texts.
     public let paddingID: Int
 
     /// - Parameter vocabulary: a word per line; its number, from 0, is its id.

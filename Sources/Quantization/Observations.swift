@@ -186,16 +186,9 @@ package final class Gram {
     }
 }
 
-/// Signal to noise in dB; NaN where one side alone is not finite.
+/// Signal to noise of `other` beside `exact` in dB, as `SignalToNoise` counts it.
 package func decibels(_ exact: [Float], _ other: [Float]) -> Double {
-    var (signal, noise) = (0.0, 0.0)
-    for (x, y) in zip(exact, other) {
-        guard x.isFinite && y.isFinite else {
-            if x == y || x.isNaN && y.isNaN { continue }
-            return .nan
-        }
-        signal += Double(x) * Double(x)
-        noise += (Double(x) - Double(y)) * (Double(x) - Double(y))
-    }
-    return noise > 0 ? 10 * log10(signal / noise) : .infinity
+    var ratio = SignalToNoise()
+    for (x, y) in zip(exact, other) { ratio.add(Double(y), reference: Double(x)) }
+    return ratio.decibels
 }

@@ -83,7 +83,7 @@ package final class OutputJudge {
     }
 
     /// The lowest ratio of all outputs; that of an output with NaN or infinity in other places is below all.
-    func worst(_ graphs: [Graph]) throws -> Double {
+    package func worst(_ graphs: [Graph]) throws -> Double {
         try compare(graphs).outputs.values.map { $0.isNaN ? -.infinity : $0 }.min() ?? .infinity
     }
 
@@ -102,34 +102,22 @@ package final class OutputJudge {
     /// The rows of two tensors [B, P + T (+ L), D] that belong together: leading ones, the patches that both keep, and what stands
     /// behind them; nil where all do as they stand.
     private func commonRows(_ shape: [Int], _ kept: Tensor, _ other: Tensor) throws -> [(before: Int, after: Int)]? {
-        let (own, theirs) = try (kept.elements(Int64.self), other.elements(Int64.self))
-        guard kept.shape == other.shape, own != theirs, shape.count == 3, kept.shape[0] == shape[0],
-            kept.shape[1] + leading <= shape[1]
+        guard kept.shape == other.shape, shape.count == 3, kept.shape[0] == shape[0], kept.shape[1] + leading <= shape[1]
         else { return nil }
+        let (before, after) = try (kept.positionRows(), other.positionRows())
+        guard before != after else { return nil }
         let (tokens, count) = (kept.shape[1], shape[1])
-        return (0..<shape[0]).flatMap { example in
-            let range = example * tokens..<(example + 1) * tokens
-            let (before, after) = (SelectionTrace.identities(own[range].map(Int.init)), SelectionTrace.identities(theirs[range].map(Int.init)))
-            let places = Dictionary(after.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
-            return (0..<count).compactMap { row in
-                let partner = (leading..<tokens + leading).contains(row) ? places[before[row - leading]].map { $0 + leading } : row
-                return partner.map { (before: example * count + row, after: example * count + $0) }
-            }
+        return before.indices.flatMap { example in
+            tokenPairs(after[example], reference: before[example], leading: leading, behind: count - leading - tokens)
+                .map { (before: example * count + $0.reference, after: example * count + $0.own) }
         }
     }
 
-    /// Jaccard overlap of two sets of kept patches, mean over the batch.
+    /// The overlap of the patches that two runs keep, mean over the batch.
     private func overlap(_ left: Tensor, _ right: Tensor) throws -> Double {
         guard left.shape == right.shape else { return 0 }
-        let (a, b) = (try left.elements(Int64.self), try right.elements(Int64.self))
-        let (batch, width) = (left.shape[0], left.shape[1])
-        let ratios = (0..<batch).map { example -> Double in
-            // -1 is the fused token.
-            let range = example * width..<(example + 1) * width
-            let (x, y) = (Set(a[range]).subtracting([-1]), Set(b[range]).subtracting([-1]))
-            return Double(x.intersection(y).count) / Double(max(1, x.union(y).count))
-        }
-        return ratios.reduce(0, +) / Double(max(1, batch))
+        let overlaps = try zip(left.positionRows(), right.positionRows()).map { patchOverlap($0, $1) }
+        return overlaps.reduce(0, +) / Double(max(1, overlaps.count))
     }
 }
 
@@ -144,6 +132,12 @@ extension Graph {
 }
 
 extension Tensor {
+    /// Original positions, int64 [B, T], by example.
+    fileprivate func positionRows() throws -> [[Int]] {
+        let (numbers, width) = (try elements(Int64.self).map { Int($0) }, shape[1])
+        return (0..<shape[0]).map { Array(numbers[$0 * width..<($0 + 1) * width]) }
+    }
+
     /// Rows of the last axis, one behind the other.
     fileprivate func rows(_ rows: [Int]) throws -> [Float] {
         let (numbers, width) = (try elements(Float.self), shape.last ?? 1)

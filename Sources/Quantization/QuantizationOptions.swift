@@ -4,13 +4,15 @@ import Tensors
 
 /// What to do with a model's weights.
 public struct QuantizationOptions: Sendable {
-    /// The type of the new weights.
+    /// Types of weights.
     public enum Scheme: String, Sendable, Codable {
+        /// With a scale for each row or group of inputs; activations too, unless `weightsOnly`.
         case int8
         case bf16
         case f16
     }
 
+    /// The type of the new weights.
     public var scheme: Scheme
     /// int8 weights, fp32 arithmetic.
     public var weightsOnly = false
@@ -38,6 +40,7 @@ public struct QuantizationOptions: Sendable {
 
 /// What was done to one layer, and what it costs.
 public struct LayerReport: Sendable, Codable {
+    /// The weight's, or the node's where the weight's is made up.
     public var name: String
     /// Such as `Linear 768 → 3072`.
     public var kind: String
@@ -64,12 +67,15 @@ public struct LayerReport: Sendable, Codable {
 
 /// What quantization did and what it costs.
 public struct QuantizationReport: Sendable, Codable {
+    /// In words.
     public var scheme: String
+    /// In the model's order.
     public var layers: [LayerReport] = []
     /// Layers that came with int8 weights, and stayed as they were.
     public var quantizedBefore = 0
     /// Attentions whose products are computed in int8.
     public var attentions = 0
+    /// Of all layers' weights together, before compression.
     public var bytesBefore = 0
     public var bytesAfter = 0
     /// With calibration: signal to noise of each output, in dB, over all calibration inputs together.
@@ -80,7 +86,7 @@ public struct QuantizationReport: Sendable, Codable {
     public var selectionOverlap: [String: Double] = [:]
     /// Layers that were put back to reach the wanted ratio, the most sensitive first.
     public var putBack: [String] = []
-    /// Median milliseconds of one run, before and after, measured alternating on this machine.
+    /// Median milliseconds of one run, before and after, measured alternating on this machine; nil where that was not asked for.
     public var millisecondsBefore: Double?
     public var millisecondsAfter: Double?
 }

@@ -14,7 +14,7 @@ package struct QuantizedMatrix {
     let energy: Double
 
     /// Signal to noise of the weights in dB.
-    package var decibels: Double { error > 0 ? 10 * log10(energy / error) : .infinity }
+    package var decibels: Double { SignalToNoise(signal: energy, noise: error).decibels }
 }
 
 /// Rounds the rows of a matrix [N, K], each group of columns with the scale that gives the least weighted error.

@@ -187,13 +187,6 @@ private func expand(
     return best
 }
 
-private func logSoftmax(_ values: [Float]) -> [Float] {
-    let largest = values.max() ?? 0
-    let sum = values.reduce(0) { $0 + exp(Double($1 - largest)) }
-    let logarithm = largest + Float(log(sum))
-    return values.map { $0 - logarithm }
-}
-
 private func tensor(_ rows: [[Int]]) throws -> Tensor {
     try Tensor(rows.flatMap { $0.map { Int64($0) } }, shape: [rows.count, rows.first?.count ?? 0])
 }

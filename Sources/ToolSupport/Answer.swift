@@ -62,7 +62,7 @@ extension Answer {
         }
         let results = try session.run(inputs, outputs: plain)
         if let logits = try results["itm_logits"]?.converted(to: .float64).elements(Double.self), logits.count >= 2 {
-            matchProbability = softmax(Array(logits.prefix(2)))[1]
+            matchProbability = softmax(logits.prefix(2))[1]
         }
         if let image = try results["image_feat"]?.converted(to: .float64).elements(Double.self),
             let text = try results["text_feat"]?.converted(to: .float64).elements(Double.self), image.count == text.count
@@ -193,9 +193,4 @@ extension String {
     func leftPadded(to width: Int) -> String { String(repeating: " ", count: max(0, width - count)) + self }
 }
 
-private func softmax(_ logits: [Double]) -> [Double] {
-    let largest = logits.max() ?? 0
-    let powers = logits.map { exp($0 - largest) }
-    let sum = powers.reduce(0, +)
-    return powers.map { $0 / sum }
-}
+private func softmax(_ logits: some Collection<Double>) -> [Double] { logSoftmax(logits).map { exp($0) } }

@@ -3,7 +3,9 @@ import Trips
 
 /// What a checkpoint's tensors cannot tell.
 public struct ArchitectureOptions: ParsableArguments {
-    static let architectures = Architecture.allCases.map(\.rawValue) + ["tensors"]
+    /// Stands among the architectures for tensors without a graph.
+    private static let withoutGraph = "tensors"
+    private static let architectures = Architecture.allCases.map(\.rawValue) + [withoutGraph]
 
     @Option(name: .long, help: ArgumentHelp(
         "The checkpoint's architecture: \(architectures.dropLast().joined(separator: ", ")); or tensors: packed as they are, without a graph.",
@@ -52,13 +54,9 @@ public struct ArchitectureOptions: ParsableArguments {
 
     /// Writes what was asked for into the options of a conversion.
     public func apply(to options: inout ConversionOptions) {
-        options.architecture = architecture
-        options.visionHeads = visionHeads
-        options.textHeads = textHeads
-        options.fusionLayers = fusionLayers
-        options.strideLayer = strideLayer
-        options.configuration = config
-        options.imageSize = imageSize
-        options.leftOut = leaveOut
+        options.tensorsOnly = architecture == Self.withoutGraph
+        options.checkpoint = CheckpointOptions(
+            architecture: architecture.flatMap(Architecture.init), visionHeads: visionHeads, textHeads: textHeads,
+            fusionLayers: fusionLayers, strideLayer: strideLayer, configurationPath: config, imageSize: imageSize, leftOut: leaveOut)
     }
 }

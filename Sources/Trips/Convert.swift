@@ -8,10 +8,12 @@ import Tensors
 
 /// A source on its way to a package: imported, and rewritten as far as was asked for.
 public struct PreparedModel: Sendable {
+    /// What the importer made of the source, with the graphs as they were rewritten.
     public var imported: ImportedModel
     public var graphs: [Graph] { imported.graphs }
     /// What the rewrites did, by graph.
     public var trails: [(graph: String, trail: AuditTrail)] = []
+    /// What was selected; nil where nothing was asked for.
     public var selection: SelectionReport?
 
     package init(imported: ImportedModel) { self.imported = imported }
@@ -19,7 +21,9 @@ public struct PreparedModel: Sendable {
 
 /// What a conversion did.
 public struct ConversionReport: Sendable {
+    /// The model as it was written; without graphs where tensors were packed as they are.
     public let model: PreparedModel
+    /// The package's.
     public let manifest: Manifest
     /// Size of the source, with all the files that hold its weights, and of the package, in bytes.
     public let sourceBytes: Int
@@ -35,7 +39,7 @@ public func prepare(
     _ source: String, _ options: ConversionOptions = ConversionOptions(), until lastStage: ConversionStage = .select
 ) throws -> PreparedModel {
     try options.check(for: source)
-    guard options.architecture != packedAsTensors else {
+    guard !options.tensorsOnly else {
         throw TripsError.usage("the tensors are packed as they are", found: "a request for a graph", expected: "another architecture")
     }
     var model = PreparedModel(imported: try importModel(source, options))
@@ -78,7 +82,7 @@ public func convert(
 ) throws -> ConversionReport {
     try options.check(for: source)
     try AtomicFile.checkTarget(path, isNot: source)
-    if options.architecture == packedAsTensors { return try packTensors(source, to: path, options, progress) }
+    if options.tensorsOnly { return try packTensors(source, to: path, options, progress) }
     let model = try prepare(source, options)
     for file in model.imported.weightFiles { try AtomicFile.checkTarget(path, isNot: file) }
     var manifest = try manifest(source, options, model.imported)
@@ -141,28 +145,13 @@ private func packTensors(
     return try report(source, path, PreparedModel(imported: model))
 }
 
-/// The architecture that stands for tensors without a graph.
-private let packedAsTensors = "tensors"
-
 private func isONNX(_ source: String) -> Bool { source.lowercased().hasSuffix(".onnx") }
 
 private func importModel(_ source: String, _ options: ConversionOptions) throws -> ImportedModel {
     if isONNX(source) {
         return try importONNX(path: source, options: ONNXImportOptions(followLinks: options.followsLinks))
     }
-    let architecture = try options.architecture.map { name in
-        guard let architecture = Architecture(rawValue: name) else {
-            throw TripsError.usage(
-                "unknown architecture", found: name, expected: Architecture.allCases.map(\.rawValue).joined(separator: ", "))
-        }
-        return architecture
-    }
-    return try importCheckpoint(
-        path: source,
-        options: CheckpointOptions(
-            architecture: architecture, visionHeads: options.visionHeads, textHeads: options.textHeads,
-            fusionLayers: options.fusionLayers, strideLayer: options.strideLayer, configurationPath: options.configuration,
-            imageSize: options.imageSize, leftOut: options.leftOut))
+    return try importCheckpoint(path: source, options: options.checkpoint)
 }
 
 private func manifest(_ source: String, _ options: ConversionOptions, _ model: ImportedModel) throws -> Manifest {
@@ -204,37 +193,45 @@ private func report(_ source: String, _ path: String, _ model: PreparedModel) th
         packageBytes: try ReadableFile(path: path).size)
 }
 
+extension CheckpointOptions {
+    /// Those that are asked for, by their names on the command line.
+    fileprivate var given: [String] {
+        let options: [(name: String, isGiven: Bool)] = [
+            ("architecture", architecture != nil), ("vision-heads", visionHeads != nil), ("text-heads", textHeads != nil),
+            ("fusion-layers", fusionLayers != nil), ("stride-layer", strideLayer != nil), ("config", configurationPath != nil),
+            ("image-size", imageSize != nil), ("leave-out", !leftOut.isEmpty),
+        ]
+        return options.filter(\.isGiven).map(\.name)
+    }
+}
+
 extension ConversionOptions {
     /// Refuses what would do nothing.
     fileprivate func check(for source: String) throws {
-        let forCheckpoints = [
-            ("vision-heads", visionHeads != nil), ("text-heads", textHeads != nil), ("fusion-layers", fusionLayers != nil),
-            ("stride-layer", strideLayer != nil), ("config", configuration != nil), ("image-size", imageSize != nil), ("leave-out", !leftOut.isEmpty),
-        ]
         if isONNX(source) {
-            try refuse(
-                [("architecture", architecture != nil)] + forCheckpoints, "an ONNX model states this itself",
+            return try refuse(
+                (tensorsOnly ? ["architecture"] : []) + checkpoint.given, "an ONNX model states this itself",
                 expected: "a checkpoint, or a graph exported again")
-            return
         }
-        try refuse([("follow-links", followsLinks)], "a checkpoint has no external data", expected: "an ONNX model")
-        guard architecture == packedAsTensors else { return }
+        try refuse(followsLinks ? ["follow-links"] : [], "a checkpoint has no external data", expected: "an ONNX model")
+        guard tensorsOnly else { return }
         try refuse(
-            forCheckpoints + [("select", selection != nil), ("vocabulary", vocabulary != nil)], "the tensors are packed as they are",
-            expected: "an architecture with a graph")
+            checkpoint.given + (selection == nil ? [] : ["select"]) + (vocabulary == nil ? [] : ["vocabulary"]),
+            "the tensors are packed as they are", expected: "an architecture with a graph")
     }
 
-    private func refuse(_ options: [(name: String, isGiven: Bool)], _ reason: String, expected: String) throws {
-        let given = options.filter(\.isGiven).map { "--\($0.name)" }
-        guard given.isEmpty else { throw TripsError.usage(reason, found: given.joined(separator: ", "), expected: expected) }
+    private func refuse(_ given: [String], _ reason: String, expected: String) throws {
+        guard given.isEmpty else {
+            throw TripsError.usage(reason, found: given.map { "--\($0)" }.joined(separator: ", "), expected: expected)
+        }
     }
 
     /// The options as they were asked for, for the manifest. Paths stay out of it.
     fileprivate var recorded: [String: String] {
         var recorded: [String: String] = [:]
-        recorded["architecture"] = architecture
-        recorded["image-size"] = imageSize.map(String.init)
-        if !leftOut.isEmpty { recorded["leave-out"] = leftOut.joined(separator: ",") }
+        recorded["architecture"] = tensorsOnly ? "tensors" : checkpoint.architecture?.rawValue
+        recorded["image-size"] = checkpoint.imageSize.map(String.init)
+        if !checkpoint.leftOut.isEmpty { recorded["leave-out"] = checkpoint.leftOut.joined(separator: ",") }
         if let selection {
             recorded["select"] = selection.blocks.map(String.init).joined(separator: ",")
             recorded["keep-rate"] = selection.keepRates.map { "\($0)" }.joined(separator: ",")

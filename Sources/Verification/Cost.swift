@@ -3,10 +3,10 @@ import Support
 import Tensors
 
 /// Sizes that stand for symbols: one example with a text.
-public struct ExampleSizes: Sendable, Equatable {
-    public var textLength: Int
+package struct ExampleSizes: Sendable, Equatable {
+    package var textLength: Int
 
-    public init(textLength: Int) { self.textLength = textLength }
+    package init(textLength: Int) { self.textLength = textLength }
 
     /// The size for a symbol by its name; nil for what is neither a batch nor a length.
     func size(of symbol: String) -> Int? {
@@ -19,7 +19,7 @@ public struct ExampleSizes: Sendable, Equatable {
 
 extension Graph {
     /// The same graph with selections that keep everything.
-    public func withoutSelection() throws -> Graph {
+    package func withoutSelection() throws -> Graph {
         var graph = self
         for old in try topologicalOrder() {
             guard let node = graph.node(old.id) else { continue }
@@ -37,7 +37,7 @@ extension Graph {
     }
 
     /// True where inputs leave open another size than the batch: the length of a text.
-    public var hasOpenLength: Bool {
+    package var hasOpenLength: Bool {
         exampleSymbols.contains { ExampleSizes(textLength: 2).size(of: $0) == 2 }
     }
 
@@ -47,7 +47,7 @@ extension Graph {
     }
 
     /// The same graph, its open sizes told by what others of the package give it: a decoder's number of image tokens, say.
-    public func fed(by graphs: [Graph]) throws -> Graph {
+    package func fed(by graphs: [Graph]) throws -> Graph {
         var told: [String: Dimension] = [:]
         for input in inputs {
             for other in graphs where other.name != name {
@@ -63,7 +63,7 @@ extension Graph {
     }
 
     /// What one example costs, with the longest usual text that the model takes; nil where sizes stay unknown.
-    public func exampleCost() throws -> (multiplyAccumulates: Int, sizes: ExampleSizes)? {
+    package func exampleCost() throws -> (multiplyAccumulates: Int, sizes: ExampleSizes)? {
         for length in [40, 30, 20, 12, 8, 4] {
             let sizes = ExampleSizes(textLength: length)
             if let count = try multiplyAccumulates(sizes) { return (count, sizes) }
@@ -72,7 +72,7 @@ extension Graph {
     }
 
     /// Multiply-accumulate operations of one run; nil where sizes stay unknown, or do not suit the model.
-    public func multiplyAccumulates(_ sizes: ExampleSizes) throws -> Int? {
+    package func multiplyAccumulates(_ sizes: ExampleSizes) throws -> Int? {
         let bindings = exampleSymbols.compactMap { name in sizes.size(of: name).map { (name, $0) } }
         var bound = self
         do {

@@ -9,10 +9,13 @@ import Tensors
 
 /// Signal-to-noise ratio along the model, in its own order.
 public struct DepthCurve: Sendable, Encodable {
+    /// Which model it is of.
     public var label: String
     public var points: [Point]
 
+    /// The state behind one block.
     public struct Point: Sendable, Encodable {
+        /// Such as `vision.3`.
         public var name: String
         /// dB; the worst set.
         public var snr: Double
@@ -29,9 +32,11 @@ public struct DepthCurve: Sendable, Encodable {
 
 /// What one package costs beside another: multiplications and measured time.
 public struct Effect: Sendable, Encodable {
+    /// The other package's file name.
     public var reference: String
     /// Examples in the run that both figures are of.
     public var batch: Int
+    /// Of one run.
     public var multiplyAccumulates: Int
     public var referenceMultiplyAccumulates: Int
     /// Median time of a run in seconds, both packages in turn on the same inputs.
@@ -49,6 +54,10 @@ public struct Effect: Sendable, Encodable {
     public var examples: String { batch == 1 ? "one example" : "a batch of \(batch)" }
 
     /// Runs both packages in turn.
+    /// - Parameters:
+    ///   - name: of the reference, for the report.
+    ///   - golden: whose inputs are run.
+    /// - Throws: what running throws.
     public static func measure(
         _ model: Model, beside reference: Model, named name: String, on golden: GoldenSet, threads: Int? = nil
     ) throws -> Effect {
@@ -66,8 +75,11 @@ public struct Effect: Sendable, Encodable {
 
 /// The time that one kind of operator takes in a run.
 public struct KindTime: Sendable, Encodable {
+    /// The operator, such as `Linear`.
     public var kind: String
+    /// Steps of the run that are of this kind.
     public var steps: Int
+    /// Of all these steps together.
     public var milliseconds: Double
     public var multiplyAccumulates: Int
 
@@ -87,7 +99,9 @@ public struct KindTime: Sendable, Encodable {
 
 /// How often a model's answer is the right one.
 public struct Accuracy: Sendable, Encodable, Equatable {
+    /// Examples answered rightly.
     public var right: Int
+    /// Examples asked.
     public var count: Int
     /// The share of right answers in each half of the test set.
     public var halves: [Double]
@@ -98,13 +112,14 @@ public struct Accuracy: Sendable, Encodable, Equatable {
         (self.right, self.count, self.halves, self.seconds) = (right, count, halves, seconds)
     }
 
+    /// Right answers of all, 0 to 1.
     public var share: Double { count == 0 ? 0 : Double(right) / Double(count) }
 }
 
 extension Accuracy {
     /// Runs a model over a test set; its answer is the place of the largest element of the output's last axis.
     /// - Parameters:
-    ///   - output: [B, classes].
+    ///   - output: the name of an output [B, classes].
     ///   - progress: called with the examples done.
     /// - Throws: `usage` where the output does not exist or has no classes; `data` for what the test set holds.
     public static func measure(
@@ -167,7 +182,7 @@ extension Accuracy {
 
 extension Picture {
     /// The image input of a model as its package says: float32 [1, 3, size, size].
-    /// - Throws: `data` where the package names a filter that is not known.
+    /// - Throws: `data` where the package names a filter that is not known, or a mean or deviation that cannot be.
     public func modelInput(_ preprocessing: Manifest.Preprocessing) throws -> Tensor {
         guard let filter = Resampling(rawValue: preprocessing.resampling) else {
             throw TripsError.data("resampling of images", found: preprocessing.resampling, expected: "bilinear or bicubic")

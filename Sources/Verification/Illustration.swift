@@ -6,7 +6,9 @@ import Tensors
 
 /// A golden image, and what the selections made of it.
 public struct Illustration: Sendable {
+    /// What one selection layer made of it.
     public struct Layer: Sendable {
+        /// Of its block, counted from 1.
         public var number: Int
         /// Original patches that stay.
         public var kept: Set<Int>
@@ -15,11 +17,17 @@ public struct Illustration: Sendable {
         /// By original patch; patches that are no longer there have none, nor have those whose score is not finite.
         public var scores: [Int: Double]
     }
+    /// The golden set's name.
     public var set: String
+    /// The image as a PNG file.
     public var png: [UInt8]
+    /// What the model was asked or told about it, where that is known.
     public var text: String?
+    /// Patches in a row.
     public var columns: Int
+    /// Rows of patches.
     public var rows: Int
+    /// In the order of their blocks.
     public var layers: [Layer]
 }
 
@@ -27,6 +35,7 @@ public struct Illustration: Sendable {
 public struct IllustrationOptions: Sendable {
     /// How many golden sets are shown.
     public var count = 8
+    /// By channel, as the model takes its images; nil: the input's range is stretched to a picture's.
     public var mean: [Double]?
     public var deviation: [Double]?
     /// For the words of a text.

@@ -10,17 +10,21 @@ public enum Verdict: String, Sendable, Codable {
 
 /// The comparison of one tensor of one golden set.
 public struct Judgement: Sendable {
+    /// Whether the tensor passes.
     public var verdict: Verdict
     /// Why it failed or was not judged, or what is worth knowing of a pass.
     public var reason: String?
+    /// What it was judged by; nil where types or shapes already differ.
     public var criterion: Criterion?
     /// The largest |x - g| / (atol + rtol · |g|): up to 1 passes. Nil for other criteria.
     public var toleranceUse: Double?
+    /// How far it is from the reference; nil where the two cannot be compared.
     public var metrics: Metrics?
     /// For logits.
     public var agreement: Agreement?
     /// How many tokens were compared by their patch, and how many of each side had no partner.
     public var alignment: TokenAlignment?
+    /// The reference's type and shape, where they were compared.
     public var dataType: DataType?
     public var shape: [Int] = []
 
@@ -28,7 +32,7 @@ public struct Judgement: Sendable {
         (self.verdict, self.reason, self.criterion, self.dataType, self.shape) = (verdict, reason, criterion, dataType, shape)
     }
 
-    public static func failed(_ reason: String) -> Judgement { Judgement(verdict: .fail, reason: reason) }
+    package static func failed(_ reason: String) -> Judgement { Judgement(verdict: .fail, reason: reason) }
 
     /// `toleranceUse` as `12.5 %` or, far beyond it, `107x`; empty where there is none.
     package var toleranceText: String {
@@ -41,7 +45,7 @@ public struct Judgement: Sendable {
 /// - Parameters:
 ///   - alignment: how the tokens of both correspond, where selections flipped.
 ///   - allowingOtherLengths: compare the tokens that correspond even where the numbers of tokens differ.
-public func judge(
+package func judge(
     _ x: Tensor, golden g: Tensor, name: String, criterion: Criterion, alignment: TokenAlignment? = nil, allowingOtherLengths: Bool = false
 ) throws -> Judgement {
     guard x.dataType == g.dataType else {

@@ -6,6 +6,7 @@ import Tensors
 public struct ErrorSpread: Sendable, Codable, Equatable {
     public var maximum = 0.0
     public var mean = 0.0
+    /// The lower one of two in the middle.
     public var median = 0.0
     /// The error that 99 of 100 elements stay below.
     public var percentile99 = 0.0
@@ -47,24 +48,20 @@ public struct Metrics: Sendable, Equatable {
     }
 
     /// Compares `x` with the reference `g` of the same shape.
-    public init(_ x: [Double], reference g: [Double], shape: [Int]) {
+    package init(_ x: [Double], reference g: [Double], shape: [Int]) {
         count = g.count
         var absoluteErrors: [Float] = []
         var relativeErrors: [Float] = []
         absoluteErrors.reserveCapacity(g.count)
         relativeErrors.reserveCapacity(g.count)
-        var (signal, noise, product, power) = (0.0, 0.0, 0.0, 0.0)
+        var ratio = SignalToNoise()
+        var (product, power) = (0.0, 0.0)
         var (worst, worstError) = (-1, -1.0)
         for index in g.indices {
             let (value, reference) = (x[index], g[index])
-            guard value.isFinite && reference.isFinite else {
-                if !same(value, reference) { nonFiniteMismatches += 1 }
-                continue
-            }
+            guard ratio.add(value, reference: reference) else { continue }
             let error = abs(value - reference)
             if error > worstError { (worst, worstError) = (index, error) }
-            signal += reference * reference
-            noise += error * error
             product += value * reference
             power += value * value
             absoluteErrors.append(Float(error))
@@ -84,12 +81,12 @@ public struct Metrics: Sendable, Equatable {
             worstIndex = coordinates(of: worst, in: shape)
             worstPair = (x[worst], g[worst])
         }
-        if nonFiniteMismatches > 0 || absoluteErrors.isEmpty && !g.isEmpty {
-            (snr, cosine) = (.nan, .nan)
-            return
-        }
-        snr = noise == 0 ? .infinity : signal == 0 ? -.infinity : 10 * log10(signal / noise)
-        cosine = signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
+        (snr, nonFiniteMismatches) = (ratio.decibels, ratio.mismatches)
+        cosine = snr.isNaN ? .nan : Metrics.cosine(product, ratio.signal, power)
+    }
+
+    private static func cosine(_ product: Double, _ signal: Double, _ power: Double) -> Double {
+        signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
     }
 
     static func bin(_ error: Double) -> Int {
@@ -110,11 +107,6 @@ extension ErrorSpread {
     }
 }
 
-/// True for equal numbers and for two NaNs.
-private func same(_ left: Double, _ right: Double) -> Bool {
-    left.isNaN ? right.isNaN : left == right
-}
-
 /// True where the first of two signal-to-noise ratios is the worse one: NaN is the worst.
 func isWorse(_ left: Double, _ right: Double) -> Bool {
     left.isNaN ? !right.isNaN : left < right
@@ -133,18 +125,20 @@ func coordinates(of offset: Int, in shape: [Int]) -> [Int] {
 
 /// How well two tensors of logits agree on what they would choose. Rows are the last axis.
 public struct Agreement: Sendable, Codable, Equatable {
+    /// Rows compared.
     public var rows = 0
     /// The share of rows whose largest element stands at the same place.
     public var top1 = 1.0
     /// The mean share of the reference's k largest that are among the model's k largest.
     public var topK = 1.0
+    /// 5, or fewer where rows are short.
     public var k = 1
     /// KL(softmax g ‖ softmax x) in nats, mean and worst over rows.
     public var divergence = 0.0
     public var worstDivergence = 0.0
 
     /// Nil where the tensors have no rows of two or more finite elements.
-    public init?(_ x: [Double], reference g: [Double], shape: [Int], k: Int = 5) {
+    package init?(_ x: [Double], reference g: [Double], shape: [Int], k: Int = 5) {
         guard let width = shape.last, width > 1, !g.isEmpty, g.allSatisfy(\.isFinite), x.allSatisfy(\.isFinite) else { return nil }
         self.k = min(k, width - 1)
         rows = g.count / width
@@ -179,10 +173,4 @@ private func largest(_ k: Int, of row: ArraySlice<Double>) -> [Int] {
 private func klDivergence(of x: ArraySlice<Double>, from g: ArraySlice<Double>) -> Double {
     let (left, right) = (logSoftmax(x), logSoftmax(g))
     return max(0, zip(left, right).reduce(0) { $0 + exp($1.1) * ($1.1 - $1.0) })
-}
-
-private func logSoftmax(_ row: ArraySlice<Double>) -> [Double] {
-    let largest = row.max() ?? 0
-    let sum = log(row.reduce(0) { $0 + exp($1 - largest) })
-    return row.map { $0 - largest - sum }
 }

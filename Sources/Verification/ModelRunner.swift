@@ -2,7 +2,7 @@ import Goldens
 import Tensors
 
 /// Something that answers like a model: a package in a session, or a stand-in for tests.
-public protocol ModelRunner {
+package protocol ModelRunner {
     /// All inputs in order.
     var inputNames: [String] { get }
     /// All outputs in order.
@@ -28,8 +28,8 @@ public protocol ModelRunner {
 }
 
 extension ModelRunner {
-    public var leadingTokens: Int { 1 }
-    public var isOrderedByScore: Bool { false }
-    public func decodedNames(among _: [String]) -> [String] { [] }
-    public func decode(_: [String], inputs _: [String: Tensor], metadata _: GoldenMetadata) throws -> [String: Tensor] { [:] }
+    package var leadingTokens: Int { 1 }
+    package var isOrderedByScore: Bool { false }
+    package func decodedNames(among _: [String]) -> [String] { [] }
+    package func decode(_: [String], inputs _: [String: Tensor], metadata _: GoldenMetadata) throws -> [String: Tensor] { [:] }
 }

@@ -48,6 +48,10 @@ public func verify(
     if !report.passes && preset != .f32 && options.tolerances.areDefault {
         report.notes.append("\(preset.rawValue) weights were judged by the tolerances of fp32 (--preset auto takes those that suit them)")
     }
+    let alone = report.isolated?.count { $0.verdict == .fail } ?? 0
+    if report.passes && alone > 0 {
+        report.notes.append("\(counted(alone, "block")) beyond tolerance alone, on the reference's states: outside the verdict")
+    }
     if timing && report.times.isEmpty { report.notes.append("where the time goes could not be measured on the first golden set") }
     return report
 }

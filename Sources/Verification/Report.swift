@@ -18,6 +18,7 @@ public struct Spread: Sendable {
         if higherIsWorse ? value > worst : isWorse(value, worst) { (worst, worstSet) = (value, set) }
     }
 
+    /// The worse one of two in the middle.
     public var median: Double { values.sorted(by: isWorse)[(values.count - 1) / 2] }
 }
 
@@ -25,15 +26,19 @@ public struct Spread: Sendable {
 public struct TensorSummary: Sendable {
     public let name: String
     public var isIntermediate: Bool
+    /// Golden sets that have it, of these those that failed, and those that were not judged.
     public var sets = 0
     public var failedSets = 0
     public var unjudgedSets = 0
     /// The comparison of the worst set: a failed one if there is any, else one that was judged; of these that of lowest SNR.
     public var worst: Judgement
     public var worstSet: String
+    /// Signal-to-noise ratio in dB; nil where no set could be compared.
     public var snr: Spread?
+    /// The largest |x - g|.
     public var maximalError: Spread?
 
+    /// Fails where one set does.
     public var verdict: Verdict { failedSets > 0 ? .fail : unjudgedSets == sets ? .unjudged : .pass }
 
     package init(name: String, isIntermediate: Bool, _ judgement: Judgement, set: String) {
@@ -65,11 +70,16 @@ extension Judgement {
 
 /// One selection layer over all golden sets.
 public struct SelectionSummary: Sendable {
+    /// The number of its block, from 1.
     public let layer: Int
     public var sets = 0
+    /// Those in which other patches were kept than in the reference.
     public var setsWithFlips = 0
+    /// Patches kept by both of those kept by either.
     public var overlap: Spread
+    /// The set of least overlap.
     public var worst: SelectionComparison
+    /// The smallest `SelectionComparison.margin`.
     public var smallestMargin: Double?
 
     init(_ comparison: SelectionComparison, set: String) {
@@ -103,7 +113,9 @@ public struct Divergence: Sendable, Equatable {
         (self.firstFailure, self.firstJump) = (firstFailure, firstJump)
     }
 
+    /// A block that makes much more noise than it was given.
     public struct Jump: Sendable, Equatable, Codable {
+        /// The state that left it.
         public var name: String
         /// SNR of what entered the block, and of what left it, in dB.
         public var before: Double
@@ -115,14 +127,19 @@ public struct Divergence: Sendable, Equatable {
 
 /// What verifying a package found.
 public struct VerificationReport: Sendable {
+    /// Names of the golden sets, in order.
     public var sets: [String] = []
+    /// In the model's order.
     public var outputs: [TensorSummary] = []
+    /// In the order of computation; empty where they were not asked for.
     public var intermediates: [TensorSummary] = []
+    /// By block.
     public var selections: [SelectionSummary] = []
     /// With intermediates: where the error begins, in the set where it begins earliest.
     public var divergence: Divergence?
+    /// The golden set that it was seen in.
     public var divergenceSet: String?
-    /// Each block fed with the reference's own states.
+    /// Each block fed with the reference's own states; outside the verdict.
     public var isolated: [TensorSummary]?
     /// SNR along the model, for this package and others.
     public var curves: [DepthCurve] = []
@@ -130,17 +147,25 @@ public struct VerificationReport: Sendable {
     public var times: [KindTime] = []
     /// Beside another package.
     public var effect: Effect?
+    /// Over a test set.
     public var accuracy: Accuracy?
     /// Pictures of what selections kept, of the first golden sets.
     public var illustrations: [Illustration] = []
     /// What a person must know to read the verdict.
     public var notes: [String] = []
+    /// What the golden sets say of themselves; the first to say something counts.
     public var metadata: [String: String] = [:]
 
     public init() {}
 
-    /// True where everything that is judged passes.
-    public var passes: Bool { (outputs + intermediates).allSatisfy { $0.verdict != .fail } }
+    /// `pass`, `fail`, or `unjudged` where packages were only compared.
+    public var verdict: Verdict {
+        let verdicts = (outputs + intermediates).map(\.verdict)
+        return verdicts.contains(.fail) ? .fail : verdicts.contains(.pass) ? .pass : .unjudged
+    }
+
+    /// True where everything that is judged passes. Blocks that stand alone tell where an error is made, and are no part of it.
+    public var passes: Bool { verdict != .fail }
 
     mutating func add(_ result: SetResult) {
         sets.append(result.name)
@@ -184,11 +209,13 @@ extension [TensorSummary] {
 
 /// What one golden set showed.
 public struct SetResult: Sendable {
+    /// The comparison of one of its tensors.
     package struct Entry: Sendable {
         package var name: String
         package var isIntermediate: Bool
         package var judgement: Judgement
     }
+    /// The golden set's name.
     public var name: String
     var metadata: GoldenMetadata
     package var tensors: [Entry] = []

@@ -1,18 +1,33 @@
 import Foundation
 import PackageFormat
+import Runtime
 import Support
 
 /// What is told about a package beside the verdict.
 public struct PackageFacts: Sendable, Encodable {
     /// The file's name, without folders.
     public var file: String
+    /// The file's size.
     public var bytes: Int
+    /// Of its coarsest weights.
     public var preset: TolerancePreset
     public var manifest: ManifestFacts
-    /// By graph, for one example; a text of open length has up to 40 tokens (`Graph.exampleCost`).
+    /// By graph, for one example; a text of open length has up to 40 tokens.
     public var multiplyAccumulates: [String: Int]
 
-    public init(file: String, bytes: Int, preset: TolerancePreset, manifest: Manifest, multiplyAccumulates: [String: Int]) {
+    /// Those of a model that was opened.
+    /// - Parameter path: the package that it was read from.
+    /// - Throws: `cannotOpen`.
+    public init(_ model: Model, path: String) throws {
+        let costs = try model.graphs.compactMap { graph in
+            try graph.fed(by: model.graphs).exampleCost().map { (graph.name, $0.multiplyAccumulates) }
+        }
+        self.init(
+            file: fileName(of: path), bytes: try ReadableFile(path: path).size, preset: TolerancePreset(fitting: model.manifest),
+            manifest: model.manifest, multiplyAccumulates: Dictionary(uniqueKeysWithValues: costs))
+    }
+
+    package init(file: String, bytes: Int, preset: TolerancePreset, manifest: Manifest, multiplyAccumulates: [String: Int]) {
         self.file = file
         self.bytes = bytes
         self.preset = preset
@@ -49,56 +64,6 @@ extension VerificationReport {
     public func json(_ package: PackageFacts) throws -> String {
         try jsonText(Document(self, package)) + "\n"
     }
-
-    /// `pass`, `fail`, or `unjudged` where packages were only compared.
-    public var verdict: Verdict {
-        let verdicts = (outputs + intermediates).map(\.verdict)
-        return verdicts.contains(.fail) ? .fail : verdicts.contains(.pass) ? .pass : .unjudged
-    }
-
-    /// The report for continuous integration: a test case for each tensor.
-    public var junit: String {
-        let cases = outputs + intermediates
-        let lines = cases.map { summary -> String in
-            let start = "    <testcase classname=\"\(summary.isIntermediate ? "intermediates" : "outputs")\" name=\"\(escaped(summary.name))\""
-            switch summary.verdict {
-            case .pass: return start + "/>"
-            case .unjudged: return start + "><skipped message=\"\(escaped(summary.worst.reason ?? "unjudged"))\"/></testcase>"
-            case .fail:
-                return start + "><failure message=\"\(escaped(summary.worst.reason ?? "beyond tolerance"))\">"
-                    + escaped("worst in \(summary.worstSet), \(summary.failedSets) of \(summary.sets) sets failed") + "</failure></testcase>"
-            }
-        }
-        let failures = cases.count { $0.verdict == .fail }
-        let skipped = cases.count { $0.verdict == .unjudged }
-        return """
-            <?xml version="1.0" encoding="UTF-8"?>
-            <testsuites>
-              <testsuite name="trips-verify" tests="\(cases.count)" failures="\(failures)" skipped="\(skipped)">
-            \(lines.joined(separator: "\n"))
-              </testsuite>
-            </testsuites>
-
-            """
-    }
-}
-
-/// Text as it may stand in HTML and XML.
-func escaped(_ text: String) -> String {
-    var result = ""
-    for scalar in text.unicodeScalars {
-        switch scalar {
-        case "&": result += "&amp;"
-        case "<": result += "&lt;"
-        case ">": result += "&gt;"
-        case "\"": result += "&quot;"
-        case "\n", "\t": result.unicodeScalars.append(scalar)
-        // Not even escaped may these stand in XML.
-        case "\0"..<" ", "\u{FFFE}", "\u{FFFF}": result += "?"
-        default: result.unicodeScalars.append(scalar)
-        }
-    }
-    return result
 }
 
 private struct Document: Encodable {

@@ -4,7 +4,9 @@ import Tensors
 
 /// What the selection layers of one run kept, by original patch.
 package struct SelectionTrail: Sendable {
+    /// What one layer kept.
     package struct Layer: Sendable {
+        /// Of its block, from 1.
         package let number: Int
         /// [B][K], 0-based places in the stream that enters the layer, ascending.
         package let indices: [[Int]]
@@ -100,11 +102,13 @@ private func rows<Number>(_ numbers: [Number], _ shape: [Int]) -> [[Number]] {
 
 /// How a selection layer's choice compares with the reference's, over a batch.
 public struct SelectionComparison: Sendable, Codable, Equatable {
+    /// The number of its block, from 1.
     public var layer: Int
+    /// Tokens that the reference keeps.
     public var kept: Int
     /// Tokens to choose from.
     public var tokens: Int
-    /// |A ∩ B| / |A ∪ B| of the kept sets in original patches, mean over the batch.
+    /// |A ∩ B| / |A ∪ B| of the kept sets in original patches, fused tokens not counted, mean over the batch.
     public var overlap: Double
     /// Kept patches that the reference dropped.
     public var flips: Int
@@ -149,10 +153,8 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
         (flips, overlap) = (0, 0)
         var overlaps: [Double] = []
         for batch in g.kept.indices where batch < x.kept.count {
-            let (own, theirs) = (Set(x.kept[batch]), Set(g.kept[batch]))
-            let union = own.union(theirs).count
-            overlaps.append(union == 0 ? 1 : Double(own.intersection(theirs).count) / Double(union))
-            flips += theirs.subtracting(own).count
+            overlaps.append(patchOverlap(x.kept[batch], g.kept[batch]))
+            flips += Set(g.kept[batch]).subtracting(x.kept[batch]).count
             if g.scores.indices.contains(batch) { compareScores(x, g, batch) }
             if isOrderedByScore && !streamChanged { compareOrder(x, g, batch) }
             if x.scores.indices.contains(batch) {
@@ -247,18 +249,10 @@ public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
             let ownTokens = own.first?.count, let tokens = theirs.first?.count, shape[1] - ownTokens == goldenShape[1] - tokens,
             goldenShape[1] >= tokens + leading
         else { return nil }
-        var missing = 0
         pairs = own.indices.map { batch in
-            let tokenPlaces = SelectionTrace.identities(own[batch]).enumerated().map { ($0.element, $0.offset) }
-            let places = Dictionary(tokenPlaces, uniquingKeysWith: { first, _ in first })
-            let image = SelectionTrace.identities(theirs[batch]).enumerated().compactMap { place, token in
-                places[token].map { (own: $0 + leading, reference: place + leading) }
-            }
-            missing += tokens - image.count
-            let text = (tokens + leading..<goldenShape[1]).map { (own: $0 - tokens + ownTokens, reference: $0) }
-            return (0..<leading).map { (own: $0, reference: $0) } + image + text
+            tokenPairs(own[batch], reference: theirs[batch], leading: leading, behind: goldenShape[1] - leading - tokens)
         }
-        unmatched = missing
+        unmatched = goldenShape[0] * goldenShape[1] - pairs.reduce(0) { $0 + $1.count }
     }
 
     /// The rows of both tensors that belong together.

@@ -5,29 +5,29 @@ import Support
 import Tensors
 
 /// A session as the verifier sees it.
-public struct SessionRunner: ModelRunner {
-    public let session: Session
+package struct SessionRunner: ModelRunner {
+    package let session: Session
 
-    public init(_ session: Session) { self.session = session }
+    package init(_ session: Session) { self.session = session }
 
     private var graphs: [Graph] { session.model.graphs }
 
     /// What callers give: inputs that another graph computes are left out, unless nothing else is there.
-    public var inputNames: [String] {
+    package var inputNames: [String] {
         var seen = Set<String>()
         return graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }.filter { seen.insert($0).inserted }
     }
 
-    public var outputNames: [String] { session.outputNames }
-    public var traceNames: [String] { session.traceNames }
-    public var leadingTokens: Int { graphs.leadingTokens }
-    public var isOrderedByScore: Bool { graphs.contains { $0.nodes.contains { ($0.op as? PatchSelection)?.order == .score } } }
+    package var outputNames: [String] { session.outputNames }
+    package var traceNames: [String] { session.traceNames }
+    package var leadingTokens: Int { graphs.leadingTokens }
+    package var isOrderedByScore: Bool { graphs.contains { $0.nodes.contains { ($0.op as? PatchSelection)?.order == .score } } }
 
-    public func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
+    package func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
         try session.run(inputs, outputs: outputs, traces: traces)
     }
 
-    public func decodedNames(among names: [String]) -> [String] {
+    package func decodedNames(among names: [String]) -> [String] {
         let outputs = Set(outputNames)
         var possible: Set<String> = []
         if outputs.contains("next_logits") { possible.formUnion(["ids", "score"]) }
@@ -36,7 +36,7 @@ public struct SessionRunner: ModelRunner {
         return names.filter { possible.contains($0) && !outputs.contains($0) }
     }
 
-    public func decode(_ names: [String], inputs: [String: Tensor], metadata: GoldenMetadata) throws -> [String: Tensor] {
+    package func decode(_ names: [String], inputs: [String: Tensor], metadata: GoldenMetadata) throws -> [String: Tensor] {
         var results: [String: Tensor] = [:]
         if names.contains("ids") || names.contains("score") {
             let best = try session.generate(inputs, GenerationParameters(metadata, session.model.manifest.generation))

@@ -70,6 +70,7 @@ public enum TolerancePreset: String, Sendable, CaseIterable, Codable {
 
 /// A tolerance for all tensors, or for those whose name matches a pattern (`*` stands for any run of characters).
 public struct ToleranceRule: Sendable, Equatable {
+    /// Which tensors it is for, with or without `out.` or `mid.`; nil: all.
     public var pattern: String?
     public var value: Double
 
@@ -95,11 +96,15 @@ public struct ToleranceRule: Sendable, Equatable {
 
 /// What each tensor is judged by. A rule that names the tensor goes before one for all; among equals SNR goes first.
 public struct Tolerances: Sendable {
+    /// What no rule is for is judged by this.
     public var preset = TolerancePreset.f32
     /// True where the preset was asked for: then selections may flip within the arithmetic's margin.
     public var allowsFlips = false
+    /// Of |x - g|; where a rule of only one kind is given, the other is as in `f32`.
     public var absolute: [ToleranceRule] = []
+    /// Of |x - g| / |g|.
     public var relative: [ToleranceRule] = []
+    /// The least SNR in dB, instead of the two.
     public var snr: [ToleranceRule] = []
 
     public init() {}

@@ -6,6 +6,7 @@ import Tensors
 
 /// What to judge, and by what.
 public struct VerificationOptions: Sendable {
+    /// What each tensor is judged by.
     public var tolerances = Tolerances()
     /// Judge `mid.*` too.
     public var intermediates = false
@@ -18,16 +19,16 @@ public struct VerificationOptions: Sendable {
 }
 
 /// Judges a model against golden sets, one after the other; only figures stay in memory.
-public struct Verifier {
+package struct Verifier {
     private let model: any ModelRunner
     private var options: VerificationOptions
     private let isolating: Bool
     /// What was found so far.
-    public private(set) var report = VerificationReport()
+    package private(set) var report = VerificationReport()
 
     /// - Parameter isolating: each block is to be judged alone as well.
     /// - Throws: `usage` where a tolerance names nothing that the model computes.
-    public init(_ model: any ModelRunner, options: VerificationOptions, isolating: Bool = false) throws {
+    package init(_ model: any ModelRunner, options: VerificationOptions, isolating: Bool = false) throws {
         self.model = model
         self.options = options
         self.isolating = isolating
@@ -43,7 +44,7 @@ public struct Verifier {
     /// Runs the model on a set and judges it.
     /// - Throws: `data` where the set lacks inputs, and what running throws.
     @discardableResult
-    public mutating func verify(_ golden: GoldenSet) throws -> SetResult {
+    package mutating func verify(_ golden: GoldenSet) throws -> SetResult {
         let result = try locating(golden.name) { try judge(golden) }
         report.add(result)
         return result
@@ -51,7 +52,7 @@ public struct Verifier {
 
     /// What was found, with the curves that its intermediates give.
     /// - Parameter label: names the model in the plot.
-    public func finished(label: String) -> VerificationReport {
+    package func finished(label: String) -> VerificationReport {
         var finished = report
         if !report.intermediates.isEmpty { finished.curves.append(DepthCurve(label, report.intermediates)) }
         return finished

@@ -32,7 +32,9 @@ struct VerifyTool: Tool {
     @Flag(name: .long, help: "Judge traced intermediates (mid.NAME) too, and name the first that diverges.")
     var intermediates = false
 
-    @Flag(name: .long, help: "Feed each block with the golden set's own states, so that each is judged alone.")
+    @Flag(name: .long, help: ArgumentHelp(
+        "Feed each block with the golden set's own states, so that each is judged alone.",
+        discussion: "It tells where an error is made; the verdict stays that of the outputs."))
     var isolate = false
 
     @Option(name: .long, help: ArgumentHelp(
@@ -89,7 +91,7 @@ struct VerifyTool: Tool {
         print(heading(package))
         print()
         print(found.text)
-        try write(found, facts(package))
+        try write(found, PackageFacts(package, path: model))
         if !found.passes { throw ExitCode(1) }
     }
 
@@ -175,16 +177,6 @@ struct VerifyTool: Tool {
         parts.append("weights \(TolerancePreset(fitting: manifest).rawValue)")
         if let against { parts.append("against \(fileName(of: against))") }
         return parts.joined(separator: " · ")
-    }
-
-    private func facts(_ package: Model) throws -> PackageFacts {
-        let costs = try package.graphs.compactMap { graph in
-            try graph.fed(by: package.graphs).exampleCost().map { (graph.name, $0.multiplyAccumulates) }
-        }
-        return PackageFacts(
-            file: fileName(of: model), bytes: try ReadableFile(path: model).size,
-            preset: TolerancePreset(fitting: package.manifest), manifest: package.manifest,
-            multiplyAccumulates: Dictionary(uniqueKeysWithValues: costs))
     }
 
     private func write(_ found: VerificationReport, _ facts: PackageFacts) throws {

@@ -206,6 +206,56 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage }
     }
 
+    /// One linear layer, [outputs, inputs].
+    private func linear(_ weight: Tensor) throws -> Graph {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), Dimension(weight.shape[1])]))
+        let constant = try graph.addConstant(Constant(weight, identity: "weight"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [x, constant], name: "linear")[0])
+        return graph
+    }
+
+    /// A conversion for each group is worth it where half of the inputs have far smaller weights, so that a scale of their own
+    /// takes away their error.
+    @Test func scalesForGroupsAreTakenWhereTheyNearlyHalveTheError() throws {
+        func groupSize(quiet: Float) throws -> Int? {
+            var generator = SplitMix64(state: 8)
+            let weights = (0..<16 * 256).map { Float(generator.uniform() - 0.5) * ($0 % 256 < 128 ? 1 : quiet) }
+            return try quantize([linear(Tensor(weights, shape: [16, 256]))], QuantizationOptions(.int8)).report.layers.first?.groupSize
+        }
+        #expect(try groupSize(quiet: 0.01) == 128)
+        #expect(try groupSize(quiet: 0.9) == 256)
+    }
+
+    /// What rounding takes from the mean of an output goes into the bias.
+    @Test func meansOfOutputsAreKept() throws {
+        var generator = SplitMix64(state: 9)
+        let graph = try linear(Tensor((0..<8 * 32).map { _ in Float(generator.uniform() - 0.5) }, shape: [8, 32]))
+        // Far from 0 on average, as behind GELU.
+        let x = try Tensor((0..<50 * 32).map { _ in Float(generator.uniform() + 1) }, shape: [50, 32])
+        var options = QuantizationOptions(.int8)
+        options.weightsOnly = true
+        options.calibration = [GoldenSet(name: "g", inputs: ["x": x])]
+        let (exact, found) = try (run([graph], ["x": x]), run(quantize([graph], options).graphs, ["x": x]))
+        for output in 0..<8 {
+            let errors = stride(from: output, to: exact.count, by: 8).map { Double(found[$0] - exact[$0]) }
+            let (mean, largest) = (errors.reduce(0, +) / 50, errors.map(abs).max() ?? 0)
+            // fp32 rounds sums of some 30 by 2e-6; single outputs differ by what eight bits leave.
+            #expect(abs(mean) < 1e-5 && largest > 1e-4, "\(output): \(mean) of \(largest)")
+        }
+    }
+
+    @Test func anOutputThatIsNoLongerFiniteIsTheWorst() throws {
+        func graph(_ kind: Unary.Kind) throws -> Graph {
+            var graph = Graph(name: "main")
+            try graph.addOutput("y", graph.add(Unary(kind), [graph.addInput("x", ValueType(.float32, [2]))], name: "y")[0])
+            return graph
+        }
+        let judge = try OutputJudge([graph(.abs)], [GoldenSet(name: "", inputs: ["x": Tensor([1, -4] as [Float], shape: [2])])], .shared)
+        #expect(try judge.worst([graph(.abs)]) == .infinity && judge.worst([graph(.relu)]).isFinite)
+        #expect(try judge.worst([graph(.sqrt)]) == -.infinity)
+    }
+
     /// Patches move up where one in front of them is dropped.
     @Test func imageTokensAreComparedByPatch() throws {
         func keeping(_ patches: [Int64]) throws -> Graph {
@@ -233,6 +283,32 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         let fused = try Tensor([0, 1, 2, -1, -1, 0, 1, 2, -1, -1] as [Int64], shape: [2, 5])
         let twice = try OutputJudge([keeping([0, 1, 3, 4])], [GoldenSet(name: "", inputs: ["image": image, "numbers": fused])], .shared)
         #expect(try twice.compare([keeping([0, 2, 3, 4])]).outputs == ["tokens": .infinity])
+    }
+
+    /// A distillation token stands between [CLS] and the patches, and a word behind them.
+    @Test func leadingTokensAndWordsKeepTheirPlaces() throws {
+        func selecting(_ seed: Int) throws -> Graph {
+            var graph = Graph(name: "main")
+            let tokens = try graph.addInput("tokens", ValueType(.float32, [2, 8, 4]))
+            let words = try graph.addInput("words", ValueType(.float32, [2, Dimension(symbol: "length"), 4]))
+            let op = PatchSelection(heads: 1, keepRate: 0.5, guidance: .random, fusion: .none, seed: seed, leading: 2)
+            let selected = try graph.add(op, [tokens, tokens], name: "select")
+            try graph.addOutput("image", selected[0])
+            try graph.addOutput("question", graph.add(Concat(axis: 1), [selected[0], words], name: "question")[0])
+            for (part, value) in zip(SelectionTrace.Part.allCases, selected.dropFirst()) {
+                graph.addTrace(SelectionTrace(layer: 1, part).name, value)
+            }
+            return graph
+        }
+        var generator = SplitMix64(state: 6)
+        func noise(_ shape: [Int]) throws -> Tensor {
+            try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform()) }, shape: shape)
+        }
+        let golden = GoldenSet(name: "", inputs: ["tokens": try noise([2, 8, 4]), "words": try noise([2, 1, 4])])
+        let found = try OutputJudge([selecting(1)], [golden], .shared).compare([selecting(2)])
+        // Other patches are kept; those that both keep, and all other tokens, are the same.
+        #expect(found.overlap.allSatisfy { $0.value < 1 } && found.overlap.count == 1)
+        #expect(found.outputs == ["image": .infinity, "question": .infinity])
     }
 
     /// As golden sets have them: one for `encode`, one for `decode` that states what `encode` gives.

@@ -52,6 +52,18 @@ extension Float {
         #expect(abs(Double(ratio(exact, try restored(row))) - row.decibels) < 0.01)
     }
 
+    /// Of many weights that are small beside a single one, all are rounded finer where that one is cut.
+    @Test func aSingleLargeWeightIsCut() throws {
+        var generator = SplitMix64(state: 3)
+        var row = (0..<8192).map { _ in Float(generator.uniform() - 0.5) }
+        row[100] = 1
+        let rounded = try roundWeights(Tensor(row, shape: [1, 8192]), groupSize: 8192)
+        let scale = try rounded.scales.elements(Float.self)[0]
+        #expect(scale < 0.99 / 127 && scale > 0.5 / 127)
+        let whole = row.map { ($0 * 127).rounded() / 127 }
+        #expect(ratio(row, try restored(rounded)) > ratio(row, whole))
+    }
+
     @Test func zeroRowsAndHugeValuesStayFinite() throws {
         let zeros = try roundWeights(Tensor([Float](repeating: 0, count: 40), shape: [2, 20]), groupSize: 20)
         #expect(try restored(zeros).allSatisfy { $0 == 0 })

@@ -11,9 +11,6 @@ import ToolSupport
 import Trips
 import Verification
 
-private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .appendingPathComponent("Fixtures").path
-
 /// Writes a safetensors file.
 private func write(_ tensors: [(String, Tensor)], to path: String) throws {
     var (header, data) = ([String](), Data())
@@ -39,8 +36,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 
 @Test func rightAnswersAreCountedAlsoWhereExamplesShareAnImage() throws {
     let folder = fixtures + "/albef-ve"
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
     let golden = try GoldenReference.references(at: folder + "/golden.safetensors")[0].load(inputNames: [], outputNames: [])
     let prediction = try #require(golden.outputs["prediction"]).elements(Float.self)
     let answer = Int64(try #require(prediction.indices.max { prediction[$0] < prediction[$1] }))
@@ -67,8 +64,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func testSetsWhoseTensorsDoNotBelongTogetherAreRefused() throws {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
     func integers(_ numbers: Int64...) throws -> Tensor { try Tensor(numbers, shape: [numbers.count]) }
     func refuses(_ text: String, _ tensors: (String, Tensor)...) throws {
         try write(tensors, to: path)
@@ -88,8 +85,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func aModelForNoExamplesDoesNotKeepTheCountAtItsStart() throws {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
     try write([("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", Tensor([Float](repeating: 1, count: 6), shape: [2, 3]))], to: path)
     var graph = Graph(name: "main")
     try graph.addOutput("prediction", graph.add(Unary(.relu), [graph.addInput("x", ValueType(.float32, [0, 3]))], name: "relu")[0])
@@ -98,8 +95,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func theLastBatchIsAsLargeAsThePackageTakes() throws {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
     // The third and the fifth answer are wrong.
     let x = try Tensor([1, 0, 0, 1, 1, 0, 1, 0, 0, 1] as [Float], shape: [5, 2])
     try write([("labels", Tensor([Int64(0), 1, 1, 0, 0], shape: [5])), ("in.x", x)], to: path)
@@ -117,8 +114,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func onlyRowsOfClassesAreAnswers() throws {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("test-set-\(UUID().uuidString).safetensors").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
     for shape in [[2, 3, 1], [2, 0], [2]] {
         let x = try Tensor([Float](repeating: 1, count: shape.reduce(1, *)), shape: shape)
         try write([("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", x)], to: path)

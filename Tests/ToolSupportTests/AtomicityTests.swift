@@ -1,15 +1,16 @@
 import Foundation
 import Testing
 
-private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-private let model = root.appendingPathComponent("Tests/Fixtures/sample/albef.onnx").path
+private let model = fixtures + "/sample/albef.onnx"
 
 /// What becomes of the output where writing fails or the process ends. The tool is run by a shell, which sets the limits.
 @Suite struct AtomicityTests {
-    private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+    private let scratch: Scratch
     private let converter = toolFolder.appendingPathComponent("trips-convert").path
 
-    init() throws { try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true) }
+    init() throws { scratch = try Scratch() }
+
+    private var folder: String { scratch.path }
 
     private var contents: [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder))?.sorted() ?? [] }
 
@@ -37,14 +38,12 @@ private let model = root.appendingPathComponent("Tests/Fixtures/sample/albef.onn
     private func package() throws -> Data { try Data(contentsOf: URL(fileURLWithPath: folder + "/a.trips")) }
 
     @Test func aFileThatCannotGrowLeavesNothing() throws {
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         // Without the signal, writing past the limit is an error, as on a disk that is full.
         guard let status = try status(of: #"trap "" XFSZ; ulimit -f 16; exec "$0" "$1" -o "$2" --quiet"#) else { return }
         #expect(status == 74 && contents.isEmpty)
     }
 
     @Test func theBarIsGoneBeforeAnErrorIsTold() throws {
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         guard try status(of: "command -v script") == 0 else { return print("skipped: nothing here makes a terminal") }
         let limited = #"trap "" XFSZ; ulimit -f 200; exec "$tool" "$model" -o a.trips"#
         #expect(try status(of: #"cd "$(dirname "$2")"; export tool="$0" model="$1"; script -qec '\#(limited)' said"#) == 74)
@@ -52,7 +51,6 @@ private let model = root.appendingPathComponent("Tests/Fixtures/sample/albef.onn
     }
 
     @Test func aFullDiskLeavesTheOldFile() throws {
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         let mount = #"mount -t tmpfs -o size=64k tmpfs "$(dirname "$2")""#
         guard try status(of: "unshare -rm sh -c '\(mount)' \"$0\" \"$1\" \"$2\"") == 0 else {
             return print("skipped: no file system of a given size can be mounted here")
@@ -63,7 +61,6 @@ private let model = root.appendingPathComponent("Tests/Fixtures/sample/albef.onn
     }
 
     @Test func aFolderThatCannotBeWrittenTo() throws {
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         guard let inProc = try status(of: #"exec "$0" "$1" -o /proc/a.trips --quiet"#) else { return }
         #expect(inProc == 73)
         guard geteuid() != 0 else { return print("skipped: root may write to any folder") }
@@ -73,7 +70,6 @@ private let model = root.appendingPathComponent("Tests/Fixtures/sample/albef.onn
 
     /// Kills conversions over an existing package at moments spread over all that one takes.
     @Test func aKilledProcessLeavesOneWholeFile() throws {
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         let (first, second) = (#"exec "$0" "$1" -o "$2" --force --quiet"#, #"exec "$0" "$1" -o "$2" --force --quiet --select 2,5"#)
         guard try status(of: first) == 0 else { return }
         let old = try package()

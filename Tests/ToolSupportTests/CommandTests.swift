@@ -6,12 +6,10 @@ import Tensors
 import Testing
 import ToolSupport
 
-private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-private let fixtures = root.appendingPathComponent("Tests/Fixtures").path
 /// Where the build puts tools and tests alike.
 private let products = Bundle.main.executableURL?.deletingLastPathComponent()
-let toolFolder = ["release", "debug"].map { root.appendingPathComponent(".build/\($0)") }
-    .first { products?.path.contains($0.lastPathComponent) ?? false } ?? root.appendingPathComponent(".build/debug")
+let toolFolder = ["release", "debug"].map { URL(fileURLWithPath: "\(root)/.build/\($0)") }
+    .first { products?.path.contains($0.lastPathComponent) ?? false } ?? URL(fileURLWithPath: root + "/.build/debug")
 
 private struct Outcome {
     let status: Int32
@@ -41,13 +39,6 @@ private func run(_ tool: String, _ arguments: [String], in folder: String? = nil
     #expect(process.terminationReason == .exit, "\(tool) \(arguments) crashed")
     let text = try files.map { try String(contentsOfFile: $0, encoding: .utf8) }
     return Outcome(status: process.terminationStatus, output: text[0], errors: text[1])
-}
-
-/// A folder that is removed when the last reference goes.
-private final class Scratch {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
-    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
 }
 
 private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]
@@ -158,7 +149,7 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     #expect(strict.status == 1 && beyond.contains("x</td>") && !beyond.contains(#/\d{4}\.\d %/#))
 
     let browser = Process()
-    browser.executableURL = root.appendingPathComponent("tools/check_report.sh")
+    browser.executableURL = URL(fileURLWithPath: root + "/tools/check_report.sh")
     browser.arguments = [files[0]]
     try browser.run()
     browser.waitUntilExit()
@@ -313,7 +304,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     (["tools/benchmark_scaling.py", "--models", "nosuch", "--parts", "sweep,nosuch"], "found 'nosuch'; expected names out of sweep,sizes,"),
     (["-c", "import sys; sys.path.append('tools'); from arguments import listed; listed('abc', always='c')('a,b')"], "expected c among them"),
 ]) func scriptsThatTakeListsSayWhatTheyExpect(arguments: [String], message: String) throws {
-    guard let outcome = try run("/usr/bin/env", ["python3"] + arguments, in: root.path), outcome.status != 127 else {
+    guard let outcome = try run("/usr/bin/env", ["python3"] + arguments, in: root), outcome.status != 127 else {
         return print("skipped: no python3")
     }
     #expect(outcome.status != 0 && outcome.errors.contains(message), "\(outcome.errors)")

@@ -8,9 +8,6 @@ import Testing
 import Trips
 import Verification
 
-private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .appendingPathComponent("Fixtures").path
-
 /// A model with a mistake in one block, as a converter might make it.
 enum Mistake: String, CaseIterable, CustomTestStringConvertible {
     case oneWeight, swappedBias, droppedMask, wrongEpsilon, none

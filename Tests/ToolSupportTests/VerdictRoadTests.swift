@@ -10,9 +10,6 @@ import ToolSupport
 import Trips
 import Verification
 
-private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .appendingPathComponent("Fixtures").path
-
 private func model(_ folder: String, selecting blocks: [Int] = []) throws -> Model {
     var options = ConversionOptions()
     if !blocks.isEmpty { options.selection = SelectionRequest(blocks: blocks, keepRates: [0.7]) }
@@ -26,6 +23,7 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     let (model, goldens) = (try model("albef-vqa"), try references("albef-vqa/golden-ranking"))
     let report = try verify(model, against: goldens, timing: true)
     #expect(report.passes && report.outputs.map(\.name) == ["topk_ids", "topk_probs"] && !report.times.isEmpty)
+    #expect(report.times.map(\.milliseconds) == report.times.map(\.milliseconds).sorted(by: >), "the longest first")
     let beside = try compare(
         model, with: model, named: "itself", on: goldens.map(ComparisonInput.reference), options: VerificationOptions(), judging: true)
     #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"])
@@ -47,8 +45,8 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
 }
 
 @Test func outputsWithoutElementsProveNothing() throws {
-    let path = NSTemporaryDirectory() + "/trips-empty-\(UInt64.random(in: 0...UInt64.max)).safetensors"
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let scratch = try Scratch()
+    let path = scratch.path + "/empty.safetensors"
     let header = #"{"in.image":{"dtype":"F32","shape":[0,3,64,64],"data_offsets":[0,0]},"out.itm_logits":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#
     try (withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) } + Data(header.utf8)).write(to: URL(fileURLWithPath: path))
     let (model, goldens) = (try model("albef-pretrain"), try GoldenReference.references(at: path))
@@ -73,6 +71,17 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(verdicts["vision.1"] == .pass && verdicts["text.1"] == .pass && verdicts["vision.2"] == .fail)
     let facts = PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: model.manifest, multiplyAccumulates: [:])
     #expect(report.html(facts).contains("<section><h2>Blocks alone"), "what fails is not folded away")
+}
+
+@Test func blocksThatFailAloneAreToldOutsideTheVerdict() throws {
+    let (model, goldens) = (try model("albef-pretrain", selecting: [2, 3]), try references("albef-pretrain/golden-select"))
+    var options = VerificationOptions()
+    // Far above what rounding leaves.
+    options.tolerances.snr = [ToleranceRule(pattern: "vision.2", value: 1000)]
+    let report = try verify(model, against: goldens, options: options, isolating: true)
+    #expect(report.isolated?.filter { $0.verdict == .fail }.map(\.name) == ["vision.2"])
+    #expect(report.passes && report.verdict == .pass)
+    #expect(report.notes.contains { $0.hasPrefix("1 block beyond tolerance alone") } && report.text.contains("outside the verdict"))
 }
 
 @Test func coarseWeightsThatFailByTheTolerancesOfFinerOnesPointToTheirOwn() throws {

@@ -9,8 +9,6 @@ import Support
 import Tensors
 import Testing
 
-private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().path
 
 /// A checkpoint with a golden set that says what was selected.
 struct CheckpointCase: Sendable, CustomTestStringConvertible {
@@ -28,16 +26,16 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
 }
 
 @Suite struct CheckpointNumbers {
-    static let fixtures: [CheckpointCase] =
+    static let examples: [CheckpointCase] =
         (Architecture.allCases.map(\.rawValue) + ["sample"]).flatMap { [CheckpointCase($0), CheckpointCase($0, "golden-select")] }
         + ["golden-batch3", "golden-weighted", "golden-none-score", "golden-image-cls"].map { CheckpointCase("albef-pretrain", $0) }
         + ["checkpoint.pth", "checkpoint-older.pt"].map { CheckpointCase("albef-ve", checkpoint: $0) }
         + ["albef-pretrain", "mplug-vqa"].map { CheckpointCase($0, "golden-24px", imageSize: 24) }
         + [CheckpointCase("albef-ve/sharded-bf16", checkpoint: "model.safetensors.index.json")]
 
-    @Test(arguments: fixtures) func fixtureGivesTheReferenceNumbers(_ example: CheckpointCase) throws {
+    @Test(arguments: examples) func fixtureGivesTheReferenceNumbers(_ example: CheckpointCase) throws {
         try verify(
-            "\(root)/Tests/Fixtures/\(example.checkpoint)", "\(root)/Tests/Fixtures/\(example.golden)", imageSize: example.imageSize
+            "\(fixtures)/\(example.checkpoint)", "\(fixtures)/\(example.golden)", imageSize: example.imageSize
         )
     }
 
@@ -111,7 +109,7 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
 /// What the decoding loops make of converted checkpoints.
 @Suite struct CheckpointGeneration {
     private func session(_ architecture: String) throws -> Session {
-        let model = try importCheckpoint(path: "\(root)/Tests/Fixtures/\(architecture)/checkpoint.safetensors")
+        let model = try importCheckpoint(path: "\(fixtures)/\(architecture)/checkpoint.safetensors")
         var manifest = Manifest(tool: .init(name: "tests", version: "0"))
         manifest.generation = model.generation
         return Session(Model(graphs: model.graphs, manifest: manifest))
@@ -119,7 +117,7 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
 
     private func golden(_ path: String) throws -> (inputs: [String: Tensor], outputs: [String: Tensor], metadata: [String: String])
     {
-        let file = try SafetensorsFile(path: "\(root)/Tests/Fixtures/\(path).safetensors")
+        let file = try SafetensorsFile(path: "\(fixtures)/\(path).safetensors")
         func part(_ prefix: String) throws -> [String: Tensor] {
             try Dictionary(
                 uniqueKeysWithValues: file.tensors.filter { $0.name.hasPrefix(prefix) }.map {
@@ -167,7 +165,7 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
     @Test(arguments: ["mplug-vqa", "mplug-caption"])
     func generationStaysWithinTheDecodersPositions(_ architecture: String) throws {
         let (inputs, session) = (try golden("\(architecture)/golden-beam").inputs, try session(architecture))
-        let weights = try SafetensorsFile(path: "\(root)/Tests/Fixtures/\(architecture)/checkpoint.safetensors").tensors
+        let weights = try SafetensorsFile(path: "\(fixtures)/\(architecture)/checkpoint.safetensors").tensors
         let table = try #require(weights.first { $0.name == "text_decoder.bert.embeddings.position_embeddings.weight" })
         let rows = table.constant.shape[0]
         let longest = GenerationParameters(maximalLength: rows, startID: 1, endID: 2)

@@ -16,8 +16,6 @@ import Testing
     }
 
     private func encoder(_ name: String) throws -> Graph? {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent().path
         let path = "\(ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared")/models/\(name).json"
         guard FileManager.default.fileExists(atPath: path) else {
             print("skipped: \(path) is absent")

@@ -7,8 +7,7 @@ import Trips
     @Test func aSelectionCanBeAskedForAndItsReportRead() throws {
         var options = ConversionOptions()
         options.selection = SelectionRequest(blocks: [2], keepRates: [0.5])
-        let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().path
-        let prepared = try prepare("\(tests)/Fixtures/albef-retrieval/checkpoint.safetensors", options)
+        let prepared = try prepare("\(fixtures)/albef-retrieval/checkpoint.safetensors", options)
         let (imported, report): (ImportedModel, SelectionReport?) = (prepared.imported, prepared.selection)
         #expect(imported.architecture == "albef-retrieval")
         #expect(report?.blocks.map(\.block) == [2])

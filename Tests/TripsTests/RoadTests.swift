@@ -2,9 +2,6 @@ import Foundation
 import Testing
 import Trips
 
-private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().path
-private let fixtures = "\(root)/Tests/Fixtures"
 private let shared = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared"
 
 /// A model file with a golden set, and how to select.
@@ -19,14 +16,12 @@ struct RoadCase: Sendable, CustomTestStringConvertible {
 
 /// Converts to a package in a folder of its own, and opens that.
 private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws -> Result {
-    let work = FileManager.default.temporaryDirectory.appendingPathComponent("trips-road-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: work, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: work) }
+    let scratch = try Scratch()
     var options = ConversionOptions()
     if !example.blocks.isEmpty {
         options.selection = SelectionRequest(blocks: example.blocks, keepRates: example.rates, guidance: example.guidance)
     }
-    let path = work.appendingPathComponent("model.trips").path
+    let path = scratch.path + "/model.trips"
     try convert("\(folder)/\(example.source)", to: path, options)
     return try body(path, Model(contentsOf: path))
 }
@@ -193,26 +188,33 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
 
     @Test(arguments: [(PackageWriter.Options.Storage.asIs, DataType.bfloat16), (.f32, .float32), (.f16, .float16), (.bf16, .bfloat16)])
     func weightsAreStoredInTheTypeAskedFor(_ storage: PackageWriter.Options.Storage, _ type: DataType) throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let scratch = try Scratch()
         var options = ConversionOptions()
-        (options.visionHeads, options.textHeads, options.writing.storage) = (2, 2, storage)
+        (options.checkpoint.visionHeads, options.checkpoint.textHeads, options.writing.storage) = (2, 2, storage)
         let source = "\(fixtures)/albef-ve/sharded-bf16/model.safetensors.index.json"
-        let matrices = try convert(source, to: folder + "/a.trips", options).manifest.tensors.filter { $0.dataType == .float32 && $0.shape.count >= 2 }
+        let matrices = try convert(source, to: scratch.path + "/a.trips", options).manifest.tensors.filter { $0.dataType == .float32 && $0.shape.count >= 2 }
         #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
     }
 
+    @Test(arguments: [(PackageWriter.Options.Storage.asIs, TolerancePreset.f32), (.f16, .f16), (.bf16, .bf16)])
+    func tolerancesFitTheCoarsestWeights(_ storage: PackageWriter.Options.Storage, _ preset: TolerancePreset) throws {
+        let scratch = try Scratch()
+        var options = ConversionOptions()
+        options.writing.storage = storage
+        let report = try convert("\(fixtures)/albef-ve/checkpoint.safetensors", to: scratch.path + "/a.trips", options)
+        #expect(TolerancePreset(fitting: report.manifest) == preset)
+    }
+
     @Test func theInputIsNotReplaced() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+        let scratch = try Scratch()
+        let folder = scratch.path + "/sharded"
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         var options = ConversionOptions()
         options.writing.replacing = true
         for name in ["model.safetensors.index.json", "model-00002-of-00002.safetensors"] {
-            for architecture in ["albef-ve", "tensors"] {
-                options.architecture = architecture
-                options.visionHeads = architecture == "tensors" ? nil : 2
+            for tensorsOnly in [false, true] {
+                options.tensorsOnly = tensorsOnly
+                options.checkpoint.visionHeads = tensorsOnly ? nil : 2
                 #expect { try convert("\(folder)/model.safetensors.index.json", to: "\(folder)/\(name)", options) } throws: {
                     "\($0)".contains("would replace the input") && ($0 as? TripsError)?.kind == .usage
                 }
@@ -221,13 +223,13 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
     }
 
     @Test func theSourceOfAPackageIsAllOfItsFiles() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
+        let scratch = try Scratch()
+        let folder = scratch.path + "/sharded"
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
         let files = ["model.safetensors.index.json", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"]
             .map { "\(folder)/\($0)" }
         var options = ConversionOptions()
-        options.architecture = "tensors"
+        options.tensorsOnly = true
         let report = try convert(files[0], to: "\(folder)/a.trips", options)
         #expect(report.sourceBytes == (try files.reduce(0) { try $0 + ReadableFile(path: $1).size }))
         let list = try files.map { try SHA256.hexadecimalDigest(of: ReadableFile(path: $0)) + "\n" }.joined()
@@ -243,24 +245,23 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         func message(_ source: String, _ change: (inout ConversionOptions) -> Void) -> String {
             var options = ConversionOptions()
             change(&options)
-            let target = FileManager.default.temporaryDirectory.appendingPathComponent("trips-\(UUID().uuidString)").path
             do {
-                try convert("\(fixtures)/albef-pretrain/\(source)", to: target, options)
-                try FileManager.default.removeItem(atPath: target)
+                let scratch = try Scratch()
+                try convert("\(fixtures)/albef-pretrain/\(source)", to: scratch.path + "/a.trips", options)
                 return "nothing was thrown"
             } catch {
                 return (error as? TripsError)?.kind == .usage ? "\(error)" : "not usage: \(error)"
             }
         }
         let idle = message("checkpoint.safetensors") { options in
-            (options.architecture, options.visionHeads, options.imageSize) = ("tensors", 2, 24)
+            (options.tensorsOnly, options.checkpoint.visionHeads, options.checkpoint.imageSize) = (true, 2, 24)
             (options.vocabulary, options.selection) = ("vocab.txt", SelectionRequest(blocks: [2]))
         }
         #expect(idle.contains("--vision-heads, --image-size, --select, --vocabulary"), "\(idle)")
-        #expect(message("opset17.onnx") { $0.architecture = "tensors" }.contains("--architecture"))
+        #expect(message("opset17.onnx") { $0.tensorsOnly = true }.contains("--architecture"))
         #expect(message("checkpoint.safetensors") { $0.followsLinks = true }.contains("--follow-links"))
         var options = ConversionOptions()
-        options.architecture = "tensors"
+        options.tensorsOnly = true
         #expect { try prepare("\(fixtures)/albef-pretrain/checkpoint.safetensors", options) } throws: {
             ($0 as? TripsError)?.kind == .usage && "\($0)".contains("packed as they are")
         }
@@ -280,7 +281,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         #expect(kind { $0.selection = SelectionRequest(blocks: [7]) } == .usage)
         #expect(kind { $0.selection = SelectionRequest(blocks: [2], keepRates: [.nan]) } == .usage)
         #expect(kind { $0.selection = SelectionRequest(blocks: [2], textGuide: "nothing of the kind") } == .usage)
-        #expect(kind { $0.imageSize = 96 } == .usage)
-        #expect(kind { $0.architecture = "albef-vqa" } == .usage)
+        #expect(kind { $0.checkpoint.imageSize = 96 } == .usage)
+        #expect(kind { $0.checkpoint.architecture = .albefVQA } == .usage)
     }
 }

@@ -2,8 +2,7 @@ import Foundation
 import Testing
 import Trips
 
-private let sample = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().appendingPathComponent("Tests/Fixtures/scenes").path
+private let sample = fixtures + "/scenes"
 
 /// The trained sample through conversion, selection and quantization, judged by its right answers.
 @Suite struct TrainedSample {
@@ -26,10 +25,8 @@ private let sample = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
     }
 
     @Test func keepsItsAccuracyUnderSelectionAndInt8() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("trips-sample-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        let (whole, selected, int8) = ("\(folder.path)/whole.trips", "\(folder.path)/selected.trips", "\(folder.path)/int8.trips")
+        let scratch = try Scratch()
+        let (whole, selected, int8) = (scratch.path + "/whole.trips", scratch.path + "/selected.trips", scratch.path + "/int8.trips")
         try Self.convert(to: whole)
         try Self.convert(to: selected, keepRate: 0.5)
         var quantization = QuantizationOptions(.int8)
@@ -46,8 +43,8 @@ private let sample = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
 
     /// fp32 on the checkpoint's bfloat16 weights against PyTorch's, selections included.
     @Test func givesTheReferenceNumbers() throws {
-        let path = FileManager.default.temporaryDirectory.appendingPathComponent("trips-sample-\(UUID().uuidString).trips").path
-        defer { try? FileManager.default.removeItem(atPath: path) }
+        let scratch = try Scratch()
+        let path = scratch.path + "/selected.trips"
         try Self.convert(to: path, keepRate: 0.5)
         let goldens = try GoldenReference.references(at: "\(sample)/golden-select.safetensors")
         #expect(try verify(Model(contentsOf: path), against: goldens, options: VerificationOptions(), threads: 2).passes)

@@ -129,13 +129,19 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     let x = [1.0, 2.5, -3, 4]
     let metrics = Metrics(x, reference: [1, 2, -3, 5], shape: [2, 2])
     #expect(metrics.absolute == ErrorSpread(maximum: 1, mean: 0.375, median: 0, percentile99: 1))
-    #expect(abs(metrics.relative.maximum - 0.25) < 1e-7)
+    #expect(abs(metrics.relative.maximum - 0.25) < 1e-7 && abs(metrics.relative.mean - 0.1125) < 1e-15)
     #expect(metrics.worstIndex == [1, 1])
     #expect(metrics.worstPair?.value == 4 && metrics.worstPair?.reference == 5)
     #expect(abs(metrics.snr - 10 * log10(39 / 1.25)) < 1e-12)
     #expect(abs(metrics.cosine - 35 / (32.25 * 39).squareRoot()) < 1e-12)
     #expect(metrics.histogram.reduce(0, +) == 4 && metrics.histogram[0] == 2)
     #expect(metrics.nonFiniteMismatches == 0)
+}
+
+@Test func ninetyNineOfAHundredErrorsAreSmaller() {
+    let errors = (0..<200).map(Double.init)
+    let spread = Metrics(errors, reference: errors.map { _ in 0 }, shape: [200]).absolute
+    #expect(spread == ErrorSpread(maximum: 199, mean: 99.5, median: 99, percentile99: 198))
 }
 
 @Test func errorsBeyondAllNumbersAreCounted() throws {
@@ -155,6 +161,9 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     let p = [3.0, 2, 1, 0].map { exp($0) }
     let first = try #require(Agreement([2.0, 3, 1, 0], reference: [3, 2, 1, 0], shape: [1, 4]))
     #expect(abs(first.divergence - (p[0] - p[1]) / p.reduce(0, +)) < 1e-12)
+    // (1/4, 3/4) against (1/2, 1/2), not the other way round.
+    let flat = try #require(Agreement([0, 0], reference: [0, log(3)], shape: [1, 2]))
+    #expect(abs(flat.divergence - (log(0.5) / 4 + log(1.5) * 3 / 4)) < 1e-12)
     #expect(Agreement([1, .nan], reference: [1, 2], shape: [1, 2]) == nil)
     #expect(Agreement([1, 2], reference: [1, .infinity], shape: [1, 2]) == nil)
     #expect(Agreement([1, 2], reference: [1, 2], shape: [2, 1]) == nil)
@@ -171,6 +180,9 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(tolerances.criterion(for: "a") == .snr(30))
     #expect(tolerances.criterion(for: "text") == .snr(40))
     #expect(tolerances.criterion(for: "image_feat") == .elementwise(absolute: 0.5, relative: 1e-3))
+    // Among those of one kind the last counts.
+    tolerances.snr += [try ToleranceRule(parsing: "text:50"), try ToleranceRule(parsing: "35")]
+    #expect(tolerances.criterion(for: "text") == .snr(50) && tolerances.criterion(for: "a") == .snr(35))
     // Scores by relative tolerance alone, unless named.
     #expect(tolerances.criterion(for: "selection.5.scores") == .elementwise(absolute: 0, relative: 1e-3))
 }

@@ -78,6 +78,27 @@ private func report(
     #expect(with.divergence?.firstFailure == "vision.1")
 }
 
+@Test func inputsThatTheModelDoesNotReadAreTold() throws {
+    let y = try floats([1])
+    var set = try golden(["y": y])
+    set.inputs["sound"] = y
+    #expect(try report(FakeModel(outputNames: ["y"], values: ["y": y]), set).notes == ["inputs that the model does not have: sound; it has image"])
+}
+
+@Test func theSetThatDivergesEarliestIsNamed() throws {
+    let (y, other) = (try floats([1]), try floats([2]))
+    let states = ["vision.1", "vision.2"]
+    var options = VerificationOptions()
+    options.intermediates = true
+    var verifier = try Verifier(
+        FakeModel(outputNames: ["y"], traceNames: states, values: ["y": y, "vision.1": y, "vision.2": y]), options: options)
+    for (name, state) in [("late", "vision.2"), ("early", "vision.1"), ("late again", "vision.2")] {
+        let reference = Dictionary(uniqueKeysWithValues: states.map { ($0, $0 == state ? other : y) })
+        try verifier.verify(GoldenSet(name: name, inputs: ["image": y], outputs: ["y": y], intermediates: reference))
+    }
+    #expect(verifier.report.divergenceSet == "early" && verifier.report.divergence?.firstFailure == "vision.1")
+}
+
 @Test func missingInputsAreBadData() throws {
     let y = try floats([1])
     let model = FakeModel(inputNames: ["image", "input_ids"], outputNames: ["y"], values: ["y": y])
@@ -195,6 +216,35 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     #expect(wrong.selections.first?.worst.followsItsScores == false)
 }
 
+/// What follows from a flip that the arithmetic explains is not judged; what follows from another one fails.
+@Test func positionsBehindAWrongSelectionFail() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    func verdict(_ kept: [Int64], _ own: [Float], _ reference: [Float]) throws -> Verdict? {
+        let name = "selection.2.positions"
+        var (traces, theirs) = (try selection(kept, own), try selection([0, 1, 2], reference))
+        (traces[name], theirs[name]) = (try indices(kept + [-1]), try indices([0, 1, 2, -1]))
+        let model = FakeModel(
+            outputNames: ["image_embeds"], traceNames: traces.keys.sorted(), values: traces.merging(["image_embeds": y]) { $1 })
+        let result = try report(model, golden(["image_embeds": y], theirs), intermediates: true, preset: .int8)
+        let skipped = result.intermediates.count { $0.verdict == .unjudged }
+        #expect(result.junit.contains("skipped=\"\(skipped)\"") && result.junit.split(separator: "<skipped").count == skipped + 1)
+        return result.intermediates.first { $0.name == name }?.verdict
+    }
+    #expect(try verdict([0, 1, 3], [0.4, 0.3, 0.1000, 0.1002, 0.0998], scores) == .unjudged)
+    // The model follows its own scores, but they are far from the reference's.
+    #expect(try verdict([0, 1, 3], [0.4, 0.3, 0.1, 0.2, 0.01], [0.4, 0.3, 0.1, 0.02, 0.01]) == .fail)
+}
+
+@Test func patchesThatFlippedAreDrawnWithAnEdge() throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let facts = PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
+    for (kept, edges) in [([0, 1, 2] as [Int64], 0), ([0, 1, 3], 2)] {
+        let set = try picture(golden(["image_embeds": y], selection([0, 1, 2], scores)))
+        let html = try report(selectingModel(kept, scores, y), set, drawing: IllustrationOptions()).html(facts)
+        #expect(html.split(separator: "class=\"flip\"").count == edges + 1)
+    }
+}
+
 @Test func scoresThatAreNotFiniteExplainNoFlip() throws {
     let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
     let set = try golden(["image_embeds": y], selection([0, 1, 2], [0.4, 0.3, .nan, 0.1, 0.0999]))
@@ -217,6 +267,18 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
         #expect(!result.passes && result.outputs.first?.worst.reason == "shape [1, 5, 1]; expected [1, 6, 1]")
         #expect(result.illustrations.count == (drawing == nil ? 0 : 1))
     }
+}
+
+/// The second selection scores what the first one left, in its order, and a fused token.
+@Test func laterScoresAreDrawnOnTheirPatches() throws {
+    let y = try floats([1, 2, 3], [1, 3, 1])
+    var model = try selectingModel([1, 2, 4], scores, y)
+    model.traceNames += ["selection.3.indices", "selection.3.scores"]
+    model.values["selection.3.indices"] = try indices([0, 2])
+    model.values["selection.3.scores"] = try floats([0.5, 0.25, 0.75, 0.125])
+    let layers = try #require(report(model, picture(golden(["image_embeds": y])), drawing: IllustrationOptions()).illustrations.first?.layers)
+    #expect(layers.map(\.number) == [2, 3] && layers.map(\.kept) == [[1, 2, 4], [1, 4]])
+    #expect(layers.last?.scores == [1: 0.5, 2: 0.25, 4: 0.75])
 }
 
 @Test func scoresThatAreNotFiniteAreNotDrawn() throws {
@@ -458,6 +520,18 @@ private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
     let found = Divergence(planted, noiseFloor: 1e-6)
     #expect(found.firstFailure == nil)
     #expect(found.firstJump == Divergence.Jump(name: "vision.1", before: 139, after: 62))
+}
+
+@Test func aJumpIsFiveTimesTheNoiseThatEntered() {
+    // 12 dB are four times, 16 dB six times.
+    func jump(_ before: [(String, Double)], _ after: (String, Double)) -> String? {
+        Divergence((before + [after]).map { (name: $0.0, judgement: judgement(.pass, snr: $0.1)) }, noiseFloor: 1e-9).firstJump?.name
+    }
+    #expect(jump([("vision.0", 173), ("vision.1", 165)], ("vision.2", 153)) == nil)
+    #expect(jump([("vision.0", 173), ("vision.1", 165)], ("vision.2", 149)) == "vision.2")
+    // Into the fusion goes what the text brings as well.
+    #expect(jump([("text.0", 170), ("text.1", 160), ("vision.0", 170)], ("fusion.1", 150)) == nil)
+    #expect(jump([("text.0", 170), ("text.1", 160), ("vision.0", 170)], ("fusion.1", 140)) == "fusion.1")
 }
 
 @Test func whatCannotBeComparedIsNoJump() {

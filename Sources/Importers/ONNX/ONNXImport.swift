@@ -3,6 +3,7 @@ import ModelGraph
 import Support
 import Tensors
 
+/// How an ONNX model is read.
 public struct ONNXImportOptions: Sendable {
     /// External data may lie outside the model's folder, behind links (as caches made of links have it).
     public var followLinks: Bool
@@ -47,7 +48,9 @@ public struct OperatorCount: Sendable, Hashable {
     public var domain: String
     /// Version of the domain's operator set, 0 where the model imports none.
     public var version: Int
+    /// Nodes that use it.
     public var count: Int
+    /// The name of the first of them.
     public var firstNode: String
     /// Why it is refused; nil where it is supported.
     public var refusal: String?
@@ -64,7 +67,7 @@ public func operatorInventory(path: String) throws -> [OperatorCount] {
 
 /// Reads a file with one serialised TensorProto, as ONNX's test data sets have them.
 /// - Throws: `cannotOpen`, or `data` where the file is malformed or the element type unsupported.
-public func readTensorProto(path: String) throws -> (name: String, tensor: Constant) {
+package func readTensorProto(path: String) throws -> (name: String, tensor: Constant) {
     let file = try ReadableFile(path: path)
     return try locating(file.name) {
         let tensor = try ONNXTensor(file)

@@ -85,12 +85,8 @@ struct ONNXInliner {
         for output in function.nodes.flatMap(\.outputs) where actual[output] == nil {
             actual[output] = freshName("\(call.label)/\(output)")
         }
-        inlinedNodes += function.nodes.count
-        inlinedNames += function.nodes.reduce(0) { $0 + 2 * call.label.utf8.count + $1.label.utf8.count + $1.outputs.reduce(0) { $0 + $1.utf8.count } }
-        guard inlinedNodes <= ONNXInliner.maximalNodes, inlinedNames <= ONNXInliner.maximalNames else {
-            throw TripsError.data("the model's functions make too many nodes", found: "more than \(inlinedNodes - 1)")
-        }
-        return copies + (try function.nodes.map { node in
+        try count(function, calledBy: call.label)
+        return try copies + function.nodes.map { node in
             var node = node
             node.name = "\(call.label)/\(node.label)"
             node.inputs = try node.inputs.map { input in
@@ -105,7 +101,18 @@ struct ONNXInliner {
                 return attributes[name].map { ONNXAttribute(name: attribute.name, value: $0.value) }
             }
             return node
-        })
+        }
+    }
+
+    /// Adds what a call makes to what all calls have made.
+    private mutating func count(_ function: ONNXFunction, calledBy label: String) throws {
+        inlinedNodes += function.nodes.count
+        for node in function.nodes {
+            inlinedNames += 2 * label.utf8.count + node.label.utf8.count + node.outputs.reduce(0) { $0 + $1.utf8.count }
+        }
+        guard inlinedNodes <= ONNXInliner.maximalNodes, inlinedNames <= ONNXInliner.maximalNames else {
+            throw TripsError.data("the model's functions make too many nodes", found: "more than \(inlinedNodes - 1)")
+        }
     }
 
     private mutating func freshName(_ base: String) -> String {

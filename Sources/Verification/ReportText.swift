@@ -1,5 +1,4 @@
 import Support
-import Verification
 
 extension VerificationReport {
     /// The report as text: a table of outputs, one of intermediates where they are judged, selections, and the verdict.

@@ -1,17 +1,15 @@
-import Foundation
-
 /// A table in plain text: columns as wide as their widest cell.
-public struct TextTable {
-    public enum Alignment: Sendable { case left, right }
+package struct TextTable {
+    package enum Alignment: Sendable { case left, right }
     private let columns: [(title: String, alignment: Alignment)]
     private var rows: [[String]] = []
 
-    public init(_ columns: [(title: String, alignment: Alignment)]) { self.columns = columns }
+    package init(_ columns: [(title: String, alignment: Alignment)]) { self.columns = columns }
 
-    public mutating func add(_ cells: [String]) { rows.append(cells) }
+    package mutating func add(_ cells: [String]) { rows.append(cells) }
 
     /// Lines without trailing spaces; the titles first.
-    public var text: String {
+    package var text: String {
         let widths = columns.indices.map { column in
             ([columns[column].title] + rows.compactMap { column < $0.count ? $0[column] : nil }).map(\.count).max() ?? 0
         }

@@ -1,0 +1,24 @@
+/// The overlap of two choices of patches (Jaccard): the share of those in either that are in both; 1 where neither has any.
+/// - Parameters: original patches; -1, a fused token, is none.
+package func patchOverlap(_ left: [Int], _ right: [Int]) -> Double {
+    let (a, b) = (Set(left).subtracting([-1]), Set(right).subtracting([-1]))
+    let either = a.union(b).count
+    return either == 0 ? 1 : Double(a.intersection(b).count) / Double(either)
+}
+
+/// Which tokens of two streams stand for the same: leading ones, those of the same original patch, and what stands behind.
+/// - Parameters:
+///   - own: original patches of one stream's image tokens, -1 for a fused one.
+///   - reference: those of the other's.
+///   - leading: tokens in front of the patches, [CLS] among them.
+///   - behind: tokens, of a text, behind them.
+/// - Returns: places in both streams, in the reference's order.
+package func tokenPairs(_ own: [Int], reference: [Int], leading: Int, behind: Int) -> [(own: Int, reference: Int)] {
+    let (own, reference) = (SelectionTrace.identities(own), SelectionTrace.identities(reference))
+    let places = Dictionary(own.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
+    let image = reference.enumerated().compactMap { place, patch in
+        places[patch].map { (own: leading + $0, reference: leading + place) }
+    }
+    let text = (0..<behind).map { (own: leading + own.count + $0, reference: leading + reference.count + $0) }
+    return (0..<leading).map { (own: $0, reference: $0) } + image + text
+}
