@@ -52,6 +52,38 @@ static bool tiles_permitted(void) {
     atomic_store_explicit(&answer, permitted, memory_order_relaxed);
     return permitted;
 }
+
+/// Whether two paths give the same bits for small int8 products, with bytes and weights at both ends of their range.
+static bool products_agree(const trips_table *left, const trips_table *right) {
+    enum { M = 37, N = 61, K = 148, LDA = 192, MOST_BYTES = 64 * (K + 3 * 8) };
+    static const size_t groups[] = {0, 64};
+    uint8_t a[M * LDA] = {0};
+    int8_t w[N * K];
+    float scales[3 * N], row_scales[M], outputs[2][M * N];
+    _Alignas(64) char packed[MOST_BYTES];
+    for (size_t i = 0; i < sizeof a; i++) a[i] = (uint8_t)(i * 193 >> 3);
+    for (size_t i = 0; i < sizeof w; i++) w[i] = (int8_t)(i * 151 >> 2);
+    for (size_t i = 0; i < 3 * N; i++) scales[i] = (float)(i % 7 + 1) / 64;
+    for (size_t i = 0; i < M; i++) row_scales[i] = (float)(i % 5 + 1) / 32;
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        if (trips_igemm_pack_size(N, K, groups[g]) > sizeof packed) return false;
+        trips_igemm_pack_ref(packed, w, K, scales, N, K, groups[g], 0, N);
+        left->igemm(a, LDA, row_scales, packed, N, K, groups[g], outputs[0], N, 0, M, 0, N, NULL);
+        right->igemm(a, LDA, row_scales, packed, N, K, groups[g], outputs[1], N, 0, M, 0, N, NULL);
+        if (memcmp(outputs[0], outputs[1], sizeof outputs[0]) != 0) return false;
+    }
+    return true;
+}
+
+/// Tiles are used where they give what vectors give, as they were tried under emulation only.
+static bool tiles_agree(void) {
+    static atomic_int answer = -1;
+    int known = atomic_load_explicit(&answer, memory_order_relaxed);
+    if (known >= 0) return known;
+    bool agree = products_agree(&trips_table_avx512amx, &trips_table_avx512vnni);
+    atomic_store_explicit(&answer, agree, memory_order_relaxed);
+    return agree;
+}
 #endif
 
 bool trips_path_available(trips_path path) {
@@ -68,7 +100,8 @@ bool trips_path_available(trips_path path) {
     case TRIPS_PATH_AVX512: return avx512;
     case TRIPS_PATH_AVX512_VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     case TRIPS_PATH_AVX512_AMX:
-        return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("amx-int8") && tiles_permitted();
+        return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("amx-int8") && tiles_permitted() &&
+               tiles_agree();
     default: return false;
     }
 #elif defined(__aarch64__)

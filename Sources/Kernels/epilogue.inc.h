@@ -21,7 +21,8 @@ INLINE void apply_any_epilogue(const bool coarse, const float *from, size_t ldf,
     for (size_t m = m0; m < m0 + rows; m++) {                                                      \
         const float *s = from + (m - m0) * ldf;                                                    \
         float *y = c + m * ldc;                                                                    \
-        const float *r = e->residual ? e->residual + m * e->ldr : NULL;                            \
+        size_t row = e->residual_rows ? (size_t)e->residual_rows[m] : m;                           \
+        const float *r = e->residual ? e->residual + row * e->ldr : NULL;                          \
         size_t n = n0;                                                                             \
         for (; n + VL <= n1; n += VL) {                                                            \
             vf x = vf_load(s + (n - n0));                                                           \

@@ -25,7 +25,8 @@ static float epilogue_of(float x, size_t m, size_t n, const trips_epilogue *e) {
     if (e == NULL) return x;
     if (e->bias) x += e->bias[n];
     x = activation_of(x, e->activation);
-    return e->residual ? x + e->residual[m * e->ldr + n] : x;
+    size_t row = e->residual_rows ? (size_t)e->residual_rows[m] : m;
+    return e->residual ? x + e->residual[row * e->ldr + n] : x;
 }
 
 // MARK: - fp32 product

@@ -90,37 +90,6 @@ extension [TensorView?] {
     func optional(_ index: Int) -> TensorView? { index < count ? self[index] : nil }
 }
 
-/// Elements that tasks of a parallel loop read. Valid while the view's owner lives.
-struct Source<Element>: @unchecked Sendable {
-    let base: UnsafePointer<Element>
-    subscript(index: Int) -> Element { @inline(__always) get { base[index] } }
-    static func + (source: Source, offset: Int) -> Source { Source(base: source.base + offset) }
-}
-
-/// Elements that tasks of a parallel loop write, each its own.
-struct Target<Element>: @unchecked Sendable {
-    let base: UnsafeMutablePointer<Element>
-    subscript(index: Int) -> Element {
-        @inline(__always) get { base[index] }
-        @inline(__always) nonmutating set { base[index] = newValue }
-    }
-    static func + (target: Target, offset: Int) -> Target { Target(base: target.base + offset) }
-    var source: Source<Element> { Source(base: base) }
-}
-
-extension TensorView {
-    /// The elements as numbers of this width, which must be the data type's.
-    func source<Element>(_: Element.Type = Element.self) -> Source<Element> {
-        Source(base: bytes.assumingMemoryBound(to: Element.self))
-    }
-}
-
-extension MutableTensorView {
-    func target<Element>(_: Element.Type = Element.self) -> Target<Element> {
-        Target(base: bytes.assumingMemoryBound(to: Element.self))
-    }
-}
-
 /// Memory for intermediate results, zeroed.
 final class Scratch<Element>: Sendable {
     private let memory: AlignedMemory

@@ -94,18 +94,39 @@ extension PatchSelection: Computable {
     /// Chooses by falling score; among equal scores the lower index wins, and NaN counts as the largest. Where all stay,
     /// they stay as they are.
     package func choose(_ scores: UnsafeBufferPointer<Float>) -> Choice {
-        // Score and index in one integer: it sorts several times faster than pairs do.
-        var ranking = [UInt64](repeating: 0, count: scores.count)
-        for index in 0..<scores.count {
-            ranking[index] = UInt64(UInt32.max - ascending(scores[index])) << 32 | UInt64(UInt32(truncatingIfNeeded: index))
+        let ranks = scores.map { UInt32.max - ascending($0) }
+        let count = keptCount(of: scores.count), last = smallest(count, of: ranks)
+        var ties = count - below(last, ranks)
+        var kept: [Int] = [], dropped: [Int] = []
+        kept.reserveCapacity(count)
+        dropped.reserveCapacity(ranks.count - count)
+        for (index, rank) in ranks.enumerated() {
+            if rank < last || rank == last && ties > 0 {
+                kept.append(index)
+                if rank == last { ties -= 1 }
+            } else {
+                dropped.append(index)
+            }
         }
-        ranking.sort()
-        let best = ranking.prefix(keptCount(of: scores.count)).map { Int($0 & 0xffff_ffff) }
-        var isKept = [Bool](repeating: false, count: scores.count)
-        for index in best { isKept[index] = true }
-        let kept = isKept.indices.filter { isKept[$0] }
-        let dropped = isKept.indices.filter { !isKept[$0] }
-        return Choice(kept: kept, stream: order == .original || dropped.isEmpty ? kept : best, dropped: dropped)
+        let isRanked = order == .score && !dropped.isEmpty
+        return Choice(kept: kept, stream: isRanked ? kept.sorted { (ranks[$0], $0) < (ranks[$1], $1) } : kept, dropped: dropped)
+    }
+
+    /// The `place`th smallest number, from 1, bit by bit from the highest: no sorting, and as long whatever the numbers are.
+    private func smallest(_ place: Int, of numbers: [UInt32]) -> UInt32 {
+        var result: UInt32 = 0
+        for bit in (0..<32).reversed() {
+            let candidate = result | 1 << UInt32(bit)
+            if below(candidate, numbers) < place { result = candidate }
+        }
+        return result
+    }
+
+    /// How many numbers are smaller; in a form that compilers turn into vectors.
+    private func below(_ limit: UInt32, _ numbers: [UInt32]) -> Int {
+        var count: UInt32 = 0
+        for number in numbers { count &+= number < limit ? 1 : 0 }
+        return Int(count)
     }
 
     /// An integer that grows with the number.

@@ -36,7 +36,8 @@ enum SyntheticPass {
         graph = try graph.reduced(to: fromTokens.map(\.name))
         let inputs = graph.inputs.compactMap { value in known[graph.name(of: value)].map { (graph.name(of: value), $0) } }
         guard inputs.count == graph.inputs.count else { return [:] }
-        try graph.specialize(to: Dictionary(uniqueKeysWithValues: inputs).mapValues(\.shape))
+        graph = try graph.specialized(to: Dictionary(uniqueKeysWithValues: inputs).mapValues(\.shape))
+        try graph.checkSizes()
         var values: [ValueID: Tensor] = [:]
         for value in graph.inputs { values[value] = known[graph.name(of: value)] }
         var results: [String: Tensor] = [:]

@@ -2,21 +2,70 @@ import ModelGraph
 import Support
 import Tensors
 
+/// A run of tokens, before and after a selection.
+private struct Segment: Equatable {
+    var old: Dimension
+    var new: Dimension
+    /// How many of the first are no patches, and stay where they are.
+    var leading = 0
+
+    var isChanged: Bool { old != new }
+
+    /// True for tokens of the first segment that stay where they are.
+    func isLeading(_ start: Dimension, _ end: Dimension) -> Bool {
+        guard let start = start.constant, let end = end.constant else { return false }
+        return 0...leading ~= start && end <= leading
+    }
+
+    /// True for the place of a token inside the segment that is still there after, at the same place.
+    func keeps(_ place: Dimension) throws -> Bool {
+        if isChanged { return place.constant.map { 0..<leading ~= $0 } ?? false }
+        return try place == 0 || (place.lowerBound ?? -1) >= 0 && (old.subtracting(place).lowerBound ?? 0) > 0
+    }
+
+    /// Where segments side by side begin, and where the last ends.
+    static func borders(of segments: [Segment]) throws -> [(old: Dimension, new: Dimension)] {
+        var borders = [(old: Dimension(0), new: Dimension(0))]
+        for (index, segment) in segments.enumerated() {
+            borders.append((try borders[index].old.adding(segment.old), try borders[index].new.adding(segment.new)))
+        }
+        return borders
+    }
+
+    /// Which tokens a slice takes after, and the segments in it; nil where it ends inside a segment. It may leave out leading tokens
+    /// of the first.
+    static func cut(
+        _ segments: [Segment], from start: Dimension, to end: Dimension
+    ) throws -> (start: Dimension, end: Dimension, parts: [Segment])? {
+        let borders = try borders(of: segments)
+        if let first = borders.firstIndex(where: { $0.old == start }), let last = borders.firstIndex(where: { $0.old == end }) {
+            return (borders[first].new, borders[last].new, first < last ? Array(segments[first..<last]) : [])
+        }
+        guard let image = segments.first, let skipped = start.constant, 0...image.leading ~= skipped, end == image.old else { return nil }
+        let patches = Segment(old: try image.old.subtracting(start), new: try image.new.subtracting(start), leading: image.leading - skipped)
+        return (start, image.new, [patches])
+    }
+
+    /// The segments put together to parts of these sizes; nil where a part ends inside a segment.
+    static func grouped(_ segments: [Segment], _ sizes: [Dimension]) throws -> [Segment]? {
+        var rest = segments[...]
+        let groups = try sizes.map { size in
+            var group = Segment(old: 0, new: 0)
+            while group.old != size, let next = rest.popFirst() {
+                group = Segment(old: try group.old.adding(next.old), new: try group.new.adding(next.new))
+            }
+            return group
+        }
+        return rest.isEmpty && groups.map(\.old) == sizes ? groups : nil
+    }
+}
+
 /// Lets what is downstream of a selection follow the new number of tokens.
 ///
 /// Where image and text tokens stand side by side, the token axis of a state is a list of segments. Slices that end at
 /// the border of a segment, masks that are the same for a whole segment, and reshapes that keep the axis are stated anew;
 /// anything else that holds the old number is in the way.
 private struct Following {
-    /// A run of tokens, before and after.
-    private struct Segment: Equatable {
-        var old: Dimension
-        var new: Dimension
-        /// How many of the first are no patches, and stay where they are.
-        var leading = 0
-        var isChanged: Bool { old != new }
-    }
-
     private var segments: [ValueID: [Segment]] = [:]
     private var followed: [String] = []
     /// The graph with the selection inserted, and the sizes downstream still as they were.
@@ -98,62 +147,40 @@ private struct Following {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         guard let ranges = try old.sliceRanges(node) else { throw TripsError.data("a slice whose range is not known") }
         guard let parts = segments[x] else { throw TripsError.data("a slice of tokens", found: "\(graph.type(of: x))") }
-        if !ranges.contains(where: { $0.axis == 1 }) { segments[node.output] = parts }
-        for range in ranges {
-            guard range.axis == 1 else {
-                guard old.shape(of: x)[range.axis] == graph.shape(of: x)[range.axis] else { throw TripsError.data("a slice along axis \(range.axis)") }
-                continue
-            }
-            var (before, after) = (Dimension(0), Dimension(0))
-            var borders = [(before, after)]
-            for part in parts {
-                before = try before.adding(part.old)
-                after = try after.adding(part.new)
-                borders.append((before, after))
-            }
-            let stop = try range.start.adding(range.count)
-            guard let first = borders.first(where: { $0.0 == range.start }), let last = borders.first(where: { $0.0 == stop }) else {
-                if let image = parts.first, ranges.count == 1, let start = range.start.constant, 0...image.leading ~= start {
-                    // Leading tokens stay where they are.
-                    if let end = stop.constant, end <= image.leading {
-                        return try graph.setTokens(of: node, from: range.start, to: stop)
-                    }
-                    // All patches of the image in front, without leading tokens.
-                    if stop == image.old {
-                        try graph.setTokens(of: node, from: range.start, to: image.new)
-                        let (old, new) = (try image.old.subtracting(range.start), try image.new.subtracting(range.start))
-                        segments[node.output] = [Segment(old: old, new: new, leading: image.leading - start)]
-                        followed.append(graph.name(of: node.output))
-                        return
-                    }
-                }
-                throw TripsError.data("a slice of tokens", found: "\(range.start) ..< \(stop)", expected: "ends at \(borders.map { "\($0.0)" }.joined(separator: ", "))")
-            }
-            guard ranges.count == 1 else { throw TripsError.data("a slice along several axes") }
-            try graph.setTokens(of: node, from: first.1, to: last.1)
-            followed.append(graph.name(of: node.output))
-            let (start, end) = (borders.firstIndex { $0.0 == range.start } ?? 0, borders.firstIndex { $0.0 == stop } ?? 0)
-            if start < end { segments[node.output] = Array(parts[start..<end]) }
+        for range in ranges where range.axis != 1 && old.shape(of: x)[range.axis] != graph.shape(of: x)[range.axis] {
+            throw TripsError.data("a slice along axis \(range.axis)")
         }
+        guard let range = ranges.first(where: { $0.axis == 1 }) else {
+            segments[node.output] = parts
+            return
+        }
+        guard ranges.count == 1 else { throw TripsError.data("a slice along several axes") }
+        let (start, end) = (range.start, try range.start.adding(range.count))
+        if let image = parts.first, image.isLeading(start, end) { return try graph.setTokens(of: node, from: start, to: end) }
+        guard let cut = try Segment.cut(parts, from: start, to: end) else {
+            let borders = try Segment.borders(of: parts).map { "\($0.old)" }
+            throw TripsError.data("a slice of tokens", found: "\(start) ..< \(end)", expected: "ends at \(borders.joined(separator: ", "))")
+        }
+        try graph.setTokens(of: node, from: cut.start, to: cut.end)
+        followed.append(graph.name(of: node.output))
+        if !cut.parts.isEmpty { segments[node.output] = cut.parts }
     }
 
     /// The mask of an attention follows its keys.
     private mutating func restateMask(_ node: Node, _ graph: inout Graph) throws {
         guard let mask = node.input(3), let k = node.input(1), let q = node.input(0), let size = graph.shape(of: mask).last else { return }
         let (keys, queries) = (graph.shape(of: k)[1], graph.shape(of: q)[1])
-        if graph.shape(of: mask).count >= 2, let rows = graph.shape(of: mask).dropLast().last, rows != 1, rows != queries {
+        if let rows = graph.shape(of: mask).dropLast().last, rows != 1, rows != queries {
             throw TripsError.data(
                 "the mask \(graph.name(of: mask)) has a number for each pair of tokens, as a bias of relative positions does, and a fused "
                     + "token has no place in it", found: "\(graph.type(of: mask))", expected: "\(queries) rows")
         }
         if size == 1 || size == keys { return }
-        guard let parts = segments[k] else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
         let (source, between) = graph.alongLastAxis(mask)
-        let axis = graph.type(of: source).rank - 1
-        guard let (concat, op) = graph.producer(of: source, Concat.self), try resolveAxis(op.axis, rank: axis + 1) == axis,
-            let groups = try grouped(parts, concat.inputs.compactMap { $0 }.map { graph.shape(of: $0)[axis] })
-        else { throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys") }
-        try restate(concat, axis: axis, groups, &graph)
+        guard let parts = segments[k], let (concat, groups) = try joined(source, alike: parts, graph) else {
+            throw TripsError.data("mask \(graph.name(of: mask))", found: "\(graph.type(of: mask))", expected: "\(keys) keys")
+        }
+        try restate(concat, axis: graph.type(of: source).rank - 1, groups, &graph)
         for node in between.reversed() {
             if node.op is Reshape {
                 try graph.setShape(of: node, graph.shape(of: node.output).dropLast() + [keys])
@@ -162,17 +189,14 @@ private struct Following {
         }
     }
 
-    /// The segments put together to parts of these sizes; nil where a part ends inside a segment.
-    private func grouped(_ segments: [Segment], _ sizes: [Dimension]) throws -> [Segment]? {
-        var rest = segments[...]
-        let groups = try sizes.map { size in
-            var group = Segment(old: 0, new: 0)
-            while group.old != size, let next = rest.popFirst() {
-                group = Segment(old: try group.old.adding(next.old), new: try group.new.adding(next.new))
-            }
-            return group
-        }
-        return rest.isEmpty && groups.map(\.old) == sizes ? groups : nil
+    /// The concatenation along the last axis that makes a value of parts, and the segments that stand in each; nil where a part
+    /// ends inside a segment.
+    private func joined(_ value: ValueID, alike segments: [Segment], _ graph: Graph) throws -> (concat: Node, groups: [Segment])? {
+        let axis = graph.type(of: value).rank - 1
+        guard let (concat, op) = graph.producer(of: value, Concat.self), try resolveAxis(op.axis, rank: axis + 1) == axis,
+            let groups = try Segment.grouped(segments, concat.inputs.compactMap { $0 }.map { graph.shape(of: $0)[axis] })
+        else { return nil }
+        return (concat, groups)
     }
 
     /// Gives the known operands of a concatenation the new sizes of the segments that they stand for.
@@ -215,7 +239,7 @@ private struct Following {
     private mutating func restateReshape(_ node: Node, _ graph: inout Graph) throws {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         let target = old.shape(of: node.output)
-        guard let layout = try Layout(of: old.shape(of: x)).reshaped(target) else { throw TripsError.data("a reshape that mixes tokens") }
+        guard let layout = try ViewLayout(of: old.shape(of: x)).reshaped(target) else { throw TripsError.data("a reshape that mixes tokens") }
         let sizes = try layout.axes.map { runs in
             try runs.reduce(Dimension(1)) { size, run in
                 let (before, after) = (old.shape(of: x)[run.axis], graph.shape(of: x)[run.axis])
@@ -238,19 +262,14 @@ private struct Following {
         else { throw TripsError.data("tokens are read by their numbers", found: "\(graph.type(of: x))", expected: "one row") }
         if let image = parts.first, let place = row.constant, 0..<(image.isChanged ? image.leading : 1) ~= place { return }
         if (row.constant ?? 0) < 0 { row = try old.shape(of: x)[1].adding(row) }
-        var (before, after) = (Dimension(0), Dimension(0))
-        for part in parts {
-            let place = try row.subtracting(before)
-            let isInside = try (place.lowerBound ?? -1) >= 0 && (part.old.subtracting(place).lowerBound ?? 0) > 0
-            if part.isChanged ? place.constant.map({ 0..<part.leading ~= $0 }) ?? false : place == 0 || isInside {
-                let moved = try graph.addKnown(
-                    Content(sizes: [after.adding(place)], graph.type(of: index)), graph.type(of: index), name: graph.name(of: index))
-                try graph.setInputs(of: node.id, [x, moved])
-                followed.append(graph.name(of: node.output))
-                return
-            }
-            before = try before.adding(part.old)
-            after = try after.adding(part.new)
+        for (part, start) in zip(parts, try Segment.borders(of: parts)) {
+            let place = try row.subtracting(start.old)
+            guard try part.keeps(place) else { continue }
+            let moved = try graph.addKnown(
+                Content(sizes: [start.new.adding(place)], graph.type(of: index)), graph.type(of: index), name: graph.name(of: index))
+            try graph.setInputs(of: node.id, [x, moved])
+            followed.append(graph.name(of: node.output))
+            return
         }
         throw TripsError.data("a token is read by its number", found: "\(row)", expected: "[CLS], or a token that is not selected from")
     }

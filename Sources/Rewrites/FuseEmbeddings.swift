@@ -15,7 +15,7 @@ struct FusePatchEmbedding: Rewrite {
                 let weight = graph.constant(of: weightValue), isPatching(op, weight)
             else { continue }
             let shape = graph.shape(of: view.source)
-            let rows = try Layout(of: shape).transposed([0, 2, 3, 1]).reshaped([shape[0], shape[2].multiplied(by: shape[3]), shape[1]])
+            let rows = try ViewLayout(of: shape).transposed([0, 2, 3, 1]).reshaped([shape[0], shape[2].multiplied(by: shape[3]), shape[1]])
             guard let rows, view.layout == rows else { return nil }
             var patch = Patch(for: graph)
             var operands = [image, weightValue]
@@ -38,7 +38,7 @@ struct FusePatchEmbedding: Rewrite {
                 let columns = elements.firstIndex(where: { $0.axis == 3 }), elements.count == 3,
                 let height = shape[2].divided(exactlyBy: elements[lines].size), let width = shape[3].divided(exactlyBy: elements[columns].size)
             else { continue }
-            let cut = try Layout(of: shape).reshaped([shape[0], shape[1], height, elements[lines].size, width, elements[columns].size])
+            let cut = try ViewLayout(of: shape).reshaped([shape[0], shape[1], height, elements[lines].size, width, elements[columns].size])
             let rows = try cut?.transposed([0, 2, 4] + elements.map { [1, 3, 5][$0.axis - 1] })
                 .reshaped([shape[0], height.multiplied(by: width), product(elements.map(\.size))])
             guard view.layout == rows else { continue }

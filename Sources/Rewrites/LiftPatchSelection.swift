@@ -40,7 +40,7 @@ struct LiftPatchSelection: Rewrite {
             guard shape.count == 3 else { continue }
             let count = try start == 0 ? 1 : shape[1].subtracting(1)
             guard graph.shape(of: value) == [shape[0], count, shape[2]] else { continue }
-            if try Layout(of: shape).sliced(1, from: Dimension(start), count: count) == view.layout { return view.source }
+            if try ViewLayout(of: shape).sliced(1, from: Dimension(start), count: count) == view.layout { return view.source }
         }
         return nil
     }
@@ -176,7 +176,7 @@ struct LiftPatchSelection: Rewrite {
         let width = Dimension(heads * size)
         guard let query = try graph.views(of: q, scaled: true).last(where: { view in
             let shape = graph.shape(of: view.source)
-            return try shape.count == 2 && shape[1] == width && Layout(of: shape).reshaped(graph.shape(of: q)) == view.layout
+            return try shape.count == 2 && shape[1] == width && ViewLayout(of: shape).reshaped(graph.shape(of: q)) == view.layout
         }), let keys = try keys(k, heads: heads, size: size, tokens: graph.shape(of: x)[1], graph) else { return nil }
         let total = scale * query.scale * keys.scale
         return Scoring(
@@ -189,7 +189,7 @@ struct LiftPatchSelection: Rewrite {
             let shape = graph.shape(of: view.source)
             guard shape.count == 3, shape[1] == tokens, let offset = view.layout.offsets[2].constant else { continue }
             let (width, count) = (heads * size, try tokens.subtracting(1))
-            let expected = try Layout(of: shape).sliced(1, from: 1, count: count)?.sliced(2, from: Dimension(offset), count: Dimension(width))?
+            let expected = try ViewLayout(of: shape).sliced(1, from: 1, count: count)?.sliced(2, from: Dimension(offset), count: Dimension(width))?
                 .reshaped([shape[0], count, Dimension(heads), Dimension(size)])?.transposed([0, 2, 3, 1])
             guard expected == view.layout else { continue }
             if shape[2] == Dimension(width) { return (view.source, view.scale) }

@@ -189,7 +189,7 @@ extension Graph {
         guard let count = shape(of: value)[1].constant else { return false }
         return try views(of: value).contains { view in
             let whole = shape(of: view.source)
-            guard whole.count == 3, try Layout(of: whole).sliced(1, from: 0, count: Dimension(count)) == view.layout
+            guard whole.count == 3, try ViewLayout(of: whole).sliced(1, from: 0, count: Dimension(count)) == view.layout
             else { return false }
             return try count <= leadingTokens(of: view.source)
         }

@@ -5,7 +5,7 @@ import Tensors
 /// A value as a view of another one: the same numbers, arranged by `layout` and multiplied by `scale`.
 struct View {
     let source: ValueID
-    let layout: Layout
+    let layout: ViewLayout
     var scale = 1.0
 }
 
@@ -29,7 +29,7 @@ extension Graph {
             } else {
                 break
             }
-            var layout: Layout? = Layout(of: shape(of: source))
+            var layout: ViewLayout? = ViewLayout(of: shape(of: source))
             for step in steps.reversed() { layout = try layout.flatMap { try arrangement(of: step.output, by: step.node, $0) } }
             if let layout { found.append(View(source: source, layout: layout, scale: scale)) }
             current = source
@@ -49,7 +49,7 @@ extension Graph {
     }
 
     /// The layout of what `node` makes of an operand with the given layout; nil where it is no view.
-    private func arrangement(of output: ValueID, by node: Node, _ layout: Layout) throws -> Layout? {
+    private func arrangement(of output: ValueID, by node: Node, _ layout: ViewLayout) throws -> ViewLayout? {
         guard let input = node.input(0) else { return nil }
         let (from, to) = (shape(of: input), shape(of: output))
         switch node.op {
@@ -74,7 +74,7 @@ extension Graph {
         }
     }
 
-    private func arrangement(_ gather: Gather, _ node: Node, _ from: [Dimension], _ layout: Layout) throws -> Layout? {
+    private func arrangement(_ gather: Gather, _ node: Node, _ from: [Dimension], _ layout: ViewLayout) throws -> ViewLayout? {
         guard let indices = node.input(1), try product(shape(of: indices)) == 1,
             let index = try operand(indices).integers()?.first
         else { return nil }
@@ -128,49 +128,74 @@ struct SimplifyViews: Rewrite {
         return nil
     }
 
+    /// What a view is in one operator, or two.
+    private enum Form {
+        case source
+        case row(Dimension, axis: Int)
+        case reshape
+        case transpose([Int])
+        /// One row that keeps its axis: the row, and then the axis.
+        case keptRow(Dimension, axis: Int)
+        case slice(Dimension, axis: Int)
+    }
+
     private func patch(_ output: ValueID, of view: View, by node: Node, in graph: Graph) throws -> Patch? {
         let (from, to) = (graph.shape(of: view.source), graph.shape(of: output))
-        let whole = Layout(of: from)
-        let isDirect = node.input(0) == view.source
+        guard let form = try form(of: view.layout, from, to), try !isWritten(form, of: view.source, to, by: node, in: graph) else { return nil }
         var patch = Patch(for: graph)
-        func replacing(_ make: (inout Patch, _ name: String, _ outputName: String) throws -> ValueID) rethrows -> Patch {
-            let made = try make(&patch, node.name, graph.name(of: output))
-            patch.replace(output, with: made)
-            return patch
-        }
-        if from == to && view.layout == whole {
-            patch.replace(output, with: view.source)
-            return patch
-        }
-        if from.count == to.count + 1, let (axis, index) = try row(view.layout, of: from) {
-            if isDirect, let gather = node.op as? Gather, gather.axis == axis, let stated = node.input(1), graph.shape(of: stated).isEmpty,
-                try graph.operand(stated).integers()?.first == index { return nil }
-            return try replacing { try $0.row(index, of: view.source, axis: axis, name: $1, outputName: $2) }
-        }
-        if try view.layout == whole.reshaped(to) {
-            if isDirect, node.op as? Reshape == Reshape(to: to), let stated = node.input(1),
-                try graph.operand(stated).integers() == to { return nil }
-            return try replacing { try $0.reshape(view.source, to: to, name: $1, outputName: $2) }
-        }
-        if from.count == to.count, let permutation = permutation(view.layout, of: whole) {
-            if isDirect, let transpose = node.op as? Transpose, transpose.permutation == permutation { return nil }
-            return replacing { $0.add(Transpose(permutation: permutation), [view.source], name: $1, outputName: $2) }
-        }
-        if from.count == to.count, let axis = try range(view.layout, from, to) {
-            let start = view.layout.offsets[axis]
-            if to[axis] == 1, axis > 0 {
-                // One row that keeps its axis: the row, and then the axis. A part of a batch, though, may have any size.
-                if node.op is Reshape, let row = graph.producer(of: node.inputs[0] ?? view.source), row.op is Gather, row.input(0) == view.source { return nil }
-                let row = try patch.row(start, of: view.source, axis: axis, name: node.name)
-                return try replacing { try $0.reshape(row, to: to, name: $1, outputName: $2) }
-            }
-            if isDirect && node.op is Slice && node.inputs.count <= 4 { return nil }
+        let (name, outputName) = (node.name, graph.name(of: output))
+        let made: ValueID
+        switch form {
+        case .source: made = view.source
+        case .row(let index, let axis): made = try patch.row(index, of: view.source, axis: axis, name: name, outputName: outputName)
+        case .reshape: made = try patch.reshape(view.source, to: to, name: name, outputName: outputName)
+        case .transpose(let permutation):
+            made = patch.add(Transpose(permutation: permutation), [view.source], name: name, outputName: outputName)
+        case .keptRow(let index, let axis):
+            let row = try patch.row(index, of: view.source, axis: axis, name: name)
+            made = try patch.reshape(row, to: to, name: name, outputName: outputName)
+        case .slice(let start, let axis):
             let end = try start.adding(to[axis])
             // A split states its parts' sizes; a slice of a size that is a symbol may not be able to tell them.
             guard try Slice.range(of: from[axis], start, end)?.count == to[axis] else { return nil }
-            return try replacing { try $0.slice(view.source, from: start, to: end, axis: axis, name: $1, outputName: $2) }
+            made = try patch.slice(view.source, from: start, to: end, axis: axis, name: name, outputName: outputName)
         }
-        return nil
+        patch.replace(output, with: made)
+        return patch
+    }
+
+    /// The shortest form of a view of shape `to`, whose source has the shape `from`; nil where there is none of these.
+    private func form(of layout: ViewLayout, _ from: [Dimension], _ to: [Dimension]) throws -> Form? {
+        let whole = ViewLayout(of: from)
+        if from == to && layout == whole { return .source }
+        if from.count == to.count + 1, let (axis, index) = try row(layout, of: from) { return .row(index, axis: axis) }
+        if try layout == whole.reshaped(to) { return .reshape }
+        guard from.count == to.count else { return nil }
+        if let permutation = permutation(layout, of: whole) { return .transpose(permutation) }
+        guard let axis = try range(layout, from, to) else { return nil }
+        // A part of a batch may have any size, and is no row.
+        let isRow = to[axis] == 1 && axis > 0
+        return isRow ? .keptRow(layout.offsets[axis], axis: axis) : .slice(layout.offsets[axis], axis: axis)
+    }
+
+    /// True where `node` is that form already.
+    private func isWritten(_ form: Form, of source: ValueID, _ shape: [Dimension], by node: Node, in graph: Graph) throws -> Bool {
+        if case .keptRow = form {
+            guard node.op is Reshape, let row = node.input(0).flatMap(graph.producer) else { return false }
+            return row.op is Gather && row.input(0) == source
+        }
+        guard node.input(0) == source else { return false }
+        func stated() throws -> [Dimension]? { try node.input(1).flatMap { try graph.operand($0).integers() } }
+        switch form {
+        case .source, .keptRow: return false
+        case .row(let index, let axis):
+            guard let gather = node.op as? Gather, gather.axis == axis, node.input(1).map({ graph.shape(of: $0).isEmpty }) == true
+            else { return false }
+            return try stated()?.first == index
+        case .reshape: return try node.op as? Reshape == Reshape(to: shape) && stated() == shape
+        case .transpose(let permutation): return (node.op as? Transpose)?.permutation == permutation
+        case .slice: return node.op is Slice && node.inputs.count <= 4
+        }
     }
 
     /// A transpose of the source, reshaped, where the layout takes its axes whole, in another order.
@@ -188,15 +213,15 @@ struct SimplifyViews: Rewrite {
     }
 
     /// The axis and index where the layout is one row of the source.
-    private func row(_ layout: Layout, of shape: [Dimension]) throws -> (Int, Dimension)? {
+    private func row(_ layout: ViewLayout, of shape: [Dimension]) throws -> (Int, Dimension)? {
         for axis in shape.indices where shape[axis] != 1 {
             guard shape.indices.allSatisfy({ $0 == axis || layout.offsets[$0] == 0 }) else { continue }
-            if try Layout(of: shape).selected(axis, at: layout.offsets[axis]) == layout { return (axis, layout.offsets[axis]) }
+            if try ViewLayout(of: shape).selected(axis, at: layout.offsets[axis]) == layout { return (axis, layout.offsets[axis]) }
         }
         return nil
     }
 
-    private func permutation(_ layout: Layout, of whole: Layout) -> [Int]? {
+    private func permutation(_ layout: ViewLayout, of whole: ViewLayout) -> [Int]? {
         guard layout.isWhole else { return nil }
         let permutation = layout.axes.compactMap { axis in
             axis.count == 1 ? whole.axes.firstIndex(of: axis) : nil
@@ -205,10 +230,10 @@ struct SimplifyViews: Rewrite {
     }
 
     /// The axis along which the layout is a slice of the source.
-    private func range(_ layout: Layout, _ from: [Dimension], _ to: [Dimension]) throws -> Int? {
+    private func range(_ layout: ViewLayout, _ from: [Dimension], _ to: [Dimension]) throws -> Int? {
         let differing = from.indices.filter { from[$0] != to[$0] }
         guard differing.count == 1, let axis = differing.first else { return nil }
-        return try Layout(of: from).sliced(axis, from: layout.offsets[axis], count: to[axis]) == layout ? axis : nil
+        return try ViewLayout(of: from).sliced(axis, from: layout.offsets[axis], count: to[axis]) == layout ? axis : nil
     }
 }
 
@@ -250,14 +275,14 @@ struct SinkViews: Rewrite {
     }
 
     /// Whether a known operand means the same before and after the view: one number, or one row for all rows.
-    private func spreads(_ known: ValueID, _ view: (source: ValueID, layout: Layout, by: Node), in graph: Graph) -> Bool {
+    private func spreads(_ known: ValueID, _ view: (source: ValueID, layout: ViewLayout, by: Node), in graph: Graph) -> Bool {
         let shape = graph.shape(of: known)
         if shape.allSatisfy({ $0 == 1 }) { return shape.count <= 1 }
         return shape.count == 1 && view.layout.keepsLastAxis(of: graph.shape(of: view.source))
     }
 
     /// The reshape or transpose behind a value.
-    private func arranged(_ value: ValueID?, in graph: Graph) throws -> (source: ValueID, layout: Layout, by: Node)? {
+    private func arranged(_ value: ValueID?, in graph: Graph) throws -> (source: ValueID, layout: ViewLayout, by: Node)? {
         guard let value, graph.content(of: value) == nil, let node = graph.producer(of: value), node.op is Reshape || node.op is Transpose,
             let view = try graph.views(of: value).first, view.source == node.input(0), graph.content(of: view.source) == nil
         else { return nil }

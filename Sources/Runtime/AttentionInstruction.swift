@@ -1,5 +1,6 @@
 import Kernels
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
@@ -37,16 +38,16 @@ struct AttentionInstruction: Instruction {
         let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
         let (batch, queries) = (batch, queries)
         let mask = try node.input(3).map { try MaskRows(memory.view($0)) }
-        let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
-        let scratch = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
+        let output = try memory.mutableView(node.output).target(Float.self)
+        let scratch = Target(base: memory.scratch.assumingMemoryBound(to: UInt8.self))
         return { pool in
             pool.run(batch * heads) { index, thread in
                 let (example, head) = (index / heads, index % heads)
                 attend(
                     Head(
-                        example: example, index: head, output: output.pointer + example * queries * width + head * headSize,
+                        example: example, index: head, output: output.base + example * queries * width + head * headSize,
                         mask: mask?.address(example, head), maskDistance: mask?.rowStride ?? 0,
-                        scratch: UnsafeMutableRawPointer(scratch.pointer) + thread * threadScratch))
+                        scratch: UnsafeMutableRawPointer(scratch.base + thread * threadScratch)))
             }
         }
     }
@@ -122,43 +123,42 @@ struct AttentionInstruction: Instruction {
                 let quantized = QuantizedRows(scratch, rows: rows, inputs: headSize)
                 scratch += QuantizedRows.byteCount(rows: rows, inputs: headSize)
                 trips_quantize_rows(
-                    quantized.bytes, quantized.rowBytes, quantized.scales, floats.row(head.example, rows) + head.index * headSize,
+                    quantized.bytes.base, quantized.rowBytes, quantized.scales.base, floats.row(head.example, rows) + head.index * headSize,
                     floats.width, headSize, 0, rows, nil)
-                return trips_byte_rows(bytes: quantized.bytes, ld: quantized.rowBytes, scales: quantized.scales)
+                return trips_byte_rows(bytes: quantized.bytes.base, ld: quantized.rowBytes, scales: quantized.scales.base)
             }
         }
     }
 }
 
 /// Rows [B or 1, L, D]: a batch of one serves every example.
-private struct BatchedRows: @unchecked Sendable {
-    let base: UnsafePointer<Float>
+private struct BatchedRows: Sendable {
+    private let first: Source<Float>
     let width: Int
-    let isShared: Bool
+    private let isShared: Bool
 
     init(_ view: TensorView) {
-        base = view.pointer(Float.self)
+        first = view.source()
         width = view.shape[2]
         isShared = view.shape[0] == 1
     }
 
-    func row(_ example: Int, _ rows: Int) -> UnsafePointer<Float> { base + (isShared ? 0 : example * rows * width) }
+    func row(_ example: Int, _ rows: Int) -> UnsafePointer<Float> { first.base + (isShared ? 0 : example * rows * width) }
 }
 
 /// An additive mask that broadcasts to [B, heads, L, M], with its last axis whole.
-private struct MaskRows: @unchecked Sendable {
-    let base: UnsafePointer<Float>
-    let batchStride: Int
-    let headStride: Int
+private struct MaskRows: Sendable {
+    private let first: Source<Float>
+    private let batchStride, headStride: Int
     let rowStride: Int
 
     init(_ view: TensorView) {
         let shape = Array(repeating: 1, count: 4 - view.shape.count) + view.shape
-        base = view.pointer(Float.self)
+        first = view.source()
         rowStride = shape[2] == 1 ? 0 : shape[3]
         headStride = shape[1] == 1 ? 0 : shape[2] * shape[3]
         batchStride = shape[0] == 1 ? 0 : shape[1] * shape[2] * shape[3]
     }
 
-    func address(_ example: Int, _ head: Int) -> UnsafePointer<Float> { base + example * batchStride + head * headStride }
+    func address(_ example: Int, _ head: Int) -> UnsafePointer<Float> { first.base + example * batchStride + head * headStride }
 }

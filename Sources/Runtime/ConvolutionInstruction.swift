@@ -1,5 +1,6 @@
 import Kernels
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
@@ -73,18 +74,18 @@ struct ConvolutionInstruction: Instruction {
                 }
             }
         }
-        let planes = FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self))
+        let planes = Target(base: memory.scratch.assumingMemoryBound(to: Float.self))
         let shared = sharesPlanes(threads)
-        let sums = FloatPointer(planes.pointer + (shared ? 1 : threads) * layout.planesBytes / MemoryLayout<Float>.size)
+        let sums = Target(base: planes.base + (shared ? 1 : threads) * layout.planesBytes / MemoryLayout<Float>.size)
         let sumsCount = layout.sumsBytes / MemoryLayout<Float>.size
         if shared {
             return { pool in
                 for slice in 0..<layout.slices {
                     if layout.needsPlanes {
-                        pool.run(layout.inputs) { work.fill(planes.pointer, slice, $0) }
+                        pool.run(layout.inputs) { work.fill(planes.base, slice, $0) }
                     }
                     pool.run(parts.count) { index, thread in
-                        work.run(parts[index], slice, planes.pointer, sums.pointer + thread * sumsCount)
+                        work.run(parts[index], slice, planes.base, sums.base + thread * sumsCount)
                     }
                 }
             }
@@ -92,12 +93,12 @@ struct ConvolutionInstruction: Instruction {
         let tasks = (0..<layout.slices).split(into: 8 * threads)
         return { pool in
             pool.run(tasks.count) { index, thread in
-                let planes = planes.pointer + thread * layout.planesBytes / MemoryLayout<Float>.size
+                let planes = planes.base + thread * layout.planesBytes / MemoryLayout<Float>.size
                 for slice in tasks[index] {
                     if layout.needsPlanes {
                         for channel in 0..<layout.inputs { work.fill(planes, slice, channel) }
                     }
-                    for part in parts { work.run(part, slice, planes, sums.pointer + thread * sumsCount) }
+                    for part in parts { work.run(part, slice, planes, sums.base + thread * sumsCount) }
                 }
             }
         }
@@ -248,55 +249,55 @@ struct ConvolutionLayout: Sendable {
 private final class BoundConvolution: Sendable {
     private let layout: ConvolutionLayout
     private let filters: PackedProduct
-    private let source: SharedRows
-    private let bias, residual: SharedRows?
-    private let target: FloatPointer
+    private let source: Source<Float>
+    private let bias, residual: Source<Float>?
+    private let target: Target<Float>
     private let finishing: trips_finishing?
 
     init(_ instruction: ConvolutionInstruction, _ memory: PlanMemory) throws {
         layout = instruction.layout
         filters = try memory.weights.product(instruction.recipe)
-        source = SharedRows(try memory.view(instruction.input))
-        bias = try instruction.node.input(2).map { SharedRows(try memory.view($0)) }
-        residual = try instruction.residual.map { SharedRows(try memory.view($0)) }
-        target = FloatPointer(try memory.mutableView(instruction.output).pointer(Float.self))
+        source = try memory.view(instruction.input).source()
+        bias = try instruction.node.input(2).map { try memory.view($0).source() }
+        residual = try instruction.residual.map { try memory.view($0).source() }
+        target = try memory.mutableView(instruction.output).target()
         finishing = instruction.finishing
     }
 
     /// Lays out a channel of a slice.
     func fill(_ planes: UnsafeMutablePointer<Float>, _ slice: Int, _ channel: Int) {
-        trips_phases(planes + channel * layout.plane, source.pointer + (slice * layout.inputs + channel) * layout.area, layout.axes)
+        trips_phases(planes + channel * layout.plane, source.base + (slice * layout.inputs + channel) * layout.area, layout.axes)
     }
 
     func runDepthwise(_ slice: Int, _ kernel: Int) {
         let (group, windows) = (slice % layout.groups, layout.windowCount)
-        let (result, filters) = (target.pointer + slice * windows, filters.pointer.assumingMemoryBound(to: Float.self))
+        let (result, filters) = (target.base + slice * windows, filters.pointer.assumingMemoryBound(to: Float.self))
         layout.axes.withUnsafeBufferPointer { axes in
             guard let axes = axes.baseAddress else { return }
             trips_depthwise(
-                result, source.pointer + slice * layout.area, axes + 1, filters + group * layout.taps, kernel,
-                bias.map { $0.pointer[group] } ?? 0)
+                result, source.base + slice * layout.area, axes + 1, filters + group * layout.taps, kernel,
+                bias.map { $0.base[group] } ?? 0)
         }
         guard var finishing else { return }
-        trips_finish(result, windows, result, windows, 1, windows, residual.map { $0.pointer + slice * windows }, windows, &finishing)
+        trips_finish(result, windows, result, windows, 1, windows, residual.map { $0.base + slice * windows }, windows, &finishing)
     }
 
     /// - Parameter sums: room for the part's, where there are gaps between lines.
     func run(_ part: ConvolutionLayout.Part, _ slice: Int, _ planes: UnsafePointer<Float>, _ sums: UnsafeMutablePointer<Float>) {
         let (group, windows, width) = (slice % layout.groups, layout.windowCount, layout.windows[2])
-        let read = layout.needsPlanes ? planes : source.pointer + slice * layout.inputs * layout.area
+        let read = layout.needsPlanes ? planes : source.base + slice * layout.inputs * layout.area
         let x = read + part.layer * layout.layerDistance + part.lines.lowerBound * layout.lineDistance + part.columns.lowerBound
         let count = (part.lines.count - 1) * layout.lineDistance + part.columns.count
         let first = trips_filter_row(layout.outputs, part.tiles.lowerBound)
         let channels = trips_filter_row(layout.outputs, part.tiles.upperBound) - first
         let place = slice * layout.outputs * windows + (part.layer * layout.windows[1] + part.lines.lowerBound) * width
             + part.columns.lowerBound
-        let (y, distance) = layout.hasGaps ? (sums - first * count, count) : (target.pointer + place, windows)
+        let (y, distance) = layout.hasGaps ? (sums - first * count, count) : (target.base + place, windows)
         let packed = filters.pointer.assumingMemoryBound(to: Float.self) + group * layout.outputs * layout.taps
         trips_convolve(
-            y, distance, x, layout.offsets, packed, layout.taps, bias.map { $0.pointer + group * layout.outputs },
+            y, distance, x, layout.offsets, packed, layout.taps, bias.map { $0.base + group * layout.outputs },
             layout.outputs, count, part.tiles.lowerBound, part.tiles.upperBound)
-        let (result, addend) = (target.pointer + place + first * windows, residual.map { $0.pointer + place + first * windows })
+        let (result, addend) = (target.base + place + first * windows, residual.map { $0.base + place + first * windows })
         guard layout.hasGaps else {
             guard var finishing else { return }
             return trips_finish(result, windows, result, windows, channels, count, addend, windows, &finishing)

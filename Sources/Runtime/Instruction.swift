@@ -37,22 +37,6 @@ extension Node {
     var isReshape: Bool { op is Reshape || op is Squeeze || op is Unsqueeze || op is Flatten || op is Identity }
 }
 
-/// Where the values of a plan are.
-protocol PlanMemory {
-    func view(_ value: ValueID) throws -> TensorView
-    func mutableView(_ value: ValueID) throws -> MutableTensorView
-    /// Elements from one row of a value to the next; its width, but for values of `Lowering.spacedValues`.
-    func rowDistance(_ value: ValueID) -> Int
-    /// Where a value of `Lowering.byteValues` is; nil for the others.
-    func headBytes(_ value: ValueID) throws -> HeadBytes?
-    /// The working memory of the instruction that is being bound.
-    var scratch: UnsafeMutableRawPointer { get }
-    /// Threads that share out a step.
-    var threads: Int { get }
-    /// The model's constants in the kernels' form.
-    var weights: Weights { get }
-}
-
 /// Any operator, computed as `Operators` computes it.
 struct GenericInstruction: Instruction {
     let node: Node

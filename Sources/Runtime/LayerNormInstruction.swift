@@ -1,5 +1,6 @@
 import Kernels
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
@@ -18,22 +19,26 @@ struct LayerNormInstruction: Instruction {
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (work, rows, width) = (try rowWork(memory), rows, width)
-        let target = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
+        let target = try memory.mutableView(node.output).target(Float.self)
         return { pool in
             let step = 32
-            pool.run(rows.dividedRoundingUp(by: step)) { work($0 * step..<min(rows, ($0 + 1) * step), target.pointer + $0 * step * width) }
+            pool.run(rows.dividedRoundingUp(by: step)) { work($0 * step..<min(rows, ($0 + 1) * step), target.base + $0 * step * width) }
         }
     }
 
     /// Normalises a range of rows, and writes them to an address.
     func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
-        let source = SharedRows(try memory.view(node.requiredInput(0)))
-        let weight = try node.input(1).map { SharedRows(try memory.view($0)) }
-        let bias = try node.input(2).map { SharedRows(try memory.view($0)) }
+        let source = try memory.rows(node.requiredInput(0))
+        let weight = try node.input(1).map { try memory.view($0).source(Float.self) }
+        let bias = try node.input(2).map { try memory.view($0).source(Float.self) }
         let (width, epsilon) = (width, op.epsilon)
         return { rows, target in
-            trips_layernorm_rows(
-                target, width, source.pointer + rows.lowerBound * width, width, rows.count, width, weight?.pointer, bias?.pointer, epsilon)
+            var target = target
+            for run in source.runs(rows) {
+                trips_layernorm_rows(
+                    target, width, source.base + run.lowerBound * width, width, run.count, width, weight?.base, bias?.base, epsilon)
+                target += run.count * width
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 import Kernels
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
@@ -59,11 +60,11 @@ struct LinearInstruction: Instruction {
             }
         }
         guard quantizesRows else {
-            let (x, distance) = (SharedRows(try memory.view(input)), memory.rowDistance(input))
+            let (x, distance) = (try memory.view(input).source(Float.self), memory.rowDistance(input))
             return { pool in
                 pool.run(tiles.count) { index in
                     let (product, tile) = tiles[index]
-                    product.multiply(x.pointer, distance, tile)
+                    product.multiply(x.base, distance, tile)
                 }
             }
         }
@@ -86,15 +87,15 @@ struct LinearInstruction: Instruction {
     private func rowSource(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, _ thread: Int) -> UnsafePointer<Float> {
         let (inputs, stepBytes) = (inputs, stepBytes)
         guard let norm else {
-            let x = SharedRows(try memory.view(input))
-            return { rows, _ in x.pointer + rows.lowerBound * inputs }
+            let x = try memory.view(input).source(Float.self)
+            return { rows, _ in x.base + rows.lowerBound * inputs }
         }
         let normalize = try norm.rowWork(memory)
-        let kept = keepsNorm ? FloatPointer(try memory.mutableView(input).pointer(Float.self)) : nil
-        let apart = FloatPointer(
-            (memory.scratch + QuantizedRows.byteCount(rows: rows, inputs: inputs)).assumingMemoryBound(to: Float.self))
+        let kept = keepsNorm ? try memory.mutableView(input).target(Float.self) : nil
+        let apart = Target(
+            base: (memory.scratch + QuantizedRows.byteCount(rows: rows, inputs: inputs)).assumingMemoryBound(to: Float.self))
         return { rows, thread in
-            let target = kept.map { $0.pointer + rows.lowerBound * inputs } ?? apart.pointer + thread * stepBytes / MemoryLayout<Float>.stride
+            let target = kept.map { $0.base + rows.lowerBound * inputs } ?? apart.base + thread * stepBytes / MemoryLayout<Float>.stride
             normalize(rows, target)
             return UnsafePointer(target)
         }
@@ -145,10 +146,10 @@ private final class BoundProduct: @unchecked Sendable {
         bytes = try memory.headBytes(member.output)
         output = try memory.mutableView(member.output).pointer(Float.self)
         outputDistance = memory.rowDistance(member.output)
+        let residual = try member.residual.map(memory.rows)
         epilogue = trips_epilogue(
-            bias: bias?.pointer(Float.self),
-            residual: try member.residual.map { try memory.view($0).pointer(Float.self) },
-            ldr: packed.outputs, activation: member.activation)
+            bias: bias?.pointer(Float.self), residual: residual?.base, ldr: packed.outputs, residual_rows: residual?.order,
+            activation: member.activation)
     }
 
     func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: Tile) {
@@ -165,13 +166,13 @@ private final class BoundProduct: @unchecked Sendable {
         let group = packed.form.group(of: packed.inputs)
         if let bytes {
             trips_igemm_bytes(
-                x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs, group, bytes.bytes,
-                bytes.scales, bytes.rows, bytes.headSize, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
+                x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, bytes.bytes.base,
+                bytes.scales.base, bytes.rows, bytes.headSize, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
                 tile.outputs.upperBound, epilogue.bias)
         } else {
             var epilogue = epilogue
             trips_igemm(
-                x.bytes, x.rowBytes, x.scales, packed.pointer, packed.outputs, packed.inputs, group, output, outputDistance,
+                x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, output, outputDistance,
                 tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
         }
     }

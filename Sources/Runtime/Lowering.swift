@@ -37,19 +37,17 @@ struct Lowering {
     var spacedValues: Set<ValueID> {
         let products = instructions.compactMap { $0 as? LinearInstruction }
         let floats = products.filter { !$0.quantizesRows }
-        let outputs = Set(graph.outputs.map(\.value)).union(aliases.values)
         let read = Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +)
         let readByProduct = Dictionary(floats.map { ($0.input, 1) }, uniquingKeysWith: +)
         return Set(products.flatMap { $0.members.map(\.output) }.filter { value in
             let width = graph.type(of: value).constantShape?.last ?? 0
-            return width * MemoryLayout<Float>.size % 2048 == 0 && !outputs.contains(value) && read[value] == readByProduct[value]
+            return width * MemoryLayout<Float>.size % 2048 == 0 && !isSeenWhole(value) && read[value] == readByProduct[value]
         })
     }
 
     /// Values that int8 products write and nothing but attentions in int8 read, with the size of their heads. They are bytes in
     /// memory: a head's rows come from all cores, and a quarter of the lines have to be fetched.
     var byteValues: [ValueID: Int] {
-        let outputs = Set(graph.outputs.map(\.value)).union(aliases.values)
         let read = Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +)
         let attentions = instructions.compactMap { $0 as? AttentionInstruction }.filter { $0.inBytes && HeadBytes.holds(headSize: $0.headSize) }
         let readers = Dictionary(
@@ -58,11 +56,17 @@ struct Lowering {
         let written = instructions.compactMap { $0 as? LinearInstruction }.flatMap(\.members).filter(\.mayWriteBytes).map(\.output)
         var result: [ValueID: Int] = [:]
         for value in written {
-            guard let sizes = readers[value], Set(sizes).count == 1, sizes.count == read[value], !outputs.contains(value) else { continue }
+            guard let sizes = readers[value], Set(sizes).count == 1, sizes.count == read[value], !isSeenWhole(value) else { continue }
             result[value] = sizes[0]
         }
         return result
     }
+
+    /// Whether others than instructions read a value, as rows of numbers one behind the other.
+    func isSeenWhole(_ value: ValueID) -> Bool { graph.isOutput(value) || aliases.values.contains(value) }
+
+    /// Whether a value has memory of its own in the plan.
+    func hasOwnMemory(_ value: ValueID) -> Bool { graph.content(of: value) == nil && aliases[value] == nil }
 
     private mutating func lower(_ node: Node) throws {
         if isLinear(node), var instruction = try linears(node) {

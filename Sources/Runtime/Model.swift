@@ -9,7 +9,7 @@ public final class Model: Sendable {
     public let manifest: Manifest
     /// The graphs, in the order in which they feed each other.
     public let graphs: [Graph]
-    let weights: Weights
+    let weights: WeightStore
 
     /// Opens a package. Weights are read when a session first needs them.
     /// - Throws: `TripsError`: `cannotOpen`, or `data` for what is not a sound package.
@@ -22,7 +22,7 @@ public final class Model: Sendable {
     package init(graphs: [Graph], manifest: Manifest) {
         self.graphs = graphs
         self.manifest = manifest
-        weights = Weights(owned: Set(graphs.flatMap(\.constantIdentities)))
+        weights = WeightStore(owned: Set(graphs.flatMap(\.constantIdentities)))
     }
 
     /// Other graphs over the weights of a model, which are not loaded again.

@@ -1,5 +1,6 @@
 import Kernels
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
@@ -26,29 +27,28 @@ struct PatchEmbeddingInstruction: Instruction {
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (width, inputs, tokens, first, batch) = (weight[0], inputs, tokens, first, image[0])
-        func input(_ index: Int) throws -> SharedRows? { try node.input(index).map { SharedRows(try memory.view($0)) } }
+        func input(_ index: Int) throws -> Source<Float>? { try node.input(index).map { try memory.view($0).source() } }
         let packed = try memory.weights.product(recipe)
-        let output = FloatPointer(try memory.mutableView(node.output).pointer(Float.self))
+        let output = try memory.mutableView(node.output).target(Float.self)
         let (bias, token, positions) = (try input(2), try input(3), try input(4))
-        let pixels = SharedRows(try memory.view(node.requiredInput(0)))
-        let patches = PatchRows(pixels: pixels, rows: FloatPointer(memory.scratch.assumingMemoryBound(to: Float.self)), image: image, weight: weight)
+        let pixels = try memory.view(node.requiredInput(0)).source(Float.self)
+        let patches = PatchRows(pixels: pixels, rows: Target(base: memory.scratch.assumingMemoryBound(to: Float.self)), image: image, weight: weight)
         let tiles = Tile.bands(of: tokens - first, threads: memory.threads).flatMap { Tile.cover(rows: $0, outputs: width) }
         return { pool in
             for example in 0..<batch {
-                let target = output.pointer + example * tokens * width
+                let target = output.base + example * tokens * width
                 if let token {
-                    for index in 0..<width { target[index] = token.pointer[index] + (positions?.pointer[index] ?? 0) }
+                    for index in 0..<width { target[index] = token.base[index] + (positions?.base[index] ?? 0) }
                 }
-                let rows = SharedRows(UnsafePointer(patches.rows.pointer))
-                let rest = FloatPointer(target + first * width)
+                let rest = Target(base: target + first * width)
                 pool.run(patches.down) { patches.gather(example, $0) }
                 pool.run(tiles.count) { index in
                     var epilogue = trips_epilogue(
-                        bias: bias?.pointer, residual: positions.map { $0.pointer + first * width }, ldr: width,
+                        bias: bias?.base, residual: positions.map { $0.base + first * width }, ldr: width, residual_rows: nil,
                         activation: TRIPS_ACTIVATION_NONE)
                     let tile = tiles[index]
                     trips_sgemm(
-                        rows.pointer, inputs, packed.pointer.assumingMemoryBound(to: Float.self), width, inputs, rest.pointer, width,
+                        patches.rows.base, inputs, packed.pointer.assumingMemoryBound(to: Float.self), width, inputs, rest.base, width,
                         tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
                 }
             }
@@ -58,8 +58,8 @@ struct PatchEmbeddingInstruction: Instruction {
 
 /// The patches of one picture as rows [patches, C · p · q].
 private struct PatchRows: Sendable {
-    let pixels: SharedRows
-    let rows: FloatPointer
+    let pixels: Source<Float>
+    let rows: Target<Float>
     /// [B, C, H, W]
     let image: [Int]
     /// [D, C, p, q]
@@ -75,9 +75,9 @@ private struct PatchRows: Sendable {
         let across = columns / q
         for channel in 0..<channels {
             for line in 0..<p {
-                let from = pixels.pointer + ((example * channels + channel) * height + row * p + line) * columns
+                let from = pixels.base + ((example * channels + channel) * height + row * p + line) * columns
                 for patch in 0..<across {
-                    let to = rows.pointer + ((row * across + patch) * channels * p + channel * p + line) * q
+                    let to = rows.base + ((row * across + patch) * channels * p + channel * p + line) * q
                     to.update(from: from + patch * q, count: q)
                 }
             }

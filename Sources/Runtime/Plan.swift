@@ -1,4 +1,3 @@
-import Foundation
 import ModelGraph
 import Rewrites
 import Support
@@ -12,10 +11,7 @@ final class Plan {
     private let outputs: [(name: String, value: ValueID)]
     private let inputs: [(name: String, view: MutableTensorView)]
     private let steps: [Step]
-    private let memory: BoundMemory
-
-    /// The message of the error where sizes are not known before the model runs.
-    static let openSize = "a size depends on the inputs' numbers, which is not supported"
+    private let memory: PlanMemory
 
     struct Step {
         let label: String
@@ -24,26 +20,19 @@ final class Plan {
         let run: @Sendable (ThreadPool) throws -> Void
     }
 
-    /// - Parameters:
-    ///   - graph: with the wanted outputs only, for these shapes.
-    ///   - shapes: of all inputs that the graph reads.
-    ///   - known: inputs that this plan takes as constants, because sizes depend on their numbers.
-    /// - Throws: `usage` where the shapes do not suit the graph; `data` where sizes depend on other inputs' numbers.
-    init(_ graph: Graph, shapes: [String: [Int]], known: [String: Tensor] = [:], weights: Weights, threads: Int) throws {
+    /// - Parameter graph: specialized, with the wanted outputs only.
+    /// - Throws: `data` where a size is left open, or memory is refused.
+    init(_ graph: Graph, weights: WeightStore, threads: Int) throws {
+        try graph.checkSizes()
         var graph = graph
-        for input in graph.inputs {
-            let name = graph.name(of: input)
-            if let tensor = known[name] { graph.setContent(.tensor(Constant(tensor, identity: "input \(name)")), of: input) }
-        }
-        try graph.specialize(to: shapes)
         try narrowRows(&graph)
         let lowering = try Lowering(graph)
-        let memory = try BoundMemory(graph, lowering, weights: weights, threads: threads)
+        let memory = try PlanMemory(graph, lowering, weights: weights, threads: threads)
         self.memory = memory
         outputs = graph.outputs
         inputs = try graph.inputs.map { (graph.name(of: $0), try memory.mutableView($0)) }
         steps = try lowering.instructions.enumerated().map { index, instruction in
-            memory.current = index
+            memory.step = index
             return Step(
                 label: instruction.label, kind: instruction.kind, multiplyAccumulates: instruction.multiplyAccumulates,
                 run: try instruction.bind(memory))
@@ -73,142 +62,5 @@ final class Plan {
         var results: [String: Tensor] = [:]
         for (name, value) in outputs { results[name] = try memory.view(value).tensor() }
         return results
-    }
-}
-
-extension Graph {
-    /// Replaces all symbols by numbers and folds what became constant.
-    package mutating func specialize(to shapes: [String: [Int]]) throws {
-        for input in inputs {
-            guard let shape = shapes[name(of: input)] else { throw TripsError.usage("an input is missing", found: name(of: input)) }
-            guard shape.count == type(of: input).rank else {
-                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type(of: input))
-            }
-        }
-        try bind(symbols(for: shapes))
-        for input in inputs {
-            let (shape, type) = (shapes[name(of: input)] ?? [], type(of: input))
-            guard type.constantShape == shape else {
-                throw TripsError.usage("shape of input \(name(of: input))", found: "\(shape)", expected: type)
-            }
-        }
-        try fold(&self, lookups: true)
-        prune()
-        for node in nodes {
-            for value in node.inputs.compactMap({ $0 }) + node.outputs {
-                let type = type(of: value)
-                guard let shape = type.constantShape else { throw TripsError.data(Plan.openSize, at: node.name, found: type) }
-                try AlignedMemory.check(byteCount(of: type.dataType, shape))
-            }
-        }
-    }
-
-    /// What the symbols of the inputs' types stand for where the inputs have these shapes.
-    package func symbols(for shapes: [String: [Int]]) -> [String: Int] {
-        var symbols: [String: Int] = [:]
-        for input in inputs {
-            for (size, dimension) in zip(shapes[name(of: input)] ?? [], shape(of: input)) {
-                guard let symbol = dimension.symbols.first, dimension == Dimension(symbol: symbol) else { continue }
-                symbols[symbol] = symbols[symbol] ?? size
-            }
-        }
-        return symbols
-    }
-}
-
-/// The memory of a plan: one arena for what is computed, and the constants that it reads.
-private final class BoundMemory: PlanMemory {
-    let weights: Weights
-    let threads: Int
-    var current = 0
-    private let graph: Graph
-    private let arena: AlignedMemory
-    private let aliases: [ValueID: ValueID]
-    private var offsets: [ValueID: Int] = [:]
-    private var scratchOffsets: [Int] = []
-    private var constants: [ValueID: Tensor] = [:]
-    private let spaced: Set<ValueID>
-    private let bytes: [ValueID: Int]
-
-    var scratch: UnsafeMutableRawPointer { arena.base + scratchOffsets[current] }
-
-    init(_ graph: Graph, _ lowering: Lowering, weights: Weights, threads: Int) throws {
-        self.graph = graph
-        self.weights = weights
-        self.threads = threads
-        let products = lowering.instructions.flatMap(\.products)
-        let packed = Set(products.flatMap { [$0.weight.identity, $0.scales?.identity] })
-        try weights.prepare(
-            products, graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant) }.filter { !packed.contains($0.identity) })
-        aliases = lowering.aliases
-        let spaced = lowering.spacedValues
-        self.spaced = spaced
-        let bytes = lowering.byteValues
-        self.bytes = bytes
-        func root(_ value: ValueID) -> ValueID {
-            var value = value
-            while let source = lowering.aliases[value] { value = source }
-            return value
-        }
-        let instructions = lowering.instructions
-        var buffers: [ArenaLayout.Buffer] = []
-        var indices: [ValueID: Int] = [:]
-        func begin(_ value: ValueID, at step: Int) throws {
-            guard var shape = graph.type(of: value).constantShape else { return }
-            if spaced.contains(value) { shape[shape.count - 1] += BoundMemory.space }
-            var size = try byteCount(of: graph.type(of: value).dataType, shape)
-            if let headSize = bytes[value], let width = shape.last {
-                size = HeadBytes.byteCount(rows: shape.dropLast().reduce(1, *), width: width, headSize: headSize)
-            }
-            indices[value] = buffers.count
-            buffers.append(.init(byteCount: size, first: step, last: step))
-        }
-        for input in graph.inputs { try begin(input, at: -1) }
-        for (step, instruction) in instructions.enumerated() {
-            for value in instruction.writes { try begin(value, at: step) }
-            for value in instruction.reads { if let index = indices[root(value)] { buffers[index].last = step } }
-        }
-        for (_, value) in graph.outputs { if let index = indices[root(value)] { buffers[index].last = instructions.count } }
-        let scratchStart = buffers.count
-        for (step, instruction) in instructions.enumerated() {
-            buffers.append(.init(byteCount: instruction.scratchBytes(threads: threads), first: step, last: step))
-        }
-        let layout = ArenaLayout(buffers)
-        arena = try AlignedMemory(byteCount: layout.byteCount)
-        offsets = indices.mapValues { layout.offsets[$0] }
-        scratchOffsets = Array(layout.offsets[scratchStart...])
-    }
-
-    func view(_ value: ValueID) throws -> TensorView {
-        if let content = graph.content(of: value) { return try constant(value, content).view }
-        return try mutableView(value).readOnly
-    }
-
-    func mutableView(_ value: ValueID) throws -> MutableTensorView {
-        var root = value
-        while let source = aliases[root] { root = source }
-        guard let offset = offsets[root], let shape = graph.type(of: value).constantShape else {
-            throw TripsError.data("a value has no place in the plan", found: graph.name(of: value))
-        }
-        return MutableTensorView(dataType: graph.type(of: value).dataType, shape: shape, bytes: arena.base + offset)
-    }
-
-    func rowDistance(_ value: ValueID) -> Int {
-        (graph.type(of: value).constantShape?.last ?? 0) + (spaced.contains(value) ? BoundMemory.space : 0)
-    }
-
-    func headBytes(_ value: ValueID) throws -> HeadBytes? {
-        try bytes[value].map { HeadBytes(try mutableView(value), headSize: $0) }
-    }
-
-    /// Elements between the rows of spaced values: a cache line.
-    private static let space = 16
-
-    private func constant(_ value: ValueID, _ content: Content) throws -> Tensor {
-        if let tensor = constants[value] { return tensor }
-        let found: Tensor? = if case .tensor(let constant) = content { try weights.tensor(constant) } else { try graph.operand(value).tensor() }
-        guard let tensor = found else { throw TripsError.data(Plan.openSize, found: graph.name(of: value)) }
-        constants[value] = tensor
-        return tensor
     }
 }

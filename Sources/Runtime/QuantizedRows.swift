@@ -1,12 +1,13 @@
 import Kernels
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
 /// Rows of activations as int8, with a scale for each, in the scratch memory of a step.
-struct QuantizedRows: @unchecked Sendable {
-    let scales: UnsafeMutablePointer<Float>
-    let bytes: UnsafeMutablePointer<UInt8>
+struct QuantizedRows: Sendable {
+    let scales: Target<Float>
+    let bytes: Target<UInt8>
     let rowBytes: Int
 
     static func byteCount(rows: Int, inputs: Int) -> Int {
@@ -16,24 +17,24 @@ struct QuantizedRows: @unchecked Sendable {
     private static func scaleBytes(_ rows: Int) -> Int { (rows * MemoryLayout<Float>.size).inWholeCacheLines }
 
     init(_ scratch: UnsafeMutableRawPointer, rows: Int, inputs: Int) {
-        scales = scratch.assumingMemoryBound(to: Float.self)
-        bytes = (scratch + QuantizedRows.scaleBytes(rows)).assumingMemoryBound(to: UInt8.self)
+        scales = Target(base: scratch.assumingMemoryBound(to: Float.self))
+        bytes = Target(base: (scratch + QuantizedRows.scaleBytes(rows)).assumingMemoryBound(to: UInt8.self))
         rowBytes = trips_quantized_row_size(inputs)
     }
 
     /// - Parameter x: the first of the rows.
     func fill(_ rows: Range<Int>, from x: UnsafePointer<Float>, inputs: Int, _ inputScale: Tensor?) {
         trips_quantize_rows(
-            bytes + rows.lowerBound * rowBytes, rowBytes, scales + rows.lowerBound, x, inputs, inputs, 0, rows.count,
+            bytes.base + rows.lowerBound * rowBytes, rowBytes, scales.base + rows.lowerBound, x, inputs, inputs, 0, rows.count,
             inputScale?.view.pointer(Float.self))
     }
 }
 
 /// Rows that a product quantizes head by head as it writes them, for attentions in int8: in the place of a value's numbers are the
 /// bytes [heads, rows, head size], and behind them the scales [heads, rows].
-struct HeadBytes: @unchecked Sendable {
-    let bytes: UnsafeMutablePointer<UInt8>
-    let scales: UnsafeMutablePointer<Float>
+struct HeadBytes: Sendable {
+    let bytes: Target<UInt8>
+    let scales: Target<Float>
     /// Of all examples.
     let rows: Int
     let width: Int
@@ -43,8 +44,8 @@ struct HeadBytes: @unchecked Sendable {
         width = place.shape.last ?? 0
         rows = place.shape.dropLast().reduce(1, *)
         self.headSize = headSize
-        bytes = place.bytes.assumingMemoryBound(to: UInt8.self)
-        scales = (place.bytes + (rows * width).inWholeCacheLines).assumingMemoryBound(to: Float.self)
+        bytes = place.target()
+        scales = Target(base: (place.bytes + (rows * width).inWholeCacheLines).assumingMemoryBound(to: Float.self))
     }
 
     static func byteCount(rows: Int, width: Int, headSize: Int) -> Int {
@@ -56,6 +57,6 @@ struct HeadBytes: @unchecked Sendable {
 
     func head(_ head: Int, from row: Int) -> trips_byte_rows {
         let first = head * rows + row
-        return trips_byte_rows(bytes: bytes + first * headSize, ld: headSize, scales: scales + first)
+        return trips_byte_rows(bytes: bytes.base + first * headSize, ld: headSize, scales: scales.base + first)
     }
 }

@@ -4,7 +4,8 @@ import Operators
 import Support
 import Tensors
 
-/// Patch selection by a guide, in fp32: `PatchSelection`'s computation by kernels, with rows moved by all threads.
+/// Patch selection by a guide, in fp32: `PatchSelection`'s computation by kernels. Where the readers can look rows up, kept ones
+/// stay where they are.
 struct SelectionInstruction: Instruction {
     let node: Node
     let op: PatchSelection
@@ -19,6 +20,9 @@ struct SelectionInstruction: Instruction {
     var kind: String { PatchSelection.name }
     var writes: [ValueID] { node.outputs }
 
+    /// Of all examples, and a fused one for each.
+    var rowCount: Int { batch * (op.leadingCount + count + 1) }
+
     /// For each head the products of its query with all rows, and their mean.
     fileprivate var scoreFloats: Int { (1 + op.heads) * (count + op.leadingCount) }
 
@@ -30,7 +34,7 @@ struct SelectionInstruction: Instruction {
             let parts = batch < pool.threads ? pool.threads : 1
             pool.run(batch * parts) { stream.score($0 / parts, part: $0 % parts, of: parts) }
             let choices = (0..<batch).map { stream.choose($0) }
-            pool.run(batch * parts) { stream.move($0 / parts, choices[$0 / parts], part: $0 % parts, of: parts) }
+            pool.run(batch * parts) { stream.finish($0 / parts, choices[$0 / parts], part: $0 % parts, of: parts) }
         }
     }
 }
@@ -42,8 +46,15 @@ private struct SelectionStream: @unchecked Sendable {
     private let leading, count, width, keyWidth, kept, total: Int
     private let tokens, keys, query: UnsafePointer<Float>
     private let oldPositions: UnsafePointer<Int64>?
-    private let output, scores, scratch: UnsafeMutablePointer<Float>
+    private let scores, scratch: UnsafeMutablePointer<Float>
+    private let target: Target
     private let indices, positions: UnsafeMutablePointer<Int64>
+
+    /// What goes on: the rows, or which they are.
+    private enum Target {
+        case rows(UnsafeMutablePointer<Float>)
+        case choice(RowChoice)
+    }
 
     init(_ selection: SelectionInstruction, _ memory: PlanMemory) throws {
         let node = selection.node
@@ -55,7 +66,7 @@ private struct SelectionStream: @unchecked Sendable {
         (tokens, keys, query) = (try input(0), try input(1), try input(2))
         keyWidth = try node.input(1).map { try memory.view($0).shape[2] } ?? width
         oldPositions = try node.input(3).map { try memory.view($0).pointer(Int64.self) }
-        output = try memory.mutableView(node.outputs[0]).pointer(Float.self)
+        target = try memory.choice(node.outputs[0]).map { .choice($0) } ?? .rows(memory.mutableView(node.outputs[0]).pointer(Float.self))
         indices = try memory.mutableView(node.outputs[1]).pointer(Int64.self)
         scores = try memory.mutableView(node.outputs[2]).pointer(Float.self)
         positions = try memory.mutableView(node.outputs[3]).pointer(Int64.self)
@@ -86,23 +97,40 @@ private struct SelectionStream: @unchecked Sendable {
             positions[example * total + place] = oldPositions?[example * count + index] ?? Int64(index)
         }
         if total > kept { positions[example * total + kept] = -1 }
+        if case .choice(let target) = target { tell(target, example, choice) }
         return choice
     }
 
-    /// A part of the kept rows, and of the columns of the fused one.
-    func move(_ example: Int, _ choice: PatchSelection.Choice, part: Int, of parts: Int) {
-        let first = tokens + example * (leading + count) * width, start = output + example * (leading + total) * width
-        if part == 0 { start.update(from: first, count: leading * width) }
-        let (x, y) = (first + leading * width, start + leading * width)
-        for place in kept * part / parts..<kept * (part + 1) / parts {
-            (y + place * width).update(from: x + choice.stream[place] * width, count: width)
+    private func tell(_ target: RowChoice, _ example: Int, _ choice: PatchSelection.Choice) {
+        let (first, order) = (example * (leading + count), target.order + example * (leading + total))
+        for place in 0..<leading { order[place] = Int32(first + place) }
+        for (place, index) in choice.stream.enumerated() { order[leading + place] = Int32(first + leading + index) }
+        if total > kept { order[leading + kept] = Int32(target.firstSpare + example) }
+    }
+
+    /// A part of the kept rows, where they are moved, and of the columns of the fused one.
+    func finish(_ example: Int, _ choice: PatchSelection.Choice, part: Int, of parts: Int) {
+        let x = tokens + (example * (leading + count) + leading) * width
+        let fused: UnsafeMutablePointer<Float>
+        switch target {
+        case .rows(let rows):
+            let y = rows + (example * (leading + total) + leading) * width
+            if part == 0 { (y - leading * width).update(from: x - leading * width, count: leading * width) }
+            for place in kept * part / parts..<kept * (part + 1) / parts {
+                (y + place * width).update(from: x + choice.stream[place] * width, count: width)
+            }
+            fused = y + kept * width
+        case .choice(let target): fused = target.spare + example * width
         }
-        guard total > kept else { return }
-        let weights = op.fusionWeights(choice.dropped.map { scores[example * count + $0] })
-        let columns = width * part / parts..<width * (part + 1) / parts
-        let fused = y + kept * width
+        if total > kept { fuse(example, choice.dropped, from: x, to: fused, columns: width * part / parts..<width * (part + 1) / parts) }
+    }
+
+    private func fuse(
+        _ example: Int, _ dropped: [Int], from x: UnsafePointer<Float>, to fused: UnsafeMutablePointer<Float>, columns: Range<Int>
+    ) {
+        let weights = op.fusionWeights(dropped.map { scores[example * count + $0] })
         (fused + columns.lowerBound).update(repeating: 0, count: columns.count)
-        for (token, weight) in zip(choice.dropped, weights) {
+        for (token, weight) in zip(dropped, weights) {
             let (row, weight) = (x + token * width, Float(weight))
             for column in columns { fused[column] += weight * row[column] }
         }

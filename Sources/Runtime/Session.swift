@@ -215,17 +215,17 @@ public final class Session {
     private func plan(_ stage: Stage, _ inputs: [String: Tensor]) throws -> Plan {
         let shapes = inputs.mapValues(\.shape)
         let small = inputs.filter { $0.value.count <= Session.smallInput }
-        let key = PlanKey(graph: stage.graph.name, shapes: shapes, results: stage.results)
+        var key = PlanKey(graph: stage.graph.name, shapes: shapes, results: stage.results)
         var pinnedKey = key
         pinnedKey.known = small.mapValues { $0.withBytes { Array($0) } }
         if let plan = keptPlan(key) ?? keptPlan(pinnedKey) { return plan }
-        let graph = try stage.graph.reduced(to: stage.results)
-        do {
-            return keep(key, try Plan(graph, shapes: shapes, weights: model.weights, threads: pool.threads))
-        } catch let error as TripsError where error.message == Plan.openSize && !small.isEmpty {
-            return keep(
-                pinnedKey, try Plan(graph, shapes: shapes, known: small, weights: model.weights, threads: pool.threads))
+        let reduced = try stage.graph.reduced(to: stage.results)
+        var graph = try reduced.specialized(to: shapes)
+        if graph.openValue != nil, !small.isEmpty {
+            graph = try reduced.specialized(to: shapes, knowing: small)
+            key = pinnedKey
         }
+        return keep(key, try Plan(graph, weights: model.weights, threads: pool.threads))
     }
 
     /// Elements up to which an input may state sizes.

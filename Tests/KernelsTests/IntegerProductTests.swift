@@ -124,7 +124,7 @@ extension KernelTests {
                 bias.withUnsafeBufferPointer { bias in
                     residual.withUnsafeBufferPointer { residual in
                         var epilogue = trips_epilogue(
-                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc,
+                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc, residual_rows: nil,
                             activation: TRIPS_ACTIVATION_GELU_ERF)
                         var expected = [Float](repeating: 7, count: p.m * ldc)
                         trips_igemm_ref(
@@ -192,7 +192,7 @@ extension KernelTests {
                 onEachPath { path in
                     var numbers = [Float](repeating: 0, count: m * p.n)
                     bias.withUnsafeBufferPointer { bias in
-                        var epilogue = trips_epilogue(bias: bias.baseAddress, residual: nil, ldr: 0, activation: TRIPS_ACTIVATION_NONE)
+                        var epilogue = trips_epilogue(bias: bias.baseAddress, residual: nil, ldr: 0, residual_rows: nil, activation: TRIPS_ACTIVATION_NONE)
                         trips_igemm(p.a, p.stride, rowScale, packed, p.n, k, group, &numbers, p.n, 0, m, 0, p.n, &epilogue)
                     }
                     var bytes = [UInt8](repeating: 9, count: 3 * rows * part), scales = [Float](repeating: 9, count: 3 * rows)

@@ -46,7 +46,7 @@ extension KernelTests {
                 bias.withUnsafeBufferPointer { bias in
                     residual.withUnsafeBufferPointer { residual in
                         var epilogue = trips_epilogue(
-                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc, activation: activation)
+                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc, residual_rows: nil, activation: activation)
                         var expected = [Float](repeating: 7, count: m * ldc)
                         trips_sgemm_ref(a, lda, packed, n, k, &expected, ldc, 0, m, 0, n, &epilogue)
                         var first: [Float]?
@@ -79,6 +79,42 @@ extension KernelTests {
                     }
                 }
             }
+        }
+    }
+
+    /// A residual whose rows are looked up gives the bits of one whose rows lie in that order.
+    @Test func residualRows() {
+        var random = Generator(state: 9)
+        let (m, n, k, rows) = (29, 70, 40, 6)
+        let a = random.floats(m * k), w = random.floats(n * k), residual = random.floats(rows * n)
+        let order = (0..<m).map { Int32($0 * 5 % rows) }, moved = order.flatMap { residual[Int($0) * n..<Int($0 + 1) * n] }
+        var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(n, k))
+        trips_sgemm_pack_ref(&packed, w, k, n, k, 0, n)
+        func product(_ residual: [Float], _ order: [Int32]?, _ multiply: (UnsafeMutablePointer<Float>, inout trips_epilogue) -> Void) -> [Float] {
+            var output = [Float](repeating: 0, count: m * n)
+            residual.withUnsafeBufferPointer { residual in
+                (order ?? []).withUnsafeBufferPointer { rows in
+                    var epilogue = trips_epilogue(
+                        bias: nil, residual: residual.baseAddress, ldr: n, residual_rows: order == nil ? nil : rows.baseAddress,
+                        activation: TRIPS_ACTIVATION_RELU)
+                    multiply(&output, &epilogue)
+                }
+            }
+            return output
+        }
+        func agrees(_ multiply: (UnsafeMutablePointer<Float>, inout trips_epilogue) -> Void) -> Bool {
+            product(residual, order, multiply) == product(moved, nil, multiply)
+        }
+        #expect(agrees { trips_sgemm_ref(a, k, packed, n, k, $0, n, 0, m, 0, n, &$1) })
+        onEachPath { path in #expect(agrees { trips_sgemm(a, k, packed, n, k, $0, n, 0, m, 0, n, &$1) }, "\(name(path))") }
+        var integers = [UInt32](repeating: 0, count: trips_igemm_pack_size(n, k, 0) / 4), scales = [Float](repeating: 0, count: m)
+        let weights = w.map { Int8($0 * 100) }, ones = [Float](repeating: 0.01, count: n), width = trips_quantized_row_size(k)
+        var bytes = [UInt8](repeating: 0, count: m * width)
+        trips_quantize_rows_ref(&bytes, width, &scales, a, k, k, 0, m, nil)
+        trips_igemm_pack_ref(&integers, weights, k, ones, n, k, 0, 0, n)
+        #expect(agrees { trips_igemm_ref(bytes, width, scales, integers, n, k, 0, $0, n, 0, m, 0, n, &$1) })
+        onEachPath { path in
+            #expect(agrees { trips_igemm(bytes, width, scales, integers, n, k, 0, $0, n, 0, m, 0, n, &$1) }, "\(name(path))")
         }
     }
 }

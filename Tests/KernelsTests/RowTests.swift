@@ -90,7 +90,7 @@ private func activatedInBytes(_ x: [Float], _ activation: trips_activation) -> [
     let packed = UnsafeMutableRawPointer.allocate(byteCount: trips_igemm_pack_size(x.count, 1, 0), alignment: 64)
     defer { packed.deallocate() }
     trips_igemm_pack_ref(packed, [Int8](repeating: 1, count: x.count), 1, x, x.count, 1, 0, 0, x.count)
-    var epilogue = trips_epilogue(bias: nil, residual: nil, ldr: 0, activation: activation), y = x
+    var epilogue = trips_epilogue(bias: nil, residual: nil, ldr: 0, residual_rows: nil, activation: activation), y = x
     trips_igemm([129, 128, 128, 128], 4, [1], packed, x.count, 1, 0, &y, x.count, 0, 1, 0, x.count, &epilogue)
     return y
 }
@@ -99,7 +99,7 @@ private func activatedInBytes(_ x: [Float], _ activation: trips_activation) -> [
 private func activated(_ x: [Float], _ activation: trips_activation, _ product: Product) -> [Float] {
     var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(x.count, 1)), y = x
     trips_sgemm_pack_ref(&packed, x, 1, x.count, 1, 0, x.count)
-    var epilogue = trips_epilogue(bias: nil, residual: nil, ldr: 0, activation: activation)
+    var epilogue = trips_epilogue(bias: nil, residual: nil, ldr: 0, residual_rows: nil, activation: activation)
     product([1], 1, packed, x.count, 1, &y, x.count, 0, 1, 0, x.count, &epilogue)
     return y
 }

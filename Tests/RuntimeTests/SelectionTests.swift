@@ -54,4 +54,44 @@ import Runtime
             }
         }
     }
+
+    /// Where only a block's second half reads the selected tokens, the kept ones are looked up where they are. With an output more,
+    /// they are moved. The numbers are the same, bit by bit; a second selection reads what the first one's block made.
+    @Test(arguments: [false, true], PatchSelection.Fusion.allCases)
+    func rowsAreLookedUp(_ quantized: Bool, _ fusion: PatchSelection.Fusion) throws {
+        func run(moving: Bool, threads: Int) throws -> Tensor {
+            var graph = Graph(name: "main")
+            var stream = try graph.addInput("tokens", ValueType(.float32, [3, 21, 24]))
+            let guide = try graph.addInput("guide", ValueType(.float32, [3, 24]))
+            func constant(_ shape: [Int], _ seed: UInt64) throws -> ValueID {
+                try graph.addConstant(Constant(noise(shape, seed: seed), identity: "constant \(seed)"), name: "constant.\(seed)")
+            }
+            func node(_ op: any Operator, _ inputs: ValueID...) throws -> ValueID {
+                try graph.add(op, inputs, name: "node.\(graph.nodes.count)")[0]
+            }
+            func linear(_ input: ValueID, _ outputs: Int, _ inputs: Int, seed: UInt64) throws -> ValueID {
+                guard quantized else { return try node(Linear(), input, constant([outputs, inputs], seed)) }
+                let weight = try Tensor((0..<outputs * inputs).map { Int8(truncatingIfNeeded: $0 * 37 + Int(seed)) }, shape: [outputs, inputs])
+                let values = try graph.addConstant(Constant(weight, identity: "weight \(seed)"), name: "weight.\(seed)")
+                let scales = try graph.addConstant(
+                    Constant(Tensor([Float](repeating: 0.01, count: outputs), shape: [outputs, 1]), identity: "scales \(seed)"), name: "scales.\(seed)")
+                return try node(QuantizedLinear(groupSize: inputs, activations: .int8), input, values, scales)
+            }
+            for block in 0..<2 as Range<UInt64> {
+                let keys = try node(LayerNorm(epsilon: 1e-6), stream, constant([24], 10 * block + 1))
+                let selected = try node(PatchSelection(heads: 2, keepRate: 0.6, fusion: fusion), stream, keys, guide)
+                if moving { try graph.addOutput("selected.\(block)", selected) }
+                let normed = try node(LayerNorm(epsilon: 1e-6), selected, constant([24], 10 * block + 2))
+                let hidden = try node(GELU(.erf), linear(normed, 48, 24, seed: 10 * block + 3))
+                stream = try node(Binary(.add), linear(hidden, 24, 48, seed: 10 * block + 4), selected)
+            }
+            try graph.addOutput("stream", stream)
+            let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: threads)
+            let results = try session.run(["tokens": noise([3, 21, 24], seed: 91), "guide": noise([3, 24], seed: 92)])
+            return try #require(results["stream"])
+        }
+        let expected = try run(moving: true, threads: 1).elements(Float.self)
+        #expect(expected.allSatisfy(\.isFinite) && Set(expected).count > 100)
+        for threads in [1, 3] { #expect(try run(moving: false, threads: threads).elements(Float.self) == expected) }
+    }
 }

@@ -386,6 +386,31 @@ private struct BatchRecord: Computable {
         #expect(try evaluate(op, [inputs["q"], inputs["k"], inputs["k"]])[0].elements(Float.self) == zeros)
     }
 
+    /// A small input may state sizes: a plan is then one for its numbers. A large one may not, nor may numbers that are computed.
+    @Test func sizesThatInputsState() throws {
+        func session(counts: Int, _ sizes: (inout Graph, ValueID) throws -> ValueID) throws -> Session {
+            var graph = Graph(name: "main")
+            let x = try graph.addInput("x", ValueType(.float32, [1, 2]))
+            let input = try graph.addInput("counts", ValueType(.int64, [Dimension(counts)]))
+            try graph.addOutput("y", graph.add(Tile(), [x, sizes(&graph, input)], name: "tiles")[0])
+            return Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        }
+        let x = try Tensor([Float(1), 2], shape: [1, 2])
+        let small = try session(counts: 2) { $1 }
+        for (counts, shape) in [([2, 1], [2, 2]), ([3, 2], [3, 4]), ([2, 1], [2, 2])] as [([Int64], [Int])] {
+            let y = try small.run(["x": x, "counts": Tensor(counts, shape: [2])])["y"]
+            #expect(y?.shape == shape)
+            #expect(try y?.elements(Float.self) == (0..<shape[0] * shape[1]).map { $0 % 2 == 0 ? 1 : 2 })
+        }
+        let large = try session(counts: 100) { graph, counts in
+            let range = try [0, 2].map { try graph.addConstant(Constant(integers: [$0], shape: [1]), name: "range") }
+            return try graph.add(Slice(), [counts] + range, name: "first")[0]
+        }
+        #expect { try large.run(["x": x, "counts": Tensor([Int64](repeating: 1, count: 100), shape: [100])]) } throws: {
+            ($0 as? TripsError)?.kind == .data && "\($0)".contains("tiles") && "\($0)".contains("a size depends on")
+        }
+    }
+
     /// What the package says is known has a size that nothing tells.
     @Test func sizesThatNothingTellsAreRefused() throws {
         let open = Dimension(symbol: "nowhere")
@@ -404,8 +429,11 @@ private struct BatchRecord: Computable {
                 let integers = try graph.add(Cast(to: .int64), [x], name: "integers")[0]
                 try graph.addOutput("y", graph.add(Binary(.add), [integers, known], name: "sum")[0])
             }
+            try graph.addOutput("known", known)
             let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
-            #expect { try session.run(["x": noise([1, 8], seed: 2)]) } throws: { ($0 as? TripsError)?.kind == .data }
+            for output in ["y", "known"] {
+                #expect { try session.run(["x": noise([1, 8], seed: 2)], outputs: [output]) } throws: { ($0 as? TripsError)?.kind == .data }
+            }
         }
     }
 

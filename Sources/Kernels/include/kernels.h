@@ -48,7 +48,7 @@ enum { TRIPS_PATH_COUNT = 9 };
 const char *trips_path_name(trips_path path);
 
 /// Whether this processor and operating system can run the path. For AMX's sake the first call asks Linux to let this process have
-/// tiles, which threads' signal stacks then need room for.
+/// tiles, which threads' signal stacks then need room for, and tries whether their products agree with those of vectors.
 bool trips_path_available(trips_path path);
 
 /// The path in use: the best one that is available, or the one forced.
@@ -75,6 +75,7 @@ typedef struct trips_epilogue {
     const float *_Nullable bias;     ///< [N]
     const float *_Nullable residual; ///< [M, N]; may be the output itself, but is faster apart
     size_t ldr;                      ///< row distance of `residual`
+    const int32_t *_Nullable residual_rows; ///< [M], which of `residual` is added to each row; as they are numbered if absent
     trips_activation activation;
 } trips_epilogue;
 

@@ -6,7 +6,7 @@ import Support
 /// Each axis of the value runs over a list of strides along axes of the source, outermost first; the empty list is an
 /// axis of size 1. Two values with equal layouts over the same source hold the same numbers in the same places, whatever
 /// operators made them.
-struct Layout: Equatable {
+struct ViewLayout: Equatable {
     /// `size` steps of `stride` elements along one axis of the source.
     struct Run: Equatable {
         var axis: Int
@@ -44,14 +44,14 @@ struct Layout: Equatable {
         return Set(order).count == shape.count ? order : nil
     }
 
-    func transposed(_ permutation: [Int]) -> Layout {
+    func transposed(_ permutation: [Int]) -> ViewLayout {
         var layout = self
         layout.axes = permutation.map { axes[$0] }
         return layout
     }
 
     /// nil where a dimension of `shape` would run over parts of the source that have no common stride.
-    func reshaped(_ shape: [Dimension]) throws -> Layout? {
+    func reshaped(_ shape: [Dimension]) throws -> ViewLayout? {
         var pending = axes.flatMap { $0 }[...]
         var result: [[Run]] = []
         for size in shape {
@@ -78,7 +78,7 @@ struct Layout: Equatable {
         }
         guard pending.isEmpty else { return nil }
         var layout = self
-        layout.axes = try result.map(Layout.merged)
+        layout.axes = try result.map(ViewLayout.merged)
         return layout
     }
 
@@ -106,7 +106,7 @@ struct Layout: Equatable {
     }
 
     /// The elements `start ..< start + count` along an axis; nil where they are no run.
-    func sliced(_ axis: Int, from start: Dimension, count: Dimension) throws -> Layout? {
+    func sliced(_ axis: Int, from start: Dimension, count: Dimension) throws -> ViewLayout? {
         var layout = self
         guard let outer = axes[axis].first else { return start == 0 && count == 1 ? self : nil }
         let inner = try product(axes[axis].dropFirst().map(\.size))
@@ -121,7 +121,7 @@ struct Layout: Equatable {
     }
 
     /// The elements at `index` along an axis, which goes away.
-    func selected(_ axis: Int, at index: Dimension) throws -> Layout? {
+    func selected(_ axis: Int, at index: Dimension) throws -> ViewLayout? {
         guard var layout = try sliced(axis, from: index, count: 1) else { return nil }
         guard layout.axes[axis].isEmpty else { return nil }
         layout.axes.remove(at: axis)

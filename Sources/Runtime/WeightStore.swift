@@ -1,10 +1,11 @@
 import Kernels
+import Operators
 import Support
 import Synchronization
 import Tensors
 
 /// The numbers of a model's constants, in the form in which the kernels read them; each form is made once and shared.
-final class Weights: Sendable {
+final class WeightStore: Sendable {
     private struct State {
         var tensors: [String: Tensor] = [:]
         var products: [String: PackedProduct] = [:]
@@ -110,18 +111,19 @@ struct ProductRecipe: Sendable {
 }
 
 /// A part of a block of memory, which lives as long as one of its parts.
-struct MemoryPart: @unchecked Sendable {
+struct MemoryPart: Sendable {
     let block: AlignedMemory
-    let bytes: UnsafeMutableRawBufferPointer
+    private let range: Range<Int>
+    var bytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(rebasing: block.bytes[range]) }
 
     init(byteCount: Int) throws {
         block = try AlignedMemory(byteCount: byteCount)
-        bytes = block.bytes
+        range = 0..<byteCount
     }
 
     private init(_ block: AlignedMemory, _ range: Range<Int>) {
         self.block = block
-        bytes = UnsafeMutableRawBufferPointer(rebasing: block.bytes[range])
+        self.range = range
     }
 
     /// Parts of one block, each at a 64-byte boundary: large pages hold several.
@@ -145,60 +147,66 @@ final class PackedProduct: Sendable {
     let inputs: Int
     let form: ProductRecipe.Form
     private let memory: MemoryPart
+    private let target: Target<Float>
 
     var byteCount: Int { memory.bytes.count }
-    var pointer: UnsafeRawPointer { UnsafeRawPointer(target.pointer) }
-    private let target: FloatPointer
+    var pointer: UnsafeRawPointer { UnsafeRawPointer(target.base) }
 
     /// - Parameter memory: zeroed, `packedByteCount` of the recipe.
     init(_ recipe: ProductRecipe, into memory: MemoryPart) throws {
-        let (outputs, inputs) = try recipe.sizes()
         guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
-        let target = FloatPointer(base.assumingMemoryBound(to: Float.self))
-        (self.outputs, self.inputs, form, self.memory, self.target) = (outputs, inputs, recipe.form, memory, target)
-        let group = recipe.form.group(of: inputs), groups = trips_group_count(inputs, group)
+        (outputs, inputs) = try recipe.sizes()
+        (form, self.memory, target) = (recipe.form, memory, Target(base: base.assumingMemoryBound(to: Float.self)))
         memory.block.bringIn(memory.bytes)
+        let pack = try packing(recipe)
         // Decoded, packed and forgotten in pieces: what is read goes through memory once.
-        func pack(_ rows: @Sendable (Range<Int>, UnsafeRawPointer) -> Void) throws {
-            try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in
-                guard let base = bytes.baseAddress else { return }
-                rows(range, base)
-            }
+        try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in
+            if let base = bytes.baseAddress { pack(range, base) }
         }
-        switch recipe.form {
+    }
+
+    /// What packs a range of rows [range.count, K] of the weight.
+    private func packing(_ recipe: ProductRecipe) throws -> @Sendable (Range<Int>, UnsafeRawPointer) -> Void {
+        let (outputs, inputs, target) = (outputs, inputs, target)
+        switch form {
         case .float:
-            try pack { range, rows in
+            return { range, rows in
                 trips_sgemm_pack(
-                    target.pointer, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
-                    range.upperBound)
+                    target.base, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound, range.upperBound)
             }
         case .filters(let groups):
-            try pack { range, rows in
+            return { range, rows in
                 PackedProduct.packFilters(
-                    target.pointer, rows.assumingMemoryBound(to: Float.self), range, inputs: inputs, perGroup: outputs / groups)
+                    target.base, rows.assumingMemoryBound(to: Float.self), range, inputs: inputs, perGroup: outputs / groups)
             }
         case .int8:
             let scales = try PackedProduct.scales(recipe)
-            try pack { range, rows in
+            let group = form.group(of: inputs), groups = trips_group_count(inputs, group)
+            return { range, rows in
                 trips_igemm_pack(
-                    UnsafeMutableRawPointer(target.pointer), rows.assumingMemoryBound(to: Int8.self), inputs,
+                    UnsafeMutableRawPointer(target.base), rows.assumingMemoryBound(to: Int8.self), inputs,
                     scales.view.pointer(Float.self) + range.lowerBound * groups, outputs, inputs, group,
                     range.lowerBound, range.upperBound)
             }
-        case .widened:
-            let scales = try PackedProduct.scales(recipe)
-            let inputScale = try recipe.inputScale?.load()
-            try pack { range, rows in
-                for start in stride(from: range.lowerBound, to: range.upperBound, by: Int(TRIPS_PACK_ROWS)) {
-                    let end = min(start + Int(TRIPS_PACK_ROWS), range.upperBound)
-                    withUnsafeTemporaryAllocation(of: Float.self, capacity: (end - start) * inputs) { wide in
-                        guard let wide = wide.baseAddress else { return }
-                        trips_dequantize_rows(
-                            wide, inputs, rows.assumingMemoryBound(to: Int8.self) + (start - range.lowerBound) * inputs, inputs,
-                            scales.view.pointer(Float.self) + start * groups, end - start, inputs, group,
-                            inputScale?.view.pointer(Float.self))
-                        trips_sgemm_pack(target.pointer, wide, inputs, outputs, inputs, start, end)
-                    }
+        case .widened: return try wideningPacking(recipe)
+        }
+    }
+
+    /// As `packing`; the rows are int8, and become fp32 a few at a time, which stay in cache.
+    private func wideningPacking(_ recipe: ProductRecipe) throws -> @Sendable (Range<Int>, UnsafeRawPointer) -> Void {
+        let (outputs, inputs, target) = (outputs, inputs, target)
+        let (scales, inputScale) = (try PackedProduct.scales(recipe), try recipe.inputScale?.load())
+        let group = form.group(of: inputs), groups = trips_group_count(inputs, group)
+        return { range, rows in
+            for start in stride(from: range.lowerBound, to: range.upperBound, by: Int(TRIPS_PACK_ROWS)) {
+                let end = min(start + Int(TRIPS_PACK_ROWS), range.upperBound)
+                withUnsafeTemporaryAllocation(of: Float.self, capacity: (end - start) * inputs) { wide in
+                    guard let wide = wide.baseAddress else { return }
+                    trips_dequantize_rows(
+                        wide, inputs, rows.assumingMemoryBound(to: Int8.self) + (start - range.lowerBound) * inputs, inputs,
+                        scales.view.pointer(Float.self) + start * groups, end - start, inputs, group,
+                        inputScale?.view.pointer(Float.self))
+                    trips_sgemm_pack(target.base, wide, inputs, outputs, inputs, start, end)
                 }
             }
         }
@@ -223,19 +231,4 @@ final class PackedProduct: Sendable {
         guard let scales = recipe.scales else { throw TripsError.data("a quantized weight without scales") }
         return try scales.load()
     }
-}
-
-/// A pointer that tasks of one parallel loop share; they write to separate parts.
-struct FloatPointer: @unchecked Sendable {
-    let pointer: UnsafeMutablePointer<Float>
-
-    init(_ pointer: UnsafeMutablePointer<Float>) { self.pointer = pointer }
-}
-
-/// As `FloatPointer`, for reading.
-struct SharedRows: @unchecked Sendable {
-    let pointer: UnsafePointer<Float>
-
-    init(_ view: TensorView) { pointer = view.pointer(Float.self) }
-    init(_ pointer: UnsafePointer<Float>) { self.pointer = pointer }
 }

@@ -1,0 +1,77 @@
+/// Dropping what nothing needs.
+extension Graph {
+    /// Drops nodes that neither an output nor a trace needs; a session computes what is asked for only.
+    public mutating func prune() {
+        var needed = Set<NodeID>()
+        var pending = outputs.map(\.value) + traces.map(\.value)
+        var tellers: [String: ValueID]?
+        while let value = pending.popLast() {
+            if case .dimensions(let sizes) = values[value.index].content {
+                let open = sizes.flatMap(\.madeUpSymbols)
+                guard !open.isEmpty else { continue }
+                if tellers == nil { tellers = sizeTellers() }
+                pending += open.compactMap { tellers?.removeValue(forKey: $0) }
+                continue
+            }
+            guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted, let node = nodeSlots[id.index] else { continue }
+            pending += node.inputs.compactMap { $0 }
+        }
+        let unneeded = nodeSlots.compactMap { $0 }.filter { !needed.contains($0.id) }
+        guard !unneeded.isEmpty else { return }
+        for node in unneeded { removeNode(node) }
+        for index in values.indices { values[index].consumers.removeAll { nodeSlots[$0.index] == nil } }
+    }
+
+    /// For each size that no shape rule could tell, the value whose node finds it out when it runs; other nodes have it from an
+    /// operand.
+    private func sizeTellers() -> [String: ValueID] {
+        var tellers: [String: ValueID] = [:]
+        for node in nodes where node.outputs.contains(where: { values[$0.index].type.shape.contains(where: \.isMadeUp) }) {
+            let operands = node.inputs.compactMap { $0.map { values[$0.index] } }
+            let known = Set(operands.flatMap { operand in
+                if case .dimensions(let sizes) = operand.content { return (operand.type.shape + sizes).flatMap(\.symbols) }
+                return operand.type.shape.flatMap(\.symbols)
+            })
+            for output in node.outputs {
+                for symbol in values[output.index].type.shape.filter(\.isMadeUp).flatMap(\.symbols) where !known.contains(symbol) { tellers[symbol] = output }
+            }
+        }
+        return tellers
+    }
+
+    /// Removes inputs that nothing reads, except those whose shapes tell a size that is needed.
+    public mutating func removeUnusedInputs() {
+        let read = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
+        let known = nodes.flatMap { $0.inputs.compactMap { $0 } } + outputs.map(\.value) + traces.map(\.value)
+        let tellers = inputsTellingSizes(of: known, besides: read)
+        inputs = inputs.filter { read.contains($0) || tellers.contains($0) }
+    }
+
+    /// True where something reads what a node puts out.
+    func isRead(_ node: Node) -> Bool {
+        node.outputs.contains { !values[$0.index].consumers.isEmpty || isOutput($0) || isTraced($0) }
+    }
+
+    /// Removes `node` if nothing needs it any more, and then those that fed only it. What may tell a size is left to `prune`.
+    mutating func removeIfUnused(_ id: NodeID) {
+        var pending = [id]
+        while let id = pending.popLast() {
+            guard let node = nodeSlots[id.index],
+                !isRead(node), !node.outputs.contains(where: { values[$0.index].type.shape.contains(where: \.isMadeUp) })
+            else { continue }
+            removeNode(node)
+            for input in Set(node.inputs.compactMap { $0 }) { values[input.index].consumers.removeAll { $0 == id } }
+            pending += Set(node.inputs.compactMap { $0.flatMap { values[$0.index].producer } })
+        }
+    }
+
+    /// Takes a node out; it still stands among the consumers of what it reads.
+    private mutating func removeNode(_ node: Node) {
+        nodeSlots[node.id.index] = nil
+        for output in node.outputs {
+            // The producer stays recorded: a value that was computed must not pass for an input or a constant.
+            // What became known is still read, and keeps its name.
+            if values[output.index].content == nil, names[values[output.index].name] == output { names[values[output.index].name] = nil }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+import ModelGraph
+
+/// The rows of a value of fp32. Those that a patch selection keeps are not moved: they are what `order` says of the rows of the
+/// value that it selected from.
+struct ChosenRows: @unchecked Sendable {
+    let base: UnsafePointer<Float>
+    /// The place of each row behind `base`; nil where all are in order.
+    let order: UnsafePointer<Int32>?
+
+    /// Where these rows are behind `base`, in order.
+    func runs(_ rows: Range<Int>) -> [Range<Int>] {
+        guard let order else { return [rows] }
+        return rows.map { Int(order[$0])..<Int(order[$0]) + 1 }
+    }
+}
+
+/// Where a patch selection writes which rows it keeps, instead of the rows.
+struct RowChoice {
+    let order: UnsafeMutablePointer<Int32>
+    /// Room for new rows behind the selected value's own, one for each example.
+    let spare: UnsafeMutablePointer<Float>
+    /// The number of the first of them.
+    let firstSpare: Int
+}
+
+extension Lowering {
+    /// Values of which a patch selection only says which rows of another value they have, and that value. All that read them
+    /// must look rows up: layer norms, and products that add them to their output.
+    var chosenRows: [ValueID: ValueID] {
+        var result: [ValueID: ValueID] = [:]
+        for selection in instructions.compactMap({ $0 as? SelectionInstruction }) {
+            guard let source = selection.node.input(0), !result.values.contains(source), hasOwnMemory(source),
+                !isSeenWhole(selection.node.output), selection.rowCount < Int32.max
+            else { continue }
+            let readers = instructions.filter { $0.reads.contains(selection.node.output) }
+            if readers.allSatisfy({ looksRowsUp($0, of: selection.node.output) }) { result[selection.node.output] = source }
+        }
+        return result
+    }
+
+    private func looksRowsUp(_ instruction: any Instruction, of value: ValueID) -> Bool {
+        switch instruction {
+        case let norm as LayerNormInstruction: norm.node.inputs.dropFirst().allSatisfy { $0 != value }
+        case let linear as LinearInstruction: linear.norm.map { looksRowsUp($0, of: value) } ?? (linear.input != value)
+        default: false
+        }
+    }
+}
