@@ -22,9 +22,10 @@ struct FuseAttention: Rewrite {
         guard let mask = try AttentionMask(pattern, scores, at: node, in: graph, &patch) else { return nil }
         let operands = try [(q, "query"), (k, "key"), (v, "value")].map { try $0.laidOut(suffix: $1, in: graph, &patch) }
         let scale = pattern.scale * q.scale * k.scale
+        let hidesNone = mask.addend == nil && pattern.fullyMasked == .zero
         let attention = Attention(
             heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale),
-            causal: pattern.causal || mask.isCausal, fullyMasked: mask.addend == nil && pattern.fullyMasked == .zero ? nil : pattern.fullyMasked)
+            causal: pattern.causal || mask.isCausal, fullyMasked: hidesNone ? nil : pattern.fullyMasked)
         let made = patch.add(attention, operands + (mask.addend.map { [$0] } ?? []), name: node.name)
         // [B, L, H · E] back into the place of [B, H, L, E].
         let cut = try patch.reshape(made, to: [q.batch, q.length, Dimension(v.heads), Dimension(v.headSize)], name: node.name)

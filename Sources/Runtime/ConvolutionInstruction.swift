@@ -271,7 +271,7 @@ private final class BoundConvolution: Sendable {
 
     func runDepthwise(_ slice: Int, _ kernel: Int) {
         let (group, windows) = (slice % layout.groups, layout.windowCount)
-        let (result, filters) = (target.base + slice * windows, self.filters.pointer.assumingMemoryBound(to: Float.self))
+        let (result, filters) = (target.base + slice * windows, filters.pointer.assumingMemoryBound(to: Float.self))
         layout.axes.withUnsafeBufferPointer { axes in
             guard let axes = axes.baseAddress else { return }
             trips_depthwise(
