@@ -1,3 +1,4 @@
+import Foundation
 import ModelGraph
 import Support
 import Tensors
@@ -104,8 +105,8 @@ public let fixedRoundings = "fixed roundings of activations"
 /// Numbers that become integers of a fixed range and numbers again, as static quantization writes it around each operator, are
 /// taken as they are: layers and attention round what they read by rows, and lose less by that.
 ///
-/// Nothing saturates at the ends of the range either, but for one: where it begins at 0, quantizers leave out the activation in
-/// front, as the integers do the same.
+/// Nothing saturates at the ends of the range either, but where the quantizer may have left out an activation in front, as the
+/// integers do the same: a range from 0 on stands for ReLU, and one whose width is a round number for a clip.
 struct DropFixedRounding: Rewrite {
     let name = fixedRoundings
 
@@ -119,12 +120,13 @@ struct DropFixedRounding: Rewrite {
             graph.type(of: x).dataType == graph.type(of: node.output).dataType
         else { return nil }
         var patch = Patch(for: graph)
-        guard zero == levels.lowerBound, scale.isFinite, try mayStandBeforeActivation(x, graph) else {
+        let width = (levels.upperBound - levels.lowerBound) * scale
+        guard scale.isFinite, zero == levels.lowerBound || isRound(width), try mayStandBeforeActivation(x, graph) else {
             patch.replace(node.output, with: x)
             return patch
         }
-        let range = try [0, (levels.upperBound - zero) * scale].map {
-            patch.add(try Constant(Tensor(scalar: $0).converted(to: graph.type(of: x).dataType)), name: "\(node.name).range")
+        let range = try [levels.lowerBound, levels.upperBound].map {
+            patch.add(try Constant(Tensor(scalar: ($0 - zero) * scale).converted(to: graph.type(of: x).dataType)), name: "\(node.name).range")
         }
         patch.replace(node, in: graph, with: Clip(), [x] + range)
         return patch
@@ -146,12 +148,19 @@ struct DropFixedRounding: Rewrite {
         }
     }
 
-    /// True for what products, normalisations and sums make. Those with a single number, as of variance and epsilon, belong to what
-    /// an exporter took apart.
+    /// True for numbers of up to two digits, as people write them into a model; of other ranges one in ten thousand is as near.
+    private func isRound(_ width: Double) -> Bool {
+        let digits = width / pow(10, floor(log10(width)) - 1)
+        return abs(digits - digits.rounded()) <= 1e-6 * digits
+    }
+
+    /// True for what layers, normalisations and sums make. Sums with a single number, as of variance and epsilon, belong to what
+    /// an exporter took apart, and products of two computed values to attention.
     private func mayStandBeforeActivation(_ x: ValueID, _ graph: Graph) throws -> Bool {
         guard let node = graph.producer(of: x) else { return false }
         switch node.op {
-        case is MatMul, is Gemm, is Linear, is Conv, is ConvTranspose, is BatchNormalization, is LayerNormalization, is LayerNorm,
+        case is MatMul: return node.inputs.contains { $0.flatMap(graph.content(of:)) != nil }
+        case is Gemm, is Linear, is Conv, is ConvTranspose, is BatchNormalization, is LayerNormalization, is LayerNorm,
             is GroupNormalization, is InstanceNormalization: return true
         case let binary as Binary: return try binary.kind == .add && node.inputs.allSatisfy { try graph.number($0) == nil }
         default: return false
@@ -159,7 +168,7 @@ struct DropFixedRounding: Rewrite {
     }
 }
 
-extension [Dimension] {
+extension [ModelGraph.Dimension] {
     /// True for [], [1], [1, 1], ...
     fileprivate var isOne: Bool { allSatisfy { $0 == 1 } }
 }

@@ -255,6 +255,20 @@ struct QuantizedTests {
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 0.05, 0) <= 0)
     }
 
+    /// A range of a round width may stand for a clip.
+    @Test(arguments: [Float(0.5), 0.513, 7]) func rangesOfRoundWidths(width: Float) throws {
+        var m = Exported()
+        try m.output(m.unary(.tanh, rounded(&m, m.linear(m.input("x", [5, 8]), 8, 6), step: width / 255)))
+        var graph = m.graph
+        try fold(&graph)
+        try fuse(&graph, validating: true)
+        let found = graph.nodes.map { "\(type(of: $0.op))" }.sorted()
+        #expect(found == (width == 0.513 ? ["Linear", "Unary"] : ["Clip", "Linear", "Unary"]))
+        guard width != 0.513 else { return }
+        // Half a step.
+        #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], Double(width) / 500, 0) <= 0)
+    }
+
     /// Between the operators of integers a model moves them about.
     @Test func roundingsAroundMovedIntegers() throws {
         var m = Exported()
