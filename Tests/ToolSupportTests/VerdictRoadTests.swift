@@ -26,7 +26,7 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(report.times.map(\.milliseconds) == report.times.map(\.milliseconds).sorted(by: >), "the longest first")
     let beside = try compare(
         model, with: model, named: "itself", on: goldens.map(ComparisonInput.reference), options: VerificationOptions(), judging: true)
-    #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"])
+    #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"] && beside.effect?.savings == "as many")
 }
 
 @Test func everyQuestionOfABatchIsRanked() throws {
@@ -107,6 +107,7 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     let open = try compare(selected, with: full, named: "full", on: goldens, options: options, judging: false)
     #expect(open.verdict == .unjudged && open.outputs.first { $0.name == "image_embeds" }?.worst.alignment != nil)
     #expect(open.effect?.batch == 3 && open.text.contains("for a batch of 3"))
+    #expect(open.effect?.savings?.hasSuffix(" times less") == true)
 }
 
 @Test func costsAreThoseOfTheRun() throws {

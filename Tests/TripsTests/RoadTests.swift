@@ -146,6 +146,15 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         #expect(TolerancePreset(fitting: report.manifest) == preset)
     }
 
+    @Test func aPackageSaysWhatItsSelectionsKeepAndHowItTakesImages() throws {
+        let example = RoadCase(source: "albef-pretrain/checkpoint.safetensors", golden: "", blocks: [2, 3])
+        try throughPackage(example, in: fixtures) { _, model in
+            // Of 16 patches 70 % and a fused token, of these the same; [CLS] is not counted.
+            #expect(model.manifest.selections.map { [$0.tokensBefore, $0.tokensAfter] } == [["16", "13"], ["13", "11"]])
+            #expect(model.manifest.preprocessing == .released(imageSize: 16))
+        }
+    }
+
     @Test func theInputIsNotReplaced() throws {
         let scratch = try Scratch()
         let folder = scratch.path + "/sharded"
