@@ -1,6 +1,7 @@
 import Foundation
 import Goldens
 import ModelGraph
+import Preprocessing
 import Rewrites
 import Runtime
 import Support
@@ -132,6 +133,15 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     let inputs = try Session(model, threads: 1).syntheticInputs(batch: 1, length: length)
     let run = try Effect.measure(model, beside: model, named: "itself", on: GoldenSet(name: "inputs", inputs: inputs))
     #expect(stated.reduce(0) { $0 + $1.multiplyAccumulates } == run.multiplyAccumulates)
+}
+
+@Test func patchesThatWereDroppedAreDark() throws {
+    let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
+    let answer = try Answer(Session(model("albef-pretrain", selecting: [2])), golden.inputs, tokenizer: nil, candidates: [])
+    let kept = Set(try #require(answer.selections.last).kept)
+    // A pixel for each patch.
+    let picture = try answer.illustrated(Picture(width: 4, height: 4, pixels: Array(repeating: 200, count: 48)))
+    #expect(kept.count == 12 && picture.pixels == (0..<48).map { kept.contains($0 / 3) ? 200 : 50 })
 }
 
 @Test func flipsAreToldWithoutRepeatingTheirRow() throws {
