@@ -155,6 +155,20 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         }
     }
 
+    @Test func quantizingKeepsTheVocabulary() throws {
+        let scratch = try Scratch()
+        let (whole, int8) = (scratch.path + "/whole.trips", scratch.path + "/int8.trips")
+        var options = ConversionOptions()
+        options.vocabulary = "\(fixtures)/preprocessing/vocab.txt"
+        try convert("\(fixtures)/albef-ve/checkpoint.safetensors", to: whole, options)
+        try quantizePackage(whole, to: int8, QuantizationOptions(.int8), measuring: false)
+        let words = try [whole, int8].map { path in
+            let package = try PackageReader(path: path)
+            return try package.constant(named: #require(package.manifest.vocabulary)).load().elements(UInt8.self)
+        }
+        #expect(!words[0].isEmpty && words[0] == words[1])
+    }
+
     @Test func theInputIsNotReplaced() throws {
         let scratch = try Scratch()
         let folder = scratch.path + "/sharded"
