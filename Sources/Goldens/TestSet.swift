@@ -31,13 +31,17 @@ public struct TestSet: Sendable {
                 if key.hasPrefix("in.") { inputs[String(key.dropFirst(3))] = constant }
             }
             guard let labels, !labels.isEmpty, !inputs.isEmpty else {
-                throw TripsError.data("a test set", found: file.tensors.map(\.name).prefix(6).joined(separator: ", "), expected: "labels [N] and in.NAME [N, ...]")
+                throw TripsError.data(
+                    "a test set", found: file.tensors.map(\.name).prefix(6).joined(separator: ", "),
+                    expected: "labels [N] and in.NAME [N, ...]")
             }
             for (name, constant) in inputs {
                 let rows = constant.shape.first ?? 0
                 let index = indices[name]
                 guard (index?.count ?? rows) == labels.count, index?.allSatisfy({ $0 >= 0 && $0 < rows }) ?? true else {
-                    throw TripsError.data("examples of in.\(name)", found: "\(index?.count ?? rows)", expected: "\(labels.count), as labels; indices below \(rows)")
+                    throw TripsError.data(
+                        "examples of in.\(name)", found: "\(index?.count ?? rows)",
+                        expected: "\(labels.count), as labels; indices below \(rows)")
                 }
             }
             return (labels, inputs, indices)

@@ -40,7 +40,8 @@ public func prepare(
 ) throws -> PreparedModel {
     try options.check(for: source)
     guard !options.tensorsOnly else {
-        throw TripsError.usage("the tensors are packed as they are", found: "a request for a graph", expected: "another architecture")
+        throw TripsError.usage(
+            "the tensors are packed as they are", found: "a request for a graph", expected: "another architecture")
     }
     var model = PreparedModel(imported: try importModel(source, options))
     var arithmetic: [SourceArithmetic] = []

@@ -53,7 +53,8 @@ private func record(
 ) -> Manifest.Quantization {
     var summary = options.scheme.rawValue
     if options.scheme == .int8 {
-        summary += options.weightsOnly ? " weights, fp32 arithmetic" : " weights and activations, \(report.attentions) attentions in int8, 32-bit sums"
+        summary += options.weightsOnly
+            ? " weights, fp32 arithmetic" : " weights and activations, \(report.attentions) attentions in int8, 32-bit sums"
         let count = options.calibration.count
         summary += count == 0 ? ", without data" : ", calibrated on \(count) input\(count == 1 ? "" : "s")"
     }

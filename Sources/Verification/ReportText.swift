@@ -10,13 +10,7 @@ extension VerificationReport {
             parts.append("each block fed with the reference's own states:\n" + table("block", isolated))
         }
         if !selections.isEmpty { parts.append(selectionTable) }
-        let agreements = outputs.compactMap { output in output.worst.agreement.map { (output.name, $0) } }
-        if !agreements.isEmpty {
-            parts.append(agreements.map { name, agreement in
-                "\(name): top-1 agrees in \(percent(agreement.top1)) of \(counted(agreement.rows, "row")), "
-                    + (agreement.k > 1 ? "top-\(agreement.k) in \(percent(agreement.topK)), " : "") + "KL \(short(agreement.divergence)) (worst \(short(agreement.worstDivergence)))"
-            }.joined(separator: "\n"))
-        }
+        if !agreementLines.isEmpty { parts.append(agreementLines.joined(separator: "\n")) }
         if !effectLines.isEmpty { parts.append(effectLines.joined(separator: "\n")) }
         if let lines = divergenceLines { parts.append(lines) }
         if !notes.isEmpty { parts.append(notes.map { "note: \($0)" }.joined(separator: "\n")) }
@@ -42,7 +36,8 @@ extension VerificationReport {
     private func table(_ title: String, _ summaries: [TensorSummary]) -> String {
         let several = sets.count > 1
         var columns: [(title: String, alignment: TextTable.Alignment)] = [
-            (title, .left), ("shape", .left), ("max |Δ|", .right), ("at", .left), ("max rel", .right), ("cosine", .right), ("SNR dB", .right),
+            (title, .left), ("shape", .left), ("max |Δ|", .right), ("at", .left), ("max rel", .right), ("cosine", .right),
+            ("SNR dB", .right),
         ]
         if several { columns += [("median", .right), ("worst in", .left)] }
         columns += [("of tol.", .right), ("verdict", .left)]
@@ -82,18 +77,31 @@ extension VerificationReport {
         return table.text
     }
 
+    private var agreementLines: [String] {
+        outputs.compactMap { output in
+            output.worst.agreement.map { agreement in
+                "\(output.name): top-1 agrees in \(percent(agreement.top1)) of \(counted(agreement.rows, "row")), "
+                    + (agreement.k > 1 ? "top-\(agreement.k) in \(percent(agreement.topK)), " : "")
+                    + "KL \(short(agreement.divergence)) (worst \(short(agreement.worstDivergence)))"
+            }
+        }
+    }
+
     private var effectLines: [String] {
         var lines: [String] = []
         if let effect {
             if let savings = effect.savings {
-                lines.append("cost      \(macText(effect.multiplyAccumulates)), \(macText(effect.referenceMultiplyAccumulates)) in \(effect.reference), for \(effect.examples): \(savings)")
+                lines.append("cost      \(macText(effect.multiplyAccumulates)), \(macText(effect.referenceMultiplyAccumulates)) in "
+                    + "\(effect.reference), for \(effect.examples): \(savings)")
             }
             let ratio = effect.referenceSeconds / max(effect.seconds, 1e-9)
-            lines.append("time      \(digits(effect.seconds * 1000, 2)) ms, \(digits(effect.referenceSeconds * 1000, 2)) ms in \(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")
+            lines.append("time      \(milliseconds(effect.seconds)), \(milliseconds(effect.referenceSeconds)) in "
+                + "\(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")
         }
         if let accuracy {
-            lines.append("accuracy  \(accuracy.right) of \(accuracy.count) right, \(digits(accuracy.share * 100, 2)) % (halves "
-                + accuracy.halves.map { digits($0 * 100, 2) }.joined(separator: ", ") + "), \(digits(accuracy.seconds * 1000, 2)) ms each")
+            let halves = accuracy.halves.map { digits($0 * 100, 2) }.joined(separator: ", ")
+            lines.append("accuracy  \(accuracy.right) of \(accuracy.count) right, \(digits(accuracy.share * 100, 2)) % "
+                + "(halves \(halves)), \(milliseconds(accuracy.seconds)) each")
         }
         return lines
     }
@@ -103,11 +111,15 @@ extension VerificationReport {
         let inSet = sets.count > 1 ? divergenceSet.map { " (\($0))" } ?? "" : ""
         let lines = [
             divergence.firstFailure.map { "first to fail, in the model's order: \($0)\(inSet)" },
-            divergence.firstJump.map { "first block whose error jumps: \($0.name), SNR \(decibel($0.before)) -> \(decibel($0.after)) dB\(inSet)" },
+            divergence.firstJump.map {
+                "first block whose error jumps: \($0.name), SNR \(decibel($0.before)) -> \(decibel($0.after)) dB\(inSet)"
+            },
         ].compactMap { $0 }
         return lines.isEmpty ? nil : lines.joined(separator: "\n")
     }
 }
+
+private func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 2)) ms" }
 
 private func mark(_ verdict: Verdict) -> String {
     switch verdict {

@@ -104,7 +104,8 @@ package struct Verifier {
     private func judge(_ golden: GoldenSet) throws -> SetResult {
         let stated = Array(golden.outputs.values) + (options.intermediates ? Array(golden.intermediates.values) : [])
         guard stated.contains(where: { !$0.shape.contains(0) }) else {
-            throw TripsError.data("nothing to judge", found: stated.isEmpty ? "no out.NAME" : "tensors without elements", expected: "a golden output")
+            throw TripsError.data(
+                "nothing to judge", found: stated.isEmpty ? "no out.NAME" : "tensors without elements", expected: "a golden output")
         }
         let outputs = model.outputNames.filter { golden.outputs[$0] != nil }
         let decoded = model.decodedNames(among: golden.outputs.keys.filter { !outputs.contains($0) }.sorted())

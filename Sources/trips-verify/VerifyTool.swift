@@ -39,7 +39,8 @@ struct VerifyTool: Tool {
 
     @Option(name: .long, help: ArgumentHelp(
         "Compare with another package on the golden inputs, value by value, with costs and times.",
-        discussion: "Its values take the place of the golden outputs; they are judged only where a tolerance is given.", valueName: "other.trips"))
+        discussion: "Its values take the place of the golden outputs; they are judged only where a tolerance is given.",
+        valueName: "other.trips"))
     var against: String?
 
     @Option(name: .long, help: ArgumentHelp("Count right answers over a test set (.safetensors).", valueName: "test-set"))
@@ -67,7 +68,9 @@ struct VerifyTool: Tool {
         if golden.isEmpty && accuracy == nil && !(against != nil && example.isGiven) {
             throw ValidationError("nothing to judge by: expected --golden, --accuracy, or --against with --image and --text")
         }
-        if example.isGiven && against == nil { throw ValidationError("--image and --text have no reference to compare with: expected --against") }
+        if example.isGiven && against == nil {
+            throw ValidationError("--image and --text have no reference to compare with: expected --against")
+        }
         if output != nil && accuracy == nil { throw ValidationError("--output goes with --accuracy") }
         if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
         if !ReplacingOptions.areDistinct(written) { throw ValidationError("--report, --json and --junit: expected a file for each") }
@@ -113,7 +116,8 @@ struct VerifyTool: Tool {
         var options = try options(for: package)
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset.allCases.last { coarser.contains($0) } ?? .f32)
         options.intermediates = intermediates
-        let sets = try goldens.map(ComparisonInput.reference) + (example.isGiven ? [.set(example.goldenSet(for: package, tokenizer: example.tokenizer(of: model)))] : [])
+        var sets = goldens.map(ComparisonInput.reference)
+        if example.isGiven { sets.append(.set(try example.goldenSet(for: package, tokenizer: example.tokenizer(of: model)))) }
         var found = try withProgress("comparing", of: sets.count) { advance in
             try Verification.compare(
                 package, with: reference, named: name, on: sets, options: options, judging: tolerances.isGiven, threads: common.threads
@@ -136,7 +140,9 @@ struct VerifyTool: Tool {
     private func measure(_ package: Model, _ path: String) throws -> Accuracy {
         let testSet = try TestSet(path: path)
         return try Progress.shown("answering", quiet: common.quiet) { progress in
-            try Accuracy.measure(package, on: testSet, output: output ?? "prediction", threads: common.threads) { progress.update($0, of: testSet.count) }
+            try Accuracy.measure(package, on: testSet, output: output ?? "prediction", threads: common.threads) {
+                progress.update($0, of: testSet.count)
+            }
         }
     }
 

@@ -227,6 +227,23 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(try groupSize(quiet: 0.9) == 256)
     }
 
+    /// Without calibration, made-up tokens show what the channels behind a lookup table are like.
+    @Test func tokensAreMadeUpWhereNoneAreGiven() throws {
+        var generator = SplitMix64(state: 10)
+        func weight(_ rows: Int, _ name: String, loud: Float) throws -> Constant {
+            let numbers = (0..<rows * 64).map { Float(generator.uniform() - 0.5) * ($0 % 64 == 7 ? loud : 1) }
+            return Constant(try Tensor(numbers, shape: [rows, 64]), identity: name)
+        }
+        var graph = Graph(name: "main")
+        let ids = try graph.addInput("input_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let words = try graph.addConstant(weight(100, "words", loud: 30), name: "words")
+        let states = try graph.add(Embedding(), [ids, words], name: "embedding")[0]
+        let matrix = try graph.addConstant(weight(32, "matrix", loud: 1), name: "matrix")
+        try graph.addOutput("y", graph.add(Linear(), [states, matrix], name: "linear")[0])
+        let layer = try #require(quantize([graph], QuantizationOptions(.int8)).report.layers.first { $0.name == "matrix" })
+        #expect(layer.note == nil && layer.outlierRatio ?? 0 > 10 && layer.scalingStrength ?? 0 > 0)
+    }
+
     /// What rounding takes from the mean of an output goes into the bias.
     @Test func meansOfOutputsAreKept() throws {
         var generator = SplitMix64(state: 9)

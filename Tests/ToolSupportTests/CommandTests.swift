@@ -346,6 +346,10 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     let arguments = [path, "--image", fixtures + "/preprocessing/colour.png", "--vocabulary", try vocabulary(in: scratch)]
     guard let caption = try run("trips-run", arguments) else { return }
     #expect(caption.status == 0 && caption.output.contains("answer  "), "\(caption.errors)")
+    let told = try #require(try run("trips-run", arguments + ["--json"])).output
+    let json = try #require(try JSONSerialization.jsonObject(with: Data(told.utf8)) as? [String: Any])
+    // The logarithm of a probability; text has no start.
+    #expect(json["score"] as? Double ?? 0 < 0 && (json["text"] as? String)?.contains("[CLS]") == false)
 }
 
 @Test func packagesWithoutAGraphCannotBeTimed() throws {

@@ -1,6 +1,7 @@
 import Foundation
 import Goldens
 import ModelGraph
+import Preprocessing
 import Rewrites
 import Runtime
 import Support
@@ -26,7 +27,7 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(report.times.map(\.milliseconds) == report.times.map(\.milliseconds).sorted(by: >), "the longest first")
     let beside = try compare(
         model, with: model, named: "itself", on: goldens.map(ComparisonInput.reference), options: VerificationOptions(), judging: true)
-    #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"])
+    #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"] && beside.effect?.savings == "as many")
 }
 
 @Test func everyQuestionOfABatchIsRanked() throws {
@@ -107,6 +108,7 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     let open = try compare(selected, with: full, named: "full", on: goldens, options: options, judging: false)
     #expect(open.verdict == .unjudged && open.outputs.first { $0.name == "image_embeds" }?.worst.alignment != nil)
     #expect(open.effect?.batch == 3 && open.text.contains("for a batch of 3"))
+    #expect(open.effect?.savings?.hasSuffix(" times less") == true)
 }
 
 @Test func costsAreThoseOfTheRun() throws {
@@ -142,6 +144,15 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(report.verdictLine == "PASS  1 output and 1 intermediate over 1 golden set")
     report.intermediates = [tensor("selection.5.scores", .unjudged)]
     #expect(report.verdictLine == "PASS  1 output over 1 golden set")
+}
+
+@Test func patchesThatWereDroppedAreDark() throws {
+    let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
+    let answer = try Answer(Session(model("albef-pretrain", selecting: [2])), golden.inputs, tokenizer: nil, candidates: [])
+    let kept = Set(try #require(answer.selections.last).kept)
+    // A pixel for each patch.
+    let picture = try answer.illustrated(Picture(width: 4, height: 4, pixels: Array(repeating: 200, count: 48)))
+    #expect(kept.count == 12 && picture.pixels == (0..<48).map { kept.contains($0 / 3) ? 200 : 50 })
 }
 
 @Test func flipsAreToldWithoutRepeatingTheirRow() throws {

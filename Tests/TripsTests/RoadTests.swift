@@ -205,6 +205,29 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
         #expect(TolerancePreset(fitting: report.manifest) == preset)
     }
 
+    @Test func aPackageSaysWhatItsSelectionsKeepAndHowItTakesImages() throws {
+        let example = RoadCase(source: "albef-pretrain/checkpoint.safetensors", golden: "", blocks: [2, 3])
+        try throughPackage(example, in: fixtures) { _, model in
+            // Of 16 patches 70 % and a fused token, of these the same; [CLS] is not counted.
+            #expect(model.manifest.selections.map { [$0.tokensBefore, $0.tokensAfter] } == [["16", "13"], ["13", "11"]])
+            #expect(model.manifest.preprocessing == .released(imageSize: 16))
+        }
+    }
+
+    @Test func quantizingKeepsTheVocabulary() throws {
+        let scratch = try Scratch()
+        let (whole, int8) = (scratch.path + "/whole.trips", scratch.path + "/int8.trips")
+        var options = ConversionOptions()
+        options.vocabulary = "\(fixtures)/preprocessing/vocab.txt"
+        try convert("\(fixtures)/albef-ve/checkpoint.safetensors", to: whole, options)
+        try quantizePackage(whole, to: int8, QuantizationOptions(.int8), measuring: false)
+        let words = try [whole, int8].map { path in
+            let package = try PackageReader(path: path)
+            return try package.constant(named: #require(package.manifest.vocabulary)).load().elements(UInt8.self)
+        }
+        #expect(!words[0].isEmpty && words[0] == words[1])
+    }
+
     @Test func theInputIsNotReplaced() throws {
         let scratch = try Scratch()
         let folder = scratch.path + "/sharded"
