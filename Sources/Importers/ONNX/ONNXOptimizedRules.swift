@@ -134,7 +134,7 @@ extension ONNXRules {
             let byHead = try call.step(Reshape(), [part, call.constant([0, 0, heads, -1], "heads_\(index)")], "split_\(index)")
             return try call.step(Transpose(permutation: [0, 2, 1, 3]), [byHead], "operand_\(index)")
         }
-        var scores = try addend.flatMap { call.input($0) }
+        var scores = addend.flatMap { call.input($0) }
         if let seen = call.input(mask) {
             guard call.type(seen).rank == 2 else {
                 throw TripsError.data("mask of Attention", found: call.type(seen), expected: "rank 2: what keys are seen")
