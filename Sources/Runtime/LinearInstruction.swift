@@ -54,9 +54,9 @@ struct LinearInstruction: Instruction {
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (rows, inputs, step) = (rows, inputs, LinearInstruction.rowStep)
         let products = try members.map { try BoundProduct($0, memory) }
-        let tiles = Tile.bands(of: rows, threads: memory.threads).flatMap { band in
+        let tiles = ProductTile.bands(of: rows, threads: memory.threads).flatMap { band in
             products.flatMap { product in
-                Tile.cover(rows: band, outputs: product.packed.outputs, part: product.part).map { (product, $0) }
+                ProductTile.cover(rows: band, outputs: product.packed.outputs, part: product.part).map { (product, $0) }
             }
         }
         guard quantizesRows else {
@@ -103,16 +103,16 @@ struct LinearInstruction: Instruction {
 }
 
 /// A part of a product's output that one task computes. Tasks that share weights follow each other.
-struct Tile {
+struct ProductTile {
     let rows: Range<Int>
     let outputs: Range<Int>
 
     /// - Parameter part: outputs that are left together.
-    static func cover(rows: Range<Int>, outputs: Int, part: Int? = nil) -> [Tile] {
+    static func cover(rows: Range<Int>, outputs: Int, part: Int? = nil) -> [ProductTile] {
         let outputStep = part.map { $0 * max(1, 4 * Int(TRIPS_PANEL) / $0) } ?? 3 * Int(TRIPS_PANEL)
         return stride(from: 0, to: outputs, by: outputStep).flatMap { output in
             rows.split(into: max(1, rows.count.dividedRoundingUp(by: mostRows))).map {
-                Tile(rows: $0, outputs: output..<min(output + outputStep, outputs))
+                ProductTile(rows: $0, outputs: output..<min(output + outputStep, outputs))
             }
         }
     }
@@ -152,7 +152,7 @@ private final class BoundProduct: @unchecked Sendable {
             activation: member.activation)
     }
 
-    func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: Tile) {
+    func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: ProductTile) {
         // A copy for each task, as all of them run at the same time.
         var epilogue = epilogue
         trips_sgemm(
@@ -161,7 +161,7 @@ private final class BoundProduct: @unchecked Sendable {
             tile.outputs.upperBound, &epilogue)
     }
 
-    func multiply(_ x: QuantizedRows, _ tile: Tile) {
+    func multiply(_ x: QuantizedRows, _ tile: ProductTile) {
         guard case .int8 = packed.form else { return }
         let group = packed.form.group(of: packed.inputs)
         if let bytes {

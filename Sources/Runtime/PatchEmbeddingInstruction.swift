@@ -34,7 +34,9 @@ struct PatchEmbeddingInstruction: Instruction {
         let pixels = try memory.view(node.requiredInput(0)).source(Float.self)
         let rows = Target(base: memory.scratch.assumingMemoryBound(to: Float.self))
         let patches = PatchRows(pixels: pixels, rows: rows, image: image, weight: weight)
-        let tiles = Tile.bands(of: tokens - first, threads: memory.threads).flatMap { Tile.cover(rows: $0, outputs: width) }
+        let tiles = ProductTile.bands(of: tokens - first, threads: memory.threads).flatMap {
+            ProductTile.cover(rows: $0, outputs: width)
+        }
         return { pool in
             for example in 0..<batch {
                 let target = output.base + example * tokens * width
