@@ -9,8 +9,8 @@ import Tensors
 ///   - graphs: those of a package, in order.
 ///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
 /// - Returns: graphs of the same inputs, outputs and traces, and what was done.
-/// - Throws: `usage` where a pattern matches no layer, all layers are quantized already, or the wanted ratio needs calibration; `data` where a weight or an
-///   input to calibrate on is not finite, or those inputs suffice for no output.
+/// - Throws: `usage` where a pattern matches no layer, all layers are quantized already, or the wanted ratio needs calibration;
+///   `data` where a weight or an input to calibrate on is not finite, or those inputs suffice for no output.
 public func quantize(
     _ graphs: [Graph], _ options: QuantizationOptions, pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
 ) throws -> (graphs: [Graph], report: QuantizationReport) {

@@ -87,6 +87,16 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         #expect(graph.type(of: graph.outputs[0].value).description == "float32[2*batch, 2, 6]")
     }
 
+    /// `table[ids]` of PyTorch's newer exporter.
+    @Test func rowsOfATableAreGathered() throws {
+        let graph = try imported(Onnx.model(Onnx.graph(
+            [Onnx.node("Unsqueeze", ["ids", "last"], ["indices"]), Onnx.node("GatherND", ["table", "indices"], ["y"])],
+            inputs: [Onnx.value("ids", ["batch", 5], type: 7)],
+            initializers: [Onnx.int64s("last", [1], [-1]), Onnx.floats("table", [3, 2], [1, 2, 3, 4, 5, 6])])))
+        #expect(operators(graph) == ["Unsqueeze", "Squeeze", "Gather"])
+        #expect(graph.type(of: graph.outputs[0].value).description == "float32[batch, 5, 2]")
+    }
+
     // MARK: Versions of operators
 
     @Test func readsAxesFromEitherPlace() throws {

@@ -136,7 +136,7 @@ enum ONNXRules {
     private static let indexing: [String: ONNXRule] = [
         "Gather": .same(inputs: 2) { Gather(axis: try $0.integer("axis") ?? 0) },
         "GatherElements": .same(11, inputs: 2) { GatherElements(axis: try $0.integer("axis") ?? 0) },
-        "GatherND": .same(11, inputs: 2) { GatherND(batchDimensions: try $0.integer("batch_dims") ?? 0) },
+        "GatherND": ONNXRule(since: 11, build: gatherND),
         "ScatterElements": .same(11, inputs: 3) {
             ScatterElements(axis: try $0.integer("axis") ?? 0, reduction: try $0.choice("reduction", default: .none))
         },
@@ -298,6 +298,14 @@ private func split(_ call: ONNXCall) throws -> [ValueID] {
     }
     let sizes = call.version >= 13 ? call.input(1) : try call.integers("split").map { try call.constant($0, "split") }
     return try call.add(Split(axis: call.integer("axis") ?? 0, outputs: outputs), [call.required(0), sizes])
+}
+
+/// Where an index is one number, rows of a table are gathered: exporters write so what PyTorch writes as `table[ids]`.
+private func gatherND(_ call: ONNXCall) throws -> [ValueID] {
+    let (x, indices) = (try call.required(0), try call.required(1)), batch = try call.integer("batch_dims") ?? 0
+    guard batch == 0, call.type(indices).shape.last == 1 else { return try call.add(GatherND(batchDimensions: batch), [x, indices]) }
+    let rows = try call.step(Squeeze(), [indices, call.constant([-1], "axis")], "rows")
+    return try call.add(Gather(axis: 0), [x, rows])
 }
 
 private func resize(_ call: ONNXCall) throws -> Resize {
