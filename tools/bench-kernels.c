@@ -150,7 +150,7 @@ static problem make_problem(size_t m, size_t n, size_t k, size_t group) {
     free(w8);
     free(scales);
     run_quantize(&x);
-    x.epilogue = (trips_epilogue){x.bias, NULL, 0, TRIPS_ACTIVATION_GELU_ERF};
+    x.epilogue = (trips_epilogue){.bias = x.bias, .activation = TRIPS_ACTIVATION_GELU_ERF};
     return x;
 }
 

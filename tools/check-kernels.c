@@ -54,6 +54,15 @@ static float *maybe(float *x) { return next() % 2 ? x : NULL; }
 
 enum { LAST_ACTIVATION = TRIPS_ACTIVATION_SWISH };
 
+/// For a product [m, n]; of the residual's rows each may be any.
+static trips_epilogue epilogue(size_t m, size_t n, size_t ldr) {
+    int32_t *rows = array(m * sizeof(int32_t), 0);
+    for (size_t i = 0; i < m; i++) rows[i] = (int32_t)pick(0, m - 1);
+    return (trips_epilogue){
+        .bias = maybe(floats(n, 1)), .residual = maybe(floats(m * ldr, 1)), .ldr = ldr,
+        .residual_rows = next() % 2 ? rows : NULL, .activation = (trips_activation)pick(0, LAST_ACTIVATION)};
+}
+
 static size_t padded(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // MARK: - Results
@@ -120,7 +129,7 @@ static void sgemm(void) {
     size_t m = pick(0, 30), n = pick(0, 140), k = next() % 8 ? pick(0, 70) : 1024 + pick(0, 3);
     size_t lda = k + 4 * pick(0, 1), ldc = n + 3;
     float *a = floats(m * lda, 1), *packed = packed_weights(n, k), *c = array(m * ldc * 4, 0);
-    trips_epilogue e = {maybe(floats(n, 1)), maybe(floats(m * ldc, 1)), ldc, (trips_activation)pick(0, LAST_ACTIVATION)};
+    trips_epilogue e = epilogue(m, n, ldc);
     size_t row = pick(0, m), column = n / 2 / TRIPS_PANEL * TRIPS_PANEL;
     RUN(sgemm, a, lda, packed, n, k, c, ldc, 0, row, 0, n, &e);
     RUN(sgemm, a, lda, packed, n, k, c, ldc, row, m, column, n, &e);
@@ -189,7 +198,7 @@ static void igemm(void) {
     void *packed = packed_bytes(n, k, group, floats(n * trips_group_count(k, group), 0.01f));
     uint8_t *a = bytes(m * lda);
     float *scale = floats(m, 0.01f), *c = array(m * ldc * 4, 0);
-    trips_epilogue e = {maybe(floats(n, 1)), maybe(floats(m * ldc, 1)), ldc, (trips_activation)pick(0, LAST_ACTIVATION)};
+    trips_epilogue e = epilogue(m, n, ldc);
     size_t row = pick(0, m), column = n / 2 / TRIPS_PANEL * TRIPS_PANEL;
     RUN(igemm, a, lda, scale, packed, n, k, group, c, ldc, 0, row, 0, n, &e);
     RUN(igemm, a, lda, scale, packed, n, k, group, c, ldc, row, m, column, n, &e);
