@@ -41,18 +41,6 @@ const char *trips_path_name(trips_path path) {
 }
 
 #if defined(__x86_64__)
-/// Whether Linux lets this process have tiles; it wants to be asked before it makes room for them. A kernel before 5.16, and one
-/// with a thread whose signal stack has no room, says no.
-static bool tiles_permitted(void) {
-    enum { REQUEST = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* XFEATURE_XTILEDATA */ };
-    static atomic_int answer = -1;
-    int known = atomic_load_explicit(&answer, memory_order_relaxed);
-    if (known >= 0) return known;
-    bool permitted = syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
-    atomic_store_explicit(&answer, permitted, memory_order_relaxed);
-    return permitted;
-}
-
 /// Whether two paths give the same bits for small int8 products, with bytes and weights at both ends of their range.
 static bool products_agree(const trips_table *left, const trips_table *right) {
     enum { M = 37, N = 61, K = 148, LDA = 192, MOST_BYTES = 64 * (K + 3 * 8) };
@@ -75,14 +63,21 @@ static bool products_agree(const trips_table *left, const trips_table *right) {
     return true;
 }
 
-/// Tiles are used where they give what vectors give, as they were tried under emulation only.
-static bool tiles_agree(void) {
+/// Whether Linux lets this process have tiles; it wants to be asked before it makes room for them. A kernel before 5.16, and one
+/// with a thread whose signal stack has no room, says no.
+static bool tiles_permitted(void) {
+    enum { REQUEST = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* XFEATURE_XTILEDATA */ };
+    return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
+}
+
+/// Whether tiles can be had and give what vectors give: they were tried under emulation only.
+static bool tiles_work(void) {
     static atomic_int answer = -1;
     int known = atomic_load_explicit(&answer, memory_order_relaxed);
     if (known >= 0) return known;
-    bool agree = products_agree(&trips_table_avx512amx, &trips_table_avx512vnni);
-    atomic_store_explicit(&answer, agree, memory_order_relaxed);
-    return agree;
+    bool work = tiles_permitted() && products_agree(&trips_table_avx512amx, &trips_table_avx512vnni);
+    atomic_store_explicit(&answer, work, memory_order_relaxed);
+    return work;
 }
 #endif
 
@@ -100,8 +95,7 @@ bool trips_path_available(trips_path path) {
     case TRIPS_PATH_AVX512: return avx512;
     case TRIPS_PATH_AVX512_VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     case TRIPS_PATH_AVX512_AMX:
-        return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("amx-int8") && tiles_permitted() &&
-               tiles_agree();
+        return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("amx-int8") && tiles_work();
     default: return false;
     }
 #elif defined(__aarch64__)

@@ -37,7 +37,7 @@ struct Lowering {
     var spacedValues: Set<ValueID> {
         let products = instructions.compactMap { $0 as? LinearInstruction }
         let floats = products.filter { !$0.quantizesRows }
-        let read = Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +)
+        let read = readCounts
         let readByProduct = Dictionary(floats.map { ($0.input, 1) }, uniquingKeysWith: +)
         return Set(products.flatMap { $0.members.map(\.output) }.filter { value in
             let width = graph.type(of: value).constantShape?.last ?? 0
@@ -48,7 +48,7 @@ struct Lowering {
     /// Values that int8 products write and nothing but attentions in int8 read, with the size of their heads. They are bytes in
     /// memory: a head's rows come from all cores, and a quarter of the lines have to be fetched.
     var byteValues: [ValueID: Int] {
-        let read = Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +)
+        let read = readCounts
         let attentions = instructions.compactMap { $0 as? AttentionInstruction }.filter { $0.inBytes && HeadBytes.holds(headSize: $0.headSize) }
         let readers = Dictionary(
             attentions.flatMap { attention in attention.node.inputs.prefix(3).compactMap { $0 }.map { ($0, [attention.headSize]) } },
@@ -61,6 +61,9 @@ struct Lowering {
         }
         return result
     }
+
+    /// How often instructions read each value.
+    private var readCounts: [ValueID: Int] { Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +) }
 
     /// Whether others than instructions read a value, as rows of numbers one behind the other.
     func isSeenWhole(_ value: ValueID) -> Bool { graph.isOutput(value) || aliases.values.contains(value) }
