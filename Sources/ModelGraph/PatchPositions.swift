@@ -14,11 +14,24 @@ package func patchOverlap(_ left: [Int], _ right: [Int]) -> Double {
 ///   - behind: tokens, of a text, behind them.
 /// - Returns: places in both streams, in the reference's order.
 package func tokenPairs(_ own: [Int], reference: [Int], leading: Int, behind: Int) -> [(own: Int, reference: Int)] {
-    let (own, reference) = (SelectionTrace.identities(own), SelectionTrace.identities(reference))
+    let (own, reference) = (tokenIdentities(own), tokenIdentities(reference))
     let places = Dictionary(own.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
     let image = reference.enumerated().compactMap { place, patch in
         places[patch].map { (own: leading + $0, reference: leading + place) }
     }
     let text = (0..<behind).map { (own: leading + own.count + $0, reference: leading + reference.count + $0) }
     return (0..<leading).map { (own: $0, reference: $0) } + image + text
+}
+
+/// What each token of a stream stands for, no two the same: its patch, or for fused tokens −1 for the newest, which stands
+/// last, −2 for the one before it, and so on.
+/// - Parameter positions: one example's, in which all fused tokens are −1.
+package func tokenIdentities(_ positions: [Int]) -> [Int] {
+    var fused = 0
+    let backwards = positions.reversed().map { patch in
+        if patch >= 0 { return patch }
+        fused += 1
+        return -fused
+    }
+    return backwards.reversed()
 }

@@ -21,17 +21,4 @@ package struct SelectionTrace: Hashable, Sendable {
     }
 
     package var name: String { "selection.\(layer).\(part)" }
-
-    /// What each token of a stream stands for, no two the same: its patch, or for fused tokens −1 for the newest, which stands
-    /// last, −2 for the one before it, and so on.
-    /// - Parameter positions: one example's, in which all fused tokens are −1.
-    package static func identities(_ positions: some BidirectionalCollection<Int>) -> [Int] {
-        var fused = 0
-        let backwards = positions.reversed().map { patch in
-            if patch >= 0 { return patch }
-            fused += 1
-            return -fused
-        }
-        return backwards.reversed()
-    }
 }

@@ -23,4 +23,11 @@ import Testing
         let pairs = tokenPairs([5], reference: [4, 5, 6], leading: 1, behind: 2)
         #expect(pairs.map(\.reference) == [0, 2, 4, 5] && pairs.map(\.own) == [0, 1, 2, 3])
     }
+
+    @Test func fusedTokensAreToldApartFromTheEnd() {
+        #expect(tokenIdentities([4, 7, -1, -1]) == [4, 7, -2, -1])
+        // Without the older one, the newest is still the same.
+        #expect(tokenIdentities([4, 7, 9, -1]) == [4, 7, 9, -1])
+        #expect(tokenIdentities([]) == [])
+    }
 }

@@ -12,11 +12,4 @@ struct SelectionTraceTests {
         "selection..2.indices", "selection.2.indices.", "selection0.2.indices", "selection.99999999999999999999.indices",
     ])
     func otherNamesAreNone(name: String) { #expect(SelectionTrace(name) == nil) }
-
-    @Test func fusedTokensAreToldApartFromTheEnd() {
-        #expect(SelectionTrace.identities([4, 7, -1, -1]) == [4, 7, -2, -1])
-        // Without the older one, the newest is still the same.
-        #expect(SelectionTrace.identities([4, 7, 9, -1]) == [4, 7, 9, -1])
-        #expect(SelectionTrace.identities([]) == [])
-    }
 }
