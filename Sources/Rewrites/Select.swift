@@ -7,7 +7,7 @@ import Tensors
 /// - Throws: `usage` where the request does not suit the model: no such block, no text to guide, unequal widths, a value
 ///   in the way that cannot follow; the message names it.
 @discardableResult
-public func select(_ graph: inout Graph, options: SelectionOptions) throws -> SelectionReport {
+public func select(_ graph: inout Graph, options: SelectionRequest) throws -> SelectionReport {
     let anatomy = try Anatomy(of: graph)
     let tower = try visionTower(of: graph, anatomy, named: options.visionTower)
     let rates = try options.rates(blockCount: tower.blocks.count)
@@ -149,7 +149,7 @@ extension Graph {
     }
 
     fileprivate mutating func insertSelection(
-        _ block: TransformerBlock, _ number: Int, _ rate: Double, _ options: SelectionOptions, leading: Int, row: ValueID?,
+        _ block: TransformerBlock, _ number: Int, _ rate: Double, _ options: SelectionRequest, leading: Int, row: ValueID?,
         positions: ValueID?
     ) throws -> Node {
         guard let attention = block.selfAttention.op as? Attention, let queries = block.selfAttention.input(0), let keys = block.selfAttention.input(1),

@@ -21,9 +21,6 @@ public struct ConversionOptions: Sendable {
     public init() {}
 }
 
-/// Selection layers to insert.
-public typealias SelectionRequest = Rewrites.SelectionOptions
-
 /// A stage of the road from a source to a package.
 public enum ConversionStage: String, Sendable, CaseIterable {
     case fold, fuse, select

@@ -62,7 +62,7 @@ struct ConformanceTests {
     func selectionGivesTheGoldens(model: String) throws {
         guard let model = shared(model), let goldens = shared("albef_trips/golden.safetensors") else { return }
         var graph = try #require(blocks(model).first)
-        let report = try select(&graph, options: SelectionOptions(blocks: [2, 5]))
+        let report = try select(&graph, options: SelectionRequest(blocks: [2, 5]))
         #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[16, 13], [13, 11]])
         try Self.check(graph, golden(goldens))
     }
@@ -73,7 +73,7 @@ extension ConformanceTests {
         guard let lifting = shared("albef_trips/model_opset17.onnx"), let plain = shared("albef_pretrain/model_opset17.onnx") else { return }
         let lifted = try #require(blocks(lifting).first)
         var selected = try #require(blocks(plain).first)
-        try select(&selected, options: SelectionOptions(blocks: [2, 5]))
+        try select(&selected, options: SelectionRequest(blocks: [2, 5]))
         #expect(firstDifference(lifted, selected) == nil)
         #expect(Set(lifted.traces.map(\.name)) == Set(selected.traces.map(\.name)))
     }

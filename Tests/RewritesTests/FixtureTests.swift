@@ -44,16 +44,16 @@ struct FixtureTests {
     @Test(arguments: models) func selectionGivesTheGoldens(model: String) throws {
         var graphs = try graphs(model)
         let guidance: PatchSelection.Guidance = model.hasPrefix("mplug-caption") ? .imageCLS : .text
-        try select(&graphs[0], options: SelectionOptions(blocks: [2, 3], guidance: guidance))
+        try select(&graphs[0], options: SelectionRequest(blocks: [2, 3], guidance: guidance))
         try Self.check(graphs, golden("\(folder(model))/golden-select.safetensors"))
     }
 
     @Test(arguments: [
-        ("weighted", SelectionOptions(blocks: [1, 3], keepRates: [0.5, 0.9], fusion: .weighted)),
-        ("none-score", SelectionOptions(blocks: [2, 3], keepRates: [0.5], fusion: .none, order: .score)),
-        ("image-cls", SelectionOptions(blocks: [2, 3], guidance: .imageCLS)),
+        ("weighted", SelectionRequest(blocks: [1, 3], keepRates: [0.5, 0.9], fusion: .weighted)),
+        ("none-score", SelectionRequest(blocks: [2, 3], keepRates: [0.5], fusion: .none, order: .score)),
+        ("image-cls", SelectionRequest(blocks: [2, 3], guidance: .imageCLS)),
     ])
-    func variantsGiveTheGoldens(name: String, options: SelectionOptions) throws {
+    func variantsGiveTheGoldens(name: String, options: SelectionRequest) throws {
         for model in ["albef-pretrain/checkpoint.safetensors", "albef-pretrain/dynamo.onnx"] {
             var graphs = try graphs(model)
             try select(&graphs[0], options: options)
@@ -89,7 +89,7 @@ struct FixtureTests {
         let inputs = try golden("\(Self.root)/mplug-vqa/golden-select.safetensors").inputs
         let results = try ["mplug-vqa/boolean-masks.onnx", "mplug-vqa/checkpoint.safetensors"].map { model in
             var graph = try #require(graphs(model).first)
-            try select(&graph, options: SelectionOptions(blocks: [2, 3]))
+            try select(&graph, options: SelectionRequest(blocks: [2, 3]))
             return try outputs(graph, inputs)
         }
         #expect(results[0].keys.sorted() == results[1].keys.sorted())
@@ -100,7 +100,7 @@ struct FixtureTests {
         let lifted = try graphs("albef-pretrain/select.onnx")
         try Self.check(lifted, golden("\(Self.root)/albef-pretrain/golden-select.safetensors"))
         var selected = try graphs("albef-pretrain/opset17.onnx")
-        try select(&selected[0], options: SelectionOptions(blocks: [2, 3]))
+        try select(&selected[0], options: SelectionRequest(blocks: [2, 3]))
         #expect(firstDifference(lifted[0], selected[0]) == nil)
     }
 
@@ -119,38 +119,38 @@ struct FixtureTests {
 
     // MARK: Refusals
 
-    private func refusal(_ model: String, _ options: SelectionOptions) throws -> TripsError {
+    private func refusal(_ model: String, _ options: SelectionRequest) throws -> TripsError {
         var graph = try graphs(model)[0]
         return try #require(#expect(throws: TripsError.self) { try select(&graph, options: options) })
     }
 
     @Test(arguments: [
-        (SelectionOptions(blocks: [4]), "1 ... 3"), (SelectionOptions(blocks: [0]), "1 ... 3"), (SelectionOptions(blocks: []), "1 ... 3"),
-        (SelectionOptions(blocks: [2, 2]), "once"), (SelectionOptions(blocks: [2], keepRates: [0]), "above 0"),
-        (SelectionOptions(blocks: [2], keepRates: [1.5]), "above 0"), (SelectionOptions(blocks: [2], keepRates: [.nan]), "above 0"),
-        (SelectionOptions(blocks: [1, 2, 3], keepRates: [0.5, 0.6]), "one for each"),
-        (SelectionOptions(blocks: [2], visionTower: "nowhere"), "patch_embed"), (SelectionOptions(blocks: [2], textGuide: "nowhere"), "width"),
-        (SelectionOptions(blocks: [2], textGuide: "itm_logits"), "text-only"),
+        (SelectionRequest(blocks: [4]), "1 ... 3"), (SelectionRequest(blocks: [0]), "1 ... 3"), (SelectionRequest(blocks: []), "1 ... 3"),
+        (SelectionRequest(blocks: [2, 2]), "once"), (SelectionRequest(blocks: [2], keepRates: [0]), "above 0"),
+        (SelectionRequest(blocks: [2], keepRates: [1.5]), "above 0"), (SelectionRequest(blocks: [2], keepRates: [.nan]), "above 0"),
+        (SelectionRequest(blocks: [1, 2, 3], keepRates: [0.5, 0.6]), "one for each"),
+        (SelectionRequest(blocks: [2], visionTower: "nowhere"), "patch_embed"), (SelectionRequest(blocks: [2], textGuide: "nowhere"), "width"),
+        (SelectionRequest(blocks: [2], textGuide: "itm_logits"), "text-only"),
     ])
-    func badRequestsAreRefused(options: SelectionOptions, reason: String) throws {
+    func badRequestsAreRefused(options: SelectionRequest, reason: String) throws {
         let error = try refusal("albef-pretrain/checkpoint.safetensors", options)
         #expect(error.kind == .usage)
         #expect("\(error)".contains(reason), "\(error)")
     }
 
     @Test func textGuidanceNeedsText() throws {
-        let error = try refusal("mplug-caption/checkpoint.safetensors", SelectionOptions(blocks: [2]))
+        let error = try refusal("mplug-caption/checkpoint.safetensors", SelectionRequest(blocks: [2]))
         #expect(error.kind == .usage && "\(error)".contains("image-cls"), "\(error)")
     }
 
     @Test func aModelSelectsOnce() throws {
-        let error = try refusal("albef-pretrain/select.onnx", SelectionOptions(blocks: [1]))
+        let error = try refusal("albef-pretrain/select.onnx", SelectionRequest(blocks: [1]))
         #expect(error.kind == .usage && "\(error)".contains("already"), "\(error)")
     }
 
     @Test func keepingAllChangesNothing() throws {
         var graphs = try graphs("albef-pretrain/checkpoint.safetensors")
-        try select(&graphs[0], options: SelectionOptions(blocks: [2], keepRates: [1]))
+        try select(&graphs[0], options: SelectionRequest(blocks: [2], keepRates: [1]))
         let golden = try golden("\(Self.root)/albef-pretrain/golden.safetensors")
         let results = try outputs(graphs[0], golden.inputs)
         for (name, expected) in golden.outputs { #expect(try excess(results[name], expected, 2e-5, 1e-5) <= 0, "\(name)") }
@@ -159,7 +159,7 @@ struct FixtureTests {
     @Test func randomGuidanceDrawsAnewInEachBlock() throws {
         func seeds(_ seed: Int) throws -> [Int] {
             var graphs = try graphs("albef-pretrain/checkpoint.safetensors")
-            try select(&graphs[0], options: SelectionOptions(blocks: [1, 2, 3], guidance: .random, seed: seed))
+            try select(&graphs[0], options: SelectionRequest(blocks: [1, 2, 3], guidance: .random, seed: seed))
             return graphs[0].nodes.compactMap { ($0.op as? PatchSelection)?.seed }
         }
         #expect(try seeds(0) == seeds(0))
@@ -168,7 +168,7 @@ struct FixtureTests {
 
     @Test func theReportStatesTokensAndCosts() throws {
         var graphs = try graphs("albef-pretrain/opset17.onnx")
-        let report = try select(&graphs[0], options: SelectionOptions(blocks: [2, 3]))
+        let report = try select(&graphs[0], options: SelectionRequest(blocks: [2, 3]))
         #expect(report.blocks.map(\.block) == [2, 3])
         #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[16, 13], [13, 11]])
         let (before, after) = (try #require(report.costBefore.constant), try #require(report.costAfter.constant))

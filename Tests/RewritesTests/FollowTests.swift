@@ -68,7 +68,7 @@ struct FollowTests {
         /// The outputs with half of the patches and one fused of the others: four tokens for five.
         func selected(_ change: (inout [String: Tensor]) throws -> Void = { _ in }) throws -> [String: Tensor] {
             var (graph, inputs) = (m.graph, m.inputs)
-            try select(&graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
+            try select(&graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
             try change(&inputs)
             return try outputs(graph, inputs)
         }
@@ -94,7 +94,7 @@ struct FollowTests {
         let all = a.states
         for value in try [all, a.slice(all, 0, count), a.slice(all, count, count + 4), a.row(all, 1)] { try a.m.output(value) }
         var graph = a.m.graph
-        let report = try select(&graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
+        let report = try select(&graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
         #expect(report.blocks[0].tokensBefore == 4 && report.blocks[0].tokensAfter == 3)
         #expect(graph.nodes.compactMap { ($0.op as? PatchSelection)?.leading } == [count])
         let found = try outputs(graph, a.m.inputs)
@@ -113,7 +113,7 @@ struct FollowTests {
         let normal = try m.node(LayerNorm(epsilon: 1e-6), [x, m.constant([8])])
         let residual = try m.binary(.add, linear(m.node(Attention(heads: 2), [linear(normal), linear(normal), linear(normal)])), x)
         try m.output(m.binary(.add, linear(m.node(LayerNorm(epsilon: 1e-6), [residual, m.constant([8])])), residual))
-        #expect { try select(&m.graph, options: SelectionOptions(blocks: [1], guidance: .imageCLS)) } throws: {
+        #expect { try select(&m.graph, options: SelectionRequest(blocks: [1], guidance: .imageCLS)) } throws: {
             "\($0)".contains("no vision tower was recognised")
         }
     }

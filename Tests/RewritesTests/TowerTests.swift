@@ -112,7 +112,7 @@ struct TowerTests {
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
         let entering = try #require(m.graph.nodes.first { $0.op is Concat })
-        try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], visionTower: m.graph.name(of: entering.output)))
+        try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], visionTower: m.graph.name(of: entering.output)))
         let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
         let query = try #require(selection.input(2))
         let regions = m.graph.inputs.filter { m.graph.name(of: $0) == "regions" }
@@ -136,7 +136,7 @@ struct TowerTests {
             }, m.integers([0], scalar: true)]))
             try fold(&m.graph)
             try fuse(&m.graph, validating: true)
-            try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5]))
+            try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5]))
             return try outputs(m.graph, m.inputs)
         }
         #expect(try excess(joint(masked: true)["y0"], joint(masked: false)["y0"], 1e-6, 1e-6) <= 0)
@@ -152,7 +152,7 @@ struct TowerTests {
         try m.output(m.binary(.add, y, m.feedForward(m.norm(y))))
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
-        let options = SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS)
+        let options = SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS)
         let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options) })
         #expect(error.kind == .usage && "\(error)".contains("no class token") && "\(error)".contains("--vision-tower"), "\(error)")
     }
@@ -163,7 +163,7 @@ struct TowerTests {
         for name in ["left", "right"] { try m.output(m.vision(of: name)) }
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
-        func options(_ name: String?) -> SelectionOptions { SelectionOptions(blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: name) }
+        func options(_ name: String?) -> SelectionRequest { SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: name) }
         let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options(nil)) })
         #expect(error.kind == .usage && "\(error)".contains("several vision towers") && "\(error)".contains("--vision-tower"), "\(error)")
         func isRight(_ value: ValueID, _ graph: Graph) -> Bool {
@@ -191,14 +191,14 @@ struct TowerTests {
         try fuse(&m.graph, validating: true)
         func refusal(_ guide: String) throws -> String {
             var graph = m.graph
-            let options = SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: guide)
+            let options = SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: guide)
             return "\(try #require(#expect(throws: TripsError.self) { try select(&graph, options: options) }))"
         }
         let widths = try refusal("y1")
         #expect(widths.contains("text 12, vision 8") && widths.contains("image-cls"), "\(widths)")
         #expect(try refusal("y2").contains("no text guide of that name"))
         // A row that was read already is as good as the states.
-        try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: "y3"))
+        try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y3"))
         #expect(m.graph.nodes.contains { $0.op is PatchSelection })
     }
 
@@ -221,7 +221,7 @@ struct TowerTests {
         try fuse(&m.graph, validating: true)
         func selected(_ guide: String?) throws -> Tensor? {
             var graph = m.graph
-            try select(&graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: guide))
+            try select(&graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: guide))
             return try outputs(graph, m.inputs)["y0"]
         }
         #expect(try excess(selected(nil), selected("y1"), 1e-6, 1e-6) <= 0)
@@ -234,9 +234,9 @@ struct TowerTests {
         for name in ["question", "answer"] { try m.output(m.text(m.mask(name, [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))) }
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
-        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5])) })
+        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5])) })
         #expect(error.kind == .usage && "\(error)".contains("several text encoders") && "\(error)".contains("--text-guide"), "\(error)")
-        try select(&m.graph, options: SelectionOptions(blocks: [1], keepRates: [0.5], textGuide: "y1"))
+        try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y1"))
         let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
         let query = try #require(selection.input(2))
         let reads = { (name: String) in m.graph.dependents(of: m.graph.inputs.filter { m.graph.name(of: $0) == name }).contains(query) }

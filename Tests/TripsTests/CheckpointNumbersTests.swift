@@ -73,7 +73,7 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
             try fuse(&model.graphs[index], validating: true)
         }
         if let blocks = golden.metadata["select"] {
-            let options = SelectionOptions(
+            let options = SelectionRequest(
                 blocks: blocks.split(separator: ",").compactMap { Int($0) },
                 keepRates: (golden.metadata["keep_rate"] ?? "0.7").split(separator: ",").compactMap { Double($0) },
                 guidance: try golden.metadata["guidance"].map { try #require(PatchSelection.Guidance(rawValue: $0)) } ?? .text,

@@ -2,7 +2,7 @@ import ModelGraph
 import Support
 
 /// What patch selection to insert (TRIPS, arXiv 2403.07883, and its variants).
-public struct SelectionOptions: Sendable, Hashable, Codable {
+public struct SelectionRequest: Sendable, Hashable, Codable {
     /// The vision blocks that get a selection, counted from 1.
     public var blocks: [Int]
     /// One rate for all blocks, or one for each.
