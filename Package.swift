@@ -44,6 +44,10 @@ let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? []
         linkerSettings: [.unsafeFlags(["-use-ld=lld"])])
 }
 
+let furtherTestDependencies: [String: [Target.Dependency]] = [
+    "Rewrites": ["Importers", "Goldens"], "Trips": ["TestSupport"], "ToolSupport": ["TestSupport"],
+]
+
 let package = Package(
     name: "trips",
     products: [.library(name: "Trips", targets: ["Trips"])]
@@ -61,11 +65,12 @@ let package = Package(
         .target(name: "OnnxSchema", dependencies: ["CProtobufC"]),
         .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
         .target(name: "Kernels"),
+        .target(name: "TestSupport", path: "Tests/TestSupport"),
     ]
         + modules.map { .target(name: $0.name, dependencies: $0.dependencies) }
         + tools.map { .executableTarget(name: $0, dependencies: ["ToolSupport"]) }
         + (["Kernels"] + modules.map(\.name)).map {
-            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)] + ($0 == "Rewrites" ? ["Importers", "Goldens"] : []))
+            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)] + (furtherTestDependencies[$0] ?? []))
         }
         + development,
     swiftLanguageModes: [.v6]

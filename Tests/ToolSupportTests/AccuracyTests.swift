@@ -6,6 +6,7 @@ import Preprocessing
 import Runtime
 import Support
 import Tensors
+import TestSupport
 import Testing
 import ToolSupport
 import Trips

@@ -3,6 +3,7 @@ import ModelGraph
 import PackageFormat
 import Support
 import Tensors
+import TestSupport
 import Testing
 import ToolSupport
 

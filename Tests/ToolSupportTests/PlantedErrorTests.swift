@@ -4,6 +4,7 @@ import ModelGraph
 import Runtime
 import Support
 import Tensors
+import TestSupport
 import Testing
 import Trips
 import Verification

@@ -6,6 +6,7 @@ import Rewrites
 import Runtime
 import Support
 import Tensors
+import TestSupport
 import Testing
 import ToolSupport
 import Trips

@@ -7,6 +7,7 @@ import Rewrites
 import Runtime
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 

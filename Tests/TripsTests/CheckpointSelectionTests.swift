@@ -4,6 +4,7 @@ import ModelGraph
 import Rewrites
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// Patch selection in the released layouts, whose tensors here have shapes and no numbers.

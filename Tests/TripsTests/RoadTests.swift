@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 import Trips
 
@@ -33,6 +34,13 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
     return try verify(model, against: GoldenReference.references(at: golden), options: options, threads: 2).passes
 }
 
+/// Outputs at a signal-to-noise ratio.
+private func passes(_ model: Model, _ golden: String, decibels: Double) throws -> Bool {
+    var options = VerificationOptions()
+    options.tolerances.snr = [ToleranceRule(value: decibels)]
+    return try verify(model, against: GoldenReference.references(at: golden), options: options).passes
+}
+
 @Suite struct RoadTests {
     static let examples = [
         RoadCase(source: "sample/albef.onnx", golden: "sample/golden.safetensors"),
@@ -63,11 +71,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
     ])
     func whatAnotherRuntimeQuantizedIsRead(_ example: RoadCase) throws {
         try throughPackage(example, in: fixtures) { path, model in
-            var options = VerificationOptions()
-            options.tolerances.snr = [ToleranceRule(value: 15)]
-            let golden = try GoldenReference.references(at: "\(fixtures)/\(example.golden)")
-            let report = try verify(model, against: golden, options: options)
-            #expect(report.passes)
+            #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 15))
             let package = try PackageReader(path: path)
             #expect(package.manifest.quantization?.scheme == "int8")
             #expect(package.tensors.filter { $0.dataType == .int8 }.count == 66)
@@ -85,10 +89,7 @@ private func passes(_ model: Model, _ golden: String) throws -> Bool {
     ])
     func fixedRoundingsAreLeftOut(_ example: RoadCase) throws {
         try throughPackage(example, in: fixtures) { path, model in
-            var options = VerificationOptions()
-            options.tolerances.snr = [ToleranceRule(value: 20)]
-            let golden = try GoldenReference.references(at: "\(fixtures)/\(example.golden)")
-            #expect(try verify(model, against: golden, options: options).passes)
+            #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 20))
             let quantization = try #require(try PackageReader(path: path).manifest.quantization)
             #expect(quantization.scheme == "int8" && quantization.summary.contains("rounded by rows in place of"))
             let operators = try PackageReader(path: path).graphs().flatMap(\.nodes).map(\.op)
