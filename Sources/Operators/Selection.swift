@@ -95,8 +95,9 @@ extension PatchSelection: Computable {
     /// they stay as they are.
     package func choose(_ scores: UnsafeBufferPointer<Float>) -> Choice {
         let ranks = scores.map { UInt32.max - ascending($0) }
-        let count = keptCount(of: scores.count), last = smallest(count, of: ranks)
-        var ties = count - below(last, ranks)
+        let count = keptCount(of: scores.count)
+        let (last, equals) = smallest(count, of: ranks)
+        var ties = equals
         var kept: [Int] = [], dropped: [Int] = []
         kept.reserveCapacity(count)
         dropped.reserveCapacity(ranks.count - count)
@@ -112,21 +113,22 @@ extension PatchSelection: Computable {
         return Choice(kept: kept, stream: isRanked ? kept.sorted { (ranks[$0], $0) < (ranks[$1], $1) } : kept, dropped: dropped)
     }
 
-    /// The `place`th smallest number, from 1, bit by bit from the highest: no sorting, and as long whatever the numbers are.
-    private func smallest(_ place: Int, of numbers: [UInt32]) -> UInt32 {
-        var result: UInt32 = 0
-        for bit in (0..<32).reversed() {
-            let candidate = result | 1 << UInt32(bit)
-            if below(candidate, numbers) < place { result = candidate }
+    /// The `place`th smallest number, from 1, and how many of its equals are among the `place` smallest. Byte by byte from the
+    /// highest: no sorting, and as long whatever the numbers are.
+    private func smallest(_ place: Int, of numbers: [UInt32]) -> (number: UInt32, equals: Int) {
+        var (number, known, rest) = (UInt32(0), UInt32(0), place)
+        for shift in [24, 16, 8, 0] as [UInt32] {
+            var counts = Array(repeating: 0, count: 256)
+            for other in numbers where other & known == number { counts[Int(other >> shift & 255)] += 1 }
+            var byte = 0
+            while byte < 255, counts[byte] < rest {
+                rest -= counts[byte]
+                byte += 1
+            }
+            number |= UInt32(byte) << shift
+            known |= 255 << shift
         }
-        return result
-    }
-
-    /// How many numbers are smaller; in a form that compilers turn into vectors.
-    private func below(_ limit: UInt32, _ numbers: [UInt32]) -> Int {
-        var count: UInt32 = 0
-        for number in numbers { count &+= number < limit ? 1 : 0 }
-        return Int(count)
+        return (number, rest)
     }
 
     /// An integer that grows with the number.
