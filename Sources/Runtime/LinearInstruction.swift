@@ -54,9 +54,10 @@ struct LinearInstruction: Instruction {
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (rows, inputs, step) = (rows, inputs, LinearInstruction.rowStep)
         let products = try members.map { try BoundProduct($0, memory) }
+        let panelBytes = inputs * Int(TRIPS_PANEL) * (quantizesRows ? 1 : MemoryLayout<Float>.size)
         let tiles = ProductTile.bands(of: rows, threads: memory.threads).flatMap { band in
             products.flatMap { product in
-                ProductTile.cover(rows: band, outputs: product.packed.outputs, part: product.part).map { (product, $0) }
+                ProductTile.cover(rows: band, outputs: product.packed.outputs, panelBytes: panelBytes, part: product.part).map { (product, $0) }
             }
         }
         guard quantizesRows else {
@@ -108,14 +109,18 @@ struct ProductTile {
     let outputs: Range<Int>
 
     /// - Parameter part: outputs that are left together.
-    static func cover(rows: Range<Int>, outputs: Int, part: Int? = nil) -> [ProductTile] {
-        let outputStep = part.map { $0 * max(1, 4 * Int(TRIPS_PANEL) / $0) } ?? 3 * Int(TRIPS_PANEL)
+    static func cover(rows: Range<Int>, outputs: Int, panelBytes: Int, part: Int? = nil) -> [ProductTile] {
+        let outputStep = part.map { $0 * max(1, 4 * Int(TRIPS_PANEL) / $0) } ?? panels(of: panelBytes) * Int(TRIPS_PANEL)
         return stride(from: 0, to: outputs, by: outputStep).flatMap { output in
             rows.split(into: max(1, rows.count.dividedRoundingUp(by: mostRows))).map {
                 ProductTile(rows: $0, outputs: output..<min(output + outputStep, outputs))
             }
         }
     }
+
+    /// Panels of weights, of so many bytes each, that a task takes: few where they are large, as a thread without tasks waits for
+    /// the others' last ones.
+    private static func panels(of bytes: Int) -> Int { max(1, min(3, (72 << 10) / max(1, bytes))) }
 
     /// Rows that one thread takes through all outputs, and through the steps before and behind: they stay in its core's cache.
     /// Few rows are best left together, and their weights shared out.
