@@ -145,7 +145,7 @@ INLINE void pack_corrections(igemm_group to, size_t column) {
 INLINE void pack_key_vector(igemm_group to, size_t column, const int8_t *rows, size_t ldr) {
     size_t p = 0;
     for (; p + 4 * VL <= to.k; p += 4 * VL)
-        transpose_block((float *)(void *)(to.weights + p * TRIPS_PANEL + column * 4), TRIPS_PANEL,
+        transpose_block(false, (float *)(void *)(to.weights + p * TRIPS_PANEL + column * 4), TRIPS_PANEL,
                         (const float *)(const void *)(rows + p), ldr / 4);
     for (; p < to.k; p += 4)
         for (size_t i = 0; i < VL; i++) memcpy(to.weights + p * TRIPS_PANEL + (column + i) * 4, rows + i * ldr + p, 4);

@@ -357,7 +357,7 @@ static void v_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const flo
             // Four weights are as wide as a float: a block of outputs is packed as sgemm's are.
             if (height == VL)
                 for (; p + 4 * VL <= count; p += 4 * VL)
-                    transpose_block((float *)(void *)(to.weights + p * TRIPS_PANEL + j % TRIPS_PANEL * 4), TRIPS_PANEL,
+                    transpose_block(false, (float *)(void *)(to.weights + p * TRIPS_PANEL + j % TRIPS_PANEL * 4), TRIPS_PANEL,
                                     (const float *)(const void *)(from + p), ldw / 4);
             for (size_t i = 0; i < height; i++)
                 pack_output(to, j % TRIPS_PANEL + i, from + i * ldw, p, count, j < n ? scales[(j + i - n_begin) * groups + g] : 0);

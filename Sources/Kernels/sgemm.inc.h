@@ -198,14 +198,29 @@ static void v_sgemm(const float *a, size_t lda, const float *packed, size_t n, s
     sgemm_inputs(a, lda, packed, k, k, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
 }
 
-static void v_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
-                       size_t n_end) {
+#if !VF_STREAM
+INLINE void vf_stream(float *p, vf x) { vf_store(p, x); }
+INLINE void vf_stream_end(void) {}
+#endif
+
+/// Writes the transpose of VL rows of VL floats to `to`; `far`: where lines can be written without being fetched, they are.
+INLINE void transpose_block(const bool far, float *to, size_t ldt, const float *from, size_t ldf) {
+    vf columns[VL];
+    transpose(columns, from, ldf);
+    bool streams = far && (uintptr_t)to % 64 == 0 && ldt * sizeof(float) % 64 == 0;
+    UNROLLED for (size_t i = 0; i < VL; i++) {
+        if (streams) vf_stream(to + i * ldt, columns[i]);
+        else vf_store(to + i * ldt, columns[i]);
+    }
+}
+
+INLINE void pack_outputs(const bool far, float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin, size_t n_end) {
     for (size_t j = n_begin; j < n_end; j += VL) {
         float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
         const float *from = rows + (j - n_begin) * ldw;
         size_t count = n_end - j < VL ? n_end - j : VL, p = 0;
         if (count == VL)
-            for (; p + VL <= k; p += VL) transpose_block(to + p * TRIPS_PANEL, TRIPS_PANEL, from + p, ldw);
+            for (; p + VL <= k; p += VL) transpose_block(far, to + p * TRIPS_PANEL, TRIPS_PANEL, from + p, ldw);
         for (; p < k; p++)
             for (size_t i = 0; i < count; i++) to[p * TRIPS_PANEL + i] = from[i * ldw + p];
     }
@@ -214,6 +229,18 @@ static void v_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n,
         for (size_t p = 0; p < k; p++)
             for (size_t i = n % TRIPS_PANEL; i < TRIPS_PANEL; i++) panel[p * TRIPS_PANEL + i] = 0;
     }
+}
+
+/// For what is read soon: the keys of an attention.
+static void pack_near(float *packed, const float *rows, size_t ldw, size_t n, size_t k) {
+    pack_outputs(false, packed, rows, ldw, n, k, 0, n);
+}
+
+/// Weights are much more than the caches hold, and not read before all of them are packed.
+static void v_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
+                       size_t n_end) {
+    pack_outputs(true, packed, rows, ldw, n, k, n_begin, n_end);
+    vf_stream_end();
 }
 
 static void v_sgemm_pack_kn(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,

@@ -137,7 +137,7 @@ INLINE vf vf_load_bytes(const int8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
-INLINE void transpose_block(float *to, size_t ldt, const float *from, size_t ldf) {
+INLINE void transpose(vf *columns, const float *from, size_t ldf) {
     __m256 r[8], t[8];
 #pragma clang loop unroll(full)
     for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(from + (size_t)i * ldf);
@@ -155,7 +155,7 @@ INLINE void transpose_block(float *to, size_t ldt, const float *from, size_t ldf
     }
 #pragma clang loop unroll(full)
     for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to + (size_t)i * ldt, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(to + (size_t)(i + 4) * ldt, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+        columns[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+        columns[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
     }
 }

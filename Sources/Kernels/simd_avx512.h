@@ -148,8 +148,14 @@ INLINE vf vf_load_bytes(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
-/// Writes the transpose of VL rows of VL floats to `to`.
-INLINE void transpose_block(float *to, size_t ldt, const float *from, size_t ldf) {
+/// Stores a whole cache line past the caches; p is the start of one.
+#define VF_STREAM 1
+INLINE void vf_stream(float *p, vf x) { _mm512_stream_ps(p, x); }
+/// What was streamed is seen by all behind this.
+INLINE void vf_stream_end(void) { _mm_sfence(); }
+
+/// The columns of VL rows of VL floats.
+INLINE void transpose(vf *columns, const float *from, size_t ldf) {
     __m512 r[16], t[16];
 #pragma clang loop unroll(full)
     for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(from + (size_t)i * ldf);
@@ -169,9 +175,9 @@ INLINE void transpose_block(float *to, size_t ldt, const float *from, size_t ldf
     for (int i = 0; i < 4; i++) {
         __m512 a = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88), b = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
         __m512 c = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88), d = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
-        _mm512_storeu_ps(to + (size_t)(i + 0) * ldt, _mm512_shuffle_f32x4(a, c, 0x88));
-        _mm512_storeu_ps(to + (size_t)(i + 8) * ldt, _mm512_shuffle_f32x4(a, c, 0xdd));
-        _mm512_storeu_ps(to + (size_t)(i + 4) * ldt, _mm512_shuffle_f32x4(b, d, 0x88));
-        _mm512_storeu_ps(to + (size_t)(i + 12) * ldt, _mm512_shuffle_f32x4(b, d, 0xdd));
+        columns[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        columns[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        columns[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+        columns[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
     }
 }

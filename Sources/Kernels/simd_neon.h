@@ -164,11 +164,11 @@ INLINE vf vf_load_bytes(const int8_t *p) {
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bytes))))));
 }
 
-INLINE void transpose_block(float *to, size_t ldt, const float *from, size_t ldf) {
+INLINE void transpose(vf *columns, const float *from, size_t ldf) {
     vf a = vf_load(from), b = vf_load(from + ldf), c = vf_load(from + 2 * ldf), d = vf_load(from + 3 * ldf);
     vf ac = vzip1q_f32(a, c), ac2 = vzip2q_f32(a, c), bd = vzip1q_f32(b, d), bd2 = vzip2q_f32(b, d);
-    vf_store(to, vzip1q_f32(ac, bd));
-    vf_store(to + ldt, vzip2q_f32(ac, bd));
-    vf_store(to + 2 * ldt, vzip1q_f32(ac2, bd2));
-    vf_store(to + 3 * ldt, vzip2q_f32(ac2, bd2));
+    columns[0] = vzip1q_f32(ac, bd);
+    columns[1] = vzip2q_f32(ac, bd);
+    columns[2] = vzip1q_f32(ac2, bd2);
+    columns[3] = vzip2q_f32(ac2, bd2);
 }

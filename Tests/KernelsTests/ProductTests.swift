@@ -29,6 +29,15 @@ extension KernelTests {
                 }
                 #expect(whole == expected, "\(name(path)) n \(n) k \(k)")
                 if n > 0 { #expect(parts == expected, "\(name(path)) n \(n) k \(k)") }
+                // At the start of cache lines, where whole lines may be written past the caches, and not.
+                for offset in [0, 1] {
+                    withUnsafeTemporaryAllocation(byteCount: (size + 1) * MemoryLayout<Float>.size, alignment: 64) { bytes in
+                        let target = UnsafeMutableBufferPointer(rebasing: bytes.bindMemory(to: Float.self)[offset..<offset + size])
+                        target.update(repeating: .nan)
+                        if let base = target.baseAddress { trips_sgemm_pack(base, w, k + 3, n, k, 0, n) }
+                        #expect(Array(target) == expected, "\(name(path)) n \(n) k \(k) offset \(offset)")
+                    }
+                }
             }
         }
     }
