@@ -48,7 +48,7 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
                       const float *mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch) {
     float *keys = scratch, *values = keys + trips_sgemm_pack_size(lk, d), *scores = values + trips_sgemm_pack_size(d, lk);
     size_t lds = (lk + TRIPS_PANEL - 1) / TRIPS_PANEL * TRIPS_PANEL;
-    pack_near(keys, k, ldk, lk, d);
+    pack_outputs(false, keys, k, ldk, lk, d, 0, lk);
     v_sgemm_pack_kn(values, v, ldv, d, lk, 0, d);
     for (size_t i0 = q_begin; i0 < q_end; i0 += QUERY_BLOCK) {
         size_t rows = q_end - i0 < QUERY_BLOCK ? q_end - i0 : QUERY_BLOCK;

@@ -203,7 +203,8 @@ INLINE void vf_stream(float *p, vf x) { vf_store(p, x); }
 INLINE void vf_stream_end(void) {}
 #endif
 
-/// Writes the transpose of VL rows of VL floats to `to`; `far`: where lines can be written without being fetched, they are.
+/// Writes the transpose of VL rows of VL floats to `to`; `far`: not to be read soon. Where lines can be written without being
+/// fetched, they then are.
 INLINE void transpose_block(const bool far, float *to, size_t ldt, const float *from, size_t ldf) {
     vf columns[VL];
     transpose(columns, from, ldf);
@@ -229,11 +230,6 @@ INLINE void pack_outputs(const bool far, float *packed, const float *rows, size_
         for (size_t p = 0; p < k; p++)
             for (size_t i = n % TRIPS_PANEL; i < TRIPS_PANEL; i++) panel[p * TRIPS_PANEL + i] = 0;
     }
-}
-
-/// For what is read soon: the keys of an attention.
-static void pack_near(float *packed, const float *rows, size_t ldw, size_t n, size_t k) {
-    pack_outputs(false, packed, rows, ldw, n, k, 0, n);
 }
 
 /// Weights are much more than the caches hold, and not read before all of them are packed.
