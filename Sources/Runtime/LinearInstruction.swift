@@ -54,10 +54,9 @@ struct LinearInstruction: Instruction {
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
         let (rows, inputs, step) = (rows, inputs, LinearInstruction.rowStep)
         let products = try members.map { try BoundProduct($0, memory) }
-        let panelBytes = inputs * Int(TRIPS_PANEL) * (quantizesRows ? 1 : MemoryLayout<Float>.size)
         let tiles = ProductTile.bands(of: rows, threads: memory.threads).flatMap { band in
             products.flatMap { product in
-                ProductTile.cover(rows: band, outputs: product.packed.outputs, panelBytes: panelBytes, part: product.part).map { (product, $0) }
+                ProductTile.cover(rows: band, of: product.packed, part: product.part).map { (product, $0) }
             }
         }
         guard quantizesRows else {
@@ -109,8 +108,9 @@ struct ProductTile {
     let outputs: Range<Int>
 
     /// - Parameter part: outputs that are left together.
-    static func cover(rows: Range<Int>, outputs: Int, panelBytes: Int, part: Int? = nil) -> [ProductTile] {
-        let outputStep = part.map { $0 * max(1, 4 * Int(TRIPS_PANEL) / $0) } ?? panels(of: panelBytes) * Int(TRIPS_PANEL)
+    static func cover(rows: Range<Int>, of product: PackedProduct, part: Int? = nil) -> [ProductTile] {
+        let outputs = product.outputs
+        let outputStep = part.map { $0 * max(1, 4 * Int(TRIPS_PANEL) / $0) } ?? panels(of: product) * Int(TRIPS_PANEL)
         return stride(from: 0, to: outputs, by: outputStep).flatMap { output in
             rows.split(into: max(1, rows.count.dividedRoundingUp(by: mostRows))).map {
                 ProductTile(rows: $0, outputs: output..<min(output + outputStep, outputs))
@@ -118,9 +118,11 @@ struct ProductTile {
         }
     }
 
-    /// Panels of weights, of so many bytes each, that a task takes: few where they are large, as a thread without tasks waits for
-    /// the others' last ones.
-    private static func panels(of bytes: Int) -> Int { max(1, min(3, (72 << 10) / max(1, bytes))) }
+    /// Panels of weights that a task takes: few where they are large, as a thread without tasks waits for the others' last ones.
+    private static func panels(of product: PackedProduct) -> Int {
+        let panelBytes = product.byteCount / max(1, product.outputs.dividedRoundingUp(by: Int(TRIPS_PANEL)))
+        return max(1, min(3, (96 << 10) / max(1, panelBytes)))
+    }
 
     /// Rows that one thread takes through all outputs, and through the steps before and behind: they stay in its core's cache.
     /// Few rows are best left together, and their weights shared out.

@@ -35,7 +35,7 @@ struct PatchEmbeddingInstruction: Instruction {
         let rows = Target(base: memory.scratch.assumingMemoryBound(to: Float.self))
         let patches = PatchRows(pixels: pixels, rows: rows, image: image, weight: weight)
         let tiles = ProductTile.bands(of: tokens - first, threads: memory.threads).flatMap {
-            ProductTile.cover(rows: $0, outputs: width, panelBytes: inputs * Int(TRIPS_PANEL) * MemoryLayout<Float>.size)
+            ProductTile.cover(rows: $0, of: packed)
         }
         return { pool in
             for example in 0..<batch {
