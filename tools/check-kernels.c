@@ -294,11 +294,12 @@ static void iattention(void) {
 
 static void selection(void) {
     size_t n = pick(1, 200), heads = pick(1, 12), d = pick(1, 70), ldk = heads * d + 3;
-    size_t distance = next() % 2 ? d : 0, middle = pick(0, n);
+    size_t middle = pick(0, n);
+    bool shared = next() % 2;
     float *query = floats(heads * d, 3), *keys = floats(n * ldk, 1), *dots = array(heads * n * 4, 0);
     float *scores = array(n * 4, 0);
-    RUN(selection_dots, dots, query, keys, ldk, n, 0, middle, heads, d, distance);
-    RUN(selection_dots, dots, query, keys, ldk, n, middle, n, heads, d, distance);
+    RUN(selection_dots, dots, query, keys, ldk, n, 0, middle, heads, d, shared);
+    RUN(selection_dots, dots, query, keys, ldk, n, middle, n, heads, d, shared);
     float *copy = memcpy(array(heads * n * 4, 0), dots, heads * n * 4);
     result(copy, heads * n, FLOATS, 1e-5, 0);
     RUN(selection_scores, scores, dots, n, heads, 0.125f);
@@ -312,6 +313,15 @@ static void layernorm_rows(void) {
     RUN(layernorm_rows, y, ld, x, ld, rows, n, maybe(floats(n, 1)), maybe(floats(n, 1)), 1e-5f);
     // Of two values the deviation may be small, and the mean's rounding is not.
     result(y, rows * ld, FLOATS, n < 8 ? 1e-2 : 5e-5, 0);
+}
+
+static void weighted_rows(void) {
+    size_t count = pick(0, 60), n = pick(0, 300), ld = n + pick(0, 3);
+    float *x = floats(80 * ld, 1), *weights = floats(count, 1), *y = array(n * 4, 0);
+    int32_t *rows = array(count * sizeof(int32_t), 0);
+    for (size_t i = 0; i < count; i++) rows[i] = (int32_t)pick(0, 79);
+    RUN(weighted_rows, y, x, ld, next() % 2 ? rows : NULL, weights, count, n);
+    result(y, n, FLOATS, 1e-5, 0);
 }
 
 static void activate(void) {
@@ -432,7 +442,7 @@ static const struct {
 } checks[] = {
 #define CHECK(name) {#name, name}
     CHECK(sgemm_pack), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
-    CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows),
+    CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows), CHECK(weighted_rows),
     CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(depthwise), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
     CHECK(checksums),
 };

@@ -71,43 +71,54 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
     }
 }
 
-/// Keys and heads whose dot products are taken side by side: enough sums to keep the multiply-adds busy.
-enum { SIDE_KEYS = 6, SIDE_HEADS = 2 };
+/// Keys and heads whose dot products are taken side by side: as many sums as registers hold, as each load then serves several.
+enum { SIDE_KEYS = 6, SIDE_HEADS = TILE_ROWS < 12 ? 2 : 4 };
 
-/// dots[h * distance + i] = the query of head h times key i.
-INLINE void key_dots(const int keys, const int heads, float *dots, size_t distance, const float *query, const float *key,
-                     size_t ldk, size_t d, size_t head_distance) {
-    vf sum[SIDE_KEYS][SIDE_HEADS];
+/// dots[h * distance + i] = the query of head h times key i; heads that are not `apart` have the same keys.
+INLINE void key_dots(const bool apart, const int keys, const int heads, float *dots, size_t distance, const float *query,
+                     const float *key, size_t ldk, size_t d) {
+    vf sum[SIDE_KEYS][SIDE_HEADS], q[SIDE_HEADS];
     UNROLLED for (int i = 0; i < keys; i++)
         UNROLLED for (int h = 0; h < heads; h++) sum[i][h] = vf_zero();
 #define ADD(load, ...)                                                                                                 \
-    UNROLLED for (size_t h = 0; h < (size_t)heads; h++) {                                                              \
-        vf q = load(query + h * d + j, ##__VA_ARGS__);                                                                 \
-        UNROLLED for (size_t i = 0; i < (size_t)keys; i++)                                                             \
-            sum[i][h] = vf_fma(q, load(key + i * ldk + h * head_distance + j, ##__VA_ARGS__), sum[i][h]);              \
+    UNROLLED for (size_t h = 0; h < (size_t)heads; h++) q[h] = load(query + h * d + j, ##__VA_ARGS__);                 \
+    UNROLLED for (size_t i = 0; i < (size_t)keys; i++) {                                                               \
+        vf x = load(key + i * ldk + j, ##__VA_ARGS__);                                                                 \
+        UNROLLED for (size_t h = 0; h < (size_t)heads; h++) {                                                          \
+            if (apart && h > 0) x = load(key + i * ldk + h * d + j, ##__VA_ARGS__);                                    \
+            sum[i][h] = vf_fma(q[h], x, sum[i][h]);                                                                    \
+        }                                                                                                              \
     }
     size_t j = 0;
-    for (; j + VL <= d; j += VL) ADD(vf_load)
-    if (j < d) ADD(vf_load_n, d - j)
+    for (; j + VL <= d; j += VL) { ADD(vf_load) }
+    if (j < d) { ADD(vf_load_n, d - j) }
 #undef ADD
     UNROLLED for (int h = 0; h < heads; h++)
         UNROLLED for (int i = 0; i < keys; i++) dots[(size_t)h * distance + i] = vf_sum(sum[i][h]);
 }
 
-static void v_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
-                             size_t heads, size_t d, size_t head_distance) {
+INLINE void side_dots(const bool apart, float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin,
+                      size_t end, size_t heads, size_t d) {
     for (size_t i = begin, side; i < end; i += side) {
-        side = end - i < SIDE_KEYS ? 1 : SIDE_KEYS;
-        for (size_t h = 0, pair; h < heads; h += pair) {
-            pair = heads - h < SIDE_HEADS ? 1 : SIDE_HEADS;
+        side = end - begin < SIDE_KEYS ? 1 : SIDE_KEYS;
+        // The last ones are taken together with some that are done: they come out the same.
+        if (end - i < side) i = end - side;
+        for (size_t h = 0, group; h < heads; h += group) {
+            group = heads - h < SIDE_HEADS ? 1 : SIDE_HEADS;
             float *to = dots + h * n + i;
-            const float *q = query + h * d, *k = keys + i * ldk + h * head_distance;
-            if (side > 1 && pair > 1) key_dots(SIDE_KEYS, SIDE_HEADS, to, n, q, k, ldk, d, head_distance);
-            else if (side > 1) key_dots(SIDE_KEYS, 1, to, n, q, k, ldk, d, head_distance);
-            else if (pair > 1) key_dots(1, SIDE_HEADS, to, n, q, k, ldk, d, head_distance);
-            else key_dots(1, 1, to, n, q, k, ldk, d, head_distance);
+            const float *q = query + h * d, *k = keys + i * ldk + (apart ? h * d : 0);
+            if (side > 1 && group > 1) key_dots(apart, SIDE_KEYS, SIDE_HEADS, to, n, q, k, ldk, d);
+            else if (side > 1) key_dots(apart, SIDE_KEYS, 1, to, n, q, k, ldk, d);
+            else if (group > 1) key_dots(apart, 1, SIDE_HEADS, to, n, q, k, ldk, d);
+            else key_dots(apart, 1, 1, to, n, q, k, ldk, d);
         }
     }
+}
+
+static void v_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
+                             size_t heads, size_t d, bool shared) {
+    if (shared) side_dots(false, dots, query, keys, ldk, n, begin, end, heads, d);
+    else side_dots(true, dots, query, keys, ldk, n, begin, end, heads, d);
 }
 
 static void v_selection_scores(float *scores, float *dots, size_t n, size_t heads, float scale) {

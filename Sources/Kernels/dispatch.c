@@ -224,8 +224,8 @@ void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, f
 }
 
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
-                          size_t heads, size_t d, size_t head_distance) {
-    table()->selection_dots(dots, query, keys, ldk, n, begin, end, heads, d, head_distance);
+                          size_t heads, size_t d, bool shared) {
+    table()->selection_dots(dots, query, keys, ldk, n, begin, end, heads, d, shared);
 }
 
 void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, float scale) {
@@ -235,6 +235,10 @@ void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, 
 void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *weight,
                           const float *bias, float eps) {
     table()->layernorm_rows(y, ldy, x, ldx, rows, n, weight, bias, eps);
+}
+
+void trips_weighted_rows(float *y, const float *x, size_t ldx, const int32_t *rows, const float *weights, size_t count, size_t n) {
+    table()->weighted_rows(y, x, ldx, rows, weights, count, n);
 }
 
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation) {

@@ -51,3 +51,33 @@ static void v_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, s
                                                  bias ? vf_load_n(bias + i, n - i) : zero));
     }
 }
+
+/// Rows that are brought in before they are needed: their lines are too far apart for the processor to see what comes next.
+enum { ROWS_AHEAD = 8 };
+
+/// Columns of a sum of rows: as many vectors, the last one with `last` lanes.
+INLINE void weighted_columns(const int vectors, size_t last, float *y, const float *x, size_t ldx, const int32_t *rows,
+                             const float *weights, size_t count) {
+    vf sum[8];
+    UNROLLED for (int v = 0; v < vectors; v++) sum[v] = vf_zero();
+    for (size_t i = 0; i < count; i++) {
+        size_t later = i + ROWS_AHEAD < count ? i + ROWS_AHEAD : i;
+        const float *row = x + (rows ? (size_t)rows[i] : i) * ldx, *ahead = x + (rows ? (size_t)rows[later] : later) * ldx;
+        vf weight = vf_set(weights[i]);
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            if (v % (64 / sizeof(float) / VL) == 0) prefetch_l1(ahead + v * VL);
+            sum[v] = vf_fma(weight, last == VL ? vf_load(row + v * VL) : vf_load_n(row, last), sum[v]);
+        }
+    }
+    UNROLLED for (int v = 0; v < vectors; v++) {
+        if (last == VL) vf_store(y + v * VL, sum[v]);
+        else vf_store_n(y, last, sum[v]);
+    }
+}
+
+static void v_weighted_rows(float *y, const float *x, size_t ldx, const int32_t *rows, const float *weights, size_t count, size_t n) {
+    size_t j = 0;
+    for (; j + 8 * VL <= n; j += 8 * VL) weighted_columns(8, VL, y + j, x + j, ldx, rows, weights, count);
+    for (; j + VL <= n; j += VL) weighted_columns(1, VL, y + j, x + j, ldx, rows, weights, count);
+    if (j < n) weighted_columns(1, n - j, y + j, x + j, ldx, rows, weights, count);
+}

@@ -222,11 +222,11 @@ void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows 
 }
 
 void trips_selection_dots_ref(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
-                              size_t heads, size_t d, size_t head_distance) {
+                              size_t heads, size_t d, bool shared) {
     for (size_t h = 0; h < heads; h++)
         for (size_t i = begin; i < end; i++) {
             float s = 0;
-            for (size_t p = 0; p < d; p++) s += query[h * d + p] * keys[i * ldk + h * head_distance + p];
+            for (size_t p = 0; p < d; p++) s += query[h * d + p] * keys[i * ldk + (shared ? 0 : h * d) + p];
             dots[h * n + i] = s;
         }
 }
@@ -255,6 +255,14 @@ void trips_layernorm_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, 
         double inverse = 1 / sqrt(squares / (double)n + (double)eps);
         for (size_t i = 0; i < n; i++)
             to[i] = (float)((from[i] - mean) * inverse) * (weight ? weight[i] : 1) + (bias ? bias[i] : 0);
+    }
+}
+
+void trips_weighted_rows_ref(float *y, const float *x, size_t ldx, const int32_t *rows, const float *weights, size_t count, size_t n) {
+    for (size_t j = 0; j < n; j++) {
+        float s = 0;
+        for (size_t i = 0; i < count; i++) s += weights[i] * x[(rows ? (size_t)rows[i] : i) * ldx + j];
+        y[j] = s;
     }
 }
 

@@ -97,7 +97,9 @@ public struct PatchSelection: Operator {
         try inputs.optional(3)?.typed(.int64, "positions").shaped([batch, count], "positions")
         var (kept, stream) = (Dimension.unknown, Dimension.unknown)
         if let constant = count.constant {
-            guard constant > 0 else { throw TripsError.data("image tokens", found: constant, expected: "1 or more") }
+            guard constant > 0, constant <= Int32.max else {
+                throw TripsError.data("image tokens", found: constant, expected: "1 or more, fewer than 2^31")
+            }
             (kept, stream) = (Dimension(keptCount(of: constant)), Dimension(streamCount(of: constant)))
         }
         return [

@@ -1,4 +1,5 @@
 import COpenBLAS
+import Kernels
 import ModelGraph
 import Support
 import Tensors
@@ -28,6 +29,9 @@ extension Float: Number {
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float,
         _ c: Target<Float>, stride: Int
     ) {
+        if m == 1, alpha == 1, beta == 0, !a.transposed, !b.transposed {
+            return trips_weighted_rows(c.base, b.elements.base, b.stride, nil, a.elements.base, k, n)
+        }
         _ = singleThreadedBLAS
         if m == 1 {
             // BLAS takes a row for a matrix, and would copy b to suit many rows.
@@ -104,15 +108,17 @@ func multiply<T: Number>(
         for row in 0..<m { for column in 0..<n { c[row * stride + column] = beta == 0 ? 0 : beta * c[row * stride + column] } }
         return
     }
-    let part = max(64, (1 << 22) / max(1, k * min(m, n)))
+    // Parts of little work cost more than sharing them out gains.
+    let (length, cost) = (max(m, n), k * min(m, n))
+    let part = max(64, (1 << 17) / cost, min((1 << 22) / cost, length / 8))
     if m >= n {
-        parallel(m, grain: min(part, max(64, m / 8)), on: pool) { rows in
+        parallel(m, grain: part, on: pool) { rows in
             var a = a
             a.elements = a.elements + rows.lowerBound * (a.transposed ? 1 : a.stride)
             T.multiply(rows.count, n, k, alpha, a, b, beta, c + rows.lowerBound * stride, stride: stride)
         }
     } else {
-        parallel(n, grain: min(part, max(64, n / 8)), on: pool) { columns in
+        parallel(n, grain: part, on: pool) { columns in
             var b = b
             b.elements = b.elements + columns.lowerBound * (b.transposed ? b.stride : 1)
             T.multiply(m, columns.count, k, alpha, a, b, beta, c + columns.lowerBound, stride: stride)

@@ -66,90 +66,104 @@ extension PatchSelection: Computable {
         let scores = exact.map { Float($0) }
         let (count, width, kept) = (stream.count, stream.width, stream.kept)
         for index in 0..<count { stream.scores[example * count + index] = scores[index] }
-        let choice = scores.withUnsafeBufferPointer(choose)
-        for (place, index) in choice.kept.enumerated() { stream.indices[example * kept + place] = Int64(index) }
+        let (indices, going, dropped) = choice(scores)
+        for (place, index) in indices.enumerated() { stream.indices[example * kept + place] = Int64(index) }
         let first = stream.x + example * (count + leadingCount) * width
         let start = stream.y + example * (stream.total + leadingCount) * width
         start.base.update(from: first.base, count: leadingCount * width)
         let (x, y) = (first + leadingCount * width, start + leadingCount * width)
-        for (place, index) in choice.stream.enumerated() {
+        for (place, index) in going.enumerated() {
             (y + place * width).base.update(from: (x + index * width).base, count: width)
             stream.positions[example * stream.total + place] = Int64(positions?[example * count + index] ?? index)
         }
         guard stream.total > kept else { return }
         stream.positions[example * stream.total + kept] = -1
-        fuse(choice.dropped, scores, x, y + kept * width, width: width)
+        fuse(dropped, scores, x, y + kept * width, width: width)
     }
 
-    /// What becomes of the image tokens of one example.
-    package struct Choice: Sendable {
-        /// Ascending.
-        package let kept: [Int]
-        /// The kept ones in the order in which they go on.
-        package let stream: [Int]
-        /// Ascending.
-        package let dropped: [Int]
-    }
-
-    /// Chooses by falling score; among equal scores the lower index wins, and NaN counts as the largest. Where all stay,
-    /// they stay as they are.
-    package func choose(_ scores: UnsafeBufferPointer<Float>) -> Choice {
-        let ranks = scores.map { UInt32.max - ascending($0) }
+    /// The image tokens that are kept, ascending; the same in the order in which they go on; and those that are dropped, ascending.
+    package func choice(_ scores: [Float]) -> (kept: [Int], goingOn: [Int], dropped: [Int]) {
+        var order = Array(repeating: Int32(0), count: scores.count)
         let count = keptCount(of: scores.count)
-        let (last, equals) = smallest(count, of: ranks)
-        var ties = equals
-        var kept: [Int] = [], dropped: [Int] = []
-        kept.reserveCapacity(count)
-        dropped.reserveCapacity(ranks.count - count)
-        for (index, rank) in ranks.enumerated() {
+        return scores.withUnsafeBufferPointer { scores in
+            order.withUnsafeMutableBufferPointer { order in
+                choose(scores, into: order)
+                let (kept, dropped) = (order[..<count].map { Int($0) }, order[count...].map { Int($0) })
+                sort(UnsafeMutableBufferPointer(rebasing: order[..<count]), by: scores)
+                return (kept, order[..<count].map { Int($0) }, dropped)
+            }
+        }
+    }
+
+    /// Chooses among image tokens: `order` gets those that are kept, ascending, and behind them those that are dropped, ascending.
+    /// The highest scores stay; among equal ones the lower index wins, and NaN counts as the largest.
+    package func choose(_ scores: UnsafeBufferPointer<Float>, into order: UnsafeMutableBufferPointer<Int32>) {
+        let kept = keptCount(of: scores.count)
+        var (last, ties) = smallest(kept, of: scores)
+        var (place, droppedPlace) = (0, kept)
+        for (index, score) in scores.enumerated() {
+            let rank = rank(of: score)
             if rank < last || rank == last && ties > 0 {
-                kept.append(index)
+                order[place] = Int32(truncatingIfNeeded: index)
+                place += 1
                 if rank == last { ties -= 1 }
             } else {
-                dropped.append(index)
+                order[droppedPlace] = Int32(truncatingIfNeeded: index)
+                droppedPlace += 1
             }
         }
-        let isRanked = order == .score && !dropped.isEmpty
-        return Choice(kept: kept, stream: isRanked ? kept.sorted { (ranks[$0], $0) < (ranks[$1], $1) } : kept, dropped: dropped)
     }
 
-    /// The `place`th smallest number, from 1, and how many of its equals are among the `place` smallest. Byte by byte from the
-    /// highest: no sorting, and as long whatever the numbers are.
-    private func smallest(_ place: Int, of numbers: [UInt32]) -> (number: UInt32, equals: Int) {
-        var (number, known, rest) = (UInt32(0), UInt32(0), place)
-        for shift in [24, 16, 8, 0] as [UInt32] {
-            var counts = Array(repeating: 0, count: 256)
-            for other in numbers where other & known == number { counts[Int(other >> shift & 255)] += 1 }
-            var byte = 0
-            while byte < 255, counts[byte] < rest {
-                rest -= counts[byte]
-                byte += 1
+    /// Brings kept tokens into the order in which they go on. Where all stay, they stay as they are.
+    package func sort(_ kept: UnsafeMutableBufferPointer<Int32>, by scores: UnsafeBufferPointer<Float>) {
+        guard order == .score, kept.count < scores.count else { return }
+        var kept = kept
+        kept.sort { (rank(of: scores[Int($0)]), $0) < (rank(of: scores[Int($1)]), $1) }
+    }
+
+    /// The `place`th smallest rank of the scores, from 1, and how many of its equals are among the `place` smallest. Byte by byte
+    /// from the highest: no sorting, and as long whatever the scores are.
+    private func smallest(_ place: Int, of scores: UnsafeBufferPointer<Float>) -> (rank: UInt32, equals: Int) {
+        // 1 KB of counts: of more, Swift asks first whether the stack has room.
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 256) { counts in
+            var (found, known, rest) = (UInt32(0), UInt32(0), UInt32(place))
+            for shift in stride(from: UInt32(24), through: 0, by: -8) {
+                counts.update(repeating: 0)
+                for score in scores {
+                    let rank = rank(of: score)
+                    if rank & known == found { counts[Int(rank >> shift & 255)] += 1 }
+                }
+                var byte = 0
+                while byte < 255, counts[byte] < rest {
+                    rest -= counts[byte]
+                    byte += 1
+                }
+                found |= UInt32(byte) << shift
+                known |= 255 << shift
             }
-            number |= UInt32(byte) << shift
-            known |= 255 << shift
+            return (found, Int(rest))
         }
-        return (number, rest)
     }
 
-    /// An integer that grows with the number.
-    private func ascending(_ number: Float) -> UInt32 {
-        if number.isNaN { return .max }
-        let bits = (number == 0 ? 0 : number).bitPattern
-        return bits >> 31 == 0 ? bits | 1 << 31 : ~bits
+    /// An integer that falls while the score grows.
+    private func rank(of score: Float) -> UInt32 {
+        if score.isNaN { return 0 }
+        let bits = (score == 0 ? 0 : score).bitPattern
+        return bits >> 31 == 0 ? ~(bits | 1 << 31) : bits
     }
 
-    /// What each dropped token weighs in the fused one.
-    package func fusionWeights(_ scores: [Float]) -> [Double] {
-        let weights = scores.map { Double($0) }
-        guard fusion == .normalized else { return weights }
-        let total = weights.reduce(0, +)
-        return weights.map { total > 0 ? $0 / total : 1 / Double(weights.count) }
+    /// What a dropped token weighs in the fused one, given the sum of all dropped ones' scores, and their number.
+    package func fusionWeight(_ score: Float, of total: Double, count: Int) -> Double {
+        guard fusion == .normalized else { return Double(score) }
+        return total > 0 ? Double(score) / total : 1 / Double(count)
     }
 
-    /// The token that stands for the dropped ones.
+    /// Puts one token in the place of the dropped ones.
     private func fuse<T: Real>(_ dropped: [Int], _ scores: [Float], _ x: Source<T>, _ y: Target<T>, width: Int) {
         var fused = Array(repeating: 0.0, count: width)
-        for (token, weight) in zip(dropped, fusionWeights(dropped.map { scores[$0] })) {
+        let total = dropped.reduce(0) { $0 + Double(scores[$1]) }
+        for token in dropped {
+            let weight = fusionWeight(scores[token], of: total, count: dropped.count)
             for index in 0..<width { fused[index] += weight * Double(x[token * width + index]) }
         }
         for index in 0..<width { y[index] = T(fused[index]) }

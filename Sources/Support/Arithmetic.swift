@@ -11,7 +11,7 @@ extension Range<Int> {
     package func split(into parts: Int) -> [Range<Int>] { (0..<parts).map { part($0, of: parts) } }
 
     /// One of the parts of `split(into:)`.
-    func part(_ index: Int, of parts: Int) -> Range<Int> {
+    package func part(_ index: Int, of parts: Int) -> Range<Int> {
         lowerBound + count * index / parts..<lowerBound + count * (index + 1) / parts
     }
 }

@@ -113,19 +113,19 @@ extension KernelTests {
 
     /// Probabilities: at most 1, with the rounding of dot products in the exponent, which grows with the number of their terms.
     /// Heads have parts of a row as keys, or share it. Each dot product is the same however the keys are shared out.
-    @Test(arguments: [(1, 1, 1, 1), (16, 12, 64, 64), (100, 3, 20, 20), (577, 12, 64, 64), (33, 6, 70, 0), (257, 12, 768, 0)])
-    func selectionScores(n: Int, heads: Int, d: Int, headDistance: Int) {
+    @Test(arguments: [(1, 1, 1, false), (16, 12, 64, false), (100, 3, 20, false), (577, 13, 64, false), (33, 6, 70, true), (257, 12, 768, true)])
+    func selectionScores(n: Int, heads: Int, d: Int, shared: Bool) {
         var random = Generator(state: 9)
         let ldk = heads * d + 3, query = random.floats(heads * d, scale: 3), keys = random.floats(n * ldk)
         var expected = [Float](repeating: .nan, count: n), exact = [Float](repeating: .nan, count: heads * n)
-        trips_selection_dots_ref(&exact, query, keys, ldk, n, 0, n, heads, d, headDistance)
+        trips_selection_dots_ref(&exact, query, keys, ldk, n, 0, n, heads, d, shared)
         trips_selection_scores_ref(&expected, &exact, n, heads, 0.125)
         #expect(abs(expected.reduce(0, +) - 1) < 1e-4)
         onEachPath { path in
             var scores = [Float](repeating: .nan, count: n), dots = [Float](repeating: .nan, count: heads * n), split = dots
-            trips_selection_dots(&dots, query, keys, ldk, n, 0, n, heads, d, headDistance)
+            trips_selection_dots(&dots, query, keys, ldk, n, 0, n, heads, d, shared)
             for (begin, end) in [(0, n / 3), (n / 3, n)] {
-                trips_selection_dots(&split, query, keys, ldk, n, begin, end, heads, d, headDistance)
+                trips_selection_dots(&split, query, keys, ldk, n, begin, end, heads, d, shared)
             }
             #expect(split.map(\.bitPattern) == dots.map(\.bitPattern), "\(name(path)) \(n)")
             trips_selection_scores(&scores, &dots, n, heads, 0.125)

@@ -28,6 +28,32 @@ extension KernelTests {
         }
     }
 
+    /// Up to 100 products of numbers up to 1 have rounding errors of up to 1e-5 of what they may add up to.
+    @Test func weightedRows() {
+        var random = Generator(state: 13)
+        for (count, n) in zip([0, 1, 7, 9, 64, 100], [5, 16, 129, 300, 768, 41]) {
+            let ld = n + 3, x = random.floats(120 * ld), weights = random.floats(count)
+            let places = (0..<count).map { Int32($0 * 37 % 120) }
+            for places in [places, nil] {
+                var expected = [Float](repeating: .nan, count: n)
+                trips_weighted_rows_ref(&expected, x, ld, places, weights, count, n)
+                onEachPath { path in
+                    var y = [Float](repeating: .nan, count: n + 1), split = y
+                    trips_weighted_rows(&y, x, ld, places, weights, count, n)
+                    #expect(zip(y, expected).allSatisfy { abs($0 - $1) < 1e-5 } && y[n].isNaN, "\(name(path)) \(count) \(n)")
+                    split.withUnsafeMutableBufferPointer { split in
+                        x.withUnsafeBufferPointer { x in
+                            for (begin, end) in [(0, n / 3), (n / 3, n)] where end > begin {
+                                trips_weighted_rows(split.baseAddress! + begin, x.baseAddress! + begin, ld, places, weights, count, end - begin)
+                            }
+                        }
+                    }
+                    #expect(split.map(\.bitPattern) == y.map(\.bitPattern), "\(name(path)) \(count) \(n)")
+                }
+            }
+        }
+    }
+
     /// Against Foundation in double, as the epilogue of a product with 1. Errors are relative to the result, or to 1 where
     /// that is below: GELU is promised 1e-7 of max(1, |x|), and an exponential loses an ulp. Behind an integer product it is promised less.
     @Test func activations() {

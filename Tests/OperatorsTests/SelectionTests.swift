@@ -21,7 +21,7 @@ import Testing
                     }
                 }
                 let op = PatchSelection(heads: 1, keepRate: rate, order: order)
-                let choice = scores.withUnsafeBufferPointer(op.choose)
+                let choice = op.choice(scores)
                 func isBefore(_ left: Int, _ right: Int) -> Bool {
                     let (a, b) = (scores[left], scores[right])
                     if a.isNaN || b.isNaN { return a.isNaN && (!b.isNaN || left < right) }
@@ -30,7 +30,7 @@ import Testing
                 let best = scores.indices.sorted(by: isBefore).prefix(op.keptCount(of: count))
                 #expect(choice.kept == best.sorted())
                 #expect(choice.dropped == scores.indices.filter { !best.contains($0) })
-                #expect(choice.stream == (order == .original || best.count == count ? best.sorted() : Array(best)))
+                #expect(choice.goingOn == (order == .original || best.count == count ? best.sorted() : Array(best)))
             }
         }
     }

@@ -203,10 +203,10 @@ void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, f
                       size_t q_begin, size_t q_end, float scale, const float *_Nullable mask, size_t ldm, bool causal,
                       trips_unweighted unweighted, void *scratch);
 
-/// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; the key i of head h, d numbers,
-/// is at keys + i ldk + h head_distance: a head_distance of d gives each head its part of a row, one of 0 the same numbers to all.
+/// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; a row of keys, ldk from one to
+/// the next, holds d numbers for each head, or d that are `shared` by all.
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
-                          size_t heads, size_t d, size_t head_distance);
+                          size_t heads, size_t d, bool shared);
 
 /// How much one query looks at each key, averaged over heads: scores[i] = mean_h softmax_i(scale dots[h, i]). Changes `dots` [heads, n].
 void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, float scale);
@@ -216,6 +216,14 @@ void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, 
 /// y = (x − mean x) / √(var x + eps) · weight + bias, per row of n. Mean and variance in two passes. In place.
 void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n,
                           const float *_Nullable weight, const float *_Nullable bias, float eps);
+
+/// y[j] = Σ_i weights[i] x[r ldx + j] for j < n, where r is rows[i], or i without `rows`: one row times a matrix, or the sum of
+/// some of its rows.
+///
+/// Each element is one chain of fused multiply-adds over ascending i, so results are bit-identical for every split of the columns,
+/// and on every path but the scalar one.
+void trips_weighted_rows(float *y, const float *x, size_t ldx, const int32_t *_Nullable rows, const float *weights, size_t count,
+                         size_t n);
 
 /// y = activation(x), as behind a product. In place.
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
