@@ -116,8 +116,8 @@ static void v_convolve(float *y, size_t ldy, const float *x, const size_t *offse
             for (size_t strip = 0; strip < strips; strip++) {
                 size_t j = strip * 2 * VL, left = n - j, first = left < VL ? left : VL;
                 size_t second = left < VL ? 0 : left < 2 * VL ? left - VL : VL;
-                size_t bytes = (end - begin) * taps * sizeof(float);
-                ahead next = ahead_of(following, bytes, taps, part * strips + strip, parts * strips);
+                size_t step = (end - begin) * sizeof(float);
+                ahead next = ahead_of(weights, step, following, step * taps, taps, part * strips + strip, parts * strips);
                 (second == VL ? whole_tiles : ragged_tiles)[height](
                     y + row * ldy + j, ldy, x + j, offsets, weights + (row - begin), end - begin, taps, bias ? bias + row : NULL, first,
                     second, next);

@@ -181,8 +181,8 @@ INLINE size_t igemm_step(const igemm_rows *r, igemm_place *place, size_t j, size
     size_t width = narrow ? 2 * VL : wide;
     if (j + width < end) end = j + width;
     place->column = j;
-    const char *next = (const char *)place->packed + (n1 - n0 + j) / TRIPS_PANEL * panel;
-    place->next = ahead_of(next, width * place->k, place->k, r->t, r->tiles);
+    const char *own = (const char *)place->packed + j / TRIPS_PANEL * panel, *following = own + (n1 - n0) / TRIPS_PANEL * panel;
+    place->next = ahead_of(own, TRIPS_PANEL, following, width * place->k, place->k, r->t, r->tiles);
     igemm_any_tile(r->height, narrow, r->a, r->lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
     return end;
 }

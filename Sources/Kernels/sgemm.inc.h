@@ -35,13 +35,16 @@ typedef struct ahead {
     size_t step;
 } ahead;
 
-/// Of `bytes` at `weights`, which are needed next, the part that tile t of `tiles` brings in over k inputs. Weights of a
+/// Bytes that a single tile looks ahead in its own weights.
+enum { OWN_AHEAD = 8 << 10 };
+
+/// Of `bytes` at `following`, which are needed next, the part that tile t of `tiles` brings in over k inputs. Weights of a
 /// model lie in memory; spread over all tiles, that is slow enough for memory to keep up. A single tile waits for memory in
-/// any case, and is best left to read its own weights.
-INLINE ahead ahead_of(const void *weights, size_t bytes, size_t k, size_t t, size_t tiles) {
-    if (k == 0 || tiles < 2) return (ahead){(const char *)weights, 0};
+/// any case: it looks ahead in its `own` weights, `step` bytes for each input.
+INLINE ahead ahead_of(const void *own, size_t step, const void *following, size_t bytes, size_t k, size_t t, size_t tiles) {
+    if (k == 0 || tiles < 2) return (ahead){(const char *)own + OWN_AHEAD, step};
     size_t part = (bytes + tiles - 1) / tiles;
-    return (ahead){(const char *)weights + t * part, (part + k - 1) / k};
+    return (ahead){(const char *)following + t * part, (part + k - 1) / k};
 }
 
 /// The first of k inputs of a tile, as far as VL are taken at once: gives the first that is left.
@@ -152,8 +155,8 @@ static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size
         const float *b = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
         float tile[TILE_FLOATS], *to = aside ? tile : c + m * ldc + j;
         size_t ldt = aside ? width : ldc;
-        const float *following = p1 < k ? b + p1 * TRIPS_PANEL : b + (n1 - n0) * k;
-        ahead next = ahead_of(following, width * (p1 - p0) * sizeof(float), p1 - p0, t, tiles);
+        const float *own = b + p0 * TRIPS_PANEL, *following = p1 < k ? b + p1 * TRIPS_PANEL : b + (n1 - n0) * k;
+        ahead next = ahead_of(own, TRIPS_PANEL * sizeof(float), following, width * (p1 - p0) * sizeof(float), p1 - p0, t, tiles);
         (narrow ? narrow_tiles : wide_tiles)[height](a, lda, b, k, p0, p1, to, ldt, aside ? width : end - j, next);
         if (epilogue) apply_epilogue(to, ldt, c, ldc, m, height, j, end, epilogue);
         j = end;
