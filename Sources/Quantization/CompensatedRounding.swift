@@ -1,116 +1,140 @@
 import COpenBLAS
+import Kernels
 import Operators
 import Support
 import Tensors
 
-/// Rounds weights column by column, each time moving the error made onto the columns still to come, so that the layer's
-/// outputs on the calibration data change least (GPTQ, arXiv 2210.17323).
+/// How the error made in one column of a weight is made good in those behind it, so that a layer's outputs on the calibration data
+/// change least.
 ///
-/// - Parameters:
-///   - matrix: [N, K]
-///   - columnFactor: multiplied into the columns first (the inverse of an input scale); nil: all 1.
-///   - gram: Σ x xᵀ of the inputs, before the input scale.
-package func compensatedRounding(
-    _ matrix: Tensor, groupSize: Int, columnFactor: [Float]?, gram: Gram, pool: ThreadPool = .shared
-) throws -> QuantizedMatrix {
-    let (rows, columns) = (matrix.shape[0], matrix.shape[1])
-    let importance = (0..<columns).map { column in
-        let factor = columnFactor?[column] ?? 1
-        return gram.values[column * columns + column] / Float(max(1, gram.rows)) / (factor * factor)
-    }
-    // The scales are those of plain rounding; what changes is which multiple each weight becomes.
-    let plain = try roundWeights(
-        matrix, groupSize: groupSize, columnFactor: columnFactor, importance: importance, pool: pool)
-    guard let factor = inverseFactor(gram, columnFactor) else { return plain }
-    let scales = try plain.scales.elements(Float.self)
-    let groups = groupCount(columns, groupSize)
-    let sweep = CompensationSweep(factor: factor, columns: columns, groupSize: groupSize, groups: groups, scales: scales)
-    var scaled = try matrix.elements(Float.self)
-    if let columnFactor {
-        for row in 0..<rows { for column in 0..<columns { scaled[row * columns + column] *= columnFactor[column] } }
-    }
-    let weight = try Tensor(.int8, [rows, columns]) { bytes in
-        let target = SharedPointer(bytes.assumingMemoryBound(to: Int8.self))
-        let chunk = 32
-        scaled.withUnsafeMutableBufferPointer { buffer in
-            let values = SharedPointer(buffer)
-            pool.run(rows.dividedRoundingUp(by: chunk)) { index in
-                sweep.run(values, index * chunk..<min(rows, (index + 1) * chunk), into: target)
+/// With the Gram matrix H = (U + 1) D (U + 1)ᵀ of the inputs, U strictly upper, column k is rounded as
+/// w[k] + Σ_{j < k} (w[j] − ŵ[j]) U[j, k] (LDLQ, arXiv 2307.13304). Up to rounding these are the numbers that GPTQ
+/// (arXiv 2210.17323) finds by way of H's inverse.
+package struct Compensation: Sendable {
+    private let columns: Int
+    /// For each block of columns U between those before it and its own, packed for a product.
+    private let before: [[Float]]
+    /// U between the columns of a block: [columns, block].
+    private let within: [Float]
+
+    /// Columns that get their share of the errors before them by one matrix product.
+    private static let block = 64
+    /// Rows that a task rounds.
+    private static let rowStep = 32
+
+    /// Nil where the inputs do not allow it.
+    /// - Parameters:
+    ///   - gram: Σ x xᵀ of the inputs, before the input scale.
+    ///   - columnFactor: multiplied into the weight's columns (the inverse of an input scale); nil: all 1.
+    package init?(_ gram: Gram, columnFactor: [Float]?, pool: ThreadPool = .shared) {
+        let (columns, block) = (gram.width, Compensation.block)
+        guard let factor = Compensation.factor(gram, columnFactor) else { return nil }
+        self.columns = columns
+        let starts = Array(stride(from: 0, to: columns, by: block))
+        let widths = starts.map { min(block, columns - $0) }
+        var before = zip(starts, widths).map { [Float](repeating: 0, count: trips_sgemm_pack_size($1, $0)) }
+        var within = [Float](repeating: 0, count: columns * block)
+        factor.withUnsafeBufferPointer { factor in
+            for (index, (start, width)) in zip(starts, widths).enumerated() where start > 0 {
+                guard let rows = factor.baseAddress else { continue }
+                trips_sgemm_pack(&before[index], rows + start * columns, columns, width, start, 0, width)
             }
-        }
-    }
-    return QuantizedMatrix(weight: weight, scales: plain.scales, groupSize: groupSize, error: plain.error, energy: plain.energy)
-}
-
-/// The upper Cholesky factor U, row-major, of the inverse of the damped Gram matrix of the scaled inputs; nil where it
-/// cannot be computed.
-private func inverseFactor(_ gram: Gram, _ columnFactor: [Float]?) -> [Float]? {
-    let width = gram.width
-    var damping: Float = 0.01
-    for _ in 0..<3 {
-        var matrix = gram.values
-        var trace: Float = 0
-        for row in 0..<width {
-            if let columnFactor { for column in row..<width { matrix[row * width + column] /= columnFactor[row] * columnFactor[column] } }
-            trace += matrix[row * width + row]
-        }
-        guard trace > 0, trace.isFinite else { return nil }
-        for row in 0..<width { matrix[row * width + row] += damping * trace / Float(width) }
-        if invert(&matrix, width) { return matrix }
-        damping *= 10
-    }
-    return nil
-}
-
-/// Replaces the upper triangle of a positive definite matrix by the upper Cholesky factor of its inverse: inv = Uᵀ U.
-private func invert(_ matrix: inout [Float], _ width: Int) -> Bool {
-    _ = singleThreadedBLAS
-    var (n, info) = (Int32(width), Int32(0))
-    // LAPACK counts columns first: its lower triangle is the upper one of a row-major matrix.
-    spotrf_("L", &n, &matrix, &n, &info)
-    guard info == 0 else { return false }
-    spotri_("L", &n, &matrix, &n, &info)
-    guard info == 0 else { return false }
-    spotrf_("L", &n, &matrix, &n, &info)
-    return info == 0
-}
-
-/// The walk over the columns for some rows.
-private struct CompensationSweep: Sendable {
-    /// [columns, columns], upper.
-    let factor: [Float]
-    let columns: Int
-    let groupSize: Int
-    let groups: Int
-    let scales: [Float]
-    /// Columns whose errors are moved beyond the block by one matrix product.
-    private let block = 64
-
-    func run(_ values: SharedPointer<Float>, _ rows: Range<Int>, into target: SharedPointer<Int8>) {
-        guard let values = values.base else { return }
-        var errors = [Float](repeating: 0, count: rows.count * block)
-        for start in stride(from: 0, to: columns, by: block) {
-            let end = min(columns, start + block)
-            for (index, row) in rows.enumerated() {
-                for column in start..<end {
-                    let scale = scales[row * groups + column / groupSize]
-                    let value = values[row * columns + column]
-                    let unit = rounded(value, scale)
-                    target[row * columns + column] = Int8(unit)
-                    let error = (value - unit * scale) / factor[column * columns + column]
-                    errors[index * block + column - start] = error
-                    for later in column + 1..<max(end, column + 1) {
-                        values[row * columns + later] -= error * factor[column * columns + later]
-                    }
+            for column in 0..<columns {
+                let start = column / block * block
+                for later in column + 1..<max(column + 1, min(columns, start + block)) {
+                    within[column * block + later - start] = factor[later * columns + column]
                 }
             }
-            guard end < columns else { break }
-            factor.withUnsafeBufferPointer { factor in
-                guard let base = factor.baseAddress else { return }
-                cblas_sgemm(
-                    CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(rows.count), Int32(columns - end), Int32(end - start), -1,
-                    errors, Int32(block), base + start * columns + end, Int32(columns), 1,
-                    values + rows.lowerBound * columns + end, Int32(columns))
+        }
+        (self.before, self.within) = (before, within)
+    }
+
+    /// Uᵀ [columns, columns], of which the part below the diagonal counts; nil where the Gram matrix cannot be factored.
+    private static func factor(_ gram: Gram, _ columnFactor: [Float]?) -> [Float]? {
+        let width = gram.width
+        var damping: Float = 0.01
+        for _ in 0..<3 {
+            var matrix = gram.values
+            var trace: Float = 0
+            for row in 0..<width {
+                if let columnFactor { for column in 0...row { matrix[row * width + column] /= columnFactor[row] * columnFactor[column] } }
+                trace += matrix[row * width + row]
+            }
+            guard trace > 0, trace.isFinite else { return nil }
+            for row in 0..<width { matrix[row * width + row] += damping * trace / Float(width) }
+            if decompose(&matrix, width) { return matrix }
+            damping *= 10
+        }
+        return nil
+    }
+
+    /// Replaces a positive definite matrix, of which the lower triangle counts, by Uᵀ below the diagonal.
+    private static func decompose(_ matrix: inout [Float], _ width: Int) -> Bool {
+        _ = singleThreadedBLAS
+        // LAPACK's factor has the lower triangle in front. With rows and columns turned about it has the upper one, which is wanted;
+        // as LAPACK also counts columns first, turning all numbers about is all that it takes.
+        matrix.reverse()
+        var (n, info) = (Int32(width), Int32(0))
+        spotrf_("L", &n, &matrix, &n, &info)
+        matrix.reverse()
+        for row in 0..<width {
+            let inverse = 1 / matrix[row * width + row]
+            for column in 0..<row { matrix[row * width + column] *= inverse }
+        }
+        return info == 0
+    }
+
+    /// Rounds the rows of a matrix [N, K] to multiples of the scales that plain rounding gives them.
+    /// - Parameters: as `roundWeights`.
+    package func round(
+        _ matrix: Tensor, groupSize: Int, columnFactor: [Float]? = nil, importance: [Float]? = nil, pool: ThreadPool = .shared
+    ) throws -> QuantizedMatrix {
+        let plain = try roundWeights(matrix, groupSize: groupSize, columnFactor: columnFactor, importance: importance, pool: pool)
+        let (rows, step) = (matrix.shape[0], Compensation.rowStep)
+        let scales = try plain.scales.elements(Float.self), source = matrix.view.pointer(Float.self)
+        let values = SharedPointer(UnsafeMutableBufferPointer(start: UnsafeMutablePointer(mutating: source), count: matrix.count))
+        let weight = try Tensor(.int8, [rows, columns]) { bytes in
+            let target = SharedPointer(bytes.assumingMemoryBound(to: Int8.self))
+            pool.run(rows.dividedRoundingUp(by: step)) { index in
+                round(values, index * step..<min(rows, (index + 1) * step), columnFactor, scales, groupSize, into: target)
+            }
+        }
+        return QuantizedMatrix(weight: weight, scales: plain.scales, groupSize: groupSize, error: plain.error, energy: plain.energy)
+    }
+
+    /// Some rows, block by block.
+    private func round(
+        _ values: SharedPointer<Float>, _ rows: Range<Int>, _ columnFactor: [Float]?, _ scales: [Float], _ groupSize: Int,
+        into target: SharedPointer<Int8>
+    ) {
+        let block = Compensation.block, groups = groupCount(columns, groupSize)
+        var errors = [Float](repeating: 0, count: rows.count * columns)
+        var shares = [Float](repeating: 0, count: rows.count * block)
+        for (index, start) in stride(from: 0, to: columns, by: block).enumerated() {
+            let end = min(columns, start + block)
+            if start > 0 {
+                trips_sgemm(errors, columns, before[index], end - start, start, &shares, block, 0, rows.count, 0, end - start, nil)
+            }
+            for (place, row) in rows.enumerated() {
+                for column in start..<end {
+                    let (scale, value) = (scales[row * groups + column / groupSize], values[row * columns + column] * (columnFactor?[column] ?? 1))
+                    let unit = rounded(value + shares[place * block + column - start], scale)
+                    target[row * columns + column] = Int8(unit)
+                    let error = value - unit * scale
+                    errors[place * columns + column] = error
+                    pass(error, of: column, to: &shares, at: place * block, column + 1 - start..<end - start)
+                }
+            }
+        }
+    }
+}
+
+extension Compensation {
+    /// Adds what an error costs the columns behind it in its block to their shares, which start at `first`.
+    private func pass(_ error: Float, of column: Int, to shares: inout [Float], at first: Int, _ later: Range<Int>) {
+        within.withUnsafeBufferPointer { within in
+            shares.withUnsafeMutableBufferPointer { shares in
+                for place in later { shares[first + place] += error * within[column * Compensation.block + place] }
             }
         }
     }

@@ -1,6 +1,6 @@
-import COpenBLAS
 import Foundation
 import Goldens
+import Kernels
 import ModelGraph
 import Operators
 import PackageFormat
@@ -23,6 +23,7 @@ final class Observations {
     private let session: Session?
     private let samples: [GoldenSet]
     private let inventory: LayerInventory
+    private let pool: ThreadPool
     private var records: [Int: Record] = [:]
     private var grams: [Int: Gram] = [:]
 
@@ -35,6 +36,7 @@ final class Observations {
     init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [GoldenSet], _ pool: ThreadPool) throws {
         self.samples = samples
         self.inventory = inventory
+        self.pool = pool
         var tapped = graphs
         for (index, group) in inventory.groups.enumerated() {
             try tapped[group.graph].addOutput(Observations.tap(index), group.input)
@@ -134,22 +136,27 @@ final class Observations {
             grams[index] = Gram(width: width)
         }
         for sample in samples {
-            for (index, rows) in try observe(chosen, sample) { grams[index]?.add(rows) }
+            for (index, rows) in try observe(chosen, sample) { grams[index]?.add(rows, pool: pool) }
         }
     }
 
     /// Signal to noise, in dB, of a layer's output on sampled rows; nil without data.
-    func outputDecibels(
-        _ index: Int, _ weight: Tensor, _ layer: QuantizedLayer, _ options: QuantizationOptions, _ pool: ThreadPool
-    ) throws -> Double? {
+    func outputDecibels(_ index: Int, _ weight: Tensor, _ layer: QuantizedLayer, _ options: QuantizationOptions) throws -> Double? {
         guard !samples.isEmpty, let record = records[index], record.rows > 0 else { return nil }
         let rows = try Tensor(record.sample, shape: [record.sample.count / record.largest.count, record.largest.count])
-        let exact = try evaluate(Linear(), [rows, weight])[0].elements(Float.self)
+        var graph = Graph(name: "layer")
+        let input = try graph.addInput("rows", ValueType(.float32, rows.shape.map { Dimension($0) }))
+        func constant(_ tensor: Tensor, _ name: String) throws -> ValueID { try graph.addConstant(Constant(tensor, identity: name), name: name) }
         let op = QuantizedLinear(groupSize: layer.matrix.groupSize, activations: options.weightsOnly ? .float32 : .int8)
-        let bias = try layer.biasCorrection.map { try Tensor($0, shape: [$0.count]) }
-        let scale = try layer.inputScale?.load()
-        let rounded = try evaluate(op, [rows, layer.matrix.weight, layer.matrix.scales, bias, scale])[0].elements(Float.self)
-        return decibels(exact, rounded)
+        let bias = try layer.biasCorrection.map { try constant(Tensor($0, shape: [$0.count]), "bias") }
+        let scale = try layer.inputScale.map { try constant($0.load(), "input scale") }
+        let (integers, scales) = (try constant(layer.matrix.weight, "integers"), try constant(layer.matrix.scales, "scales"))
+        try graph.addOutput("exact", graph.add(Linear(), [input, constant(weight, "weight")], name: "exact")[0])
+        try graph.addOutput("rounded", graph.add(op, [input, integers, scales, bias, scale], name: "rounded")[0])
+        let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "layer", version: "")))
+        let results = try Session(model, threads: pool.ownThreads).run(["rows": rows])
+        guard let exact = results["exact"], let rounded = results["rounded"] else { return nil }
+        return decibels(try exact.elements(Float.self), try rounded.elements(Float.self))
     }
 }
 
@@ -167,7 +174,7 @@ extension Tensor {
 /// A sum of outer products of rows.
 package final class Gram {
     package let width: Int
-    /// [width, width]; the lower triangle, row-major, is not filled in.
+    /// [width, width], of which the lower triangle counts.
     private(set) var values: [Float]
     private(set) var rows = 0
 
@@ -176,13 +183,31 @@ package final class Gram {
         values = Array(repeating: 0, count: width * width)
     }
 
-    package func add(_ tensor: Tensor) {
-        _ = singleThreadedBLAS
-        let count = tensor.count / max(1, width)
-        cblas_ssyrk(
-            CblasRowMajor, CblasUpper, CblasTrans, Int32(width), Int32(count), 1, tensor.view.pointer(Float.self), Int32(width), 1,
-            &values, Int32(width))
+    /// Adds the outer products of the rows of [R, width].
+    package func add(_ tensor: Tensor, pool: ThreadPool = .shared) {
+        let (width, count) = (width, tensor.count / max(1, width))
+        let columns = Gram.transposed(tensor.view.pointer(Float.self), rows: count, columns: width)
+        var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(width, count))
+        trips_sgemm_pack(&packed, columns, count, width, count, 0, width)
+        let part = 2 * Int(TRIPS_PANEL)
+        values.withUnsafeMutableBufferPointer { values in
+            let target = SharedPointer(values)
+            pool.run(width.dividedRoundingUp(by: part)) { [packed] index in
+                let first = index * part
+                var epilogue = trips_epilogue(
+                    bias: nil, residual: target.base, ldr: width, residual_rows: nil, activation: TRIPS_ACTIVATION_NONE)
+                target.base.map {
+                    trips_sgemm(columns, count, packed, width, count, $0, width, first, width, first, min(width, first + part), &epilogue)
+                }
+            }
+        }
         rows += count
+    }
+
+    private static func transposed(_ source: UnsafePointer<Float>, rows: Int, columns: Int) -> [Float] {
+        var result = [Float](repeating: 0, count: rows * columns)
+        for row in 0..<rows { for column in 0..<columns { result[column * rows + row] = source[row * columns + column] } }
+        return result
     }
 }
 

@@ -111,25 +111,22 @@ private struct Quantizer {
             factors.map { zip(statistics.meanSquare, $0).map { $0 * $1 * $1 } } ?? statistics.meanSquare
         }
         let size = groupSize(weights, scaling, importance)
-        let gram = try observations.gram(groupIndex)
+        let inverse = factors.map { $0.map { 1 / $0 } }
+        let compensation = try observations.gram(groupIndex).flatMap { Compensation($0, columnFactor: inverse, pool: pool) }
         let inputScale = try factors.map {
             Constant(try Tensor($0, shape: [$0.count]), identity: "input scale of \(inventory.layers[first].weight.identity)")
         }
         for (index, weight) in zip(members, weights) {
-            let inverse = factors.map { $0.map { 1 / $0 } }
-            let matrix: QuantizedMatrix
-            if let gram {
-                matrix = try compensatedRounding(weight, groupSize: size, columnFactor: inverse, gram: gram, pool: pool)
-            } else {
-                matrix = try roundWeights(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
-            }
+            let matrix =
+                try compensation?.round(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
+                ?? roundWeights(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
             var layer = QuantizedLayer(matrix: matrix, inputScale: inputScale)
             if let mean = observations.mean(groupIndex) {
                 layer.biasCorrection = try biasCorrection(weight, layer, mean: mean)
             }
             try finish(index, layer)
             describe(index, statistics, scaling)
-            reports[index].outputDecibels = try observations.outputDecibels(groupIndex, weight, layer, options, pool)
+            reports[index].outputDecibels = try observations.outputDecibels(groupIndex, weight, layer, options)
         }
     }
 
