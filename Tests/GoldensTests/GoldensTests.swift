@@ -116,6 +116,19 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
     #expect(set.inputs.isEmpty && set.unread == ["in.image"])
 }
 
+/// Of two arrays each may inflate as far as it does, but not both.
+@Test func arraysTogetherAreInflatedInProportion() throws {
+    let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().path + "/Fixtures"
+    let reference = try GoldenReference.references(at: fixtures + "/hostile/large-together.npz")[0]
+    #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
+        (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("out.a.npy")
+    }
+    for key in ["in.image", "out.a"] {
+        let set = try reference.load(inputNames: [], outputNames: []) { $0 == key }
+        #expect(set.inputs.count + set.outputs.count == 1)
+    }
+}
+
 @Test func candidatesOfAnotherNumberAreNoPartOfAPass() throws {
     let (question, candidates) = (try Tensor([1, 2] as [Int64], shape: [1, 2]), try Tensor([Int64](repeating: 1, count: 6), shape: [3, 2]))
     let ranking = GoldenSet(name: "set", inputs: ["input_ids": question, "answer_ids": candidates, "answer_mask": candidates])

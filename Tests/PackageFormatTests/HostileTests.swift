@@ -93,6 +93,15 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
 @Suite struct HostileTests {
     @Test func theForgerIsSound() throws { try Forgery.sound().read() }
 
+    /// Loading trusts the package's own checksums; verification looks at zstd's as well.
+    @Test func verificationChecksFramesTwice() throws {
+        var forgery = try Forgery.sound()
+        forgery.chunks[0][forgery.chunks[0].count - 1] ^= 1
+        let bytes = try forgery.bytes()
+        try Forgery.load(bytes)
+        refuses("checksum") { try Forgery.open(bytes) { try $0.verify() } }
+    }
+
     @Test func headerIsChecked() throws {
         let sound = try Forgery.sound().bytes()
         func changed(_ offset: Int, to value: UInt8) -> [UInt8] {

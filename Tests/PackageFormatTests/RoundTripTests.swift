@@ -7,6 +7,18 @@ import Testing
 
 import PackageFormat
 
+/// Matches are looked for where there are any; where there are none, to look for them costs bytes.
+@Test func compressionSuitsWhatIsCompressed() throws {
+    var random = SplitMix64(state: 5)
+    let block = (0..<256).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+    let repeated = (0..<256).flatMap { _ in block }
+    // Bytes as weights have them: small ones are frequent, and none tells of the next.
+    let weights = (0..<1 << 16).map { _ in UInt8((0..<4).reduce(0.0) { sum, _ in sum + random.uniform() * 4 }) }
+    func size(_ bytes: [UInt8], _ level: Int32?) throws -> Int { try bytes.withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: level).count } }
+    #expect(try size(repeated, nil) < repeated.count / 50)
+    #expect(try size(weights, nil) < size(weights, 3))
+}
+
 @Suite struct RoundTripTests {
     @Test(arguments: [false, true])
     func everyTensorComesBack(plain: Bool) throws {

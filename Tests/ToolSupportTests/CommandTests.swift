@@ -6,6 +6,7 @@ import Tensors
 import TestSupport
 import Testing
 import ToolSupport
+import Verification
 
 /// Where the build puts tools and tests alike.
 private let products = Bundle.main.executableURL?.deletingLastPathComponent()
@@ -361,6 +362,16 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     for arguments in [[path], [other, "--compare", path]] {
         guard let outcome = try run("trips-bench", arguments) else { return }
         #expect(outcome.status == 64 && outcome.errors.contains("checkpoint.trips: the package holds no graph"), "\(outcome.errors)")
+    }
+}
+
+/// fp32 has no margin within which patches could change places.
+@Test func presetsBelowFullPrecisionLetSelectionsFlip() throws {
+    func tolerances(_ arguments: String...) throws -> Tolerances { try ToleranceOptions.parse(arguments).tolerances(fitting: .int8) }
+    for strict in [try tolerances(), try tolerances("--preset", "f32")] { #expect(strict.preset == .f32 && !strict.allowsFlips) }
+    for (name, preset) in [("f16", TolerancePreset.f16), ("bf16", .bf16), ("int8", .int8), ("auto", .int8)] {
+        let coarse = try tolerances("--preset", name)
+        #expect(coarse.preset == preset && coarse.allowsFlips, "\(name)")
     }
 }
 
