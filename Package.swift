@@ -15,10 +15,20 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Quantization", ["Support", "Tensors", "ModelGraph", "Operators", "PackageFormat", "Runtime", "Goldens", "COpenBLAS"]),
     ("Preprocessing", ["Support", "Tensors", "CPictures"]),
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
-    ("Trips", ["Support", "Tensors", "ModelGraph", "Importers", "Rewrites", "PackageFormat", "Runtime", "Goldens",
-               "Quantization", "Verification"]),
-    ("ToolSupport", ["Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "Importers", "PackageFormat",
-                     "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    (
+        "Trips",
+        [
+            "Support", "Tensors", "ModelGraph", "Importers", "Rewrites", "PackageFormat", "Runtime", "Goldens",
+            "Quantization", "Verification",
+        ]
+    ),
+    (
+        "ToolSupport",
+        [
+            "Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "Importers", "PackageFormat",
+            "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        ]
+    ),
 ]
 
 let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect", "trips-bench", "trips-run"]
@@ -34,15 +44,20 @@ let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
     ("fuzz-test-data", ["Importers"]),
     ("fuzz-golden", ["Goldens"]),
 ]
-let development: [Target] = Context.environment["TRIPS_DEVELOPMENT"] == nil ? [] : [
-    .executableTarget(name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "tools/development/benchmark-format"),
-    .target(name: "FuzzSupport", dependencies: ["Support", "Kernels", "ModelGraph"], path: "tools/development/FuzzSupport"),
-] + fuzzers.map {
-    // gold, the default linker, does not cope with libFuzzer.
-    .executableTarget(
-        name: $0.name, dependencies: $0.dependencies + ["FuzzSupport"], path: "tools/development/\($0.name)",
-        linkerSettings: [.unsafeFlags(["-use-ld=lld"])])
-}
+let development: [Target] =
+    Context.environment["TRIPS_DEVELOPMENT"] == nil
+    ? []
+    : [
+        .executableTarget(
+            name: "benchmark-format", dependencies: ["Importers", "PackageFormat"], path: "tools/development/benchmark-format"),
+        .target(name: "FuzzSupport", dependencies: ["Support", "Kernels", "ModelGraph"], path: "tools/development/FuzzSupport"),
+    ]
+        + fuzzers.map {
+            // gold, the default linker, does not cope with libFuzzer.
+            .executableTarget(
+                name: $0.name, dependencies: $0.dependencies + ["FuzzSupport"], path: "tools/development/\($0.name)",
+                linkerSettings: [.unsafeFlags(["-use-ld=lld"])])
+        }
 
 let furtherTestDependencies: [String: [Target.Dependency]] = [
     "Rewrites": ["Importers", "Goldens"], "Trips": ["TestSupport"], "ToolSupport": ["TestSupport"],

@@ -59,7 +59,8 @@ public struct GoldenSet: Sendable {
     public var passInputs: [String: Tensor] {
         let candidates: Set = ["answer_ids", "answer_mask"]
         let batches = Set(inputs.filter { !candidates.contains($0.key) }.map { $0.value.shape.first })
-        return inputs.filter { name, tensor in !candidates.contains(name) || batches.isEmpty || batches.contains(tensor.shape.first) }
+        return inputs.filter { name, tensor in !candidates.contains(name) || batches.isEmpty || batches.contains(tensor.shape.first)
+        }
     }
 }
 
@@ -91,7 +92,9 @@ public struct GoldenMetadata: Sendable, Equatable {
     /// - Throws: `data` where it is something else.
     public func integer(_ key: String) throws -> Int? {
         guard let text = values[key] else { return nil }
-        guard let number = Int(text) else { throw TripsError.data("golden metadata \"\(key)\"", found: text, expected: "a whole number") }
+        guard let number = Int(text) else {
+            throw TripsError.data("golden metadata \"\(key)\"", found: text, expected: "a whole number")
+        }
         return number
     }
 

@@ -29,7 +29,9 @@ private func inflatedLimit(fileSize: Int) -> Int { (32 << 20) + min(fileSize, 1 
 package func readNPY(_ bytes: [UInt8]) throws -> Tensor {
     let magic: [UInt8] = [0x93] + Array("NUMPY".utf8)
     guard bytes.count >= 10, bytes.starts(with: magic) else { throw TripsError.data("no NumPy array", expected: "\\x93NUMPY") }
-    guard (1...3).contains(bytes[6]) else { throw TripsError.data("NumPy format version", at: "byte 6", found: bytes[6], expected: "1 to 3") }
+    guard (1...3).contains(bytes[6]) else {
+        throw TripsError.data("NumPy format version", at: "byte 6", found: bytes[6], expected: "1 to 3")
+    }
     let lengthBytes = bytes[6] == 1 ? 2 : 4
     guard bytes.count >= 8 + lengthBytes else { throw TripsError.data("the header ends too early", found: "\(bytes.count) bytes") }
     let length = bytes[8..<8 + lengthBytes].reversed().reduce(0) { $0 << 8 | Int($1) }
@@ -40,7 +42,9 @@ package func readNPY(_ bytes: [UInt8]) throws -> Tensor {
     let header = try NPYHeader(Array(bytes[start..<start + length]))
     let needed = try byteCount(of: header.dataType, header.shape)
     let found = bytes.count - start - length
-    guard found == needed else { throw TripsError.data("bytes of the array", found: found, expected: "\(needed) for \(header.dataType) \(header.shape)") }
+    guard found == needed else {
+        throw TripsError.data("bytes of the array", found: found, expected: "\(needed) for \(header.dataType) \(header.shape)")
+    }
     let stored = header.isFortranOrder ? Array(header.shape.reversed()) : header.shape
     let tensor = try Tensor(header.dataType, stored) { target in
         bytes[(start + length)...].withUnsafeBytes { target.copyMemory(from: $0) }

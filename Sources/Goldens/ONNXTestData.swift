@@ -12,7 +12,9 @@ struct TestDataFile {
     init?(_ fileName: String) {
         guard fileName.hasSuffix(".pb") else { return nil }
         let parts = fileName.dropLast(3).split(separator: "_")
-        guard parts.count == 2, parts[0] == "input" || parts[0] == "output", let number = Int(parts[1]), number >= 0 else { return nil }
+        guard parts.count == 2, parts[0] == "input" || parts[0] == "output", let number = Int(parts[1]), number >= 0 else {
+            return nil
+        }
         self.fileName = fileName
         isInput = parts[0] == "input"
         self.number = number
@@ -48,7 +50,9 @@ package func assign(
 ) throws -> [String: Tensor] {
     var named: [String: Tensor] = [:]
     func add(_ name: String, _ tensor: Tensor) throws {
-        guard named.updateValue(tensor, forKey: name) == nil else { throw TripsError.data("two tensors stand for one name", at: place, found: name) }
+        guard named.updateValue(tensor, forKey: name) == nil else {
+            throw TripsError.data("two tensors stand for one name", at: place, found: name)
+        }
     }
     for (name, _, tensor) in tensors where modelNames.contains(name) { try add(name, tensor) }
     for (name, number, tensor) in tensors where !modelNames.contains(name) {

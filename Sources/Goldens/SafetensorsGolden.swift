@@ -6,6 +6,7 @@ import Tensors
 func loadSafetensorsGolden(path: String, name: String, needing needs: (String) -> Bool) throws -> GoldenSet {
     let file = try SafetensorsFile(path: path)
     return try GoldenSet(
-        name: name, keyed: file.tensors.map { (key: $0.name, part: $0.constant) }, metadata: GoldenMetadata(file.metadata), needing: needs
+        name: name, keyed: file.tensors.map { (key: $0.name, part: $0.constant) }, metadata: GoldenMetadata(file.metadata),
+        needing: needs
     ) { try $0.load() }
 }

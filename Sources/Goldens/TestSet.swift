@@ -60,10 +60,11 @@ public struct TestSet: Sendable {
     /// - Throws: `data`, `inputOutput`.
     public func batch(_ range: Range<Int>) throws -> [String: Tensor] {
         try locating(name) {
-            try Dictionary(uniqueKeysWithValues: inputs.map { name, constant in
-                guard let index = indices[name] else { return (name, try constant.rows(range).load()) }
-                return (name, try Tensor.joined(index[range].map { try constant.rows($0..<$0 + 1).load() }))
-            })
+            try Dictionary(
+                uniqueKeysWithValues: inputs.map { name, constant in
+                    guard let index = indices[name] else { return (name, try constant.rows(range).load()) }
+                    return (name, try Tensor.joined(index[range].map { try constant.rows($0..<$0 + 1).load() }))
+                })
         }
     }
 }

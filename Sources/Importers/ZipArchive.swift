@@ -38,7 +38,9 @@ package struct ZipArchive: Sendable {
         try locating("\(file.name): \(entry.name)") {
             let stored = try file.bytes(at: entry.offset, count: entry.storedSize)
             let bytes = entry.isDeflated ? try inflated(stored, to: entry.size) : stored
-            if checkingSum { try check(bytes.withUnsafeBytes { $0.baseAddress.map { trips_crc32(0, $0, bytes.count) } ?? 0 }, entry) }
+            if checkingSum {
+                try check(bytes.withUnsafeBytes { $0.baseAddress.map { trips_crc32(0, $0, bytes.count) } ?? 0 }, entry)
+            }
             return bytes
         }
     }

@@ -30,7 +30,9 @@ public struct PatchEmbedding: Operator {
 
     /// floor(size / patch)
     private func patches(_ size: Dimension, _ patch: Dimension) throws -> Dimension {
-        guard let patch = patch.constant, patch > 0 else { throw TripsError.data("patch size", found: patch, expected: "1 or more") }
+        guard let patch = patch.constant, patch > 0 else {
+            throw TripsError.data("patch size", found: patch, expected: "1 or more")
+        }
         return size.divided(roundingDownBy: patch) ?? .unknown
     }
 
@@ -93,7 +95,8 @@ public struct QuantizedLinear: Operator {
         let x = try inputs.required(0, "x").typed(.float32, "x").type
         let weight = try inputs.required(1, "weight").ranked(2, "weight").type
         guard weight.dataType == .int8, let width = weight.shape[1].constant, groupSize > 0 else {
-            throw TripsError.data("quantized weight", found: "\(weight), groups of \(groupSize)", expected: "int8, groups of 1 or more")
+            throw TripsError.data(
+                "quantized weight", found: "\(weight), groups of \(groupSize)", expected: "int8, groups of 1 or more")
         }
         let groups = Dimension(width.dividedRoundingUp(by: groupSize))
         try inputs.required(2, "scales").typed(.float32, "scales").shaped([weight.shape[0], groups], "scales")
@@ -147,7 +150,8 @@ public struct Attention: Operator {
     public var fullyMasked: FullyMasked?
 
     public init(
-        heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision? = nil, fullyMasked: FullyMasked? = nil
+        heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision? = nil,
+        fullyMasked: FullyMasked? = nil
     ) {
         self.heads = heads
         self.scale = scale
@@ -166,7 +170,8 @@ public struct Attention: Operator {
         try inputs.required(1, "k").shaped([k.shape[0], k.shape[1], q.shape[2]], "k")
         try inputs.required(2, "v").shaped([k.shape[0], k.shape[1], v.shape[2]], "v")
         let batch = try broadcast(q.shape[0], k.shape[0])
-        try inputs.optional(3)?.typed(q.dataType, "mask").broadcasting(to: [batch, Dimension(heads), q.shape[1], k.shape[1]], "mask")
+        try inputs.optional(3)?.typed(q.dataType, "mask").broadcasting(
+            to: [batch, Dimension(heads), q.shape[1], k.shape[1]], "mask")
         return [ValueType(q.dataType, [batch, q.shape[1], v.shape[2]])]
     }
 
@@ -228,7 +233,9 @@ private func embeddingType(
     let shape = ids.type.shape + [width]
     for case (let name, let addend?) in zip(["positions", "token types"], addends) {
         try addend.typed(dataType, name)
-        if let tokens = shape.dropLast().last?.constant, let rows = addend.type.shape.dropLast().last?.constant, rows > 1, tokens > rows {
+        if let tokens = shape.dropLast().last?.constant, let rows = addend.type.shape.dropLast().last?.constant, rows > 1,
+            tokens > rows
+        {
             throw TripsError.data("more tokens than \(name)", found: tokens, expected: "at most \(rows)")
         }
         try addend.broadcasting(to: shape, "\(name) beside the ids")

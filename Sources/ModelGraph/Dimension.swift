@@ -82,7 +82,9 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         guard other.terms.count == 1, let divisor = other.terms.first else { return nil }
         var quotients: [Term] = []
         for term in terms {
-            guard divisor.coefficient != -1 || term.coefficient != .min, term.coefficient % divisor.coefficient == 0 else { return nil }
+            guard divisor.coefficient != -1 || term.coefficient != .min, term.coefficient % divisor.coefficient == 0 else {
+                return nil
+            }
             var symbols = term.symbols
             for symbol in divisor.symbols {
                 guard let index = symbols.firstIndex(of: symbol) else { return nil }
@@ -228,7 +230,8 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
             coefficients[term.symbols] = sum
         }
         guard coefficients.count <= Dimension.maximalTerms else {
-            throw TripsError.data("a dimension has too many terms", found: coefficients.count, expected: "at most \(Dimension.maximalTerms)")
+            throw TripsError.data(
+                "a dimension has too many terms", found: coefficients.count, expected: "at most \(Dimension.maximalTerms)")
         }
         terms = coefficients.filter { $0.value != 0 }.map { Term(symbols: $0.key, coefficient: $0.value) }
             .sorted { $0.symbols.lexicographicallyPrecedes($1.symbols) }

@@ -131,7 +131,8 @@ public struct Graph: Sendable {
     /// - Throws: `data` where the name is taken, or there are more than 10000 outputs.
     public mutating func addOutput(_ name: String, _ value: ValueID) throws {
         guard outputs.count < Graph.maximalOutputs else {
-            throw TripsError.data("number of outputs", found: "more than \(Graph.maximalOutputs)", expected: "at most \(Graph.maximalOutputs)")
+            throw TripsError.data(
+                "number of outputs", found: "more than \(Graph.maximalOutputs)", expected: "at most \(Graph.maximalOutputs)")
         }
         guard !outputs.contains(where: { $0.name == name }) else {
             throw TripsError.data("two outputs have one name", found: name)
@@ -203,8 +204,9 @@ public struct Graph: Sendable {
         let name = isNumbered ? freeName(wantedName) : wantedName
         guard names.updateValue(id, forKey: name) == nil else { throw TripsError.data("two values have one name", found: name) }
         let named = producer == nil ? type : naming(type, after: name)
-        values.append(ValueRecord(
-            name: name, wantedName: name == wantedName ? nil : wantedName, type: named, content: content, producer: producer))
+        values.append(
+            ValueRecord(
+                name: name, wantedName: name == wantedName ? nil : wantedName, type: named, content: content, producer: producer))
         return id
     }
 

@@ -124,8 +124,9 @@ extension Graph {
             inputs: inputs.map { .init(name: name(of: $0), type: type(of: $0)) },
             constants: try knownValues.map { try known($0, tensorName) },
             nodes: order.filter { !$0.outputs.allSatisfy { content(of: $0) != nil } }.map { node in
-                .init(name: node.name, op: OperatorBox(node.op), inputs: node.inputs.map { $0.map(name(of:)) },
-                      outputs: node.outputs.map(name(of:)))
+                .init(
+                    name: node.name, op: OperatorBox(node.op), inputs: node.inputs.map { $0.map(name(of:)) },
+                    outputs: node.outputs.map(name(of:)))
             },
             outputs: outputs.map { .init(name: $0.name, value: name(of: $0.value)) },
             traces: traces.map { .init(name: $0.name, value: name(of: $0.value)) })
@@ -149,7 +150,9 @@ extension Graph {
         self.init(name: document.name)
         var named: [String: ValueID] = [:]
         func define(_ name: String, _ value: ValueID) throws {
-            guard named.updateValue(value, forKey: name) == nil else { throw TripsError.data("two values have one name", found: name) }
+            guard named.updateValue(value, forKey: name) == nil else {
+                throw TripsError.data("two values have one name", found: name)
+            }
         }
         func lookUp(_ name: String) throws -> ValueID {
             guard let value = named[name] else { throw TripsError.data("a value is read before it is defined", found: name) }
@@ -172,7 +175,9 @@ extension Graph {
         guard document.traces.count <= Graph.maximalOutputs else {
             throw TripsError.data("number of traces", found: document.traces.count, expected: "at most \(Graph.maximalOutputs)")
         }
-        guard Set(document.traces.map(\.name)).count == document.traces.count else { throw TripsError.data("two traces have one name") }
+        guard Set(document.traces.map(\.name)).count == document.traces.count else {
+            throw TripsError.data("two traces have one name")
+        }
         for output in document.outputs { try addOutput(output.name, lookUp(output.value)) }
         for trace in document.traces { addTrace(trace.name, try lookUp(trace.value)) }
         try validate()
@@ -183,11 +188,13 @@ extension Graph {
         case (let tensor?, nil, nil):
             let constant = try constant(tensor)
             guard let shape = known.type.constantShape, shape == constant.shape, known.type.dataType == constant.dataType else {
-                throw TripsError.data("type of tensor \(tensor)", found: "\(constant.dataType)\(constant.shape)", expected: known.type)
+                throw TripsError.data(
+                    "type of tensor \(tensor)", found: "\(constant.dataType)\(constant.shape)", expected: known.type)
             }
             return .tensor(constant)
         case (nil, let sizes?, nil):
-            guard let shape = known.type.constantShape, try elementCount(of: shape) == sizes.count, known.type.dataType.isInteger else {
+            guard let shape = known.type.constantShape, try elementCount(of: shape) == sizes.count, known.type.dataType.isInteger
+            else {
                 throw TripsError.data("sizes", found: "\(sizes.count) for \(known.type)", expected: "one integer for each element")
             }
             return .dimensions(sizes)

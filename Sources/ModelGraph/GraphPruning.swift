@@ -13,7 +13,9 @@ extension Graph {
                 pending += open.compactMap { tellers?.removeValue(forKey: $0) }
                 continue
             }
-            guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted, let node = nodeSlots[id.index] else { continue }
+            guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted,
+                let node = nodeSlots[id.index]
+            else { continue }
             pending += node.inputs.compactMap { $0 }
         }
         let unneeded = nodeSlots.compactMap { $0 }.filter { !needed.contains($0.id) }
@@ -28,12 +30,15 @@ extension Graph {
         var tellers: [String: ValueID] = [:]
         for node in nodes where node.outputs.contains(where: { values[$0.index].type.shape.contains(where: \.isMadeUp) }) {
             let operands = node.inputs.compactMap { $0.map { values[$0.index] } }
-            let known = Set(operands.flatMap { operand in
-                if case .dimensions(let sizes) = operand.content { return (operand.type.shape + sizes).flatMap(\.symbols) }
-                return operand.type.shape.flatMap(\.symbols)
-            })
+            let known = Set(
+                operands.flatMap { operand in
+                    if case .dimensions(let sizes) = operand.content { return (operand.type.shape + sizes).flatMap(\.symbols) }
+                    return operand.type.shape.flatMap(\.symbols)
+                })
             for output in node.outputs {
-                for symbol in values[output.index].type.shape.filter(\.isMadeUp).flatMap(\.symbols) where !known.contains(symbol) { tellers[symbol] = output }
+                for symbol in values[output.index].type.shape.filter(\.isMadeUp).flatMap(\.symbols) where !known.contains(symbol) {
+                    tellers[symbol] = output
+                }
             }
         }
         return tellers
@@ -71,7 +76,9 @@ extension Graph {
         for output in node.outputs {
             // The producer stays recorded: a value that was computed must not pass for an input or a constant.
             // What became known is still read, and keeps its name.
-            if values[output.index].content == nil, names[values[output.index].name] == output { names[values[output.index].name] = nil }
+            if values[output.index].content == nil, names[values[output.index].name] == output {
+                names[values[output.index].name] = nil
+            }
         }
     }
 }

@@ -31,7 +31,9 @@ extension Graph {
         var pending = values
         while let value = pending.popLast() {
             for node in consumers(of: value) {
-                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted { pending.append(output) }
+                for output in node.outputs where content(of: output) == nil && reached.insert(output).inserted {
+                    pending.append(output)
+                }
             }
         }
         return reached
@@ -51,10 +53,11 @@ extension Graph {
         func sizesTold(by input: ValueID) -> Set<String> {
             Set(shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } })
         }
-        var needed = Set(values.flatMap { value in
-            let sizes: [Dimension] = if case .dimensions(let sizes) = content(of: value) { sizes } else { [] }
-            return (shape(of: value) + sizes).flatMap(\.symbols)
-        })
+        var needed = Set(
+            values.flatMap { value in
+                let sizes: [Dimension] = if case .dimensions(let sizes) = content(of: value) { sizes } else { [] }
+                return (shape(of: value) + sizes).flatMap(\.symbols)
+            })
         needed.subtract(read.flatMap(sizesTold))
         return inputs.filter { input in
             let told = sizesTold(by: input).intersection(needed)

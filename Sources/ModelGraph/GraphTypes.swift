@@ -14,7 +14,8 @@ extension Graph {
     package mutating func inferAgain(_ node: Node) throws -> Bool {
         var changed = false
         var told: [String: Dimension] = [:]
-        for (output, type) in zip(node.outputs, try inferTypes(node.op, node.inputs, name: node.name)) where content(of: output) == nil {
+        for (output, type) in zip(node.outputs, try inferTypes(node.op, node.inputs, name: node.name))
+        where content(of: output) == nil {
             let named = naming(type, after: values[output.index].name)
             guard values[output.index].type != named else { continue }
             for (old, new) in zip(values[output.index].type.shape, named.shape) where old.isMadeUp && new.madeUpSymbols.isEmpty {
@@ -49,7 +50,8 @@ extension Graph {
     /// name is gone. Symbols that were made up for their sizes follow: a reader of the graph makes them from the names.
     /// - Throws: `data` where a size overflows.
     package mutating func tidyNames() throws {
-        let used = Set(inputs + outputs.map(\.value) + traces.map(\.value) + nodes.flatMap { $0.inputs.compactMap { $0 } + $0.outputs })
+        let used = Set(
+            inputs + outputs.map(\.value) + traces.map(\.value) + nodes.flatMap { $0.inputs.compactMap { $0 } + $0.outputs })
         names = [:]
         for value in used { names[values[value.index].name] = value }
         var symbols: [String: Dimension] = [:]

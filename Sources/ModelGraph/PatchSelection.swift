@@ -5,8 +5,8 @@ import Tensors
 ///
 /// Inputs: tokens [B, P + N, D], the P leading ones ([CLS], registers) first, after the attention residual; keys [B, P + N, D]
 /// of the block's attention; query [B, D], the guide's feature through the block's query projection (absent for `random`);
-/// optional positions int64 [B, N], the original patch of each image token (absent: 0 ..< N). With `sharesKeys`, keys [B, P + N, W] serve
-/// every head whole, and query is [B, heads · W].
+/// optional positions int64 [B, N], the original patch of each image token (absent: 0 ..< N). With `sharesKeys`,
+/// keys [B, P + N, W] serve every head whole, and query is [B, heads · W].
 /// Outputs: tokens [B, P + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
 /// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
 public struct PatchSelection: Operator {

@@ -48,7 +48,8 @@ public struct GatherND: Operator {
         let x = try inputs.required(0, "x").type
         let indices = try inputs.required(1, "indices").indexing("indices").type
         guard batchDimensions >= 0, batchDimensions < min(x.rank, indices.rank) else {
-            throw TripsError.data("batch dimensions", found: batchDimensions, expected: "fewer than the ranks of \(x) and \(indices)")
+            throw TripsError.data(
+                "batch dimensions", found: batchDimensions, expected: "fewer than the ranks of \(x) and \(indices)")
         }
         let depth = try indexDepth(indices, in: x.rank - batchDimensions)
         for (left, right) in zip(x.shape, indices.shape).prefix(batchDimensions) where !mayBeEqual(left, right) {

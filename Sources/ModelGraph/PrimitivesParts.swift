@@ -39,7 +39,9 @@ public struct Split: Operator {
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let axis = try resolveAxis(axis, rank: x.rank)
-        guard outputs > 0, outputs <= 65536 else { throw TripsError.data("number of parts", found: outputs, expected: "1 ... 65536") }
+        guard outputs > 0, outputs <= 65536 else {
+            throw TripsError.data("number of parts", found: outputs, expected: "1 ... 65536")
+        }
         return try parts(of: x.shape[axis], stated: inputs.optional(1)).map { size in
             var shape = x.shape
             shape[axis] = size
@@ -87,7 +89,8 @@ public struct Slice: Operator {
             return [ValueType(x.dataType, Array(repeating: .unknown, count: x.rank))]
         }
         let (firsts, lasts) = (try starts.integers(), try ends.integers())
-        let steps = try inputs.optional(4)?.constantIntegers() ?? (inputs.optional(4) == nil ? Array(repeating: 1, count: count) : nil)
+        let steps =
+            try inputs.optional(4)?.constantIntegers() ?? (inputs.optional(4) == nil ? Array(repeating: 1, count: count) : nil)
         for (index, axis) in axes.enumerated() {
             guard let first = firsts?[index], let last = lasts?[index], let step = steps?[index] else {
                 shape[axis] = .unknown
@@ -106,7 +109,8 @@ public struct Slice: Operator {
     /// The first index and the number of elements of a slice of an axis of constant size.
     package static func bounds(size: Int, start: Int, end: Int, step: Int) throws -> (first: Int, count: Int) {
         guard step != 0, size >= 0 else {
-            throw TripsError.data("slice", found: "step \(step) of size \(size)", expected: "another step than 0, a size of 0 or more")
+            throw TripsError.data(
+                "slice", found: "step \(step) of size \(size)", expected: "another step than 0, a size of 0 or more")
         }
         func clamped(_ index: Int, _ range: ClosedRange<Int>) -> Int {
             min(max(index < 0 ? index + size : index, range.lowerBound), range.upperBound)
@@ -125,7 +129,9 @@ public struct Slice: Operator {
             return Dimension(try bounds(size: size, start: start, end: end, step: step).count)
         }
         guard step != 0 else { throw TripsError.data("step of a slice", found: 0, expected: "another number") }
-        if step == -1 { return (start.constant.map { $0 == -1 || $0 >= beyond } ?? false) && (end.constant ?? 0) <= -beyond ? size : .unknown }
+        if step == -1 {
+            return (start.constant.map { $0 == -1 || $0 >= beyond } ?? false) && (end.constant ?? 0) <= -beyond ? size : .unknown
+        }
         return try step == 1 ? range(of: size, start, end)?.count ?? .unknown : .unknown
     }
 
@@ -133,7 +139,9 @@ public struct Slice: Operator {
     private static let beyond = Int(Int32.max)
 
     /// The first index and the number of elements of a slice with steps of 1; nil where they depend on what the symbols are.
-    package static func range(of size: Dimension, _ start: Dimension, _ end: Dimension) throws -> (first: Dimension, count: Dimension)? {
+    package static func range(of size: Dimension, _ start: Dimension, _ end: Dimension) throws -> (
+        first: Dimension, count: Dimension
+    )? {
         if let size = size.constant, let start = start.constant, let end = end.constant {
             let bounds = try bounds(size: size, start: start, end: end, step: 1)
             return (Dimension(bounds.first), Dimension(bounds.count))

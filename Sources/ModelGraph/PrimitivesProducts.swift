@@ -74,7 +74,9 @@ public struct Einsum: Operator {
     /// Reads the equation for operands of these ranks.
     /// - Throws: `data` where it is malformed or fits other operands.
     package func plan(ranks: [Int]) throws -> Plan {
-        func malformed() -> TripsError { .data("equation", found: "\"\(equation.prefix(200))\"", expected: "one that fits ranks \(ranks)") }
+        func malformed() -> TripsError {
+            .data("equation", found: "\"\(equation.prefix(200))\"", expected: "one that fits ranks \(ranks)")
+        }
         let text = equation.filter { !$0.isWhitespace }
         let sides = text.split(separator: "->", omittingEmptySubsequences: false)
         guard text.utf8.count <= 4096, sides.count <= 2, let left = sides.first else { throw malformed() }
@@ -175,7 +177,9 @@ public struct OnnxAttention: Operator {
         let v = try headed(inputs.required(2, "v").floating("v").ranked(q.rank, "v").type, keyHeads, "v")
         let heads = try headed(q, queryHeads, "q")
         guard (1...4).contains(outputs) else { throw TripsError.data("number of outputs", found: outputs, expected: "1 ... 4") }
-        guard mayBeEqual(heads[0], k[0]), mayBeEqual(k[0], v[0]), mayBeEqual(k[1], v[1]), mayBeEqual(k[2], v[2]), mayBeEqual(heads[3], k[3]) else {
+        guard mayBeEqual(heads[0], k[0]), mayBeEqual(k[0], v[0]), mayBeEqual(k[1], v[1]), mayBeEqual(k[2], v[2]),
+            mayBeEqual(heads[3], k[3])
+        else {
             throw TripsError.data("shapes of q, k and v", found: "\(heads), \(k), \(v)", expected: "heads that fit")
         }
         if let queries = heads[1].constant, let keys = k[1].constant, keys <= 0 || queries % keys != 0 {
@@ -183,14 +187,18 @@ public struct OnnxAttention: Operator {
         }
         var keys = k[2]
         let past = inputs.optional(4)
-        guard (past == nil) == (inputs.optional(5) == nil) else { throw TripsError.data("past key without past value, or the reverse") }
+        guard (past == nil) == (inputs.optional(5) == nil) else {
+            throw TripsError.data("past key without past value, or the reverse")
+        }
         if let past {
             let length = try past.ranked(4, "past key").type.shape[2]
             try past.shaped([k[0], k[1], length, k[3]], "past key")
             try inputs.required(5, "past value").shaped([v[0], v[1], length, v[3]], "past value")
             keys = try keys.adding(length)
         }
-        if let mask = inputs.optional(3), mask.type.rank > 4 || mask.type.rank < 1 || (mask.type.dataType != .bool && !mask.type.dataType.isFloatingPoint) {
+        if let mask = inputs.optional(3),
+            mask.type.rank > 4 || mask.type.rank < 1 || (mask.type.dataType != .bool && !mask.type.dataType.isFloatingPoint)
+        {
             throw TripsError.data("mask", found: mask.type, expected: "booleans or floating point, rank 1 ... 4")
         }
         try inputs.optional(6)?.typed(.int64, "number of keys").shaped([heads[0]], "number of keys")
@@ -208,7 +216,8 @@ public struct OnnxAttention: Operator {
     private func headed(_ type: ValueType, _ heads: Int?, _ name: String) throws -> [Dimension] {
         if type.rank == 4 { return type.shape }
         guard type.rank == 3, let heads, heads > 0, let width = type.shape[2].divided(exactlyBy: Dimension(heads)) else {
-            throw TripsError.data("shape of \(name)", found: type, expected: "rank 4, or rank 3 and a number of heads that divides the width")
+            throw TripsError.data(
+                "shape of \(name)", found: type, expected: "rank 4, or rank 3 and a number of heads that divides the width")
         }
         return [type.shape[0], Dimension(heads), type.shape[1], width]
     }

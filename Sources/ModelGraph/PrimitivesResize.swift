@@ -63,13 +63,15 @@ public struct Resize: Operator {
         let scales = try stated(inputs.optional(2), "scales", count: axes.count)
         let sizes = try stated(inputs.optional(3), "sizes", count: axes.count)
         guard (scales == nil) != (sizes == nil) else {
-            throw TripsError.data("resizing", found: scales == nil ? "neither scales nor sizes" : "scales and sizes", expected: "one of the two")
+            throw TripsError.data(
+                "resizing", found: scales == nil ? "neither scales nor sizes" : "scales and sizes", expected: "one of the two")
         }
         var shape = x.shape
         let roi = try inputs.optional(1)?.constantNumbers()
         for (index, axis) in axes.enumerated() {
             if let scales {
-                let extent: Double? = coordinates == .tfCropAndResize
+                let extent: Double? =
+                    coordinates == .tfCropAndResize
                     ? roi.flatMap { $0.count == 2 * axes.count ? $0[index + axes.count] - $0[index] : nil } : 1
                 shape[axis] = try Resize.size(shape[axis], scale: scales.constantNumbers()?[index], extent: extent)
             } else if let sizes {

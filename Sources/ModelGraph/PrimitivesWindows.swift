@@ -47,7 +47,9 @@ public struct Window: Sendable, Hashable, Codable {
             }
             return values
         }
-        let elements = try checked(kernel, "kernel shape", count: rank, default: 1, minimum: 1).reduce(1) { min($0 * $1, Window.limit + 1) }
+        let elements = try checked(kernel, "kernel shape", count: rank, default: 1, minimum: 1).reduce(1) {
+            min($0 * $1, Window.limit + 1)
+        }
         guard elements <= Window.limit else {
             throw TripsError.data("kernel shape", found: "\(kernel)", expected: "at most \(Window.limit) elements")
         }
@@ -88,7 +90,9 @@ public struct Window: Sendable, Hashable, Codable {
                 return try steps?.adding(1) ?? .unknown
             }
             guard constant >= 0 else {
-                throw TripsError.data("window", found: "extent \(axis.extent) over \(size), padded by \(axis.before) and \(axis.after)", expected: "one that fits")
+                throw TripsError.data(
+                    "window", found: "extent \(axis.extent) over \(size), padded by \(axis.before) and \(axis.after)",
+                    expected: "one that fits")
             }
             var count = constant / axis.stride + 1
             if ceilMode, constant % axis.stride != 0 {
@@ -143,7 +147,8 @@ public struct Conv: Operator {
         guard groups > 0, groups <= Window.limit, outputs.constant.map({ $0 % groups == 0 }) ?? true,
             mayBeEqual(x.type.shape[1], try weight.type.shape[1].multiplied(by: Dimension(groups)))
         else {
-            throw TripsError.data("channels", found: "\(x.type) and weight \(weight.type)", expected: "channels in \(groups) groups")
+            throw TripsError.data(
+                "channels", found: "\(x.type) and weight \(weight.type)", expected: "channels in \(groups) groups")
         }
         try inputs.optional(2)?.typed(x.type.dataType, "bias").shaped([outputs], "bias")
         return [ValueType(x.type.dataType, [x.type.shape[0], outputs] + sizes)]

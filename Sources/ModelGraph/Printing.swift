@@ -29,7 +29,9 @@ extension Graph: CustomStringConvertible {
         case .dimensions(let dimensions): return "[\(dimensions.map(\.description).joined(separator: ", "))]"
         case .splat(let scalar): return "splat(\(scalar.text(limit: 1)))"
         case .tensor(let constant):
-            guard let count = try? elementCount(of: constant.shape), count <= 8, let tensor = try? constant.load() else { return nil }
+            guard let count = try? elementCount(of: constant.shape), count <= 8, let tensor = try? constant.load() else {
+                return nil
+            }
             return constant.shape.isEmpty ? tensor.text(limit: 1) : "[\(tensor.text(limit: 8))]"
         case nil: return nil
         }
@@ -53,11 +55,17 @@ extension Graph: CustomStringConvertible {
         var pending = outputs.reversed().map { (value: $0.value, expanded: false) }
         while let (value, expanded) = pending.popLast() {
             guard numbers[value] == nil, dependent.contains(value), let node = producer(of: value) else { continue }
-            if let cast = node.op as? Cast, let inner = node.input(0), cast.to.isFloatingPoint, type(of: inner).dataType.isFloatingPoint {
+            if let cast = node.op as? Cast, let inner = node.input(0), cast.to.isFloatingPoint,
+                type(of: inner).dataType.isFloatingPoint
+            {
                 if expanded { numbers[value] = reference(inner) } else { pending += [(value, true), (inner, false)] }
             } else if expanded {
-                for (index, output) in node.outputs.enumerated() { numbers[output] = "%\(lines.count)" + (index == 0 ? "" : ".\(index)") }
-                lines.append("%\(lines.count) = \(Swift.type(of: node.op).name)(\(node.inputs.map { $0.map(reference) ?? "_" }.joined(separator: ", "))) {\(attributeText(node.op))}")
+                for (index, output) in node.outputs.enumerated() {
+                    numbers[output] = "%\(lines.count)" + (index == 0 ? "" : ".\(index)")
+                }
+                lines.append(
+                    "%\(lines.count) = \(Swift.type(of: node.op).name)(\(node.inputs.map { $0.map(reference) ?? "_" }.joined(separator: ", "))) {\(attributeText(node.op))}"
+                )
             } else {
                 pending.append((value, true))
                 for case let input? in node.inputs.reversed() { pending.append((input, false)) }

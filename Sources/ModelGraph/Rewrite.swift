@@ -92,7 +92,8 @@ extension Graph {
             case .node(let op, let inputs, let name, let outputNames, let outputCount):
                 let made = try add(op, inputs, name: name, outputNames: outputNames)
                 guard made.count == outputCount else {
-                    throw TripsError.data("number of outputs of \(Swift.type(of: op).name)", found: made.count, expected: outputCount)
+                    throw TripsError.data(
+                        "number of outputs of \(Swift.type(of: op).name)", found: made.count, expected: outputCount)
                 }
             case .constant(let constant, let name): _ = try addConstant(constant, name: name)
             case .known(let content, let type, let name): _ = try addKnown(content, type, name: name)

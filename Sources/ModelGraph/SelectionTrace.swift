@@ -15,7 +15,9 @@ package struct SelectionTrace: Hashable, Sendable {
     /// nil where the name is no such one.
     package init?(_ name: String) {
         let words = name.split(separator: ".")
-        guard words.count == 3, let layer = Int(words[1]), layer > 0, let part = Part(rawValue: String(words[2])) else { return nil }
+        guard words.count == 3, let layer = Int(words[1]), layer > 0, let part = Part(rawValue: String(words[2])) else {
+            return nil
+        }
         self.init(layer: layer, part)
         guard self.name == name else { return nil }
     }

@@ -54,7 +54,8 @@ extension Operand {
     @discardableResult
     package func shaped(_ shape: [Dimension], _ name: String) throws -> Operand {
         guard type.rank == shape.count, zip(type.shape, shape).allSatisfy({ mayBeEqual($0, $1) }) else {
-            throw TripsError.data("shape of \(name)", found: type, expected: "[\(shape.map(\.description).joined(separator: ", "))]")
+            throw TripsError.data(
+                "shape of \(name)", found: type, expected: "[\(shape.map(\.description).joined(separator: ", "))]")
         }
         return self
     }
@@ -62,7 +63,9 @@ extension Operand {
     /// Checks that there is one element. Sizes with symbols pass where they may turn out as 1.
     @discardableResult
     func single(_ name: String) throws -> Operand {
-        guard mayBeEqual(try product(type.shape), 1) else { throw TripsError.data("shape of \(name)", found: type, expected: "one element") }
+        guard mayBeEqual(try product(type.shape), 1) else {
+            throw TripsError.data("shape of \(name)", found: type, expected: "one element")
+        }
         return self
     }
 
@@ -79,7 +82,8 @@ extension Operand {
     /// - Throws: `data` where that cannot be told; the rank of an output would be unknown.
     package func length(_ name: String) throws -> Int {
         guard type.rank <= 1, let count = try product(type.shape).constant, 0...Operand.maximalCount ~= count else {
-            throw TripsError.data("length of \(name)", found: type, expected: "rank 1 and a constant size of at most \(Operand.maximalCount)")
+            throw TripsError.data(
+                "length of \(name)", found: type, expected: "rank 1 and a constant size of at most \(Operand.maximalCount)")
         }
         return count
     }
@@ -127,7 +131,8 @@ package func broadcastShape(_ shapes: [[Dimension]]) throws -> [Dimension] {
 /// - Throws: `data` where it is out of range.
 package func resolveAxis(_ axis: Int, rank: Int) throws -> Int {
     guard axis >= -rank, axis < rank else {
-        throw TripsError.data("axis out of range", found: axis, expected: rank == 0 ? "none: it is a scalar" : "-\(rank) ..< \(rank)")
+        throw TripsError.data(
+            "axis out of range", found: axis, expected: rank == 0 ? "none: it is a scalar" : "-\(rank) ..< \(rank)")
     }
     return axis < 0 ? axis + rank : axis
 }

@@ -12,7 +12,9 @@ extension Graph {
             guard content(of: input) == nil, producer(of: input) == nil else {
                 throw TripsError.data("an input is also computed", found: name(of: input))
             }
-            guard defined.insert(input).inserted else { throw TripsError.data("an input is declared twice", found: name(of: input)) }
+            guard defined.insert(input).inserted else {
+                throw TripsError.data("an input is declared twice", found: name(of: input))
+            }
         }
         for node in try topologicalOrder() {
             try locating("node \"\(node.name)\"") { try validate(node, &defined, &readers) }
@@ -39,7 +41,9 @@ extension Graph {
             throw TripsError.data("number of outputs", found: node.outputs.count, expected: types.count)
         }
         for (output, type) in zip(node.outputs, types) {
-            guard defined.insert(output).inserted else { throw TripsError.data("a value is computed twice", found: name(of: output)) }
+            guard defined.insert(output).inserted else {
+                throw TripsError.data("a value is computed twice", found: name(of: output))
+            }
             let recorded = self.type(of: output)
             guard recorded.dataType == type.dataType, recorded.rank == type.rank,
                 zip(recorded.shape, type.shape).allSatisfy({ $0 == $1 || $1.symbols.contains("?") })

@@ -57,7 +57,10 @@ extension Content {
         let numbers = sizes.compactMap(\.constant)
         if numbers.count == sizes.count, let shape = type.constantShape {
             let integers = try Constant(integers: numbers, shape: shape)
-            self = .tensor(type.dataType == .int64 ? integers : Constant(try integers.load().converted(to: type.dataType), identity: "\(type.dataType) \(shape) \(numbers)"))
+            self = .tensor(
+                type.dataType == .int64
+                    ? integers
+                    : Constant(try integers.load().converted(to: type.dataType), identity: "\(type.dataType) \(shape) \(numbers)"))
         } else {
             self = .dimensions(sizes)
         }
@@ -89,7 +92,9 @@ public struct Operand: Sendable {
         case .splat(let scalar):
             guard let shape = type.constantShape else { return nil }
             let count = try smallCount(shape)
-            return try scalar.converted(to: .int64).elements(Int64.self).flatMap { Array(repeating: Dimension(Int($0)), count: count) }
+            return try scalar.converted(to: .int64).elements(Int64.self).flatMap {
+                Array(repeating: Dimension(Int($0)), count: count)
+            }
         case .tensor(let constant):
             _ = try smallCount(constant.shape)
             return try constant.load().converted(to: .int64).elements(Int64.self).map { Dimension(Int($0)) }
@@ -136,7 +141,8 @@ public struct Operand: Sendable {
     private func smallCount(_ shape: [Int]) throws -> Int {
         let count = try elementCount(of: shape)
         guard count <= Operand.maximalCount else {
-            throw TripsError.data("an operand that states sizes", found: "\(count) elements", expected: "at most \(Operand.maximalCount)")
+            throw TripsError.data(
+                "an operand that states sizes", found: "\(count) elements", expected: "at most \(Operand.maximalCount)")
         }
         return count
     }

@@ -54,7 +54,9 @@ extension Binary: Computable {
     }
 
     private func loop(_ a: TensorView, _ b: TensorView, _ y: MutableTensorView) throws -> StridedLoop {
-        StridedLoop(y.shape, [try broadcastStrides(a.shape, to: y.shape), try broadcastStrides(b.shape, to: y.shape), denseStrides(y.shape)])
+        StridedLoop(
+            y.shape,
+            [try broadcastStrides(a.shape, to: y.shape), try broadcastStrides(b.shape, to: y.shape), denseStrides(y.shape)])
     }
 
     private func floating<T: Real>(
@@ -72,7 +74,7 @@ extension Binary: Computable {
             case .min: row.map { $0 < $1 || $0.isNaN ? $0 : $1 }
             case .max: row.map { $0 > $1 || $0.isNaN ? $0 : $1 }
             case .prelu: row.map { $0 < 0 ? $0 * $1 : $0 }
-            default: break // The shape rule takes no other kind for this type.
+            default: break  // The shape rule takes no other kind for this type.
             }
         }
     }
@@ -102,7 +104,7 @@ extension Binary: Computable {
             case .xor, .bitwiseXor: row.map { $0 ^ $1 }
             case .shiftLeft: row.map { $0 << $1 }
             case .shiftRight: row.map { $0 >> $1 }
-            default: break // The shape rule takes no other kind for this type.
+            default: break  // The shape rule takes no other kind for this type.
             }
         }
     }
@@ -118,7 +120,7 @@ extension Binary: Computable {
             case .lessOrEqual: row.map { $0 <= $1 ? 1 : 0 }
             case .greater: row.map { $0 > $1 ? 1 : 0 }
             case .greaterOrEqual: row.map { $0 >= $1 ? 1 : 0 }
-            default: break // Nothing else is a comparison.
+            default: break  // Nothing else is a comparison.
             }
         }
     }
@@ -131,14 +133,18 @@ extension Binary: Computable {
         if a.dataType.isInteger && b.dataType.isInteger {
             return try converting([a, b], to: .int64, result: y) { views, result in
                 let loop = try loop(views[0], views[1], result)
-                loop.rows(views[0].source(Int64.self), views[1].source(Int64.self), result.target(Int64.self), on: pool) { $0.map { integerPower($0, $1) } }
+                loop.rows(views[0].source(Int64.self), views[1].source(Int64.self), result.target(Int64.self), on: pool) {
+                    $0.map { integerPower($0, $1) }
+                }
             }
         }
         let wide = a.dataType.isInteger || a.dataType == .float64 || b.dataType == .float64
         try converting([a, b], to: wide ? .float64 : .float32, result: y) { views, result in
             let loop = try loop(views[0], views[1], result)
             if wide {
-                loop.rows(views[0].source(Double.self), views[1].source(Double.self), result.target(Double.self), on: pool) { $0.map { Double.pow($0, $1) } }
+                loop.rows(views[0].source(Double.self), views[1].source(Double.self), result.target(Double.self), on: pool) {
+                    $0.map { Double.pow($0, $1) }
+                }
             } else {
                 loop.rows(views[0].source(Float.self), views[1].source(Float.self), result.target(Float.self), on: pool) { row in
                     row.map { $1 == 2 ? $0 * $0 : Float.pow($0, $1) }

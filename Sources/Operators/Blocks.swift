@@ -10,7 +10,8 @@ extension Linear: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let weight = try inputs.required(1)
             func run<T: Number & Real>(_: T.Type) throws {
-                try linear(inputs.required(0), weight.source(T.self), width: weight.shape[1], inputs.optional(2), outputs[0], on: pool)
+                try linear(
+                    inputs.required(0), weight.source(T.self), width: weight.shape[1], inputs.optional(2), outputs[0], on: pool)
             }
             if outputs[0].dataType == .float64 { try run(Double.self) } else { try run(Float.self) }
         }
@@ -39,7 +40,9 @@ extension QuantizedLinear: Computable {
             switch activations {
             case .float32:
                 let wide = try widenedWeight(weight, scales)
-                try wide.withTarget { try linear(x.view, $0.source, width: weight.shape[1], inputs.optional(3), outputs[0], on: pool) }
+                try wide.withTarget {
+                    try linear(x.view, $0.source, width: weight.shape[1], inputs.optional(3), outputs[0], on: pool)
+                }
             case .int8: try multiplyIntegers(x.view, weight, scales, inputs.optional(3), outputs[0], on: pool)
             }
         }
@@ -58,7 +61,8 @@ extension QuantizedLinear: Computable {
         try wide.withTarget { target in
             for row in 0..<rows {
                 for column in 0..<columns {
-                    target[row * columns + column] = Float(levels[row * columns + column]) * factors[row * groups + column / groupSize]
+                    target[row * columns + column] =
+                        Float(levels[row * columns + column]) * factors[row * groups + column / groupSize]
                 }
             }
         }
@@ -68,11 +72,16 @@ extension QuantizedLinear: Computable {
     /// Rows of x are quantized symmetrically: scale = largest magnitude / 127, halves go to the even neighbour. Products of
     /// a group are summed up exactly, groups in single precision, in order.
     private func multiplyIntegers(
-        _ x: TensorView, _ weight: TensorView, _ scales: TensorView, _ bias: TensorView?, _ y: MutableTensorView, on pool: ThreadPool
+        _ x: TensorView, _ weight: TensorView, _ scales: TensorView, _ bias: TensorView?, _ y: MutableTensorView,
+        on pool: ThreadPool
     ) throws {
         let (outputs, width, groups) = (weight.shape[0], weight.shape[1], scales.shape[1])
-        guard x.shape.last == width, y.shape.last == outputs else { throw TripsError.data("width of x", found: x.type, expected: "\(width)") }
-        let (source, levels, factors, target) = (x.source(Float.self), weight.source(Int8.self), scales.source(Float.self), y.target(Float.self))
+        guard x.shape.last == width, y.shape.last == outputs else {
+            throw TripsError.data("width of x", found: x.type, expected: "\(width)")
+        }
+        let (source, levels, factors, target) = (
+            x.source(Float.self), weight.source(Int8.self), scales.source(Float.self), y.target(Float.self)
+        )
         let (addends, groupSize) = (bias?.source(Float.self), groupSize)
         parallel(outputs == 0 ? 0 : y.count / outputs, grain: 1, on: pool) { part in
             for row in part {
@@ -136,11 +145,12 @@ extension GELU: Computable {
             parallel(x.count, grain: taskGrain, on: pool) { part in
                 for index in part {
                     let x = source[index]
-                    target[index] = switch form {
-                    case .erf: 0.5 * x * (1 + Double.erf(x * half))
-                    case .tanh: 0.5 * x * (1 + Double.tanh(deep * (x + 0.044715 * x * x * x)))
-                    case .quick: x * sigmoid(1.702 * x)
-                    }
+                    target[index] =
+                        switch form {
+                        case .erf: 0.5 * x * (1 + Double.erf(x * half))
+                        case .tanh: 0.5 * x * (1 + Double.tanh(deep * (x + 0.044715 * x * x * x)))
+                        case .quick: x * sigmoid(1.702 * x)
+                        }
                 }
             }
         }

@@ -23,7 +23,9 @@ extension Where: Computable {
             result.shape,
             try [condition, x, y].map { try broadcastStrides($0.shape, to: result.shape) } + [denseStrides(result.shape)])
         func choose<Element>(_: Element.Type) {
-            let (c, a, b, r) = (condition.source(UInt8.self), x.source(Element.self), y.source(Element.self), result.target(Element.self))
+            let (c, a, b, r) = (
+                condition.source(UInt8.self), x.source(Element.self), y.source(Element.self), result.target(Element.self)
+            )
             loop.run(on: pool) { offset, stride, count in
                 let (c, a, b, r) = (c + offset[0], a + offset[1], b + offset[2], r + offset[3])
                 for index in 0..<count {

@@ -32,7 +32,8 @@ extension Gather: Computable {
         parallel(outer * indices.count, grain: taskGrain / max(1, rowBytes), on: pool) { part in
             for row in part {
                 let (block, index) = row.quotientAndRemainder(dividingBy: indices.count)
-                (target + row * rowBytes).base.update(from: (source + (block * size + indices[index]) * rowBytes).base, count: rowBytes)
+                (target + row * rowBytes).base.update(
+                    from: (source + (block * size + indices[index]) * rowBytes).base, count: rowBytes)
             }
         }
     }
@@ -224,9 +225,11 @@ extension TopK: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             let axis = try resolveAxis(axis, rank: x.shape.count)
-            try dispatch(x.dataType, Selection(
-                x: x, values: outputs[0], indices: outputs[1], rows: AxisRows(x.shape, axis: axis),
-                kept: AxisRows(outputs[0].shape, axis: axis), largest: largest, pool: pool))
+            try dispatch(
+                x.dataType,
+                Selection(
+                    x: x, values: outputs[0], indices: outputs[1], rows: AxisRows(x.shape, axis: axis),
+                    kept: AxisRows(outputs[0].shape, axis: axis), largest: largest, pool: pool))
         }
     }
 
@@ -282,7 +285,8 @@ extension NonZero: Computable {
         let truth = try x.tensor().converted(to: .bool).elements(Bool.self)
         let places = truth.indices.filter { truth[$0] }
         guard outputs[0].shape == [x.shape.count, places.count] else {
-            throw TripsError.data("output of NonZero", found: outputs[0].readOnly.type, expected: "[\(x.shape.count), \(places.count)]")
+            throw TripsError.data(
+                "output of NonZero", found: outputs[0].readOnly.type, expected: "[\(x.shape.count), \(places.count)]")
         }
         let (strides, target) = (denseStrides(x.shape), outputs[0].target(Int64.self))
         for axis in x.shape.indices {

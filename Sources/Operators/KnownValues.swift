@@ -9,7 +9,8 @@ extension Node {
     /// The operands whose elements the operator only moves; nil where it computes.
     package var movedOperands: [ValueID]? {
         switch op {
-        case is Reshape, is Transpose, is Squeeze, is Unsqueeze, is Flatten, is Slice, is Gather, is Split, is Tile, is Expand, is Identity,
+        case is Reshape, is Transpose, is Squeeze, is Unsqueeze, is Flatten, is Slice, is Gather, is Split, is Tile, is Expand,
+            is Identity,
             is GatherElements, is GatherND:
             return input(0).map { [$0] }
         case is Concat: return inputs.compactMap { $0 }
@@ -54,7 +55,11 @@ extension Graph {
         case let cast as Cast: return cast.to == .int64 || cast.to == .int32 ? try moved(node) : []
         case let binary as Binary: return [try arithmetic(binary.kind, node)]
         case let unary as Unary where unary.kind == .neg:
-            return [try integers(node.input(0)).map { try Content(sizes: $0.map { try Dimension(0).subtracting($0) }, type(of: node.output)) }]
+            return [
+                try integers(node.input(0)).map {
+                    try Content(sizes: $0.map { try Dimension(0).subtracting($0) }, type(of: node.output))
+                }
+            ]
         case let reduce as Reduce where [.prod, .sum].contains(reduce.kind):
             guard let sizes = try integers(node.input(0)), try product(shape(of: node.output)) == 1 else { return [] }
             let result = try reduce.kind == .prod ? product(sizes) : sizes.reduce(Dimension(0)) { try $0.adding($1) }
@@ -63,7 +68,9 @@ extension Graph {
             guard let start = try integers(node.input(0))?.first, let step = try integers(node.input(2))?.first,
                 let count = type(of: node.output).constantShape?.first, count <= Graph.smallCount
             else { return [] }
-            return [try Content(sizes: (0..<count).map { try start.adding(step.multiplied(by: Dimension($0))) }, type(of: node.output))]
+            return [
+                try Content(sizes: (0..<count).map { try start.adding(step.multiplied(by: Dimension($0))) }, type(of: node.output))
+            ]
         default: return node.movedOperands?.contains(where: holdsSymbols) == true ? try moved(node) : []
         }
     }
@@ -98,14 +105,18 @@ extension Graph {
         }
         let op: any Operator = node.op is Cast ? Identity() : node.op
         return try zip(node.outputs, evaluate(op, operands)).map { output, places in
-            let sizes = try places.elements(Int64.self).map { elements.indices.contains(Int($0)) ? elements[Int($0)] : Dimension(0) }
+            let sizes = try places.elements(Int64.self).map {
+                elements.indices.contains(Int($0)) ? elements[Int($0)] : Dimension(0)
+            }
             return try Content(sizes: sizes, type(of: output))
         }
     }
 
     private func arithmetic(_ kind: Binary.Kind, _ node: Node) throws -> Content? {
-        guard let a = try integers(node.input(0)), let b = try integers(node.input(1)), let shape = type(of: node.output).constantShape,
-            let left = node.input(0).flatMap({ type(of: $0).constantShape }), let right = node.input(1).flatMap({ type(of: $0).constantShape })
+        guard let a = try integers(node.input(0)), let b = try integers(node.input(1)),
+            let shape = type(of: node.output).constantShape,
+            let left = node.input(0).flatMap({ type(of: $0).constantShape }),
+            let right = node.input(1).flatMap({ type(of: $0).constantShape })
         else { return nil }
         func places(_ shape: [Int], _ target: [Int]) throws -> [Int64] {
             let numbers = try Tensor((0..<elementCount(of: shape)).map { Int64($0) }, shape: shape)

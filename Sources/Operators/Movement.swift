@@ -8,7 +8,8 @@ import Tensors
 private func reinterpret(_ op: some Operator, _ inputs: [TensorView?], _ outputs: [MutableTensorView]) throws {
     let x = try inputs.required(0)
     guard x.count == outputs[0].count else {
-        throw TripsError.data("output of \(type(of: op).name)", found: outputs[0].readOnly.type, expected: "as many elements as \(x.type)")
+        throw TripsError.data(
+            "output of \(type(of: op).name)", found: outputs[0].readOnly.type, expected: "as many elements as \(x.type)")
     }
     outputs[0].copy(from: x)
 }
@@ -125,7 +126,9 @@ extension Concat: Computable {
         for part in parts {
             var expected = y.shape
             expected[axis] = part.shape[axis]
-            guard part.shape == expected else { throw TripsError.data("shape of a joined part", found: part.type, expected: "\(expected)") }
+            guard part.shape == expected else {
+                throw TripsError.data("shape of a joined part", found: part.type, expected: "\(expected)")
+            }
             let width = part.dataType.byteWidth
             copyStrided(
                 part.shape, byteWidth: width, from: part.bytes, denseStrides(part.shape),

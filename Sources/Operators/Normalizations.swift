@@ -35,10 +35,13 @@ private func scaleAndShift<T: Real>(
 ) {
     let target = y.target(T.self)
     let factors = scale.source(T.self)
-    StridedLoop(y.shape, [denseStrides(y.shape), scaleStrides, denseStrides(y.shape)]).rows(target.source, factors, target, on: pool) { $0.map { $0 * $1 } }
+    StridedLoop(y.shape, [denseStrides(y.shape), scaleStrides, denseStrides(y.shape)]).rows(
+        target.source, factors, target, on: pool
+    ) { $0.map { $0 * $1 } }
     guard let bias else { return }
     let addends = bias.source(T.self)
-    StridedLoop(y.shape, [denseStrides(y.shape), biasStrides, denseStrides(y.shape)]).rows(target.source, addends, target, on: pool) { $0.map { $0 + $1 } }
+    StridedLoop(y.shape, [denseStrides(y.shape), biasStrides, denseStrides(y.shape)]).rows(target.source, addends, target, on: pool)
+    { $0.map { $0 + $1 } }
 }
 
 /// The strides with which a number for each channel is read over [B, C, ...].
@@ -49,7 +52,9 @@ extension LayerNormalization: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let (x, y, scale, bias) = (try inputs.required(0), outputs[0], try inputs.required(1), inputs.optional(2))
             let count = x.shape[try resolveAxis(axis, rank: x.shape.count)...].reduce(1, *)
-            let strides = (try broadcastStrides(scale.shape, to: y.shape), try bias.map { try broadcastStrides($0.shape, to: y.shape) } ?? [])
+            let strides = (
+                try broadcastStrides(scale.shape, to: y.shape), try bias.map { try broadcastStrides($0.shape, to: y.shape) } ?? []
+            )
             let (mean, deviation) = outputs.count > 2 ? (outputs[1].target(Float.self), outputs[2].target(Float.self)) : (nil, nil)
             func run<T: Real>(_: T.Type) {
                 normalizeRows(T.self, x, y, count: count, epsilon: epsilon, mean: mean, deviation: deviation, on: pool)
@@ -107,7 +112,9 @@ private func normalizeChannels(
 ) throws {
     let (x, scale, bias) = (try inputs.required(0), try inputs.required(1), try inputs.required(2))
     let (batch, channels) = (x.shape[0], x.shape[1])
-    guard x.count > 0, groups > 0, channels % groups == 0, [channels, groups].contains(scale.count), [channels, groups].contains(bias.count) else {
+    guard x.count > 0, groups > 0, channels % groups == 0, [channels, groups].contains(scale.count),
+        [channels, groups].contains(bias.count)
+    else {
         if x.count == 0 { return }
         throw TripsError.data("channels", found: "\(x.type), scale \(scale.type)", expected: "\(groups) groups")
     }

@@ -37,7 +37,8 @@ extension Float: Number {
             // BLAS takes a row for a matrix, and would copy b to suit many rows.
             if beta == 0 { c.base.update(repeating: 0, count: n) }
             return cblas_sgemv(
-                CblasRowMajor, b.transposed ? CblasNoTrans : CblasTrans, blasint(b.transposed ? n : k), blasint(b.transposed ? k : n),
+                CblasRowMajor, b.transposed ? CblasNoTrans : CblasTrans, blasint(b.transposed ? n : k),
+                blasint(b.transposed ? k : n),
                 alpha, b.elements.base, blasint(b.stride), a.elements.base, blasint(a.transposed ? a.stride : 1),
                 beta == 0 ? 1 : beta, c.base, 1)
         }
@@ -148,7 +149,9 @@ func multiplyBatches(_ a: TensorView, _ b: TensorView, _ y: MutableTensorView, o
         throw TripsError.data("factors", found: "\(a.type) and \(b.type)", expected: "inner sizes that are equal")
     }
     let strides = (
-        try broadcastStrides(Array(left.shape.dropLast(2)), to: batch), try broadcastStrides(Array(right.shape.dropLast(2)), to: batch))
+        try broadcastStrides(Array(left.shape.dropLast(2)), to: batch),
+        try broadcastStrides(Array(right.shape.dropLast(2)), to: batch)
+    )
     try dispatch(a.dataType, Batches(a: left, b: right, y: y, m: m, n: n, k: k, batch: batch, strides: strides, pool: pool))
 }
 
@@ -188,7 +191,8 @@ extension Gemm: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let c = beta == 0 ? nil : inputs.optional(2)
             if let c { outputs[0].copy(from: c, strides: try broadcastStrides(c.shape, to: outputs[0].shape), on: pool) }
-            let product = Product(op: self, a: try inputs.required(0), b: try inputs.required(1), y: outputs[0], adds: c != nil, pool: pool)
+            let product = Product(
+                op: self, a: try inputs.required(0), b: try inputs.required(1), y: outputs[0], adds: c != nil, pool: pool)
             try dispatch(outputs[0].dataType, product)
         }
     }

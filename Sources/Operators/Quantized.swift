@@ -60,7 +60,9 @@ extension DequantizeLinear: Computable {
         let zeros = try inputs.optional(2).map { try spread($0, as: .int64, over: x, axis: axis, blockSize: blockSize, on: pool) }
         try converting([x], to: .float64, result: outputs[0]) { views, y in
             withExtendedLifetime((factors, zeros)) {
-                let (source, scales, target) = (views[0].source(Double.self), factors.view.source(Double.self), y.target(Double.self))
+                let (source, scales, target) = (
+                    views[0].source(Double.self), factors.view.source(Double.self), y.target(Double.self)
+                )
                 let zeroPoints = zeros?.view.source(Int64.self)
                 StridedLoop(x.shape, [denseStrides(x.shape), strides]).run(on: pool) { offset, stride, count in
                     for index in 0..<count {

@@ -20,7 +20,9 @@ private struct ReducedRows {
             return
         }
         let strides = denseStrides(x.shape)
-        let moved = try Tensor.written(x.dataType, order.map { x.shape[$0] }) { $0.copy(from: x, strides: order.map { strides[$0] }, on: pool) }
+        let moved = try Tensor.written(x.dataType, order.map { x.shape[$0] }) {
+            $0.copy(from: x, strides: order.map { strides[$0] }, on: pool)
+        }
         (view, owner) = (moved.view, moved)
     }
 
@@ -136,7 +138,8 @@ extension ArgReduce: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             let rows = AxisRows(x.shape, axis: try resolveAxis(axis, rank: x.shape.count))
-            try dispatch(x.dataType, Search(x: x, y: outputs[0], rows: rows, largest: kind == .max, last: selectLastIndex, pool: pool))
+            try dispatch(
+                x.dataType, Search(x: x, y: outputs[0], rows: rows, largest: kind == .max, last: selectLastIndex, pool: pool))
         }
     }
 

@@ -37,7 +37,9 @@ extension Resize: Computable {
         let shared = aspectRatio == .stretch || scales != nil ? nil : try sharedScale(inputs, axes, from)
         return try axes.indices.compactMap { index in
             let axis = axes[index]
-            guard to[axis] == 0 || from[axis] > 0 else { throw TripsError.data("resizing an empty axis", found: "\(from)", expected: "\(to)") }
+            guard to[axis] == 0 || from[axis] > 0 else {
+                throw TripsError.data("resizing an empty axis", found: "\(from)", expected: "\(to)")
+            }
             if to[axis] == 0 { return Sampling(axis: axis, places: []) }
             let scale = scales?[index] ?? shared ?? Double(to[axis]) / Double(max(1, from[axis]))
             guard scale > 1e-9, scale < 1e9 else { throw TripsError.data("scale", found: scale, expected: "in 1e-9 ... 1e9") }
@@ -74,7 +76,9 @@ extension Resize: Computable {
     }
 
     /// Where in the input an output element lies.
-    private func position(_ index: Double, from: Double, to: Double, scale: Double, _ region: (start: Double, end: Double)?) -> Double {
+    private func position(_ index: Double, from: Double, to: Double, scale: Double, _ region: (start: Double, end: Double)?)
+        -> Double
+    {
         let scaled = scale * from
         switch coordinates {
         case .alignCorners: return scaled == 1 ? 0 : index * (from - 1) / (scaled - 1)

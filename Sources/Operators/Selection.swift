@@ -10,10 +10,13 @@ extension PatchSelection: Computable {
             func run<T: Real>(_: T.Type) throws {
                 let (batch, count, width) = (tokens.shape[0], tokens.shape[1] - leadingCount, tokens.shape[2])
                 let stream = Stream(
-                    x: tokens.source(T.self), y: outputs[0].target(T.self), indices: outputs[1].target(), scores: outputs[2].target(),
-                    positions: outputs[3].target(), count: count, width: width, kept: keptCount(of: count), total: streamCount(of: count))
+                    x: tokens.source(T.self), y: outputs[0].target(T.self), indices: outputs[1].target(),
+                    scores: outputs[2].target(),
+                    positions: outputs[3].target(), count: count, width: width, kept: keptCount(of: count),
+                    total: streamCount(of: count))
                 guard count > 0, outputs[0].shape[1] == stream.total + leadingCount, outputs[1].shape[1] == stream.kept else {
-                    throw TripsError.data("tokens", found: tokens.type, expected: "as many as were planned for: \(outputs[0].shape)")
+                    throw TripsError.data(
+                        "tokens", found: tokens.type, expected: "as many as were planned for: \(outputs[0].shape)")
                 }
                 var generator = SplitMix64(state: UInt64(bitPattern: Int64(seed)))
                 let random = guidance == .random ? (0..<batch * count).map { _ in generator.uniform() } : []

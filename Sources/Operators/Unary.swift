@@ -34,7 +34,9 @@ extension Unary: Computable {
         }
     }
 
-    private func integer<T: FixedWidthInteger & Sendable>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
+    private func integer<T: FixedWidthInteger & Sendable>(
+        _: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool
+    ) {
         let kind = kind
         let (lambda, bias) = (Double(alpha ?? defaultAlpha), Double(beta ?? defaultBeta))
         rows(T.self, T.self, input, output, pool) { row in
@@ -49,7 +51,7 @@ extension Unary: Computable {
                     let number = Double(value)
                     return number < -lambda ? saturating(number + bias) : number > lambda ? saturating(number - bias) : 0
                 }
-            default: break // The shape rule takes no other kind for integers.
+            default: break  // The shape rule takes no other kind for integers.
             }
         }
     }
@@ -101,7 +103,7 @@ extension Unary: Computable {
             case .hardSigmoid: row.map { unit(alpha * $0 + beta) }
             case .thresholdedRelu: row.map { $0 > alpha || $0.isNaN ? $0 : 0 }
             case .shrink: row.map { $0 < -alpha ? $0 + beta : $0 > alpha ? $0 - beta : 0 }
-            default: break // Predicates have booleans as result; the rest is not for floating point.
+            default: break  // Predicates have booleans as result; the rest is not for floating point.
             }
         }
     }

@@ -89,7 +89,8 @@ package final class ChunkEncoder: @unchecked Sendable {
         let bound = planes.reduce(0) { $0 + ZSTD_compressBound($1.count) }
         return try [UInt8](unsafeUninitializedCapacity: bound) { output, count in
             for input in planes {
-                count += try compress(input, into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(output)[count...]), level)
+                count += try compress(
+                    input, into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(output)[count...]), level)
             }
         }
     }
@@ -116,7 +117,8 @@ package final class ChunkEncoder: @unchecked Sendable {
         }
     }
 
-    private func compress(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer, _ level: Int32) throws -> Int {
+    private func compress(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer, _ level: Int32) throws -> Int
+    {
         _ = ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)
         return try checked(ZSTD_compress2(context, output.baseAddress, output.count, input.baseAddress, input.count))
     }
@@ -162,7 +164,8 @@ final class ChunkDecoder: @unchecked Sendable {
     ) throws {
         guard storedType != dataType, let base = target.baseAddress else { return try decode(frames, arrangement, into: target) }
         let source = UnsafeRawPointer(narrow.base)
-        try decode(frames, arrangement, into: UnsafeMutableRawBufferPointer(rebasing: narrow.bytes[..<(count * storedType.byteWidth)]))
+        try decode(
+            frames, arrangement, into: UnsafeMutableRawBufferPointer(rebasing: narrow.bytes[..<(count * storedType.byteWidth)]))
         switch (storedType, dataType) {
         case (.bfloat16, .float32):
             trips_bf16_to_f32(base.assumingMemoryBound(to: Float.self), source.assumingMemoryBound(to: UInt16.self), count)

@@ -95,16 +95,20 @@ final class PackageFile: Sendable {
     init(_ file: ReadableFile) throws {
         self.file = file
         guard file.size >= Header.size + ChunkIndex.overhead + Footer.size else {
-            throw TripsError.data("not a .trips package: too short", found: "\(file.size) bytes", expected: "a file that trips-convert wrote")
+            throw TripsError.data(
+                "not a .trips package: too short", found: "\(file.size) bytes", expected: "a file that trips-convert wrote")
         }
         let header = try locating("header") { try Header(parsing: file.bytes(at: 0, count: Header.size)) }
-        let footer = try locating("footer (a file that was cut short has none)") { try Footer(parsing: file.bytes(at: file.size - Footer.size, count: Footer.size)) }
+        let footer = try locating("footer (a file that was cut short has none)") {
+            try Footer(parsing: file.bytes(at: file.size - Footer.size, count: Footer.size))
+        }
         guard footer.fileSize == file.size else {
             throw TripsError.data("file size", at: "footer", found: file.size, expected: footer.fileSize)
         }
         let (dataOffset, indexEnd) = (Header.size + header.manifestFrameSize, file.size - Footer.size)
         guard footer.indexOffset >= dataOffset, footer.indexOffset <= indexEnd - ChunkIndex.overhead else {
-            throw TripsError.data("index offset", at: "footer", found: footer.indexOffset, expected: "between \(dataOffset) and \(indexEnd)")
+            throw TripsError.data(
+                "index offset", at: "footer", found: footer.indexOffset, expected: "between \(dataOffset) and \(indexEnd)")
         }
         let index = try locating("index") {
             try ChunkIndex(parsing: file.bytes(at: footer.indexOffset, count: indexEnd - footer.indexOffset))
@@ -113,7 +117,8 @@ final class PackageFile: Sendable {
         offsets.reserveCapacity(index.count + 1)
         for size in index.sizes { offsets.append(offsets[offsets.count - 1] + Int(size)) }
         guard offsets.last == footer.indexOffset else {
-            throw TripsError.data("the chunks do not fill the place before the index", at: "index", found: offsets.last, expected: footer.indexOffset)
+            throw TripsError.data(
+                "the chunks do not fill the place before the index", at: "index", found: offsets.last, expected: footer.indexOffset)
         }
         (self.header, self.index, self.offsets) = (header, index, offsets)
     }
@@ -132,7 +137,8 @@ final class PackageFile: Sendable {
         guard manifest.formatVersion == header.version, manifest.features.contains(Layout.bytePlanes) != header.isPlain,
             !(header.isPlain && manifest.features.contains(Layout.halfBytePlanes))
         else {
-            throw TripsError.data("version or features unlike the header's", found: "\(manifest.formatVersion), \(manifest.features)")
+            throw TripsError.data(
+                "version or features unlike the header's", found: "\(manifest.formatVersion), \(manifest.features)")
         }
         return manifest
     }
@@ -156,14 +162,17 @@ final class PackageFile: Sendable {
                     arrangement: Arrangement(record.storedType, features: manifest.features))
             }
         }
-        guard first == index.count else { throw TripsError.data("more chunks than the tensors take", found: index.count, expected: first) }
+        guard first == index.count else {
+            throw TripsError.data("more chunks than the tensors take", found: index.count, expected: first)
+        }
         return entries
     }
 
     private func checkSize(_ chunk: Int, of bytes: Int) throws {
         let size = Int(index.sizes[chunk])
         guard size <= Layout.maximalFrameSize, size >= bytes / Layout.maximalRatio else {
-            throw TripsError.data("size of chunk \(chunk)", found: size, expected: "\(bytes / Layout.maximalRatio) to \(Layout.maximalFrameSize)")
+            throw TripsError.data(
+                "size of chunk \(chunk)", found: size, expected: "\(bytes / Layout.maximalRatio) to \(Layout.maximalFrameSize)")
         }
     }
 
@@ -195,7 +204,9 @@ final class PackageFile: Sendable {
             try ThreadPool.shared.tryRun(entry.chunks.count) { number in
                 try self.decode(entry, number) { decoder, part in
                     UnsafeMutableRawBufferPointer(rebasing: decoder.elements.bytes[..<part.count])
-                } then: { try body($0.lowerBound, UnsafeRawBufferPointer($1)) }
+                } then: {
+                    try body($0.lowerBound, UnsafeRawBufferPointer($1))
+                }
             }
         }
     }

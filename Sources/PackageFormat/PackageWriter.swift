@@ -85,7 +85,8 @@ public enum PackageWriter {
         let json = try manifest.json()
         let bytes = try isPlain ? SafetensorsHeader.bytes(json, manifest.tensors) : json
         guard bytes.count <= Layout.maximalManifestSize else {
-            throw TripsError.data("the manifest is too large", found: bytes.count, expected: "at most \(Layout.maximalManifestSize)")
+            throw TripsError.data(
+                "the manifest is too large", found: bytes.count, expected: "at most \(Layout.maximalManifestSize)")
         }
         let frame = try ChunkEncoder().encode(bytes, level: 9)
         let header = Header(
@@ -134,7 +135,9 @@ private struct PendingTensor: Sendable {
         try locating("tensor \"\(record.name)\"") {
             let tensor = try constant.load()
             guard tensor.dataType == record.dataType, tensor.shape == record.shape else {
-                throw TripsError.data("a constant came out wrong", found: "\(tensor.dataType)\(tensor.shape)", expected: "\(record.dataType)\(record.shape)")
+                throw TripsError.data(
+                    "a constant came out wrong", found: "\(tensor.dataType)\(tensor.shape)",
+                    expected: "\(record.dataType)\(record.shape)")
             }
             return try tensor.rounded(to: record.storedType)
         }
@@ -176,7 +179,9 @@ private struct TensorTable {
         let storedType = exact ? constant.storedType : options.storedType(constant)
         let record = Manifest.TensorRecord(name: name, dataType: constant.dataType, storedType: storedType, shape: constant.shape)
         try locating("tensor \"\(name)\"") { try record.check() }
-        tensors.append(PendingTensor(record: record, constant: constant, storedByteCount: try Tensors.byteCount(of: storedType, constant.shape)))
+        tensors.append(
+            PendingTensor(
+                record: record, constant: constant, storedByteCount: try Tensors.byteCount(of: storedType, constant.shape)))
         taken.insert(name)
         names["\(exact) \(constant.identity)"] = name
     }

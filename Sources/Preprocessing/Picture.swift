@@ -11,7 +11,8 @@ public struct Picture: Sendable, Equatable {
 
     /// - Throws: `data` where the number of bytes is not that of the size.
     public init(width: Int, height: Int, pixels: [UInt8]) throws {
-        guard width > 0, height > 0, width <= Picture.maximalSide, height <= Picture.maximalSide, pixels.count == 3 * width * height else {
+        guard width > 0, height > 0, width <= Picture.maximalSide, height <= Picture.maximalSide, pixels.count == 3 * width * height
+        else {
             throw TripsError.data("pixels of a picture", found: pixels.count, expected: "3 * \(width) * \(height)")
         }
         (self.width, self.height, self.pixels) = (width, height, pixels)
@@ -27,7 +28,9 @@ public struct Picture: Sendable, Equatable {
     public init(path: String) throws {
         let file = try ReadableFile(path: path)
         self = try locating(file.name) {
-            guard file.size <= 1 << 28 else { throw TripsError.data("size of a picture file", found: file.size, expected: "at most 256 MiB") }
+            guard file.size <= 1 << 28 else {
+                throw TripsError.data("size of a picture file", found: file.size, expected: "at most 256 MiB")
+            }
             return try Picture(decoding: file.bytes(at: 0, count: file.size))
         }
     }
@@ -43,19 +46,23 @@ public struct Picture: Sendable, Equatable {
             isJPEG ? trips_jpeg_size(bytes, bytes.count, &size, message) : trips_png_size(bytes, bytes.count, &size, message)
         }
         let (width, height) = (Int(size.width), Int(size.height))
-        guard width > 0, height > 0, width <= Picture.maximalSide, height <= Picture.maximalSide, width * height <= Picture.maximalArea else {
+        guard width > 0, height > 0, width <= Picture.maximalSide, height <= Picture.maximalSide,
+            width * height <= Picture.maximalArea
+        else {
             throw TripsError.data(
                 "size of a picture", found: "\(width) x \(height)",
                 expected: "sides of at most \(Picture.maximalSide), \(Picture.maximalArea) pixels in all")
         }
         // Compression of either kind gives at most some 1100 pixels for a byte: a small file must not ask for gigabytes.
         guard width * height / 4096 <= bytes.count else {
-            throw TripsError.data("size of a picture", found: "\(width) x \(height) from \(bytes.count) bytes", expected: "what they can hold")
+            throw TripsError.data(
+                "size of a picture", found: "\(width) x \(height) from \(bytes.count) bytes", expected: "what they can hold")
         }
         var pixels = [UInt8](repeating: 0, count: 3 * width * height)
         try checked(isJPEG ? "JPEG" : "PNG") { message in
             isJPEG
-                ? trips_jpeg_decode(bytes, bytes.count, size, &pixels, message) : trips_png_decode(bytes, bytes.count, size, &pixels, message)
+                ? trips_jpeg_decode(bytes, bytes.count, size, &pixels, message)
+                : trips_png_decode(bytes, bytes.count, size, &pixels, message)
         }
         try self.init(width: width, height: height, pixels: pixels)
     }
@@ -69,7 +76,8 @@ public struct Picture: Sendable, Equatable {
                 pixels, trips_picture_size(width: UInt32(width), height: UInt32(height)),
                 { context, bytes, count in
                     guard let context, let bytes else { return -1 }
-                    Unmanaged<Output>.fromOpaque(context).takeUnretainedValue().bytes += UnsafeBufferPointer(start: bytes, count: count)
+                    Unmanaged<Output>.fromOpaque(context).takeUnretainedValue().bytes += UnsafeBufferPointer(
+                        start: bytes, count: count)
                     return 0
                 }, Unmanaged.passUnretained(output).toOpaque(), message)
         }

@@ -84,10 +84,12 @@ private func taps(from size: Int, to newSize: Int, _ filter: Resampling) -> [Tap
         let end = min(size, Int(center + support + 0.5))
         let weights = (first..<end).map { filter.weight((Double($0) - center + 0.5) / widening) }
         let sum = weights.reduce(0, +)
-        return Taps(first: first, weights: weights.map { weight in
-            let fixed = (sum == 0 ? weight : weight / sum) * Double(1 << fractionBits)
-            return Int32(fixed < 0 ? fixed - 0.5 : fixed + 0.5)
-        })
+        return Taps(
+            first: first,
+            weights: weights.map { weight in
+                let fixed = (sum == 0 ? weight : weight / sum) * Double(1 << fractionBits)
+                return Int32(fixed < 0 ? fixed - 0.5 : fixed + 0.5)
+            })
     }
 }
 
@@ -119,7 +121,8 @@ extension Picture {
     /// - Returns: float32 [1, 3, size, size].
     public func modelInput(size: Int, mean: [Double], deviation: [Double], _ filter: Resampling) throws -> Tensor {
         guard mean.count == 3, deviation.count == 3, deviation.allSatisfy({ $0 > 0 }) else {
-            throw TripsError.data("mean and deviation", found: "\(mean), \(deviation)", expected: "three numbers each, deviations above 0")
+            throw TripsError.data(
+                "mean and deviation", found: "\(mean), \(deviation)", expected: "three numbers each, deviations above 0")
         }
         let square = try resized(width: size, height: size, filter)
         var values = [Float](repeating: 0, count: 3 * size * size)
@@ -147,11 +150,12 @@ extension Picture {
         for channel in 0..<3 {
             for pixel in 0..<area {
                 let value = values[channel * area + pixel]
-                let share = if let mean, let deviation, mean.count == 3, deviation.count == 3 {
-                    value * Float(deviation[channel]) + Float(mean[channel])
-                } else {
-                    high > low ? (value - low) / (high - low) : 0.5
-                }
+                let share =
+                    if let mean, let deviation, mean.count == 3, deviation.count == 3 {
+                        value * Float(deviation[channel]) + Float(mean[channel])
+                    } else {
+                        high > low ? (value - low) / (high - low) : 0.5
+                    }
                 pixels[pixel * 3 + channel] = UInt8(max(0, min(255, (share * 255).rounded())))
             }
         }

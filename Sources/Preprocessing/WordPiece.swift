@@ -26,7 +26,9 @@ public struct WordPiece: Sendable {
         for (id, word) in words.enumerated() where !word.isEmpty { ids[word] = id }
         self.ids = ids
         func special(_ word: String) throws -> Int {
-            guard let id = ids[word] else { throw TripsError.data("vocabulary", found: "no \(word)", expected: "BERT's special words") }
+            guard let id = ids[word] else {
+                throw TripsError.data("vocabulary", found: "no \(word)", expected: "BERT's special words")
+            }
             return id
         }
         (unknown, classID, separatorID, paddingID) = try (special("[UNK]"), special("[CLS]"), special("[SEP]"), special("[PAD]"))
@@ -47,12 +49,16 @@ public struct WordPiece: Sendable {
     }
 
     /// Ids and mask [1, L] as a model takes them.
-    public func modelInput(_ text: String, maximalLength: Int? = nil, paddedTo length: Int? = nil) throws -> (ids: Tensor, mask: Tensor) {
+    public func modelInput(_ text: String, maximalLength: Int? = nil, paddedTo length: Int? = nil) throws -> (
+        ids: Tensor, mask: Tensor
+    ) {
         let ids = encode(text, maximalLength: length.map { min($0, maximalLength ?? $0) } ?? maximalLength)
         let padding = max(length ?? 0, ids.count) - ids.count
         let all = ids + Array(repeating: paddingID, count: padding)
         let mask = Array(repeating: 1, count: ids.count) + Array(repeating: 0, count: padding)
-        return (try Tensor(all.map { Int64($0) }, shape: [1, all.count]), try Tensor(mask.map { Int64($0) }, shape: [1, mask.count]))
+        return (
+            try Tensor(all.map { Int64($0) }, shape: [1, all.count]), try Tensor(mask.map { Int64($0) }, shape: [1, mask.count])
+        )
     }
 
     /// Text for ids: pieces joined, special words left out.
@@ -169,7 +175,8 @@ private func isPunctuation(_ scalar: Unicode.Scalar) -> Bool {
 /// The blocks that BERT counts as Chinese characters, each a word of its own.
 private func isIdeograph(_ scalar: Unicode.Scalar) -> Bool {
     switch scalar.value {
-    case 0x4E00...0x9FFF, 0x3400...0x4DBF, 0x20000...0x2A6DF, 0x2A700...0x2B73F, 0x2B740...0x2B81F, 0x2B820...0x2CEAF, 0xF900...0xFAFF,
+    case 0x4E00...0x9FFF, 0x3400...0x4DBF, 0x20000...0x2A6DF, 0x2A700...0x2B73F, 0x2B740...0x2B81F, 0x2B820...0x2CEAF,
+        0xF900...0xFAFF,
         0x2F800...0x2FA1F:
         return true
     default: return false

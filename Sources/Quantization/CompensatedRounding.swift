@@ -57,7 +57,9 @@ package struct Compensation: Sendable {
             var matrix = gram.values
             var trace: Float = 0
             for row in 0..<width {
-                if let columnFactor { for column in 0...row { matrix[row * width + column] /= columnFactor[row] * columnFactor[column] } }
+                if let columnFactor {
+                    for column in 0...row { matrix[row * width + column] /= columnFactor[row] * columnFactor[column] }
+                }
                 trace += matrix[row * width + row]
             }
             guard trace > 0, trace.isFinite else { return nil }
@@ -117,7 +119,9 @@ package struct Compensation: Sendable {
             }
             for (place, row) in rows.enumerated() {
                 for column in start..<end {
-                    let (scale, value) = (scales[row * groups + column / groupSize], values[row * columns + column] * (columnFactor?[column] ?? 1))
+                    let (scale, value) = (
+                        scales[row * groups + column / groupSize], values[row * columns + column] * (columnFactor?[column] ?? 1)
+                    )
                     let unit = rounded(value + shares[place * block + column - start], scale)
                     target[row * columns + column] = Int8(unit)
                     let error = value - unit * scale

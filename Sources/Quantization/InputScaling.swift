@@ -83,7 +83,9 @@ func roundingCost(_ weights: [Tensor], _ factors: [Float], groupSize: Int, impor
 }
 
 /// Rows of a weight that stand for all of them: the search needs sums over rows to a few percent only.
-private func sampledRows(_ weight: Tensor) -> StrideTo<Int> { stride(from: 0, to: weight.shape[0], by: max(1, weight.shape[0] / 256)) }
+private func sampledRows(_ weight: Tensor) -> StrideTo<Int> {
+    stride(from: 0, to: weight.shape[0], by: max(1, weight.shape[0] / 256))
+}
 
 /// Σ_n w[n, k]² for each column, over sampled rows.
 private func columnEnergies(_ weights: [Tensor], _ columns: Int) -> [Double] {
@@ -91,7 +93,9 @@ private func columnEnergies(_ weights: [Tensor], _ columns: Int) -> [Double] {
     for weight in weights {
         let values = weight.view.pointer(Float.self)
         for row in sampledRows(weight) {
-            for column in 0..<columns { energies[column] += Double(values[row * columns + column] * values[row * columns + column]) }
+            for column in 0..<columns {
+                energies[column] += Double(values[row * columns + column] * values[row * columns + column])
+            }
         }
     }
     return energies

@@ -56,8 +56,9 @@ struct LayerInventory {
                 let index = indices[key] ?? layers.count
                 if index == layers.count {
                     indices[key] = index
-                    layers.append(QuantizableLayer(
-                        name: graph.layerName(node), weight: constant, isEmbedding: isEmbedding, uses: []))
+                    layers.append(
+                        QuantizableLayer(
+                            name: graph.layerName(node), weight: constant, isEmbedding: isEmbedding, uses: []))
                     if scoring.contains(node.id) { layers[index].reasonToStay = "for exact patch scores" }
                 }
                 layers[index].uses.append((graphIndex, node.id))
@@ -79,7 +80,8 @@ struct LayerInventory {
                     || layers[index].uses.contains { matches(graphs[$0.graph].node($0.node)?.name ?? "", pattern: pattern) }
             }
             guard !matching.isEmpty else {
-                throw TripsError.usage("--keep matches no layer", found: pattern, expected: "a pattern such as \(layers.first?.name ?? "*")")
+                throw TripsError.usage(
+                    "--keep matches no layer", found: pattern, expected: "a pattern such as \(layers.first?.name ?? "*")")
             }
             for index in matching { layers[index].reasonToStay = "--keep \(pattern)" }
         }
@@ -124,7 +126,8 @@ extension Graph {
                 var producer = producer(of: input)
                 // Behind the projection a gather takes the guide's row, and a product may carry it over to the rows that keys come
                 // from (`ScoringKeys`).
-                while let node = producer, let source = node.input(0), node.op is Gather || node.op is Reshape || node.op is MatMul {
+                while let node = producer, let source = node.input(0), node.op is Gather || node.op is Reshape || node.op is MatMul
+                {
                     producer = self.producer(of: source)
                 }
                 if let producer, producer.op is Linear { found.insert(producer.id) }

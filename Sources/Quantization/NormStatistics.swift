@@ -12,7 +12,9 @@ extension Graph {
         if node.op is Gather || node.op is Slice || node.op is PatchSelection, let source = node.input(0) {
             return shape(of: source).last == shape(of: value).last ? try normStatistics(of: source) : nil
         }
-        guard node.op is LayerNorm, let weight = try node.input(1).flatMap(constant)?.load(), weight.dataType == .float32 else { return nil }
+        guard node.op is LayerNorm, let weight = try node.input(1).flatMap(constant)?.load(), weight.dataType == .float32 else {
+            return nil
+        }
         let gain = try weight.elements(Float.self)
         let bias = try node.input(2).flatMap(constant)?.load().elements(Float.self) ?? Array(repeating: 0, count: gain.count)
         // Three deviations: a row of 768 normal numbers has its largest near 3.2.

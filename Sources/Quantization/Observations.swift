@@ -76,8 +76,11 @@ final class Observations {
     private func add(_ tensor: Tensor, to index: Int) {
         let width = tensor.shape.last ?? 1
         let rows = tensor.count / max(1, width)
-        var record = records[index] ?? Record(
-            largest: Array(repeating: 0, count: width), squares: Array(repeating: 0, count: width), sums: Array(repeating: 0, count: width))
+        var record =
+            records[index]
+            ?? Record(
+                largest: Array(repeating: 0, count: width), squares: Array(repeating: 0, count: width),
+                sums: Array(repeating: 0, count: width))
         let values = tensor.view.pointer(Float.self)
         for row in 0..<rows {
             for column in 0..<width {
@@ -146,7 +149,9 @@ final class Observations {
         let rows = try Tensor(record.sample, shape: [record.sample.count / record.largest.count, record.largest.count])
         var graph = Graph(name: "layer")
         let input = try graph.addInput("rows", ValueType(.float32, rows.shape.map { Dimension($0) }))
-        func constant(_ tensor: Tensor, _ name: String) throws -> ValueID { try graph.addConstant(Constant(tensor, identity: name), name: name) }
+        func constant(_ tensor: Tensor, _ name: String) throws -> ValueID {
+            try graph.addConstant(Constant(tensor, identity: name), name: name)
+        }
         let op = QuantizedLinear(groupSize: layer.matrix.groupSize, activations: options.weightsOnly ? .float32 : .int8)
         let bias = try layer.biasCorrection.map { try constant(Tensor($0, shape: [$0.count]), "bias") }
         let scale = try layer.inputScale.map { try constant($0.load(), "input scale") }
@@ -197,7 +202,8 @@ package final class Gram {
                 var epilogue = trips_epilogue(
                     bias: nil, residual: target.base, ldr: width, residual_rows: nil, activation: TRIPS_ACTIVATION_NONE)
                 target.base.map {
-                    trips_sgemm(columns, count, packed, width, count, $0, width, first, width, first, min(width, first + part), &epilogue)
+                    trips_sgemm(
+                        columns, count, packed, width, count, $0, width, first, width, first, min(width, first + part), &epilogue)
                 }
             }
         }

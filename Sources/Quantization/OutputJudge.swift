@@ -43,7 +43,8 @@ package final class OutputJudge {
         guard reference.contains(where: { !$0.isEmpty }) else {
             throw TripsError.data(
                 "the calibration inputs do not suffice for any output",
-                found: Set(samples.flatMap(\.inputs.keys)).sorted().joined(separator: ", "), expected: "inputs of \(session.outputNames.joined(separator: ", "))")
+                found: Set(samples.flatMap(\.inputs.keys)).sorted().joined(separator: ", "),
+                expected: "inputs of \(session.outputNames.joined(separator: ", "))")
         }
     }
 
@@ -91,7 +92,8 @@ package final class OutputJudge {
         var (exact, found): ([Float], [Float]) = ([], [])
         for (before, after) in zip(reference, results) {
             guard let x = before[output], let y = after[output] else { continue }
-            let positions = tokenPositions[output].flatMap { name in before[name].flatMap { kept in after[name].map { (kept, $0) } } }
+            let positions = tokenPositions[output].flatMap { name in before[name].flatMap { kept in after[name].map { (kept, $0) } }
+            }
             let rows = try x.shape == y.shape ? positions.flatMap { try commonRows(x.shape, $0, $1) } : nil
             exact += try rows.map { try x.rows($0.map(\.before)) } ?? x.elements()
             found += try rows.map { try y.rows($0.map(\.after)) } ?? y.elements()

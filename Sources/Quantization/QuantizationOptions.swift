@@ -29,9 +29,11 @@ public struct QuantizationOptions: Sendable {
     /// - Throws: `data` where a number to calibrate on is NaN or infinite: it would drown what all others say.
     func checkCalibration() throws {
         for golden in calibration {
-            for (name, tensor) in golden.inputs.sorted(by: { $0.key < $1.key }) where tensor.dataType.isFloatingPoint && tensor.count > 0 {
+            for (name, tensor) in golden.inputs.sorted(by: { $0.key < $1.key })
+            where tensor.dataType.isFloatingPoint && tensor.count > 0 {
                 guard try tensor.converted(to: .float32).elements(Float.self).allSatisfy(\.isFinite) else {
-                    throw TripsError.data("calibration input \(name)", at: golden.name, found: "NaN or infinity", expected: "finite numbers")
+                    throw TripsError.data(
+                        "calibration input \(name)", at: golden.name, found: "NaN or infinity", expected: "finite numbers")
                 }
             }
         }

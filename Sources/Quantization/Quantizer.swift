@@ -58,7 +58,8 @@ private struct Quantizer {
         reports = try inventory.layers.map { layer in
             let bytes = try layer.weight.storedByteCount
             return LayerReport(
-                name: layer.name, kind: layer.kind, precision: "float32", note: layer.reasonToStay, bytesBefore: bytes, bytesAfter: bytes)
+                name: layer.name, kind: layer.kind, precision: "float32", note: layer.reasonToStay, bytesBefore: bytes,
+                bytesAfter: bytes)
         }
         report = QuantizationReport(scheme: options.weightsOnly ? "int8 weights, fp32 arithmetic" : "int8")
         report.quantizedBefore = inventory.quantizedBefore
@@ -77,7 +78,8 @@ private struct Quantizer {
         let factors = scaling?.factors ?? Array(repeating: 1, count: inputs)
         let square = importance ?? Array(repeating: 1, count: inputs)
         let whole = roundingCost(weights, factors, groupSize: inputs, importance: square)
-        return roundingCost(weights, factors, groupSize: min(128, inputs), importance: square) <= whole * 0.55 ? min(128, inputs) : inputs
+        return roundingCost(weights, factors, groupSize: min(128, inputs), importance: square) <= whole * 0.55
+            ? min(128, inputs) : inputs
     }
 
     // MARK: Rounding
@@ -85,7 +87,8 @@ private struct Quantizer {
     mutating func prepare(_ progress: ((Int, Int) -> Void)?) throws {
         let observations = try Observations(graphs, inventory, options.calibration, pool)
         var done = 0
-        for index in inventory.layers.indices where inventory.layers[index].isEmbedding && inventory.layers[index].reasonToStay == nil {
+        for index in inventory.layers.indices
+        where inventory.layers[index].isEmbedding && inventory.layers[index].reasonToStay == nil {
             let layer = inventory.layers[index]
             try finish(index, QuantizedLayer(matrix: roundWeights(layer.load(), groupSize: layer.inputs, pool: pool)))
             done += 1
@@ -103,9 +106,12 @@ private struct Quantizer {
         guard let first = members.first else { return }
         let weights = try members.map { try inventory.layers[$0].load() }
         let statistics = try observations.statistics(groupIndex) ?? graphs[group.graph].normStatistics(of: group.input)
-        let scaling = options.weightsOnly ? nil : statistics.map {
-            InputScaling(weights: weights, statistics: $0, groupSize: inventory.layers[first].inputs, pool: pool)
-        }
+        let scaling =
+            options.weightsOnly
+            ? nil
+            : statistics.map {
+                InputScaling(weights: weights, statistics: $0, groupSize: inventory.layers[first].inputs, pool: pool)
+            }
         let factors = scaling?.factors
         let importance = statistics.map { statistics in
             factors.map { zip(statistics.meanSquare, $0).map { $0 * $1 * $1 } } ?? statistics.meanSquare
@@ -133,7 +139,8 @@ private struct Quantizer {
     private mutating func finish(_ index: Int, _ layer: QuantizedLayer) throws {
         quantized[index] = layer
         reports[index].precision = "int8"
-        reports[index].bytesAfter = layer.matrix.weight.byteCount + layer.matrix.scales.byteCount + (try layer.inputScale?.byteCount ?? 0)
+        reports[index].bytesAfter =
+            layer.matrix.weight.byteCount + layer.matrix.scales.byteCount + (try layer.inputScale?.byteCount ?? 0)
         reports[index].groupSize = layer.matrix.groupSize
         reports[index].weightDecibels = layer.matrix.decibels
     }
@@ -233,7 +240,9 @@ extension Graph {
         let made: [ValueID]
         if node.op is Embedding {
             let scales = try known(layer.matrix.scales.reshaped([layer.matrix.scales.count]), "scales")
-            made = try add(QuantizedEmbedding(), [input, weight, scales, node.input(2), node.input(3)], name: node.name, outputNames: [self.name(of: node.output)])
+            made = try add(
+                QuantizedEmbedding(), [input, weight, scales, node.input(2), node.input(3)], name: node.name,
+                outputNames: [self.name(of: node.output)])
         } else {
             let scales = try known(layer.matrix.scales, "group_scales")
             let inputScale = try layer.inputScale.map { try addConstant($0, name: "\(name).input_scale") }
@@ -262,7 +271,8 @@ extension Graph {
     /// Stores what is no layer but large (patch projection, position tables) in bfloat16: 54 dB, far above what int8 leaves.
     /// - Parameter layers: identities of weights that are quantized, or stay as they are.
     fileprivate mutating func roundRest(besides layers: Set<String>) throws {
-        for node in nodes where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
+        for node in nodes
+        where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
             for (index, input) in node.inputs.enumerated() {
                 // The scales of a table are no numbers of their own.
                 guard let input, !(node.op is QuantizedEmbedding && index == 2), let constant = constant(of: input),
@@ -293,19 +303,23 @@ private func narrow(
         var visited = Set<ValueID>()
         for node in graph.nodes {
             for case let input? in node.inputs where visited.insert(input).inserted {
-                guard let constant = graph.constant(of: input), constant.dataType == .float32, constant.shape.count >= 2 else { continue }
-                let reason: String? = if kept.contains(constant.identity) {
-                    "--keep"
-                } else if try type == .float16 && !graph.isWeight(input) && constant.load().number(beyond: type) != nil {
-                    "no weight, and beyond \(type)"
-                } else {
-                    nil
+                guard let constant = graph.constant(of: input), constant.dataType == .float32, constant.shape.count >= 2 else {
+                    continue
                 }
+                let reason: String? =
+                    if kept.contains(constant.identity) {
+                        "--keep"
+                    } else if try type == .float16 && !graph.isWeight(input) && constant.load().number(beyond: type) != nil {
+                        "no weight, and beyond \(type)"
+                    } else {
+                        nil
+                    }
                 let rounded = reason == nil ? constant.rounded(to: type) : constant
                 if seen.insert(constant.identity).inserted {
-                    report.layers.append(LayerReport(
-                        name: graph.name(of: input), kind: "\(constant.shape)", precision: rounded.storedType.description,
-                        note: reason, bytesBefore: try constant.storedByteCount, bytesAfter: try rounded.storedByteCount))
+                    report.layers.append(
+                        LayerReport(
+                            name: graph.name(of: input), kind: "\(constant.shape)", precision: rounded.storedType.description,
+                            note: reason, bytesBefore: try constant.storedByteCount, bytesAfter: try rounded.storedByteCount))
                 }
                 if reason == nil { graph.setContent(.tensor(rounded), of: input) }
             }

@@ -11,15 +11,19 @@ extension Graph {
     func scoringBySources() throws -> Graph {
         var graph = self
         for id in try topologicalOrder().map(\.id) {
-            guard let node = graph.node(id), var op = node.op as? PatchSelection, op.guidance != .random, !op.sharesKeys, let query = node.input(2),
+            guard let node = graph.node(id), var op = node.op as? PatchSelection, op.guidance != .random, !op.sharesKeys,
+                let query = node.input(2),
                 let projection = node.input(1).flatMap(producer(of:)), projection.op is Linear, let source = projection.input(0),
                 let weight = projection.input(1).flatMap(constant(of:)), weight.shape.count == 2, weight.shape[0] % op.heads == 0
             else { continue }
             let (headSize, width) = (weight.shape[0] / op.heads, weight.shape[1])
             func shape(_ sizes: [Int]) throws -> ValueID {
-                try graph.addKnown(.dimensions(sizes.map { Dimension($0) }), ValueType(.int64, [Dimension(sizes.count)]), name: "\(node.name).shape")
+                try graph.addKnown(
+                    .dimensions(sizes.map { Dimension($0) }), ValueType(.int64, [Dimension(sizes.count)]),
+                    name: "\(node.name).shape")
             }
-            let byHead = try graph.addConstant(weight.reshaped([op.heads, headSize, width]), name: "\(name(of: projection.output)).by_head")
+            let byHead = try graph.addConstant(
+                weight.reshaped([op.heads, headSize, width]), name: "\(name(of: projection.output)).by_head")
             let heads = try graph.add(Reshape(), [query, shape([-1, op.heads, 1, headSize])], name: "\(node.name).heads")[0]
             let projected = try graph.add(MatMul(), [heads, byHead], name: "\(node.name).query_over_sources")[0]
             let queries = try graph.add(Reshape(), [projected, shape([-1, op.heads * width])], name: "\(node.name).queries")[0]

@@ -54,7 +54,9 @@ extension Graph {
     /// whose number of heads another operand tells.
     private func operandWithHeadAxis(_ value: ValueID, isTurned: Bool, heads: Int?) throws -> AttentionOperand? {
         var shape = shape(of: value)
-        if shape.count == 3, let heads, let batch = shape[0].divided(exactlyBy: Dimension(heads)) { shape = [batch, Dimension(heads)] + shape[1...] }
+        if shape.count == 3, let heads, let batch = shape[0].divided(exactlyBy: Dimension(heads)) {
+            shape = [batch, Dimension(heads)] + shape[1...]
+        }
         guard shape.count == 4 else { return nil }
         for view in try sources(of: value) {
             let from = view.source == value ? shape : self.shape(of: view.source)
@@ -102,7 +104,8 @@ extension AttentionOperand {
         guard others.allSatisfy({ shape[$0] == 1 }), let lengthAxis = tokens.first?.axis ?? others.last else { return nil }
         let batchAxis = (0..<last).first { $0 != lengthAxis }
         self.init(
-            source: view.source, heads: heads, headSize: headSize, batch: batchAxis.map { shape[$0] } ?? 1, length: shape[lengthAxis],
+            source: view.source, heads: heads, headSize: headSize, batch: batchAxis.map { shape[$0] } ?? 1,
+            length: shape[lengthAxis],
             scale: view.scale, form: .projection(offset: offset, lengthFirst: shape.count == 3 && lengthAxis == 0))
     }
 

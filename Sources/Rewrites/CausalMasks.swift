@@ -12,12 +12,16 @@ extension Graph {
         switch node.op {
         case is Cast: return try isCausal(x, depth: depth - 1)
         case is Reshape, is Expand, is Tile:
-            return shape(of: x).suffix(2) == shape(of: value).suffix(2) && shape(of: x).count >= 2 ? try isCausal(x, depth: depth - 1) : false
+            return shape(of: x).suffix(2) == shape(of: value).suffix(2) && shape(of: x).count >= 2
+                ? try isCausal(x, depth: depth - 1) : false
         case let trilu as Trilu:
             let sizes = shape(of: value).suffix(2)
-            return try sizes.first == sizes.last && !trilu.upper && (node.input(1) == nil || number(node.input(1)) == 0) && number(x) == 1
+            return try sizes.first == sizes.last && !trilu.upper && (node.input(1) == nil || number(node.input(1)) == 0)
+                && number(x) == 1
         case let unary as Unary where unary.kind == .not:
-            guard let (compare, op) = producer(of: x, Binary.self), let a = compare.input(0), let b = compare.input(1) else { return false }
+            guard let (compare, op) = producer(of: x, Binary.self), let a = compare.input(0), let b = compare.input(1) else {
+                return false
+            }
             switch op.kind {
             case .greater: return try arePlaces(key: a, query: b)
             case .less: return try arePlaces(key: b, query: a)
@@ -38,7 +42,8 @@ extension Graph {
     }
 
     private func isTriangle(_ value: ValueID) throws -> Bool {
-        guard let constant = constant(of: value), let size = constant.shape.last, size > 1, constant.shape[constant.shape.count - 2] == size,
+        guard let constant = constant(of: value), let size = constant.shape.last, size > 1,
+            constant.shape[constant.shape.count - 2] == size,
             try elementCount(of: constant.shape) <= 1 << 22
         else { return false }
         let numbers = try constant.load().converted(to: .float32).elements(Float.self)
@@ -53,7 +58,8 @@ extension Graph {
         else { return false }
         func count(_ value: ValueID, axis: Int) throws -> Bool {
             guard let places = try places(value) else { return false }
-            return places.first == 0 && places.steps.indices.allSatisfy { places.steps[$0] == (places.steps.count - $0 == axis ? 1 : 0) }
+            return places.first == 0
+                && places.steps.indices.allSatisfy { places.steps[$0] == (places.steps.count - $0 == axis ? 1 : 0) }
         }
         return try count(key, axis: 1) && count(query, axis: 2)
     }
@@ -68,7 +74,9 @@ extension Graph {
             let numbers = try constant.load().converted(to: .float32).elements(Float.self)
             return numbers.indices.allSatisfy { $0 % size <= $0 / size % size ? numbers[$0] == 0 : numbers[$0] <= -10000 }
         }
-        if let (inverse, factor) = try scaled(value), factor <= -10000, let (one, kept) = operands(of: inverse, .sub), try number(one) == 1 {
+        if let (inverse, factor) = try scaled(value), factor <= -10000, let (one, kept) = operands(of: inverse, .sub),
+            try number(one) == 1
+        {
             return try isCausal(kept)
         }
         guard let (choice, _) = producer(of: value, Where.self), let condition = choice.input(0) else { return false }
@@ -81,14 +89,17 @@ struct FuseCausalPaddingMask: Rewrite {
     let name = "causal padding mask"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let output = node.outputs.first, graph.type(of: output).dataType == .float32, let (inverse, factor) = try graph.scaled(output),
+        guard let output = node.outputs.first, graph.type(of: output).dataType == .float32,
+            let (inverse, factor) = try graph.scaled(output),
             factor < -1, let (one, kept) = graph.operands(of: inverse, .sub), try graph.number(one) == 1,
             let (a, b) = graph.operands(of: kept, .mul)
         else { return nil }
         for (triangle, padding) in [(a, b), (b, a)] {
             guard try graph.isCausal(triangle), let mask = FusePaddingMask.mask(padding, graph) else { continue }
             let (batch, length) = (graph.shape(of: mask)[0], graph.shape(of: mask)[1])
-            guard graph.shape(of: padding) == [batch, 1, 1, length], graph.shape(of: output) == [batch, 1, length, length] else { continue }
+            guard graph.shape(of: padding) == [batch, 1, 1, length], graph.shape(of: output) == [batch, 1, length, length] else {
+                continue
+            }
             var patch = Patch(for: graph)
             patch.replace(node, in: graph, with: PaddingMask(maskedValue: Float(factor), causal: true), [mask])
             return patch

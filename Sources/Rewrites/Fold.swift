@@ -45,8 +45,12 @@ extension Graph {
         if node.op is Shape || node.op is Size { return try sizeOutputs(of: node) ?? [] }
         if let even = try evenOutput(of: node) { return [even] }
         guard inputs.allSatisfy({ content(of: $0) != nil }), !inputs.isEmpty else { return [] }
-        if node.op is Gather, !lookups, let table = inputs.first, type(of: table).dataType.isFloatingPoint, type(of: table).rank == 2,
-            let indices = node.input(1), type(of: indices).rank > 0 { return [] }
+        if node.op is Gather, !lookups, let table = inputs.first, type(of: table).dataType.isFloatingPoint,
+            type(of: table).rank == 2,
+            let indices = node.input(1), type(of: indices).rank > 0
+        {
+            return []
+        }
         if let splats = try uniformOutputs(of: node) { return splats }
         if let sizes = try sizeOutputs(of: node) { return sizes }
         if let matrix = try scaledMatrix(of: node) { return [.tensor(matrix)] }
@@ -62,7 +66,9 @@ extension Graph {
 
     private func uniformOutputs(of node: Node) throws -> [Content?]? {
         let chosen = try chosenOperand(node)
-        guard let moved = chosen.map({ [$0] }) ?? node.movedOperands ?? elementwiseOperands(node), !moved.isEmpty else { return nil }
+        guard let moved = chosen.map({ [$0] }) ?? node.movedOperands ?? elementwiseOperands(node), !moved.isEmpty else {
+            return nil
+        }
         let scalars = try moved.map { try uniform($0) }
         guard scalars.allSatisfy({ $0 != nil }),
             node.op is ConstantOfShape || chosen != nil || moved.contains(where: isSplat) || isExpansion(node)
@@ -77,7 +83,9 @@ extension Graph {
     private func evenOutput(of node: Node) throws -> Content? {
         switch node.op {
         case is Gather, is GatherElements, is GatherND, is Slice, is Expand:
-            guard let table = node.input(0), !type(of: table).dataType.isFloatingPoint, let scalar = try evenNumber(table) else { return nil }
+            guard let table = node.input(0), !type(of: table).dataType.isFloatingPoint, let scalar = try evenNumber(table) else {
+                return nil
+            }
             return .splat(scalar)
         case let binary as Binary where binary.kind == .greaterOrEqual:
             guard let places = try places(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
@@ -153,12 +161,16 @@ extension Graph {
             let scale = try node.input(1).flatMap({ try constant(of: $0) ?? smallConstant($0) }), scale.dataType == .float32,
             let zero = try node.input(2).map({ try evenNumber($0)?.converted(to: .int64).elements(Int64.self).first }) ?? 0
         else { return nil }
-        let integers = x.dataType == .int8 ? x : .derived("less 128", from: [x], .int8, x.shape) { tensors in
-            try Tensor(tensors[0].elements(UInt8.self).map { Int8(bitPattern: $0 ^ 0x80) }, shape: tensors[0].shape)
-        }
-        return Constant(try ScaledIntegers(
-            integers, scales: scale.reshaped([elementCount(of: scale.shape)]), axis: resolveAxis(op.axis, rank: 2),
-            zero: Int(zero) - (x.dataType == .int8 ? 0 : 128)))
+        let integers =
+            x.dataType == .int8
+            ? x
+            : .derived("less 128", from: [x], .int8, x.shape) { tensors in
+                try Tensor(tensors[0].elements(UInt8.self).map { Int8(bitPattern: $0 ^ 0x80) }, shape: tensors[0].shape)
+            }
+        return Constant(
+            try ScaledIntegers(
+                integers, scales: scale.reshaped([elementCount(of: scale.shape)]), axis: resolveAxis(op.axis, rank: 2),
+                zero: Int(zero) - (x.dataType == .int8 ? 0 : 128)))
     }
 
     /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do, but for
@@ -172,7 +184,9 @@ extension Graph {
             if node.op is Reshape || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten || node.op is Identity {
                 return try constant.reshaped(shape)
             }
-            if let transpose = node.op as? Transpose, try transpose.resolved(rank: constant.shape.count) == [1, 0] { return try constant.transposed() }
+            if let transpose = node.op as? Transpose, try transpose.resolved(rank: constant.shape.count) == [1, 0] {
+                return try constant.transposed()
+            }
             if node.op is Cast { return constant.converted(to: dataType) }
         }
         var constants: [Constant] = []
@@ -188,7 +202,8 @@ extension Graph {
         let op = node.op
         // A bound below is not one above: which operands are absent is part of what is computed.
         let absent = places.indices.filter { places[$0] == nil }
-        return .derived("\(Swift.type(of: op).name) {\(attributeText(op))} without \(absent)", from: constants, dataType, shape) { [places] tensors in
+        return .derived("\(Swift.type(of: op).name) {\(attributeText(op))} without \(absent)", from: constants, dataType, shape) {
+            [places] tensors in
             try evaluate(op, places.map { $0.map { tensors[$0] } })[0]
         }
     }

@@ -138,7 +138,8 @@ private struct Following {
         case let gather as Gather: try restateGather(gather, node, &graph)
         case is Expand, is Tile, is Pad, is Resize, is Conv, is ConvTranspose:
             guard let x = node.input(0), old.shape(of: x) == graph.shape(of: x) else {
-                throw TripsError.data("sizes of \(Swift.type(of: node.op).name)", found: "\(graph.type(of: node.inputs[0] ?? node.output))")
+                throw TripsError.data(
+                    "sizes of \(Swift.type(of: node.op).name)", found: "\(graph.type(of: node.inputs[0] ?? node.output))")
             }
         default: break
         }
@@ -169,7 +170,9 @@ private struct Following {
 
     /// The mask of an attention follows its keys.
     private mutating func restateMask(_ node: Node, _ graph: inout Graph) throws {
-        guard let mask = node.input(3), let k = node.input(1), let q = node.input(0), let size = graph.shape(of: mask).last else { return }
+        guard let mask = node.input(3), let k = node.input(1), let q = node.input(0), let size = graph.shape(of: mask).last else {
+            return
+        }
         let (keys, queries) = (graph.shape(of: k)[1], graph.shape(of: q)[1])
         if let rows = graph.shape(of: mask).dropLast().last, rows != 1, rows != queries {
             throw TripsError.data(
@@ -207,7 +210,9 @@ private struct Following {
             guard let operand = inputs[index] else { continue }
             if graph.shape(of: operand)[axis] == part.new { continue }
             guard let scalar = try graph.evenNumber(operand), graph.shape(of: operand)[axis] == part.old else {
-                throw TripsError.data("part \(index) of \(graph.name(of: concat.output))", found: "\(graph.type(of: operand))", expected: "\(part.new)")
+                throw TripsError.data(
+                    "part \(index) of \(graph.name(of: concat.output))", found: "\(graph.type(of: operand))",
+                    expected: "\(part.new)")
             }
             var type = graph.type(of: operand)
             type.shape[axis] = part.new
@@ -222,7 +227,8 @@ private struct Following {
     /// Masks that no attention here reads, such as outputs. Where the parts of one have the sizes of a state's segments, it follows
     /// that state.
     private mutating func restateLooseMasks(_ graph: inout Graph) throws {
-        let lists = Set(segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
+        let lists = Set(
+            segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
         for node in graph.nodes {
             guard let concat = node.op as? Concat, !followed.contains(graph.name(of: node.output)),
                 node.inputs.contains(where: { $0.map { graph.content(of: $0) != nil } ?? false })
@@ -247,7 +253,9 @@ private struct Following {
             try runs.reduce(Dimension(1)) { size, run in
                 let (before, after) = (old.shape(of: x)[run.axis], graph.shape(of: x)[run.axis])
                 guard before != after else { return try size.multiplied(by: run.size) }
-                guard run.stride == 1, run.size == before else { throw TripsError.data("a reshape that splits the tokens", found: "\(graph.type(of: x))") }
+                guard run.stride == 1, run.size == before else {
+                    throw TripsError.data("a reshape that splits the tokens", found: "\(graph.type(of: x))")
+                }
                 return try size.multiplied(by: after)
             }
         }
@@ -260,7 +268,8 @@ private struct Following {
         guard let x = node.input(0), old.shape(of: x) != graph.shape(of: x) else { return }
         let axis = try resolveAxis(gather.axis, rank: graph.type(of: x).rank)
         guard old.shape(of: x)[axis] != graph.shape(of: x)[axis] else { return }
-        guard axis == 1, let parts = segments[x], let index = node.input(1), let stated = try graph.operand(index).integers(), stated.count == 1,
+        guard axis == 1, let parts = segments[x], let index = node.input(1), let stated = try graph.operand(index).integers(),
+            stated.count == 1,
             var row = stated.first
         else { throw TripsError.data("tokens are read by their numbers", found: "\(graph.type(of: x))", expected: "one row") }
         if let image = parts.first, let place = row.constant, 0..<(image.isChanged ? image.leading : 1) ~= place { return }
@@ -274,7 +283,8 @@ private struct Following {
             followed.append(graph.name(of: node.output))
             return
         }
-        throw TripsError.data("a token is read by its number", found: "\(row)", expected: "[CLS], or a token that is not selected from")
+        throw TripsError.data(
+            "a token is read by its number", found: "\(row)", expected: "[CLS], or a token that is not selected from")
     }
 }
 
@@ -307,10 +317,14 @@ extension Graph {
     fileprivate func alongLastAxis(_ value: ValueID) -> (source: ValueID, operators: [Node]) {
         var (source, operators) = (value, [Node]())
         while content(of: source) == nil, let node = producer(of: source) {
-            let open = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil || node.isElementwise && shape(of: $0).contains { $0 != 1 } }
+            let open = node.inputs.compactMap { $0 }.filter {
+                content(of: $0) == nil || node.isElementwise && shape(of: $0).contains { $0 != 1 }
+            }
             guard open.count == 1, content(of: open[0]) == nil, let last = shape(of: source).last, shape(of: open[0]).last == last,
-                node.isElementwise ? shape(of: open[0]) == shape(of: source) : node.op is Reshape && last != 1
-                    && shape(of: open[0]).filter({ $0 != 1 }) == shape(of: source).filter({ $0 != 1 })
+                node.isElementwise
+                    ? shape(of: open[0]) == shape(of: source)
+                    : node.op is Reshape && last != 1
+                        && shape(of: open[0]).filter({ $0 != 1 }) == shape(of: source).filter({ $0 != 1 })
             else { break }
             source = open[0]
             operators.append(node)

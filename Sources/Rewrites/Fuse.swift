@@ -12,7 +12,8 @@ public func fuse(_ graph: inout Graph, validating: Bool = false) throws -> Audit
         DropIdentities(), SimplifyViews(), SinkExpansions(), DropLookups(), LowerEinsum(),
         LiftDynamicQuantization(), DropDynamicRounding(), LiftMovedIntegers(), DropFixedRounding(),
         FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
-        FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(), FuseAttention(isClose: isClose), SinkViews(),
+        FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(), FuseCausalPaddingMask(),
+        FuseAttention(isClose: isClose), SinkViews(),
         FusePadding(), FuseConvolutionBias(), FuseBatchNormalization(), FuseSwish(),
         UnpackProjections(), LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
     ]

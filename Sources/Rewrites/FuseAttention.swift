@@ -64,7 +64,8 @@ extension Patch {
     /// Adds a Linear for some columns of a projection, over rows of its weight and bias; nil where `value` is no projection, or one
     /// whose weight or bias is not constant.
     mutating func addProjection(_ rows: Range<Int>, of value: ValueID, suffix: String, in graph: Graph) throws -> ValueID? {
-        guard let (linear, op) = graph.producer(of: value, Linear.self), let weight = linear.input(1), let matrix = graph.constant(of: weight),
+        guard let (linear, op) = graph.producer(of: value, Linear.self), let weight = linear.input(1),
+            let matrix = graph.constant(of: weight),
             linear.input(2).map({ graph.constant(of: $0) != nil }) ?? true
         else { return nil }
         var operands = [linear.input(0), add(try matrix.rows(rows), name: "\(graph.name(of: weight)).\(suffix)")]

@@ -11,7 +11,8 @@ struct FusePatchEmbedding: Rewrite {
         if node.op is Linear { return try projection(node, graph) }
         guard let output = node.outputs.first, node.outputs.count == 1 else { return nil }
         for view in try graph.views(of: output) {
-            guard let (conv, op) = graph.producer(of: view.source, Conv.self), let image = conv.input(0), let weightValue = conv.input(1),
+            guard let (conv, op) = graph.producer(of: view.source, Conv.self), let image = conv.input(0),
+                let weightValue = conv.input(1),
                 let weight = graph.constant(of: weightValue), isPatching(op, weight)
             else { continue }
             let shape = graph.shape(of: view.source)
@@ -35,9 +36,11 @@ struct FusePatchEmbedding: Rewrite {
         for view in try graph.views(of: patches) {
             let shape = graph.shape(of: view.source)
             guard shape.count == 4, view.layout.axes.count == 3, let elements = view.layout.axes.last,
-                let channels = elements.firstIndex(where: { $0.axis == 1 }), let lines = elements.firstIndex(where: { $0.axis == 2 }),
+                let channels = elements.firstIndex(where: { $0.axis == 1 }),
+                let lines = elements.firstIndex(where: { $0.axis == 2 }),
                 let columns = elements.firstIndex(where: { $0.axis == 3 }), elements.count == 3,
-                let height = shape[2].divided(exactlyBy: elements[lines].size), let width = shape[3].divided(exactlyBy: elements[columns].size)
+                let height = shape[2].divided(exactlyBy: elements[lines].size),
+                let width = shape[3].divided(exactlyBy: elements[columns].size)
             else { continue }
             let cut = try ViewLayout(of: shape)
                 .reshaped([shape[0], shape[1], height, elements[lines].size, width, elements[columns].size])
@@ -47,7 +50,8 @@ struct FusePatchEmbedding: Rewrite {
             var patch = Patch(for: graph)
             let sizes = [graph.shape(of: weight)[0]] + elements.map(\.size)
             let split = try patch.reshape(weight, to: sizes, name: node.name)
-            let kernel = patch.add(Transpose(permutation: [0, channels + 1, lines + 1, columns + 1]), [split], name: graph.name(of: weight))
+            let kernel = patch.add(
+                Transpose(permutation: [0, channels + 1, lines + 1, columns + 1]), [split], name: graph.name(of: weight))
             patch.replace(node, in: graph, with: PatchEmbedding(), [view.source, kernel] + node.inputs.dropFirst(2))
             return patch
         }
@@ -70,8 +74,10 @@ struct FuseTokens: Rewrite {
         if let concat = node.op as? Concat { return try classToken(concat, node, graph) }
         guard let (a, b) = graph.operands(of: node.outputs.first, .add) else { return nil }
         for (tokens, positions) in [(a, b), (b, a)] {
-            guard let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(4) == nil, graph.hasOneUse(tokens),
-                let table = graph.constant(of: positions), let shape = ValueType(.int64, Array(graph.shape(of: tokens)[1...])).constantShape,
+            guard let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(4) == nil,
+                graph.hasOneUse(tokens),
+                let table = graph.constant(of: positions),
+                let shape = ValueType(.int64, Array(graph.shape(of: tokens)[1...])).constantShape,
                 table.shape.drop(while: { $0 == 1 }).elementsEqual(shape.drop(while: { $0 == 1 })), table.shape.count <= 3
             else { continue }
             var patch = Patch(for: graph)
@@ -85,7 +91,8 @@ struct FuseTokens: Rewrite {
 
     private func classToken(_ concat: Concat, _ node: Node, _ graph: Graph) throws -> Patch? {
         guard node.inputs.count == 2, let first = node.inputs[0], let tokens = node.inputs[1],
-            let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(3) == nil, embedding.input(4) == nil,
+            let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(3) == nil,
+            embedding.input(4) == nil,
             graph.hasOneUse(tokens), try resolveAxis(concat.axis, rank: 3) == 1, graph.shape(of: first)[1] == 1
         else { return nil }
         let token = (graph.producer(of: first, Expand.self)?.node ?? graph.producer(of: first, Tile.self)?.node)?.input(0) ?? first
@@ -156,7 +163,8 @@ struct FuseEmbedding: Rewrite {
             made = try patch.expand(rows, to: shape, name: node.name, outputName: outputName)
         } else if let places = try consecutive(ids, in: table, graph) {
             let axis = graph.type(of: ids).rank - 1
-            let rows = patch.add(try table.reshaped(Array(repeating: 1, count: axis) + table.shape), name: graph.name(of: tableValue))
+            let rows = patch.add(
+                try table.reshaped(Array(repeating: 1, count: axis) + table.shape), name: graph.name(of: tableValue))
             made = try patch.slice(rows, from: places.start, to: places.start.adding(places.count), axis: axis, name: node.name)
         } else {
             made = patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: outputName)
@@ -168,7 +176,8 @@ struct FuseEmbedding: Rewrite {
     /// What known indices choose of a table: one row for all of them, or a run of rows; nil where that is neither.
     private func knownRows(_ ids: ValueID, of table: Constant, _ graph: Graph) throws -> Constant? {
         let known = try graph.elements(of: ids, atMost: 1 << 16)?.converted(to: .int64).elements(Int64.self)
-        guard let indices = known?.map({ Int($0) }), let first = indices.first, first >= 0, indices.allSatisfy({ $0 < table.shape[0] })
+        guard let indices = known?.map({ Int($0) }), let first = indices.first, first >= 0,
+            indices.allSatisfy({ $0 < table.shape[0] })
         else { return nil }
         if indices.allSatisfy({ $0 == first }) {
             return try table.rows(first..<first + 1).reshaped(graph.shape(of: ids).map { _ in 1 } + [table.shape[1]])

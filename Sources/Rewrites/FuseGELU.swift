@@ -7,7 +7,8 @@ struct FuseGELU: Rewrite {
     let name = "gelu"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let output = node.outputs.first, let (x, form) = try gelu(output, graph), graph.type(of: x) == graph.type(of: output) else { return nil }
+        guard let output = node.outputs.first, let (x, form) = try gelu(output, graph), graph.type(of: x) == graph.type(of: output)
+        else { return nil }
         var patch = Patch(for: graph)
         patch.replace(node, in: graph, with: GELU(form), [x])
         return patch
@@ -23,7 +24,10 @@ struct FuseGELU: Rewrite {
         guard factors.count == 2 else { return nil }
         for (x, gate) in [(factors[0], factors[1]), (factors[1], factors[0])] {
             if let argument = graph.operand(of: gate, .sigmoid), isClose(scale, 1),
-                try isPolynomial(argument, of: x, [1: 1.702], graph) { return (x, .quick) }
+                try isPolynomial(argument, of: x, [1: 1.702], graph)
+            {
+                return (x, .quick)
+            }
             guard let (a, b) = graph.operands(of: gate, .add) else { continue }
             for (one, function) in [(a, b), (b, a)] {
                 // The gate is 1 + f or, where the factor was multiplied in, 0.5 + 0.5 f.
@@ -34,7 +38,9 @@ struct FuseGELU: Rewrite {
                     return (x, .erf)
                 }
                 let root = (2 / Double.pi).squareRoot()
-                if let argument = graph.operand(of: inner, .tanh), try isPolynomial(argument, of: x, [1: root, 3: 0.044715 * root], graph) {
+                if let argument = graph.operand(of: inner, .tanh),
+                    try isPolynomial(argument, of: x, [1: root, 3: 0.044715 * root], graph)
+                {
                     return (x, .tanh)
                 }
             }
@@ -42,7 +48,9 @@ struct FuseGELU: Rewrite {
         return nil
     }
 
-    private func collectFactors(_ value: ValueID, _ graph: Graph, _ factors: inout [ValueID], _ scale: inout Double, depth: Int) throws {
+    private func collectFactors(_ value: ValueID, _ graph: Graph, _ factors: inout [ValueID], _ scale: inout Double, depth: Int)
+        throws
+    {
         if depth > 0, let (inner, factor) = try graph.scaled(value) {
             scale *= factor
             try collectFactors(inner, graph, &factors, &scale, depth: depth - 1)
@@ -55,7 +63,8 @@ struct FuseGELU: Rewrite {
     }
 
     private func isPolynomial(_ value: ValueID, of x: ValueID, _ expected: [Int: Double], _ graph: Graph) throws -> Bool {
-        guard let found = try polynomial(value, of: x, graph, depth: 8)?.filter({ $0.value != 0 }), found.keys == expected.keys else { return false }
+        guard let found = try polynomial(value, of: x, graph, depth: 8)?.filter({ $0.value != 0 }), found.keys == expected.keys
+        else { return false }
         return expected.allSatisfy { power, coefficient in isClose(found[power] ?? 0, coefficient) }
     }
 
@@ -82,7 +91,9 @@ struct FuseGELU: Rewrite {
         if let (left, right) = try operands(.div), right.keys.elementsEqual([0]), let divisor = right[0], divisor != 0 {
             return left.mapValues { $0 / divisor }
         }
-        if let (left, right) = try operands(.pow), right.keys.elementsEqual([0]), let exponent = right[0], exponent == 2 || exponent == 3 {
+        if let (left, right) = try operands(.pow), right.keys.elementsEqual([0]), let exponent = right[0],
+            exponent == 2 || exponent == 3
+        {
             return exponent == 2 ? product(left, left) : product(left, product(left, left))
         }
         return nil

@@ -6,14 +6,18 @@ struct FuseL2Normalize: Rewrite {
     let name = "L2 normalisation"
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let (x, divisor) = graph.operands(of: node.outputs.first, .div), graph.type(of: x) == graph.type(of: node.output) else { return nil }
+        guard let (x, divisor) = graph.operands(of: node.outputs.first, .div), graph.type(of: x) == graph.type(of: node.output)
+        else { return nil }
         var length = divisor
         if let (expand, _) = graph.producer(of: length, Expand.self), let inner = expand.input(0) { length = inner }
         var epsilon = 0.0
-        if let (clip, _) = graph.producer(of: length, Clip.self), clip.input(2) == nil, let inner = clip.input(0), let bound = try graph.number(clip.input(1)) {
+        if let (clip, _) = graph.producer(of: length, Clip.self), clip.input(2) == nil, let inner = clip.input(0),
+            let bound = try graph.number(clip.input(1))
+        {
             (length, epsilon) = (inner, bound)
         } else if let (inner, bound) = try graph.sorted(graph.operands(of: length, .max), where: { try graph.number($0) == nil }),
-            let number = try graph.number(bound) {
+            let number = try graph.number(bound)
+        {
             (length, epsilon) = (inner, number)
         }
         // The usual epsilon is 0 in 16 bits.
@@ -28,7 +32,8 @@ struct FuseL2Normalize: Rewrite {
         if let (reduce, op) = graph.producer(of: value, Reduce.self), op.kind == .l2, op.keepDimensions, reduce.input(0) == x {
             return try graph.reducesLastAxis(reduce, of: x)
         }
-        guard let sum = try graph.operand(of: value, .sqrt) ?? power(value, 0.5, graph), let (reduce, op) = graph.producer(of: sum, Reduce.self),
+        guard let sum = try graph.operand(of: value, .sqrt) ?? power(value, 0.5, graph),
+            let (reduce, op) = graph.producer(of: sum, Reduce.self),
             op.keepDimensions, let summand = reduce.input(0), try graph.reducesLastAxis(reduce, of: summand)
         else { return false }
         if op.kind == .sumSquare { return summand == x }

@@ -46,7 +46,8 @@ struct FuseLayerNorm: Rewrite {
         guard let (spread, epsilon) = graph.operands(of: variance, .add) else { return nil }
         for (mean, constant) in [(spread, epsilon), (epsilon, spread)] {
             guard let number = try graph.number(constant), let (reduction, op) = graph.producer(of: mean, Reduce.self),
-                op.kind == .mean, op.keepDimensions, let square = reduction.input(0), try graph.reducesLastAxis(reduction, of: square),
+                op.kind == .mean, op.keepDimensions, let square = reduction.input(0),
+                try graph.reducesLastAxis(reduction, of: square),
                 let root = try squared(square, graph), try root == difference || centered(root, graph) == x
             else { continue }
             return (x, number)
@@ -65,7 +66,9 @@ struct FuseLayerNorm: Rewrite {
         if let (a, b) = graph.operands(of: value, .mul) {
             for (a, b) in [(a, b), (b, a)] {
                 if let inner = try graph.operand(of: b, .reciprocal).flatMap(root) { return (a, inner) }
-                if let (one, divisor) = graph.operands(of: b, .div), try graph.number(one) == 1, let inner = try root(divisor) { return (a, inner) }
+                if let (one, divisor) = graph.operands(of: b, .div), try graph.number(one) == 1, let inner = try root(divisor) {
+                    return (a, inner)
+                }
                 if let (base, exponent) = graph.operands(of: b, .pow), try graph.number(exponent) == -0.5 { return (a, base) }
             }
         }

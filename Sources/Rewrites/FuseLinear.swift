@@ -24,7 +24,8 @@ struct FuseLinear: Rewrite {
             return nil
         }
         var patch = Patch(for: graph)
-        let operands = [patch.add(weight, name: graph.name(of: weightValue))] + (bias.map { [patch.add($0, name: "\(node.name).bias")] } ?? [])
+        let operands =
+            [patch.add(weight, name: graph.name(of: weightValue))] + (bias.map { [patch.add($0, name: "\(node.name).bias")] } ?? [])
         patch.replace(node, in: graph, with: Linear(), [x] + operands)
         return patch
     }

@@ -8,7 +8,8 @@ struct FusePaddingMask: Rewrite {
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard let output = node.outputs.first, let (inverse, factor) = try graph.scaled(output), factor < -1,
-            let (one, kept) = graph.operands(of: inverse, .sub), try graph.number(one) == 1, graph.shape(of: kept) == graph.shape(of: output),
+            let (one, kept) = graph.operands(of: inverse, .sub), try graph.number(one) == 1,
+            graph.shape(of: kept) == graph.shape(of: output),
             graph.type(of: output).dataType == .float32
         else { return nil }
         // A triangle has two axes as well, and attention sees by itself that it is causal.
@@ -31,7 +32,9 @@ struct FusePaddingMask: Rewrite {
         while graph.content(of: current) == nil, let node = graph.producer(of: current), let inner = node.input(0) {
             if node.op is Cast {
                 // What is neither one nor zero would change: fractions become integers, numbers become booleans.
-                guard graph.type(of: inner).dataType == .bool || graph.type(of: current).dataType.isFloatingPoint else { return nil }
+                guard graph.type(of: inner).dataType == .bool || graph.type(of: current).dataType.isFloatingPoint else {
+                    return nil
+                }
             } else if !(node.op is Reshape || node.op is Unsqueeze || node.op is Squeeze) {
                 break
             }

@@ -54,7 +54,8 @@ extension Graph {
     private func parts(of state: ValueID, like concat: Node) -> (image: ValueID, text: ValueID)? {
         let slices = consumers(of: state).filter { $0.op is Slice || $0.op is Split }.flatMap(\.outputs)
         guard let imageTokens = concat.inputs[0].map({ shape(of: $0) }), let textTokens = concat.inputs[1].map({ shape(of: $0) }),
-            let image = slices.first(where: { shape(of: $0) == imageTokens }), let text = slices.last(where: { shape(of: $0) == textTokens }), image != text
+            let image = slices.first(where: { shape(of: $0) == imageTokens }),
+            let text = slices.last(where: { shape(of: $0) == textTokens }), image != text
         else { return nil }
         return (image, text)
     }

@@ -18,7 +18,8 @@ struct LiftPatchSelection: Rewrite {
             fusion = form
         }
         guard let scoring = try scoring(choice.scores, x: x, graph), graph.shape(of: scoring.keys) == graph.shape(of: x),
-            graph.shape(of: scoring.query)[0] == graph.shape(of: x)[0], let count = try graph.shape(of: x)[1].subtracting(1).constant,
+            graph.shape(of: scoring.query)[0] == graph.shape(of: x)[0],
+            let count = try graph.shape(of: x)[1].subtracting(1).constant,
             choice.kept < count, let rate = Self.rate(keeping: choice.kept, of: count)
         else { return nil }
         var patch = Patch(for: graph)
@@ -26,7 +27,8 @@ struct LiftPatchSelection: Rewrite {
             heads: scoring.heads, scale: scoring.scale, keepRate: rate, guidance: .text, fusion: fusion,
             order: choice.isOrdered ? .original : .score)
         guard op.keptCount(of: count) == choice.kept else { return nil }
-        let outputs = patch.add(op, [x, scoring.keys, scoring.query], name: node.name, outputNames: [graph.name(of: node.output)], outputCount: 4)
+        let outputs = patch.add(
+            op, [x, scoring.keys, scoring.query], name: node.name, outputNames: [graph.name(of: node.output)], outputCount: 4)
         patch.replace(node.output, with: outputs[0])
         return patch
     }
@@ -58,12 +60,14 @@ struct LiftPatchSelection: Rewrite {
         guard var indices = try gathered(value, of: x, graph) else { return nil }
         var isOrdered = false
         if let (sort, op) = graph.producer(of: indices, TopK.self), !op.largest, indices == sort.outputs[0],
-            let inner = sort.input(0), try resolveAxis(op.axis, rank: 2) == 1, graph.shape(of: inner) == graph.shape(of: indices) {
+            let inner = sort.input(0), try resolveAxis(op.axis, rank: 2) == 1, graph.shape(of: inner) == graph.shape(of: indices)
+        {
             indices = inner
             isOrdered = true
         }
         guard let (ranking, start, count) = try part(of: indices, graph), start == 0,
-            let (top, op) = graph.producer(of: ranking, TopK.self), op.largest, ranking == top.outputs[1], let scores = top.input(0),
+            let (top, op) = graph.producer(of: ranking, TopK.self), op.largest, ranking == top.outputs[1],
+            let scores = top.input(0),
             graph.type(of: scores).rank == 2, try resolveAxis(op.axis, rank: 2) == 1
         else { return nil }
         return Choice(scores: scores, ranking: ranking, kept: count, isOrdered: isOrdered)
@@ -82,7 +86,8 @@ struct LiftPatchSelection: Rewrite {
         var current = value
         if let expand = graph.producer(of: current, Expand.self)?.node, let inner = expand.input(0) { current = inner }
         let shape = graph.shape(of: current)
-        guard shape.count == 3, shape[2] == 1, let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0),
+        guard shape.count == 3, shape[2] == 1, let reshape = graph.producer(of: current, Reshape.self)?.node,
+            let inner = reshape.input(0),
             graph.shape(of: inner) == [shape[0], shape[1]]
         else { return nil }
         return inner
@@ -92,7 +97,9 @@ struct LiftPatchSelection: Rewrite {
     private func part(of value: ValueID, _ graph: Graph) throws -> (whole: ValueID, start: Int, count: Int)? {
         guard let count = graph.shape(of: value).last?.constant else { return nil }
         guard let slice = graph.producer(of: value, Slice.self)?.node, let whole = slice.input(0) else { return (value, 0, count) }
-        guard let ranges = try graph.sliceRanges(slice), ranges.count == 1, ranges[0].axis == 1, let start = ranges[0].start.constant else { return nil }
+        guard let ranges = try graph.sliceRanges(slice), ranges.count == 1, ranges[0].axis == 1,
+            let start = ranges[0].start.constant
+        else { return nil }
         return (whole, start, count)
     }
 
@@ -101,7 +108,8 @@ struct LiftPatchSelection: Rewrite {
         if let (choose, _) = graph.producer(of: value, Where.self), let quotient = choose.input(1), let mean = choose.input(2),
             let scores = try positive(choose.input(0), graph), let dropped = try gathered(mean, by: .mean, of: x, graph),
             try areDropped(dropped, choice, graph), let (gather, _) = graph.producer(of: scores, GatherElements.self),
-            gather.input(0) == choice.scores, gather.input(1) == dropped {
+            gather.input(0) == choice.scores, gather.input(1) == dropped
+        {
             // Where all scores underflow: what the operator does, too.
             return try fusion(quotient, of: x, choice, graph) == .normalized ? .normalized : nil
         }
@@ -110,7 +118,8 @@ struct LiftPatchSelection: Rewrite {
         if let (a, b) = graph.operands(of: value, .div) { (sum, divisor) = (a, b) }
         guard let product = try reduced(sum, by: .sum, graph), let (a, b) = graph.operands(of: product, .mul) else { return nil }
         for (weights, tokens) in [(a, b), (b, a)] {
-            guard let scores = try column(weights, graph), let dropped = try gathered(tokens, of: x, graph), try areDropped(dropped, choice, graph),
+            guard let scores = try column(weights, graph), let dropped = try gathered(tokens, of: x, graph),
+                try areDropped(dropped, choice, graph),
                 let (gather, op) = graph.producer(of: scores, GatherElements.self), try resolveAxis(op.axis, rank: 2) == 1,
                 gather.input(0) == choice.scores, gather.input(1) == dropped
             else { continue }
@@ -124,7 +133,9 @@ struct LiftPatchSelection: Rewrite {
     private func positive(_ condition: ValueID?, _ graph: Graph) throws -> ValueID? {
         guard let condition else { return nil }
         for candidate in try [condition] + graph.views(of: condition).map(\.source) {
-            if let (sum, zero) = graph.operands(of: candidate, .greater), try graph.number(zero) == 0 { return try reduced(sum, by: .sum, graph) }
+            if let (sum, zero) = graph.operands(of: candidate, .greater), try graph.number(zero) == 0 {
+                return try reduced(sum, by: .sum, graph)
+            }
         }
         return nil
     }
@@ -135,7 +146,9 @@ struct LiftPatchSelection: Rewrite {
     }
 
     private func areDropped(_ indices: ValueID, _ choice: Choice, _ graph: Graph) throws -> Bool {
-        guard let (whole, start, count) = try part(of: indices, graph), let all = graph.shape(of: choice.scores).last else { return false }
+        guard let (whole, start, count) = try part(of: indices, graph), let all = graph.shape(of: choice.scores).last else {
+            return false
+        }
         return whole == choice.ranking && start == choice.kept && Dimension(start + count) == all
     }
 
@@ -143,7 +156,9 @@ struct LiftPatchSelection: Rewrite {
     private func reduced(_ value: ValueID, by kind: Reduce.Kind, _ graph: Graph) throws -> ValueID? {
         for candidate in try [value] + graph.views(of: value).map(\.source) {
             guard let (node, op) = graph.producer(of: candidate, Reduce.self) else { continue }
-            guard op.kind == kind, try node.input(1).flatMap({ try graph.operand($0).constantIntegers() }) == [1] else { return nil }
+            guard op.kind == kind, try node.input(1).flatMap({ try graph.operand($0).constantIntegers() }) == [1] else {
+                return nil
+            }
             return node.input(0)
         }
         return nil
@@ -171,20 +186,27 @@ struct LiftPatchSelection: Rewrite {
         current = input
         while let (inner, factor) = try graph.scaled(current) { (current, scale) = (inner, scale * factor) }
         guard let product = graph.producer(of: current, MatMul.self)?.node, let q = product.input(0), let k = product.input(1),
-            graph.type(of: q).rank == 4, let heads = graph.shape(of: q)[1].constant, let size = graph.shape(of: q)[3].constant, graph.shape(of: q)[2] == 1, heads > 0, size > 0
+            graph.type(of: q).rank == 4, let heads = graph.shape(of: q)[1].constant, let size = graph.shape(of: q)[3].constant,
+            graph.shape(of: q)[2] == 1, heads > 0, size > 0
         else { return nil }
         let width = Dimension(heads * size)
-        guard let query = try graph.views(of: q, scaled: true).last(where: { view in
-            let shape = graph.shape(of: view.source)
-            return try shape.count == 2 && shape[1] == width && ViewLayout(of: shape).reshaped(graph.shape(of: q)) == view.layout
-        }), let keys = try keys(k, heads: heads, size: size, tokens: graph.shape(of: x)[1], graph) else { return nil }
+        guard
+            let query = try graph.views(of: q, scaled: true).last(where: { view in
+                let shape = graph.shape(of: view.source)
+                return try shape.count == 2 && shape[1] == width
+                    && ViewLayout(of: shape).reshaped(graph.shape(of: q)) == view.layout
+            }), let keys = try keys(k, heads: heads, size: size, tokens: graph.shape(of: x)[1], graph)
+        else { return nil }
         let total = scale * query.scale * keys.scale
         return Scoring(
-            keys: keys.value, query: query.source, heads: heads, scale: isClose(total * Double(size).squareRoot(), 1) ? nil : Float(total))
+            keys: keys.value, query: query.source, heads: heads,
+            scale: isClose(total * Double(size).squareRoot(), 1) ? nil : Float(total))
     }
 
     /// The projection [B, 1 + N, D] of which a value is the heads' keys [B, H, d, N], [CLS] left out.
-    private func keys(_ value: ValueID, heads: Int, size: Int, tokens: Dimension, _ graph: Graph) throws -> (value: ValueID, scale: Double)? {
+    private func keys(_ value: ValueID, heads: Int, size: Int, tokens: Dimension, _ graph: Graph) throws -> (
+        value: ValueID, scale: Double
+    )? {
         for view in try graph.views(of: value, scaled: true) {
             let shape = graph.shape(of: view.source)
             guard shape.count == 3, shape[1] == tokens, let offset = view.layout.offsets[2].constant else { continue }
@@ -195,11 +217,14 @@ struct LiftPatchSelection: Rewrite {
             guard expected == view.layout else { continue }
             if shape[2] == Dimension(width) { return (view.source, view.scale) }
             // A packed projection: the block's attention has its keys as a projection of their own.
-            guard let (packed, _) = graph.producer(of: view.source, Linear.self), let weight = packed.input(1).flatMap(graph.constant(of:)),
+            guard let (packed, _) = graph.producer(of: view.source, Linear.self),
+                let weight = packed.input(1).flatMap(graph.constant(of:)),
                 let source = packed.input(0)
             else { continue }
             let identity = try weight.rows(offset..<offset + width).identity
-            let own = graph.consumers(of: source).first { $0.op is Linear && $0.input(1).flatMap(graph.constant(of:))?.identity == identity }
+            let own = graph.consumers(of: source).first {
+                $0.op is Linear && $0.input(1).flatMap(graph.constant(of:))?.identity == identity
+            }
             if let own { return (own.output, view.scale) }
         }
         return nil
@@ -224,11 +249,13 @@ struct ThreadPositions: Rewrite {
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard let op = node.op as? PatchSelection, node.input(3) == nil, let tokens = node.input(0),
-            let before = selection(before: tokens, graph), graph.shape(of: before.outputs[3]) == [graph.shape(of: tokens)[0], try graph.shape(of: tokens)[1].subtracting(1)]
+            let before = selection(before: tokens, graph),
+            graph.shape(of: before.outputs[3]) == [graph.shape(of: tokens)[0], try graph.shape(of: tokens)[1].subtracting(1)]
         else { return nil }
         var patch = Patch(for: graph)
         let outputs = patch.add(
-            op, (0..<3).map { node.input($0) } + [before.outputs[3]], name: node.name, outputNames: node.outputs.map { graph.name(of: $0) },
+            op, (0..<3).map { node.input($0) } + [before.outputs[3]], name: node.name,
+            outputNames: node.outputs.map { graph.name(of: $0) },
             outputCount: node.outputs.count)
         for (old, new) in zip(node.outputs, outputs) { patch.replace(old, with: new) }
         return patch
@@ -242,7 +269,9 @@ struct ThreadPositions: Rewrite {
         while let value = pending.popLast() {
             guard graph.content(of: value) == nil, let node = graph.producer(of: value) else { continue }
             if node.op is PatchSelection { return node }
-            for case let input? in node.inputs where graph.shape(of: input) == shape && seen.insert(input).inserted { pending.append(input) }
+            for case let input? in node.inputs where graph.shape(of: input) == shape && seen.insert(input).inserted {
+                pending.append(input)
+            }
         }
         return nil
     }

@@ -13,8 +13,10 @@ struct LowerEinsum: Rewrite {
         let shared = left.filter(right.contains)
         let (batch, summed) = (plan.output.filter(shared.contains), shared.filter { !plan.output.contains($0) })
         let (rows, columns) = (left.filter { !right.contains($0) }, right.filter { !left.contains($0) })
-        guard Set(left).count == left.count, Set(right).count == right.count, summed.count == 1, rows.count == 1, columns.count == 1,
-            (rows + columns).allSatisfy(plan.output.contains), size(of: shared, left, graph.shape(of: a)) == size(of: shared, right, graph.shape(of: b))
+        guard Set(left).count == left.count, Set(right).count == right.count, summed.count == 1, rows.count == 1,
+            columns.count == 1,
+            (rows + columns).allSatisfy(plan.output.contains),
+            size(of: shared, left, graph.shape(of: a)) == size(of: shared, right, graph.shape(of: b))
         else { return nil }
         var patch = Patch(for: graph)
         let first = patch.turn(a, left, to: batch + rows + summed, node.name)

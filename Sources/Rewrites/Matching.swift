@@ -12,7 +12,8 @@ extension Graph {
 
     /// The operands of the sum, product, ... behind a value.
     func operands(of value: ValueID?, _ kind: Binary.Kind) -> (a: ValueID, b: ValueID)? {
-        guard let (node, op) = producer(of: value, Binary.self), op.kind == kind, let a = node.input(0), let b = node.input(1) else { return nil }
+        guard let (node, op) = producer(of: value, Binary.self), op.kind == kind, let a = node.input(0), let b = node.input(1)
+        else { return nil }
         return (a, b)
     }
 
@@ -103,11 +104,12 @@ struct Closeness: Sendable {
 
     init(of graph: Graph) {
         let narrow = graph.nodes.lazy.flatMap { $0.inputs.lazy.compactMap { $0.flatMap(graph.constant(of:))?.storedType } }
-        tolerance = switch narrow.first(where: { $0 == .float16 || $0 == .bfloat16 }) {
-        case .float16: 1e-3
-        case .bfloat16: 8e-3
-        default: 1e-6
-        }
+        tolerance =
+            switch narrow.first(where: { $0 == .float16 || $0 == .bfloat16 }) {
+            case .float16: 1e-3
+            case .bfloat16: 8e-3
+            default: 1e-6
+            }
     }
 
     /// True where the source's numbers were widened from 16 bits.

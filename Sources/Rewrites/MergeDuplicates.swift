@@ -9,7 +9,8 @@ struct MergeDuplicates: Rewrite {
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         guard let x = node.inputs.first(where: { $0.map { graph.content(of: $0) == nil } ?? false }) ?? nil else { return nil }
         // Among very many readers of one value, which no exporter makes, only the first are looked through.
-        for other in graph.consumers(of: x, atMost: 256) where other.id < node.id && other.op.isEqual(to: node.op) && other.inputs.count == node.inputs.count {
+        for other in graph.consumers(of: x, atMost: 256)
+        where other.id < node.id && other.op.isEqual(to: node.op) && other.inputs.count == node.inputs.count {
             guard try zip(other.inputs, node.inputs).allSatisfy({ try isSame($0, $1, graph) }) else { continue }
             var patch = Patch(for: graph)
             for (old, new) in zip(node.outputs, other.outputs) { patch.replace(old, with: new) }

@@ -6,7 +6,8 @@ extension Operator {
     /// True where each row of the last axis, or each element, is computed from its own row of the inputs alone.
     package var isRowwise: Bool {
         switch self {
-        case is Linear, is QuantizedLinear, is LayerNorm, is GELU, is L2Normalize, is Embedding, is QuantizedEmbedding, is Unary, is Binary:
+        case is Linear, is QuantizedLinear, is LayerNorm, is GELU, is L2Normalize, is Embedding, is QuantizedEmbedding, is Unary,
+            is Binary:
             true
         default: false
         }
@@ -57,7 +58,8 @@ extension Graph {
             let value = node.output
             guard !isOutput(value), !isTraced(value), content(of: value) == nil, !consumers(of: value).isEmpty,
                 consumers(of: value).allSatisfy({ reader in
-                    found[reader.id] != nil && reader.inputs.indices.allSatisfy { reader.inputs[$0] != value || isNarrowed($0, of: reader) }
+                    found[reader.id] != nil
+                        && reader.inputs.indices.allSatisfy { reader.inputs[$0] != value || isNarrowed($0, of: reader) }
                 })
             else { continue }
             found[node.id] = node

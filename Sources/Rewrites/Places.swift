@@ -42,7 +42,8 @@ struct Places {
     func adding(_ other: Places) throws -> Places {
         let rank = max(steps.count, other.steps.count)
         func aligned(_ steps: [Dimension]) -> [Dimension] { Array(repeating: 0, count: rank - steps.count) + steps }
-        return try Places(first: first.adding(other.first), steps: zip(aligned(steps), aligned(other.steps)).map { try $0.adding($1) })
+        return try Places(
+            first: first.adding(other.first), steps: zip(aligned(steps), aligned(other.steps)).map { try $0.adding($1) })
     }
 }
 
@@ -77,7 +78,8 @@ extension Graph {
             guard let a = try operand(0), let b = try operand(1) else { return nil }
             if binary.kind == .add { return try a.adding(b) }
             let zeros = Places(first: 0, steps: shape.map { _ in 0 })
-            return try b.isOneNumber ? a.scaled(by: b.first).adding(zeros) : a.isOneNumber ? b.scaled(by: a.first).adding(zeros) : nil
+            return try b.isOneNumber
+                ? a.scaled(by: b.first).adding(zeros) : a.isOneNumber ? b.scaled(by: a.first).adding(zeros) : nil
         default: return nil
         }
     }
@@ -98,12 +100,15 @@ extension Graph {
     func places(ofTuples value: ValueID, along sizes: [Dimension]) throws -> Places? {
         var parts: [Places] = []
         if let numbers = try content(of: value) == nil ? nil : smallTensor(value)?.converted(to: .int64).elements(Int64.self),
-            let shape = type(of: value).constantShape {
+            let shape = type(of: value).constantShape
+        {
             for part in sizes.indices {
                 let column = stride(from: part, to: numbers.count, by: sizes.count).map { numbers[$0] }
                 if let places = Places(column, shape.dropLast()) { parts.append(places) }
             }
-        } else if let (concat, op) = producer(of: value, Concat.self), try resolveAxis(op.axis, rank: type(of: value).rank) == type(of: value).rank - 1 {
+        } else if let (concat, op) = producer(of: value, Concat.self),
+            try resolveAxis(op.axis, rank: type(of: value).rank) == type(of: value).rank - 1
+        {
             for input in concat.inputs {
                 guard let input, shape(of: input).last == 1, let places = try places(input) else { return nil }
                 parts.append(Places(first: places.first, steps: places.steps.dropLast()))
@@ -135,7 +140,8 @@ struct DropLookups: Rewrite {
         guard places.first == 0, try rows == product(graph.shape(of: x).prefix(depth)) else { return nil }
         var patch = Patch(for: graph)
         let arranged = try patch.reshape(x, to: sizes, name: node.name)
-        patch.replace(node.output, with: try patch.expand(arranged, to: shape, name: node.name, outputName: graph.name(of: node.output)))
+        patch.replace(
+            node.output, with: try patch.expand(arranged, to: shape, name: node.name, outputName: graph.name(of: node.output)))
         return patch
     }
 

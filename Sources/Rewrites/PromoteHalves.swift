@@ -14,30 +14,36 @@ extension Graph {
         var twins: [ValueID: ValueID] = [:]
         for input in inputs {
             let twin = try wide.addInput(name(of: input), type(of: input))
-            twins[input] = isHalf(type(of: input).dataType)
+            twins[input] =
+                isHalf(type(of: input).dataType)
                 ? try wide.add(Cast(to: .float32), [twin], name: "\(name(of: input)).wide")[0] : twin
         }
         func twin(of value: ValueID) throws -> ValueID {
             if let known = twins[value] { return known }
-            guard let content = content(of: value) else { throw TripsError.data("a value is read before it is computed", found: name(of: value)) }
+            guard let content = content(of: value) else {
+                throw TripsError.data("a value is read before it is computed", found: name(of: value))
+            }
             var type = type(of: value)
             if isHalf(type.dataType) { type.dataType = .float32 }
-            let made = switch content {
-            case .tensor(let constant): try wide.addConstant(constant.converted(to: type.dataType), name: name(of: value))
-            case .splat(let scalar): try wide.addKnown(.splat(scalar.converted(to: type.dataType)), type, name: name(of: value))
-            case .dimensions: try wide.addKnown(content, type, name: name(of: value))
-            }
+            let made =
+                switch content {
+                case .tensor(let constant): try wide.addConstant(constant.converted(to: type.dataType), name: name(of: value))
+                case .splat(let scalar): try wide.addKnown(.splat(scalar.converted(to: type.dataType)), type, name: name(of: value))
+                case .dimensions: try wide.addKnown(content, type, name: name(of: value))
+                }
             twins[value] = made
             return made
         }
         for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) {
             let op: any Operator = (node.op as? Cast).map { Cast(to: isHalf($0.to) ? .float32 : $0.to) } ?? node.op
-            let made = try wide.add(op, node.inputs.map { try $0.map(twin) }, name: node.name, outputNames: node.outputs.map(name(of:)))
+            let made = try wide.add(
+                op, node.inputs.map { try $0.map(twin) }, name: node.name, outputNames: node.outputs.map(name(of:)))
             for (output, result) in zip(node.outputs, made) { twins[output] = result }
         }
         for (outputName, value) in outputs {
             let (result, type) = (try twin(of: value), type(of: value).dataType)
-            try wide.addOutput(outputName, isHalf(type) ? wide.add(Cast(to: type), [result], name: "\(outputName).narrow")[0] : result)
+            try wide.addOutput(
+                outputName, isHalf(type) ? wide.add(Cast(to: type), [result], name: "\(outputName).narrow")[0] : result)
         }
         for (traceName, value) in traces { wide.addTrace(traceName, try twin(of: value)) }
         self = wide

@@ -126,7 +126,9 @@ struct DropFixedRounding: Rewrite {
             return patch
         }
         let range = try [levels.lowerBound, levels.upperBound].map {
-            patch.add(try Constant(Tensor(scalar: ($0 - zero) * scale).converted(to: graph.type(of: x).dataType)), name: "\(node.name).range")
+            patch.add(
+                try Constant(Tensor(scalar: ($0 - zero) * scale).converted(to: graph.type(of: x).dataType)),
+                name: "\(node.name).range")
         }
         patch.replace(node, in: graph, with: Clip(), [x] + range)
         return patch
@@ -161,7 +163,8 @@ struct DropFixedRounding: Rewrite {
         switch node.op {
         case is MatMul: return node.inputs.contains { $0.flatMap(graph.content(of:)) != nil }
         case is Gemm, is Linear, is Conv, is ConvTranspose, is BatchNormalization, is LayerNormalization, is LayerNorm,
-            is GroupNormalization, is InstanceNormalization: return true
+            is GroupNormalization, is InstanceNormalization:
+            return true
         case let binary as Binary: return try binary.kind == .add && node.inputs.allSatisfy { try graph.number($0) == nil }
         default: return false
         }

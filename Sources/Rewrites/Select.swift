@@ -19,7 +19,8 @@ public func select(_ graph: inout Graph, options: SelectionRequest) throws -> Se
     let costBefore = try graph.multiplyAccumulates().substituting(["batch": 1])
 
     var selected = graph
-    var report = SelectionReport(guidance: options.guidance, blocks: [], costBefore: costBefore, costAfter: costBefore, followed: [])
+    var report = SelectionReport(
+        guidance: options.guidance, blocks: [], costBefore: costBefore, costAfter: costBefore, followed: [])
     let row = try guide.map { try selected.guideRow($0, for: tower) }
     var positions: ValueID?
     for (block, rate) in rates {
@@ -34,9 +35,10 @@ public func select(_ graph: inout Graph, options: SelectionRequest) throws -> Se
     for (block, rate) in rates {
         let residual = tower.blocks[block - 1].residual
         guard let node = selected.consumers(of: residual).first(where: { $0.op is PatchSelection }) else { continue }
-        report.blocks.append(.init(
-            block: block, keepRate: rate, tokensBefore: selected.shape(of: node.outputs[2])[1],
-            tokensAfter: selected.shape(of: node.outputs[3])[1]))
+        report.blocks.append(
+            .init(
+                block: block, keepRate: rate, tokensBefore: selected.shape(of: node.outputs[2])[1],
+                tokensAfter: selected.shape(of: node.outputs[3])[1]))
     }
     report.costAfter = try selected.multiplyAccumulates().substituting(["batch": 1])
     graph = selected
@@ -49,7 +51,8 @@ private func visionTower(of graph: Graph, _ anatomy: Anatomy, named name: String
     guard let name else {
         guard anatomy.vision.count <= 1 else {
             let names = anatomy.vision.map { graph.name(of: $0.input) }
-            throw TripsError.usage("several vision towers", found: names.joined(separator: ", "), expected: "one of them, named by --vision-tower")
+            throw TripsError.usage(
+                "several vision towers", found: names.joined(separator: ", "), expected: "one of them, named by --vision-tower")
         }
         guard let tower = anatomy.vision.first else {
             let states = try graph.towers().filter { $0.blocks[0].form == .preNorm }.map { graph.name(of: $0.input) }
@@ -61,18 +64,23 @@ private func visionTower(of graph: Graph, _ anatomy: Anatomy, named name: String
         if try graph.leadingTokens(of: tower.input) == 0, let patches = graph.stem(of: tower.input, PatchEmbedding.self) {
             throw TripsError.usage(
                 "the vision tower has no class token", at: graph.name, found: "patches alone behind \(patches.name)",
-                expected: "a first token that every selection keeps; --vision-tower \(graph.name(of: tower.input)) takes the first patch for it")
+                expected:
+                    "a first token that every selection keeps; --vision-tower \(graph.name(of: tower.input)) takes the first patch for it"
+            )
         }
         return tower
     }
     let towers = try graph.towers().filter { $0.blocks[0].form == .preNorm }
     let found = towers.first { tower in
-        graph.name(of: tower.input) == name || graph.stem(of: tower.input, PatchEmbedding.self).map { $0.name == name || graph.name(of: $0.output) == name } == true
+        graph.name(of: tower.input) == name
+            || graph.stem(of: tower.input, PatchEmbedding.self).map { $0.name == name || graph.name(of: $0.output) == name } == true
             || tower.blocks.contains { $0.selfAttention.name == name || graph.name(of: $0.output) == name }
     }
     guard let found else {
         let names = towers.map { graph.name(of: $0.input) }
-        throw TripsError.usage("no vision tower of that name", found: name, expected: names.isEmpty ? "none was recognised" : names.joined(separator: ", "))
+        throw TripsError.usage(
+            "no vision tower of that name", found: name,
+            expected: names.isEmpty ? "none was recognised" : names.joined(separator: ", "))
     }
     return found
 }
@@ -81,9 +89,13 @@ private func visionTower(of graph: Graph, _ anatomy: Anatomy, named name: String
 private func textGuide(of graph: Graph, _ anatomy: Anatomy, _ tower: Tower, named name: String?) throws -> ValueID {
     let guide: ValueID
     if let name {
-        guard let value = graph.value(named: name) ?? graph.outputs.first(where: { $0.name == name })?.value
-            ?? graph.traces.first(where: { $0.name == name })?.value, (2...3).contains(graph.type(of: value).rank)
-        else { throw TripsError.usage("no text guide of that name", found: name, expected: "a value [batch, length, width] or [batch, width]") }
+        guard
+            let value = graph.value(named: name) ?? graph.outputs.first(where: { $0.name == name })?.value
+                ?? graph.traces.first(where: { $0.name == name })?.value, (2...3).contains(graph.type(of: value).rank)
+        else {
+            throw TripsError.usage(
+                "no text guide of that name", found: name, expected: "a value [batch, length, width] or [batch, width]")
+        }
         guard !graph.dependents(of: [tower.input]).contains(value) else {
             throw TripsError.usage("the text guide depends on the image", found: name, expected: "a text-only state")
         }
@@ -91,7 +103,9 @@ private func textGuide(of graph: Graph, _ anatomy: Anatomy, _ tower: Tower, name
     } else {
         // A tower that only its name tells as one of an image has not been counted among what fusion layers see.
         let seeing = graph.dependents(of: [tower.input])
-        let texts = anatomy.texts.map { Tower(blocks: Array($0.blocks.prefix { !seeing.contains($0.output) })) }.filter { !$0.blocks.isEmpty }
+        let texts = anatomy.texts.map { Tower(blocks: Array($0.blocks.prefix { !seeing.contains($0.output) })) }.filter {
+            !$0.blocks.isEmpty
+        }
         guard let text = texts.first else {
             throw TripsError.usage(
                 "text guidance needs a text encoder that does not see the image", found: "none in graph \(graph.name)",
@@ -99,7 +113,8 @@ private func textGuide(of graph: Graph, _ anatomy: Anatomy, _ tower: Tower, name
         }
         guard texts.count == 1 else {
             let names = texts.map { graph.name(of: graph.finalState(of: $0)) }
-            throw TripsError.usage("several text encoders", found: names.joined(separator: ", "), expected: "one of them, named by --text-guide")
+            throw TripsError.usage(
+                "several text encoders", found: names.joined(separator: ", "), expected: "one of them, named by --text-guide")
         }
         guide = graph.finalState(of: text)
     }
@@ -126,7 +141,9 @@ extension Graph {
         var row = guide
         if type(of: guide).rank == 3 {
             let existing = try consumers(of: guide).first { node in
-                guard let gather = node.op as? Gather, gather.axis == 1, let index = node.input(1), shape(of: index).isEmpty else { return false }
+                guard let gather = node.op as? Gather, gather.axis == 1, let index = node.input(1), shape(of: index).isEmpty else {
+                    return false
+                }
                 return try operand(index).constantIntegers() == [0]
             }
             if let existing {
@@ -143,7 +160,9 @@ extension Graph {
         guard let images = producer(of: patches?.input(0), Concat.self), images.op.axis == 0,
             images.node.inputs.allSatisfy({ $0.map { shape(of: $0)[0] } == textBatch })
         else {
-            throw TripsError.usage("images and texts differ in number", found: "\(batch) images, \(textBatch) texts", expected: "a text for each image")
+            throw TripsError.usage(
+                "images and texts differ in number", found: "\(batch) images, \(textBatch) texts", expected: "a text for each image"
+            )
         }
         return try add(Concat(axis: 0), images.node.inputs.map { _ in row }, name: "selection.guides")[0]
     }
@@ -152,9 +171,13 @@ extension Graph {
         _ block: TransformerBlock, _ number: Int, _ rate: Double, _ options: SelectionRequest, leading: Int, row: ValueID?,
         positions: ValueID?
     ) throws -> Node {
-        guard let attention = block.selfAttention.op as? Attention, let queries = block.selfAttention.input(0), let keys = block.selfAttention.input(1),
+        guard let attention = block.selfAttention.op as? Attention, let queries = block.selfAttention.input(0),
+            let keys = block.selfAttention.input(1),
             let (projection, linear) = producer(of: queries, Linear.self)
-        else { throw TripsError.usage("block \(number) has no query projection", found: block.selfAttention.name, expected: "a linear projection") }
+        else {
+            throw TripsError.usage(
+                "block \(number) has no query projection", found: block.selfAttention.name, expected: "a linear projection")
+        }
         let name = "selection.\(number)"
         let query: ValueID?
         switch options.guidance {

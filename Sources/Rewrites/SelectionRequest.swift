@@ -46,7 +46,9 @@ public struct SelectionRequest: Sendable, Hashable, Codable {
             throw TripsError.usage("selection blocks", found: "\(blocks)", expected: "each block once")
         }
         guard keepRates.count == 1 || keepRates.count == blocks.count else {
-            throw TripsError.usage("keep rates", found: "\(keepRates.count) for \(blocks.count) blocks", expected: "one for all, or one for each block")
+            throw TripsError.usage(
+                "keep rates", found: "\(keepRates.count) for \(blocks.count) blocks", expected: "one for all, or one for each block"
+            )
         }
         for rate in keepRates where !(rate > 0 && rate <= 1) {
             throw TripsError.usage("keep rate", found: rate, expected: "above 0, at most 1")

@@ -20,7 +20,8 @@ struct SinkExpansions: Rewrite {
             return patch
         }
         let made = patch.add(node.op, inputs, name: node.name)
-        patch.replace(node.output, with: try patch.expand(made, to: shape, name: node.name, outputName: graph.name(of: node.output)))
+        patch.replace(
+            node.output, with: try patch.expand(made, to: shape, name: node.name, outputName: graph.name(of: node.output)))
         return patch
     }
 }

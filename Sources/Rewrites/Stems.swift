@@ -16,7 +16,8 @@ extension Graph {
         if kind == PatchEmbedding.self, let leading = try? leadingParts(of: node) {
             return stem(of: leading.patches, kind, depth: depth - 1)
         }
-        guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: [node.input(0) ?? value]), let inner = node.input(0) else { return nil }
+        guard node.op is LayerNorm || node.op is Linear || isRowwise(node, of: [node.input(0) ?? value]), let inner = node.input(0)
+        else { return nil }
         return stem(of: inner, kind, depth: depth - 1)
     }
 

@@ -59,19 +59,24 @@ extension Graph {
 
     /// norm(x + attention x), perhaps norm(y + cross-attention y), norm(z + f z).
     private func postNormBlock(_ attention: Node) -> TransformerBlock? {
-        guard let input = projected(attention, 0), input == projected(attention, 1), input == projected(attention, 2) else { return nil }
+        guard let input = projected(attention, 0), input == projected(attention, 1), input == projected(attention, 2) else {
+            return nil
+        }
         for residual in sums(from: attention.output, with: input) {
             guard let norm = consumers(of: residual).first(where: { $0.op is LayerNorm }) else { continue }
             var state = norm.output
             let cross = crossAttention(from: state)
             if let cross {
-                guard let sum = sums(from: cross.output, with: state).first, let norm = consumers(of: sum).first(where: { $0.op is LayerNorm })
+                guard let sum = sums(from: cross.output, with: state).first,
+                    let norm = consumers(of: sum).first(where: { $0.op is LayerNorm })
                 else { continue }
                 state = norm.output
             }
-            guard let sum = sums(from: state, with: state).first, let last = consumers(of: sum).first(where: { $0.op is LayerNorm }) else { continue }
+            guard let sum = sums(from: state, with: state).first, let last = consumers(of: sum).first(where: { $0.op is LayerNorm })
+            else { continue }
             return TransformerBlock(
-                form: .postNorm, input: input, output: last.output, selfAttention: attention, residual: residual, crossAttention: cross)
+                form: .postNorm, input: input, output: last.output, selfAttention: attention, residual: residual,
+                crossAttention: cross)
         }
         return nil
     }
@@ -126,7 +131,9 @@ extension Graph {
     func isRowwise(_ node: Node, of values: [ValueID]) -> Bool {
         if node.op is Binary { return node.inputs.allSatisfy { $0.map { values.contains($0) || content(of: $0) != nil } == true } }
         guard let x = node.input(0), values.contains(x) else { return false }
-        if node.op is Slice || node.op is Split { return node.outputs.allSatisfy { shape(of: $0).dropLast() == shape(of: x).dropLast() } }
+        if node.op is Slice || node.op is Split {
+            return node.outputs.allSatisfy { shape(of: $0).dropLast() == shape(of: x).dropLast() }
+        }
         return node.op is Linear || node.op is QuantizedLinear || node.op is GELU || node.op is Unary
     }
 }

@@ -18,7 +18,9 @@ extension Graph {
         var current = value
         var found: [View] = []
         // Not through a traced value: it would lose its last reader, and with it the trace.
-        while content(of: current) == nil, current == value || !isTraced(current), let node = producer(of: current), steps.count < 32 {
+        while content(of: current) == nil, current == value || !isTraced(current), let node = producer(of: current),
+            steps.count < 32
+        {
             let source: ValueID
             if isView(node), let input = node.input(0), tellsSizes(of: current, by: input) {
                 steps.append((node, current))
@@ -96,7 +98,9 @@ extension Graph {
         let (from, to) = (shape(of: x), shape(of: node.output))
         let axes = try node.input(3).map { try operand($0).constantIntegers() } ?? Array(starts.indices)
         let steps = try node.input(4).map { try operand($0).constantIntegers() } ?? starts.map { _ in 1 }
-        guard let axes, let steps, steps.allSatisfy({ $0 == 1 }), axes.count == starts.count, ends.count == starts.count else { return nil }
+        guard let axes, let steps, steps.allSatisfy({ $0 == 1 }), axes.count == starts.count, ends.count == starts.count else {
+            return nil
+        }
         var ranges: [(axis: Int, start: Dimension, count: Dimension)] = []
         for (index, stated) in axes.enumerated() {
             let axis = try resolveAxis(stated, rank: from.count)
@@ -259,7 +263,8 @@ struct SinkViews: Rewrite {
         guard let a = node.input(0), let b = node.input(1) else { return nil }
         var patch = Patch(for: graph)
         if let left = try arranged(a, in: graph), let right = try arranged(b, in: graph), graph.shape(of: a) == graph.shape(of: b),
-            graph.shape(of: left.source) == graph.shape(of: right.source), left.layout == right.layout {
+            graph.shape(of: left.source) == graph.shape(of: right.source), left.layout == right.layout
+        {
             let inner = patch.add(binary, [left.source, right.source], name: node.name)
             try patch.rearrange(inner, as: node.output, like: left.by, in: graph)
             return patch
@@ -284,7 +289,8 @@ struct SinkViews: Rewrite {
 
     /// The reshape or transpose behind a value.
     private func arranged(_ value: ValueID?, in graph: Graph) throws -> (source: ValueID, layout: ViewLayout, by: Node)? {
-        guard let value, graph.content(of: value) == nil, let node = graph.producer(of: value), node.op is Reshape || node.op is Transpose,
+        guard let value, graph.content(of: value) == nil, let node = graph.producer(of: value),
+            node.op is Reshape || node.op is Transpose,
             let view = try graph.views(of: value).first, view.source == node.input(0), graph.content(of: view.source) == nil
         else { return nil }
         return (view.source, view.layout, node)
@@ -294,12 +300,18 @@ struct SinkViews: Rewrite {
 extension Patch {
     /// Puts the view that `node` makes behind `inner`, in place of `output`.
     fileprivate mutating func rearrange(_ inner: ValueID, as output: ValueID, like node: Node, in graph: Graph) throws {
-        let outer = try node.op is Reshape ? reshape(inner, to: graph.shape(of: output), name: node.name) : add(node.op, [inner], name: node.name)
+        let outer =
+            try node.op is Reshape
+            ? reshape(inner, to: graph.shape(of: output), name: node.name) : add(node.op, [inner], name: node.name)
         replace(output, with: outer)
     }
 
     /// Adds what takes one row along an axis, which goes away.
-    fileprivate mutating func row(_ index: Dimension, of value: ValueID, axis: Int, name: String, outputName: String? = nil) throws -> ValueID {
-        add(Gather(axis: axis), [value, try add(sizes: [index], shape: [], name: "\(name).index")], name: name, outputName: outputName)
+    fileprivate mutating func row(_ index: Dimension, of value: ValueID, axis: Int, name: String, outputName: String? = nil) throws
+        -> ValueID
+    {
+        add(
+            Gather(axis: axis), [value, try add(sizes: [index], shape: [], name: "\(name).index")], name: name,
+            outputName: outputName)
     }
 }

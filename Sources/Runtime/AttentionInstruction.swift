@@ -22,7 +22,8 @@ struct AttentionInstruction: Instruction {
     /// The int8 kernel's sums hold for such heads.
     var inBytes: Bool { op.activations == .int8 && headSize <= 65536 }
     private var kernelScratch: Int {
-        let bytes = inBytes
+        let bytes =
+            inBytes
             ? trips_iattention_scratch(keys, headSize) : trips_attention_scratch(keys, headSize) * MemoryLayout<Float>.size
         return bytes.inWholeCacheLines
     }
@@ -86,7 +87,8 @@ struct AttentionInstruction: Instruction {
     }
 
     private func byteWork(_ memory: PlanMemory) throws -> @Sendable (Head) -> Void {
-        let q = try byteRows(0, memory, rows: queries), k = try byteRows(1, memory, rows: keys), v = try byteRows(2, memory, rows: keys)
+        let q = try byteRows(0, memory, rows: queries), k = try byteRows(1, memory, rows: keys),
+            v = try byteRows(2, memory, rows: keys)
         let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
         let (causal, unweighted, kernelScratch) = (op.causal, unweighted, kernelScratch)
         return { head in
@@ -98,7 +100,9 @@ struct AttentionInstruction: Instruction {
         }
     }
 
-    private func floats(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows { BatchedRows(try memory.view(node.requiredInput(index))) }
+    private func floats(_ index: Int, _ memory: PlanMemory) throws -> BatchedRows {
+        BatchedRows(try memory.view(node.requiredInput(index)))
+    }
 
     private func byteRows(_ index: Int, _ memory: PlanMemory, rows: Int) throws -> ByteSource {
         if let bytes = try memory.headBytes(node.requiredInput(index)) { return ByteSource(form: .bytes(bytes), rows: rows) }

@@ -16,7 +16,8 @@ extension Graph {
         for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) {
             let read = node.inputs.compactMap { $0 }.filter(carriers.contains)
             // What no input has a part in is the same for every example.
-            guard !read.isEmpty || node.outputs.contains(where: { shape(of: $0).contains(where: { $0.symbols.contains(symbol) }) }) else { continue }
+            guard !read.isEmpty || node.outputs.contains(where: { shape(of: $0).contains(where: { $0.symbols.contains(symbol) }) })
+            else { continue }
             guard node.outputs.allSatisfy(isBatch), keepsExamplesApart(node, carriers) else { return nil }
             carriers.formUnion(node.outputs)
         }
@@ -40,7 +41,9 @@ extension Graph {
             return isCarried(0) && !node.inputs.indices.dropFirst().contains(where: isCarried)
         case is Linear, is QuantizedLinear, is LayerNorm, is GELU, is L2Normalize, is Unary, is Cast, is Identity:
             return rank > 1 && isCarried(0) && !node.inputs.indices.dropFirst().contains(where: isCarried)
-        case is Attention: return node.inputs.prefix(3).allSatisfy(meetsBatchInPlace(3)) && node.inputs.dropFirst(3).allSatisfy(meetsBatchInPlace(4))
+        case is Attention:
+            return node.inputs.prefix(3).allSatisfy(meetsBatchInPlace(3))
+                && node.inputs.dropFirst(3).allSatisfy(meetsBatchInPlace(4))
         case let selection as PatchSelection: return selection.guidance != .random
         case is Reshape, is Squeeze, is Unsqueeze, is Flatten: return !isCarried(1)
         case let gather as Gather: return gather.axis > 0 && isCarried(0) && !isCarried(1)
@@ -58,9 +61,10 @@ extension Graph {
         symbols[batch] = 1
         var single = self
         try single.bind(symbols)
-        let rows = single.nodes.filter { $0.op is Linear || $0.op is QuantizedLinear }.compactMap { node in
-            single.type(of: node.output).constantShape?.dropLast().reduce(1, *)
-        }.max() ?? 1
+        let rows =
+            single.nodes.filter { $0.op is Linear || $0.op is QuantizedLinear }.compactMap { node in
+                single.type(of: node.output).constantShape?.dropLast().reduce(1, *)
+            }.max() ?? 1
         return max(1, Graph.rowsAtOnce / max(1, rows))
     }
 

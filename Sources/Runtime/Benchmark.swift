@@ -34,7 +34,9 @@ extension Session {
             if number > 0 { for (place, time) in spent { times[place, default: []].append(time) } }
         }
         return places.compactMap { place in
-            steps[place].map { StepTime(label: $0.label, kind: $0.kind, multiplyAccumulates: $0.cost, milliseconds: median(times[place] ?? [])) }
+            steps[place].map {
+                StepTime(label: $0.label, kind: $0.kind, multiplyAccumulates: $0.cost, milliseconds: median(times[place] ?? []))
+            }
         }
     }
 

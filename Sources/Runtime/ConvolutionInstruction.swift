@@ -185,7 +185,8 @@ struct ConvolutionLayout: Sendable {
         hasGaps = axes[2].places != windows[2] && linesPerPart > 1
         let starts = ConvolutionLayout.starts(resolved, axes)
         offsets = (0..<inputs).flatMap { input in starts.map { input * plane + $0 } }
-        let isPlain = resolved.count == 2 && resolved.allSatisfy { $0.kernel == resolved[0].kernel && $0.stride == 1 && $0.dilation == 1 }
+        let isPlain =
+            resolved.count == 2 && resolved.allSatisfy { $0.kernel == resolved[0].kernel && $0.stride == 1 && $0.dilation == 1 }
         let isKnown = [3, 5, 7].contains(resolved[0].kernel) && windows[1] >= Int(TRIPS_DEPTHWISE_LINES)
         depthwiseKernel = inputs == 1 && outputs == 1 && isPlain && isKnown ? resolved[0].kernel : nil
     }
@@ -229,7 +230,8 @@ struct ConvolutionLayout: Sendable {
     /// All outputs of a slice. Parts that read the same windows follow each other.
     func parts(threads: Int) -> [Part] {
         let lines = (0..<windows[1]).split(into: windows[1].dividedRoundingUp(by: linesPerPart))
-        let columns = linesPerPart > 1 || windows[2] <= windowsPerPart
+        let columns =
+            linesPerPart > 1 || windows[2] <= windowsPerPart
             ? [0..<windows[2]] : (0..<windows[2]).split(into: windows[2].dividedRoundingUp(by: windowsPerPart))
         // Enough for all threads, and as many for each.
         let wanted = 4 * threads / (windows[0] * lines.count * columns.count)
@@ -290,7 +292,8 @@ private final class BoundConvolution: Sendable {
         let count = (part.lines.count - 1) * layout.lineDistance + part.columns.count
         let first = trips_filter_row(layout.outputs, part.tiles.lowerBound)
         let channels = trips_filter_row(layout.outputs, part.tiles.upperBound) - first
-        let place = slice * layout.outputs * windows + (part.layer * layout.windows[1] + part.lines.lowerBound) * width
+        let place =
+            slice * layout.outputs * windows + (part.layer * layout.windows[1] + part.lines.lowerBound) * width
             + part.columns.lowerBound
         let (y, distance) = layout.hasGaps ? (sums - first * count, count) : (target.base + place, windows)
         let packed = filters.pointer.assumingMemoryBound(to: Float.self) + group * layout.outputs * layout.taps

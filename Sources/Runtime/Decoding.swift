@@ -29,9 +29,10 @@ package struct Decoder {
         self.session = parts.session
         graph = parts.step
         fixed = try parts.session.run(given, outputs: parts.fixed.outputs.map(\.name))
-        cache = try Dictionary(uniqueKeysWithValues: graph.caches.map { cache in
-            (cache.input, try Tensor(.float32, [hypotheses, steps, cache.width]) { _ in })
-        })
+        cache = try Dictionary(
+            uniqueKeysWithValues: graph.caches.map { cache in
+                (cache.input, try Tensor(.float32, [hypotheses, steps, cache.width]) { _ in })
+            })
     }
 
     /// Logits of the token behind each hypothesis.
@@ -40,13 +41,16 @@ package struct Decoder {
     ///   - rows: which hypothesis of the step before each one continues.
     package mutating func nextLogits(_ tokens: [Int], continuing rows: [Int]) throws -> [[Float]] {
         let steps = cache.values.first?.shape[1] ?? position + 1
-        guard position < steps else { throw TripsError.usage("tokens to decode", found: position + 1, expected: "at most \(steps)") }
+        guard position < steps else {
+            throw TripsError.usage("tokens to decode", found: position + 1, expected: "at most \(steps)")
+        }
         var inputs = fixed.merging(cache) { $1 }
         inputs[IncrementalGraph.tokens] = try Tensor(tokens.map { Int64($0) }, shape: [tokens.count, 1])
         inputs[IncrementalGraph.rows] = try Tensor(rows.map { Int64($0) }, shape: [rows.count])
         inputs[IncrementalGraph.position] = try Tensor([Int64(position)], shape: [1])
         inputs[IncrementalGraph.isCurrent] = try Tensor((0..<steps).map { $0 == position }, shape: [1, steps, 1])
-        inputs[IncrementalGraph.mask] = try Tensor((0..<steps).map { $0 <= position ? Float(0) : IncrementalGraph.masked }, shape: [1, 1, 1, steps])
+        inputs[IncrementalGraph.mask] = try Tensor(
+            (0..<steps).map { $0 <= position ? Float(0) : IncrementalGraph.masked }, shape: [1, 1, 1, steps])
         let results = try session.run(inputs, outputs: graph.graph.outputs.map(\.name))
         for name in graph.caches { cache[name.input] = results[name.output] }
         position += 1
@@ -88,7 +92,8 @@ extension Graph {
         var border: [ValueID] = []
         for node in try topologicalOrder() {
             let reads = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
-            let followsLength = node.outputs.contains { value in shape(of: value).contains { !$0.symbols.isDisjoint(with: lengths) } }
+            let followsLength = node.outputs.contains { value in shape(of: value).contains { !$0.symbols.isDisjoint(with: lengths) }
+            }
             guard followsLength || reads.contains(where: dependent.contains) else { continue }
             dependent.formUnion(node.outputs)
             for value in reads where !dependent.contains(value) && !border.contains(value) { border.append(value) }
@@ -201,7 +206,9 @@ struct IncrementalGraph {
     private mutating func keep(_ value: ValueID) throws -> ValueID {
         if let rows = keptRows[value] { return rows }
         let (name, type) = (graph.name(of: value), graph.type(of: value))
-        guard let width = type.shape[2].constant, let row = newest[value] else { throw TripsError.data("width of a row", found: type) }
+        guard let width = type.shape[2].constant, let row = newest[value] else {
+            throw TripsError.data("width of a row", found: type)
+        }
         let kept = try graph.addInput("\(name).kept", type)
         let continued = try graph.add(Gather(axis: 0), [kept, rowsInput], name: "\(name).continued")[0]
         let rows = try graph.add(Where(), [currentInput, row, continued], name: "\(name).rows")[0]
@@ -214,15 +221,19 @@ struct IncrementalGraph {
     /// A value that depends on the number of tokens, at the newest position; others as they are.
     private mutating func rowOfLength(_ value: ValueID) throws -> ValueID {
         guard let axis = tokenAxes(value).first else { return value }
-        if let cut = graph.producer(of: value), cut.op is Slice, let table = cut.input(0), graph.shape(of: table).indices.contains(axis),
-            let rows = graph.shape(of: table)[axis].constant {
+        if let cut = graph.producer(of: value), cut.op is Slice, let table = cut.input(0),
+            graph.shape(of: table).indices.contains(axis),
+            let rows = graph.shape(of: table)[axis].constant
+        {
             positions = min(positions ?? rows, rows)
         }
         return try graph.add(Gather(axis: axis), [value, positionInput], name: "\(graph.name(of: value)).newest")[0]
     }
 
     private func takesLastRow(_ node: Node) throws -> Bool {
-        guard node.op as? Gather == Gather(axis: 1), let rows = node.input(0), isByToken(rows), let indices = node.input(1) else { return false }
+        guard node.op as? Gather == Gather(axis: 1), let rows = node.input(0), isByToken(rows), let indices = node.input(1) else {
+            return false
+        }
         return try graph.operand(indices).integers() == [Dimension(symbol: length).subtracting(1)]
     }
 
@@ -231,11 +242,13 @@ struct IncrementalGraph {
         let values = node.inputs.compactMap { $0 } + node.outputs
         if values.allSatisfy({ tokenAxes($0).isEmpty }) { return true }
         if node.op is Attention, let query = node.input(0) {
-            return isByToken(query) && node.inputs.dropFirst().allSatisfy { $0.map { newest[$0] == nil && tokenAxes($0).isEmpty } ?? true }
+            return isByToken(query)
+                && node.inputs.dropFirst().allSatisfy { $0.map { newest[$0] == nil && tokenAxes($0).isEmpty } ?? true }
         }
-        return node.op.isRowwise && node.outputs.allSatisfy(isByToken) && node.inputs.allSatisfy { input in
-            input.map { newest[$0] == nil ? tokenAxes($0).count < 2 : tokenAxes($0) == [1] } ?? true
-        }
+        return node.op.isRowwise && node.outputs.allSatisfy(isByToken)
+            && node.inputs.allSatisfy { input in
+                input.map { newest[$0] == nil ? tokenAxes($0).count < 2 : tokenAxes($0) == [1] } ?? true
+            }
     }
 
     /// [B, T, D]

@@ -59,7 +59,9 @@ extension Session {
         for (name, number, largest) in limits {
             guard number >= 1, number <= largest else { throw TripsError.usage(name, found: number, expected: "1 to \(largest)") }
         }
-        guard parameters.alpha.isFinite else { throw TripsError.usage("alpha", found: parameters.alpha, expected: "a finite number") }
+        guard parameters.alpha.isFinite else {
+            throw TripsError.usage("alpha", found: parameters.alpha, expected: "a finite number")
+        }
         var decoder = try Decoder(self, inputs, hypotheses: parameters.beam, steps: parameters.maximalLength)
         var prefixes = Array(repeating: [parameters.startID], count: parameters.beam)
         var origins = Array(0..<parameters.beam)
@@ -109,7 +111,9 @@ extension Session {
     public func rankAnswers(_ inputs: [String: Tensor], k: Int) throws -> (indices: [Int], probabilities: [Float]) {
         guard let ids = inputs["answer_ids"], let mask = inputs["answer_mask"], ids.shape.count == 2, ids.shape == mask.shape,
             ids.shape[1] > 1, k > 0, k <= ids.shape[0]
-        else { throw TripsError.usage("answers to rank", expected: "answer_ids and answer_mask [C, A], A of 2 or more, k in 1 ... C") }
+        else {
+            throw TripsError.usage("answers to rank", expected: "answer_ids and answer_mask [C, A], A of 2 or more, k in 1 ... C")
+        }
         let (answers, masks) = (try rows(ids), try rows(mask))
         let states = try run(inputs, outputs: ["question_states"])
         let known = inputs.merging(states) { _, new in new }
@@ -196,7 +200,8 @@ extension [String: Tensor] {
     /// - Throws: `data` where the result has another shape: what graphs put out is the package's matter.
     func rows(of name: String, _ shape: [Int]) throws -> [[Float]] {
         guard let tensor = self[name], tensor.shape.dropLast() == shape[...], let width = tensor.shape.last else {
-            throw TripsError.data("shape of \(name)", found: self[name].map { "\($0.shape)" }, expected: "\(shape) and the vocabulary")
+            throw TripsError.data(
+                "shape of \(name)", found: self[name].map { "\($0.shape)" }, expected: "\(shape) and the vocabulary")
         }
         let values = try tensor.elements(Float.self)
         return (0..<shape.reduce(1, *)).map { Array(values[$0 * width..<($0 + 1) * width]) }

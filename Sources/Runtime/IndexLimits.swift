@@ -34,7 +34,8 @@ extension Graph {
     private func origin(ofIntegers value: ValueID) -> ValueID {
         var current = value
         while let node = producer(of: current), node.isReshape || node.op is Cast, let source = node.input(0),
-            type(of: source).dataType.isInteger, type(of: source).dataType.isExact(in: type(of: current).dataType) {
+            type(of: source).dataType.isInteger, type(of: source).dataType.isExact(in: type(of: current).dataType)
+        {
             current = source
         }
         return current

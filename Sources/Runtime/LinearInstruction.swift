@@ -95,7 +95,8 @@ struct LinearInstruction: Instruction {
         let apart = Target(
             base: (memory.scratch + QuantizedRows.byteCount(rows: rows, inputs: inputs)).assumingMemoryBound(to: Float.self))
         return { rows, thread in
-            let target = kept.map { $0.base + rows.lowerBound * inputs } ?? apart.base + thread * stepBytes / MemoryLayout<Float>.stride
+            let target =
+                kept.map { $0.base + rows.lowerBound * inputs } ?? apart.base + thread * stepBytes / MemoryLayout<Float>.stride
             normalize(rows, target)
             return UnsafePointer(target)
         }
@@ -179,7 +180,8 @@ private final class BoundProduct: @unchecked Sendable {
         } else {
             var epilogue = epilogue
             trips_igemm(
-                x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, output, outputDistance,
+                x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, output,
+                outputDistance,
                 tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
         }
     }

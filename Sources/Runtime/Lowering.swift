@@ -39,24 +39,30 @@ struct Lowering {
         let floats = products.filter { !$0.quantizesRows }
         let read = readCounts
         let readByProduct = Dictionary(floats.map { ($0.input, 1) }, uniquingKeysWith: +)
-        return Set(products.flatMap { $0.members.map(\.output) }.filter { value in
-            let width = graph.type(of: value).constantShape?.last ?? 0
-            return width * MemoryLayout<Float>.size % 2048 == 0 && !isSeenWhole(value) && read[value] == readByProduct[value]
-        })
+        return Set(
+            products.flatMap { $0.members.map(\.output) }.filter { value in
+                let width = graph.type(of: value).constantShape?.last ?? 0
+                return width * MemoryLayout<Float>.size % 2048 == 0 && !isSeenWhole(value) && read[value] == readByProduct[value]
+            })
     }
 
     /// Values that int8 products write and nothing but attentions in int8 read, with the size of their heads. They are bytes in
     /// memory: a head's rows come from all cores, and a quarter of the lines have to be fetched.
     var byteValues: [ValueID: Int] {
         let read = readCounts
-        let attentions = instructions.compactMap { $0 as? AttentionInstruction }.filter { $0.inBytes && HeadBytes.holds(headSize: $0.headSize) }
+        let attentions = instructions.compactMap { $0 as? AttentionInstruction }.filter {
+            $0.inBytes && HeadBytes.holds(headSize: $0.headSize)
+        }
         let readers = Dictionary(
-            attentions.flatMap { attention in attention.node.inputs.prefix(3).compactMap { $0 }.map { ($0, [attention.headSize]) } },
+            attentions.flatMap { attention in attention.node.inputs.prefix(3).compactMap { $0 }.map { ($0, [attention.headSize]) }
+            },
             uniquingKeysWith: +)
         let written = instructions.compactMap { $0 as? LinearInstruction }.flatMap(\.members).filter(\.mayWriteBytes).map(\.output)
         var result: [ValueID: Int] = [:]
         for value in written {
-            guard let sizes = readers[value], Set(sizes).count == 1, sizes.count == read[value], !isSeenWhole(value) else { continue }
+            guard let sizes = readers[value], Set(sizes).count == 1, sizes.count == read[value], !isSeenWhole(value) else {
+                continue
+            }
             result[value] = sizes[0]
         }
         return result
@@ -74,7 +80,8 @@ struct Lowering {
     private mutating func lower(_ node: Node) throws {
         if isLinear(node), var instruction = try linears(node) {
             if instruction.quantizesRows, let norm = instructions.last as? LayerNormInstruction, norm.writes == [instruction.input],
-                norm.rows == instruction.rows {
+                norm.rows == instruction.rows
+            {
                 instructions.removeLast()
                 instruction.norm = norm
                 instruction.keepsNorm =
@@ -188,7 +195,8 @@ struct Lowering {
 
     /// A convolution with an activation and a residual behind it, in this order or the other.
     private mutating func convolution(_ node: Node) throws -> ConvolutionInstruction? {
-        guard let op = node.op as? Conv, isFloat(node), let input = node.input(0), let weight = node.input(1).flatMap(graph.constant),
+        guard let op = node.op as? Conv, isFloat(node), let input = node.input(0),
+            let weight = node.input(1).flatMap(graph.constant),
             let x = graph.type(of: input).constantShape, let output = graph.type(of: node.output).constantShape,
             let layout = try ConvolutionLayout(op, x: x, weight: weight.shape, output: output)
         else { return nil }
@@ -209,7 +217,9 @@ struct Lowering {
     /// What an activation makes of each number; nil for other operators.
     private func finishing(_ node: Node) throws -> trips_finishing? {
         if node.op is Clip {
-            guard let low = try bound(node, 1, absent: -.infinity), let high = try bound(node, 2, absent: .infinity) else { return nil }
+            guard let low = try bound(node, 1, absent: -.infinity), let high = try bound(node, 2, absent: .infinity) else {
+                return nil
+            }
             return .line(low: low, high: high)
         }
         guard let op = node.op as? Unary else { return activation(node.op).map { .curve($0) } }
@@ -254,7 +264,8 @@ struct Lowering {
             let output = graph.type(of: node.output).constantShape, weight.shape.dropFirst().allSatisfy({ $0 > 0 })
         else { return nil }
         return PatchEmbeddingInstruction(
-            node: node, recipe: ProductRecipe(form: .float, weight: weight), multiplyAccumulates: try cost(node), reads: variables(node),
+            node: node, recipe: ProductRecipe(form: .float, weight: weight), multiplyAccumulates: try cost(node),
+            reads: variables(node),
             image: image, weight: weight.shape, tokens: output[1])
     }
 
@@ -281,7 +292,9 @@ struct Lowering {
     private func onlyConsumer(of value: ValueID) -> Node? {
         guard !graph.isOutput(value) else { return nil }
         let consumers = graph.consumers(of: value)
-        guard consumers.count == 1, consumers[0].inputs.count(where: { $0 == value }) == 1, !done.contains(consumers[0].id) else { return nil }
+        guard consumers.count == 1, consumers[0].inputs.count(where: { $0 == value }) == 1, !done.contains(consumers[0].id) else {
+            return nil
+        }
         return consumers[0]
     }
 

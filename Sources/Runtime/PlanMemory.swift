@@ -30,7 +30,8 @@ final class PlanMemory {
         let products = lowering.instructions.flatMap(\.products)
         let packed = Set(products.flatMap { [$0.weight.identity, $0.scales?.identity] })
         try weights.prepare(
-            products, graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant) }.filter { !packed.contains($0.identity) })
+            products,
+            graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant) }.filter { !packed.contains($0.identity) })
         let (buffers, indices) = try storage.buffers(lowering.instructions)
         let scratch = lowering.instructions.enumerated().map { step, instruction in
             ArenaLayout.Buffer(byteCount: instruction.scratchBytes(threads: threads), first: step, last: step)
@@ -78,7 +79,8 @@ final class PlanMemory {
 
     private func constant(_ value: ValueID, _ content: Content) throws -> Tensor {
         if let tensor = constants[value] { return tensor }
-        let found: Tensor? = if case .tensor(let constant) = content { try weights.tensor(constant) } else { try graph.operand(value).tensor() }
+        let found: Tensor? =
+            if case .tensor(let constant) = content { try weights.tensor(constant) } else { try graph.operand(value).tensor() }
         guard let tensor = found else { throw TripsError.data("a constant has no numbers", found: graph.name(of: value)) }
         constants[value] = tensor
         return tensor
@@ -142,7 +144,9 @@ private struct ValueStorage {
         }
         func extend(_ values: [ValueID], to step: Int) {
             for root in values.map(root) {
-                for value in [root, chosen[root]].compactMap({ $0 }) { if let index = indices[value] { buffers[index].last = step } }
+                for value in [root, chosen[root]].compactMap({ $0 }) {
+                    if let index = indices[value] { buffers[index].last = step }
+                }
             }
         }
         try begin(graph.inputs, at: -1)

@@ -138,7 +138,9 @@ private struct SelectionStream: @unchecked Sendable {
         case .rows(let rows):
             let y = rows + leading * width
             if part == 0 { rows.update(from: tokens, count: leading * width) }
-            for place in (0..<kept).part(part, of: parts) { (y + place * width).update(from: x + Int(order[place]) * width, count: width) }
+            for place in (0..<kept).part(part, of: parts) {
+                (y + place * width).update(from: x + Int(order[place]) * width, count: width)
+            }
             fused = y + kept * width
         case .choice(_, _, _, let row): fused = row
         }

@@ -105,7 +105,8 @@ public final class Session {
         let route = try route(Request(inputs: Set(inputs.keys), outputs: outputs, traces: traces))
         var known = inputs
         for stage in route.stages {
-            let results = try runStage(stage, known, observe.map { observe in { observe(StepPlace(graph: stage.graph.name, index: $0), $1, $2) } })
+            let results = try runStage(
+                stage, known, observe.map { observe in { observe(StepPlace(graph: stage.graph.name, index: $0), $1, $2) } })
             known.merge(results) { _, new in new }
         }
         return known.filter { route.wanted.contains($0.key) }
@@ -127,7 +128,8 @@ public final class Session {
         guard !wanted.isEmpty || request.outputs != nil else {
             guard !outputNames.isEmpty else { throw TripsError.usage("the package holds no graph") }
             throw TripsError.usage(
-                "the inputs suffice for no output", found: request.inputs.isEmpty ? "none" : request.inputs.sorted().joined(separator: ", "),
+                "the inputs suffice for no output",
+                found: request.inputs.isEmpty ? "none" : request.inputs.sorted().joined(separator: ", "),
                 expected: try inputs(for: outputNames).map(\.name).joined(separator: ", "))
         }
         let stages = try stages(for: wanted, given: request.inputs).map { stage in
@@ -158,7 +160,9 @@ public final class Session {
         var missing = Set(wanted)
         var stages: [Stage] = []
         for graph in model.graphs.reversed() {
-            let results = (graph.outputs + graph.traces).map(\.name).filter { missing.contains($0) && !(given.contains($0) && !wanted.contains($0)) }
+            let results = (graph.outputs + graph.traces).map(\.name).filter {
+                missing.contains($0) && !(given.contains($0) && !wanted.contains($0))
+            }
             guard !results.isEmpty else { continue }
             missing.subtract(results)
             let inputs = graph.inputs(behind: results.compactMap(graph.value(ofResult:)))
@@ -177,7 +181,8 @@ public final class Session {
             let (name, type) = (stage.graph.name(of: input), stage.graph.type(of: input))
             guard let given = known[name] else {
                 throw TripsError.usage(
-                    "input \(name) is missing", found: known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", "), expected: type)
+                    "input \(name) is missing", found: known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", "),
+                    expected: type)
             }
             guard given.dataType.isExact(in: type.dataType) else {
                 throw TripsError.usage("data type of input \(name)", found: given.dataType, expected: type.dataType)
@@ -194,7 +199,8 @@ public final class Session {
             let part = try tensors.mapValues { try $0.rows(range) }
             return try plan(stage, part).run(part, on: pool, observe: observe)
         }
-        return try Dictionary(uniqueKeysWithValues: stage.results.map { name in (name, try Tensor.joined(results.compactMap { $0[name] })) })
+        return try Dictionary(
+            uniqueKeysWithValues: stage.results.map { name in (name, try Tensor.joined(results.compactMap { $0[name] })) })
     }
 
     /// The parts in which to take a batch; a single one where examples depend on each other or are few.

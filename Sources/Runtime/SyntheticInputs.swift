@@ -30,9 +30,10 @@ extension Session {
         let batches = Set(types.filter { $0.type.rank > 1 }.compactMap { $0.type.shape.first?.symbols }.joined())
         for (name, type) in types {
             let shape = try type.shape.map { dimension in
-                let bindings = Dictionary(uniqueKeysWithValues: dimension.symbols.map { symbol in
-                    (symbol, symbol.contains("batch") || batches.contains(symbol) ? batch : length)
-                })
+                let bindings = Dictionary(
+                    uniqueKeysWithValues: dimension.symbols.map { symbol in
+                        (symbol, symbol.contains("batch") || batches.contains(symbol) ? batch : length)
+                    })
                 guard let size = try dimension.substituting(bindings).constant, size >= 0 else {
                     throw TripsError.data("the size of input \(name) cannot be told", found: type)
                 }
@@ -41,7 +42,8 @@ extension Session {
             // A package may state any size; the inputs of real models come nowhere near this limit.
             let limit = min(batch, 1 << 16) << (type.dataType.isFloatingPoint ? 27 : 20)
             guard try elementCount(of: shape) <= limit else {
-                throw TripsError.data("an input out of proportion", at: name, found: "\(shape)", expected: "at most \(limit) elements")
+                throw TripsError.data(
+                    "an input out of proportion", at: name, found: "\(shape)", expected: "at most \(limit) elements")
             }
             inputs[name] = try synthetic(name, type.dataType, shape, &generator)
         }

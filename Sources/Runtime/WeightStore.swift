@@ -39,11 +39,16 @@ final class WeightStore: Sendable {
     func prepare(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
         var seen = Set<String>()
         let made = state.withLock { Set($0.products.keys) }
-        let recipes = recipes.filter { owned.contains($0.weight.identity) && !made.contains($0.identity) && seen.insert($0.identity).inserted }
+        let recipes = recipes.filter {
+            owned.contains($0.weight.identity) && !made.contains($0.identity) && seen.insert($0.identity).inserted
+        }
         let constants = constants.filter { owned.contains($0.identity) && seen.insert($0.identity).inserted }
         let parts = try MemoryPart.parts(recipes.map { try $0.packedByteCount() })
         let products = try zip(recipes, parts).map { recipe, part in
-            (bytes: try recipe.weight.byteCount, load: { @Sendable in self.keep(try PackedProduct(recipe, into: part), recipe.identity) })
+            (
+                bytes: try recipe.weight.byteCount,
+                load: { @Sendable in self.keep(try PackedProduct(recipe, into: part), recipe.identity) }
+            )
         }
         let tensors = try constants.map { constant in
             (bytes: try constant.byteCount, load: { @Sendable in _ = try self.tensor(constant) })
@@ -132,7 +137,9 @@ struct MemoryPart: Sendable {
         for count in byteCounts {
             starts.append(end)
             let (next, overflow) = end.addingReportingOverflow(count)
-            guard !overflow, next <= Int.max - 63 else { throw TripsError.data("memory for \(byteCounts.count) weights was refused") }
+            guard !overflow, next <= Int.max - 63 else {
+                throw TripsError.data("memory for \(byteCounts.count) weights was refused")
+            }
             end = next.inWholeCacheLines
         }
         let block = try AlignedMemory(byteCount: end)

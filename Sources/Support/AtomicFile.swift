@@ -118,7 +118,9 @@ package final class AtomicFile {
     package static func checkTarget(_ path: String, replacing: Bool) throws {
         var status = stat()
         guard lstat(path, &status) == 0 else {
-            guard errno == ENOENT, !path.isEmpty, !path.hasSuffix("/") else { throw error(.cannotCreate, "cannot be created", path) }
+            guard errno == ENOENT, !path.isEmpty, !path.hasSuffix("/") else {
+                throw error(.cannotCreate, "cannot be created", path)
+            }
             return
         }
         guard replacing else {

@@ -153,7 +153,8 @@ private struct JSONParser {
             let place = position
             let key = try string()
             guard keys.insert(key).inserted else {
-                throw TripsError.data("malformed JSON", at: "byte \(place)", found: "key \"\(key.prefix(80))\" twice", expected: "unique keys")
+                throw TripsError.data(
+                    "malformed JSON", at: "byte \(place)", found: "key \"\(key.prefix(80))\" twice", expected: "unique keys")
             }
             skipSpace()
             guard take(UInt8(ascii: ":")) else { throw error("':'") }

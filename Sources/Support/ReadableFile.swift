@@ -48,7 +48,8 @@ package final class ReadableFile: Sendable {
                 throw TripsError(.inputOutput, "reading failed: \(String(cString: strerror(errno)))", at: name)
             }
             guard count > 0 else {
-                throw TripsError.data("the file ends too early", at: name, found: "\(position) bytes", expected: "\(offset) + \(buffer.count)")
+                throw TripsError.data(
+                    "the file ends too early", at: name, found: "\(position) bytes", expected: "\(offset) + \(buffer.count)")
             }
             done += count
         }

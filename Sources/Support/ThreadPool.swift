@@ -40,7 +40,9 @@ public final class ThreadPool: Sendable {
     /// As `run`; `body` also gets the number of the thread that it runs on, in 0 ..< threads, for scratch memory.
     /// Within one loop no two tasks that run at once have the same.
     public func run(_ count: Int, _ body: @Sendable (_ index: Int, _ thread: Int) -> Void) {
-        let free = count > 1 && count <= UInt32.max && threads > 1 && busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
+        let free =
+            count > 1 && count <= UInt32.max && threads > 1
+            && busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
         guard free else {
             for index in 0..<max(0, count) { body(index, 0) }
             return

@@ -64,7 +64,9 @@ extension AlignedMemory {
         let start = threadTime()
         // A kernel that does not know this advice brings pages in as they are touched, and so it does for the ends of a part.
         part.advise(.populateForWriting)
-        let left = AlignedMemory.patience.wrappingAdd(part.count / AlignedMemory.bytesPerNanosecond - (threadTime() - start), ordering: .relaxed).newValue
+        let left = AlignedMemory.patience.wrappingAdd(
+            part.count / AlignedMemory.bytesPerNanosecond - (threadTime() - start), ordering: .relaxed
+        ).newValue
         guard left <= 0 else { return }
         if pages.exchange(.small, ordering: .relaxed) == .large { bytes.advise(.noHugePages) }
     }

@@ -30,13 +30,15 @@ public struct Constant: Sendable {
     /// - Parameter identity: nil: that of all equal tensors for a small one; else one that no other constant of the process has.
     public init(_ tensor: Tensor, identity: String? = nil) {
         self.init(
-            tensor.dataType, tensor.shape, identity: identity ?? Constant.identity(of: tensor), source: MemorySource(tensor: tensor))
+            tensor.dataType, tensor.shape, identity: identity ?? Constant.identity(of: tensor), source: MemorySource(tensor: tensor)
+        )
     }
 
     private static func identity(of tensor: Tensor) -> String {
         // Small constants repeat a lot.
         guard tensor.byteCount <= 64 else { return "in memory \(made.wrappingAdd(1, ordering: .relaxed).newValue)" }
-        return "\(tensor.dataType.rawValue)\(tensor.shape):" + tensor.withBytes { $0.map { String($0, radix: 16) }.joined(separator: ".") }
+        return "\(tensor.dataType.rawValue)\(tensor.shape):"
+            + tensor.withBytes { $0.map { String($0, radix: 16) }.joined(separator: ".") }
     }
 
     /// Integers that no file holds. Those of equal numbers and shape have one identity.
@@ -99,7 +101,8 @@ private struct DerivedSource: ConstantSource {
     func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor {
         let tensor = try derive(inputs.map { try $0.load() })
         guard tensor.dataType == dataType, tensor.shape == shape else {
-            throw TripsError.data("a derived constant came out wrong", found: "\(tensor.dataType) \(tensor.shape)", expected: "\(dataType) \(shape)")
+            throw TripsError.data(
+                "a derived constant came out wrong", found: "\(tensor.dataType) \(tensor.shape)", expected: "\(dataType) \(shape)")
         }
         return tensor
     }
@@ -125,7 +128,9 @@ extension Constant {
             throw TripsError.data("elements do not fill the shape", found: "\(shape)", expected: "\(newShape)")
         }
         if newShape == shape { return self }
-        return .derived("reshape\(newShape)", from: [self], dataType, newShape, storedAs: storedType) { try $0[0].reshaped(newShape) }
+        return .derived("reshape\(newShape)", from: [self], dataType, newShape, storedAs: storedType) {
+            try $0[0].reshaped(newShape)
+        }
     }
 
     /// Rows [range.count, ...].
@@ -150,7 +155,8 @@ extension Constant {
         if let transpose = source as? TransposedSource { return transpose.original }
         if let source = source as? ScaledSource { return try source.transposed() }
         var constant = Constant(
-            dataType, [shape[1], shape[0]], storedAs: storedType, identity: "transpose(\(identity))", source: TransposedSource(original: self))
+            dataType, [shape[1], shape[0]], storedAs: storedType, identity: "transpose(\(identity))",
+            source: TransposedSource(original: self))
         constant.computations = computations + 1
         return constant
     }

@@ -30,14 +30,20 @@ extension Constant {
     package func readRows(
         multipleOf multiple: Int, _ body: @Sendable (_ rows: Range<Int>, _ bytes: UnsafeRawBufferPointer) throws -> Void
     ) throws {
-        guard shape.count > 1, multiple > 0 else { throw TripsError.data("rows of a constant", found: "\(shape)", expected: "rank 2 or more") }
+        guard shape.count > 1, multiple > 0 else {
+            throw TripsError.data("rows of a constant", found: "\(shape)", expected: "rank 2 or more")
+        }
         let rowBytes = try Tensors.byteCount(of: dataType, Array(shape.dropFirst()))
         guard shape[0] > 0, rowBytes > 0 else { return }
         let blocks = RowBlocks(rows: shape[0], rowBytes: rowBytes, blockRows: multiple)
         let split = SplitBlocks()
         try readParts { offset, bytes in
             let (whole, ends) = blocks.cut(offset..<offset + bytes.count)
-            if !whole.isEmpty { try body(blocks.rows(whole), UnsafeRawBufferPointer(rebasing: bytes[(whole.lowerBound - offset)..<(whole.upperBound - offset)])) }
+            if !whole.isEmpty {
+                try body(
+                    blocks.rows(whole),
+                    UnsafeRawBufferPointer(rebasing: bytes[(whole.lowerBound - offset)..<(whole.upperBound - offset)]))
+            }
             for end in ends {
                 let block = blocks.block(around: end.lowerBound)
                 let piece = UnsafeRawBufferPointer(rebasing: bytes[(end.lowerBound - offset)..<(end.upperBound - offset)])
@@ -90,7 +96,8 @@ private final class SplitBlocks: Sendable {
     /// The block's bytes, if these were the last of them.
     func add(_ piece: UnsafeRawBufferPointer, at offset: Int, to block: Range<Int>) -> [UInt8]? {
         blocks.withLock { blocks in
-            var held = blocks.removeValue(forKey: block.lowerBound)
+            var held =
+                blocks.removeValue(forKey: block.lowerBound)
                 ?? Block(bytes: [UInt8](repeating: 0, count: block.count), missing: block.count)
             held.bytes.withUnsafeMutableBytes { UnsafeMutableRawBufferPointer(rebasing: $0[offset...]).copyMemory(from: piece) }
             held.missing -= piece.count

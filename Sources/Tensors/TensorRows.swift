@@ -10,7 +10,9 @@ extension Tensor {
         }
         let bytes = byteCount / max(1, count)
         return try Tensor(dataType, [range.count] + shape.dropFirst()) { target in
-            withBytes { target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[range.lowerBound * bytes..<range.upperBound * bytes])) }
+            withBytes {
+                target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[range.lowerBound * bytes..<range.upperBound * bytes]))
+            }
         }
     }
 
@@ -24,7 +26,9 @@ extension Tensor {
         guard let first = parts.first, !first.shape.isEmpty,
             parts.allSatisfy({ $0.dataType == first.dataType && $0.shape.dropFirst() == first.shape.dropFirst() })
         else {
-            throw TripsError.data("parts of a batch", found: parts.map { "\($0.dataType)\($0.shape)" }.joined(separator: ", "), expected: "one type and shape")
+            throw TripsError.data(
+                "parts of a batch", found: parts.map { "\($0.dataType)\($0.shape)" }.joined(separator: ", "),
+                expected: "one type and shape")
         }
         return try Tensor(first.dataType, [parts.reduce(0) { $0 + $1.shape[0] }] + first.shape.dropFirst()) { target in
             var offset = 0

@@ -98,7 +98,9 @@ extension Answer {
         }
     }
 
-    private mutating func rank(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?, _ candidates: [String]) throws {
+    private mutating func rank(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?, _ candidates: [String])
+        throws
+    {
         guard let tokenizer, !candidates.isEmpty else {
             throw TripsError.usage("this model ranks given answers", expected: "--answers FILE and a vocabulary")
         }
@@ -116,7 +118,8 @@ extension Answer {
     private mutating func generate(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?) throws {
         let generation = session.model.manifest.generation
         if let generation, let first = generation.firstTargetID {
-            box = try session.ground(inputs, startID: generation.startID, firstTargetID: first, targetCount: generation.targetCount ?? 0)
+            box = try session.ground(
+                inputs, startID: generation.startID, firstTargetID: first, targetCount: generation.targetCount ?? 0)
             return
         }
         var parameters = generation.map(GenerationParameters.init) ?? GenerationParameters()
@@ -144,7 +147,10 @@ extension Answer {
         if let text { lines.append("answer       \(text)") }
         if let ids, text == nil { lines.append("tokens       \(ids.map(String.init).joined(separator: " "))") }
         if let score { lines.append("score        \(digits(score, 4))") }
-        if let box { lines.append("box          \(box.map { digits(Double($0), 3) }.joined(separator: " ")) (x0 y0 x1 y1, fractions of the picture)") }
+        if let box {
+            lines.append(
+                "box          \(box.map { digits(Double($0), 3) }.joined(separator: " ")) (x0 y0 x1 y1, fractions of the picture)")
+        }
         for selection in selections {
             lines.append("block \(selection.block) keeps \(selection.kept.count) of \(selection.patches) patches")
         }

@@ -7,9 +7,11 @@ public struct ArchitectureOptions: ParsableArguments {
     private static let withoutGraph = "tensors"
     private static let architectures = Architecture.allCases.map(\.rawValue) + [withoutGraph]
 
-    @Option(name: .long, help: ArgumentHelp(
-        "The checkpoint's architecture: \(architectures.dropLast().joined(separator: ", ")); or tensors: packed as they are, without a graph.",
-        discussion: "Default: recognised from the tensors' names and shapes.", valueName: "name"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "The checkpoint's architecture: \(architectures.dropLast().joined(separator: ", ")); or tensors: packed as they are, without a graph.",
+            discussion: "Default: recognised from the tensors' names and shapes.", valueName: "name"))
     public var architecture: String?
 
     @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Attention heads of the vision tower.", valueName: "n"))
@@ -18,30 +20,39 @@ public struct ArchitectureOptions: ParsableArguments {
     @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Attention heads of the text layers.", valueName: "n"))
     public var textHeads: Int?
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("How many of the stored fusion layers run (mPLUG).", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("How many of the stored fusion layers run (mPLUG).", valueName: "n"))
     public var fusionLayers: Int?
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Every how many fusion layers one is connected (mPLUG).", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Every how many fusion layers one is connected (mPLUG).", valueName: "n"))
     public var strideLayer: Int?
 
     @Option(name: .long, help: ArgumentHelp("A bert_config.json that states what no option does.", valueName: "file"))
     public var config: String?
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Resample the position embedding for images of this many pixels a side.",
-        discussion: "Checkpoints only; an ONNX graph is exported again instead.", valueName: "pixels"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Resample the position embedding for images of this many pixels a side.",
+            discussion: "Checkpoints only; an ONNX graph is exported again instead.", valueName: "pixels"))
     public var imageSize: Int?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "Leave this tensor behind, which the architecture does not know, or all of a pattern with *: a head for training, say.",
-        discussion: "Repeatable. Without it, unknown tensors are an error.", valueName: "pattern"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Leave this tensor behind, which the architecture does not know, or all of a pattern with *: a head for training, say.",
+            discussion: "Repeatable. Without it, unknown tensors are an error.", valueName: "pattern"))
     public var leaveOut: [String] = []
 
     public init() {}
 
     public func validate() throws {
         if let architecture, !Self.architectures.contains(architecture) {
-            throw ValidationError("--architecture: found \(architecture); expected one of \(Self.architectures.joined(separator: ", "))")
+            throw ValidationError(
+                "--architecture: found \(architecture); expected one of \(Self.architectures.joined(separator: ", "))")
         }
         let counts = [
             ("--vision-heads", visionHeads, 1024), ("--text-heads", textHeads, 1024), ("--fusion-layers", fusionLayers, 1024),
@@ -57,6 +68,7 @@ public struct ArchitectureOptions: ParsableArguments {
         options.tensorsOnly = architecture == Self.withoutGraph
         options.checkpoint = CheckpointOptions(
             architecture: architecture.flatMap(Architecture.init), visionHeads: visionHeads, textHeads: textHeads,
-            fusionLayers: fusionLayers, strideLayer: strideLayer, configurationPath: config, imageSize: imageSize, leftOut: leaveOut)
+            fusionLayers: fusionLayers, strideLayer: strideLayer, configurationPath: config, imageSize: imageSize, leftOut: leaveOut
+        )
     }
 }

@@ -9,19 +9,26 @@ import Trips
 
 /// A picture and a text as a model's inputs.
 public struct ExampleOptions: ParsableArguments {
-    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp(
-        "A JPEG or PNG file; two for a model that sees two images.", valueName: "file"))
+    @Option(
+        name: .long, parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "A JPEG or PNG file; two for a model that sees two images.", valueName: "file"))
     public var image: [String] = []
 
     @Option(name: .long, help: ArgumentHelp("The text, in plain words.", valueName: "words"))
     public var text: String?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "The WordPiece vocabulary.", discussion: "Default: the one in the package.", valueName: "vocab.txt"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "The WordPiece vocabulary.", discussion: "Default: the one in the package.", valueName: "vocab.txt"))
     public var vocabulary: String?
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Longest text in tokens; longer ones are cut.", discussion: "Default: 40, or what the package was made for.", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Longest text in tokens; longer ones are cut.", discussion: "Default: 40, or what the package was made for.",
+            valueName: "n"))
     public var textLength: Int?
 
     public init() {}
@@ -29,7 +36,9 @@ public struct ExampleOptions: ParsableArguments {
     public var isGiven: Bool { !image.isEmpty || text != nil }
 
     public func validate() throws {
-        if let textLength, !(2...512).contains(textLength) { throw ValidationError("--text-length \(textLength): expected 2 to 512") }
+        if let textLength, !(2...512).contains(textLength) {
+            throw ValidationError("--text-length \(textLength): expected 2 to 512")
+        }
     }
 
     /// The tokenizer that was named, else the package's; nil where there is none.
@@ -38,7 +47,9 @@ public struct ExampleOptions: ParsableArguments {
         let reader = try PackageReader(path: package)
         guard let name = reader.manifest.vocabulary else { return nil }
         let bytes = try reader.constant(named: name).load().elements(UInt8.self)
-        guard let text = String(validating: bytes, as: UTF8.self) else { throw TripsError.data("vocabulary", at: package, expected: "UTF-8 text") }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw TripsError.data("vocabulary", at: package, expected: "UTF-8 text")
+        }
         return try WordPiece(vocabulary: text)
     }
 
@@ -70,7 +81,8 @@ public struct ExampleOptions: ParsableArguments {
             let fixed = ids.type.shape.last?.constant
             let longest = model.maximalTextLength ?? .max
             if let textLength, textLength > longest {
-                throw TripsError.usage("--text-length", found: textLength, expected: "at most \(longest), the positions of this model")
+                throw TripsError.usage(
+                    "--text-length", found: textLength, expected: "at most \(longest), the positions of this model")
             }
             if let fixed, fixed < 2 || fixed > min(longest, 65_536) {
                 throw TripsError.data("tokens of the input input_ids", found: fixed, expected: "2 to \(min(longest, 65_536))")

@@ -52,5 +52,6 @@ public func costText(_ graph: Graph, among graphs: [Graph]) -> String? {
         let whole = try? all.multiplyAccumulates(sizes), cost > 0
     else { return "\(macText(cost)) for \(example)" }
     if whole == cost { return "\(macText(cost)) for \(example), as without selection" }
-    return "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
+    return
+        "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
 }

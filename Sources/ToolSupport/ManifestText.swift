@@ -12,22 +12,27 @@ extension Manifest {
         }
         if let architecture { lines.append("architecture  \(architecture)") }
         if !options.isEmpty {
-            lines.append("options       " + options.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
+            lines.append(
+                "options       " + options.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
         }
         for (index, setting) in settings.enumerated() {
             let title = index == 0 ? "settings      " : "              "
             lines.append("\(title)\(setting.name) \(setting.value) (\(setting.source.rawValue))")
         }
-        for left in leftOut { lines.append("left out      \(left.reason): \(counted(left.count, "tensor")), \(byteText(left.bytes))") }
+        for left in leftOut {
+            lines.append("left out      \(left.reason): \(counted(left.count, "tensor")), \(byteText(left.bytes))")
+        }
         if let quantization { lines.append("quantized     \(quantization.scheme): \(quantization.summary)") }
         if let preprocessing {
-            lines.append("images        \(preprocessing.imageSize) px, \(preprocessing.resampling), mean "
-                + preprocessing.mean.map { digits($0, 4) }.joined(separator: " ") + ", deviation "
-                + preprocessing.deviation.map { digits($0, 4) }.joined(separator: " "))
+            lines.append(
+                "images        \(preprocessing.imageSize) px, \(preprocessing.resampling), mean "
+                    + preprocessing.mean.map { digits($0, 4) }.joined(separator: " ") + ", deviation "
+                    + preprocessing.deviation.map { digits($0, 4) }.joined(separator: " "))
         }
         if let generation {
-            lines.append("generates     by \(generation.method.rawValue)" + (generation.method == .beam ? " \(generation.beam)" : "")
-                + ", up to \(counted(generation.maximalLength, "token"))")
+            lines.append(
+                "generates     by \(generation.method.rawValue)" + (generation.method == .beam ? " \(generation.beam)" : "")
+                    + ", up to \(counted(generation.maximalLength, "token"))")
         }
         return lines
     }
@@ -36,7 +41,8 @@ extension Manifest {
     public var selectionText: String? {
         guard !selections.isEmpty else { return nil }
         var table = TextTable([
-            ("selection", .left), ("keep rate", .right), ("guidance", .left), ("dropped are", .left), ("order", .left), ("image tokens", .left),
+            ("selection", .left), ("keep rate", .right), ("guidance", .left), ("dropped are", .left), ("order", .left),
+            ("image tokens", .left),
         ])
         for selection in selections {
             table.add([

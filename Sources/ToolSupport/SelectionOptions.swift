@@ -4,38 +4,55 @@ import Trips
 
 /// Which selection layers to insert.
 public struct SelectionOptions: ParsableArguments {
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Vision blocks that get a selection layer, counted from 1, such as 5,10.",
-        discussion: "Without it, nothing is selected. Selecting changes the outputs of a model that was not trained with it.",
-        valueName: "blocks"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Vision blocks that get a selection layer, counted from 1, such as 5,10.",
+            discussion: "Without it, nothing is selected. Selecting changes the outputs of a model that was not trained with it.",
+            valueName: "blocks"))
     public var select: String?
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Share of the image tokens that a selection keeps, in (0, 1]: one for all, or one per block (0.7,0.5).",
-        discussion: "Default: 0.7.", valueName: "rate"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Share of the image tokens that a selection keeps, in (0, 1]: one for all, or one per block (0.7,0.5).",
+            discussion: "Default: 0.7.", valueName: "rate"))
     public var keepRate: String?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "What scores the patches: text, image-cls or random (for ablations).", discussion: "Default: text.", valueName: "guide"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "What scores the patches: text, image-cls or random (for ablations).", discussion: "Default: text.", valueName: "guide")
+    )
     public var guidance: PatchSelection.Guidance?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "What becomes of dropped tokens: normalized, weighted or none.", discussion: "Default: normalized.", valueName: "form"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "What becomes of dropped tokens: normalized, weighted or none.", discussion: "Default: normalized.", valueName: "form"))
     public var fuse: PatchSelection.Fusion?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "Order of kept tokens: original or score.", discussion: "Default: original.", valueName: "order"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Order of kept tokens: original or score.", discussion: "Default: original.", valueName: "order"))
     public var order: PatchSelection.Order?
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Seed of random guidance.", discussion: "Default: 0.", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Seed of random guidance.", discussion: "Default: 0.", valueName: "n"))
     public var seed: Int?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "A value inside the vision tower, where it is not recognised (ONNX).", valueName: "name"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "A value inside the vision tower, where it is not recognised (ONNX).", valueName: "name"))
     public var visionTower: String?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "The hidden state whose first row guides, where it is not recognised (ONNX).", valueName: "name"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "The hidden state whose first row guides, where it is not recognised (ONNX).", valueName: "name"))
     public var textGuide: String?
 
     public init() {}
@@ -48,7 +65,8 @@ public struct SelectionOptions: ParsableArguments {
         let rates = try keepRates()
         guard let select else {
             let idle = [
-                ("--keep-rate", keepRate != nil), ("--guidance", guidance != nil), ("--fuse", fuse != nil), ("--order", order != nil),
+                ("--keep-rate", keepRate != nil), ("--guidance", guidance != nil), ("--fuse", fuse != nil),
+                ("--order", order != nil),
                 ("--seed", seed != nil), ("--vision-tower", visionTower != nil), ("--text-guide", textGuide != nil),
             ].filter(\.1).map(\.0)
             guard idle.isEmpty else {

@@ -2,25 +2,33 @@ import Verification
 
 /// What outputs are judged by.
 public struct ToleranceOptions: ParsableArguments {
-    @Option(name: .long, parsing: .unconditionalSingleValue, help: ArgumentHelp(
-        "Absolute tolerance: X for all outputs, or NAME:X (NAME may hold *).", discussion: "Default: 1e-4.", valueName: "x"))
+    @Option(
+        name: .long, parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "Absolute tolerance: X for all outputs, or NAME:X (NAME may hold *).", discussion: "Default: 1e-4.", valueName: "x"))
     public var atol: [ToleranceRule] = []
 
-    @Option(name: .long, parsing: .unconditionalSingleValue, help: ArgumentHelp(
-        "Relative tolerance, the same way.", discussion: "Default: 1e-3.", valueName: "x"))
+    @Option(
+        name: .long, parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "Relative tolerance, the same way.", discussion: "Default: 1e-3.", valueName: "x"))
     public var rtol: [ToleranceRule] = []
 
-    @Option(name: .long, parsing: .unconditionalSingleValue, help: ArgumentHelp(
-        "Smallest signal-to-noise ratio in dB instead of tolerances: for all, or NAME:DB.", valueName: "db"))
+    @Option(
+        name: .long, parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "Smallest signal-to-noise ratio in dB instead of tolerances: for all, or NAME:DB.", valueName: "db"))
     public var minSnr: [ToleranceRule] = []
 
-    @Option(name: .long, help: ArgumentHelp(
-        "Tolerances that suit what the package holds: f32, f16, bf16, int8, or auto.",
-        discussion: """
-            Default: f32. Below it, outputs are judged by SNR, and selections may flip between patches whose scores lie within the \
-            arithmetic's error.
-            """,
-        valueName: "name"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Tolerances that suit what the package holds: f32, f16, bf16, int8, or auto.",
+            discussion: """
+                Default: f32. Below it, outputs are judged by SNR, and selections may flip between patches whose scores lie within the \
+                arithmetic's error.
+                """,
+            valueName: "name"))
     public var preset: PresetChoice?
 
     public enum PresetChoice: String, CaseIterable, ExpressibleByArgument, Sendable { case auto, f32, f16, bf16, int8 }

@@ -54,8 +54,10 @@ public struct QuietOptions: ParsableArguments {
 public struct CommonOptions: ParsableArguments {
     @OptionGroup private var progress: QuietOptions
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Threads to work with.", discussion: "Default: all processors.", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Threads to work with.", discussion: "Default: all processors.", valueName: "n"))
     public var threads: Int?
 
     public init() {}

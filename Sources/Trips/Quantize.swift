@@ -53,7 +53,8 @@ private func record(
 ) -> Manifest.Quantization {
     var summary = options.scheme.rawValue
     if options.scheme == .int8 {
-        summary += options.weightsOnly
+        summary +=
+            options.weightsOnly
             ? " weights, fp32 arithmetic" : " weights and activations, \(report.attentions) attentions in int8, 32-bit sums"
         let count = options.calibration.count
         summary += count == 0 ? ", without data" : ", calibrated on \(count) input\(count == 1 ? "" : "s")"
@@ -62,9 +63,10 @@ private func record(
     let names = Set(report.layers.map(\.name))
     return Manifest.Quantization(
         scheme: options.scheme.rawValue, summary: summary,
-        layers: (before?.layers.filter { !names.contains($0.name) } ?? []) + report.layers.map { layer in
-            .init(
-                name: layer.name, precision: layer.precision, groupSize: layer.groupSize, signalToNoise: layer.outputDecibels,
-                note: layer.note)
-        })
+        layers: (before?.layers.filter { !names.contains($0.name) } ?? [])
+            + report.layers.map { layer in
+                .init(
+                    name: layer.name, precision: layer.precision, groupSize: layer.groupSize, signalToNoise: layer.outputDecibels,
+                    note: layer.note)
+            })
 }

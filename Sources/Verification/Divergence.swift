@@ -17,12 +17,13 @@ struct TraceOrder: Comparable {
         stage = stages[parts.first ?? ""] ?? 4
         layer = parts.count > 1 ? Int(parts[1]) ?? 0 : 0
         // A selection stands inside its block: before the state that leaves it.
-        part = switch selection?.part {
-        case .scores: 0
-        case .indices: 1
-        case .positions: 2
-        case nil: parts.last == "image" ? 4 : 3
-        }
+        part =
+            switch selection?.part {
+            case .scores: 0
+            case .indices: 1
+            case .positions: 2
+            case nil: parts.last == "image" ? 4 : 3
+            }
     }
 
     static func < (left: TraceOrder, right: TraceOrder) -> Bool {

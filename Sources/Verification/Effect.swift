@@ -47,7 +47,8 @@ public struct Effect: Sendable, Encodable {
     public var savings: String? {
         guard multiplyAccumulates > 0, referenceMultiplyAccumulates > 0 else { return nil }
         let ratio = Double(referenceMultiplyAccumulates) / Double(multiplyAccumulates)
-        return abs(ratio - 1) < 0.005 ? "as many" : String(format: "%.2f times ", max(ratio, 1 / ratio)) + (ratio > 1 ? "less" : "more")
+        return abs(ratio - 1) < 0.005
+            ? "as many" : String(format: "%.2f times ", max(ratio, 1 / ratio)) + (ratio > 1 ? "less" : "more")
     }
 
     /// What the figures are of, in words.
@@ -87,7 +88,8 @@ public struct KindTime: Sendable, Encodable {
     /// them, those of one pass.
     static func measure(_ session: Session, on golden: GoldenSet) throws -> [KindTime] {
         let outputs = session.outputNames.filter { golden.outputs[$0] != nil }
-        let steps = outputs.isEmpty
+        let steps =
+            outputs.isEmpty
             ? try session.profile(golden.passInputs, runs: 3) : try session.profile(golden.inputs, outputs: outputs, runs: 3)
         return Dictionary(grouping: steps, by: \.kind).map { kind, steps in
             KindTime(
@@ -137,7 +139,8 @@ extension Accuracy {
             var results: [String: Tensor] = [:]
             let time = try clock.measure { results = try session.run(inputs, outputs: [output]) }
             guard let logits = results[output], logits.shape.count == 2, logits.shape[0] == range.count, logits.shape[1] > 0 else {
-                throw TripsError.usage("accuracy of \(output)", found: "\(results[output]?.shape ?? [])", expected: "[batch, classes]")
+                throw TripsError.usage(
+                    "accuracy of \(output)", found: "\(results[output]?.shape ?? [])", expected: "[batch, classes]")
             }
             let (values, classes) = (try logits.numbers(), logits.shape[1])
             for row in start - range.lowerBound..<range.count {

@@ -61,16 +61,21 @@ extension Illustration {
         guard columns * rows == patches else { return nil }
         set = golden.name
         png = try picture.png()
-        text = try golden.metadata["text"] ?? golden.metadata["question"] ?? options.tokenizer.flatMap { try words(of: golden, example, $0) }
+        text =
+            try golden.metadata["text"] ?? golden.metadata["question"]
+            ?? options.tokenizer.flatMap { try words(of: golden, example, $0) }
         layers = []
         var stream = Array(0..<patches)
         for layer in own.layers {
             let scores = zip(stream, layer.scores[example]).filter { $0.0 >= 0 && $0.1.isFinite }
             let theirs = reference.layers.first { $0.number == layer.number }
-            layers.append(Layer(
-                number: layer.number, kept: Set(layer.kept[example]).subtracting([-1]),
-                referenceKept: theirs.flatMap { $0.kept.indices.contains(example) ? Set($0.kept[example]).subtracting([-1]) : nil },
-                scores: Dictionary(scores, uniquingKeysWith: { first, _ in first })))
+            layers.append(
+                Layer(
+                    number: layer.number, kept: Set(layer.kept[example]).subtracting([-1]),
+                    referenceKept: theirs.flatMap {
+                        $0.kept.indices.contains(example) ? Set($0.kept[example]).subtracting([-1]) : nil
+                    },
+                    scores: Dictionary(scores, uniquingKeysWith: { first, _ in first })))
             stream = layer.positions[example]
         }
     }

@@ -28,7 +28,8 @@ public struct Judgement: Sendable {
     public var dataType: DataType?
     public var shape: [Int] = []
 
-    package init(verdict: Verdict, reason: String? = nil, criterion: Criterion? = nil, dataType: DataType? = nil, shape: [Int] = []) {
+    package init(verdict: Verdict, reason: String? = nil, criterion: Criterion? = nil, dataType: DataType? = nil, shape: [Int] = [])
+    {
         (self.verdict, self.reason, self.criterion, self.dataType, self.shape) = (verdict, reason, criterion, dataType, shape)
     }
 
@@ -46,7 +47,8 @@ public struct Judgement: Sendable {
 ///   - alignment: how the tokens of both correspond, where selections flipped.
 ///   - allowingOtherLengths: compare the tokens that correspond even where the numbers of tokens differ.
 package func judge(
-    _ x: Tensor, golden g: Tensor, name: String, criterion: Criterion, alignment: TokenAlignment? = nil, allowingOtherLengths: Bool = false
+    _ x: Tensor, golden g: Tensor, name: String, criterion: Criterion, alignment: TokenAlignment? = nil,
+    allowingOtherLengths: Bool = false
 ) throws -> Judgement {
     guard x.dataType == g.dataType else {
         var judgement = Judgement.failed("data type \(x.dataType); expected \(g.dataType)")
@@ -67,7 +69,9 @@ package func judge(
     var judgement = Judgement(verdict: .pass, criterion: criterion, dataType: g.dataType, shape: g.shape)
     judgement.metrics = Metrics(values, reference: reference, shape: shape)
     judgement.alignment = alignment
-    if name.contains("logits") || name == "prediction" { judgement.agreement = Agreement(values, reference: reference, shape: shape) }
+    if name.contains("logits") || name == "prediction" {
+        judgement.agreement = Agreement(values, reference: reference, shape: shape)
+    }
     judgement.decide(values, reference)
     return judgement
 }
@@ -119,7 +123,8 @@ private func judgeIntegers(_ x: Tensor, _ g: Tensor) throws -> Judgement {
     judgement.metrics = Metrics(values.map { Double($0) }, reference: reference.map { Double($0) }, shape: g.shape)
     if let first = differing.first {
         judgement.verdict = .fail
-        judgement.reason = "\(differing.count) of \(g.count) elements differ, first at \(coordinates(of: first, in: g.shape)): "
+        judgement.reason =
+            "\(differing.count) of \(g.count) elements differ, first at \(coordinates(of: first, in: g.shape)): "
             + "\(values[first]); expected \(reference[first])"
     }
     return judgement

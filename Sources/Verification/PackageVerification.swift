@@ -28,7 +28,8 @@ extension TolerancePreset {
 ///   - observe: called behind each set with what was found in it.
 /// - Throws: `data` and `cannotOpen` for golden sets, `usage` for tolerances that name nothing.
 public func verify(
-    _ model: Model, against goldens: [GoldenReference], options: VerificationOptions = VerificationOptions(), isolating: Bool = false,
+    _ model: Model, against goldens: [GoldenReference], options: VerificationOptions = VerificationOptions(),
+    isolating: Bool = false,
     timing: Bool = false, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
     let runner = SessionRunner(Session(model, threads: threads))
@@ -46,7 +47,8 @@ public func verify(
     var report = verifier.finished(label: preset.rawValue)
     report.times = times ?? []
     if !report.passes && preset != .f32 && options.tolerances.areDefault {
-        report.notes.append("\(preset.rawValue) weights were judged by the tolerances of fp32 (--preset auto takes those that suit them)")
+        report.notes.append(
+            "\(preset.rawValue) weights were judged by the tolerances of fp32 (--preset auto takes those that suit them)")
     }
     let alone = report.isolated?.count { $0.verdict == .fail } ?? 0
     if report.passes && alone > 0 {
@@ -84,13 +86,16 @@ public func compare(
     var verifier = try Verifier(own, options: options)
     var effect: Effect?
     for input in inputs {
-        let (golden, isFile): (GoldenSet, Bool) = switch input {
-        case .reference(let source):
-            (try source.load(inputNames: own.inputNames, outputNames: own.outputNames) { key in
-                key.hasPrefix("in.") && options.needs(key, isolating: false, inputNames: own.inputNames + other.inputNames)
-            }, true)
-        case .set(let set): (set, false)
-        }
+        let (golden, isFile): (GoldenSet, Bool) =
+            switch input {
+            case .reference(let source):
+                (
+                    try source.load(inputNames: own.inputNames, outputNames: own.outputNames) { key in
+                        key.hasPrefix("in.") && options.needs(key, isolating: false, inputNames: own.inputNames + other.inputNames)
+                    }, true
+                )
+            case .set(let set): (set, false)
+            }
         try locating(golden.name) {
             let inputs = golden.passInputs, given = Set(inputs.keys)
             var stand = GoldenSet(name: golden.name, inputs: inputs, metadata: golden.metadata)

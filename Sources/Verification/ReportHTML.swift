@@ -6,7 +6,8 @@ extension VerificationReport {
     public func html(_ package: PackageFacts) -> String {
         let title = "\(package.file): \(verdictWord)"
         let sections = [
-            header(package), table("Outputs", outputs, open: true), depthSection, histogramSection, selectionSection, illustrationSection,
+            header(package), table("Outputs", outputs, open: true), depthSection, histogramSection, selectionSection,
+            illustrationSection,
             accuracySection, effectSection, timeSection, isolatedSection,
             intermediates.isEmpty ? "" : table("Intermediates, in the model's order", intermediates, open: verdict == .fail),
             notesSection, provenance(package),
@@ -47,16 +48,23 @@ extension VerificationReport {
         let failed = judged.filter { $0.verdict == .fail }
         let summary: String
         switch verdict {
-        case .pass: summary = (judged.count == 1 ? "The one judged tensor agrees" : "All \(judged.count) judged tensors agree") + " with the reference over \(counted(sets.count, "golden set"))."
+        case .pass:
+            summary =
+                (judged.count == 1 ? "The one judged tensor agrees" : "All \(judged.count) judged tensors agree")
+                + " with the reference over \(counted(sets.count, "golden set"))."
         case .fail:
-            summary = "\(failed.count) of \(counted(judged.count, "judged tensor")) do not agree with the reference over \(counted(sets.count, "golden set"))."
+            summary =
+                "\(failed.count) of \(counted(judged.count, "judged tensor")) do not agree with the reference over \(counted(sets.count, "golden set"))."
                 + (divergence?.firstFailure.map { " The first, in the model's order: \(escaped($0))." } ?? "")
         case .unjudged where sets.isEmpty: summary = "Nothing was judged."
-        case .unjudged: summary = "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(counted(sets.count, "golden set")); nothing was judged."
+        case .unjudged:
+            summary =
+                "Compared\(effect.map { " with \(escaped($0.reference))" } ?? "") over \(counted(sets.count, "golden set")); nothing was judged."
         }
-        let jump = divergence?.firstJump.map {
-            "<p>The error first jumps at <strong>\(escaped($0.name))</strong>: from \(inDecibels($0.before)) to \(inDecibels($0.after)).</p>"
-        } ?? ""
+        let jump =
+            divergence?.firstJump.map {
+                "<p>The error first jumps at <strong>\(escaped($0.name))</strong>: from \(inDecibels($0.before)) to \(inDecibels($0.after)).</p>"
+            } ?? ""
         var facts = [package.manifest.architecture, "weights \(package.preset.rawValue)", byteText(package.bytes)].compactMap { $0 }
         facts += package.manifest.selections.map { "block \($0.block) keeps \(short($0.keepRate)) by \($0.guidance)" }
         return """
@@ -81,7 +89,10 @@ extension VerificationReport {
         let usesTolerance = summaries.contains { $0.worst.toleranceUse != nil }
         let rows = summaries.map { summary -> String in
             let (worst, metrics) = (summary.worst, summary.worst.metrics)
-            let use = worst.toleranceUse.map { "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \(worst.toleranceText)" } ?? ""
+            let use =
+                worst.toleranceUse.map {
+                    "<span class=\"bar\"><i style=\"width:\(short(min(100, $0 * 100)))%\"></i></span> \(worst.toleranceText)"
+                } ?? ""
             let cells = [
                 "<th scope=\"row\">\(escaped(summary.name))</th>",
                 "<td class=\"\(summary.verdict.rawValue)\">\(summary.verdict.rawValue)\(worst.reason.map { ": \(escaped($0))" } ?? "")</td>",
@@ -94,7 +105,9 @@ extension VerificationReport {
             ]
             return "<tr>\(cells.joined())</tr>"
         }
-        let titles = ["", "verdict", "shape", "max |Δ|", "99 % |Δ|", "median |Δ|", "max rel", "cosine", "SNR dB"] + (several ? ["median SNR", "worst in"] : [])
+        let titles =
+            ["", "verdict", "shape", "max |Δ|", "99 % |Δ|", "median |Δ|", "max rel", "cosine", "SNR dB"]
+            + (several ? ["median SNR", "worst in"] : [])
             + (usesTolerance ? ["of tolerance"] : [])
         let body = """
             <div class="scroll"><table>
@@ -139,8 +152,11 @@ extension VerificationReport {
         // Behind a flipped selection the scores that stand side by side are of different patches: those are unjudged.
         let compared = (outputs + intermediates).filter { $0.verdict != .unjudged || verdict == .unjudged }
         let candidates = compared.filter { $0.worst.metrics.map { $0.snr.isFinite } ?? false }
-        guard let worst = candidates.min(by: { ($0.worst.metrics?.snr ?? 0) < ($1.worst.metrics?.snr ?? 0) }), let metrics = worst.worst.metrics else { return "" }
-        let words = "\(metrics.count) elements; half of the errors are at most \(short(metrics.absolute.median)), 99 % at most "
+        guard let worst = candidates.min(by: { ($0.worst.metrics?.snr ?? 0) < ($1.worst.metrics?.snr ?? 0) }),
+            let metrics = worst.worst.metrics
+        else { return "" }
+        let words =
+            "\(metrics.count) elements; half of the errors are at most \(short(metrics.absolute.median)), 99 % at most "
             + "\(short(metrics.absolute.percentile99)), the largest is \(short(metrics.absolute.maximum)) at \(metrics.worstIndex)"
             + (metrics.worstPair.map { ": \(short($0.value)) for \(short($0.reference))" } ?? "")
         return """
@@ -188,10 +204,13 @@ extension VerificationReport {
     private func figure(_ illustration: Illustration) -> String {
         let source = "data:image/png;base64," + Data(illustration.png).base64EncodedString()
         let patches = illustration.columns * illustration.rows
-        let words = illustration.layers.map { "block \($0.number) keeps \($0.kept.count) of \(patches) patches" }.joined(separator: ", ")
-        let panels = [panel(source, "the image", illustration) { _ in nil }] + illustration.layers.flatMap { layer in
-            [keptPanel(source, layer, illustration), heatPanel(source, layer, illustration)]
-        }
+        let words = illustration.layers.map { "block \($0.number) keeps \($0.kept.count) of \(patches) patches" }.joined(
+            separator: ", ")
+        let panels =
+            [panel(source, "the image", illustration) { _ in nil }]
+            + illustration.layers.flatMap { layer in
+                [keptPanel(source, layer, illustration), heatPanel(source, layer, illustration)]
+            }
         return """
             <figure class="pictures">
             <div class="panels">\(panels.joined())</div>
@@ -245,7 +264,9 @@ extension VerificationReport {
         guard let effect else { return "" }
         var lines: [String] = []
         if let savings = effect.savings {
-            lines.append("\(macText(effect.multiplyAccumulates)) for \(effect.examples), \(macText(effect.referenceMultiplyAccumulates)) in \(escaped(effect.reference)): \(savings).")
+            lines.append(
+                "\(macText(effect.multiplyAccumulates)) for \(effect.examples), \(macText(effect.referenceMultiplyAccumulates)) in \(escaped(effect.reference)): \(savings)."
+            )
         }
         lines.append(
             "\(milliseconds(effect.seconds)) a run of \(effect.examples), \(milliseconds(effect.referenceSeconds)) in \(escaped(effect.reference)): "
@@ -289,11 +310,24 @@ extension VerificationReport {
         }
         facts += manifest.options.sorted { $0.key < $1.key }.map { ("--\($0.key)", $0.value) }
         if let quantization = manifest.quantization { facts.append(("quantized", quantization)) }
-        facts += package.multiplyAccumulates.sorted { $0.key < $1.key }.map { ("cost of \($0.key)", "\(macText($0.value)) for one example (up to 40 text tokens where their number is open)") }
-        facts.append(("written by", "\(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd), format \(manifest.formatVersion)"))
-        if !sets.isEmpty { facts.append(("golden sets", sets.count > 12 ? "\(sets.count): \(sets.prefix(12).joined(separator: ", ")), …" : sets.joined(separator: ", "))) }
+        facts += package.multiplyAccumulates.sorted { $0.key < $1.key }.map {
+            ("cost of \($0.key)", "\(macText($0.value)) for one example (up to 40 text tokens where their number is open)")
+        }
+        facts.append(
+            (
+                "written by",
+                "\(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd), format \(manifest.formatVersion)"
+            ))
+        if !sets.isEmpty {
+            facts.append(
+                (
+                    "golden sets",
+                    sets.count > 12 ? "\(sets.count): \(sets.prefix(12).joined(separator: ", ")), …" : sets.joined(separator: ", ")
+                ))
+        }
         facts += metadata.sorted { $0.key < $1.key }.map { ("golden \($0.key)", $0.value) }
-        return "<section><h2>Provenance</h2><dl>\(facts.map { "<dt>\(escaped($0.0))</dt><dd>\(escaped($0.1))</dd>" }.joined(separator: "\n"))</dl></section>"
+        return
+            "<section><h2>Provenance</h2><dl>\(facts.map { "<dt>\(escaped($0.0))</dt><dd>\(escaped($0.1))</dd>" }.joined(separator: "\n"))</dl></section>"
     }
 
     // MARK: Plots
@@ -307,20 +341,29 @@ extension VerificationReport {
         let y = { (snr: Double) in bottom - (bottom - top) * (snr.isNaN ? 0 : min(max(snr, low), high) - low) / (high - low) }
         var parts: [String] = []
         for tick in stride(from: 0.0, through: high, by: high > 80 ? 20 : 10) {
-            parts.append("<path class=\"grid\" d=\"M\(left) \(short(y(tick)))H\(right)\"/><text x=\"\(left - 6)\" y=\"\(short(y(tick) + 4))\" text-anchor=\"end\">\(Int(tick)) dB</text>")
+            parts.append(
+                "<path class=\"grid\" d=\"M\(left) \(short(y(tick)))H\(right)\"/><text x=\"\(left - 6)\" y=\"\(short(y(tick) + 4))\" text-anchor=\"end\">\(Int(tick)) dB</text>"
+            )
         }
         let every = max(1, names.count / 24)
         for (index, name) in names.enumerated() where index % every == 0 {
-            parts.append("<text class=\"tick\" transform=\"translate(\(short(x(index))) \(bottom + 12)) rotate(45)\">\(escaped(name.count > 12 ? "…" + name.suffix(11) : name))</text>")
+            parts.append(
+                "<text class=\"tick\" transform=\"translate(\(short(x(index))) \(bottom + 12)) rotate(45)\">\(escaped(name.count > 12 ? "…" + name.suffix(11) : name))</text>"
+            )
         }
         for (number, curve) in curves.enumerated() {
             let points = curve.points.compactMap { point in names.firstIndex(of: point.name).map { (x($0), y(point.snr), point) } }
             let line = points.map { "\(short($0.0)),\(short($0.1))" }.joined(separator: " ")
             parts.append("<polyline class=\"curve c\(number % 4)\" points=\"\(line)\"/>")
-            parts += points.map { "<circle class=\"c\(number % 4)\" cx=\"\(short($0.0))\" cy=\"\(short($0.1))\" r=\"3\"><title>\(escaped("\(curve.label), \($0.2.name): \(inDecibels($0.2.snr))"))</title></circle>" }
-            parts.append("<text class=\"label c\(number % 4)\" x=\"\(left + Double(number) * (right - left) / Double(curves.count))\" y=\"334\">● \(escaped(curve.label))</text>")
+            parts += points.map {
+                "<circle class=\"c\(number % 4)\" cx=\"\(short($0.0))\" cy=\"\(short($0.1))\" r=\"3\"><title>\(escaped("\(curve.label), \($0.2.name): \(inDecibels($0.2.snr))"))</title></circle>"
+            }
+            parts.append(
+                "<text class=\"label c\(number % 4)\" x=\"\(left + Double(number) * (right - left) / Double(curves.count))\" y=\"334\">● \(escaped(curve.label))</text>"
+            )
         }
-        return "<svg class=\"plot\" viewBox=\"0 0 960 340\" role=\"img\" aria-label=\"\(escaped("SNR in dB along the model. " + description))\">\(parts.joined())</svg>"
+        return
+            "<svg class=\"plot\" viewBox=\"0 0 960 340\" role=\"img\" aria-label=\"\(escaped("SNR in dB along the model. " + description))\">\(parts.joined())</svg>"
     }
 
     private func histogramPlot(_ metrics: Metrics, description: String) -> String {
@@ -332,10 +375,17 @@ extension VerificationReport {
             // Roots of counts: single outliers stay visible beside thousands.
             let height = elements == 0 ? 0 : max(2, 150 * (Double(elements) / most).squareRoot())
             let range = bin == 0 ? "below 1e-12" : "from \(short(Metrics.histogramEdges[bin - 1]))"
-            parts.append("<rect class=\"c0\" x=\"\(short(left + Double(bin) * width + 1))\" y=\"\(short(bottom - height))\" width=\"\(short(width - 2))\" height=\"\(short(height))\"><title>\(range): \(elements)</title></rect>")
-            if bin % 4 == 1 { parts.append("<text x=\"\(short(left + Double(bin) * width))\" y=\"188\" text-anchor=\"middle\">\(short(Metrics.histogramEdges[bin - 1]))</text>") }
+            parts.append(
+                "<rect class=\"c0\" x=\"\(short(left + Double(bin) * width + 1))\" y=\"\(short(bottom - height))\" width=\"\(short(width - 2))\" height=\"\(short(height))\"><title>\(range): \(elements)</title></rect>"
+            )
+            if bin % 4 == 1 {
+                parts.append(
+                    "<text x=\"\(short(left + Double(bin) * width))\" y=\"188\" text-anchor=\"middle\">\(short(Metrics.histogramEdges[bin - 1]))</text>"
+                )
+            }
         }
-        return "<svg class=\"plot\" viewBox=\"0 0 960 200\" role=\"img\" aria-label=\"\(escaped("Histogram of absolute errors. " + description))\">\(parts.joined())</svg>"
+        return
+            "<svg class=\"plot\" viewBox=\"0 0 960 200\" role=\"img\" aria-label=\"\(escaped("Histogram of absolute errors. " + description))\">\(parts.joined())</svg>"
     }
 }
 

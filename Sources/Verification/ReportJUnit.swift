@@ -3,13 +3,15 @@ extension VerificationReport {
     public var junit: String {
         let cases = outputs + intermediates
         let lines = cases.map { summary -> String in
-            let start = "    <testcase classname=\"\(summary.isIntermediate ? "intermediates" : "outputs")\" name=\"\(escaped(summary.name))\""
+            let start =
+                "    <testcase classname=\"\(summary.isIntermediate ? "intermediates" : "outputs")\" name=\"\(escaped(summary.name))\""
             switch summary.verdict {
             case .pass: return start + "/>"
             case .unjudged: return start + "><skipped message=\"\(escaped(summary.worst.reason ?? "unjudged"))\"/></testcase>"
             case .fail:
                 return start + "><failure message=\"\(escaped(summary.worst.reason ?? "beyond tolerance"))\">"
-                    + escaped("worst in \(summary.worstSet), \(summary.failedSets) of \(summary.sets) sets failed") + "</failure></testcase>"
+                    + escaped("worst in \(summary.worstSet), \(summary.failedSets) of \(summary.sets) sets failed")
+                    + "</failure></testcase>"
             }
         }
         let failures = cases.count { $0.verdict == .fail }

@@ -91,17 +91,20 @@ extension VerificationReport {
         var lines: [String] = []
         if let effect {
             if let savings = effect.savings {
-                lines.append("cost      \(macText(effect.multiplyAccumulates)), \(macText(effect.referenceMultiplyAccumulates)) in "
-                    + "\(effect.reference), for \(effect.examples): \(savings)")
+                lines.append(
+                    "cost      \(macText(effect.multiplyAccumulates)), \(macText(effect.referenceMultiplyAccumulates)) in "
+                        + "\(effect.reference), for \(effect.examples): \(savings)")
             }
             let ratio = effect.referenceSeconds / max(effect.seconds, 1e-9)
-            lines.append("time      \(milliseconds(effect.seconds)), \(milliseconds(effect.referenceSeconds)) in "
-                + "\(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")
+            lines.append(
+                "time      \(milliseconds(effect.seconds)), \(milliseconds(effect.referenceSeconds)) in "
+                    + "\(effect.reference), for \(effect.examples): \(digits(ratio, 2))x as fast")
         }
         if let accuracy {
             let halves = accuracy.halves.map { digits($0 * 100, 2) }.joined(separator: ", ")
-            lines.append("accuracy  \(accuracy.right) of \(accuracy.count) right, \(digits(accuracy.share * 100, 2)) % "
-                + "(halves \(halves)), \(milliseconds(accuracy.seconds)) each")
+            lines.append(
+                "accuracy  \(accuracy.right) of \(accuracy.count) right, \(digits(accuracy.share * 100, 2)) % "
+                    + "(halves \(halves)), \(milliseconds(accuracy.seconds)) each")
         }
         return lines
     }

@@ -286,7 +286,8 @@ enum ImageTokens: Equatable {
             return
         }
         let lowered = name.lowercased()
-        let holds = ["text", "fusion", "decoder", "selection"].contains(parts.first)
+        let holds =
+            ["text", "fusion", "decoder", "selection"].contains(parts.first)
             ? parts.last == "image" : ["image", "vision", "visual", "patch", "question_output"].contains { lowered.contains($0) }
         guard holds else { return nil }
         self = .final
@@ -298,7 +299,8 @@ enum ImageTokens: Equatable {
 func judgeSelection(_ comparison: SelectionComparison?, x: Tensor, golden g: Tensor, criterion: Criterion) throws -> Judgement {
     guard x.dataType == g.dataType, g.dataType.isInteger else { return .failed("data type \(x.dataType); expected \(g.dataType)") }
     guard x.shape == g.shape, g.shape.count == 2 else { return .failed("shape \(x.shape); expected \(g.shape)") }
-    var judgement = Judgement(verdict: .pass, reason: comparison?.summary, criterion: criterion, dataType: g.dataType, shape: g.shape)
+    var judgement = Judgement(
+        verdict: .pass, reason: comparison?.summary, criterion: criterion, dataType: g.dataType, shape: g.shape)
     if case .sets(let margin) = criterion {
         let equal = try rows(x.integers(), x.shape).map(Set.init) == rows(g.integers(), g.shape).map(Set.init)
         let allowed = margin.flatMap { comparison?.isExplained(within: $0) } ?? false

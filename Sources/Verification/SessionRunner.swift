@@ -44,7 +44,9 @@ package struct SessionRunner: ModelRunner {
             results["score"] = try Tensor([best.score], shape: [1])
         }
         if names.contains("topk_ids") || names.contains("topk_probs") {
-            guard let k = try metadata.integer("k") else { throw TripsError.data("golden metadata", found: "no k", expected: "k answers to rank") }
+            guard let k = try metadata.integer("k") else {
+                throw TripsError.data("golden metadata", found: "no k", expected: "k answers to rank")
+            }
             let ranked = try questions(inputs).map { try session.rankAnswers($0, k: k) }
             results["topk_ids"] = try Tensor(ranked.flatMap { $0.indices.map { Int64($0) } }, shape: [ranked.count, k])
             results["topk_probs"] = try Tensor(ranked.flatMap(\.probabilities), shape: [ranked.count, k])

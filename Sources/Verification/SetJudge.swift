@@ -32,7 +32,8 @@ struct SetJudge {
             judging ? found.filter { golden.intermediates[$0.key] != nil } : found, isOrderedByScore: isOrderedByScore)
         theirs = try SelectionTrail(golden.intermediates, isOrderedByScore: isOrderedByScore)
         selections = compareSelections(own, reference: theirs)
-        flipped = theirs.layers.isEmpty != own.layers.isEmpty || selections.contains { $0.flips > 0 }
+        flipped =
+            theirs.layers.isEmpty != own.layers.isEmpty || selections.contains { $0.flips > 0 }
             || isOrderedByScore && own.layers.map(\.positions) != theirs.layers.map(\.positions)
     }
 

@@ -36,7 +36,8 @@ package struct Verifier {
         for pattern in options.tolerances.patterns {
             let rule = ToleranceRule(pattern: pattern, value: 0)
             guard (model.outputNames + model.traceNames + decoded).contains(where: rule.names) else {
-                throw TripsError.usage("a tolerance names no output", found: pattern, expected: model.outputNames.joined(separator: ", "))
+                throw TripsError.usage(
+                    "a tolerance names no output", found: pattern, expected: model.outputNames.joined(separator: ", "))
             }
         }
     }
@@ -78,7 +79,8 @@ package struct Verifier {
     mutating func isolate(_ session: Session, _ golden: GoldenSet) throws {
         try locating(golden.name) {
             guard golden.intermediates.keys.contains(where: { SelectionTrace($0) == nil }) else {
-                throw TripsError.data("blocks cannot be judged alone", found: "no states", expected: "a golden set with mid.vision.0, …")
+                throw TripsError.data(
+                    "blocks cannot be judged alone", found: "no states", expected: "a golden set with mid.vision.0, …")
             }
             let isolated = try IsolatedModel(
                 session, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys))
@@ -96,9 +98,10 @@ package struct Verifier {
     /// The reference's states that the model's blocks can read: those of the type and shape that it computes itself.
     private func fittingStates(_ golden: GoldenSet) throws -> Set<String> {
         let own = try compute(golden, outputs: [], traces: model.traceNames.filter { golden.intermediates[$0] != nil })
-        return Set(own.filter { name, state in
-            golden.intermediates[name].map { $0.dataType == state.dataType && $0.shape == state.shape } ?? false
-        }.keys)
+        return Set(
+            own.filter { name, state in
+                golden.intermediates[name].map { $0.dataType == state.dataType && $0.shape == state.shape } ?? false
+            }.keys)
     }
 
     private func judge(_ golden: GoldenSet) throws -> SetResult {
@@ -110,13 +113,16 @@ package struct Verifier {
         let outputs = model.outputNames.filter { golden.outputs[$0] != nil }
         let decoded = model.decodedNames(among: golden.outputs.keys.filter { !outputs.contains($0) }.sorted())
         let draws = options.illustrations != nil && golden.inputs.values.contains { $0.shape.count == 4 }
-        let traces = canonicalOrder(model.traceNames.filter { name in
-            let isSelection = SelectionTrace(name) != nil
-            return isSelection && draws || (isSelection || options.intermediates) && golden.intermediates[name] != nil
-        })
+        let traces = canonicalOrder(
+            model.traceNames.filter { name in
+                let isSelection = SelectionTrace(name) != nil
+                return isSelection && draws || (isSelection || options.intermediates) && golden.intermediates[name] != nil
+            })
         var found = try compute(golden, outputs: outputs, traces: traces)
         if !decoded.isEmpty {
-            found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in first }
+            found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in
+                first
+            }
         }
         var result = try compare(found, with: golden, judging: true)
         let given = Array(golden.inputs.keys) + golden.unread.filter { $0.hasPrefix("in.") }.map { String($0.dropFirst(3)) }

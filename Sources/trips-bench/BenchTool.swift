@@ -16,19 +16,26 @@ struct BenchTool: Tool {
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
     var model: String
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Examples in a batch, where the package leaves that open.", discussion: "Default: 1, or what the package fixes.", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Examples in a batch, where the package leaves that open.", discussion: "Default: 1, or what the package fixes.",
+            valueName: "n"))
     var batch: Int?
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Tokens of text, where the package leaves that open.",
-        discussion: "Default: 40, fewer where the model has fewer positions, or what the package fixes.", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Tokens of text, where the package leaves that open.",
+            discussion: "Default: 40, fewer where the model has fewer positions, or what the package fixes.", valueName: "n"))
     var textLength: Int?
 
     @Option(name: .long, parsing: .unconditional, help: ArgumentHelp("Runs to take the median of.", valueName: "n"))
     var runs = 10
 
-    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp("Outputs to compute; all where none is named.", valueName: "name"))
+    @Option(
+        name: .long, parsing: .upToNextOption, help: ArgumentHelp("Outputs to compute; all where none is named.", valueName: "name")
+    )
     var outputs: [String] = []
 
     @Option(name: .long, help: ArgumentHelp("Run another package in turn with this one.", valueName: "other.trips"))
@@ -47,7 +54,9 @@ struct BenchTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        let counts: [(String, Int?, Int)] = [("--batch", batch, 4096), ("--text-length", textLength, 65536), ("--runs", runs, 100_000)]
+        let counts: [(String, Int?, Int)] = [
+            ("--batch", batch, 4096), ("--text-length", textLength, 65536), ("--runs", runs, 100_000),
+        ]
         for case (let name, let value?, let limit) in counts where !(1...limit).contains(value) {
             throw ValidationError("\(name) \(value): expected 1 to \(limit)")
         }
@@ -147,7 +156,8 @@ struct Measurement: Encodable {
 
     func text(steps listed: Bool) -> String {
         var lines = [
-            "\(model): batch \(batch), " + (textLength.map { counted($0, "text token") + ", " } ?? "") + counted(threads, "thread") + ", \(kernels) kernels",
+            "\(model): batch \(batch), " + (textLength.map { counted($0, "text token") + ", " } ?? "") + counted(threads, "thread")
+                + ", \(kernels) kernels",
             "load to first result  \(digits(loadMilliseconds, 0)) ms",
             "one run               \(digits(median(milliseconds), 2)) ms median, \(digits(milliseconds.min() ?? 0, 2)) ms best of \(milliseconds.count); "
                 + "\(digits(Double(batch) * 1000 / max(1e-9, median(milliseconds)), 1)) examples/s",
@@ -156,7 +166,9 @@ struct Measurement: Encodable {
         ]
         if let compared {
             let ratio = median(compared.milliseconds) / max(1e-9, median(milliseconds))
-            lines.append("\(compared.model), run in turn: \(digits(median(compared.milliseconds), 2)) ms median; \(digits(ratio, 2)) times this one's time")
+            lines.append(
+                "\(compared.model), run in turn: \(digits(median(compared.milliseconds), 2)) ms median; \(digits(ratio, 2)) times this one's time"
+            )
         }
         return lines.joined(separator: "\n") + "\n\n" + (listed ? stepTable : kindTable)
     }
@@ -167,13 +179,18 @@ struct Measurement: Encodable {
             let sum = sums[step.kind] ?? (0, 0, 0)
             sums[step.kind] = (sum.time + step.milliseconds, sum.cost + step.multiplyAccumulates, sum.count + 1)
         }
-        return table(sums.sorted { $0.value.time > $1.value.time }.map { ("\($0.key) × \($0.value.count)", $0.value.time, $0.value.cost) })
+        return table(
+            sums.sorted { $0.value.time > $1.value.time }.map { ("\($0.key) × \($0.value.count)", $0.value.time, $0.value.cost) })
     }
 
     private var stepTable: String {
-        table(steps.map { step in
-            ("\(step.kind)  \(shortLabel(step.label, limit: max(24, 82 - step.kind.count)))", step.milliseconds, step.multiplyAccumulates)
-        })
+        table(
+            steps.map { step in
+                (
+                    "\(step.kind)  \(shortLabel(step.label, limit: max(24, 82 - step.kind.count)))", step.milliseconds,
+                    step.multiplyAccumulates
+                )
+            })
     }
 
     private func table(_ rows: [(name: String, time: Double, cost: Int)]) -> String {
@@ -205,7 +222,8 @@ struct Measurement: Encodable {
             let events = steps.map { step in
                 defer { time += step.milliseconds * 1000 }
                 return Event(
-                    name: step.label, cat: step.kind, ts: time, dur: step.milliseconds * 1000, args: ["macs": step.multiplyAccumulates])
+                    name: step.label, cat: step.kind, ts: time, dur: step.milliseconds * 1000,
+                    args: ["macs": step.multiplyAccumulates])
             }
             return try jsonText(["traceEvents": events]) + "\n"
         }

@@ -11,16 +11,21 @@ import Trips
 struct ConvertTool: Tool {
     static let configuration = CommandConfiguration(
         commandName: "trips-convert",
-        abstract: "Converts an ONNX model or a checkpoint of ALBEF or mPLUG to a .trips package, with patch selection if asked for.",
+        abstract:
+            "Converts an ONNX model or a checkpoint of ALBEF or mPLUG to a .trips package, with patch selection if asked for.",
         version: Trips.version)
 
-    @Argument(help: ArgumentHelp(
-        "model.onnx, checkpoint.safetensors, checkpoint.pth, or the index of several files, such as model.safetensors.index.json.",
-        valueName: "source"))
+    @Argument(
+        help: ArgumentHelp(
+            "model.onnx, checkpoint.safetensors, checkpoint.pth, or the index of several files, such as model.safetensors.index.json.",
+            valueName: "source"))
     var source: String
 
-    @Option(name: [.short, .long], help: ArgumentHelp(
-        "The package to write.", discussion: "Default: the source's stem + .trips in the working directory.", valueName: "out.trips"))
+    @Option(
+        name: [.short, .long],
+        help: ArgumentHelp(
+            "The package to write.", discussion: "Default: the source's stem + .trips in the working directory.",
+            valueName: "out.trips"))
     var output: String?
 
     @OptionGroup(title: "Selection") var selection: ToolSupport.SelectionOptions
@@ -33,8 +38,10 @@ struct ConvertTool: Tool {
     @Flag(name: .long, help: "Read external data behind links that leave the model's folder (ONNX).")
     var followLinks = false
 
-    @Option(name: .long, help: ArgumentHelp(
-        "Stop after fold, fuse or select and print the graph; write nothing.", valueName: "stage"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Stop after fold, fuse or select and print the graph; write nothing.", valueName: "stage"))
     var until: ConversionStage?
 
     @Flag(name: .long, help: "Print the operators of an ONNX model with counts, and which are unsupported; write nothing.")
@@ -82,14 +89,17 @@ struct ConvertTool: Tool {
         var lines = manifest.factLines
         for graph in report.model.graphs {
             lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
-            let names = { (values: [(name: String, type: ValueType)]) in values.map { "\($0.name) \($0.type)" }.joined(separator: ", ") }
+            let names = { (values: [(name: String, type: ValueType)]) in
+                values.map { "\($0.name) \($0.type)" }.joined(separator: ", ")
+            }
             lines.append("graph         \(graph.name): \(names(graph.inputs.map { (graph.name(of: $0), graph.type(of: $0)) }))")
             lines.append("              -> \(names(graph.outputs.map { ($0.name, graph.type(of: $0.value)) }))")
         }
         if let selections = manifest.selectionText { lines += ["", selections, ""] + guidanceRemarks(manifest) }
         lines.append(contentsOf: costLines(report))
         lines.append(
-            "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(time.milliseconds / 1e3, 1)) s")
+            "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(time.milliseconds / 1e3, 1)) s"
+        )
         print(lines.joined(separator: "\n"))
     }
 
@@ -98,7 +108,9 @@ struct ConvertTool: Tool {
         guard selection.select != nil else { return [] }
         let effective = manifest.selections.filter(\.dropsPatches)
         guard !effective.isEmpty else { return ["Nothing is dropped at this keep rate: the outputs stay what they were."] }
-        var remarks = ["Selecting changes the outputs of a model that was not trained with it: trips-verify --against measures by how much."]
+        var remarks = [
+            "Selecting changes the outputs of a model that was not trained with it: trips-verify --against measures by how much."
+        ]
         if effective.contains(where: { $0.guidance == "text" }) {
             remarks.append("Image features now depend on the text: they cannot be kept per image for retrieval.")
         }
@@ -106,12 +118,16 @@ struct ConvertTool: Tool {
     }
 
     private func costLines(_ report: ConversionReport) -> [String] {
-        report.model.graphs.compactMap { graph in costText(graph, among: report.model.graphs).map { "cost          \(graph.name): \($0)" } }
+        report.model.graphs.compactMap { graph in
+            costText(graph, among: report.model.graphs).map { "cost          \(graph.name): \($0)" }
+        }
     }
 
     private func printOperators() throws {
         let operators = try operatorInventory(path: source)
-        var table = TextTable([("operator", .left), ("domain", .left), ("opset", .right), ("count", .right), ("first node", .left), ("", .left)])
+        var table = TextTable([
+            ("operator", .left), ("domain", .left), ("opset", .right), ("count", .right), ("first node", .left), ("", .left),
+        ])
         for entry in operators {
             table.add([
                 entry.name, entry.domain, "\(entry.version)", "\(entry.count)", entry.firstNode,

@@ -45,13 +45,18 @@ struct InspectTool: Tool {
         let manifest = reader.manifest
         let stored = reader.tensors.reduce(0) { $0 + $1.storedByteCount }
         let packed = reader.tensors.reduce(0) { $0 + $1.compressedByteCount }
-        let types = Dictionary(grouping: reader.tensors, by: \.storedType).map { (type: $0.key, bytes: $0.value.reduce(0) { $0 + $1.storedByteCount }) }
-            .sorted { $0.bytes > $1.bytes }
-        var lines = ["\(fileName(of: model)): .trips version \(manifest.formatVersion), \(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd)"]
+        let types = Dictionary(grouping: reader.tensors, by: \.storedType).map {
+            (type: $0.key, bytes: $0.value.reduce(0) { $0 + $1.storedByteCount })
+        }
+        .sorted { $0.bytes > $1.bytes }
+        var lines = [
+            "\(fileName(of: model)): .trips version \(manifest.formatVersion), \(manifest.tool.name) \(manifest.tool.version), libzstd \(manifest.libzstd)"
+        ]
         lines += manifest.factLines
-        lines.append("tensors       \(reader.tensors.count), \(byteText(stored)) in \(byteText(packed))"
-            + (stored > 0 ? " (\(digits(Double(packed) / Double(stored), 3)))" : "") + ": "
-            + types.map { "\($0.type) \(byteText($0.bytes))" }.joined(separator: ", "))
+        lines.append(
+            "tensors       \(reader.tensors.count), \(byteText(stored)) in \(byteText(packed))"
+                + (stored > 0 ? " (\(digits(Double(packed) / Double(stored), 3)))" : "") + ": "
+                + types.map { "\($0.type) \(byteText($0.bytes))" }.joined(separator: ", "))
         for graph in graphs {
             lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
             if let cost = costText(graph, among: graphs) { lines.append("cost          \(graph.name): \(cost)") }
@@ -67,11 +72,18 @@ struct InspectTool: Tool {
     }
 
     private func tensorTable(_ reader: PackageReader) -> String {
-        var table = TextTable([("tensor", .left), ("type", .left), ("shape", .left), ("bytes", .right), ("in file", .right), ("ratio", .right), ("offset", .right)])
+        var table = TextTable([
+            ("tensor", .left), ("type", .left), ("shape", .left), ("bytes", .right), ("in file", .right), ("ratio", .right),
+            ("offset", .right),
+        ])
         for tensor in reader.tensors {
             let type = tensor.storedType == tensor.dataType ? "\(tensor.dataType)" : "\(tensor.storedType) as \(tensor.dataType)"
-            let ratio = tensor.storedByteCount == 0 ? "" : digits(Double(tensor.compressedByteCount) / Double(tensor.storedByteCount), 3)
-            table.add([tensor.name, type, "\(tensor.shape)", "\(tensor.storedByteCount)", "\(tensor.compressedByteCount)", ratio, "\(tensor.offset)"])
+            let ratio =
+                tensor.storedByteCount == 0 ? "" : digits(Double(tensor.compressedByteCount) / Double(tensor.storedByteCount), 3)
+            table.add([
+                tensor.name, type, "\(tensor.shape)", "\(tensor.storedByteCount)", "\(tensor.compressedByteCount)", ratio,
+                "\(tensor.offset)",
+            ])
         }
         return table.text
     }

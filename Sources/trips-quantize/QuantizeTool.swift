@@ -20,24 +20,35 @@ struct QuantizeTool: Tool {
 
     @Flag(help: "Type of the new weights.") var scheme: SchemeFlag
 
-    @Option(name: [.short, .long], help: ArgumentHelp(
-        "The package to write.", discussion: "Default: the input's stem + -int8.trips, -bf16.trips or -f16.trips in the working directory.",
-        valueName: "out.trips"))
+    @Option(
+        name: [.short, .long],
+        help: ArgumentHelp(
+            "The package to write.",
+            discussion: "Default: the input's stem + -int8.trips, -bf16.trips or -f16.trips in the working directory.",
+            valueName: "out.trips"))
     var output: String?
 
-    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp(
-        "Golden sets whose inputs to calibrate on.", valueName: "golden"))
+    @Option(
+        name: .long, parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Golden sets whose inputs to calibrate on.", valueName: "golden"))
     var calibration: [String] = []
 
     @Flag(name: .long, help: "int8 weights, fp32 arithmetic.")
     var weightsOnly = false
 
-    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp(
-        "Layers that stay as they are; * stands for any text. A pattern that matches nothing is an error.", valueName: "pattern"))
+    @Option(
+        name: .long, parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Layers that stay as they are; * stands for any text. A pattern that matches nothing is an error.", valueName: "pattern"
+        ))
     var keep: [String] = []
 
-    @Option(name: .long, parsing: .unconditional, help: ArgumentHelp(
-        "Put the worst layers back until the outputs have this signal-to-noise ratio, in dB (needs --calibration).", valueName: "dB"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Put the worst layers back until the outputs have this signal-to-noise ratio, in dB (needs --calibration).",
+            valueName: "dB"))
     var maxLoss: Double?
 
     @Option(name: .long, help: ArgumentHelp("Write the report as JSON.", valueName: "file"))
@@ -48,11 +59,14 @@ struct QuantizeTool: Tool {
 
     func validate() throws {
         if model.isEmpty {
-            let advice = calibration.isEmpty && keep.isEmpty
+            let advice =
+                calibration.isEmpty && keep.isEmpty
                 ? "" : ": put it before --calibration and --keep, which take all names behind them"
             throw ValidationError("Missing expected argument '<in.trips>'\(advice)")
         }
-        if let json, !ReplacingOptions.areDistinct([json, outputPath]) { throw ValidationError("--json and --output name one file") }
+        if let json, !ReplacingOptions.areDistinct([json, outputPath]) {
+            throw ValidationError("--json and --output name one file")
+        }
         if weightsOnly && scheme != .int8 { throw ValidationError("--weights-only goes with --int8") }
         if maxLoss != nil && calibration.isEmpty { throw ValidationError("--max-loss needs --calibration") }
         if maxLoss != nil && scheme != .int8 { throw ValidationError("--max-loss goes with --int8") }
@@ -73,7 +87,8 @@ struct QuantizeTool: Tool {
         }
         print(report.text)
         let sizes = try [model, outputPath].map { try ReadableFile(path: $0).size }
-        print("""
+        print(
+            """
             \(outputPath): \(byteText(sizes[1])) from \(byteText(sizes[0])), \
             \(ratioText(Double(sizes[0]) / Double(max(1, sizes[1])), "smaller", "larger", equal: "as large")), \
             in \(digits(start.duration(to: clock.now).milliseconds / 1000, 1)) s
@@ -88,7 +103,9 @@ struct QuantizeTool: Tool {
         options.minimalDecibels = maxLoss
         let names = calibration.isEmpty ? [] : try inputNames()
         options.calibration = try calibration.flatMap(GoldenReference.references).map { reference in
-            let golden = try reference.load(inputNames: names, outputNames: []) { $0.hasPrefix("in.") && names.contains(String($0.dropFirst(3))) }
+            let golden = try reference.load(inputNames: names, outputNames: []) {
+                $0.hasPrefix("in.") && names.contains(String($0.dropFirst(3)))
+            }
             return GoldenSet(name: golden.name, inputs: golden.passInputs)
         }
         return options
@@ -155,7 +172,8 @@ extension QuantizationReport {
         func number(_ value: Double?, _ form: (Double) -> String = { digits($0, 1) }) -> String { value.map(form) ?? "" }
         for layer in layers {
             table.add([
-                layer.name, layer.kind, layer.precision, byteText(layer.bytesBefore), byteText(layer.bytesAfter), number(layer.weightDecibels),
+                layer.name, layer.kind, layer.precision, byteText(layer.bytesBefore), byteText(layer.bytesAfter),
+                number(layer.weightDecibels),
                 number(layer.outlierRatio) { digits($0, 1) + "x" }, number(layer.scalingStrength) { "range^-" + digits($0, 1) },
                 number(layer.outputDecibels), number(layer.modelDecibels),
             ])

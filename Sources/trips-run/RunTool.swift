@@ -15,11 +15,16 @@ struct RunTool: Tool {
 
     @OptionGroup var example: ExampleOptions
 
-    @Option(name: .long, help: ArgumentHelp("Answers, one per line: to rank (ALBEF's visual question answering), or the names of the classes.", valueName: "file"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Answers, one per line: to rank (ALBEF's visual question answering), or the names of the classes.", valueName: "file"))
     var answers: String?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "Write the picture with the kept patches bright, and the box where there is one.", valueName: "out.png"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Write the picture with the kept patches bright, and the box where there is one.", valueName: "out.png"))
     var picture: String?
 
     @Flag(name: .long, help: "Print everything as JSON.")
@@ -30,11 +35,15 @@ struct RunTool: Tool {
 
     func validate() throws {
         if !example.isGiven { throw ValidationError("nothing to look at: expected --image, and --text for most models") }
-        if picture != nil && example.image.isEmpty { throw ValidationError("--picture has no picture to draw on: expected --image") }
+        if picture != nil && example.image.isEmpty {
+            throw ValidationError("--picture has no picture to draw on: expected --image")
+        }
     }
 
     func run() throws {
-        if let picture { try replacing.checkOutput(picture, besides: [model] + example.image + [answers, example.vocabulary].compactMap { $0 }) }
+        if let picture {
+            try replacing.checkOutput(picture, besides: [model] + example.image + [answers, example.vocabulary].compactMap { $0 })
+        }
         let package = try Model(contentsOf: model)
         let tokenizer = try example.tokenizer(of: model)
         let inputs = try example.inputs(for: package, tokenizer: tokenizer)
@@ -55,7 +64,9 @@ struct RunTool: Tool {
         let file = try ReadableFile(path: path)
         let lines = try file.text(of: "a list of answers").split(whereSeparator: \.isNewline)
             .map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
-        guard !lines.isEmpty else { throw TripsError.data("a list of answers", at: file.name, found: "none", expected: "one per line") }
+        guard !lines.isEmpty else {
+            throw TripsError.data("a list of answers", at: file.name, found: "none", expected: "one per line")
+        }
         return lines
     }
 }

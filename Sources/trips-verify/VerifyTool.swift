@@ -23,8 +23,11 @@ struct VerifyTool: Tool {
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
     var model: String
 
-    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp(
-        "Golden sets: .safetensors or .npz files with in.NAME and out.NAME, or folders of ONNX test data.", valueName: "golden"))
+    @Option(
+        name: .long, parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Golden sets: .safetensors or .npz files with in.NAME and out.NAME, or folders of ONNX test data.", valueName: "golden")
+    )
     var golden: [String] = []
 
     @OptionGroup(title: "Tolerances") var tolerances: ToleranceOptions
@@ -32,22 +35,29 @@ struct VerifyTool: Tool {
     @Flag(name: .long, help: "Judge traced intermediates (mid.NAME) too, and name the first that diverges.")
     var intermediates = false
 
-    @Flag(name: .long, help: ArgumentHelp(
-        "Feed each block with the golden set's own states, so that each is judged alone.",
-        discussion: "It tells where an error is made; the verdict stays that of the outputs."))
+    @Flag(
+        name: .long,
+        help: ArgumentHelp(
+            "Feed each block with the golden set's own states, so that each is judged alone.",
+            discussion: "It tells where an error is made; the verdict stays that of the outputs."))
     var isolate = false
 
-    @Option(name: .long, help: ArgumentHelp(
-        "Compare with another package on the golden inputs, value by value, with costs and times.",
-        discussion: "Its values take the place of the golden outputs; they are judged only where a tolerance is given.",
-        valueName: "other.trips"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Compare with another package on the golden inputs, value by value, with costs and times.",
+            discussion: "Its values take the place of the golden outputs; they are judged only where a tolerance is given.",
+            valueName: "other.trips"))
     var against: String?
 
     @Option(name: .long, help: ArgumentHelp("Count right answers over a test set (.safetensors).", valueName: "test-set"))
     var accuracy: String?
 
-    @Option(name: .long, help: ArgumentHelp(
-        "The output whose largest element is the answer (goes with --accuracy).", discussion: "Default: prediction.", valueName: "name"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "The output whose largest element is the answer (goes with --accuracy).", discussion: "Default: prediction.",
+            valueName: "name"))
     var output: String?
 
     @OptionGroup(title: "Pictures and words as inputs") var example: ExampleOptions
@@ -73,7 +83,9 @@ struct VerifyTool: Tool {
         }
         if output != nil && accuracy == nil { throw ValidationError("--output goes with --accuracy") }
         if isolate && against != nil { throw ValidationError("--isolate and --against exclude each other") }
-        if !ReplacingOptions.areDistinct(written) { throw ValidationError("--report, --json and --junit: expected a file for each") }
+        if !ReplacingOptions.areDistinct(written) {
+            throw ValidationError("--report, --json and --junit: expected a file for each")
+        }
     }
 
     /// The files that are written.
@@ -120,7 +132,8 @@ struct VerifyTool: Tool {
         if example.isGiven { sets.append(.set(try example.goldenSet(for: package, tokenizer: example.tokenizer(of: model)))) }
         var found = try withProgress("comparing", of: sets.count) { advance in
             try Verification.compare(
-                package, with: reference, named: name, on: sets, options: options, judging: tolerances.isGiven, threads: common.threads
+                package, with: reference, named: name, on: sets, options: options, judging: tolerances.isGiven,
+                threads: common.threads
             ) { _ in advance() }
         }
         let judged = goldens.isEmpty ? nil : try? referenceCurve(reference, goldens, name)

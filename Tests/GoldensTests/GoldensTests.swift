@@ -39,7 +39,8 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
 
 @Test(arguments: [
     ("<f4", "(2, 3)", 20), ("<f4", "(2, 3)", 28), ("|O", "(1,)", 8), ("<c8", "(1,)", 8), ("<f4", "(9223372036854775807, 3)", 4),
-    ("<f4", "(-1,)", 4), ("<f4", "(99999999999999999999,)", 4), ("<f4", "(1.5,)", 4), ("<f4", "1", 4), ("f4", "(1,)", 4), ("!f4", "(1,)", 4),
+    ("<f4", "(-1,)", 4), ("<f4", "(99999999999999999999,)", 4), ("<f4", "(1.5,)", 4), ("<f4", "1", 4), ("f4", "(1,)", 4),
+    ("!f4", "(1,)", 4),
     ("|u1", "(" + String(repeating: "1,", count: 33) + ")", 1),
 ]) func numpyHostileHeadersAreRefused(type: String, shape: String, count: Int) throws {
     #expect(throws: TripsError.self) { try readNPY(npy(type, shape, [UInt8](repeating: 0, count: count))) }
@@ -97,11 +98,14 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
 private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
     func field(_ value: Int, _ width: Int) -> [UInt8] { (0..<width).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) } }
     let stored = [UInt8](repeating: 0, count: size / 1000)
-    let common = field(20, 2) + field(0, 2) + field(8, 2) + field(0, 4) + field(0, 4) + field(stored.count, 4) + field(size, 4)
+    let common =
+        field(20, 2) + field(0, 2) + field(8, 2) + field(0, 4) + field(0, 4) + field(stored.count, 4) + field(size, 4)
         + field(name.utf8.count, 2) + field(0, 2)
     let local = field(0x0403_4B50, 4) + common + Array(name.utf8) + stored
-    let directory = field(0x0201_4B50, 4) + field(20, 2) + common + field(0, 2 + 2 + 2) + field(0, 4) + field(0, 4) + Array(name.utf8)
-    return local + directory + field(0x0605_4B50, 4) + field(0, 4) + field(1, 2) + field(1, 2) + field(directory.count, 4) + field(local.count, 4) + field(0, 2)
+    let directory =
+        field(0x0201_4B50, 4) + field(20, 2) + common + field(0, 2 + 2 + 2) + field(0, 4) + field(0, 4) + Array(name.utf8)
+    return local + directory + field(0x0605_4B50, 4) + field(0, 4) + field(1, 2) + field(1, 2) + field(directory.count, 4)
+        + field(local.count, 4) + field(0, 2)
 }
 
 @Test func archivesAreInflatedInProportionAndOnlyWhereNeeded() throws {
@@ -130,7 +134,9 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
 }
 
 @Test func candidatesOfAnotherNumberAreNoPartOfAPass() throws {
-    let (question, candidates) = (try Tensor([1, 2] as [Int64], shape: [1, 2]), try Tensor([Int64](repeating: 1, count: 6), shape: [3, 2]))
+    let (question, candidates) = (
+        try Tensor([1, 2] as [Int64], shape: [1, 2]), try Tensor([Int64](repeating: 1, count: 6), shape: [3, 2])
+    )
     let ranking = GoldenSet(name: "set", inputs: ["input_ids": question, "answer_ids": candidates, "answer_mask": candidates])
     #expect(Set(ranking.passInputs.keys) == ["input_ids"])
     let answers = GoldenSet(name: "set", inputs: ["input_ids": question, "answer_ids": question, "answer_mask": question])

@@ -299,7 +299,8 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
     @Test func wrappersHideNothingBesideWhatStaysBehind() throws {
         let tensors = tinyVE().map { ("model.\($0.name)", $0.constant) } + [("loss.weight", emptyConstant("l", [3]))]
         expectFailure(.data, "not recognised", "tensors of model, loss") { try importCheckpoint(Checkpoint(tensors: tensors)) }
-        let model = try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"]), options: .init(leftOut: ["loss.*"]))
+        let model = try importCheckpoint(
+            Checkpoint(tensors: tensors, metadata: ["heads": "2"]), options: .init(leftOut: ["loss.*"]))
         #expect(model.architecture == "albef-ve" && model.leftOut.map(\.count) == [1])
         // A name that stands with and without the wrapper is two tensors.
         let twice = tensors.dropLast() + [("visual_encoder.norm.bias", emptyConstant("t", [8]))]
@@ -310,16 +311,22 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
 
     @Test func unknownTensorsStayBehindWhereAsked() throws {
         let checkpoint = Checkpoint(
-            tensors: tinyVE { $0 += [("aux_head.0.weight", emptyConstant("a", [3])), ("aux_head.0.bias", emptyConstant("b", [1]))] },
+            tensors: tinyVE {
+                $0 += [("aux_head.0.weight", emptyConstant("a", [3])), ("aux_head.0.bias", emptyConstant("b", [1]))]
+            },
             metadata: ["heads": "2"])
         expectFailure(.data, "2 missing, unexpected or misshapen", "unexpected: aux_head.0.weight [3]", "--leave-out") {
             try importCheckpoint(checkpoint)
         }
         let leftOut = try importCheckpoint(checkpoint, options: .init(leftOut: ["aux_head.*"])).leftOut
         #expect(leftOut.map(\.reason) == ["unknown, as asked for"] && leftOut.map(\.count) == [2] && leftOut.map(\.bytes) == [16])
-        expectFailure(.data, "1 missing, unexpected or misshapen") { try importCheckpoint(checkpoint, options: .init(leftOut: ["*.bias"])) }
+        expectFailure(.data, "1 missing, unexpected or misshapen") {
+            try importCheckpoint(checkpoint, options: .init(leftOut: ["*.bias"]))
+        }
         // What the model needs is not left out, and what matches nothing is a mistake.
-        expectFailure(.usage, "cls_head.*") { try importCheckpoint(checkpoint, options: .init(leftOut: ["aux_head.*", "cls_head.*"])) }
+        expectFailure(.usage, "cls_head.*") {
+            try importCheckpoint(checkpoint, options: .init(leftOut: ["aux_head.*", "cls_head.*"]))
+        }
     }
 
     @Test func unknownModelsAreRefused() {
@@ -362,7 +369,8 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
 
     @Test func packagesAreNotTakenForCheckpoints() throws {
         let folder = try TemporaryFolder()
-        let package = try folder.write(littleEndian(UInt32(0x184D_2A54)) + littleEndian(UInt32(32)) + Array("TRIPSPKG".utf8), "m.trips")
+        let package = try folder.write(
+            littleEndian(UInt32(0x184D_2A54)) + littleEndian(UInt32(32)) + Array("TRIPSPKG".utf8), "m.trips")
         expectFailure(.data, "m.trips: this is a .trips package already") { try Checkpoint.open(path: package) }
     }
 
@@ -441,7 +449,10 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
     }
 
     @Test func layersThatMakeNoModelAreRefused() {
-        func refuses(_ words: String, _ architecture: Architecture? = nil, change: (inout [(name: String, constant: Constant)]) -> Void = { _ in }) {
+        func refuses(
+            _ words: String, _ architecture: Architecture? = nil,
+            change: (inout [(name: String, constant: Constant)]) -> Void = { _ in }
+        ) {
             let checkpoint = Checkpoint(tensors: tinyVE(change: change), metadata: ["heads": "2"])
             expectFailure(.data, words) { try importCheckpoint(checkpoint, options: .init(architecture: architecture)) }
         }

@@ -99,7 +99,9 @@ import Testing
     @Test func whatIsTakenForSafetensorsIsNamed() throws {
         let folder = try TemporaryFolder()
         let zip = try folder.write([0x50, 0x4B, 3, 4, 20, 0, 0, 0, 0, 0, 0x21], "golden.pt")
-        expectFailure(.data, "golden.pt: no safetensors file", "found a zip archive", "torch.save") { try SafetensorsFile(path: zip) }
+        expectFailure(.data, "golden.pt: no safetensors file", "found a zip archive", "torch.save") {
+            try SafetensorsFile(path: zip)
+        }
         let pickle = try folder.write([0x80, 2, 0x8A, 0x0A, 0x6C, 0xFC, 0x9C, 0x46, 0xF9], "shard.bin")
         expectFailure(.data, "shard.bin: no safetensors file", "found a pickle") { try SafetensorsFile(path: pickle) }
     }
@@ -153,14 +155,17 @@ import Testing
             let moment = Pickle.tensor(Pickle.storage("ByteStorage", key: "0", count: 2), offset: 1, [1], [1])
             let pickle = beside ? Pickle.dictionary(("model", state), ("moment", moment)) : state
             _ = try folder.write(
-                ZipWriter.archive([.init(name: "a/data.pkl", data: Pickle.whole(pickle)), .init(name: "a/data/0", data: [byte, 0])]),
+                ZipWriter.archive([
+                    .init(name: "a/data.pkl", data: Pickle.whole(pickle)), .init(name: "a/data/0", data: [byte, 0]),
+                ]),
                 "\(name).bin")
         }
         try shard("a", 7)
         try shard("b", 9, beside: true)
         let map = { (names: [String]) in
             try folder.write(
-                Array("{\"weight_map\":{\(names.map { "\"\($0)\":\"\($0).bin\"" }.joined(separator: ","))}}".utf8), "pytorch_model.bin.index.json")
+                Array("{\"weight_map\":{\(names.map { "\"\($0)\":\"\($0).bin\"" }.joined(separator: ","))}}".utf8),
+                "pytorch_model.bin.index.json")
         }
         let checkpoint = try Checkpoint.open(path: map(["a", "b"]))
         #expect(checkpoint.format == .shardedTorch)

@@ -122,24 +122,34 @@ struct ZipWriter {
         for entry in entries {
             let offset = file.count
             let name = littleEndian(UInt16(entry.name.utf8.count))
-            let head = littleEndian(UInt16(45)) + littleEndian(UInt32(0)) + littleEndian(UInt32(0)) + littleEndian(entry.checksum)
+            let head =
+                littleEndian(UInt16(45)) + littleEndian(UInt32(0)) + littleEndian(UInt32(0)) + littleEndian(entry.checksum)
                 + [UInt8](repeating: 0xFF, count: 8) + name
             // Another program's field goes first.
-            let extra = littleEndian(UInt16(0x5455)) + littleEndian(UInt16(8)) + [UInt8](repeating: 7, count: 8)
+            let extra =
+                littleEndian(UInt16(0x5455)) + littleEndian(UInt16(8)) + [UInt8](repeating: 7, count: 8)
                 + littleEndian(UInt16(1)) + littleEndian(UInt16(24)) + littleEndian(UInt64(entry.data.count))
                 + littleEndian(UInt64(entry.data.count)) + littleEndian(UInt64(offset))
             file += littleEndian(UInt32(0x0403_4B50)) + head + littleEndian(UInt16(0)) + Array(entry.name.utf8) + entry.data
             directory += littleEndian(UInt32(0x0201_4B50)) + littleEndian(UInt16(45)) + head + littleEndian(UInt16(extra.count))
-            directory += littleEndian(UInt16(0)) + littleEndian(UInt16.max) + [UInt8](repeating: 0, count: 6) + littleEndian(UInt32.max)
+            directory +=
+                littleEndian(UInt16(0)) + littleEndian(UInt16.max) + [UInt8](repeating: 0, count: 6) + littleEndian(UInt32.max)
             directory += Array(entry.name.utf8) + extra
         }
-        var fields = Zip64(counts: (UInt64(entries.count), UInt64(entries.count)), size: UInt64(directory.count), offset: UInt64(file.count))
+        var fields = Zip64(
+            counts: (UInt64(entries.count), UInt64(entries.count)), size: UInt64(directory.count), offset: UInt64(file.count))
         alter(&fields)
-        let record = littleEndian(fields.signature) + littleEndian(UInt64(44)) + littleEndian(UInt16(45)) + littleEndian(UInt16(45))
-            + littleEndian(fields.disks.0) + littleEndian(fields.disks.1) + littleEndian(fields.counts.0) + littleEndian(fields.counts.1)
+        let record =
+            littleEndian(fields.signature) + littleEndian(UInt64(44)) + littleEndian(UInt16(45)) + littleEndian(UInt16(45))
+            + littleEndian(fields.disks.0) + littleEndian(fields.disks.1) + littleEndian(fields.counts.0)
+            + littleEndian(fields.counts.1)
             + littleEndian(fields.size) + littleEndian(fields.offset)
-        let locator = littleEndian(fields.locator) + littleEndian(fields.disk) + littleEndian(UInt64(file.count + directory.count)) + littleEndian(UInt32(1))
-        let end = littleEndian(UInt32(0x0605_4B50)) + [UInt8](repeating: 0xFF, count: 4) + littleEndian(fields.end.count) + littleEndian(fields.end.count)
+        let locator =
+            littleEndian(fields.locator) + littleEndian(fields.disk) + littleEndian(UInt64(file.count + directory.count))
+            + littleEndian(UInt32(1))
+        let end =
+            littleEndian(UInt32(0x0605_4B50)) + [UInt8](repeating: 0xFF, count: 4) + littleEndian(fields.end.count)
+            + littleEndian(fields.end.count)
             + littleEndian(fields.end.size) + littleEndian(fields.end.offset) + littleEndian(UInt16(0))
         return file + directory + record + locator + end
     }

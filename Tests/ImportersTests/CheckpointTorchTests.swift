@@ -56,18 +56,23 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         let order = { (text: String) in ZipWriter.archive(bare + [.init(name: "byteorder", data: Array(text.utf8))]) }
         #expect(try bytes(open(order("little")), "a") == [4, 5, 6, 7])
         expectFailure(.data, "byte order", "found big") { try open(order("big")) }
-        expectFailure(.data, "found 2 entries data.pkl") { try open(ZipWriter.archive(bare + [.init(name: "b/data.pkl", data: pickle)])) }
+        expectFailure(.data, "found 2 entries data.pkl") {
+            try open(ZipWriter.archive(bare + [.init(name: "b/data.pkl", data: pickle)]))
+        }
     }
 
     /// PyTorch told to compute no checksums states 0; any other is compared, for a tensor when it is first read.
     @Test func comparesChecksums() throws {
-        let pickle = Pickle.whole(Pickle.dictionary(("a", Pickle.tensor(storage, offset: 4, [4], [1])), ("b", Pickle.tensor(storage, [4, 3], [1, 4]))))
+        let pickle = Pickle.whole(
+            Pickle.dictionary(("a", Pickle.tensor(storage, offset: 4, [4], [1])), ("b", Pickle.tensor(storage, [4, 3], [1, 4]))))
         func open(pickleSum: UInt32, storageSum: UInt32) throws -> Checkpoint {
             let folder = try TemporaryFolder()
-            return try Checkpoint.open(path: folder.write(ZipWriter.archive([
-                .init(name: "archive/data.pkl", data: pickle, checksum: pickleSum),
-                .init(name: "archive/data/0", data: [UInt8](0..<12), checksum: storageSum),
-            ]), "model.pth"))
+            return try Checkpoint.open(
+                path: folder.write(
+                    ZipWriter.archive([
+                        .init(name: "archive/data.pkl", data: pickle, checksum: pickleSum),
+                        .init(name: "archive/data/0", data: [UInt8](0..<12), checksum: storageSum),
+                    ]), "model.pth"))
         }
         let (pickleSum, storageSum) = (trips_crc32(0, pickle, pickle.count), trips_crc32(0, [UInt8](0..<12), 12))
         let sound = try open(pickleSum: pickleSum, storageSum: storageSum)
@@ -97,7 +102,8 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         let moments = Pickle.dictionary(("exp_avg", Pickle.tensor(storage, offset: 4, [3], [1])))
         let averaged = Pickle.dictionary(("shadow", Pickle.dictionary(("a", Pickle.tensor(storage, offset: 8, [2], [1])))))
         let counts = Pickle.dictionary(("steps", Pickle.integer(7)))
-        let pickle = Pickle.whole(Pickle.dictionary((wrapper, state), ("optimizer", moments), ("ema", averaged), ("counts", counts)))
+        let pickle = Pickle.whole(
+            Pickle.dictionary((wrapper, state), ("optimizer", moments), ("ema", averaged), ("counts", counts)))
         let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.pth"))
         #expect(checkpoint.tensors.map(\.name) == ["a"])
         #expect(checkpoint.others == [LeftOut(reason: "beside the model: optimizer, ema", count: 2, bytes: 5)])
@@ -118,10 +124,14 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
     @Test func whatTrainingScriptsKeepBesideTheWeightsIsNotRead() throws {
         let folder = try TemporaryFolder()
         // argparse.Namespace(lr=7), and numpy.float64 as NumPy pickles it.
-        let arguments = Pickle.global("argparse", "Namespace") + [0x29, 0x81] + Pickle.dictionary(("lr", Pickle.integer(7))) + Pickle.ascii("b")
-        let type = Pickle.global("numpy", "dtype") + Pickle.tuple(Pickle.string("f8"), [0x89], [0x88]) + Pickle.ascii("R")
+        let arguments =
+            Pickle.global("argparse", "Namespace") + [0x29, 0x81] + Pickle.dictionary(("lr", Pickle.integer(7))) + Pickle.ascii("b")
+        let type =
+            Pickle.global("numpy", "dtype") + Pickle.tuple(Pickle.string("f8"), [0x89], [0x88]) + Pickle.ascii("R")
             + Pickle.tuple(Pickle.integer(3), Pickle.string("<")) + Pickle.ascii("b")
-        let encoded = Pickle.global("_codecs", "encode") + Pickle.tuple(Pickle.string("8bytes.."), Pickle.string("latin1")) + Pickle.ascii("R")
+        let encoded =
+            Pickle.global("_codecs", "encode") + Pickle.tuple(Pickle.string("8bytes.."), Pickle.string("latin1"))
+            + Pickle.ascii("R")
         let best = Pickle.global("numpy._core.multiarray", "scalar") + Pickle.tuple(type, encoded) + Pickle.ascii("R")
         let state = Pickle.dictionary(("a", Pickle.tensor(storage, [2], [1])))
         let pickle = Pickle.whole(Pickle.dictionary(("args", arguments), ("best", best), ("model", state)))
@@ -165,7 +175,8 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         let object = global + Pickle.tuple(Pickle.string("x")) + Pickle.ascii("R")
         // A class of its own with members, as lists, dictionaries and others pickle theirs; then what one of its methods gives.
         let element = Pickle.tensor(storage, offset: 4, [3], [1])
-        let instance = global + Pickle.ascii(")") + [0x81] + Pickle.ascii("(") + element + Pickle.ascii("e")
+        let instance =
+            global + Pickle.ascii(")") + [0x81] + Pickle.ascii("(") + element + Pickle.ascii("e")
             + Pickle.dictionary(("lr", Pickle.integer(7))) + Pickle.ascii("b")
         let called = object + Pickle.tuple() + Pickle.ascii("R")
         let tensor = Pickle.tensor(storage, [2], [1])
@@ -245,17 +256,26 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         Hostile("overflowing strides", state(Pickle.tensor(bytes12, [.max, .max, 2], [.max, .max, .max])), "beyond its storage"),
         Hostile("strides that overflow at once", state(long(Pickle.tensor(bytes12, [3], [1]), 1, by: .max)), "strides"),
         Hostile("strides that overflow together", state(long(Pickle.tensor(bytes12, [2], [1]), 1, by: .max)), "strides"),
-        Hostile("more axes than any tensor has", state(Pickle.tensor(bytes12, Array(repeating: 1, count: 33), Array(repeating: 1, count: 33))), "_rebuild_tensor_v2"),
+        Hostile(
+            "more axes than any tensor has",
+            state(Pickle.tensor(bytes12, Array(repeating: 1, count: 33), Array(repeating: 1, count: 33))), "_rebuild_tensor_v2"),
         Hostile(
             "tensor without strides",
-            state(Pickle.global("torch._utils", "_rebuild_tensor_v2") + Pickle.tuple(bytes12, Pickle.integer(0), Pickle.tuple(Pickle.integer(1))) + Pickle.ascii("R")),
+            state(
+                Pickle.global("torch._utils", "_rebuild_tensor_v2")
+                    + Pickle.tuple(bytes12, Pickle.integer(0), Pickle.tuple(Pickle.integer(1))) + Pickle.ascii("R")),
             "_rebuild_tensor_v2"),
         Hostile("members of a list", Pickle.whole(Pickle.ascii("](NNu")), "a dictionary"),
         Hostile("elements of a dictionary", Pickle.whole(Pickle.ascii("}(NNe")), "a list or a set"),
         Hostile(
             "dictionary of something else than pairs",
-            Pickle.whole(Pickle.global("collections", "OrderedDict") + Pickle.tuple(Pickle.tuple(Pickle.tuple(Pickle.string("a")))) + Pickle.ascii("R")), "pairs"),
-        Hostile("size of two tuples", Pickle.whole(Pickle.global("torch", "Size") + Pickle.tuple(Pickle.tuple(), Pickle.tuple()) + Pickle.ascii("R")), "torch.Size"),
+            Pickle.whole(
+                Pickle.global("collections", "OrderedDict") + Pickle.tuple(Pickle.tuple(Pickle.tuple(Pickle.string("a"))))
+                    + Pickle.ascii("R")), "pairs"),
+        Hostile(
+            "size of two tuples",
+            Pickle.whole(Pickle.global("torch", "Size") + Pickle.tuple(Pickle.tuple(), Pickle.tuple()) + Pickle.ascii("R")),
+            "torch.Size"),
         Hostile("shape and strides unlike", state(Pickle.tensor(bytes12, [2, 2], [1])), "_rebuild_tensor_v2"),
     ]
 
@@ -282,7 +302,9 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
     @Test(arguments: ["models", "torch"]) func namesAreHeldInShort(module: String) {
         let name = Pickle.string(String(repeating: "x", count: 1 << 20))
         for (first, second) in [(Pickle.string(module), name), (name, name)] {
-            expectFailure(.data, "found \(first == name ? "x" : module)") { try open(archive(Pickle.whole(first + second + [0x93]))) }
+            expectFailure(.data, "found \(first == name ? "x" : module)") {
+                try open(archive(Pickle.whole(first + second + [0x93])))
+            }
             do { _ = try open(archive(Pickle.whole(first + second + [0x93]))) } catch { #expect("\(error)".utf8.count < 500) }
         }
     }
@@ -352,23 +374,32 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
     @Test func readsViewsOfStorages() throws {
         func state(_ view: [UInt8], type: String = "ByteStorage", count: Int32 = 12, offset: Int32 = 1) -> [UInt8] {
             let storage = Pickle.tuple(
-                Pickle.string("storage"), Pickle.global("torch", type), Pickle.string("0"), Pickle.string("cpu"), Pickle.integer(count), view)
+                Pickle.string("storage"), Pickle.global("torch", type), Pickle.string("0"), Pickle.string("cpu"),
+                Pickle.integer(count), view)
             return Pickle.dictionary(("a", Pickle.tensor(storage + Pickle.ascii("Q"), offset: offset, [2], [1])))
         }
-        func view(_ offset: Int32, _ count: Int32) -> [UInt8] { Pickle.tuple(Pickle.string("1"), Pickle.integer(offset), Pickle.integer(count)) }
+        func view(_ offset: Int32, _ count: Int32) -> [UInt8] {
+            Pickle.tuple(Pickle.string("1"), Pickle.integer(offset), Pickle.integer(count))
+        }
         let folder = try TemporaryFolder()
         #expect(try bytes(Checkpoint.open(path: folder.write(file(state: state(view(3, 9))), "views.pt")), "a") == [4, 5])
         #expect(try bytes(Checkpoint.open(path: folder.write(file(state: state(view(9, 3))), "end.pt")), "a") == [10, 11])
         for (offset, count) in [(-1, 3), (3, -1), (13, 0), (3, 10)] as [(Int32, Int32)] {
             expectFailure(.data, "a view of a storage", "within 12") { try open(file(state: state(view(offset, count)))) }
         }
-        expectFailure(.data, "a view of a storage") { try open(file(state: state(Pickle.tuple(Pickle.string("1"), Pickle.integer(3), Pickle.integer(9), Pickle.integer(1))))) }
+        expectFailure(.data, "a view of a storage") {
+            try open(file(state: state(Pickle.tuple(Pickle.string("1"), Pickle.integer(3), Pickle.integer(9), Pickle.integer(1)))))
+        }
         expectFailure(.data, "beyond its storage") { try open(file(state: state(view(3, 2)))) }
-        expectFailure(.data, "size of a storage") { try open(file(state: state(Pickle.ascii("N"), type: "LongStorage"), counts: [.max])) }
+        expectFailure(.data, "size of a storage") {
+            try open(file(state: state(Pickle.ascii("N"), type: "LongStorage"), counts: [.max]))
+        }
     }
 
     @Test func saysWhatIsNoCheckpointAtAll() {
-        expectFailure(.data, "no PyTorch checkpoint", "a pickle of something else") { try open([0x80, 2, 0x8A, 10] + [UInt8](repeating: 1, count: 10) + [0x2E], "magic.pth") }
+        expectFailure(.data, "no PyTorch checkpoint", "a pickle of something else") {
+            try open([0x80, 2, 0x8A, 10] + [UInt8](repeating: 1, count: 10) + [0x2E], "magic.pth")
+        }
         expectFailure(.data, "no PyTorch checkpoint", "3c 21 44 4f") { try open(Array("<!DOCTYPE html>".utf8), "page.pth") }
         expectFailure(.data, "no PyTorch checkpoint", "empty file") { try open([], "empty.bin") }
     }
@@ -435,7 +466,8 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         let sound = ZipWriter.archive([.init(name: "a", data: [1])])
         // How far before the end they lie.
         let fields: [(place: Int, number: [UInt8])] = [
-            (14, littleEndian(UInt16(2)) + littleEndian(UInt16(2))), (10, littleEndian(UInt32(1 << 30))), (6, littleEndian(UInt32(1 << 30))),
+            (14, littleEndian(UInt16(2)) + littleEndian(UInt16(2))), (10, littleEndian(UInt32(1 << 30))),
+            (6, littleEndian(UInt32(1 << 30))),
         ]
         for (place, number) in fields {
             var file = sound

@@ -5,7 +5,8 @@ import Testing
 
 /// Folder of the shared material; nil where it is absent, which skips what needs it.
 let sharedFolder: String? = {
-    let path = ProcessInfo.processInfo.environment["TRIPS_SHARED"]
+    let path =
+        ProcessInfo.processInfo.environment["TRIPS_SHARED"]
         ?? URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../../shared").standardized.path()
     if FileManager.default.fileExists(atPath: path + "/conformance") { return path }
     print("skipped: no shared material at \(path)")

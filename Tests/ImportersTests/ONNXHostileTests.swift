@@ -98,7 +98,9 @@ import Testing
         #expect(try refusal(Onnx.model(Onnx.graph([relu], inputs: [input(8)])).bytes).contains("a sparse tensor"))
         #expect(try refusal(Onnx.model(Onnx.graph([relu], inputs: [input(9)])).bytes).contains("an optional type"))
         #expect(try refusal(Onnx.model(Onnx.graph([relu]).message(15, WireWriter())).bytes).contains("sparse initializer"))
-        for (type, name) in [(8, "string"), (17, "float8e4m3fn"), (22, "int4"), (14, "complex64"), (99, "type number 99"), (0, "no type")] {
+        for (type, name) in [
+            (8, "string"), (17, "float8e4m3fn"), (22, "int4"), (14, "complex64"), (99, "type number 99"), (0, "no type"),
+        ] {
             #expect(try refusal(Onnx.model(Onnx.graph([relu], inputs: [Onnx.value("x", [1], type: type)])).bytes).contains(name))
         }
         #expect(try refusal(Onnx.model(Onnx.graph([relu], inputs: [WireWriter().text(1, "x")])).bytes).contains("no tensor type"))
@@ -116,7 +118,9 @@ import Testing
         let twice = [Onnx.value("x", [1]), Onnx.value("x", [1])]
         #expect(try refusal(Onnx.model(Onnx.graph([add], inputs: twice)).bytes).contains("two inputs have one name"))
         #expect(try refusal(Onnx.model(Onnx.graph([add], inputs: [Onnx.value("", [1])])).bytes).contains("or one has none"))
-        #expect(try refusal(Onnx.model(Onnx.graph([add], initializers: [Onnx.floats("", [1], [1])])).bytes).contains("an initializer has no name"))
+        #expect(
+            try refusal(Onnx.model(Onnx.graph([add], initializers: [Onnx.floats("", [1], [1])])).bytes).contains(
+                "an initializer has no name"))
         let weights = [Onnx.floats("w", [1], [1]), Onnx.floats("w", [1], [2])]
         #expect(try refusal(Onnx.model(Onnx.graph([add], initializers: weights)).bytes).contains("two initializers have one name"))
     }
@@ -125,7 +129,9 @@ import Testing
         let calling = Onnx.graph([Onnx.node("F0", ["x"], ["y"], domain: "local")])
         func chain(_ length: Int) -> [WireWriter] {
             (0..<length).map { number in
-                let next = number + 1 < length ? Onnx.node("F\(number + 1)", ["a"], ["b"], domain: "local") : Onnx.node("Relu", ["a"], ["b"])
+                let next =
+                    number + 1 < length
+                    ? Onnx.node("F\(number + 1)", ["a"], ["b"], domain: "local") : Onnx.node("Relu", ["a"], ["b"])
                 return Onnx.function("F\(number)", ["a"], ["b"], [next])
             }
         }
@@ -134,7 +140,9 @@ import Testing
         let relu = Onnx.node("Relu", ["a"], ["b"])
         for (inputs, outputs) in [(["x", "x"], ["y"]), (["x"], ["y", "z"])] {
             let call = Onnx.graph([Onnx.node("F", inputs, outputs, domain: "local")])
-            #expect(try refusal(Onnx.model(call, functions: [Onnx.function("F", ["a"], ["b"], [relu])]).bytes).contains("does not suit its function"))
+            #expect(
+                try refusal(Onnx.model(call, functions: [Onnx.function("F", ["a"], ["b"], [relu])]).bytes).contains(
+                    "does not suit its function"))
         }
         // A long name, made longer by each call that it stands in.
         let long = String(repeating: "n", count: 4 << 20)
@@ -143,7 +151,9 @@ import Testing
         let model = Onnx.model(Onnx.graph([call]), functions: [Onnx.function("F", ["a"], ["b"], nodes)])
         _ = try outcome(model.bytes)
         let calls = (0..<3).map { Onnx.node("F", ["x"], [$0 == 0 ? "y" : "z\($0)"], domain: "local", name: long) }
-        #expect(try refusal(Onnx.model(Onnx.graph(calls), functions: [Onnx.function("F", ["a"], ["b"], nodes)]).bytes).contains("too many nodes"))
+        #expect(
+            try refusal(Onnx.model(Onnx.graph(calls), functions: [Onnx.function("F", ["a"], ["b"], nodes)]).bytes).contains(
+                "too many nodes"))
     }
 
     @Test func refusesAttributesThatAreNoWordsOfTheOperator() throws {
@@ -171,7 +181,10 @@ import Testing
         ("overflows", Onnx.tensor("w", [.max, 2], type: 1)),
         ("several places", Onnx.tensor("w", [1], type: 1).blob(9, [0, 0, 0, 0]).blob(4, [0, 0, 0, 0])),
         ("several places", Onnx.tensor("w", [600], type: 1).blob(9, Array(repeating: 0, count: 2400)).blob(4, [0, 0, 0, 0])),
-        ("several places", Onnx.tensor("w", [600], type: 1).blob(9, Array(repeating: 0, count: 2400)).blob(9, Array(repeating: 0, count: 2400))),
+        (
+            "several places",
+            Onnx.tensor("w", [600], type: 1).blob(9, Array(repeating: 0, count: 2400)).blob(9, Array(repeating: 0, count: 2400))
+        ),
         ("does not suit", Onnx.tensor("w", [1], type: 1).packedInts(7, [1])),
         ("does not suit", Onnx.tensor("w", [2000], type: 1).packedInts(7, Array(repeating: 1, count: 2000))),
         ("unsupported element type", Onnx.tensor("w", [1], type: 8).text(6, "text")),
@@ -179,14 +192,16 @@ import Testing
         ("data location", Onnx.tensor("w", [1], type: 1).int(14, 7)),
     ])
     func refusesTensorsThatAreNone(message: String, tensor: WireWriter) throws {
-        let model = Onnx.model(Onnx.graph([Onnx.node("Add", ["x", "w"], ["y"])], inputs: [Onnx.value("x", ["n"])], initializers: [tensor]))
+        let model = Onnx.model(
+            Onnx.graph([Onnx.node("Add", ["x", "w"], ["y"])], inputs: [Onnx.value("x", ["n"])], initializers: [tensor]))
         #expect(try refusal(model.bytes).contains(message))
     }
 
     @Test func payloadsThatTheWalkerInventsAreNotTaken() throws {
         // The fields that state a payload's place are ours alone; a file's own are dropped.
         let forged = Onnx.tensor("w", [1000], type: 1).int(1001, 0).int(1002, 4000).int(1003, 9)
-        let model = Onnx.model(Onnx.graph([Onnx.node("Add", ["x", "w"], ["y"])], inputs: [Onnx.value("x", ["n"])], initializers: [forged]))
+        let model = Onnx.model(
+            Onnx.graph([Onnx.node("Add", ["x", "w"], ["y"])], inputs: [Onnx.value("x", ["n"])], initializers: [forged]))
         #expect(try refusal(model.bytes).contains("do not fill"))
     }
 
@@ -199,8 +214,17 @@ import Testing
         ("Range", [Onnx.int64s("a", [], [0]), Onnx.int64s("b", [], [5]), Onnx.int64s("c", [], [0])]),
         ("Reshape", [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [2], [-1, -1])]),
         ("Reshape", [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [1], [.min])]),
-        ("Slice", [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [1], [0]), Onnx.int64s("c", [1], [1]), Onnx.int64s("d", [1], [7])]),
-        ("Slice", [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [1], [0]), Onnx.int64s("c", [1], [1]), Onnx.int64s("d", [1], [0]), Onnx.int64s("e", [1], [0])]),
+        (
+            "Slice",
+            [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [1], [0]), Onnx.int64s("c", [1], [1]), Onnx.int64s("d", [1], [7])]
+        ),
+        (
+            "Slice",
+            [
+                Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [1], [0]), Onnx.int64s("c", [1], [1]), Onnx.int64s("d", [1], [0]),
+                Onnx.int64s("e", [1], [0]),
+            ]
+        ),
         ("Split", [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [1], [-7])]),
         ("Pad", [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [2], [-5, -5])]),
         ("Pad", [Onnx.floats("a", [2], [1, 1]), Onnx.int64s("b", [3], [0, 0, 0])]),
@@ -261,11 +285,15 @@ import Testing
         try check(Onnx.tensor("w", shape, type: 6).packedInts(5, numbers), numbers.map { Int32($0) })
         try check(Onnx.tensor("w", shape, type: 5).packedInts(5, numbers), numbers.map { Int16(truncatingIfNeeded: $0) })
         try check(Onnx.tensor("w", shape, type: 3).packedInts(5, numbers), numbers.map { Int8(truncatingIfNeeded: $0) })
-        try check(Onnx.tensor("w", shape, type: 2).packedInts(5, numbers.map { $0 & 0xFF }), numbers.map { UInt8(truncatingIfNeeded: $0) })
-        try check(Onnx.tensor("w", shape, type: 12).packedInts(11, numbers.map { $0 & 0xFFFF }), numbers.map { UInt32($0 & 0xFFFF) })
+        try check(
+            Onnx.tensor("w", shape, type: 2).packedInts(5, numbers.map { $0 & 0xFF }), numbers.map { UInt8(truncatingIfNeeded: $0) }
+        )
+        try check(
+            Onnx.tensor("w", shape, type: 12).packedInts(11, numbers.map { $0 & 0xFFFF }), numbers.map { UInt32($0 & 0xFFFF) })
         try check(Onnx.tensor("w", shape, type: 13).packedInts(11, numbers), numbers.map { UInt64(bitPattern: Int64($0)) })
         // Bytes other than 0 and 1 are no booleans; they count as true.
-        try check(Onnx.tensor("w", shape, type: 9).blob(9, numbers.map { UInt8(truncatingIfNeeded: $0) }), numbers.map { $0 & 0xFF != 0 })
+        try check(
+            Onnx.tensor("w", shape, type: 9).blob(9, numbers.map { UInt8(truncatingIfNeeded: $0) }), numbers.map { $0 & 0xFF != 0 })
         try check(Onnx.tensor("w", shape, type: 9).packedInts(5, numbers.map { $0 & 1 }), numbers.map { $0 & 1 == 1 })
     }
 
@@ -321,7 +349,8 @@ import Testing
 
     @Test(arguments: [
         [("location", "../weights.bin")], [("location", "sub/../../weights.bin")], [("location", "/etc/passwd")],
-        [("location", "sub\\weights.bin")], [("location", "")], [], [("location", "weights.bin\0.txt")], [("location", "absent.bin")],
+        [("location", "sub\\weights.bin")], [("location", "")], [], [("location", "weights.bin\0.txt")],
+        [("location", "absent.bin")],
         [("location", "folder")], [("location", "pipe")], [("location", ".")],
         [("location", "weights.bin"), ("offset", "-4")], [("location", "weights.bin"), ("offset", "four")],
         [("location", "weights.bin"), ("offset", "")], [("location", "weights.bin"), ("offset", "12")],
@@ -341,12 +370,16 @@ import Testing
 
     /// Following links is no leave to name what lies elsewhere.
     @Test(
-        arguments: ["../weights.bin", "../\u{301}weights.bin", "sub/../../weights.bin", "/weights.bin", "sub\\weights.bin"], [false, true])
+        arguments: ["../weights.bin", "../\u{301}weights.bin", "sub/../../weights.bin", "/weights.bin", "sub\\weights.bin"],
+        [false, true])
     func refusesLocationsElsewhere(location: String, followLinks: Bool) throws {
         let inner = folder.path + "/inner"
         try FileManager.default.createDirectory(atPath: inner + "/sub", withIntermediateDirectories: true)
-        for name in ["weights.bin", "inner/weights.bin", "inner/sub\\weights.bin"] { _ = try folder.write(raw([Float(1), 2]), name) }
-        let model = Onnx.model(Onnx.graph([Onnx.node("Identity", ["w"], ["y"])], inputs: [], initializers: [external([("location", location)])]))
+        for name in ["weights.bin", "inner/weights.bin", "inner/sub\\weights.bin"] {
+            _ = try folder.write(raw([Float(1), 2]), name)
+        }
+        let model = Onnx.model(
+            Onnx.graph([Onnx.node("Identity", ["w"], ["y"])], inputs: [], initializers: [external([("location", location)])]))
         let path = try folder.write(model.bytes, "inner/model.onnx")
         #expect { try importONNX(path: path, options: .init(followLinks: followLinks)) } throws: {
             ($0 as? TripsError)?.kind == .data && "\($0)".contains("a path inside the model's folder")

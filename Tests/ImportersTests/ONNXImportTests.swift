@@ -20,10 +20,12 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
 
 @Suite struct ONNXImportTests {
     @Test func keepsNamesAndSymbols() throws {
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [Onnx.node("Add", ["image", "bias"], ["image_feat"], name: "add")],
-            inputs: [Onnx.value("image", ["batch", "text length", 3, ""])], outputs: [Onnx.value("image_feat", [1, 99])],
-            initializers: [Onnx.floats("bias", [1], [0.5])])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [Onnx.node("Add", ["image", "bias"], ["image_feat"], name: "add")],
+                    inputs: [Onnx.value("image", ["batch", "text length", 3, ""])], outputs: [Onnx.value("image_feat", [1, 99])],
+                    initializers: [Onnx.floats("bias", [1], [0.5])])))
         #expect(graph.inputs.map(graph.name(of:)) == ["image"])
         #expect(graph.type(of: graph.inputs[0]).description == "float32[batch, text_length, 3, image.3]")
         #expect(graph.outputs.map(\.name) == ["image_feat"])
@@ -33,22 +35,28 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     @Test func keepsUnlikeSymbolsApart() throws {
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [Onnx.node("Relu", ["x"], ["y"])], inputs: [Onnx.value("x", ["a b", "a-b", "a b", "1"])])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [Onnx.node("Relu", ["x"], ["y"])], inputs: [Onnx.value("x", ["a b", "a-b", "a b", "1"])])))
         #expect(graph.type(of: graph.inputs[0]).description == "float32[a_b, a_b_2, a_b, _1]")
     }
 
     @Test func readsNodesInAnyOrder() throws {
-        let graph = try imported(Onnx.model(Onnx.graph([
-            Onnx.node("Relu", ["b"], ["y"]), Onnx.node("Exp", ["a"], ["b"]), Onnx.node("Neg", ["x"], ["a"]),
-        ])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph([
+                    Onnx.node("Relu", ["b"], ["y"]), Onnx.node("Exp", ["a"], ["b"]), Onnx.node("Neg", ["x"], ["a"]),
+                ])))
         #expect(graph.nodes.compactMap { ($0.op as? Unary)?.kind } == [.neg, .exp, .relu])
     }
 
     @Test func takesDefaultsOfInputsAsConstants() throws {
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [Onnx.node("Mul", ["x", "scale"], ["y"])], inputs: [Onnx.value("x", [2, 3]), Onnx.value("scale", [1])],
-            initializers: [Onnx.floats("scale", [1], [2])])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [Onnx.node("Mul", ["x", "scale"], ["y"])], inputs: [Onnx.value("x", [2, 3]), Onnx.value("scale", [1])],
+                    initializers: [Onnx.floats("scale", [1], [2])])))
         #expect(graph.inputs.count == 1)
     }
 
@@ -58,41 +66,52 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     @Test func followsShapesThatAreComputed() throws {
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [
-                Onnx.node("Shape", ["x"], ["shape"]), Onnx.node("Gather", ["shape", "zero"], ["batch"]),
-                Onnx.node("Unsqueeze", ["batch", "axes"], ["batch1"]), Onnx.node("Concat", ["batch1", "rest"], ["target"], [Onnx.attribute("axis", int: 0)]),
-                Onnx.node("Reshape", ["x", "target"], ["y"]),
-            ],
-            inputs: [Onnx.value("x", ["batch", 4, 6])],
-            initializers: [
-                Onnx.int64s("zero", [], [0]), Onnx.int64s("axes", [1], [0]), Onnx.int64s("rest", [3], [2, -1, 6]),
-            ])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [
+                        Onnx.node("Shape", ["x"], ["shape"]), Onnx.node("Gather", ["shape", "zero"], ["batch"]),
+                        Onnx.node("Unsqueeze", ["batch", "axes"], ["batch1"]),
+                        Onnx.node("Concat", ["batch1", "rest"], ["target"], [Onnx.attribute("axis", int: 0)]),
+                        Onnx.node("Reshape", ["x", "target"], ["y"]),
+                    ],
+                    inputs: [Onnx.value("x", ["batch", 4, 6])],
+                    initializers: [
+                        Onnx.int64s("zero", [], [0]), Onnx.int64s("axes", [1], [0]), Onnx.int64s("rest", [3], [2, -1, 6]),
+                    ])))
         #expect(operators(graph) == ["Reshape"])
         #expect(graph.type(of: graph.outputs[0].value).description == "float32[batch, 2, 2, 6]")
     }
 
     /// What exporters write for "the smaller of two sizes" and for "each size from here on".
     @Test func followsComparisonsAndRangesOfSizes() throws {
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [
-                Onnx.node("Shape", ["x"], ["shape"]), Onnx.node("Gather", ["shape", "zero"], ["batch"]), Onnx.node("Add", ["batch", "two"], ["more"]),
-                Onnx.node("Less", ["batch", "more"], ["isLess"]), Onnx.node("Where", ["isLess", "batch", "more"], ["smaller"]),
-                Onnx.node("Mul", ["smaller", "two"], ["twice"]), Onnx.node("Range", ["twice", "end", "two"], ["range"]),
-                Onnx.node("Add", ["twice", "two"], ["end"]), Onnx.node("Concat", ["range", "rest"], ["target"], [Onnx.attribute("axis", int: 0)]),
-                Onnx.node("Reshape", ["x", "target"], ["y"]),
-            ],
-            inputs: [Onnx.value("x", ["batch", 4, 6])], initializers: [Onnx.int64s("zero", [], [0]), Onnx.int64s("two", [], [2]), Onnx.int64s("rest", [2], [2, 6])])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [
+                        Onnx.node("Shape", ["x"], ["shape"]), Onnx.node("Gather", ["shape", "zero"], ["batch"]),
+                        Onnx.node("Add", ["batch", "two"], ["more"]),
+                        Onnx.node("Less", ["batch", "more"], ["isLess"]),
+                        Onnx.node("Where", ["isLess", "batch", "more"], ["smaller"]),
+                        Onnx.node("Mul", ["smaller", "two"], ["twice"]), Onnx.node("Range", ["twice", "end", "two"], ["range"]),
+                        Onnx.node("Add", ["twice", "two"], ["end"]),
+                        Onnx.node("Concat", ["range", "rest"], ["target"], [Onnx.attribute("axis", int: 0)]),
+                        Onnx.node("Reshape", ["x", "target"], ["y"]),
+                    ],
+                    inputs: [Onnx.value("x", ["batch", 4, 6])],
+                    initializers: [Onnx.int64s("zero", [], [0]), Onnx.int64s("two", [], [2]), Onnx.int64s("rest", [2], [2, 6])])))
         #expect(operators(graph) == ["Reshape"])
         #expect(graph.type(of: graph.outputs[0].value).description == "float32[2*batch, 2, 6]")
     }
 
     /// `table[ids]` of PyTorch's newer exporter.
     @Test func rowsOfATableAreGathered() throws {
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [Onnx.node("Unsqueeze", ["ids", "last"], ["indices"]), Onnx.node("GatherND", ["table", "indices"], ["y"])],
-            inputs: [Onnx.value("ids", ["batch", 5], type: 7)],
-            initializers: [Onnx.int64s("last", [1], [-1]), Onnx.floats("table", [3, 2], [1, 2, 3, 4, 5, 6])])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [Onnx.node("Unsqueeze", ["ids", "last"], ["indices"]), Onnx.node("GatherND", ["table", "indices"], ["y"])],
+                    inputs: [Onnx.value("ids", ["batch", 5], type: 7)],
+                    initializers: [Onnx.int64s("last", [1], [-1]), Onnx.floats("table", [3, 2], [1, 2, 3, 4, 5, 6])])))
         #expect(operators(graph) == ["Unsqueeze", "Squeeze", "Gather"])
         #expect(graph.type(of: graph.outputs[0].value).description == "float32[batch, 5, 2]")
     }
@@ -100,23 +119,28 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     // MARK: Versions of operators
 
     @Test func readsAxesFromEitherPlace() throws {
-        let old = try imported(Onnx.model(Onnx.graph([
-            Onnx.node("Unsqueeze", ["x"], ["a"], [Onnx.attribute("axes", ints: [0])]),
-            Onnx.node("ReduceSum", ["a"], ["y"], [Onnx.attribute("axes", ints: [2]), Onnx.attribute("keepdims", int: 0)]),
-        ]), opset: 11))
-        let new = try imported(Onnx.model(Onnx.graph(
-            [
-                Onnx.node("Unsqueeze", ["x", "first"], ["a"]),
-                Onnx.node("ReduceSum", ["a", "last"], ["y"], [Onnx.attribute("keepdims", int: 0)]),
-            ], initializers: [Onnx.int64s("first", [1], [0]), Onnx.int64s("last", [1], [2])])))
+        let old = try imported(
+            Onnx.model(
+                Onnx.graph([
+                    Onnx.node("Unsqueeze", ["x"], ["a"], [Onnx.attribute("axes", ints: [0])]),
+                    Onnx.node("ReduceSum", ["a"], ["y"], [Onnx.attribute("axes", ints: [2]), Onnx.attribute("keepdims", int: 0)]),
+                ]), opset: 11))
+        let new = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [
+                        Onnx.node("Unsqueeze", ["x", "first"], ["a"]),
+                        Onnx.node("ReduceSum", ["a", "last"], ["y"], [Onnx.attribute("keepdims", int: 0)]),
+                    ], initializers: [Onnx.int64s("first", [1], [0]), Onnx.int64s("last", [1], [2])])))
         #expect(old.structure == new.structure)
         #expect(old.type(of: old.outputs[0].value).description == "float32[1, 2]")
     }
 
     /// Where it is 1.702, the factor is what makes x · sigmoid(αx) the quick GELU.
     @Test func readsSwishWithItsFactor() throws {
-        let graph = try imported(Onnx.model(
-            Onnx.graph([Onnx.node("Swish", ["x"], ["y"], [Onnx.attribute("alpha", float: 1.702)])]), opset: 24))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph([Onnx.node("Swish", ["x"], ["y"], [Onnx.attribute("alpha", float: 1.702)])]), opset: 24))
         #expect(operators(graph) == ["Binary", "Unary", "Binary"])
         #expect((graph.nodes[0].op as? Binary)?.kind == .mul && (graph.nodes[1].op as? Unary)?.kind == .sigmoid)
         let alpha = try #require(graph.nodes[0].input(1))
@@ -130,7 +154,8 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             let heads = ["q_num_heads", "kv_num_heads"].map { Onnx.attribute($0, int: 2) }
             return Onnx.model(
                 Onnx.graph(
-                    [Onnx.node("Attention", ["x", "x", "x"] + inputs, ["y"], heads + attributes)], inputs: [Onnx.value("x", [1, 3, 8])],
+                    [Onnx.node("Attention", ["x", "x", "x"] + inputs, ["y"], heads + attributes)],
+                    inputs: [Onnx.value("x", [1, 3, 8])],
                     initializers: [Onnx.int64s("n", [1], [2])]), opset: 25)
         }
         let graph = try imported(attention([Onnx.attribute("left_window_size", int: -1)]))
@@ -191,7 +216,8 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         #expect(try own("QLinearAdd", a + b + ["odd", "z"]) == [91, 107, 112, 89, 97, 84])
         #expect(try own("QLinearMul", a + b + ["odd", "z"]) == [92, 85, 138, 25, 93, 75])
         #expect(try own("QLinearSigmoid", a + ["small", "zero"]) == [14, 77, 75, 76, 68, 0])
-        #expect(try own("QLinearLeakyRelu", a + ["odd", "z"], [Onnx.attribute("alpha", float: 0.2)]) == [92, 108, 100, 102, 97, 91])
+        #expect(
+            try own("QLinearLeakyRelu", a + ["odd", "z"], [Onnx.attribute("alpha", float: 0.2)]) == [92, 108, 100, 102, 97, 91])
         let joined = try own("QLinearConcat", ["odd", "z"] + a + b, [Onnx.attribute("axis", int: 0)])
         #expect(joined == [90, 108, 100, 102, 97, 81, 94, 92, 106, 79, 93, 96])
         let product = a + ["m", "quarter", "one", "c"]
@@ -208,7 +234,8 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
 
     @Test func normalisesOldSoftmaxOverAMatrix() throws {
         func model(_ opset: Int, _ attributes: [WireWriter]) -> WireWriter {
-            Onnx.model(Onnx.graph([Onnx.node("Softmax", ["x"], ["y"], attributes)], inputs: [Onnx.value("x", [2, 3, 4])]), opset: opset)
+            Onnx.model(
+                Onnx.graph([Onnx.node("Softmax", ["x"], ["y"], attributes)], inputs: [Onnx.value("x", [2, 3, 4])]), opset: opset)
         }
         let old = try imported(model(11, []))
         #expect(operators(old).sorted() == ["Flatten", "Reshape", "Softmax"])
@@ -223,26 +250,31 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             (13, [Onnx.attribute("axis", int: 1)], ["x", "sizes"]),
             (18, [Onnx.attribute("axis", int: -1), Onnx.attribute("num_outputs", int: 2)], ["x"]),
         ] {
-            let graph = try imported(Onnx.model(
-                Onnx.graph(
-                    [Onnx.node("Split", inputs, ["y", "z"], attributes)], outputs: [Onnx.value("y", []), Onnx.value("z", [])],
-                    initializers: [Onnx.int64s("sizes", [2], [1, 2])]), opset: opset))
+            let graph = try imported(
+                Onnx.model(
+                    Onnx.graph(
+                        [Onnx.node("Split", inputs, ["y", "z"], attributes)], outputs: [Onnx.value("y", []), Onnx.value("z", [])],
+                        initializers: [Onnx.int64s("sizes", [2], [1, 2])]), opset: opset))
             let shapes = graph.outputs.map { graph.type(of: $0.value).description }
             #expect(shapes == (opset == 18 ? ["float32[2, 2]", "float32[2, 1]"] : ["float32[2, 1]", "float32[2, 2]"]))
         }
     }
 
     @Test func dropoutIsNothingOutsideTraining() throws {
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [Onnx.node("Dropout", ["x", "", "training"], ["a", "mask"]), Onnx.node("Relu", ["a"], ["y"])],
-            outputs: [Onnx.value("y", []), Onnx.value("mask", [])],
-            initializers: [Onnx.tensor("training", [], type: 9).blob(9, [0])])))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [Onnx.node("Dropout", ["x", "", "training"], ["a", "mask"]), Onnx.node("Relu", ["a"], ["y"])],
+                    outputs: [Onnx.value("y", []), Onnx.value("mask", [])],
+                    initializers: [Onnx.tensor("training", [], type: 9).blob(9, [0])])))
         #expect(operators(graph) == ["Unary"])
         #expect(graph.type(of: graph.outputs[1].value).description == "bool[2, 3]")
         #expect(throws: TripsError.self) {
-            try imported(Onnx.model(Onnx.graph(
-                [Onnx.node("Dropout", ["x", "", "training"], ["y"])],
-                initializers: [Onnx.tensor("training", [], type: 9).blob(9, [1])])))
+            try imported(
+                Onnx.model(
+                    Onnx.graph(
+                        [Onnx.node("Dropout", ["x", "", "training"], ["y"])],
+                        initializers: [Onnx.tensor("training", [], type: 9).blob(9, [1])])))
         }
     }
 
@@ -251,15 +283,23 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         let (tokens, width, places) = (3, 6, [2, 0, 1])
         let shape = flat ? [1, tokens, 2 * width] : [1, 2, tokens, width]
         let (cosines, sines) = ([0.5, 2, 3, -1, 0.25, 1] as [Float], [4, 1, -2, 0.5, 3, 2] as [Float])
-        let graph = try imported(Onnx.model(Onnx.graph(
-            [Onnx.node("RotaryEmbedding", ["x", "cosines", "sines", "places"], ["y"], [
-                Onnx.attribute("interleaved", int: interleaved ? 1 : 0), Onnx.attribute("num_heads", int: flat ? 2 : 0),
-                Onnx.attribute("rotary_embedding_dim", int: 4),
-            ])],
-            inputs: [Onnx.value("x", shape)], outputs: [Onnx.value("y", shape)],
-            initializers: [
-                Onnx.floats("cosines", [3, 2], cosines), Onnx.floats("sines", [3, 2], sines), Onnx.int64s("places", [1, 3], places.map { Int64($0) }),
-            ]), opset: 23))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [
+                        Onnx.node(
+                            "RotaryEmbedding", ["x", "cosines", "sines", "places"], ["y"],
+                            [
+                                Onnx.attribute("interleaved", int: interleaved ? 1 : 0),
+                                Onnx.attribute("num_heads", int: flat ? 2 : 0),
+                                Onnx.attribute("rotary_embedding_dim", int: 4),
+                            ])
+                    ],
+                    inputs: [Onnx.value("x", shape)], outputs: [Onnx.value("y", shape)],
+                    initializers: [
+                        Onnx.floats("cosines", [3, 2], cosines), Onnx.floats("sines", [3, 2], sines),
+                        Onnx.int64s("places", [1, 3], places.map { Int64($0) }),
+                    ]), opset: 23))
         let x = (0..<2 * tokens * width).map { Float($0 * 7 % 11) - 4 }
         var expected = x
         for (head, token, pair) in (0..<12).map({ ($0 / 6, $0 / 2 % 3, $0 % 2) }) {
@@ -295,12 +335,15 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
                 Onnx.node("LeakyRelu", ["a"], ["t"], [Onnx.attribute("alpha", reference: "slope", type: 1)]),
                 Onnx.node("Neg", ["t"], ["b"]),
             ], defaults: [Onnx.attribute("slope", float: 0.25)])
-        let twice = Onnx.function("Twice", ["a"], ["b"], [
-            Onnx.node("Leaky", ["a"], ["t"], [Onnx.attribute("slope", float: 0.5)], domain: "local"),
-            Onnx.node("Leaky", ["t"], ["b"], domain: "local"),
-        ])
-        let graph = try imported(Onnx.model(
-            Onnx.graph([Onnx.node("Twice", ["x"], ["y"], domain: "local", name: "call")]), functions: [leaky, twice]))
+        let twice = Onnx.function(
+            "Twice", ["a"], ["b"],
+            [
+                Onnx.node("Leaky", ["a"], ["t"], [Onnx.attribute("slope", float: 0.5)], domain: "local"),
+                Onnx.node("Leaky", ["t"], ["b"], domain: "local"),
+            ])
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph([Onnx.node("Twice", ["x"], ["y"], domain: "local", name: "call")]), functions: [leaky, twice]))
         let kinds = graph.nodes.compactMap { $0.op as? Unary }
         #expect(kinds.map(\.kind) == [.leakyRelu, .neg, .leakyRelu, .neg])
         #expect(kinds.compactMap(\.alpha) == [0.5, 0.25])
@@ -311,10 +354,12 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         let loop = Onnx.function("F0", ["a"], ["b"], [Onnx.node("F0", ["a"], ["b"], domain: "local")])
         #expect { try imported(Onnx.model(call, functions: [loop])) } throws: { "\($0)".contains("calls itself") }
         let bomb = (0..<30).map { level in
-            Onnx.function("F\(level)", ["a"], ["b"], [
-                Onnx.node(level == 29 ? "Relu" : "F\(level + 1)", ["a"], ["t"], domain: level == 29 ? "" : "local"),
-                Onnx.node(level == 29 ? "Relu" : "F\(level + 1)", ["t"], ["b"], domain: level == 29 ? "" : "local"),
-            ])
+            Onnx.function(
+                "F\(level)", ["a"], ["b"],
+                [
+                    Onnx.node(level == 29 ? "Relu" : "F\(level + 1)", ["a"], ["t"], domain: level == 29 ? "" : "local"),
+                    Onnx.node(level == 29 ? "Relu" : "F\(level + 1)", ["t"], ["b"], domain: level == 29 ? "" : "local"),
+                ])
         }
         #expect { try imported(Onnx.model(call, functions: bomb)) } throws: { "\($0)".contains("too many nodes") }
     }
@@ -323,20 +368,23 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
 
     @Test func reportsAllUnsupportedOperatorsAtOnce() throws {
         // The unused Loop is in the inventory, but in nobody's way.
-        let model = Onnx.model(Onnx.graph([
-            Onnx.node("Loop", ["x"], ["unused"]), Onnx.node("LSTM", ["x"], ["a"], name: "first"), Onnx.node("LSTM", ["a"], ["b"]),
-            Onnx.node("Gelu", ["b"], ["c"]), Onnx.node("FusedGelu", ["c"], ["y"], domain: "com.microsoft"),
-            Onnx.node("Relu", ["x"], ["d"]),
-        ]))
+        let model = Onnx.model(
+            Onnx.graph([
+                Onnx.node("Loop", ["x"], ["unused"]), Onnx.node("LSTM", ["x"], ["a"], name: "first"),
+                Onnx.node("LSTM", ["a"], ["b"]),
+                Onnx.node("Gelu", ["b"], ["c"]), Onnx.node("FusedGelu", ["c"], ["y"], domain: "com.microsoft"),
+                Onnx.node("Relu", ["x"], ["d"]),
+            ]))
         let folder = try TemporaryFolder()
         let path = try folder.write(model.bytes)
         let error = #expect(throws: TripsError.self) { try importONNX(path: path) }
-        #expect(error?.description == """
-            model.onnx: unsupported operators
-              Gelu (ai.onnx 17), 1 of them, first "c": not in the operator set before version 20
-              LSTM (ai.onnx 17), 2 of them, first "first": unknown operator
-              FusedGelu (com.microsoft 0), 1 of them, first "y": unknown operator
-            """)
+        #expect(
+            error?.description == """
+                model.onnx: unsupported operators
+                  Gelu (ai.onnx 17), 1 of them, first "c": not in the operator set before version 20
+                  LSTM (ai.onnx 17), 2 of them, first "first": unknown operator
+                  FusedGelu (com.microsoft 0), 1 of them, first "y": unknown operator
+                """)
         let inventory = try operatorInventory(path: path)
         #expect(inventory.map(\.name) == ["Gelu", "LSTM", "Loop", "Relu", "FusedGelu"])
         #expect(inventory.map(\.count) == [1, 2, 1, 1, 1])
@@ -352,7 +400,8 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     func refusesOtherVersions(opset: Int, ir: Int) throws {
         #expect { try imported(Onnx.model(Onnx.graph([Onnx.node("Relu", ["x"], ["y"])]), opset: opset, ir: ir)) } throws: { error in
             let error = try #require(error as? TripsError)
-            return error.kind == .data && error.found == "\(ir == 8 ? opset : ir)" && error.expected == (ir == 8 ? "11 to 27" : "4 to 14")
+            return error.kind == .data && error.found == "\(ir == 8 ? opset : ir)"
+                && error.expected == (ir == 8 ? "11 to 27" : "4 to 14")
         }
     }
 
@@ -378,16 +427,25 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     /// What an attribute asks for, and what of it is computed.
-    @Test(arguments: [
-        ("BatchNormalization", ["x", "w", "w", "w", "w"], "training_mode", 1, 17, "training mode"), ("BatchNormalization", ["x", "w", "w", "w", "w"], "training_mode", 0, 17, nil),
-        ("LayerNormalization", ["x", "w"], "stash_type", 10, 17, "stash_type"), ("LayerNormalization", ["x", "w"], "stash_type", 1, 17, nil),
-        ("Attention", ["q", "q", "q"], "softmax_precision", 11, 23, "softmax_precision"), ("Attention", ["q", "q", "q"], "softmax_precision", 1, 23, nil),
-        ("Attention", ["q", "q", "q"], "qk_matmul_output_mode", 4, 23, "0 to 3"), ("Attention", ["q", "q", "q"], "qk_matmul_output_mode", 3, 23, nil),
-        ("QuantizeLinear", ["x", "s"], "precision", 10, 23, "precision"), ("QuantizeLinear", ["x", "s"], "precision", 1, 23, nil),
-        ("DequantizeLinear", ["i", "s"], "output_dtype", 10, 23, "output_dtype"), ("DequantizeLinear", ["i", "s"], "output_dtype", 1, 23, nil),
-        ("Split", ["x"], "num_outputs", 2, 18, "num_outputs"), ("Split", ["x"], "num_outputs", 1, 18, nil),
-    ] as [(String, [String], String, Int, Int, String?)])
-    func attributesOfWhatIsComputed(type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?) throws {
+    @Test(
+        arguments: [
+            ("BatchNormalization", ["x", "w", "w", "w", "w"], "training_mode", 1, 17, "training mode"),
+            ("BatchNormalization", ["x", "w", "w", "w", "w"], "training_mode", 0, 17, nil),
+            ("LayerNormalization", ["x", "w"], "stash_type", 10, 17, "stash_type"),
+            ("LayerNormalization", ["x", "w"], "stash_type", 1, 17, nil),
+            ("Attention", ["q", "q", "q"], "softmax_precision", 11, 23, "softmax_precision"),
+            ("Attention", ["q", "q", "q"], "softmax_precision", 1, 23, nil),
+            ("Attention", ["q", "q", "q"], "qk_matmul_output_mode", 4, 23, "0 to 3"),
+            ("Attention", ["q", "q", "q"], "qk_matmul_output_mode", 3, 23, nil),
+            ("QuantizeLinear", ["x", "s"], "precision", 10, 23, "precision"),
+            ("QuantizeLinear", ["x", "s"], "precision", 1, 23, nil),
+            ("DequantizeLinear", ["i", "s"], "output_dtype", 10, 23, "output_dtype"),
+            ("DequantizeLinear", ["i", "s"], "output_dtype", 1, 23, nil),
+            ("Split", ["x"], "num_outputs", 2, 18, "num_outputs"), ("Split", ["x"], "num_outputs", 1, 18, nil),
+        ] as [(String, [String], String, Int, Int, String?)])
+    func attributesOfWhatIsComputed(type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?)
+        throws
+    {
         let model = Onnx.model(
             Onnx.graph(
                 [Onnx.node(type, operands, ["y"], [Onnx.attribute(attribute, int: number)])],
@@ -402,10 +460,12 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
 
     @Test func attributesThatAreWords() throws {
         func made(_ type: String, _ operands: [String], _ attribute: String, _ word: String) throws -> Node? {
-            try imported(Onnx.model(
-                Onnx.graph(
-                    [Onnx.node(type, operands, ["y"], [Onnx.attribute(attribute, text: word)])],
-                    inputs: [Onnx.value("x", [2, 3]), Onnx.value("u", [2, 3], type: 2)]), opset: 20)).nodes.first
+            try imported(
+                Onnx.model(
+                    Onnx.graph(
+                        [Onnx.node(type, operands, ["y"], [Onnx.attribute(attribute, text: word)])],
+                        inputs: [Onnx.value("x", [2, 3]), Onnx.value("u", [2, 3], type: 2)]), opset: 20)
+            ).nodes.first
         }
         #expect(try made("Gelu", ["x"], "approximate", "none")?.op as? GELU == GELU(.erf))
         #expect(try made("Gelu", ["x"], "approximate", "tanh")?.op as? GELU == GELU(.tanh))
@@ -419,10 +479,12 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     /// Extremes, sums and means of any number of values, each beside the next; and places that pooling puts out where they are asked for.
     @Test func operatorsOfOtherNumbersOfValues() throws {
         func graph(_ type: String, _ operands: [String], _ results: [String], _ attributes: [WireWriter] = []) throws -> Graph {
-            try imported(Onnx.model(
-                Onnx.graph(
-                    [Onnx.node(type, operands, results, attributes)], inputs: [Onnx.value("x", [1, 2, 4]), Onnx.value("z", [1, 2, 4])],
-                    outputs: results.filter { !$0.isEmpty }.map { Onnx.value($0, []) })))
+            try imported(
+                Onnx.model(
+                    Onnx.graph(
+                        [Onnx.node(type, operands, results, attributes)],
+                        inputs: [Onnx.value("x", [1, 2, 4]), Onnx.value("z", [1, 2, 4])],
+                        outputs: results.filter { !$0.isEmpty }.map { Onnx.value($0, []) })))
         }
         #expect(try operators(graph("Max", ["x", "z", "x"], ["y"])) == ["Binary", "Binary"])
         #expect(try operators(graph("Mean", ["x", "z", "x"], ["y"])) == ["Binary", "Binary", "Binary"])
@@ -437,9 +499,10 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
 
     /// Whether what was dropped is known: with a ratio of 0 nothing is, in training either.
     @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func dropoutInTraining(ratio: Float, isNothing: Bool) throws {
-        let model = Onnx.model(Onnx.graph(
-            [Onnx.node("Dropout", ["x", "ratio", "training"], ["a"]), Onnx.node("Relu", ["a"], ["y"])],
-            initializers: [Onnx.floats("ratio", [], [ratio]), Onnx.tensor("training", [], type: 9).blob(9, [1])]))
+        let model = Onnx.model(
+            Onnx.graph(
+                [Onnx.node("Dropout", ["x", "ratio", "training"], ["a"]), Onnx.node("Relu", ["a"], ["y"])],
+                initializers: [Onnx.floats("ratio", [], [ratio]), Onnx.tensor("training", [], type: 9).blob(9, [1])]))
         if isNothing {
             #expect(try operators(imported(model)) == ["Unary"])
         } else {

@@ -55,7 +55,9 @@ enum Onnx {
     static func attribute(_ name: String, ints: [Int]) -> WireWriter { WireWriter().text(1, name).ints(8, ints).int(20, 7) }
     static func attribute(_ name: String, float: Float) -> WireWriter { WireWriter().text(1, name).float(2, float).int(20, 1) }
     static func attribute(_ name: String, text: String) -> WireWriter { WireWriter().text(1, name).text(4, text).int(20, 3) }
-    static func attribute(_ name: String, tensor: WireWriter) -> WireWriter { WireWriter().text(1, name).message(5, tensor).int(20, 4) }
+    static func attribute(_ name: String, tensor: WireWriter) -> WireWriter {
+        WireWriter().text(1, name).message(5, tensor).int(20, 4)
+    }
     static func attribute(_ name: String, reference: String, type: Int) -> WireWriter {
         WireWriter().text(1, name).int(20, type).text(21, reference)
     }
@@ -67,7 +69,9 @@ enum Onnx {
         WireWriter().texts(1, inputs).texts(2, outputs).text(3, name).text(4, type).messages(5, attributes).text(7, domain)
     }
 
-    static func tensor(_ name: String, _ shape: [Int], type: Int) -> WireWriter { WireWriter().ints(1, shape).int(2, type).text(8, name) }
+    static func tensor(_ name: String, _ shape: [Int], type: Int) -> WireWriter {
+        WireWriter().ints(1, shape).int(2, type).text(8, name)
+    }
     static func floats(_ name: String, _ shape: [Int], _ numbers: [Float]) -> WireWriter {
         tensor(name, shape, type: 1).blob(9, raw(numbers))
     }

@@ -42,8 +42,9 @@ import Testing
     ) throws -> [[Float]] {
         let node = Onnx.node(type, operands, names, attributes, domain: "com.microsoft")
         let results = names.filter { !$0.isEmpty }.map { Onnx.value($0, []) }
-        let graph = try imported(Onnx.model(
-            Onnx.graph([node], inputs: [Onnx.value("unread", [1])], outputs: results, initializers: Self.tensors)))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph([node], inputs: [Onnx.value("unread", [1])], outputs: results, initializers: Self.tensors)))
         var numbers: [ValueID: Tensor] = [:]
         func number(_ value: ValueID) throws -> Tensor? { try numbers[value] ?? graph.operand(value).tensor() }
         for node in graph.nodes {
@@ -80,8 +81,12 @@ import Testing
         let half = [Onnx.attribute("alpha", float: 0.5)]
         try expect("FusedMatMul", ["x", "y"], half + [Onnx.attribute("transB", int: 1)], gives: [-0.25, 0.25, 0.90625, -1.78125])
         try expect(
-            "FusedMatMul", [
-                "x", "y"], [Onnx.attribute("transA", int: 1)], gives: [-2.5, 0.25,
+            "FusedMatMul",
+            [
+                "x", "y",
+            ], [Onnx.attribute("transA", int: 1)],
+            gives: [
+                -2.5, 0.25,
                 1, -1.5, -0.5, 0.4375, 3.5, 1, -1.0625,
             ])
         #expect(throws: TripsError.self) { try outputs("FusedMatMul", ["x", "y"], [Onnx.attribute("transBatchA", int: 1)]) }

@@ -44,14 +44,17 @@ extension KernelTests {
         let stride = d + 5
         let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2)
         // Values of any size: 2⁻³⁰ to 1.
-        let v = (0..<lk).flatMap { row in random.floats(stride, scale: row % 5 == 3 ? Float(sign: .plus, exponent: -row % 31, significand: 1) : 1) }
+        let v = (0..<lk).flatMap { row in
+            random.floats(stride, scale: row % 5 == 3 ? Float(sign: .plus, exponent: -row % 31, significand: 1) : 1)
+        }
         let rows = (ByteRows(q, lq, stride, d), ByteRows(k, lk, stride, d), ByteRows(v, lk, stride, d))
         let count = trips_iattention_scratch(lk, d)
         func attend(
-            _ kernel: @convention(c) (
-                trips_byte_rows, trips_byte_rows, trips_byte_rows, UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Float,
-                UnsafePointer<Float>?, Int, Bool, trips_unweighted, UnsafeMutableRawPointer
-            ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool,
+            _ kernel:
+                @convention(c) (
+                    trips_byte_rows, trips_byte_rows, trips_byte_rows, UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Float,
+                    UnsafePointer<Float>?, Int, Bool, trips_unweighted, UnsafeMutableRawPointer
+                ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool,
             _ unweighted: trips_unweighted
         ) {
             let scratch = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
@@ -59,7 +62,8 @@ extension KernelTests {
             scratch.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)
             withExtendedLifetime(rows) {
                 kernel(
-                    rows.0.rows, rows.1.rows, rows.2.rows, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal, unweighted,
+                    rows.0.rows, rows.1.rows, rows.2.rows, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal,
+                    unweighted,
                     scratch)
             }
         }
@@ -76,7 +80,9 @@ extension KernelTests {
                     #expect(rootMeanSquareError(whole, expected) < 5e-4, place)
                     let same = bits.hold(whole, on: path)
                     #expect(same, place)
-                    for range in [(0, lq / 3), (lq / 3, lq)] { attend(trips_iattention, &split, range, mask, ldm, causal, unweighted) }
+                    for range in [(0, lq / 3), (lq / 3, lq)] {
+                        attend(trips_iattention, &split, range, mask, ldm, causal, unweighted)
+                    }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
             }
@@ -113,7 +119,9 @@ extension KernelTests {
 
     /// Probabilities: at most 1, with the rounding of dot products in the exponent, which grows with the number of their terms.
     /// Heads have parts of a row as keys, or share it. Each dot product is the same however the keys are shared out.
-    @Test(arguments: [(1, 1, 1, false), (16, 12, 64, false), (100, 3, 20, false), (577, 13, 64, false), (33, 6, 70, true), (257, 12, 768, true)])
+    @Test(arguments: [
+        (1, 1, 1, false), (16, 12, 64, false), (100, 3, 20, false), (577, 13, 64, false), (33, 6, 70, true), (257, 12, 768, true),
+    ])
     func selectionScores(n: Int, heads: Int, d: Int, shared: Bool) {
         var random = Generator(state: 9)
         let ldk = heads * d + 3, query = random.floats(heads * d, scale: 3), keys = random.floats(n * ldk)
@@ -144,7 +152,8 @@ extension KernelTests {
         let lowest = -Float.greatestFiniteMagnitude
         let cases: [(addend: Float, unweighted: trips_unweighted, expected: [Float])] = [
             (-.infinity, TRIPS_UNWEIGHTED_NAN, .init(repeating: .nan, count: d)), (-.infinity, TRIPS_UNWEIGHTED_ZERO, zeros),
-            (-.infinity, TRIPS_UNWEIGHTED_ZERO_FOR_NAN, zeros), (lowest, TRIPS_UNWEIGHTED_NAN, mean), (lowest, TRIPS_UNWEIGHTED_ZERO, mean),
+            (-.infinity, TRIPS_UNWEIGHTED_ZERO_FOR_NAN, zeros), (lowest, TRIPS_UNWEIGHTED_NAN, mean),
+            (lowest, TRIPS_UNWEIGHTED_ZERO, mean),
             (-3e38, TRIPS_UNWEIGHTED_ZERO_FOR_NAN, mean),
         ]
         let rows = (ByteRows(q, lq, d, d), ByteRows(k, lk, d, d), ByteRows(v, lk, d, d))
@@ -193,7 +202,8 @@ extension KernelTests {
                     trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, unweighted, &scratch)
                     withExtendedLifetime(rows) {
                         trips_iattention(
-                            rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, unweighted, memory)
+                            rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, unweighted,
+                            memory)
                     }
                     for index in 0..<lq * d {
                         let isSpoilt = spoilt.contains(index / d)

@@ -71,7 +71,9 @@ extension KernelTests {
         let all = (0...UInt16.max).map { $0 }
         let expected = all.map { half -> UInt32 in
             let (exponent, fraction) = (Int(half >> 10 & 31), UInt32(half & 1023))
-            let magnitude = exponent == 0 ? Float(fraction) * 0x1p-24 : Float(sign: .plus, exponent: exponent - 15, significand: 1 + Float(fraction) / 1024)
+            let magnitude =
+                exponent == 0
+                ? Float(fraction) * 0x1p-24 : Float(sign: .plus, exponent: exponent - 15, significand: 1 + Float(fraction) / 1024)
             let bits = exponent < 31 ? magnitude.bitPattern : 0x7f80_0000 | fraction << 13 | (fraction == 0 ? 0 : 0x0040_0000)
             return UInt32(half & 0x8000) << 16 | bits
         }

@@ -35,7 +35,9 @@ extension KernelTests {
             let rows = trips_filter_row(m, tile)..<trips_filter_row(m, tile + 1)
             #expect(1...Int(TRIPS_FILTER_TILE) ~= rows.count)
             for row in rows {
-                for tap in 0..<taps { #expect(packed[rows.lowerBound * taps + tap * rows.count + row - rows.lowerBound] == w[row * taps + tap]) }
+                for tap in 0..<taps {
+                    #expect(packed[rows.lowerBound * taps + tap * rows.count + row - rows.lowerBound] == w[row * taps + tap])
+                }
             }
         }
         #expect(trips_filter_row(m, trips_filter_tiles(m)) == m)
@@ -53,10 +55,14 @@ extension KernelTests {
     @Test func phases() {
         var random = Generator(state: 12)
         let axes = [
-            trips_phase_axis(size: 1, phases: 1, places: 1, stride: 1, before: 0), .init(size: 5, phases: 1, places: 7, stride: 1, before: 1),
-            .init(size: 40, phases: 1, places: 45, stride: 1, before: 3), .init(size: 9, phases: 2, places: 6, stride: 2, before: 1),
-            .init(size: 8, phases: 3, places: 2, stride: 4, before: -3), .init(size: 3, phases: 2, places: 9, stride: 3, before: 11),
-            .init(size: 2, phases: 1, places: 3, stride: 1, before: 9), .init(size: 70, phases: 1, places: 35, stride: 2, before: 0),
+            trips_phase_axis(size: 1, phases: 1, places: 1, stride: 1, before: 0),
+            .init(size: 5, phases: 1, places: 7, stride: 1, before: 1),
+            .init(size: 40, phases: 1, places: 45, stride: 1, before: 3),
+            .init(size: 9, phases: 2, places: 6, stride: 2, before: 1),
+            .init(size: 8, phases: 3, places: 2, stride: 4, before: -3),
+            .init(size: 3, phases: 2, places: 9, stride: 3, before: 11),
+            .init(size: 2, phases: 1, places: 3, stride: 1, before: 9),
+            .init(size: 70, phases: 1, places: 35, stride: 2, before: 0),
         ]
         for (a, b) in zip(axes, axes.dropFirst() + axes.prefix(1)) {
             for c in axes {
@@ -78,7 +84,9 @@ extension KernelTests {
     /// outside of the input is not read; the order is that of other convolutions, so that both give the same bits.
     @Test(arguments: [3, 5, 7]) func channelsByThemselves(kernel: Int) {
         var random = Generator(state: 14)
-        for (rows, width, before, behind) in [(4, 1, 1, 1), (7, 7, 1, 1), (5, 9, 0, 0), (14, 14, 2, 2), (9, 33, 3, 3), (6, 70, -1, 2), (8, 20, 4, 3)] {
+        for (rows, width, before, behind) in [
+            (4, 1, 1, 1), (7, 7, 1, 1), (5, 9, 0, 0), (14, 14, 2, 2), (9, 33, 3, 3), (6, 70, -1, 2), (8, 20, 4, 3),
+        ] {
             let sizes = [rows, width].map { $0 + kernel - 1 - before - behind }
             let axes = zip(sizes, [rows, width]).map { size, windows in
                 trips_phase_axis(size: size, phases: 1, places: windows + kernel - 1, stride: 1, before: before)
@@ -101,7 +109,8 @@ extension KernelTests {
                     let offsets = (0..<kernel * kernel).map { $0 / kernel * places + $0 % kernel }
                     for row in 0..<rows {
                         var line = [Float](repeating: 7, count: width)
-                        trips_convolve(&line, width, Array(planes[(row * places)...]), offsets, w, kernel * kernel, [0.5], 1, width, 0, 1)
+                        trips_convolve(
+                            &line, width, Array(planes[(row * places)...]), offsets, w, kernel * kernel, [0.5], 1, width, 0, 1)
                         convolved += line
                     }
                     #expect(y == convolved + [7], "\(name(path)) \(rows) \(width) \(before)")
@@ -114,7 +123,9 @@ extension KernelTests {
     @Test func finishings() {
         var random = Generator(state: 13)
         func line(_ slope: Float, _ offset: Float, _ low: Float, _ high: Float, _ gated: Bool = false) -> trips_finishing {
-            trips_finishing(activation: TRIPS_ACTIVATION_NONE, slope: slope, offset: offset, low: low, high: high, gated: gated, residual_first: false)
+            trips_finishing(
+                activation: TRIPS_ACTIVATION_NONE, slope: slope, offset: offset, low: low, high: high, gated: gated,
+                residual_first: false)
         }
         func curve(_ activation: trips_activation, _ gated: Bool) -> trips_finishing {
             trips_finishing(activation: activation, slope: 1, offset: 0, low: 0, high: 0, gated: gated, residual_first: false)

@@ -18,8 +18,11 @@ private struct Problem {
         (m, n, k) = size
         self.group = group
         stride = trips_quantized_row_size(k)
-        a = (0..<(m * stride)).map { _ in extreme ? (random.next() & 1 == 0 ? 1 : 255) : UInt8(truncatingIfNeeded: random.next() >> 9) }
-        w = (0..<(n * k)).map { _ in extreme ? (random.next() & 1 == 0 ? -128 : 127) : Int8(truncatingIfNeeded: random.next() >> 9) }
+        a = (0..<(m * stride)).map { _ in
+            extreme ? (random.next() & 1 == 0 ? 1 : 255) : UInt8(truncatingIfNeeded: random.next() >> 9)
+        }
+        w = (0..<(n * k)).map { _ in extreme ? (random.next() & 1 == 0 ? -128 : 127) : Int8(truncatingIfNeeded: random.next() >> 9)
+        }
         scales = random.floats(n * trips_group_count(k, group), scale: 0.01)
     }
 
@@ -146,7 +149,9 @@ extension KernelTests {
                                     p.a, p.stride, rowScale, packed, p.n, p.k, group, output, ldc, 0, p.m, 0, p.n, &own)
                             }
                             for r in 0..<p.m {
-                                #expect(inPlace[r * ldc..<r * ldc + p.n] == whole[r * ldc..<r * ldc + p.n], "\(name(path)) \(size) \(group)")
+                                #expect(
+                                    inPlace[r * ldc..<r * ldc + p.n] == whole[r * ldc..<r * ldc + p.n],
+                                    "\(name(path)) \(size) \(group)")
                             }
                             let row = p.m / 3, column = p.n / 2 / 32 * 32
                             for (m0, m1) in [(0, row), (row, p.m)] {
@@ -175,10 +180,12 @@ extension KernelTests {
                 var rowScale = random.floats(m, scale: 0.01)
                 rowScale[m - 1] = m > 2 ? .nan : 0
                 let bias = m > 2 ? random.floats(p.n) : .init(repeating: 0, count: p.n)
-                typealias Kernel = @convention(c) (
-                    UnsafePointer<UInt8>, Int, UnsafePointer<Float>, UnsafeRawPointer, Int, Int, Int, UnsafeMutablePointer<UInt8>,
-                    UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Int, UnsafePointer<Float>?
-                ) -> Void
+                typealias Kernel =
+                    @convention(c) (
+                        UnsafePointer<UInt8>, Int, UnsafePointer<Float>, UnsafeRawPointer, Int, Int, Int,
+                        UnsafeMutablePointer<UInt8>,
+                        UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Int, UnsafePointer<Float>?
+                    ) -> Void
                 func run(_ kernel: Kernel, _ ranges: [(Range<Int>, Range<Int>)]) -> (bytes: [UInt8], scales: [Float]) {
                     var bytes = [UInt8](repeating: 9, count: 3 * rows * part), scales = [Float](repeating: 9, count: 3 * rows)
                     for (m, n) in ranges {
@@ -192,7 +199,8 @@ extension KernelTests {
                 onEachPath { path in
                     var numbers = [Float](repeating: 0, count: m * p.n)
                     bias.withUnsafeBufferPointer { bias in
-                        var epilogue = trips_epilogue(bias: bias.baseAddress, residual: nil, ldr: 0, residual_rows: nil, activation: TRIPS_ACTIVATION_NONE)
+                        var epilogue = trips_epilogue(
+                            bias: bias.baseAddress, residual: nil, ldr: 0, residual_rows: nil, activation: TRIPS_ACTIVATION_NONE)
                         trips_igemm(p.a, p.stride, rowScale, packed, p.n, k, group, &numbers, p.n, 0, m, 0, p.n, &epilogue)
                     }
                     var bytes = [UInt8](repeating: 9, count: 3 * rows * part), scales = [Float](repeating: 9, count: 3 * rows)
@@ -201,7 +209,9 @@ extension KernelTests {
                         bytes.withUnsafeMutableBufferPointer { bytes in
                             scales.withUnsafeMutableBufferPointer { scales in
                                 numbers.withUnsafeBufferPointer { numbers in
-                                    guard let q = bytes.baseAddress, let s = scales.baseAddress, let x = numbers.baseAddress else { return }
+                                    guard let q = bytes.baseAddress, let s = scales.baseAddress, let x = numbers.baseAddress else {
+                                        return
+                                    }
                                     trips_quantize_rows(
                                         q + first * part, part, s + first, x + column * part, p.n, part, 0, m, nil)
                                 }

@@ -55,7 +55,8 @@ extension KernelTests {
                 bias.withUnsafeBufferPointer { bias in
                     residual.withUnsafeBufferPointer { residual in
                         var epilogue = trips_epilogue(
-                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc, residual_rows: nil, activation: activation)
+                            bias: bias.baseAddress, residual: residual.baseAddress, ldr: ldc, residual_rows: nil,
+                            activation: activation)
                         var expected = [Float](repeating: 7, count: m * ldc)
                         trips_sgemm_ref(a, lda, packed, n, k, &expected, ldc, 0, m, 0, n, &epilogue)
                         var first: [Float]?
@@ -71,7 +72,8 @@ extension KernelTests {
                                 trips_sgemm(a, lda, packed, n, k, output, ldc, 0, m, 0, n, &own)
                             }
                             for r in 0..<m {
-                                #expect(inPlace[r * ldc..<r * ldc + n] == whole[r * ldc..<r * ldc + n], "\(name(path)) \(m) \(n) \(k)")
+                                #expect(
+                                    inPlace[r * ldc..<r * ldc + n] == whole[r * ldc..<r * ldc + n], "\(name(path)) \(m) \(n) \(k)")
                             }
                             let row = m / 3, column = n / 2 / 32 * 32
                             for (m0, m1) in [(0, row), (row, m)] {
@@ -99,7 +101,9 @@ extension KernelTests {
         let order = (0..<m).map { Int32($0 * 5 % rows) }, moved = order.flatMap { residual[Int($0) * n..<Int($0 + 1) * n] }
         var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(n, k))
         trips_sgemm_pack_ref(&packed, w, k, n, k, 0, n)
-        func product(_ residual: [Float], _ order: [Int32]?, _ multiply: (UnsafeMutablePointer<Float>, inout trips_epilogue) -> Void) -> [Float] {
+        func product(
+            _ residual: [Float], _ order: [Int32]?, _ multiply: (UnsafeMutablePointer<Float>, inout trips_epilogue) -> Void
+        ) -> [Float] {
             var output = [Float](repeating: 0, count: m * n)
             residual.withUnsafeBufferPointer { residual in
                 (order ?? []).withUnsafeBufferPointer { rows in

@@ -44,7 +44,8 @@ extension KernelTests {
                     split.withUnsafeMutableBufferPointer { split in
                         x.withUnsafeBufferPointer { x in
                             for (begin, end) in [(0, n / 3), (n / 3, n)] where end > begin {
-                                trips_weighted_rows(split.baseAddress! + begin, x.baseAddress! + begin, ld, places, weights, count, end - begin)
+                                trips_weighted_rows(
+                                    split.baseAddress! + begin, x.baseAddress! + begin, ld, places, weights, count, end - begin)
                             }
                         }
                     }
@@ -62,7 +63,8 @@ extension KernelTests {
         let functions: [(trips_activation, exact: (Double) -> Double, tolerance: Double, coarse: Double)] = [
             (TRIPS_ACTIVATION_GELU_ERF, { $0 * 0.5 * erfc(-$0 / 2.0.squareRoot()) }, 1e-7, 1e-5),
             (
-                TRIPS_ACTIVATION_GELU_TANH, { $0 * 0.5 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0))) },
+                TRIPS_ACTIVATION_GELU_TANH,
+                { $0 * 0.5 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0))) },
                 1.5e-7, 1e-5
             ),
             (TRIPS_ACTIVATION_QUICK_GELU, { $0 / (1 + exp(-1.702 * $0)) }, 1.5e-7, 4e-5),
@@ -77,7 +79,9 @@ extension KernelTests {
                     let same = Float(e) == y || e.isNaN && y.isNaN
                     // Where x Φ(x) is ∞ · 0 the limit, 0, is as good as NaN.
                     let limit = x == -.infinity && e.isNaN && abs(Double(y)) <= tolerance
-                    #expect(same || limit || abs(Double(y) - e) <= tolerance * max(abs(e), 1), "\(place) \(activation)(\(x)) = \(y), not \(e)")
+                    #expect(
+                        same || limit || abs(Double(y) - e) <= tolerance * max(abs(e), 1),
+                        "\(place) \(activation)(\(x)) = \(y), not \(e)")
                 }
             }
             var apart = x
@@ -87,7 +91,9 @@ extension KernelTests {
             onEachPath { path in
                 trips_activate(&apart, x, x.count, activation)
                 #expect(error(apart, activated(x, activation, trips_sgemm)) == 0, "\(name(path)) \(activation)")
-                for (product, tolerance) in [({ activated($0, activation, trips_sgemm) }, tolerance), ({ activatedInBytes($0, activation) }, coarse)] {
+                for (product, tolerance) in [
+                    ({ activated($0, activation, trips_sgemm) }, tolerance), ({ activatedInBytes($0, activation) }, coarse),
+                ] {
                     let y = product(x)
                     check(y, tolerance, name(path))
                     // An element's result does not depend on its place in the row.
@@ -99,7 +105,9 @@ extension KernelTests {
                 // Next to 0 all forms of GELU halve, and so does Swish.
                 let small: [Float] = [0, 1e-6, -1e-6]
                 if ![TRIPS_ACTIVATION_RELU, TRIPS_ACTIVATION_SIGMOID].contains(activation) {
-                    #expect(zip(activatedInBytes(small, activation), small).allSatisfy { abs($0 - $1 / 2) <= 1e-3 * abs($1) }, "\(name(path))")
+                    #expect(
+                        zip(activatedInBytes(small, activation), small).allSatisfy { abs($0 - $1 / 2) <= 1e-3 * abs($1) },
+                        "\(name(path))")
                 }
             }
         }

@@ -34,7 +34,9 @@ struct DimensionTests {
 
     /// The quotient of what the symbols stand for, 1 or more, or none.
     @Test func dividesRoundingDownWhereThatIsCertain() throws {
-        func size(_ factor: Int, _ rest: Int) throws -> Dimension { try n.multiplied(by: Dimension(factor)).adding(Dimension(rest)) }
+        func size(_ factor: Int, _ rest: Int) throws -> Dimension {
+            try n.multiplied(by: Dimension(factor)).adding(Dimension(rest))
+        }
         #expect(try size(4, 2).divided(roundingDownBy: 4) == n)
         #expect(try size(4, -2).divided(roundingDownBy: 4) == n.subtracting(1))
         #expect(try size(4, -4).divided(roundingDownBy: 4) == n.subtracting(1))
@@ -51,7 +53,9 @@ struct DimensionTests {
         let (quotient, made) = (try #require(n.divided(roundingDownBy: 16)), Dimension(symbol: "?x.0"))
         #expect(quotient.description == "n//16")
         #expect(try n.subtracting(16).floor(dividedBy: 16)?.adding(1) == quotient)
-        #expect(try b.multiplied(by: 32).adding(n).adding(48).divided(roundingDownBy: 16) == b.multiplied(by: 2).adding(quotient).adding(3))
+        #expect(
+            try b.multiplied(by: 32).adding(n).adding(48).divided(roundingDownBy: 16)
+                == b.multiplied(by: 2).adding(quotient).adding(3))
         #expect(n.divided(roundingDownBy: 4)?.divided(roundingDownBy: 4) == quotient)
         #expect(quotient.symbols == ["n"])
         #expect(quotient.lowerBound == 0 && quotient.madeUpSymbols.isEmpty)
@@ -95,7 +99,9 @@ struct DimensionTests {
         #expect(coded == size)
     }
 
-    @Test(arguments: ["", "+", "n*", "*n", "n + 1", "2n", "n\n", "n(1)", "9223372036854775807*9", String(repeating: "n*", count: 40) + "n"])
+    @Test(arguments: [
+        "", "+", "n*", "*n", "n + 1", "2n", "n\n", "n(1)", "9223372036854775807*9", String(repeating: "n*", count: 40) + "n",
+    ])
     func refusesOtherText(_ text: String) {
         #expect(throws: TripsError.self) { try Dimension(parsing: text) }
     }

@@ -121,7 +121,8 @@ struct GraphTests {
 private struct DropDoubleNegation: Rewrite {
     let name = "drop-double-negation"
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard node.op.isNegation, let inner = node.input(0).flatMap(graph.producer), inner.op.isNegation, let x = inner.input(0) else { return nil }
+        guard node.op.isNegation, let inner = node.input(0).flatMap(graph.producer), inner.op.isNegation, let x = inner.input(0)
+        else { return nil }
         var patch = Patch(for: graph)
         patch.replace(node.output, with: x)
         return patch
@@ -203,7 +204,9 @@ struct RewriteTests {
     @Test(arguments: [[4], [1, 2, 3], [5, 8]] as [[Int]]) func refusesToChangeAShape(shape: [Int]) throws {
         var graph = Graph(name: "main")
         try graph.addOutput("y", graph.add(Unary(.neg), [graph.addInput("x", ValueType(.float32, [4, 8]))], name: "n")[0])
-        #expect { try graph.rewrite([WrongShape(shape: shape)]) } throws: { "\($0)".contains("wrong-shape") && "\($0)".contains("changes the type") }
+        #expect { try graph.rewrite([WrongShape(shape: shape)]) } throws: {
+            "\($0)".contains("wrong-shape") && "\($0)".contains("changes the type")
+        }
         #expect { try graph.rewrite([WrongCount()]) } throws: { "\($0)".contains("number of outputs") }
     }
 
@@ -317,8 +320,10 @@ struct GraphDocumentTests {
         let names = OperatorTable.all.map { $0.name }
         #expect(Set(names).count == names.count)
         let samples: [any Operator] = [
-            Unary(.leakyRelu, alpha: 0.5), Binary(.mod), Transpose(permutation: [1, 0]), Slice(), Pad(mode: .wrap), Resize(mode: .cubic, axes: [2]),
-            Conv(window: Window(strides: [2], autoPad: .sameLower)), OnnxAttention(scores: .masked), ScatterND(reduction: .max), Arange(),
+            Unary(.leakyRelu, alpha: 0.5), Binary(.mod), Transpose(permutation: [1, 0]), Slice(), Pad(mode: .wrap),
+            Resize(mode: .cubic, axes: [2]),
+            Conv(window: Window(strides: [2], autoPad: .sameLower)), OnnxAttention(scores: .masked), ScatterND(reduction: .max),
+            Arange(),
             Reduce(.logSumExp, keepDimensions: false), QuantizeLinear(outputType: .int8), Einsum(equation: "ij->ji"),
             PatchSelection(heads: 4, keepRate: 0.7, guidance: .imageCLS),
         ]

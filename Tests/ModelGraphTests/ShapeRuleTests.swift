@@ -52,7 +52,8 @@ struct ShapeRuleTests {
         #expect(try shape(Conv(window: Window(strides: [16, 16])), x(batch, 3, n, n), weight) == [batch, 64, patches, patches])
         #expect(try shape(PatchEmbedding(), x(batch, 3, n, n), weight) == [batch, patches.multiplied(by: patches), 64])
         // One window more where some are left over.
-        #expect(try shape(MaxPool(kernelShape: [2, 2], window: Window(strides: [2, 2]), ceilMode: true), x(1, 1, n, n))[2] == .unknown)
+        #expect(
+            try shape(MaxPool(kernelShape: [2, 2], window: Window(strides: [2, 2]), ceilMode: true), x(1, 1, n, n))[2] == .unknown)
         #expect(try shape(MatMul(), x(batch, n, 8), x(8, 4)) == [batch, n, 4])
         #expect(try shape(Einsum(equation: "bld,bmd->blm"), x(batch, n, 8), x(batch, 5, 8)) == [batch, n, 5])
         let products = try MatMul().multiplyAccumulates([x(batch, n, 8).type, x(8, 4).type], [ValueType(.float32, [batch, n, 4])])
@@ -85,17 +86,22 @@ struct ShapeRuleTests {
         }
         func number(_ number: Float) throws -> Operand { try numbers([number], []) }
         let ops: [(any Operator, [Operand?])] = try [
-            (Flatten(), [x(huge, huge)]), (Pad(), [x(huge), sizes(1, 1)]), (Tile(), [x(huge), sizes(2)]), (Concat(axis: 0), [x(huge), x(huge)]),
+            (Flatten(), [x(huge, huge)]), (Pad(), [x(huge), sizes(1, 1)]), (Tile(), [x(huge), sizes(2)]),
+            (Concat(axis: 0), [x(huge), x(huge)]),
             (Conv(), [x(1, 1, huge), x(1, 1, 3)]), (ConvTranspose(window: Window(strides: [2])), [x(1, 1, huge), x(1, 1, 3)]),
-            (MaxPool(kernelShape: [2], window: Window(pads: [9, 9])), [x(1, 1, huge)]), (Resize(), [x(huge), nil, Operand(ValueType(.float32, [1]))]),
-            (Slice(), [x(huge), sizes(-1), sizes(huge), nil, sizes(1)]), (Split(outputs: 3), [x(huge)]), (Reshape(), [x(huge, 2), sizes(-1)]),
+            (MaxPool(kernelShape: [2], window: Window(pads: [9, 9])), [x(1, 1, huge)]),
+            (Resize(), [x(huge), nil, Operand(ValueType(.float32, [1]))]),
+            (Slice(), [x(huge), sizes(-1), sizes(huge), nil, sizes(1)]), (Split(outputs: 3), [x(huge)]),
+            (Reshape(), [x(huge, 2), sizes(-1)]),
             (Slice(), [x(-5), sizes(0), sizes(3)]), (Split(outputs: 2), [x(-5)]), (MaxPool(kernelShape: [2]), [x(1, 1, -5)]),
             (GlobalPool(.max), [x(1, 1, huge)]),
             (MaxPool(kernelShape: [1 << 20, 1 << 20], window: Window(pads: Array(repeating: 1 << 20, count: 4))), [x(1, 1, 9, 9)]),
             (ConvTranspose(window: Window(strides: [1 << 20]), outputShape: [4]), [x(0, 1, huge), x(1, 1, 3)]),
             // Numbers of sizes that no operand states, and numbers beyond all sizes.
-            (ConstantOfShape(), [x(huge, type: .int64)]), (Reshape(), [x(n), x(huge, type: .int64)]), (Expand(), [x(n), x(huge, type: .int64)]),
-            (Tile(), [x(n), x(huge, type: .int64)]), (Unsqueeze(), [x(n), x(huge, type: .int64)]), (Squeeze(), [x(n), x(huge, type: .int64)]),
+            (ConstantOfShape(), [x(huge, type: .int64)]), (Reshape(), [x(n), x(huge, type: .int64)]),
+            (Expand(), [x(n), x(huge, type: .int64)]),
+            (Tile(), [x(n), x(huge, type: .int64)]), (Unsqueeze(), [x(n), x(huge, type: .int64)]),
+            (Squeeze(), [x(n), x(huge, type: .int64)]),
             (Slice(), [x(n), x(huge, type: .int64), x(huge, type: .int64)]), (Arange(), [number(1e30), number(0), number(1)]),
             (Resize(coordinates: .tfCropAndResize, axes: [0]), [x(n), numbers([0, -1e30]), numbers([1e9])]),
         ]
@@ -113,62 +119,139 @@ struct ShapeRuleTests {
 
     /// What operators are not made for, each beside what they are: one operand differs.
     static let refusals: [(what: String, op: any Operator, sound: [Operand?], unsound: [[Operand?]])] = [
-        ("patches", PatchEmbedding(), [x(2, 3, 8, 8), x(6, 3, 4, 4), x(6), x(6)],
-         [[x(2, 3, 8, 8), x(6, 3, 4, 4), x(6), x(5)], [x(2, 3, 8, 8), x(6, 3, 0, 4)], [x(2, 3, 8, 8), x(6, 2, 4, 4)]]),
-        ("rows", Linear(), [x(2, 8), x(4, 8), x(4)], [[x(2, 7), x(4, 8)], [x(2, 8), x(4, 8), x(3)], [x(), x(4, 8)], [i(2, 8), i(4, 8)]]),
-        ("groups", QuantizedLinear(groupSize: 4, activations: .int8), [x(2, 8), bytes(4, 8), x(4, 2)],
-         [[x(2, 8), x(4, 8), x(4, 2)], [x(2, 8), bytes(4, 8), x(4, 1)], [x(2, 8), bytes(4, n), x(4, 2)]]),
-        ("no groups", QuantizedLinear(groupSize: 8, activations: .int8), [x(2, 8), bytes(4, 8), x(4, 1)], [[x(2, 8), bytes(4, 8), x(4, 8)]]),
-        ("heads", Attention(heads: 3), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 9)],
-         [[x(1, 5, 8), x(1, 7, 8), x(1, 7, 9)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 8)], [x(1, 5, 6), x(1, 7, 9), x(1, 7, 9)], [x(1, 5, n), x(1, 7, n), x(1, 7, 9)]]),
-        ("a mask of more axes", Attention(heads: 2), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 2, 5, 7)],
-         [[x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 1, 2, 5, 7)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 3, 5, 7)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(5, 6)]]),
-        ("words", Embedding(), [i(2, 3), x(9, 4), x(3, 4)], [[x(2, 3), x(9, 4)], [b(2, 3), x(9, 4)], [i(2, 3), x(9, 4), x(2, 4)], [i(2, 3), i(9, 4)]]),
-        ("words of int8", QuantizedEmbedding(), [i(2, 3), bytes(9, 4), x(9)], [[i(2, 3), x(9, 4), x(9)], [i(2, 3), bytes(9, 4), x(8)]]),
+        (
+            "patches", PatchEmbedding(), [x(2, 3, 8, 8), x(6, 3, 4, 4), x(6), x(6)],
+            [[x(2, 3, 8, 8), x(6, 3, 4, 4), x(6), x(5)], [x(2, 3, 8, 8), x(6, 3, 0, 4)], [x(2, 3, 8, 8), x(6, 2, 4, 4)]]
+        ),
+        (
+            "rows", Linear(), [x(2, 8), x(4, 8), x(4)],
+            [[x(2, 7), x(4, 8)], [x(2, 8), x(4, 8), x(3)], [x(), x(4, 8)], [i(2, 8), i(4, 8)]]
+        ),
+        (
+            "groups", QuantizedLinear(groupSize: 4, activations: .int8), [x(2, 8), bytes(4, 8), x(4, 2)],
+            [[x(2, 8), x(4, 8), x(4, 2)], [x(2, 8), bytes(4, 8), x(4, 1)], [x(2, 8), bytes(4, n), x(4, 2)]]
+        ),
+        (
+            "no groups", QuantizedLinear(groupSize: 8, activations: .int8), [x(2, 8), bytes(4, 8), x(4, 1)],
+            [[x(2, 8), bytes(4, 8), x(4, 8)]]
+        ),
+        (
+            "heads", Attention(heads: 3), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 9)],
+            [
+                [x(1, 5, 8), x(1, 7, 8), x(1, 7, 9)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 8)], [x(1, 5, 6), x(1, 7, 9), x(1, 7, 9)],
+                [x(1, 5, n), x(1, 7, n), x(1, 7, 9)],
+            ]
+        ),
+        (
+            "a mask of more axes", Attention(heads: 2), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 2, 5, 7)],
+            [
+                [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 1, 2, 5, 7)], [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(1, 3, 5, 7)],
+                [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6), x(5, 6)],
+            ]
+        ),
+        (
+            "words", Embedding(), [i(2, 3), x(9, 4), x(3, 4)],
+            [[x(2, 3), x(9, 4)], [b(2, 3), x(9, 4)], [i(2, 3), x(9, 4), x(2, 4)], [i(2, 3), i(9, 4)]]
+        ),
+        (
+            "words of int8", QuantizedEmbedding(), [i(2, 3), bytes(9, 4), x(9)],
+            [[i(2, 3), x(9, 4), x(9)], [i(2, 3), bytes(9, 4), x(8)]]
+        ),
         ("bounds", Clip(), [x(2), x(), x()], [[b(2), b()], [x(2), x(2)], [x(2), nil, x(3)]]),
         ("numbers", Binary(.add), [x(2), x(2)], [[b(2), b(2)], [x(2), i(2)], [x(2), x(3)]]),
         ("powers", Binary(.pow), [x(2), i(2)], [[b(2), x(2)], [x(2), b(2)]]),
-        ("places of all axes", GatherND(batchDimensions: 1), [x(2, 3, 4), i(2, 1)], [[x(2, 3, 4), i(3, 1)], [x(2, 3, 4), i(2, 3)], [x(2), i()]]),
+        (
+            "places of all axes", GatherND(batchDimensions: 1), [x(2, 3, 4), i(2, 1)],
+            [[x(2, 3, 4), i(3, 1)], [x(2, 3, 4), i(2, 3)], [x(2), i()]]
+        ),
         ("the largest", TopK(), [x(5), i(1)], [[b(5), i(1)], [x(5), i(2)], [x(5), sizes(6)], [x(5), sizes(-1)]]),
-        ("ones and zeros", OneHot(), [i(3), i(1), x(2)], [[b(3), i(1), x(2)], [i(3), i(2), x(2)], [i(3), i(1), x(3)], [i(3), sizes(-1), x(2)]]),
+        (
+            "ones and zeros", OneHot(), [i(3), i(1), x(2)],
+            [[b(3), i(1), x(2)], [i(3), i(2), x(2)], [i(3), i(1), x(3)], [i(3), sizes(-1), x(2)]]
+        ),
         ("triangles", Trilu(), [x(3, 3), i()], [[x(3), i()], [x(3, 3), i(2)], [x(3, 3), x()]]),
         ("products", MatMul(), [x(2, 3), x(3, 4)], [[b(2, 3), b(3, 4)], [x(2, 3), x(4, 4)], [x(2, 3), x()], [x(), x(3, 4)]]),
-        ("products of matrices", Gemm(), [x(2, 3), x(3, 4), x(4)], [[b(2, 3), b(3, 4)], [x(2, 3), x(4, 4)], [x(2, 3), x(3, 4), x(3)]]),
-        ("sums of products", Einsum(equation: "ij,jk->ik"), [x(2, 3), x(3, 4)], [[x(2, 3), i(3, 4)], [b(2, 3), b(3, 4)], [x(2, 3), x(5, 4)], [x(2, 3), x(3)], [x(2, 3)]]),
-        ("heads of ONNX", OnnxAttention(), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 3)],
-         [[x(1, 2, 5, 4), x(3, 2, 7, 4), x(3, 2, 7, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(3, 2, 7, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 1, 7, 3)],
-          [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 6, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 3), x(1, 2, 7, 3)], [x(1, 3, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 3)],
-          [x(1, 2, 5, 4), x(1, 0, 7, 4), x(1, 0, 7, 3)], [x(2, 5, 4), x(2, 7, 4), x(2, 7, 4)], [x(5, 4), x(7, 4), x(7, 4)]]),
-        ("masks of ONNX", OnnxAttention(), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), b(5, 7), x(1, 2, 3, 4), x(1, 2, 3, 4)],
-         [[x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), i(5, 7)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), x(1, 1, 1, 5, 7)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), x()],
-          [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, x(1, 2, 3, 4)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, nil, x(1, 2, 3, 4)],
-          [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, x(1, 2, 3, 4), x(1, 2, 2, 4)]]),
+        (
+            "products of matrices", Gemm(), [x(2, 3), x(3, 4), x(4)],
+            [[b(2, 3), b(3, 4)], [x(2, 3), x(4, 4)], [x(2, 3), x(3, 4), x(3)]]
+        ),
+        (
+            "sums of products", Einsum(equation: "ij,jk->ik"), [x(2, 3), x(3, 4)],
+            [[x(2, 3), i(3, 4)], [b(2, 3), b(3, 4)], [x(2, 3), x(5, 4)], [x(2, 3), x(3)], [x(2, 3)]]
+        ),
+        (
+            "heads of ONNX", OnnxAttention(), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 3)],
+            [
+                [x(1, 2, 5, 4), x(3, 2, 7, 4), x(3, 2, 7, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 4), x(3, 2, 7, 3)],
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 1, 7, 3)],
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 6, 3)], [x(1, 2, 5, 4), x(1, 2, 7, 3), x(1, 2, 7, 3)],
+                [x(1, 3, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 3)],
+                [x(1, 2, 5, 4), x(1, 0, 7, 4), x(1, 0, 7, 3)], [x(2, 5, 4), x(2, 7, 4), x(2, 7, 4)], [x(5, 4), x(7, 4), x(7, 4)],
+            ]
+        ),
+        (
+            "masks of ONNX", OnnxAttention(), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), b(5, 7), x(1, 2, 3, 4), x(1, 2, 3, 4)],
+            [
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), i(5, 7)],
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), x(1, 1, 1, 5, 7)],
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), x()],
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, x(1, 2, 3, 4)],
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, nil, x(1, 2, 3, 4)],
+                [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4), nil, x(1, 2, 3, 4), x(1, 2, 2, 4)],
+            ]
+        ),
         ("no outputs", OnnxAttention(outputs: 4), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)], [[x(1, 2, 5, 4)]]),
         ("levels", QuantizeLinear(), [x(2, 3), x(), Operand(ValueType(.uint8, []))], [[b(2, 3), x()], [i(2, 3), x()]]),
         ("numbers of levels", DequantizeLinear(), [bytes(2, 3), x(3), bytes(3)], [[x(2, 3), x(3)], [bytes(2, 3), x(3, 3, 3)]]),
         ("numbers to be levels", DynamicQuantizeLinear(), [x(2, 3)], [[i(2, 3)]]),
-        ("products of levels", MatMulInteger(), [bytes(2, 3), bytes(3, 4), bytes(2), bytes(4)],
-         [[x(2, 3), bytes(3, 4)], [bytes(2, 3), x(3, 4)], [bytes(2, 3), bytes(4, 4)], [bytes(2, 3), bytes(3, 4), bytes(3)],
-          [bytes(2, 3), bytes(3, 4), x()], [bytes(2, 3), bytes(3, 4), nil, bytes(3)], [bytes(2, 3), bytes(3, 4), nil, i()]]),
-        ("kernels of levels", ConvInteger(), [bytes(1, 3, 8), bytes(4, 3, 2), bytes(), bytes(4)],
-         [[x(1, 3, 8), bytes(4, 3, 2)], [bytes(1, 3, 8), bytes(4, 2, 2)], [bytes(1, 3, 8), bytes(4, 3, 2), bytes(3)],
-          [bytes(1, 3, 8), bytes(4, 3, 2), i()], [bytes(1, 3, 8), bytes(4, 3, 2), nil, bytes(3)]]),
+        (
+            "products of levels", MatMulInteger(), [bytes(2, 3), bytes(3, 4), bytes(2), bytes(4)],
+            [
+                [x(2, 3), bytes(3, 4)], [bytes(2, 3), x(3, 4)], [bytes(2, 3), bytes(4, 4)], [bytes(2, 3), bytes(3, 4), bytes(3)],
+                [bytes(2, 3), bytes(3, 4), x()], [bytes(2, 3), bytes(3, 4), nil, bytes(3)], [bytes(2, 3), bytes(3, 4), nil, i()],
+            ]
+        ),
+        (
+            "kernels of levels", ConvInteger(), [bytes(1, 3, 8), bytes(4, 3, 2), bytes(), bytes(4)],
+            [
+                [x(1, 3, 8), bytes(4, 3, 2)], [bytes(1, 3, 8), bytes(4, 2, 2)], [bytes(1, 3, 8), bytes(4, 3, 2), bytes(3)],
+                [bytes(1, 3, 8), bytes(4, 3, 2), i()], [bytes(1, 3, 8), bytes(4, 3, 2), nil, bytes(3)],
+            ]
+        ),
         ("sums", Reduce(.sum), [x(2, 3), i(1)], [[b(2, 3), i(1)], [x(2, 3), i(3)], [x(2, 3), x(1)]]),
         ("running sums", CumSum(), [x(2, 3), i()], [[b(2, 3), i()], [x(2, 3), i(2)]]),
         ("places of the largest", ArgReduce(.max), [x(2, 3)], [[b(2, 3)], [x(0, 3)]]),
-        ("channels", GroupNormalization(groups: 2), [x(1, 4, 3), x(4), x(2)], [[x(4), x(4), x(4)], [x(1, 3, 3), x(3), x(3)], [x(1, 4, 3), x(3), x(4)], [x(1, 4, 3), x(4), x(4, 1)]]),
-        ("channels of examples", InstanceNormalization(), [x(1, 4, 3), x(4), x(4)], [[x(4), x(4), x(4)], [x(1, 4, 3), x(3), x(4)]]),
+        (
+            "channels", GroupNormalization(groups: 2), [x(1, 4, 3), x(4), x(2)],
+            [[x(4), x(4), x(4)], [x(1, 3, 3), x(3), x(3)], [x(1, 4, 3), x(3), x(4)], [x(1, 4, 3), x(4), x(4, 1)]]
+        ),
+        (
+            "channels of examples", InstanceNormalization(), [x(1, 4, 3), x(4), x(4)],
+            [[x(4), x(4), x(4)], [x(1, 4, 3), x(3), x(4)]]
+        ),
         ("lengths", LpNormalization(p: 2), [x(2, 3)], [[i(2, 3)]]),
         ("the same", ConstantOfShape(), [i(2), x(1)], [[i(2), x(2)], [x(2), x(1)], [i(2, 2), x(1)]]),
         ("repetitions", Tile(), [x(2, 3), i(2)], [[x(2, 3), i(3)], [x(2, 3), sizes(1, -1)]]),
-        ("shapes", Reshape(), [x(2, 3), sizes(3, 2)], [[x(2, 3), sizes(4, 2)], [x(2, 3), sizes(0, 4)], [x(2, 3), sizes(-1, -1)]]),
+        (
+            "shapes", Reshape(), [x(2, 3), sizes(3, 2)],
+            [[x(2, 3), sizes(4, 2)], [x(2, 3), sizes(0, 4)], [x(2, 3), sizes(-1, -1)]]
+        ),
         ("parts", Concat(axis: 0), [x(2, 3), x(4, 3)], [[x(2, 3), x(4, 2)], [x(2, 3), x(3)], [x(2, 3), i(4, 3)]]),
         ("splits", Split(outputs: 2), [x(4), i(2)], [[x(4), i(3)], [x(4), sizes(1, 2)], [x(4), sizes(5, -1)]]),
-        ("slices", Slice(), [x(4), i(1), i(1)], [[x(4), i(1), i(2)], [x(4), sizes(0), sizes(1), sizes(0), sizes(0)], [x(4), i(2), i(2)]]),
+        (
+            "slices", Slice(), [x(4), i(1), i(1)],
+            [[x(4), i(1), i(2)], [x(4), sizes(0), sizes(1), sizes(0), sizes(0)], [x(4), i(2), i(2)]]
+        ),
         ("borders", Pad(), [x(2, 3), i(4), x()], [[x(2, 3), i(3)], [x(2, 3), i(4), x(2)]]),
-        ("kernels", Conv(), [x(1, 3, 8), x(4, 3, 2), x(4)], [[x(1, 3), x(4, 3)], [x(1, 3, 8), x(4, 2, 2)], [x(1, 3, 8), x(4, 3, 2), x(3)]]),
+        (
+            "kernels", Conv(), [x(1, 3, 8), x(4, 3, 2), x(4)],
+            [[x(1, 3), x(4, 3)], [x(1, 3, 8), x(4, 2, 2)], [x(1, 3, 8), x(4, 3, 2), x(3)]]
+        ),
         ("groups of kernels", Conv(groups: 2), [x(1, 4, 8), x(4, 2, 2)], [[x(1, 4, 8), x(4, 4, 2)], [x(1, 4, 8), x(3, 2, 2)]]),
-        ("kernels backwards", ConvTranspose(groups: 2), [x(1, 4, 8), x(4, 3, 2)], [[x(1, 4, 8), x(3, 3, 2)], [x(1, 3, 8), x(3, 3, 2)]]),
+        (
+            "kernels backwards", ConvTranspose(groups: 2), [x(1, 4, 8), x(4, 3, 2)],
+            [[x(1, 4, 8), x(3, 3, 2)], [x(1, 3, 8), x(3, 3, 2)]]
+        ),
         ("windows", MaxPool(kernelShape: [2]), [x(1, 3, 8)], [[b(1, 3, 8)], [x(1, 3)], [x(1, 3, 8, 8)]]),
     ]
 
@@ -185,17 +268,25 @@ struct ShapeRuleTests {
     @Test func refusesAttributesThatFitNothing() {
         let all: [(any Operator, [Operand?])] = [
             (QuantizedLinear(groupSize: 0, activations: .int8), [x(2, 8), Self.bytes(4, 8), x(4, 1)]),
-            (Attention(heads: 0), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6)]), (Attention(heads: -1), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6)]),
+            (Attention(heads: 0), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6)]),
+            (Attention(heads: -1), [x(1, 5, 6), x(1, 7, 6), x(1, 7, 6)]),
             (PatchSelection(heads: 0, keepRate: 0.5), [x(1, 5, 6), x(1, 5, 6), x(1, 6)]), (LpNormalization(p: 3), [x(2, 3)]),
-            (GatherND(batchDimensions: -1), [x(2, 3), Self.i(2, 1)]), (OnnxAttention(outputs: 0), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]),
-            (OnnxAttention(outputs: 5), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]), (GroupNormalization(groups: 0), [x(1, 4, 3), x(4), x(4)]),
-            (QuantizeLinear(outputType: .float32), [x(2), x()]), (Conv(groups: 0), [x(1, 3, 8), x(4, 3, 2)]), (Conv(groups: 1 << 40), [x(1, n, 8), x(n, 1, 2)]),
+            (GatherND(batchDimensions: -1), [x(2, 3), Self.i(2, 1)]),
+            (OnnxAttention(outputs: 0), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]),
+            (OnnxAttention(outputs: 5), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]),
+            (GroupNormalization(groups: 0), [x(1, 4, 3), x(4), x(4)]),
+            (QuantizeLinear(outputType: .float32), [x(2), x()]), (Conv(groups: 0), [x(1, 3, 8), x(4, 3, 2)]),
+            (Conv(groups: 1 << 40), [x(1, n, 8), x(n, 1, 2)]),
             (ConvTranspose(groups: 0), [x(1, 3, 8), x(3, 4, 2)]), (ConvTranspose(groups: 1 << 40), [x(1, n, 8), x(n, 4, 2)]),
-            (ConvTranspose(outputShape: [4, 4]), [x(1, 3, 8), x(3, 4, 2)]), (ConvTranspose(outputShape: [-1]), [x(1, 3, 8), x(3, 4, 2)]),
-            (ConvTranspose(outputPadding: [1, 1]), [x(1, 3, 8), x(3, 4, 2)]), (ConvTranspose(outputPadding: [-1]), [x(1, 3, 8), x(3, 4, 2)]),
+            (ConvTranspose(outputShape: [4, 4]), [x(1, 3, 8), x(3, 4, 2)]),
+            (ConvTranspose(outputShape: [-1]), [x(1, 3, 8), x(3, 4, 2)]),
+            (ConvTranspose(outputPadding: [1, 1]), [x(1, 3, 8), x(3, 4, 2)]),
+            (ConvTranspose(outputPadding: [-1]), [x(1, 3, 8), x(3, 4, 2)]),
             (MaxPool(kernelShape: [2, 2]), [x(1, 3, 8)]), (Conv(window: Window(strides: [0])), [x(1, 3, 8), x(4, 3, 2)]),
-            (Conv(window: Window(strides: [1, 1])), [x(1, 3, 8), x(4, 3, 2)]), (Split(outputs: 0), [x(4)]), (Split(outputs: 1 << 20), [x(n)]),
-            (Einsum(equation: "ij->ik"), [x(2, 3)]), (Einsum(equation: "ij->ii"), [x(2, 3)]), (Einsum(equation: "ij->i->j"), [x(2, 3)]),
+            (Conv(window: Window(strides: [1, 1])), [x(1, 3, 8), x(4, 3, 2)]), (Split(outputs: 0), [x(4)]),
+            (Split(outputs: 1 << 20), [x(n)]),
+            (Einsum(equation: "ij->ik"), [x(2, 3)]), (Einsum(equation: "ij->ii"), [x(2, 3)]),
+            (Einsum(equation: "ij->i->j"), [x(2, 3)]),
             (Einsum(equation: "i...j...->i"), [x(2, 3)]), (Einsum(equation: "...ijk->i"), [x(2, 3)]),
         ]
         for (op, operands) in all { #expect(throws: TripsError.self, "\(op)") { _ = try op.infer(operands) } }

@@ -32,12 +32,16 @@ struct BlockTests {
             try expectRefusal(Attention(heads: 2), x, other, x)
             try expectRefusal(Attention(heads: 2), x, x, other)
             try expectRefusal(Attention(heads: 2), x, x, x, other)
-            try expectRefusal(PatchEmbedding(), x.reshaped([1, 1, 4, 4]), x.reshaped([1, 1, 4, 4]), nil, nil, otherRow.reshaped([1, 1, 4]))
+            try expectRefusal(
+                PatchEmbedding(), x.reshaped([1, 1, 4, 4]), x.reshaped([1, 1, 4, 4]), nil, nil, otherRow.reshaped([1, 1, 4]))
             try expectRefusal(PatchSelection(heads: 2, keepRate: 0.5), x, other, x)
             try expectRefusal(PatchSelection(heads: 2, keepRate: 0.5), x, x, row.reshaped([1, 4]), other.reshaped([1, 16]))
-            try expectRefusal(QuantizedLinear(groupSize: 4, activations: .int8), other, bytes.reshaped([4, 4]), row.reshaped([4, 1]))
-            try expectRefusal(QuantizedLinear(groupSize: 4, activations: .int8), x, bytes.reshaped([4, 4]), otherRow.reshaped([4, 1]))
-            try expectRefusal(QuantizedLinear(groupSize: 4, activations: .int8), x, bytes.reshaped([4, 4]), row.reshaped([4, 1]), nil, otherRow)
+            try expectRefusal(
+                QuantizedLinear(groupSize: 4, activations: .int8), other, bytes.reshaped([4, 4]), row.reshaped([4, 1]))
+            try expectRefusal(
+                QuantizedLinear(groupSize: 4, activations: .int8), x, bytes.reshaped([4, 4]), otherRow.reshaped([4, 1]))
+            try expectRefusal(
+                QuantizedLinear(groupSize: 4, activations: .int8), x, bytes.reshaped([4, 4]), row.reshaped([4, 1]), nil, otherRow)
             try expectRefusal(QuantizedEmbedding(), integers([1], [1, 1]), bytes.reshaped([4, 4]), otherRow)
             try expectRefusal(Embedding(), integers([1], [1, 1]), x.reshaped([4, 4]), otherRow)
         }
@@ -51,11 +55,15 @@ struct BlockTests {
         let (table, ids) = (try counting([200, 3]), (0..<600).map { Int64($0 % 100) })
         let levels = try table.converted(to: .int8)
         let wide = try Tensor(ids, shape: [2, 300])
-        let (expected, expectedLevels) = (try run(Embedding(), wide, table), try run(QuantizedEmbedding(), wide, levels, floats(Array(repeating: 2, count: 200))))
+        let (expected, expectedLevels) = (
+            try run(Embedding(), wide, table), try run(QuantizedEmbedding(), wide, levels, floats(Array(repeating: 2, count: 200)))
+        )
         for type in [DataType.int8, .uint8, .int16, .uint64, .int32] {
             let narrow = try wide.converted(to: type)
             try expect(run(Embedding(), narrow, table), [2, 300, 3], expected.numbers)
-            try expect(run(QuantizedEmbedding(), narrow, levels, floats(Array(repeating: 2, count: 200))), [2, 300, 3], expectedLevels.numbers)
+            try expect(
+                run(QuantizedEmbedding(), narrow, levels, floats(Array(repeating: 2, count: 200))), [2, 300, 3],
+                expectedLevels.numbers)
         }
     }
 
@@ -63,19 +71,27 @@ struct BlockTests {
         let x = try noise([3, 7])
         let weight = try Tensor((0..<14).map { Int8(truncatingIfNeeded: $0 * 37 - 100) }, shape: [2, 7])
         let scales = try floats([0.01, 0.02, 0.03, 0.04], [2, 2])
-        let wide = try floats((0..<14).map { Float(Int8(truncatingIfNeeded: $0 * 37 - 100)) * [0.01, 0.02, 0.03, 0.04][$0 / 7 * 2 + $0 % 7 / 4] }, [2, 7])
+        let wide = try floats(
+            (0..<14).map { Float(Int8(truncatingIfNeeded: $0 * 37 - 100)) * [0.01, 0.02, 0.03, 0.04][$0 / 7 * 2 + $0 % 7 / 4] },
+            [2, 7])
         let (bias, inputScale) = (try floats([1, 2]), try noise([7], seed: 9))
         let expected = try run(Linear(), run(Binary(.mul), x, inputScale), wide, bias)
-        try expect(run(QuantizedLinear(groupSize: 4, activations: .float32), x, weight, scales, bias, inputScale), [3, 2], expected.numbers)
+        try expect(
+            run(QuantizedLinear(groupSize: 4, activations: .float32), x, weight, scales, bias, inputScale), [3, 2], expected.numbers
+        )
         // Activations of 8 bits: seven products, each off by up to 1/254 of the largest input times the weight.
-        try expect(run(QuantizedLinear(groupSize: 4, activations: .int8), x, weight, scales, bias, inputScale), [3, 2], expected.numbers, tolerance: 0.05)
+        try expect(
+            run(QuantizedLinear(groupSize: 4, activations: .int8), x, weight, scales, bias, inputScale), [3, 2], expected.numbers,
+            tolerance: 0.05)
     }
 
     @Test func quantizesRowsToTheNearestLevelAndSumsExactly() throws {
         // The largest magnitude is 127 levels of 0.5; 0.75 lies between two levels and goes to the even one.
         let x = try floats([63.5, 0.75, -1], [1, 3])
         let weight = try Tensor([Int8(1), 10, 100], shape: [1, 3])
-        try expect(run(QuantizedLinear(groupSize: 3, activations: .int8), x, weight, floats([2], [1, 1])), [1, 1], [(127.0 + 20 - 200) * 0.5 * 2])
+        try expect(
+            run(QuantizedLinear(groupSize: 3, activations: .int8), x, weight, floats([2], [1, 1])), [1, 1],
+            [(127.0 + 20 - 200) * 0.5 * 2])
         let zeros = try floats([0, 0, 0], [1, 3])
         try expect(run(QuantizedLinear(groupSize: 3, activations: .int8), zeros, weight, floats([2], [1, 1])), [1, 1], [0])
     }
@@ -98,14 +114,19 @@ struct BlockTests {
         let table = try counting([4, 2])
         let ids = try integers([3, 0], [1, 2])
         try expect(run(Embedding(), ids, table), [1, 2, 2], [6, 7, 0, 1])
-        try expect(run(Embedding(), ids, table, floats([10, 20], [1, 2, 1]), floats([100, 200])), [1, 2, 2], [116, 217, 120, 221])
+        try expect(
+            run(Embedding(), ids, table, floats([10, 20], [1, 2, 1]), floats([100, 200])), [1, 2, 2], [116, 217, 120, 221])
         let levels = try Tensor([Int8(1), -2, 3, 4], shape: [2, 2])
-        try expect(run(QuantizedEmbedding(), integers([1, 0], [1, 2]), levels, floats([0.5, 2]), floats([10, 10])), [1, 2, 2], [16, 18, 10.5, 9])
+        try expect(
+            run(QuantizedEmbedding(), integers([1, 0], [1, 2]), levels, floats([0.5, 2]), floats([10, 10])), [1, 2, 2],
+            [16, 18, 10.5, 9])
         try expectRefusal(Embedding(), integers([4], [1, 1]), table)
         #expect { try evaluate(Embedding(), [integers([0, 0, 0], [1, 3]), table, floats([1, 1, 1, 1], [1, 2, 2])]) } throws: {
             "\($0)".contains("more tokens than positions; found 3; expected at most 2")
         }
-        #expect { try evaluate(Embedding(), [integers([0, 0], [1, 2]), table, floats([1, 1, 1, 1, 1, 1], [1, 2, 3])]) } throws: {
+        #expect {
+            try evaluate(Embedding(), [integers([0, 0], [1, 2]), table, floats([1, 1, 1, 1, 1, 1], [1, 2, 3])])
+        } throws: {
             "\($0)".contains("shape of positions beside the ids; found float32[1, 2, 3]; expected broadcasting to [1, 2, 2]")
         }
         try expectRefusal(QuantizedEmbedding(), integers([2], [1, 1]), levels, floats([0.5, 2]))
@@ -114,7 +135,9 @@ struct BlockTests {
     @Test func makesMasks() throws {
         let mask = try integers([1, 0], [1, 2])
         try expect(run(PaddingMask(maskedValue: -10), mask), [1, 1, 1, 2], [0, -10])
-        try expect(run(PaddingMask(maskedValue: -10, causal: true), integers([1, 1, 0], [1, 3])), [1, 1, 3, 3], [0, -10, -10, 0, 0, -10, 0, 0, -10])
+        try expect(
+            run(PaddingMask(maskedValue: -10, causal: true), integers([1, 1, 0], [1, 3])), [1, 1, 3, 3],
+            [0, -10, -10, 0, 0, -10, 0, 0, -10])
     }
 
     @Test func embedsPatches() throws {
@@ -124,7 +147,8 @@ struct BlockTests {
         let rows = try run(Transpose(permutation: [0, 2, 1]), run(Reshape(), maps, integers([2, 6, 4])))
         try expect(run(PatchEmbedding(), image, weight, bias), [2, 4, 6], rows.numbers)
         let joined = try run(Concat(axis: 1), run(Expand(), token, integers([2, 1, 6])), rows)
-        try expect(run(PatchEmbedding(), image, weight, bias, token, positions), [2, 5, 6], run(Binary(.add), joined, positions).numbers)
+        try expect(
+            run(PatchEmbedding(), image, weight, bias, token, positions), [2, 5, 6], run(Binary(.add), joined, positions).numbers)
     }
 
     /// Attention by primitives; heads lie side by side in the last axis.
@@ -142,11 +166,14 @@ struct BlockTests {
     @Test func attends() throws {
         let (q, k, v) = (try noise([2, 3, 8]), try noise([2, 5, 8], seed: 2), try noise([2, 5, 4], seed: 3))
         let mask = try noise([2, 1, 1, 5], seed: 4)
-        try expect(run(Attention(heads: 2), q, k, v, mask), [2, 3, 4], attention(q, k, v, mask: mask, heads: 2, scale: 0.5).numbers)
-        try expect(run(Attention(heads: 4, scale: 2), q, k, v, nil), [2, 3, 4], attention(q, k, v, mask: nil, heads: 4, scale: 2).numbers)
+        try expect(
+            run(Attention(heads: 2), q, k, v, mask), [2, 3, 4], attention(q, k, v, mask: mask, heads: 2, scale: 0.5).numbers)
+        try expect(
+            run(Attention(heads: 4, scale: 2), q, k, v, nil), [2, 3, 4], attention(q, k, v, mask: nil, heads: 4, scale: 2).numbers)
         // One example of keys for all queries, and a mask of lower rank.
         let (k1, v1, flat) = (try noise([1, 5, 8], seed: 5), try noise([1, 5, 4], seed: 6), try noise([5], seed: 7))
-        try expect(run(Attention(heads: 2), q, k1, v1, flat), [2, 3, 4], attention(q, k1, v1, mask: flat, heads: 2, scale: 0.5).numbers)
+        try expect(
+            run(Attention(heads: 2), q, k1, v1, flat), [2, 3, 4], attention(q, k1, v1, mask: flat, heads: 2, scale: 0.5).numbers)
         let square = try noise([1, 3, 8], seed: 8)
         let ahead = try floats([0, -.infinity, -.infinity, 0, 0, -.infinity, 0, 0, 0], [3, 3])
         try expect(
@@ -158,10 +185,12 @@ struct BlockTests {
 struct SelectionTests {
     /// One head, width 1: scores are the softmax of the keys behind the first.
     private func select(_ op: PatchSelection, _ x: [Float], _ keys: [Float], positions: [Int64]? = nil) throws -> [Tensor] {
-        try evaluate(op, [
-            floats(x, [1, x.count, 1]), floats(keys, [1, keys.count, 1]), op.guidance == .random ? nil : floats([1], [1, 1]),
-            positions.map { try integers($0, [1, $0.count]) },
-        ])
+        try evaluate(
+            op,
+            [
+                floats(x, [1, x.count, 1]), floats(keys, [1, keys.count, 1]), op.guidance == .random ? nil : floats([1], [1, 1]),
+                positions.map { try integers($0, [1, $0.count]) },
+            ])
     }
     private let x: [Float] = [100, 1, 2, 3, 4]
     /// Weights 1, 4, 2, 3 of ten, behind the class token.
@@ -181,14 +210,17 @@ struct SelectionTests {
         let dropped = try select(PatchSelection(heads: 1, scale: 1, keepRate: 0.5, fusion: .none), x, keys)
         try expect(dropped[0], [1, 3, 1], [100, 2, 4])
         try expect(dropped[3], [1, 2], [1, 3])
-        let byScore = try select(PatchSelection(heads: 1, scale: 1, keepRate: 0.75, order: .score), x, keys, positions: [7, -1, 5, 9])
+        let byScore = try select(
+            PatchSelection(heads: 1, scale: 1, keepRate: 0.75, order: .score), x, keys, positions: [7, -1, 5, 9])
         try expect(byScore[0], [1, 5, 1], [100, 2, 4, 3, 1])
         try expect(byScore[1], [1, 3], [1, 2, 3])
         try expect(byScore[3], [1, 4], [-1, 9, 5, -1])
     }
 
     @Test func countsTheClassTokenInItsOwnGuidance() throws {
-        let outputs = try select(PatchSelection(heads: 1, scale: 1, keepRate: 0.5, guidance: .imageCLS), x, [2.3025851, 0, 1.3862944, 0.6931472, 1.0986123])
+        let outputs = try select(
+            PatchSelection(heads: 1, scale: 1, keepRate: 0.5, guidance: .imageCLS), x,
+            [2.3025851, 0, 1.3862944, 0.6931472, 1.0986123])
         try expect(outputs[2], [1, 4], [0.05, 0.2, 0.1, 0.15])
         try expect(outputs[0], [1, 4, 1], [100, 2, 4, (1 + 2 * 3) / 3])
     }

@@ -36,7 +36,8 @@ struct IndexingTests {
 
     @Test func scattersElements() throws {
         let x = try floats([1, 2, 3, 4, 5], [1, 5])
-        try expect(run(ScatterElements(axis: 1), x, integers([1, -2], [1, 2]), floats([9, 8], [1, 2])), [1, 5], [1, 9, 3, 8, 5])
+        try expect(
+            run(ScatterElements(axis: 1), x, integers([1, -2], [1, 2]), floats([9, 8], [1, 2])), [1, 5], [1, 9, 3, 8, 5])
         let twice = try integers([1, 1], [1, 2])
         let updates = try floats([10, 20], [1, 2])
         for (reduction, expected) in [(ScatterReduction.add, 32.0), (.mul, 400), (.max, 20), (.min, 2)] {
@@ -97,7 +98,9 @@ struct IndexingTests {
         let (data, updates, places) = (try floats([1, 3, .nan, 2]), try floats([2, 1, 1, .nan]), try integers([0, 1, 2, 3]))
         try expect(run(ScatterElements(reduction: .max), data, places, updates), [4], [2, 3, .nan, .nan])
         try expect(run(ScatterElements(reduction: .min), data, places, updates), [4], [1, 1, .nan, .nan])
-        let (left, right) = (try Tensor([true, true, false, false], shape: [4]), try Tensor([true, false, true, false], shape: [4]))
+        let (left, right) = (
+            try Tensor([true, true, false, false], shape: [4]), try Tensor([true, false, true, false], shape: [4])
+        )
         try expect(run(ScatterElements(reduction: .add), left, places, right), [4], [1, 1, 1, 0])
         try expect(run(ScatterElements(reduction: .mul), left, places, right), [4], [1, 0, 0, 0])
     }

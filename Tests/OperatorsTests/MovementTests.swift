@@ -70,9 +70,11 @@ struct MovementTests {
         try expectRefusal(Slice(), x, integers([0]), integers([1]), integers([2]))
     }
 
-    @Test(arguments: [
-        (Pad.Mode.constant, [9, 9, 0, 1, 2, 9]), (.edge, [0, 0, 0, 1, 2, 2]), (.reflect, [2, 1, 0, 1, 2, 1]), (.wrap, [1, 2, 0, 1, 2, 0]),
-    ] as [(Pad.Mode, [Double])])
+    @Test(
+        arguments: [
+            (Pad.Mode.constant, [9, 9, 0, 1, 2, 9]), (.edge, [0, 0, 0, 1, 2, 2]), (.reflect, [2, 1, 0, 1, 2, 1]),
+            (.wrap, [1, 2, 0, 1, 2, 0]),
+        ] as [(Pad.Mode, [Double])])
     func pads(_ mode: Pad.Mode, _ expected: [Double]) throws {
         try expect(run(Pad(mode: mode), counting([3]), integers([2, 1]), scalar(9)), [6], expected)
     }
@@ -129,9 +131,15 @@ struct StridedLoopTests {
             #expect(try back.numbers == x.numbers)
             let strides = denseStrides(shape)
             var expected: [Double] = []
-            for a in 0..<shape[2] { for b in 0..<shape[0] { for c in 0..<shape[3] { for d in 0..<shape[1] {
-                expected.append(Double(a * strides[2] + b * strides[0] + c * strides[3] + d * strides[1]))
-            } } } }
+            for a in 0..<shape[2] {
+                for b in 0..<shape[0] {
+                    for c in 0..<shape[3] {
+                        for d in 0..<shape[1] {
+                            expected.append(Double(a * strides[2] + b * strides[0] + c * strides[3] + d * strides[1]))
+                        }
+                    }
+                }
+            }
             try expect(moved, permutation.map { shape[$0] }, expected)
         }
     }

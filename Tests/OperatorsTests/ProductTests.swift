@@ -60,10 +60,13 @@ struct ProductTests {
         try expect(run(Einsum(equation: "ii"), counting([2, 2])), [], [3])
         try expect(run(Einsum(equation: "i,j->ij"), floats([1, 2]), floats([3, 4])), [2, 2], [3, 4, 6, 8])
         try expect(run(Einsum(equation: "...ij,...jk->...ik"), counting([2, 1, 2]), counting([1, 2, 1])), [2, 1, 1], [1, 3])
-        try expect(run(Einsum(equation: "bhld, bhmd -> bhlm"), counting([1, 1, 2, 2]), counting([1, 1, 1, 2])), [1, 1, 2, 1], [1, 3])
+        try expect(
+            run(Einsum(equation: "bhld, bhmd -> bhlm"), counting([1, 1, 2, 2]), counting([1, 1, 1, 2])), [1, 1, 2, 1], [1, 3])
         try expect(run(Einsum(equation: "i,i,i->"), floats([1, 2]), floats([3, 4]), floats([5, 6])), [], [63])
         try expect(run(Einsum(equation: "ij,k->k"), a, floats([1, 2])), [2], [15, 30])
-        for equation in ["ij,jk->il", "i,jk", "ij,jk->iik", "i.j,jk->ik", "ij", "", "->", "1j,jk->k", String(repeating: "i", count: 5000)] {
+        for equation in [
+            "ij,jk->il", "i,jk", "ij,jk->iik", "i.j,jk->ik", "ij", "", "->", "1j,jk->k", String(repeating: "i", count: 5000),
+        ] {
             try expectRefusal(Einsum(equation: equation), a, b)
         }
         try expectRefusal(Einsum(equation: "ij,jk->ik"), a, a)
@@ -78,10 +81,15 @@ struct ProductTests {
         let masked = try Tensor(Array(repeating: false, count: 15), shape: [3, 5])
         try expect(run(OnnxAttention(), q, k, v, masked), [1, 2, 3, 4], Array(repeating: 0, count: 24))
         // More keys than there are, or fewer than none.
-        try expect(run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([.max])), [1, 2, 3, 4], run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([5])).numbers)
-        try expect(run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([.min])), [1, 2, 3, 4], Array(repeating: 0, count: 24))
+        try expect(
+            run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([.max])), [1, 2, 3, 4],
+            run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([5])).numbers)
+        try expect(
+            run(OnnxAttention(causal: true), q, k, v, nil, nil, nil, integers([.min])), [1, 2, 3, 4], Array(repeating: 0, count: 24)
+        )
         try expectRefusal(OnnxAttention(), counting([1, 3, 4]), counting([1, 3, 4]), counting([1, 3, 4]))
-        try expectRefusal(OnnxAttention(queryHeads: 3, keyHeads: 0), counting([1, 3, 4]), counting([1, 3, 4]), counting([1, 3, 4]))
+        try expectRefusal(
+            OnnxAttention(queryHeads: 3, keyHeads: 0), counting([1, 3, 4]), counting([1, 3, 4]), counting([1, 3, 4]))
     }
 }
 
@@ -90,7 +98,8 @@ struct WindowTests {
         let x = try counting([1, 1, 3, 3])
         let ones = try floats([1, 1, 1, 1], [1, 1, 2, 2])
         try expect(run(Conv(), x, ones), [1, 1, 2, 2], [8, 12, 20, 24])
-        try expect(run(Conv(window: Window(strides: [2, 2], pads: [1, 1, 0, 0])), x, ones, floats([10])), [1, 1, 2, 2], [10, 13, 19, 34])
+        try expect(
+            run(Conv(window: Window(strides: [2, 2], pads: [1, 1, 0, 0])), x, ones, floats([10])), [1, 1, 2, 2], [10, 13, 19, 34])
         try expect(run(Conv(window: Window(autoPad: .sameUpper)), x, ones), [1, 1, 3, 3], [8, 12, 7, 20, 24, 13, 13, 15, 8])
         try expect(run(Conv(window: Window(dilations: [2, 2])), x, ones), [1, 1, 1, 1], [16])
     }
@@ -143,11 +152,14 @@ struct WindowTests {
             var sum = start[at[1]]
             for input in 0..<weight.shape[1] {
                 for element in 0..<kernel.reduce(1, *) {
-                    let place = zip(axes, zip(at[2...], index(element, kernel))).map { $0.stride * $1.0 + $0.dilation * $1.1 - $0.before }
+                    let place = zip(axes, zip(at[2...], index(element, kernel))).map {
+                        $0.stride * $1.0 + $0.dilation * $1.1 - $0.before
+                    }
                     guard zip(place, sizes).allSatisfy({ 0..<$1 ~= $0 }) else { continue }
                     let channel = at[1] / (weight.shape[0] / op.groups) * weight.shape[1] + input
                     let inside = zip(place, denseStrides(sizes)).reduce(0) { $0 + $1.0 * $1.1 }
-                    sum += numbers[(at[0] * x.shape[1] + channel) * sizes.reduce(1, *) + inside]
+                    sum +=
+                        numbers[(at[0] * x.shape[1] + channel) * sizes.reduce(1, *) + inside]
                         * factors[(at[1] * weight.shape[1] + input) * kernel.reduce(1, *) + element]
                 }
             }
@@ -166,7 +178,8 @@ struct WindowTests {
         try expect(run(ConvTranspose(window: padded, outputPadding: [1]), line, ones), [1, 1, 4], [1, 3, 2, 2])
         try expect(run(ConvTranspose(window: window, outputShape: [4]), line, ones), [1, 1, 4], [1, 3, 2, 2])
         try expect(run(ConvTranspose(window: Window(strides: [2], autoPad: .sameUpper)), line, ones), [1, 1, 4], [1, 1, 3, 2])
-        try expect(run(ConvTranspose(groups: 2), counting([1, 2, 1]), floats([1, 2, 3, 4], [2, 1, 2])), [1, 2, 2], [0, 0, 3, 4])
+        try expect(
+            run(ConvTranspose(groups: 2), counting([1, 2, 1]), floats([1, 2, 3, 4], [2, 1, 2])), [1, 2, 2], [0, 0, 3, 4])
     }
 
     @Test func poolsTheLargest() throws {
@@ -176,7 +189,8 @@ struct WindowTests {
         try expect(outputs[1], [1, 1, 3, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8])
         let columns = try evaluate(MaxPool(kernelShape: [2, 2], indices: true, columnMajor: true), [x])
         try expect(columns[1], [1, 1, 2, 2], [4, 7, 5, 8])
-        try expect(run(MaxPool(kernelShape: [2, 2], window: Window(strides: [2, 2]), ceilMode: true), x), [1, 1, 2, 2], [4, 5, 7, 8])
+        try expect(
+            run(MaxPool(kernelShape: [2, 2], window: Window(strides: [2, 2]), ceilMode: true), x), [1, 1, 2, 2], [4, 5, 7, 8])
         try expect(run(MaxPool(kernelShape: [2]), Tensor([Int8(-5), -3, -4], shape: [1, 1, 3])), [1, 1, 2], [-3, -3])
     }
 
@@ -184,9 +198,13 @@ struct WindowTests {
         let x = try counting([1, 1, 3, 3])
         let corner = Window(strides: [2, 2], pads: [1, 1, 0, 0])
         try expect(run(AveragePool(kernelShape: [2, 2], window: corner), x), [1, 1, 2, 2], [0, 1.5, 4.5, 6])
-        try expect(run(AveragePool(kernelShape: [2, 2], window: corner, countPadding: true), x), [1, 1, 2, 2], [0, 0.75, 2.25, 6])
+        try expect(
+            run(AveragePool(kernelShape: [2, 2], window: corner, countPadding: true), x), [1, 1, 2, 2], [0, 0.75, 2.25, 6])
         // A window over the end counts what is there.
-        try expect(run(AveragePool(kernelShape: [2], window: Window(strides: [2]), ceilMode: true, countPadding: true), counting([1, 1, 3])), [1, 1, 2], [0.5, 2])
+        try expect(
+            run(
+                AveragePool(kernelShape: [2], window: Window(strides: [2]), ceilMode: true, countPadding: true),
+                counting([1, 1, 3])), [1, 1, 2], [0.5, 2])
         try expect(run(GlobalPool(.average), x), [1, 1, 1, 1], [4])
         try expect(run(GlobalPool(.max), x), [1, 1, 1, 1], [8])
     }
@@ -195,7 +213,8 @@ struct WindowTests {
         let x = try counting([1, 1, 3, 3])
         let weight = try counting([1, 1, 2, 2])
         for window in [
-            Window(strides: [0, 1]), Window(strides: [1]), Window(dilations: [-1, 1]), Window(pads: [1, 1]), Window(dilations: [9, 9]),
+            Window(strides: [0, 1]), Window(strides: [1]), Window(dilations: [-1, 1]), Window(pads: [1, 1]),
+            Window(dilations: [9, 9]),
             Window(strides: [.max, .max]), Window(pads: [.max, 0, .max, 0]), Window(pads: [.min, 0, 0, 0]),
         ] {
             try expectRefusal(Conv(window: window), x, weight)
@@ -224,7 +243,9 @@ struct WindowTests {
     /// Nobody sees keys behind the stated number, and the last query sees all others, as if the first of them were of the past.
     @Test func keysThatArePadding() throws {
         let (q, k, v) = (try noise([1, 2, 3, 4]), try noise([1, 2, 5, 4], seed: 2), try noise([1, 2, 5, 4], seed: 3))
-        func part(_ x: Tensor, _ start: Int64, _ end: Int64) throws -> Tensor { try run(Slice(), x, integers([start]), integers([end]), integers([2])) }
+        func part(_ x: Tensor, _ start: Int64, _ end: Int64) throws -> Tensor {
+            try run(Slice(), x, integers([start]), integers([end]), integers([2]))
+        }
         let all = try run(OnnxAttention(), q, part(k, 0, 4), part(v, 0, 4))
         try expect(run(OnnxAttention(), q, k, v, nil, nil, nil, integers([4])), [1, 2, 3, 4], all.numbers)
         let causal = try run(OnnxAttention(causal: true), q, part(k, 1, 4), part(v, 1, 4), nil, part(k, 0, 1), part(v, 0, 1))

@@ -7,19 +7,23 @@ import Operators
 struct ReductionTests {
     @Test(arguments: [
         (Reduce.Kind.sum, [3.0, 12]), (.mean, [1, 4]), (.max, [2, 5]), (.min, [0, 3]), (.prod, [0, 60]), (.l1, [3, 12]),
-        (.l2, [2.236068, 7.0710678]), (.logSum, [1.0986123, 2.4849066]), (.logSumExp, [2.4076059, 5.4076059]), (.sumSquare, [5, 50]),
+        (.l2, [2.236068, 7.0710678]), (.logSum, [1.0986123, 2.4849066]), (.logSumExp, [2.4076059, 5.4076059]),
+        (.sumSquare, [5, 50]),
     ])
     func reducesTheLastAxis(_ kind: Reduce.Kind, _ expected: [Double]) throws {
         try expect(run(Reduce(kind), counting([2, 3]), integers([-1])), [2, 1], expected)
     }
 
     @Test(arguments: [
-        (Reduce.Kind.max, [3.0, 3, 3]), (.min, [-1, -1, -1]), (.logSumExp, [3.3265626, 3.3265626, 3.3265626]), (.l1, [6, 6, 6]), (.prod, [-6, -6, -6]),
+        (Reduce.Kind.max, [3.0, 3, 3]), (.min, [-1, -1, -1]), (.logSumExp, [3.3265626, 3.3265626, 3.3265626]), (.l1, [6, 6, 6]),
+        (.prod, [-6, -6, -6]),
     ])
     func reducesNumbersInAnyOrder(_ kind: Reduce.Kind, _ expected: [Double]) throws {
         let numbers: [Float] = [3, -1, 2, -1, 3, 2, 2, 3, -1]
         try expect(run(Reduce(kind), floats(numbers, [3, 3]), integers([1])), [3, 1], expected)
-        if kind != .logSumExp { try expect(run(Reduce(kind), integers(numbers.map { Int64($0) }, [3, 3]), integers([1])), [3, 1], expected) }
+        if kind != .logSumExp {
+            try expect(run(Reduce(kind), integers(numbers.map { Int64($0) }, [3, 3]), integers([1])), [3, 1], expected)
+        }
         let withNaN: [Float] = [.nan, -1, 2, -1, .nan, 2, 2, 3, .nan]
         try expect(run(Reduce(kind), floats(withNaN, [3, 3]), integers([1])), [3, 1], [.nan, .nan, .nan])
     }
@@ -29,10 +33,14 @@ struct ReductionTests {
         try expect(run(Reduce(.logSumExp), floats([1000, 0, -1000]), nil), [1], [1000])
     }
 
-    @Test(arguments: [(ArgReduce.Kind.max, false, [0.0, 2, 1, 0]), (.min, false, [1, 0, 1, 0]), (.max, true, [0, 2, 2, 2]), (.min, true, [1, 0, 2, 2])])
+    @Test(arguments: [
+        (ArgReduce.Kind.max, false, [0.0, 2, 1, 0]), (.min, false, [1, 0, 1, 0]), (.max, true, [0, 2, 2, 2]),
+        (.min, true, [1, 0, 2, 2]),
+    ])
     func findsTheExtremeInAnyOrder(_ kind: ArgReduce.Kind, _ last: Bool, _ expected: [Double]) throws {
         let numbers: [Float] = [3, -1, 2, -1, 2, 3, 0, .nan, .nan, 1, 1, 1]
-        try expect(run(ArgReduce(kind, axis: 1, keepDimensions: false, selectLastIndex: last), floats(numbers, [4, 3])), [4], expected)
+        try expect(
+            run(ArgReduce(kind, axis: 1, keepDimensions: false, selectLastIndex: last), floats(numbers, [4, 3])), [4], expected)
     }
 
     @Test func reducesAnyAxes() throws {
@@ -49,7 +57,8 @@ struct ReductionTests {
     @Test func knowsTheReductionOfNothing() throws {
         let empty = try floats([], [2, 0])
         let expected: [(Reduce.Kind, Double)] = [
-            (.sum, 0), (.prod, 1), (.max, -.infinity), (.min, .infinity), (.logSum, -.infinity), (.logSumExp, -.infinity), (.mean, .nan), (.l2, 0),
+            (.sum, 0), (.prod, 1), (.max, -.infinity), (.min, .infinity), (.logSum, -.infinity), (.logSumExp, -.infinity),
+            (.mean, .nan), (.l2, 0),
         ]
         for (kind, value) in expected { try expect(run(Reduce(kind), empty, integers([1])), [2, 1], [value, value]) }
         try expect(run(Reduce(.max), Tensor([Int8](), shape: [0]), nil), [1], [-128])
@@ -112,14 +121,22 @@ struct ReductionTests {
     @Test func normalizesChannels() throws {
         let x = try floats([1, 3, 5, 5, 2, 4, 0, 8], [1, 4, 2])
         let (ones, zeros) = (try floats([1, 1, 1, 1]), try floats([0, 0, 0, 10]))
-        try expect(run(InstanceNormalization(epsilon: 0), floats([1, 3, 2, 6], [1, 2, 2]), floats([1, 2]), floats([0, 1])), [1, 2, 2], [-1, 1, -1, 3])
+        try expect(
+            run(InstanceNormalization(epsilon: 0), floats([1, 3, 2, 6], [1, 2, 2]), floats([1, 2]), floats([0, 1])), [1, 2, 2],
+            [-1, 1, -1, 3])
         let perChannel = try run(GroupNormalization(groups: 2, epsilon: 0), x, ones, zeros)
         let root = 2.75.squareRoot(), wide = 8.75.squareRoot()
-        try expect(perChannel, [1, 4, 2], [-2.5 / root, -0.5 / root, 1.5 / root, 1.5 / root, -1.5 / wide, 0.5 / wide, -3.5 / wide + 10, 4.5 / wide + 10])
-        let perGroup = try run(GroupNormalization(groups: 2, epsilon: 0), x, floats([1, 2]), floats([0, 1]))
-        try expect(perGroup, [1, 4, 2], [-2.5 / root, -0.5 / root, 1.5 / root, 1.5 / root, -3 / wide + 1, 1 / wide + 1, -7 / wide + 1, 9 / wide + 1])
         try expect(
-            run(BatchNormalization(epsilon: 0), floats([1, 2, 3, 4], [1, 2, 2]), floats([1, 2]), floats([0, 1]), floats([1, 3]), floats([1, 4])),
+            perChannel, [1, 4, 2],
+            [-2.5 / root, -0.5 / root, 1.5 / root, 1.5 / root, -1.5 / wide, 0.5 / wide, -3.5 / wide + 10, 4.5 / wide + 10])
+        let perGroup = try run(GroupNormalization(groups: 2, epsilon: 0), x, floats([1, 2]), floats([0, 1]))
+        try expect(
+            perGroup, [1, 4, 2],
+            [-2.5 / root, -0.5 / root, 1.5 / root, 1.5 / root, -3 / wide + 1, 1 / wide + 1, -7 / wide + 1, 9 / wide + 1])
+        try expect(
+            run(
+                BatchNormalization(epsilon: 0), floats([1, 2, 3, 4], [1, 2, 2]), floats([1, 2]), floats([0, 1]), floats([1, 3]),
+                floats([1, 4])),
             [1, 2, 2], [0, 1, 1, 2])
         try expectRefusal(GroupNormalization(groups: 3), x, ones, zeros)
         try expectRefusal(GroupNormalization(groups: 0), x, ones, zeros)

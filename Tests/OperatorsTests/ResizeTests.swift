@@ -5,16 +5,20 @@ import Testing
 import Operators
 
 struct ResizeTests {
-    private func resized(_ op: Resize, _ x: [Float], scale: Float? = nil, size: Int64? = nil, roi: [Float]? = nil) throws -> Tensor {
+    private func resized(_ op: Resize, _ x: [Float], scale: Float? = nil, size: Int64? = nil, roi: [Float]? = nil) throws -> Tensor
+    {
         var op = op
         op.axes = [1]
-        return try run(op, floats(x, [1, x.count]), roi.map { try floats($0) }, scale.map { try floats([$0]) }, size.map { try integers([$0]) })
+        return try run(
+            op, floats(x, [1, x.count]), roi.map { try floats($0) }, scale.map { try floats([$0]) }, size.map { try integers([$0]) }
+        )
     }
 
     @Test func choosesTheNearest() throws {
         try expect(resized(Resize(), [1, 2], scale: 2), [1, 4], [1, 1, 2, 2])
         let modes: [(Resize.Nearest, [Double])] = [
-            (.floor, [1, 1, 2, 2, 3, 3]), (.ceil, [1, 2, 2, 3, 3, 3]), (.roundPreferFloor, [1, 1, 2, 2, 3, 3]), (.roundPreferCeil, [1, 2, 2, 3, 3, 3]),
+            (.floor, [1, 1, 2, 2, 3, 3]), (.ceil, [1, 2, 2, 3, 3, 3]), (.roundPreferFloor, [1, 1, 2, 2, 3, 3]),
+            (.roundPreferCeil, [1, 2, 2, 3, 3, 3]),
         ]
         for (nearest, expected) in modes {
             try expect(resized(Resize(coordinates: .asymmetric, nearest: nearest), [1, 2, 3], scale: 2), [1, 6], expected)
@@ -30,7 +34,9 @@ struct ResizeTests {
         try expect(resized(Resize(mode: .linear, coordinates: .pytorchHalfPixel), [1, 2, 3], size: 1), [1, 1], [1])
         // Stretched to twice its width, the triangle weighs 1, 3, 3, 1 of eight; outside stands the border's element.
         try expect(resized(Resize(mode: .linear, antialias: true), [0, 1, 2, 3], scale: 0.5), [1, 2], [0.625, 2.375])
-        try expect(resized(Resize(mode: .linear, excludeOutside: true, antialias: true), [0, 1, 2, 3], scale: 0.5), [1, 2], [5.0 / 7, 16.0 / 7])
+        try expect(
+            resized(Resize(mode: .linear, excludeOutside: true, antialias: true), [0, 1, 2, 3], scale: 0.5), [1, 2],
+            [5.0 / 7, 16.0 / 7])
     }
 
     /// ONNX's document: where one element is left, it is the first; a scale may say more.
@@ -42,7 +48,8 @@ struct ResizeTests {
     @Test func interpolatesByCubics() throws {
         // At the distance 0.25 the four weights are -0.10547, 0.87891, 0.26172, -0.03516 (a = -0.75).
         let y = try resized(Resize(mode: .cubic), [0, 0, 1, 0, 0], scale: 2)
-        try expect(y, [1, 10], [0, -0.03515625, -0.10546875, 0.26171875, 0.87890625, 0.87890625, 0.26171875, -0.10546875, -0.03515625, 0])
+        try expect(
+            y, [1, 10], [0, -0.03515625, -0.10546875, 0.26171875, 0.87890625, 0.87890625, 0.26171875, -0.10546875, -0.03515625, 0])
         let outside = try resized(Resize(mode: .cubic, excludeOutside: true), [1, 1, 1], scale: 2)
         try expect(outside, [1, 6], [1, 1, 1, 1, 1, 1])
     }
@@ -77,12 +84,17 @@ struct QuantizationTests {
         try expect(run(QuantizeLinear(), x, scalar(1), Tensor(scalar: Int8(-1))), [5], [-2, -1, -1, 1, 127])
         _ = try run(QuantizeLinear(), floats([.nan, .infinity]), scalar(0), nil)
         try expect(run(QuantizeLinear(axis: 0), floats([2, 4, 6, 8], [2, 2]), floats([1, 2]), nil), [2, 2], [2, 4, 3, 4])
-        try expect(run(QuantizeLinear(axis: 1, blockSize: 2), floats([2, 4, 6, 8], [1, 4]), floats([1, 2], [1, 2]), nil), [1, 4], [2, 4, 3, 4])
+        try expect(
+            run(QuantizeLinear(axis: 1, blockSize: 2), floats([2, 4, 6, 8], [1, 4]), floats([1, 2], [1, 2]), nil), [1, 4],
+            [2, 4, 3, 4])
         // The last block may be shorter.
-        try expect(run(QuantizeLinear(axis: 0, blockSize: 2), floats([2, 4, 6, 8, 9, 3], [3, 2]), floats([1, 2, 3, 1], [2, 2]), nil), [3, 2], [2, 2, 6, 4, 3, 3])
+        try expect(
+            run(QuantizeLinear(axis: 0, blockSize: 2), floats([2, 4, 6, 8, 9, 3], [3, 2]), floats([1, 2, 3, 1], [2, 2]), nil),
+            [3, 2], [2, 2, 6, 4, 3, 3])
         let levels = try integers([1, 2, 3, 4, 5, 6], [2, 3]).converted(to: .uint8)
         let zeros = try integers([0, 1, 2, 3], [2, 2]).converted(to: .uint8)
-        try expect(run(DequantizeLinear(axis: 1, blockSize: 2), levels, floats([1, 2, 3, 4], [2, 2]), zeros), [2, 3], [1, 2, 4, 6, 9, 12])
+        try expect(
+            run(DequantizeLinear(axis: 1, blockSize: 2), levels, floats([1, 2, 3, 4], [2, 2]), zeros), [2, 3], [1, 2, 4, 6, 9, 12])
     }
 
     @Test func dequantizes() throws {

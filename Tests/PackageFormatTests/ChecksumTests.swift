@@ -42,7 +42,9 @@ import Testing
         #expect(digest([long]) == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1")
         let million = [UInt8](repeating: UInt8(ascii: "a"), count: 1_000_000)
         #expect(digest([million]) == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0")
-        #expect(digest(stride(from: 0, to: 1_000_000, by: 999).map { Array(million[$0..<min($0 + 999, 1_000_000)]) }) == digest([million]))
+        #expect(
+            digest(stride(from: 0, to: 1_000_000, by: 999).map { Array(million[$0..<min($0 + 999, 1_000_000)]) })
+                == digest([million]))
     }
 
     @Test func bothPathsOfSHAAgree() {

@@ -29,11 +29,14 @@ struct Forgery {
         try [UInt8](repeating: 7, count: size).withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: 3) }
     }
 
-    static func tensor(_ name: String = "a", dataType: String = "F32", storedType: String = "F32", shape: String = "[4]") -> String {
+    static func tensor(_ name: String = "a", dataType: String = "F32", storedType: String = "F32", shape: String = "[4]") -> String
+    {
         #"{"name":"\#(name)","dataType":"\#(dataType)","storedType":"\#(storedType)","shape":\#(shape)}"#
     }
 
-    static func manifest(version: Int = 1, features: String = #"["byte-planes"]"#, tensors: String = "", graphs: String = "", more: String = "") -> String {
+    static func manifest(
+        version: Int = 1, features: String = #"["byte-planes"]"#, tensors: String = "", graphs: String = "", more: String = ""
+    ) -> String {
         #"{"formatVersion":\#(version),"features":\#(features),"tool":{"name":"t","version":"1"},"libzstd":"1","options":{},"#
             + #""settings":[],"selections":[],"leftOut":[],"graphs":[\#(graphs)],"tensors":[\#(tensors)]\#(more)}"#
     }
@@ -42,7 +45,9 @@ struct Forgery {
         let json = manifestBytes ?? Array(manifest.utf8)
         let frame = try ChunkEncoder().encode(json, level: 3)
         var file = try Header(
-            isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: manifestSize ?? json.count, manifestChecksum: crc32(frame)).bytes()
+            isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: manifestSize ?? json.count,
+            manifestChecksum: crc32(frame)
+        ).bytes()
         file += frame
         var index = ChunkIndex()
         for (number, chunk) in chunks.enumerated() {
@@ -119,7 +124,9 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refuses("reserved flags") { try Forgery.read(changed(19, to: 0x80)) }
         refuses("reserved bytes") { try Forgery.read(changed(32, to: 1)) }
         refuses("size of the manifest") { try Forgery.read(changed(27, to: 0xFF)) }
-        refuses("header: wrong checksum") { var bytes = sound; bytes[20] ^= 1; try Forgery.read(bytes) }
+        refuses("header: wrong checksum") {
+            var bytes = sound; bytes[20] ^= 1; try Forgery.read(bytes)
+        }
     }
 
     @Test func footerAndIndexAreChecked() throws {
@@ -225,12 +232,15 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused("malformed", Forgery.manifest(tensors: Forgery.tensor(shape: "[1.5]")))
         refused("malformed", Forgery.manifest(tensors: Forgery.tensor(shape: "[1e30]")))
         refused("malformed", Forgery.manifest(tensors: Forgery.tensor(shape: "4")))
-        refused("rank; found 17", Forgery.manifest(tensors: Forgery.tensor(shape: "[" + Array(repeating: "1", count: 17).joined(separator: ",") + "]")))
+        refused(
+            "rank; found 17",
+            Forgery.manifest(tensors: Forgery.tensor(shape: "[" + Array(repeating: "1", count: 17).joined(separator: ",") + "]")))
         refused("malformed", Forgery.manifest(tensors: Forgery.tensor(dataType: "F33")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F16", storedType: "F32")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F32", storedType: "I8")))
         for beam in [0, -1, 33] {
-            let generation = #","generation":{"method":"beam","startID":1,"endID":2,"beam":\#(beam),"minimalLength":1,"#
+            let generation =
+                #","generation":{"method":"beam","startID":1,"endID":2,"beam":\#(beam),"minimalLength":1,"#
                 + #""maximalLength":9,"alpha":0.6}"#
             refused("generation: beam; found \(beam); expected 1 to 32", Forgery.manifest(tensors: tensor, more: generation))
         }
@@ -238,10 +248,14 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
     }
 
     @Test func graphsAreChecked() throws {
-        func refused(_ text: String, inputs: String = "", constants: String = "", nodes: String = "", outputs: String = "", at location: SourceLocation = #_sourceLocation) {
+        func refused(
+            _ text: String, inputs: String = "", constants: String = "", nodes: String = "", outputs: String = "",
+            at location: SourceLocation = #_sourceLocation
+        ) {
             refuses(text, at: location) {
                 var forgery = try Forgery.sound()
-                let graph = #"{"name":"main","inputs":[\#(inputs)],"constants":[\#(constants)],"nodes":[\#(nodes)],"outputs":[\#(outputs)],"traces":[]}"#
+                let graph =
+                    #"{"name":"main","inputs":[\#(inputs)],"constants":[\#(constants)],"nodes":[\#(nodes)],"outputs":[\#(outputs)],"traces":[]}"#
                 forgery.manifest = Forgery.manifest(tensors: Forgery.tensor(), graphs: graph)
                 try forgery.read()
             }
@@ -251,7 +265,9 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         }
         refused("no such tensor", constants: known("b"))
         refused("", constants: known("a", #"["5"]"#))
-        refused("unknown operator; found Explode", nodes: #"{"name":"n","op":{"name":"Explode","attributes":{}},"inputs":[],"outputs":["y"]}"#)
+        refused(
+            "unknown operator; found Explode",
+            nodes: #"{"name":"n","op":{"name":"Explode","attributes":{}},"inputs":[],"outputs":["y"]}"#)
         refused("read before it is defined", outputs: #"{"name":"y","value":"nowhere"}"#)
     }
 
@@ -301,7 +317,9 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refuses("unlike the manifest") { try read(tensor.replacingOccurrences(of: "F32", with: "I32")) }
         refuses("malformed JSON") { try read(tensor, tensor) }
         let vast = ["a", "b"].map { Forgery.tensor($0, dataType: "U8", storedType: "U8", shape: "[6000000000000000000]") }
-        refuses("overflow") { try read(tensor, tensor.replacingOccurrences(of: "\"a\"", with: "\"b\""), tensors: vast.joined(separator: ",")) }
+        refuses("overflow") {
+            try read(tensor, tensor.replacingOccurrences(of: "\"a\"", with: "\"b\""), tensors: vast.joined(separator: ","))
+        }
     }
 
     @Test func everyTruncationIsRefused() throws {

@@ -23,11 +23,13 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
 /// Other programs read packages: zstd, safetensors, and the reader in tools/ written from the specification alone.
 @Suite struct OtherReadersTests {
     private static let python = ProcessInfo.processInfo.environment["TRIPS_PYTHON"] ?? "python3"
-    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().path
 
     private func package(in folder: TemporaryFolder, _ options: PackageWriter.Options) throws -> String {
         try PackageWriter.write(
-            graphs: [Samples.graph()], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"], options: options)
+            graphs: [Samples.graph()], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"],
+            options: options)
         return folder["a.trips"]
     }
 
@@ -58,7 +60,8 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
         for tensor in package.tensors {
             let stored = try package.constant(named: tensor.name).load().converted(to: tensor.storedType)
             try write(stored.withBytes { Array($0) }, to: folder["numbers"])
-            #expect(digests[tensor.name] == (try SHA256.hexadecimalDigest(of: ReadableFile(path: folder["numbers"]))), "\(tensor.name)")
+            #expect(
+                digests[tensor.name] == (try SHA256.hexadecimalDigest(of: ReadableFile(path: folder["numbers"]))), "\(tensor.name)")
         }
     }
 

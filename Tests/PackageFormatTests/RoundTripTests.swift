@@ -14,7 +14,9 @@ import PackageFormat
     let repeated = (0..<256).flatMap { _ in block }
     // Bytes as weights have them: small ones are frequent, and none tells of the next.
     let weights = (0..<1 << 16).map { _ in UInt8((0..<4).reduce(0.0) { sum, _ in sum + random.uniform() * 4 }) }
-    func size(_ bytes: [UInt8], _ level: Int32?) throws -> Int { try bytes.withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: level).count } }
+    func size(_ bytes: [UInt8], _ level: Int32?) throws -> Int {
+        try bytes.withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: level).count }
+    }
     #expect(try size(repeated, nil) < repeated.count / 50)
     #expect(try size(weights, nil) < size(weights, 3))
 }
@@ -24,7 +26,8 @@ import PackageFormat
     func everyTensorComesBack(plain: Bool) throws {
         let folder = try TemporaryFolder()
         let tensors = try Samples.tensors()
-        try PackageWriter.write(graphs: [], extraTensors: tensors, manifest: Samples.manifest, to: folder["a.trips"], options: .init(plain: plain))
+        try PackageWriter.write(
+            graphs: [], extraTensors: tensors, manifest: Samples.manifest, to: folder["a.trips"], options: .init(plain: plain))
         let reader = try PackageReader(path: folder["a.trips"])
         #expect(reader.tensors.count == tensors.count)
         for (name, constant) in tensors {
@@ -78,7 +81,8 @@ import PackageFormat
     @Test func tensorsOfManyPagesComeBack() throws {
         let folder = try TemporaryFolder()
         let given = try Samples.noise(.float32, [1100, 1001])
-        try PackageWriter.write(graphs: [], extraTensors: [("w", Samples.constant(given, "w"))], manifest: Samples.manifest, to: folder["a.trips"])
+        try PackageWriter.write(
+            graphs: [], extraTensors: [("w", Samples.constant(given, "w"))], manifest: Samples.manifest, to: folder["a.trips"])
         let read = try PackageReader(path: folder["a.trips"]).constant(named: "w").load()
         #expect(read.shape == given.shape && read.withBytes { Array($0) } == given.withBytes { Array($0) })
     }
@@ -120,7 +124,9 @@ import PackageFormat
         refuses("the name of a tensor", [(String(repeating: "n", count: Layout.maximalNameLength + 1), numbers)])
         refuses("the name of a tensor", [("a", numbers), ("a", numbers)])
         for (type, shape) in [(DataType.float32, [2, 2]), (.int32, [4])] {
-            refuses("a constant came out wrong", [("a", Constant(type, shape, identity: "l", source: Liar(tensor: try numbers.load())))])
+            refuses(
+                "a constant came out wrong", [("a", Constant(type, shape, identity: "l", source: Liar(tensor: try numbers.load())))]
+            )
         }
         var manifest = Samples.manifest
         manifest.options["x"] = String(repeating: "x", count: Layout.maximalManifestSize)
@@ -155,7 +161,9 @@ import PackageFormat
     /// Older readers would give NaN where the operator gives 0.
     @Test(arguments: [false, true]) func zeroForFullyMaskedQueriesNeedsAFeature(plain: Bool) throws {
         let folder = try TemporaryFolder()
-        for (fullyMasked, features) in [(nil, []), (.zero, ["fully-masked-zero"]), (.zeroForNaN, ["zero-for-nan"])] as [(Attention.FullyMasked?, [String])] {
+        for (fullyMasked, features) in [(nil, []), (.zero, ["fully-masked-zero"]), (.zeroForNaN, ["zero-for-nan"])]
+            as [(Attention.FullyMasked?, [String])]
+        {
             var graph = Graph(name: "main")
             let x = try graph.addInput("x", ValueType(.float32, [1, 3, 4]))
             let op = Attention(heads: 2, fullyMasked: fullyMasked)
@@ -223,11 +231,14 @@ import PackageFormat
         let folder = try TemporaryFolder()
         let matrix = try Samples.weights([400, 500])
         let tensors = [("matrix", matrix), ("vector", try Samples.weights([500]))].map { ($0, Samples.constant($1, $0)) }
-        try PackageWriter.write(graphs: [], extraTensors: tensors, manifest: Samples.manifest, to: folder["a.trips"], options: .init(storage: storage))
+        try PackageWriter.write(
+            graphs: [], extraTensors: tensors, manifest: Samples.manifest, to: folder["a.trips"], options: .init(storage: storage))
         let reader = try PackageReader(path: folder["a.trips"])
         let type: DataType = storage == .bf16 ? .bfloat16 : .float16
         #expect(reader.tensors.map(\.storedType) == [.float32, type] && reader.tensors.allSatisfy { $0.dataType == .float32 })
-        #expect(try reader.constant(named: "matrix").load().elements(Float.self) == matrix.converted(to: type).converted(to: .float32).elements(Float.self))
+        #expect(
+            try reader.constant(named: "matrix").load().elements(Float.self)
+                == matrix.converted(to: type).converted(to: .float32).elements(Float.self))
         #expect(try reader.constant(named: "vector").load().elements(Float.self) == Samples.weights([500]).elements(Float.self))
     }
 
@@ -235,7 +246,9 @@ import PackageFormat
         let folder = try TemporaryFolder()
         let matrix = Samples.constant(try Tensor([Float(1e5), 1], shape: [1, 2]), "matrix")
         #expect(throws: TripsError.self) {
-            try PackageWriter.write(graphs: [], extraTensors: [("matrix", matrix)], manifest: Samples.manifest, to: folder["a.trips"], options: .init(storage: .f16))
+            try PackageWriter.write(
+                graphs: [], extraTensors: [("matrix", matrix)], manifest: Samples.manifest, to: folder["a.trips"],
+                options: .init(storage: .f16))
         }
         #expect(folder.contents.isEmpty)
     }
@@ -281,7 +294,8 @@ import PackageFormat
             #expect(error?.kind == .usage)
         }
         for level in [-5, 1, 19] {
-            try PackageWriter.write(graphs: [Samples.graph()], manifest: Samples.manifest, to: folder["\(level).trips"], options: .init(level: level))
+            try PackageWriter.write(
+                graphs: [Samples.graph()], manifest: Samples.manifest, to: folder["\(level).trips"], options: .init(level: level))
             try PackageReader(path: folder["\(level).trips"]).verify()
         }
     }
@@ -290,7 +304,9 @@ import PackageFormat
         let folder = try TemporaryFolder()
         var steps: [Int] = []
         var total = 0
-        try PackageWriter.write(graphs: [], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"]) { steps.append($0); total = $1 }
+        try PackageWriter.write(graphs: [], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"]) {
+            steps.append($0); total = $1
+        }
         #expect(steps == steps.sorted() && steps.last == total && total > 4_000_000)
     }
 

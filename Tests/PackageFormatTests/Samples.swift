@@ -76,12 +76,16 @@ enum Samples {
         manifest.options = ["select": "5,10", "keep-rate": "0.7"]
         manifest.settings = [.init("vision-heads", "12", from: .released)]
         manifest.selections = [
-            .init(block: 5, keepRate: 0.7, guidance: "text", fusion: "normalized", order: "original", tokensBefore: "256", tokensAfter: "181")
+            .init(
+                block: 5, keepRate: 0.7, guidance: "text", fusion: "normalized", order: "original", tokensBefore: "256",
+                tokensAfter: "181")
         ]
         manifest.quantization = .init(
-            scheme: "int8", summary: "per channel", layers: [.init(name: "a", precision: "int8", groupSize: 64, signalToNoise: .infinity)])
+            scheme: "int8", summary: "per channel",
+            layers: [.init(name: "a", precision: "int8", groupSize: 64, signalToNoise: .infinity)])
         manifest.leftOut = [.init(reason: "momentum twins", count: 200, bytes: 1000)]
-        manifest.preprocessing = .init(imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: "bicubic")
+        manifest.preprocessing = .init(
+            imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: "bicubic")
         return manifest
     }
 

@@ -12,14 +12,16 @@ private func expected() throws -> [String: [UInt8]] {
     let file = try ReadableFile(path: fixtures + "/expected.safetensors")
     let length = try file.bytes(at: 0, count: 8).reversed().reduce(0) { $0 << 8 | Int($1) }
     let header = try JSON(parsing: file.bytes(at: 8, count: length))
-    return try Dictionary(uniqueKeysWithValues: (header.members ?? []).compactMap { member in
-        guard let offsets = member.value["data_offsets"]?.array?.compactMap(\.integer), offsets.count == 2 else { return nil }
-        return (member.key, try file.bytes(at: 8 + length + offsets[0], count: offsets[1] - offsets[0]))
-    })
+    return try Dictionary(
+        uniqueKeysWithValues: (header.members ?? []).compactMap { member in
+            guard let offsets = member.value["data_offsets"]?.array?.compactMap(\.integer), offsets.count == 2 else { return nil }
+            return (member.key, try file.bytes(at: 8 + length + offsets[0], count: offsets[1] - offsets[0]))
+        })
 }
 
 private let files = [
-    "colour.png", "small.png", "wide.png", "gray.png", "palette.png", "alpha.png", "colour.jpg", "full.jpg", "progressive.jpg", "gray.jpg",
+    "colour.png", "small.png", "wide.png", "gray.png", "palette.png", "alpha.png", "colour.jpg", "full.jpg", "progressive.jpg",
+    "gray.jpg",
     "cmyk.jpg", "ycck.jpg",
 ]
 
@@ -108,7 +110,9 @@ private let files = [
         (32_769, 1, "32769 x 1;"), (1, 32_769, "1 x 32769;"), (20_000, 20_000, "20000 x 20000;"), (3000, 3000, "3000 x 3000 from"),
         (0, 2, "PNG"), (2, 0, "PNG"), (2, 3, "PNG"),
     ] as [(UInt32, UInt32, String)] {
-        #expect { try Picture(decoding: stating(width, height)) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains(words) }
+        #expect { try Picture(decoding: stating(width, height)) } throws: {
+            ($0 as? TripsError)?.kind == .data && "\($0)".contains(words)
+        }
     }
 }
 
@@ -116,9 +120,13 @@ private let files = [
     for bytes in [Array("GIF89a".utf8), [], [0xFF, 0xD8], Array("RIFF....WEBP".utf8)] {
         #expect { try Picture(decoding: bytes) } throws: { "\($0)".contains("not a picture that can be read") }
     }
-    for (width, height, count) in [(0, 0, 0), (-1, -1, 3), (2, 0, 0), (2, 2, 11), (Picture.maximalSide + 1, 1, 3 * (Picture.maximalSide + 1))] {
+    for (width, height, count) in [
+        (0, 0, 0), (-1, -1, 3), (2, 0, 0), (2, 2, 11), (Picture.maximalSide + 1, 1, 3 * (Picture.maximalSide + 1)),
+    ] {
         for (width, height) in [(width, height), (height, width)] {
-            #expect(throws: TripsError.self) { try Picture(width: width, height: height, pixels: [UInt8](repeating: 0, count: count)) }
+            #expect(throws: TripsError.self) {
+                try Picture(width: width, height: height, pixels: [UInt8](repeating: 0, count: count))
+            }
         }
     }
 }
@@ -126,7 +134,9 @@ private let files = [
 @Test func normalisationIsForThreeChannels() throws {
     let picture = try Picture(width: 1, height: 1, pixels: [1, 2, 3])
     for (mean, deviation) in [([0.5, 0.5], [0.5, 0.5, 0.5]), ([0.5, 0.5, 0.5], [0.5, 0.5]), ([0.5, 0.5, 0.5], [0.5, 0, 0.5])] {
-        #expect { try picture.modelInput(size: 1, mean: mean, deviation: deviation, .bilinear) } throws: { ($0 as? TripsError)?.kind == .data }
+        #expect { try picture.modelInput(size: 1, mean: mean, deviation: deviation, .bilinear) } throws: {
+            ($0 as? TripsError)?.kind == .data
+        }
     }
 }
 

@@ -23,7 +23,9 @@ private func block(_ name: String = "main") throws -> Graph {
     let down = try graph.addConstant(constant([64, 96], "down") { _ in Float(generator.uniform() - 0.5) }, name: "down.weight")
     let hidden = try graph.add(GELU(.erf), graph.add(Linear(), [normal, up], name: "up"), name: "gelu")[0]
     let sum = try graph.add(
-        Binary(.add), [graph.add(Linear(), [normal, side], name: "side")[0], graph.add(Linear(), [hidden, down], name: "down")[0]], name: "sum")[0]
+        Binary(.add),
+        [graph.add(Linear(), [normal, side], name: "side")[0], graph.add(Linear(), [hidden, down], name: "down")[0]], name: "sum")[
+            0]
     try graph.addOutput("y", sum)
     return graph
 }
@@ -50,7 +52,9 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
     @Test func layersThatReadOneInputShareItsScale() throws {
         let (graphs, report) = try quantize([block()], QuantizationOptions(.int8))
         try graphs[0].validate()
-        let scales = graphs[0].nodes.compactMap { node in node.op is QuantizedLinear ? node.input(4).flatMap(graphs[0].constant)?.identity : nil }
+        let scales = graphs[0].nodes.compactMap { node in
+            node.op is QuantizedLinear ? node.input(4).flatMap(graphs[0].constant)?.identity : nil
+        }
         #expect(scales.count == 2 && Set(scales).count == 1, "up and side; down has no normalisation in front")
         #expect(report.layers.map(\.precision) == ["int8", "int8", "int8"])
         #expect(report.bytesAfter < report.bytesBefore / 3)
@@ -99,7 +103,9 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         #expect(report.layers.first { $0.name == "down.weight" }?.precision == "float32")
         #expect(graphs[0].nodes.count(where: { $0.op is Linear }) == 1)
         options.keep = ["no such layer"]
-        #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains("no such layer") }
+        #expect { try quantize([block()], options) } throws: {
+            ($0 as? TripsError)?.kind == .usage && "\($0)".contains("no such layer")
+        }
     }
 
     /// A large table of numbers that bfloat16 does not hold, once looked up in and once added from.
@@ -167,7 +173,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var (generator, graph) = (SplitMix64(state: 17), Graph(name: "main"))
         func numbers(_ count: Int, _ first: Float = 0) -> [Float] { (0..<count).map { _ in first + Float(generator.uniform()) } }
         let x = try graph.addInput("x", ValueType(.float32, [.init(symbol: "batch"), 64]))
-        let weight = try graph.addConstant(Constant(Tensor(numbers(32 * 64, -0.5), shape: [32, 64]), identity: "weight"), name: "weight")
+        let weight = try graph.addConstant(
+            Constant(Tensor(numbers(32 * 64, -0.5), shape: [32, 64]), identity: "weight"), name: "weight")
         try graph.addOutput("y", graph.add(Linear(), [graph.add(Unary(.sqrt), [x], name: "root")[0], weight], name: "layer")[0])
         let finite = try Tensor(numbers(20 * 64), shape: [20, 64])
         let broken = try Tensor.joined([finite, Tensor([Float](repeating: -1, count: 64), shape: [1, 64])])
@@ -185,7 +192,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var graph = Graph(name: "main")
         let x = try graph.addInput("x", ValueType(.float32, [1, .init(inputs)]))
         let row = try Tensor((0..<inputs).map { Float($0 % 7) - 3 }, shape: [1, inputs])
-        try graph.addOutput("y", graph.add(Linear(), [x, graph.addConstant(Constant(row, identity: "w"), name: "weight")], name: "layer")[0])
+        try graph.addOutput(
+            "y", graph.add(Linear(), [x, graph.addConstant(Constant(row, identity: "w"), name: "weight")], name: "layer")[0])
         var options = QuantizationOptions(.int8)
         options.calibration = [GoldenSet(name: "g", inputs: ["x": row])]
         #expect(try quantize([graph], options).report.layers.map(\.precision) == ["int8"])
@@ -221,7 +229,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         func groupSize(quiet: Float) throws -> Int? {
             var generator = SplitMix64(state: 8)
             let weights = (0..<16 * 256).map { Float(generator.uniform() - 0.5) * ($0 % 256 < 128 ? 1 : quiet) }
-            return try quantize([linear(Tensor(weights, shape: [16, 256]))], QuantizationOptions(.int8)).report.layers.first?.groupSize
+            return try quantize([linear(Tensor(weights, shape: [16, 256]))], QuantizationOptions(.int8)).report.layers.first?
+                .groupSize
         }
         #expect(try groupSize(quiet: 0.01) == 128)
         #expect(try groupSize(quiet: 0.9) == 256)
@@ -268,7 +277,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
             try graph.addOutput("y", graph.add(Unary(kind), [graph.addInput("x", ValueType(.float32, [2]))], name: "y")[0])
             return graph
         }
-        let judge = try OutputJudge([graph(.abs)], [GoldenSet(name: "", inputs: ["x": Tensor([1, -4] as [Float], shape: [2])])], .shared)
+        let judge = try OutputJudge(
+            [graph(.abs)], [GoldenSet(name: "", inputs: ["x": Tensor([1, -4] as [Float], shape: [2])])], .shared)
         #expect(try judge.worst([graph(.abs)]) == .infinity && judge.worst([graph(.relu)]).isFinite)
         #expect(try judge.worst([graph(.sqrt)]) == -.infinity)
     }
@@ -291,14 +301,16 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var generator = SplitMix64(state: 5)
         let image = try Tensor((0..<48).map { _ in Float(generator.uniform()) }, shape: [2, 6, 4])
         let numbers = try Tensor((0..<2).flatMap { _ in (0..<5).map { Int64($0) } }, shape: [2, 5])
-        let judge = try OutputJudge([keeping([0, 1, 3])], [GoldenSet(name: "", inputs: ["image": image, "numbers": numbers])], .shared)
+        let judge = try OutputJudge(
+            [keeping([0, 1, 3])], [GoldenSet(name: "", inputs: ["image": image, "numbers": numbers])], .shared)
         let found = try judge.compare([keeping([1, 3, 4])])
         #expect(found.outputs == ["tokens": .infinity] && found.overlap == ["selection.1.positions": 0.5])
         // All rows have a partner, and each is another's.
         #expect(try judge.compare([keeping([3, 1, 0])]).outputs == ["tokens": .infinity])
         // The two last are fused tokens, of an earlier selection and of this one.
         let fused = try Tensor([0, 1, 2, -1, -1, 0, 1, 2, -1, -1] as [Int64], shape: [2, 5])
-        let twice = try OutputJudge([keeping([0, 1, 3, 4])], [GoldenSet(name: "", inputs: ["image": image, "numbers": fused])], .shared)
+        let twice = try OutputJudge(
+            [keeping([0, 1, 3, 4])], [GoldenSet(name: "", inputs: ["image": image, "numbers": fused])], .shared)
         #expect(try twice.compare([keeping([0, 2, 3, 4])]).outputs == ["tokens": .infinity])
     }
 
@@ -334,7 +346,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var encode = Graph(name: "encode")
         let image = try encode.addInput("image", ValueType(.float32, [Dimension(symbol: "batch"), 64]))
         let weight = Constant(try Tensor((0..<64 * 64).map { Float($0 % 7) - 3 }, shape: [64, 64]), identity: "states")
-        try encode.addOutput("x", encode.add(Linear(), [image, encode.addConstant(weight, name: "states.weight")], name: "states")[0])
+        try encode.addOutput(
+            "x", encode.add(Linear(), [image, encode.addConstant(weight, name: "states.weight")], name: "states")[0])
         var options = QuantizationOptions(.int8)
         let states = try samples(1)[0]
         options.calibration = [GoldenSet(name: "image", inputs: ["image": try #require(states.inputs["x"])]), states]
@@ -348,16 +361,20 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
 
     @Test func calibrationInputsThatDoNotSuitAreBadDataOfTheirFile() throws {
         var options = QuantizationOptions(.int8)
-        options.calibration = try samples(1) + [GoldenSet(name: "narrow", inputs: ["x": Tensor([1, 2, 3] as [Float], shape: [1, 3])])]
+        options.calibration =
+            try samples(1) + [GoldenSet(name: "narrow", inputs: ["x": Tensor([1, 2, 3] as [Float], shape: [1, 3])])]
         #expect { try quantize([block()], options) } throws: { error in
             (error as? TripsError)?.kind == .data && (error as? TripsError)?.place.first == "narrow"
         }
         options.calibration[1].inputs["x"] = try Tensor([Float](repeating: .infinity, count: 64), shape: [1, 64])
         #expect { try quantize([block()], options) } throws: { error in
-            (error as? TripsError)?.kind == .data && "\(error)" == "narrow: calibration input x; found NaN or infinity; expected finite numbers"
+            (error as? TripsError)?.kind == .data
+                && "\(error)" == "narrow: calibration input x; found NaN or infinity; expected finite numbers"
         }
         options.calibration = [try GoldenSet(name: "other", inputs: ["z": Tensor([1] as [Float], shape: [1])])]
-        #expect { try quantize([block()], options) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("found z; expected inputs of y") }
+        #expect { try quantize([block()], options) } throws: {
+            ($0 as? TripsError)?.kind == .data && "\($0)".contains("found z; expected inputs of y")
+        }
     }
 
     /// Without data there is none to ask for: places computed from ids may lie beyond their table, and a layer may read what
@@ -371,7 +388,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
             let numbers = (0..<shape.reduce(1, *)).map { Float($0 % 7) - 3 }
             return try graph.addConstant(Constant(Tensor(numbers, shape: shape), identity: name), name: name)
         }
-        let far = try graph.add(Binary(.mul), [ids, graph.addConstant(Constant(integers: [100], shape: []), name: "100")], name: "far")[0]
+        let far = try graph.add(
+            Binary(.mul), [ids, graph.addConstant(Constant(integers: [100], shape: []), name: "100")], name: "far")[0]
         let rows = try graph.add(Embedding(), [far, constant("table", [16, 64])], name: "rows")[0]
         try graph.addOutput("words", graph.add(Linear(), [rows, constant("word.weight", [64, 64])], name: "word")[0])
         let sizes = try graph.addKnown(Content(sizes: [images, 1, 64], scalar: false), ValueType(.int64, [3]), name: "sizes")
@@ -416,7 +434,9 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
     @Test func channelsThatAreTakenOutOfANormalisationAreNotTakenForItsOwn() throws {
         var graph = Graph(name: "main")
         let x = try graph.addInput("x", ValueType(.float32, [2, 64]))
-        func known(_ tensor: Tensor, _ name: String) throws -> ValueID { try graph.addConstant(Constant(tensor, identity: name), name: name) }
+        func known(_ tensor: Tensor, _ name: String) throws -> ValueID {
+            try graph.addConstant(Constant(tensor, identity: name), name: name)
+        }
         let gain = try known(Tensor([Float](repeating: 1, count: 64), shape: [64]), "gain")
         let normal = try graph.add(LayerNorm(epsilon: 1e-6), [x, gain], name: "norm")[0]
         let bounds = try [[0], [16], [1]].map { try known(Tensor($0.map { Int64($0) }, shape: [1]), "bound \($0)") }
@@ -438,13 +458,15 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var options = QuantizationOptions(.int8)
         #expect(try quantize([graph], options).report.layers.first?.note == "nothing is known of its input")
         options.calibration = [GoldenSet(name: "sample", inputs: ["x": try Tensor(numbers, shape: [1, inputs])])]
-        #expect(try quantize([graph], options).report.layers.first?.note == "more than 16384 inputs: each weight is rounded by itself")
+        #expect(
+            try quantize([graph], options).report.layers.first?.note == "more than 16384 inputs: each weight is rounded by itself")
     }
 
     @Test func tracesThatAreNoPositionsAreNotCompared() throws {
         var graph = Graph(name: "main")
         let x = try graph.addInput("x", ValueType(.float32, [2, 4]))
-        let weight = try graph.addConstant(Constant(Tensor((0..<16).map { Float($0) }, shape: [4, 4]), identity: "w"), name: "weight")
+        let weight = try graph.addConstant(
+            Constant(Tensor((0..<16).map { Float($0) }, shape: [4, 4]), identity: "w"), name: "weight")
         try graph.addOutput("y", graph.add(Linear(), [x, weight], name: "layer")[0])
         graph.addTrace("selection.1.positions", try graph.add(Shape(), [x], name: "shape")[0])
         var options = QuantizationOptions(.int8)
@@ -501,7 +523,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
             let numbers = (0..<256).map { _ in Float(generator.uniform() - 0.5) }
             return try graph.addConstant(Constant(Tensor(numbers, shape: [16, 16]), identity: name), name: name)
         }
-        let bias = try graph.addConstant(Constant(Tensor([Float](repeating: 0.5, count: 16), shape: [16]), identity: "bias"), name: "bias")
+        let bias = try graph.addConstant(
+            Constant(Tensor([Float](repeating: 0.5, count: 16), shape: [16]), identity: "bias"), name: "bias")
         let keys = try graph.add(Linear(), [tokens, weight("key"), bias], name: "key")[0]
         let query = try graph.add(Linear(), [guide, weight("query")], name: "query")[0]
         let selected = try graph.add(PatchSelection(heads: 2, keepRate: 0.5), [tokens, keys, query], name: "selection")

@@ -8,7 +8,9 @@ import Testing
 
 private func noise(_ rows: Int, _ columns: Int, seed: UInt64, _ shape: (Int, Float) -> Float = { $1 }) throws -> Tensor {
     var generator = SplitMix64(state: seed)
-    return try Tensor((0..<rows * columns).map { shape($0 % columns, Float(generator.uniform() + generator.uniform() - 1)) }, shape: [rows, columns])
+    return try Tensor(
+        (0..<rows * columns).map { shape($0 % columns, Float(generator.uniform() + generator.uniform() - 1)) },
+        shape: [rows, columns])
 }
 
 private func restored(_ matrix: QuantizedMatrix) throws -> [Float] {
@@ -85,12 +87,14 @@ extension Float {
         let (inputs, outputs, rows) = (64, 48, 400)
         var generator = SplitMix64(state: 4)
         let factors = (0..<8 * inputs).map { _ in Float(generator.uniform() - 0.5) }
-        let x = try Tensor((0..<rows).flatMap { _ -> [Float] in
-            let hidden = (0..<8).map { _ in Float(generator.uniform() - 0.5) }
-            return (0..<inputs).map { column in
-                (0..<8).reduce(Float(0)) { $0 + hidden[$1] * factors[$1 * inputs + column] } + 0.02 * Float(generator.uniform() - 0.5)
-            }
-        }, shape: [rows, inputs])
+        let x = try Tensor(
+            (0..<rows).flatMap { _ -> [Float] in
+                let hidden = (0..<8).map { _ in Float(generator.uniform() - 0.5) }
+                return (0..<inputs).map { column in
+                    (0..<8).reduce(Float(0)) { $0 + hidden[$1] * factors[$1 * inputs + column] } + 0.02
+                        * Float(generator.uniform() - 0.5)
+                }
+            }, shape: [rows, inputs])
         let weight = try noise(outputs, inputs, seed: 5)
         let gram = Gram(width: inputs)
         gram.add(x)
@@ -99,7 +103,8 @@ extension Float {
         }
         let exact = try output(weight.elements(Float.self))
         let plain = ratio(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
-        let moved = ratio(exact, try output(restored(#require(Compensation(gram, columnFactor: nil)).round(weight, groupSize: inputs))))
+        let moved = ratio(
+            exact, try output(restored(#require(Compensation(gram, columnFactor: nil)).round(weight, groupSize: inputs))))
         #expect(moved > plain + 3)
     }
 
@@ -114,7 +119,9 @@ extension Float {
         let factors = (0..<inputs).map { 0.5 + Float($0 % 7) / 4 }
         let weight = try noise(outputs, inputs, seed: 7)
         let gram = Gram(width: inputs)
-        for rows in [x[..<(100 * inputs)], x[(100 * inputs)...]] { gram.add(try Tensor(Array(rows), shape: [rows.count / inputs, inputs])) }
+        for rows in [x[..<(100 * inputs)], x[(100 * inputs)...]] {
+            gram.add(try Tensor(Array(rows), shape: [rows.count / inputs, inputs]))
+        }
         let found = try #require(Compensation(gram, columnFactor: factors)).round(weight, groupSize: 50, columnFactor: factors)
 
         var hessian = Array(repeating: Array(repeating: 0.0, count: inputs), count: inputs)
@@ -155,7 +162,9 @@ private func inverted(_ matrix: [[Double]]) -> [[Double]] {
     var left = matrix, right = (0..<n).map { row in (0..<n).map { $0 == row ? 1.0 : 0 } }
     for pivot in 0..<n {
         let factor = 1 / left[pivot][pivot]
-        for column in 0..<n { (left[pivot][column], right[pivot][column]) = (left[pivot][column] * factor, right[pivot][column] * factor) }
+        for column in 0..<n {
+            (left[pivot][column], right[pivot][column]) = (left[pivot][column] * factor, right[pivot][column] * factor)
+        }
         for row in 0..<n where row != pivot {
             let ratio = left[row][pivot]
             for column in 0..<n {

@@ -30,10 +30,13 @@ struct Attending {
     }
 
     mutating func scores() throws -> ValueID {
-        try m.binary(.div, m.node(MatMul(), [q, m.transpose(k, m.graph.type(of: k).rank == 4 ? [0, 1, 3, 2] : [0, 2, 1])]), m.scalar(2))
+        try m.binary(
+            .div, m.node(MatMul(), [q, m.transpose(k, m.graph.type(of: k).rank == 4 ? [0, 1, 3, 2] : [0, 2, 1])]), m.scalar(2))
     }
 
-    mutating func finish(_ scores: ValueID, axis: Int = -1) throws { try m.output(m.node(MatMul(), [m.node(Softmax(axis: axis), [scores]), v])) }
+    mutating func finish(_ scores: ValueID, axis: Int = -1) throws {
+        try m.output(m.node(MatMul(), [m.node(Softmax(axis: axis), [scores]), v]))
+    }
 
     /// Whether it is recognised; the numbers stay in any case.
     func isFused() throws -> Bool { try m.fused().contains("Attention") }
@@ -43,12 +46,15 @@ struct Attending {
 struct AttentionNearMissTests {
     enum AlmostAttention: CaseIterable {
         case scaledValues, scaleOfAnotherRank, scaledByAnotherRank, quotientOfAnotherRank, otherSoftmax
-        case keysOfOneHead, valuesOfOneHead, keysAndValuesOfOneHead, twoMasks, maskAndReplacement, replacementAndMask, twoReplacements
-        case scaledReplacement, maskOfMoreExamples, conditionOfMoreExamples, nothingHiddenOfMoreExamples, guardOfAnother, guardOfAnotherRank
+        case keysOfOneHead, valuesOfOneHead, keysAndValuesOfOneHead, twoMasks, maskAndReplacement, replacementAndMask,
+            twoReplacements
+        case scaledReplacement, maskOfMoreExamples, conditionOfMoreExamples, nothingHiddenOfMoreExamples, guardOfAnother,
+            guardOfAnotherRank
     }
 
     @Test(arguments: AlmostAttention.allCases) func attention(change: AlmostAttention) throws {
-        let isOneExample = change == .maskOfMoreExamples || change == .conditionOfMoreExamples || change == .nothingHiddenOfMoreExamples
+        let isOneExample =
+            change == .maskOfMoreExamples || change == .conditionOfMoreExamples || change == .nothingHiddenOfMoreExamples
         var a = try Attending(batch: isOneExample ? 1 : 2)
         switch change {
         case .scaledValues: a.v = try a.m.binary(.mul, a.v, a.m.scalar(3))
@@ -73,11 +79,13 @@ struct AttentionNearMissTests {
         case .twoReplacements:
             let others = try a.m.binary(.greater, a.m.input("others", [2, 1, 1, 5]), a.m.scalar(0))
             try a.finish(a.m.node(Where(), [others, a.m.scalar(-1e9), replaced(scores)]))
-        case .scaledReplacement: try a.finish(a.m.binary(.mul, a.m.node(Where(), [hidden, a.m.scalar(-10000), scores]), a.m.scalar(1e-4)))
+        case .scaledReplacement:
+            try a.finish(a.m.binary(.mul, a.m.node(Where(), [hidden, a.m.scalar(-10000), scores]), a.m.scalar(1e-4)))
         case .maskOfMoreExamples: try a.finish(masked(scores))
         case .conditionOfMoreExamples: try a.finish(replaced(scores))
         case .nothingHiddenOfMoreExamples:
-            let none = try a.m.graph.addConstant(Constant(Tensor([Bool](repeating: false, count: 10), shape: [2, 1, 1, 5]), identity: "none"), name: "none")
+            let none = try a.m.graph.addConstant(
+                Constant(Tensor([Bool](repeating: false, count: 10), shape: [2, 1, 1, 5]), identity: "none"), name: "none")
             try a.finish(a.m.node(Where(), [none, a.m.scalar(-1e9), scores]))
         case .guardOfAnother, .guardOfAnotherRank:
             let weights = try a.m.node(Softmax(axis: -1), [scores])
@@ -104,7 +112,8 @@ struct AttentionNearMissTests {
     }
 
     enum Cut: CaseIterable {
-        case interleaved, twiceCut, headsFirst, channels, tokensAndChannels, shuffledChannels, everySecondChannel, partsOfHeads, allExamples
+        case interleaved, twiceCut, headsFirst, channels, tokensAndChannels, shuffledChannels, everySecondChannel, partsOfHeads,
+            allExamples
         case oneExample, firstTokens, lastTokens
     }
 
@@ -121,12 +130,14 @@ struct AttentionNearMissTests {
             case .twiceCut: try a.m.reshape(a.m.transpose(a.m.reshape(x, [2, 5, 2, 2, 2]), [0, 3, 2, 1, 4]), [2, 4, 5, 2])
             case .headsFirst: try a.m.transpose(a.m.reshape(x, [2, 5, 2, 4]), [2, 0, 1, 3])
             case .oneExample:
-                try a.m.transpose(a.m.reshape(a.m.node(Gather(axis: 0), [x, a.m.integers([1], scalar: true)]), [5, 2, 4]), [1, 0, 2])
+                try a.m.transpose(
+                    a.m.reshape(a.m.node(Gather(axis: 0), [x, a.m.integers([1], scalar: true)]), [5, 2, 4]), [1, 0, 2])
             case .firstTokens, .lastTokens:
                 try a.m.transpose(a.m.reshape(part(x, cut == .firstTokens ? 0 : 1, 4, axis: 1), [2, 4, 2, 4]), [0, 2, 1, 3])
             case .channels: try a.m.transpose(x, [0, 2, 1])
             case .shuffledChannels: try a.m.reshape(a.m.transpose(a.m.reshape(x, [2, 5, 4, 2]), [0, 1, 3, 2]), [2, 5, 8])
-            case .everySecondChannel: try a.m.node(Gather(axis: 3), [a.m.reshape(x, [2, 5, 4, 2]), a.m.integers([0], scalar: true)])
+            case .everySecondChannel:
+                try a.m.node(Gather(axis: 3), [a.m.reshape(x, [2, 5, 4, 2]), a.m.integers([0], scalar: true)])
             case .partsOfHeads: try a.m.transpose(part(a.m.reshape(x, [2, 5, 2, 4]), 0, 2, axis: 3), [0, 2, 1, 3])
             case .allExamples: try a.m.reshape(x, [1, 10, 8])
             case .tokensAndChannels: try a.m.reshape(x, [2, 2, 5, 4])
@@ -141,12 +152,20 @@ struct AttentionNearMissTests {
     @Test(arguments: 0..<4) func operandsWithoutHeads(form: Int) throws {
         var a = try Attending()
         switch form {
-        case 0: (a.q, a.k, a.v) = (try a.m.input("q", [1, 2, 5, 4]), try a.m.input("k", [1, 2, 5, 4]), try a.m.input("v", [1, 2, 5, 4]))
-        case 1: (a.q, a.k, a.v) = (try a.m.input("q", [2, 2, 5, 4]), try a.m.input("k", [2, 2, 5, 4]), try a.m.input("v", [2, 2, 5, 4]))
+        case 0:
+            (a.q, a.k, a.v) = (
+                try a.m.input("q", [1, 2, 5, 4]), try a.m.input("k", [1, 2, 5, 4]), try a.m.input("v", [1, 2, 5, 4])
+            )
+        case 1:
+            (a.q, a.k, a.v) = (
+                try a.m.input("q", [2, 2, 5, 4]), try a.m.input("k", [2, 2, 5, 4]), try a.m.input("v", [2, 2, 5, 4])
+            )
         case 2:
             let source = try a.m.input("source", [2, 7, 8])
             a.q = try a.m.reshape(a.m.linear(a.x, 8, 8), [2, 5, 1, 8])
-            (a.k, a.v) = (try a.m.reshape(a.m.linear(source, 8, 8), [2, 1, 7, 8]), try a.m.reshape(a.m.linear(source, 8, 8), [2, 1, 7, 8]))
+            (a.k, a.v) = (
+                try a.m.reshape(a.m.linear(source, 8, 8), [2, 1, 7, 8]), try a.m.reshape(a.m.linear(source, 8, 8), [2, 1, 7, 8])
+            )
         default:
             let scores = try a.m.node(MatMul(), [a.m.input("tokens", [5, 4]), a.m.input("query", [4])])
             try a.m.output(a.m.node(MatMul(), [a.m.node(Softmax(axis: -1), [scores]), a.m.input("values", [5, 3])]))
@@ -160,7 +179,8 @@ struct AttentionNearMissTests {
         var a = try Attending()
         let packed = try a.m.linear(a.x, 8, 24)
         func heads(_ index: Int) throws -> ValueID {
-            let part = try a.m.node(Slice(), [packed, a.m.integers([index * 8, 1]), a.m.integers([index * 8 + 8, 5]), a.m.integers([2, 1])])
+            let part = try a.m.node(
+                Slice(), [packed, a.m.integers([index * 8, 1]), a.m.integers([index * 8 + 8, 5]), a.m.integers([2, 1])])
             return try a.m.transpose(a.m.reshape(part, [2, 4, 2, 4]), [0, 2, 1, 3])
         }
         (a.q, a.k, a.v) = (try heads(0), try heads(1), try heads(2))
@@ -183,27 +203,31 @@ struct AttentionNearMissTests {
         func condition(_ isTrue: (Int, Int) -> Bool) throws -> ValueID {
             try a.m.node(Cast(to: .bool), [square { isTrue($0, $1) ? 1 : 0 }])
         }
-        let masked = switch form {
-        case .even: try a.m.binary(.add, scores, square { row, _ in Float(row) })
-        case .evenButLarge: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -1e9 : 0 })
-        case .evenButHidden: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -.infinity : 0 })
-        case .evenWithNaN: try a.m.binary(.add, scores, square { row, _ in row == 3 ? .nan : 0 })
-        case .unevenSquare: try a.m.binary(.add, scores, square { Float($0 * $1) / 10 })
-        case .otherTriangle: try a.m.binary(.add, scores, square { $1 < $0 ? -10000 : 0 })
-        case .triangle: try a.m.binary(.add, scores, square { $1 > $0 ? -10000 : 0 })
-        case .causalWhere: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-10000)])
-        case .causalWhereTrue: try a.m.node(Where(), [condition { $1 <= $0 }, a.m.scalar(-1e9), scores])
-        case .causalButSmall: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-100)])
-        case .anyWhere: try a.m.node(Where(), [condition { ($0 + $1) % 3 != 1 }, scores, a.m.scalar(-1e9)])
-        }
+        let masked =
+            switch form {
+            case .even: try a.m.binary(.add, scores, square { row, _ in Float(row) })
+            case .evenButLarge: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -1e9 : 0 })
+            case .evenButHidden: try a.m.binary(.add, scores, square { row, _ in row == 3 ? -.infinity : 0 })
+            case .evenWithNaN: try a.m.binary(.add, scores, square { row, _ in row == 3 ? .nan : 0 })
+            case .unevenSquare: try a.m.binary(.add, scores, square { Float($0 * $1) / 10 })
+            case .otherTriangle: try a.m.binary(.add, scores, square { $1 < $0 ? -10000 : 0 })
+            case .triangle: try a.m.binary(.add, scores, square { $1 > $0 ? -10000 : 0 })
+            case .causalWhere: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-10000)])
+            case .causalWhereTrue: try a.m.node(Where(), [condition { $1 <= $0 }, a.m.scalar(-1e9), scores])
+            case .causalButSmall: try a.m.node(Where(), [condition { $1 <= $0 }, scores, a.m.scalar(-100)])
+            case .anyWhere: try a.m.node(Where(), [condition { ($0 + $1) % 3 != 1 }, scores, a.m.scalar(-1e9)])
+            }
         try a.finish(masked)
         #expect(try a.isFused() == (form != .causalButSmall))
         var graph = a.m.graph
         try fold(&graph)
         try fuse(&graph)
-        let attention = graph.nodes.lazy.compactMap { node in (node.op as? Attention).map { (op: $0, inputs: node.inputs.count) } }.first
+        let attention = graph.nodes.lazy.compactMap { node in (node.op as? Attention).map { (op: $0, inputs: node.inputs.count) } }
+            .first
         #expect(attention.map(\.op.causal) ?? false == (form == .causalWhere || form == .triangle))
-        #expect(attention.map(\.inputs) ?? 0 == (form == .causalButSmall ? 0 : form == .even || form == .causalWhere || form == .triangle ? 3 : 4))
+        #expect(
+            attention.map(\.inputs) ?? 0
+                == (form == .causalButSmall ? 0 : form == .even || form == .causalWhere || form == .triangle ? 3 : 4))
     }
 
     /// Scores of examples and heads in one axis: a mask of one row fits, and so does one that tells them apart.
@@ -272,7 +296,10 @@ struct AttentionNearMissTests {
     @Test(arguments: OnnxForm.allCases) func onnxAttention(form: OnnxForm) throws {
         var a = try Attending()
         if form == .rankThree {
-            try a.m.output(a.m.node(OnnxAttention(queryHeads: 2, keyHeads: 2), [a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8)]))
+            try a.m.output(
+                a.m.node(
+                    OnnxAttention(queryHeads: 2, keyHeads: 2),
+                    [a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8), a.m.linear(a.x, 8, 8)]))
         } else {
             var others = try form == .withPast ? [nil, a.m.input("keys", [2, 2, 3, 4]), a.m.input("values", [2, 2, 3, 4])] : []
             if form == .shorterMask || form == .shorterCondition {

@@ -18,13 +18,16 @@ struct AttentionRewriteTests {
             q = try m.binary(.mul, q, m.scalar(0.70710678))
             k = try m.binary(.mul, m.scalar(0.70710678), k)
         }
-        let mask = scoring == .additiveMask || scoring == .hiddenByWhere ? try m.mask("mask", [[1, 1, 1, 0, 1], [1, 0, 1, 1, 1]]) : nil
+        let mask =
+            scoring == .additiveMask || scoring == .hiddenByWhere ? try m.mask("mask", [[1, 1, 1, 0, 1], [1, 0, 1, 1, 1]]) : nil
         let y = try m.attend(q, k, v) { m, scores in
             switch scoring {
             case .scaledBefore, .scaledOnBoth, .unscaled: return scores
             case .divided: return try m.binary(.div, scores, m.scalar(2))
             case .evenMask:
-                let zeros = try m.graph.addConstant(Constant(Tensor(Array(repeating: Float(-0.0), count: 5), shape: [1, 1, 1, 5]), identity: "zeros"), name: "zeros")
+                let zeros = try m.graph.addConstant(
+                    Constant(Tensor(Array(repeating: Float(-0.0), count: 5), shape: [1, 1, 1, 5]), identity: "zeros"), name: "zeros"
+                )
                 return try m.binary(.add, m.binary(.div, scores, m.scalar(2)), zeros)
             case .additiveMask:
                 let wide = try m.node(Cast(to: .float32), [m.node(Unsqueeze(), [mask, m.integers([1, 2])])])
@@ -35,16 +38,18 @@ struct AttentionRewriteTests {
                 return try m.node(Where(), [shown, m.binary(.div, scores, m.scalar(2)), m.scalar(-.infinity)])
             case .causalConstant:
                 let addends = (0..<25).map { Float($0 % 5 <= $0 / 5 ? 0 : -10000) }
-                let mask = try m.graph.addConstant(Constant(Tensor(addends, shape: [1, 1, 5, 5]), identity: "causal"), name: "causal")
+                let mask = try m.graph.addConstant(
+                    Constant(Tensor(addends, shape: [1, 1, 5, 5]), identity: "causal"), name: "causal")
                 return try m.binary(.add, m.binary(.mul, scores, m.scalar(0.5)), mask)
             }
         }
         try m.output(y)
-        let expected = switch scoring {
-        case .additiveMask: ["Attention", "Linear", "Linear", "Linear", "PaddingMask"]
-        case .hiddenByWhere: ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"]
-        default: ["Attention", "Linear", "Linear", "Linear"]
-        }
+        let expected =
+            switch scoring {
+            case .additiveMask: ["Attention", "Linear", "Linear", "Linear", "PaddingMask"]
+            case .hiddenByWhere: ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"]
+            default: ["Attention", "Linear", "Linear", "Linear"]
+            }
         #expect(try m.fused() == expected)
     }
 
@@ -83,7 +88,8 @@ struct AttentionRewriteTests {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let flat = try m.node(Gemm(), [m.reshape(x, [10, 8]), m.constant([8, 24]), m.constant([24])])
-        let packed = try m.transpose(m.reshape(m.transpose(m.reshape(flat, [2, 5, 24]), [1, 0, 2]), [5, 2, 3, 2, 4]), [2, 1, 3, 0, 4])
+        let packed = try m.transpose(
+            m.reshape(m.transpose(m.reshape(flat, [2, 5, 24]), [1, 0, 2]), [5, 2, 3, 2, 4]), [2, 1, 3, 0, 4])
         let parts = try (0..<3).map { try m.node(Gather(axis: 0), [packed, m.integers([$0], scalar: true)]) }
         try m.output(m.attend(parts[0], parts[1], parts[2]) { m, scores in try m.binary(.mul, scores, m.scalar(0.5)) })
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
@@ -133,7 +139,8 @@ struct AttentionRewriteTests {
             let heads = try m.transpose(m.reshape(m.linear(x, 8, 8), [batch, length, 2, 4]), [0, 2, 1, 3])
             return try m.binary(.mul, heads, m.constant([1, 1, length, 4]))
         }
-        let q = try m.node(LayerNorm(epsilon: 1e-6), [m.reshape(m.linear(x, 8, 8), [batch, queries, 2, 4]), m.constant([4]), m.constant([4])])
+        let q = try m.node(
+            LayerNorm(epsilon: 1e-6), [m.reshape(m.linear(x, 8, 8), [batch, queries, 2, 4]), m.constant([4]), m.constant([4])])
         let k = try m.binary(.mul, turned(&m, y, 5), m.scalar(0.5))
         let shared = try m.reshape(m.linear(y, 8, 4), [batch, 1, 1, 5, 4])
         let v = try m.reshape(m.node(Expand(), [shared, m.integers([batch, 1, 2, 5, 4])]), [batch, 2, 5, 4])
@@ -148,7 +155,8 @@ struct AttentionRewriteTests {
     @Test(arguments: [false, true]) func queriesThatAreKnown(masked: Bool) throws {
         var m = Exported()
         let x = try m.input("x", [5, 2, 8])
-        let addends = try m.reshape(m.node(Expand(), [m.reshape(m.input("addends", [2, 5]), [2, 1, 1, 5]), m.integers([2, 2, 1, 5])]), [4, 1, 5])
+        let addends = try m.reshape(
+            m.node(Expand(), [m.reshape(m.input("addends", [2, 5]), [2, 1, 1, 5]), m.integers([2, 2, 1, 5])]), [4, 1, 5])
         func cut(_ m: inout Exported) throws -> ValueID { try m.transpose(m.reshape(m.linear(x, 8, 8), [5, 4, 4]), [1, 0, 2]) }
         let (k, v) = (try cut(&m), try cut(&m))
         var scores = try m.node(MatMul(), [m.constant([4, 1, 4]), m.transpose(k, [0, 2, 1])])

@@ -9,7 +9,8 @@ struct BlockNearMissTests {
     // MARK: GELU
 
     enum AlmostGELU: CaseIterable {
-        case twiceTheQuickOne, twiceTheFunction, argumentAsItIs, argumentMoved, argumentDivided, otherCubic, aSquare, aFourthPower, openPower, anotherShape, anotherSwish
+        case twiceTheQuickOne, twiceTheFunction, argumentAsItIs, argumentMoved, argumentDivided, otherCubic, aSquare, aFourthPower,
+            openPower, anotherShape, anotherSwish
     }
 
     @Test(arguments: AlmostGELU.allCases) func gelu(change: AlmostGELU) throws {
@@ -23,21 +24,26 @@ struct BlockNearMissTests {
             return try gated(m.unary(.tanh, m.binary(.mul, sum, m.scalar(0.7978845608))))
         }
         let divided = try m.binary(.div, x, m.scalar(1.4142135))
-        let y = switch change {
-        case .twiceTheQuickOne:
-            try m.binary(.mul, m.binary(.mul, x, m.scalar(2)), m.unary(.sigmoid, m.binary(.mul, x, m.scalar(1.702))))
-        case .twiceTheFunction: try gated(m.binary(.mul, m.unary(.erf, divided), m.scalar(2)))
-        case .argumentAsItIs: try erf(x)
-        case .argumentMoved: try erf(m.binary(.add, divided, m.scalar(0.1)))
-        case .argumentDivided: try erf(m.binary(.div, x, m.binary(.add, x, m.scalar(1.4142135))))
-        case .otherCubic: try tanh(m.node(Binary(.pow), [x, m.scalar(3)]), 0.05)
-        case .aSquare: try tanh(m.node(Binary(.pow), [x, m.scalar(2)]))
-        case .aFourthPower: try tanh(m.node(Binary(.pow), [x, m.scalar(4)]))
-        case .openPower: try tanh(m.node(Binary(.pow), [x, m.binary(.add, x, m.scalar(3))]))
-        case .anotherShape:
-            try erf(m.binary(.mul, x, m.graph.addConstant(Constant(Tensor([Float(0.70710678)], shape: [1, 1, 1]), identity: "root"), name: "root")))
-        case .anotherSwish: try m.node(Unary(.swish, alpha: 1.7), [x])
-        }
+        let y =
+            switch change {
+            case .twiceTheQuickOne:
+                try m.binary(.mul, m.binary(.mul, x, m.scalar(2)), m.unary(.sigmoid, m.binary(.mul, x, m.scalar(1.702))))
+            case .twiceTheFunction: try gated(m.binary(.mul, m.unary(.erf, divided), m.scalar(2)))
+            case .argumentAsItIs: try erf(x)
+            case .argumentMoved: try erf(m.binary(.add, divided, m.scalar(0.1)))
+            case .argumentDivided: try erf(m.binary(.div, x, m.binary(.add, x, m.scalar(1.4142135))))
+            case .otherCubic: try tanh(m.node(Binary(.pow), [x, m.scalar(3)]), 0.05)
+            case .aSquare: try tanh(m.node(Binary(.pow), [x, m.scalar(2)]))
+            case .aFourthPower: try tanh(m.node(Binary(.pow), [x, m.scalar(4)]))
+            case .openPower: try tanh(m.node(Binary(.pow), [x, m.binary(.add, x, m.scalar(3))]))
+            case .anotherShape:
+                try erf(
+                    m.binary(
+                        .mul, x,
+                        m.graph.addConstant(
+                            Constant(Tensor([Float(0.70710678)], shape: [1, 1, 1]), identity: "root"), name: "root")))
+            case .anotherSwish: try m.node(Unary(.swish, alpha: 1.7), [x])
+            }
         try m.output(y)
         #expect(try !m.fused().contains("GELU"))
     }
@@ -67,7 +73,8 @@ struct BlockNearMissTests {
     // MARK: LayerNorm
 
     enum AlmostNorm: CaseIterable {
-        case sumForMean, sumOfSquares, meanOfAnother, spreadOfAnother, productOfTwo, fourthPower, otherRoot, otherInverse, twoThroughRoot
+        case sumForMean, sumOfSquares, meanOfAnother, spreadOfAnother, productOfTwo, fourthPower, otherRoot, otherInverse,
+            twoThroughRoot
         case meanOfAnotherAxis, meanOfBothAxes, spreadOfAnotherAxis, meanInAnotherPlace, spreadInAnotherPlace, weightOfAnotherRank
     }
 
@@ -78,34 +85,38 @@ struct BlockNearMissTests {
         func mean(_ value: ValueID, _ kind: Reduce.Kind = .mean, axis: Int = -1, keeping: Bool = true) throws -> ValueID {
             try m.node(Reduce(kind, keepDimensions: keeping), [value, m.integers([axis])])
         }
-        let center = switch change {
-        case .sumForMean: try mean(x, .sum)
-        case .meanOfAnother: try mean(y)
-        case .meanOfAnotherAxis: try mean(x, axis: 0)
-        case .meanInAnotherPlace: try mean(x, keeping: false)
-        case .meanOfBothAxes: try m.node(Reduce(.mean), [x, m.integers([-1, 0])])
-        default: try mean(x)
-        }
+        let center =
+            switch change {
+            case .sumForMean: try mean(x, .sum)
+            case .meanOfAnother: try mean(y)
+            case .meanOfAnotherAxis: try mean(x, axis: 0)
+            case .meanInAnotherPlace: try mean(x, keeping: false)
+            case .meanOfBothAxes: try m.node(Reduce(.mean), [x, m.integers([-1, 0])])
+            default: try mean(x)
+            }
         let centered = try m.binary(.sub, x, center)
-        let square = switch change {
-        case .spreadOfAnother: try m.node(Binary(.pow), [m.binary(.sub, y, mean(y)), m.scalar(2)])
-        case .productOfTwo: try m.binary(.mul, centered, m.binary(.sub, y, mean(y)))
-        case .fourthPower: try m.node(Binary(.pow), [centered, m.scalar(4)])
-        default: try m.node(Binary(.pow), [centered, m.scalar(2)])
-        }
-        let spread = switch change {
-        case .sumOfSquares: try mean(square, .sum)
-        case .spreadOfAnotherAxis: try mean(square, axis: 0)
-        case .spreadInAnotherPlace: try mean(square, keeping: false)
-        default: try mean(square)
-        }
+        let square =
+            switch change {
+            case .spreadOfAnother: try m.node(Binary(.pow), [m.binary(.sub, y, mean(y)), m.scalar(2)])
+            case .productOfTwo: try m.binary(.mul, centered, m.binary(.sub, y, mean(y)))
+            case .fourthPower: try m.node(Binary(.pow), [centered, m.scalar(4)])
+            default: try m.node(Binary(.pow), [centered, m.scalar(2)])
+            }
+        let spread =
+            switch change {
+            case .sumOfSquares: try mean(square, .sum)
+            case .spreadOfAnotherAxis: try mean(square, axis: 0)
+            case .spreadInAnotherPlace: try mean(square, keeping: false)
+            default: try mean(square)
+            }
         let variance = try m.binary(.add, spread, m.scalar(2))
-        let normed = switch change {
-        case .otherRoot: try m.binary(.div, centered, m.node(Binary(.pow), [variance, m.scalar(0.4)]))
-        case .otherInverse: try m.binary(.mul, centered, m.node(Binary(.pow), [variance, m.scalar(-0.4)]))
-        case .twoThroughRoot: try m.binary(.mul, centered, m.binary(.div, m.scalar(2), m.unary(.sqrt, variance)))
-        default: try m.binary(.div, centered, m.unary(.sqrt, variance))
-        }
+        let normed =
+            switch change {
+            case .otherRoot: try m.binary(.div, centered, m.node(Binary(.pow), [variance, m.scalar(0.4)]))
+            case .otherInverse: try m.binary(.mul, centered, m.node(Binary(.pow), [variance, m.scalar(-0.4)]))
+            case .twoThroughRoot: try m.binary(.mul, centered, m.binary(.div, m.scalar(2), m.unary(.sqrt, variance)))
+            default: try m.binary(.div, centered, m.unary(.sqrt, variance))
+            }
         try m.output(m.binary(.mul, normed, m.constant(change == .weightOfAnotherRank ? [1, 1, 8] : [8])))
         #expect(try !m.fused().contains("LayerNorm"))
     }
@@ -116,11 +127,12 @@ struct BlockNearMissTests {
         func centered(axis: Int) throws -> ValueID { try m.binary(.sub, x, m.node(Reduce(.mean), [x, m.integers([axis])])) }
         let (difference, again) = (try centered(axis: 2), try centered(axis: -1))
         let variance = try m.binary(.add, m.scalar(1e-6), m.node(Reduce(.mean), [m.binary(.mul, again, again), m.integers([2])]))
-        let normed = switch variant {
-        case 0: try m.binary(.div, difference, m.node(Binary(.pow), [variance, m.scalar(0.5)]))
-        case 1: try m.binary(.mul, difference, m.binary(.div, m.scalar(1), m.unary(.sqrt, variance)))
-        default: try m.binary(.mul, m.unary(.reciprocal, m.node(Binary(.pow), [variance, m.scalar(0.5)])), difference)
-        }
+        let normed =
+            switch variant {
+            case 0: try m.binary(.div, difference, m.node(Binary(.pow), [variance, m.scalar(0.5)]))
+            case 1: try m.binary(.mul, difference, m.binary(.div, m.scalar(1), m.unary(.sqrt, variance)))
+            default: try m.binary(.mul, m.unary(.reciprocal, m.node(Binary(.pow), [variance, m.scalar(0.5)])), difference)
+            }
         try m.output(m.binary(.mul, normed, m.constant([8])))
         #expect(try m.fused() == ["LayerNorm"])
     }
@@ -134,7 +146,8 @@ struct BlockNearMissTests {
         #expect(try m.fused() == ["Binary", "LayerNorm"])
     }
 
-    @Test(arguments: [(1, [8], [8]), (-1, [1], [8]), (-1, [8], [3, 8]), (-1, [3, 8], [8]), (-1, [8], [1])] as [(Int, [Int], [Int])])
+    @Test(
+        arguments: [(1, [8], [8]), (-1, [1], [8]), (-1, [8], [3, 8]), (-1, [3, 8], [8]), (-1, [8], [1])] as [(Int, [Int], [Int])])
     func onnxNormsOfOtherShapes(axis: Int, scale: [Int], bias: [Int]) throws {
         var m = Exported()
         try m.output(m.node(LayerNormalization(axis: axis), [m.input("x", [2, 3, 8]), m.constant(scale), m.constant(bias)]))
@@ -155,7 +168,8 @@ struct BlockNearMissTests {
     // MARK: L2 normalisation
 
     enum AlmostL2: CaseIterable {
-        case bounded, ofAnother, otherNorm, withoutItsAxis, otherAxis, productsWithAnother, productsOfAnother, meanOfSquares, squaresOfAnother, fourthPower, otherRoot
+        case bounded, ofAnother, otherNorm, withoutItsAxis, otherAxis, productsWithAnother, productsOfAnother, meanOfSquares,
+            squaresOfAnother, fourthPower, otherRoot
         case sumWithoutItsAxis, sumOfAnotherAxis, boundOfAnotherRank, boundBelowZero
     }
 
@@ -168,28 +182,32 @@ struct BlockNearMissTests {
         }
         func root(_ sum: ValueID) throws -> ValueID { try m.unary(.sqrt, sum) }
         let square = try m.binary(.mul, x, x)
-        let length = switch change {
-        case .ofAnother: try reduce(y, .l2)
-        case .otherNorm: try reduce(x, .l1)
-        case .withoutItsAxis: try reduce(x, .l2, keeping: false)
-        case .otherAxis: try reduce(x, .l2, axis: 0)
-        case .productsWithAnother: try root(reduce(m.binary(.mul, x, y), .sum))
-        case .productsOfAnother: try root(reduce(m.binary(.mul, y, x), .sum))
-        case .meanOfSquares: try root(reduce(square, .mean))
-        case .squaresOfAnother: try root(reduce(m.binary(.mul, y, y), .sum))
-        case .fourthPower: try root(reduce(m.node(Binary(.pow), [x, m.scalar(4)]), .sum))
-        case .otherRoot: try m.node(Binary(.pow), [reduce(square, .sum), m.scalar(0.4)])
-        case .sumWithoutItsAxis: try root(reduce(square, .sum, keeping: false))
-        case .sumOfAnotherAxis: try root(reduce(square, .sum, axis: 0))
-        default: try reduce(x, .l2)
-        }
-        let divisor = switch change {
-        case .bounded: try m.node(Clip(), [length, m.scalar(1e-12), m.scalar(0.5)])
-        case .boundOfAnotherRank:
-            try m.binary(.max, length, m.graph.addConstant(Constant(Tensor([Float(1e-12)], shape: [1, 1, 1]), identity: "bound"), name: "bound"))
-        case .boundBelowZero: try m.node(Clip(), [length, m.scalar(-1), nil])
-        default: try m.node(Clip(), [length, m.scalar(1e-12), nil])
-        }
+        let length =
+            switch change {
+            case .ofAnother: try reduce(y, .l2)
+            case .otherNorm: try reduce(x, .l1)
+            case .withoutItsAxis: try reduce(x, .l2, keeping: false)
+            case .otherAxis: try reduce(x, .l2, axis: 0)
+            case .productsWithAnother: try root(reduce(m.binary(.mul, x, y), .sum))
+            case .productsOfAnother: try root(reduce(m.binary(.mul, y, x), .sum))
+            case .meanOfSquares: try root(reduce(square, .mean))
+            case .squaresOfAnother: try root(reduce(m.binary(.mul, y, y), .sum))
+            case .fourthPower: try root(reduce(m.node(Binary(.pow), [x, m.scalar(4)]), .sum))
+            case .otherRoot: try m.node(Binary(.pow), [reduce(square, .sum), m.scalar(0.4)])
+            case .sumWithoutItsAxis: try root(reduce(square, .sum, keeping: false))
+            case .sumOfAnotherAxis: try root(reduce(square, .sum, axis: 0))
+            default: try reduce(x, .l2)
+            }
+        let divisor =
+            switch change {
+            case .bounded: try m.node(Clip(), [length, m.scalar(1e-12), m.scalar(0.5)])
+            case .boundOfAnotherRank:
+                try m.binary(
+                    .max, length,
+                    m.graph.addConstant(Constant(Tensor([Float(1e-12)], shape: [1, 1, 1]), identity: "bound"), name: "bound"))
+            case .boundBelowZero: try m.node(Clip(), [length, m.scalar(-1), nil])
+            default: try m.node(Clip(), [length, m.scalar(1e-12), nil])
+            }
         try m.output(m.binary(.div, x, divisor))
         #expect(try !m.fused().contains("L2Normalize"))
     }
@@ -197,19 +215,26 @@ struct BlockNearMissTests {
     @Test(arguments: 0..<3) func otherWaysToWriteAnL2Normalization(variant: Int) throws {
         var m = Exported()
         let x = try m.input("x", [2, 8])
-        func sum(_ value: ValueID, _ kind: Reduce.Kind = .sum) throws -> ValueID { try m.node(Reduce(kind), [value, m.integers([1])]) }
-        let length = switch variant {
-        case 0: try m.unary(.sqrt, sum(x, .sumSquare))
-        case 1: try m.node(Binary(.pow), [sum(m.binary(.mul, x, x)), m.scalar(0.5)])
-        default: try m.unary(.sqrt, sum(m.node(Binary(.pow), [x, m.scalar(2)])))
+        func sum(_ value: ValueID, _ kind: Reduce.Kind = .sum) throws -> ValueID {
+            try m.node(Reduce(kind), [value, m.integers([1])])
         }
+        let length =
+            switch variant {
+            case 0: try m.unary(.sqrt, sum(x, .sumSquare))
+            case 1: try m.node(Binary(.pow), [sum(m.binary(.mul, x, x)), m.scalar(0.5)])
+            default: try m.unary(.sqrt, sum(m.node(Binary(.pow), [x, m.scalar(2)])))
+            }
         try m.output(m.binary(.div, x, length))
         #expect(try m.fused() == ["L2Normalize"])
     }
 
     // MARK: Linear
 
-    @Test(arguments: [(Gemm(alpha: 2), [3, 8], [4]), (Gemm(transposeA: true), [8, 3], [4]), (Gemm(beta: 2), [3, 8], [4]), (Gemm(), [3, 8], [3, 4])] as [(Gemm, [Int], [Int])])
+    @Test(
+        arguments: [
+            (Gemm(alpha: 2), [3, 8], [4]), (Gemm(transposeA: true), [8, 3], [4]), (Gemm(beta: 2), [3, 8], [4]),
+            (Gemm(), [3, 8], [3, 4]),
+        ] as [(Gemm, [Int], [Int])])
     func gemmsThatAreNoLinear(op: Gemm, x: [Int], bias: [Int]) throws {
         var m = Exported()
         try m.output(m.node(op, [m.input("x", x), m.constant([8, 4]), m.constant(bias)]))
@@ -234,12 +259,13 @@ struct BlockNearMissTests {
         let product = try m.node(MatMul(), [m.input("x", [3, 8]), m.constant([8, 4])])
         if form == .readTwice { try m.output(product) }
         if form == .traced { m.graph.addTrace("product", product) }
-        let shape = switch form {
-        case .readTwice, .traced: [4]
-        case .ofAnotherRank: [1, 1, 4]
-        case .oneNumber: [1]
-        case .oneForEachRow: [3, 1]
-        }
+        let shape =
+            switch form {
+            case .readTwice, .traced: [4]
+            case .ofAnotherRank: [1, 1, 4]
+            case .oneNumber: [1]
+            case .oneForEachRow: [3, 1]
+            }
         try m.output(m.binary(.add, product, m.constant(shape)))
         #expect(try m.fused() == ["Binary", "Linear"])
     }

@@ -50,7 +50,9 @@ struct ConformanceTests {
         var symbols: [String: Int] = [:]
         for input in built.inputs {
             let twin = try #require(exported.inputs.first { exported.name(of: $0) == built.name(of: input) })
-            for (symbol, size) in zip(built.shape(of: input), exported.shape(of: twin)) { symbols[symbol.description] = size.constant }
+            for (symbol, size) in zip(built.shape(of: input), exported.shape(of: twin)) {
+                symbols[symbol.description] = size.constant
+            }
         }
         try built.bind(symbols)
         try fold(&built, lookups: true)
@@ -58,7 +60,9 @@ struct ConformanceTests {
         #expect(Set(exported.traces.map(\.name)) == Set(built.traces.map(\.name)))
     }
 
-    @Test(arguments: ["albef_pretrain/model_opset17.onnx", "albef_pretrain/model_opset14_nofold.onnx", "albef_pretrain/checkpoint.safetensors"])
+    @Test(arguments: [
+        "albef_pretrain/model_opset17.onnx", "albef_pretrain/model_opset14_nofold.onnx", "albef_pretrain/checkpoint.safetensors",
+    ])
     func selectionGivesTheGoldens(model: String) throws {
         guard let model = shared(model), let goldens = shared("albef_trips/golden.safetensors") else { return }
         var graph = try #require(blocks(model).first)
@@ -70,7 +74,9 @@ struct ConformanceTests {
 
 extension ConformanceTests {
     @Test func aGraphThatSelectsByItselfIsLifted() throws {
-        guard let lifting = shared("albef_trips/model_opset17.onnx"), let plain = shared("albef_pretrain/model_opset17.onnx") else { return }
+        guard let lifting = shared("albef_trips/model_opset17.onnx"), let plain = shared("albef_pretrain/model_opset17.onnx") else {
+            return
+        }
         let lifted = try #require(blocks(lifting).first)
         var selected = try #require(blocks(plain).first)
         try select(&selected, options: SelectionRequest(blocks: [2, 5]))

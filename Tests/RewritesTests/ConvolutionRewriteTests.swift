@@ -16,26 +16,28 @@ struct ConvolutionRewriteTests {
     @Test(arguments: Padding.allCases) func padding(_ form: Padding) throws {
         var m = Exported()
         let x = try m.input("x", [2, 3, 6, 7])
-        let pads = switch form {
-        case .someAxes: [1, 2]
-        case .ofChannels: [0, 0, 0, 0, 0, 3, 0, 0]
-        case .cutting: [0, 0, -1, 1, 0, 0, 0, 0]
-        case .patching: [0, 0, 1, 1, 0, 0, 1, 0]
-        default: [0, 0, 0, 1, 0, 0, 2, 1]
-        }
+        let pads =
+            switch form {
+            case .someAxes: [1, 2]
+            case .ofChannels: [0, 0, 0, 0, 0, 3, 0, 0]
+            case .cutting: [0, 0, -1, 1, 0, 0, 0, 0]
+            case .patching: [0, 0, 1, 1, 0, 0, 1, 0]
+            default: [0, 0, 0, 1, 0, 0, 2, 1]
+            }
         let amounts = form == .open ? try m.node(Cast(to: .int64), [m.input("pads", [8])]) : try m.integers(pads)
         if form == .open { m.inputs["pads"] = try Tensor(repeating: Tensor(scalar: Float(0)), shape: [8]) }
         let value: ValueID? = form == .zeroValue ? try m.scalar(0) : form == .ofOnes ? try m.scalar(1) : nil
         let axes: ValueID? = form == .someAxes ? try m.integers([-1]) : nil
         let padded = try m.node(Pad(mode: form == .reflected ? .reflect : .constant), [x, amounts, value, axes])
         let channels = form == .ofChannels ? 6 : 3
-        let window = switch form {
-        case .withItsOwn: Window(strides: [2, 1], pads: [1, 0, 0, 2])
-        case .valid: Window(pads: [1, 1, 1, 1], autoPad: .valid)
-        case .sameUpper: Window(autoPad: .sameUpper)
-        case .patching: Window(strides: [2, 2])
-        default: Window()
-        }
+        let window =
+            switch form {
+            case .withItsOwn: Window(strides: [2, 1], pads: [1, 0, 0, 2])
+            case .valid: Window(pads: [1, 1, 1, 1], autoPad: .valid)
+            case .sameUpper: Window(autoPad: .sameUpper)
+            case .patching: Window(strides: [2, 2])
+            default: Window()
+            }
         try m.output(m.node(Conv(window: window), [padded, m.constant([4, channels, 2, 2]), m.constant([4])]))
         #expect(try m.fused().contains("Pad") == !form.isFused)
     }

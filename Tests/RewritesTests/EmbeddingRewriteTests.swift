@@ -50,7 +50,8 @@ struct EmbeddingRewriteTests {
     /// takes the place of: it stays until the picture's size is known, for nothing else tells.
     @Test func patchesOfAnOpenPictureAreCounted() throws {
         var m = Exported()
-        let whole = try m.input("image", [2, 3, 15, 12], dimensions: [2, 3, Dimension(symbol: "height"), Dimension(symbol: "width")])
+        let whole = try m.input(
+            "image", [2, 3, 15, 12], dimensions: [2, 3, Dimension(symbol: "height"), Dimension(symbol: "width")])
         let everyOther = [try m.integers([0]), try m.integers([.max]), try m.integers([2]), try m.integers([2])]
         let image = try m.node(Slice(), [whole] + everyOther)
         let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
@@ -73,7 +74,8 @@ struct EmbeddingRewriteTests {
 
     @Test func wordsTypesAndPositions() throws {
         var m = Exported()
-        let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
+        let ids = try m.mask(
+            "ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
         let shape = try m.node(Shape(), [ids])
         let words = try m.node(Gather(axis: 0), [m.constant([10, 6]), ids])
         let none = try m.node(ConstantOfShape(), [shape, m.integers([0])])
@@ -90,7 +92,8 @@ struct EmbeddingRewriteTests {
     /// Positions that are counted as the model runs, for all examples alike; OPT's start at 2.
     @Test(arguments: [0, 2], [false, true]) func positionsThatAreCounted(start: Int, forEach: Bool) throws {
         var m = Exported()
-        let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
+        let ids = try m.mask(
+            "ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
         var places = try m.node(Unsqueeze(), [m.places(ids, axis: 1, from: start), m.integers([0])])
         if forEach { places = try m.node(Expand(), [places, m.node(Shape(), [ids])]) }
         let words = try m.node(Gather(axis: 0), [m.constant([10, 6]), ids])
@@ -109,8 +112,10 @@ struct EmbeddingRewriteTests {
     /// Hugging Face's BERT reads its token types, all of them 0, from a table of 0, at places that a RoBERTa computes.
     @Test func typesThatAreReadFromZeros() throws {
         var m = Exported()
-        let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
-        let zeros = try m.graph.addConstant(Constant(Tensor([Int64](repeating: 0, count: 24), shape: [2, 12]), identity: "zeros"), name: "zeros")
+        let ids = try m.mask(
+            "ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
+        let zeros = try m.graph.addConstant(
+            Constant(Tensor([Int64](repeating: 0, count: 24), shape: [2, 12]), identity: "zeros"), name: "zeros")
         let types = try m.node(Gather(axis: 0), [m.constant([2, 6]), m.node(GatherElements(axis: 1), [zeros, ids])])
         try m.output(m.binary(.add, m.node(Gather(axis: 0), [m.constant([10, 6]), ids]), types))
         #expect(try m.fused() == ["Embedding"])

@@ -50,7 +50,9 @@ struct Exported {
     mutating func binary(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) throws -> ValueID { try node(Binary(kind), [a, b]) }
     mutating func unary(_ kind: Unary.Kind, _ x: ValueID) throws -> ValueID { try node(Unary(kind), [x]) }
     mutating func reshape(_ x: ValueID, _ shape: [Int]) throws -> ValueID { try node(Reshape(), [x, integers(shape)]) }
-    mutating func transpose(_ x: ValueID, _ permutation: [Int]) throws -> ValueID { try node(Transpose(permutation: permutation), [x]) }
+    mutating func transpose(_ x: ValueID, _ permutation: [Int]) throws -> ValueID {
+        try node(Transpose(permutation: permutation), [x])
+    }
 
     /// start, start + 1, … up to the size of an axis of `x`, of rank 1
     mutating func places(_ x: ValueID, axis: Int, from start: Int = 0) throws -> ValueID {

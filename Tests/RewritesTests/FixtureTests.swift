@@ -9,7 +9,8 @@ import Testing
 
 /// The small models of Tests/Fixtures, whose goldens PyTorch wrote.
 struct FixtureTests {
-    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Fixtures").path
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("Fixtures").path
 
     /// Runs the graphs in order, the outputs of one feeding the next, and holds them to the golden.
     static func check(_ graphs: [Graph], _ golden: GoldenSet) throws {
@@ -76,7 +77,9 @@ struct FixtureTests {
         for index in 0..<mask.shape[1] { numbers[index] = 0 }
         inputs["attention_mask"] = try Tensor(numbers, shape: mask.shape)
         let (source, blocks) = (try #require(importONNX(path: path).graphs.first), try #require(blocks(path).first))
-        #expect(!blocks.nodes.contains { $0.op is Softmax } && blocks.nodes.contains { ($0.op as? Attention)?.fullyMasked == .zeroForNaN })
+        #expect(
+            !blocks.nodes.contains { $0.op is Softmax }
+                && blocks.nodes.contains { ($0.op as? Attention)?.fullyMasked == .zeroForNaN })
         let (expected, found) = (try outputs(source, inputs), try outputs(blocks, inputs))
         for (name, value) in expected {
             #expect(try value.converted(to: .float32).elements(Float.self).allSatisfy(\.isFinite))
@@ -125,11 +128,13 @@ struct FixtureTests {
     }
 
     @Test(arguments: [
-        (SelectionRequest(blocks: [4]), "1 ... 3"), (SelectionRequest(blocks: [0]), "1 ... 3"), (SelectionRequest(blocks: []), "1 ... 3"),
+        (SelectionRequest(blocks: [4]), "1 ... 3"), (SelectionRequest(blocks: [0]), "1 ... 3"),
+        (SelectionRequest(blocks: []), "1 ... 3"),
         (SelectionRequest(blocks: [2, 2]), "once"), (SelectionRequest(blocks: [2], keepRates: [0]), "above 0"),
         (SelectionRequest(blocks: [2], keepRates: [1.5]), "above 0"), (SelectionRequest(blocks: [2], keepRates: [.nan]), "above 0"),
         (SelectionRequest(blocks: [1, 2, 3], keepRates: [0.5, 0.6]), "one for each"),
-        (SelectionRequest(blocks: [2], visionTower: "nowhere"), "patch_embed"), (SelectionRequest(blocks: [2], textGuide: "nowhere"), "width"),
+        (SelectionRequest(blocks: [2], visionTower: "nowhere"), "patch_embed"),
+        (SelectionRequest(blocks: [2], textGuide: "nowhere"), "width"),
         (SelectionRequest(blocks: [2], textGuide: "itm_logits"), "text-only"),
     ])
     func badRequestsAreRefused(options: SelectionRequest, reason: String) throws {

@@ -76,7 +76,10 @@ struct FoldTests {
     @Test(arguments: [(-100, 2), (-5, .max), (100, .max), (.max, -2), (0, 100), (-3, -1), (nil, .max)] as [(Int?, Int)])
     func slicesBySymbolsKeepTheirNumbers(start: Int?, end: Int) throws {
         var m = Exported()
-        let (x, text) = (try m.input("x", [2, 4, 4], dimensions: [2, Dimension(symbol: "m"), 4]), try m.input("text", [3, 4], dimensions: [Dimension(symbol: "n"), 4]))
+        let (x, text) = (
+            try m.input("x", [2, 4, 4], dimensions: [2, Dimension(symbol: "m"), 4]),
+            try m.input("text", [3, 4], dimensions: [Dimension(symbol: "n"), 4])
+        )
         // nil: -n
         let first = try start.map { try m.integers([$0]) } ?? m.unary(.neg, m.node(Shape(start: 0, end: 1), [text]))
         let part = try m.node(Slice(), [x, first, m.integers([end]), m.integers([1]), m.integers([1])])
@@ -96,7 +99,9 @@ struct FoldTests {
     @Test func partsOfStatedSizesKeepThem() throws {
         var m = Exported()
         let x = try m.input("x", [4, 2], dimensions: [Dimension(symbol: "n"), 2])
-        for part in try m.graph.add(Split(outputs: 2), [x, m.integers([3, 1])], name: "split") { try m.output(m.node(Flatten(axis: 0), [part])) }
+        for part in try m.graph.add(Split(outputs: 2), [x, m.integers([3, 1])], name: "split") {
+            try m.output(m.node(Flatten(axis: 0), [part]))
+        }
         #expect(try m.fused() == ["Reshape", "Split"])
     }
 
@@ -147,7 +152,9 @@ struct FoldTests {
         let map = try m.node(Conv(window: Window(strides: [4, 4])), [image, m.constant([8, 3, 4, 4]), m.constant([8])])
         let shape = try m.node(Shape(), [image])
         func size(_ axis: Int) throws -> ValueID { try m.node(Gather(axis: 0), [shape, m.integers([axis])]) }
-        let (batch, down, across) = (try size(0), try m.binary(.div, size(2), m.integers([4])), try m.binary(.div, size(3), m.integers([4])))
+        let (batch, down, across) = (
+            try size(0), try m.binary(.div, size(2), m.integers([4])), try m.binary(.div, size(3), m.integers([4]))
+        )
         let count = try m.binary(.mul, down, across)
         let rows = try m.transpose(m.node(Reshape(), [map, m.node(Concat(axis: 0), [batch, m.integers([8]), count])]), [0, 2, 1])
         let split = try m.node(Concat(axis: 0), [batch, count, m.integers([-1, 4])])

@@ -16,15 +16,19 @@ struct FollowTests {
         init(positions: Positions = .constant, front: Front? = nil) throws {
             var m = Exported()
             let image = try m.input("image", [2, 3, 8, 8])
-            func linear(_ x: ValueID, _ from: Int = 8, _ to: Int = 8) throws -> ValueID { try m.node(Linear(), [x, m.constant([to, from]), m.constant([to])]) }
+            func linear(_ x: ValueID, _ from: Int = 8, _ to: Int = 8) throws -> ValueID {
+                try m.node(Linear(), [x, m.constant([to, from]), m.constant([to])])
+            }
             func norm(_ x: ValueID) throws -> ValueID { try m.node(LayerNorm(epsilon: 1e-6), [x, m.constant([8])]) }
             let patches = try [image, m.constant([8, 3, 4, 4]), m.constant([8]), m.constant([8])]
-            var x = switch positions {
-            case .constant: try m.node(PatchEmbedding(), patches + [m.constant([1, 5, 8])])
-            // Such as those resized to the picture; folding would tell these.
-            case .computed: try m.binary(.add, m.node(PatchEmbedding(), patches), m.node(Unary(.neg), [m.constant([1, 5, 8])]))
-            case .given: try m.binary(.add, m.node(Unary(.neg), [m.input("positions", [1, 5, 8])]), m.node(PatchEmbedding(), patches))
-            }
+            var x =
+                switch positions {
+                case .constant: try m.node(PatchEmbedding(), patches + [m.constant([1, 5, 8])])
+                // Such as those resized to the picture; folding would tell these.
+                case .computed: try m.binary(.add, m.node(PatchEmbedding(), patches), m.node(Unary(.neg), [m.constant([1, 5, 8])]))
+                case .given:
+                    try m.binary(.add, m.node(Unary(.neg), [m.input("positions", [1, 5, 8])]), m.node(PatchEmbedding(), patches))
+                }
             func part(_ start: Int, _ end: Int) throws -> ValueID {
                 try m.node(Slice(), [x, m.integers([start]), m.integers([end]), m.integers([1])])
             }
@@ -54,7 +58,9 @@ struct FollowTests {
             try m.node(Slice(), [x, integers(start), integers(end), integers(axis)])
         }
 
-        mutating func row(_ x: ValueID, _ index: Int) throws -> ValueID { try m.node(Gather(axis: 1), [x, m.integers([index], scalar: true)]) }
+        mutating func row(_ x: ValueID, _ index: Int) throws -> ValueID {
+            try m.node(Gather(axis: 1), [x, m.integers([index], scalar: true)])
+        }
 
         mutating func joint(axis: Int = 1, textFirst: Bool = false) throws -> ValueID {
             try m.node(Concat(axis: axis), textFirst ? [text, states] : [states, text])
@@ -86,11 +92,12 @@ struct FollowTests {
 
     @Test(arguments: Front.allCases) func tokensBesideTheClassTokenStay(front: Front) throws {
         var a = try Model(front: front)
-        let count = switch front {
-        case .distilled: 2
-        case .registers: 4
-        case .registersAlone: 3
-        }
+        let count =
+            switch front {
+            case .distilled: 2
+            case .registers: 4
+            case .registersAlone: 3
+            }
         let all = a.states
         for value in try [all, a.slice(all, 0, count), a.slice(all, count, count + 4), a.row(all, 1)] { try a.m.output(value) }
         var graph = a.m.graph
@@ -99,7 +106,8 @@ struct FollowTests {
         #expect(graph.nodes.compactMap { ($0.op as? PatchSelection)?.leading } == [count])
         let found = try outputs(graph, a.m.inputs)
         let numbers = try (0..<4).map { try #require(found["y\($0)"]).elements(Float.self) }
-        #expect(found["y0"]?.shape == [2, count + 3, 8] && found["y1"]?.shape == [2, count, 8] && found["y2"]?.shape == [2, 3, 8])
+        #expect(
+            found["y0"]?.shape == [2, count + 3, 8] && found["y1"]?.shape == [2, count, 8] && found["y2"]?.shape == [2, 3, 8])
         #expect(numbers[0].prefix((count + 3) * 8) == numbers[1].prefix(count * 8) + numbers[2].prefix(24))
         #expect(numbers[0][8..<16] == numbers[3][..<8])
     }
@@ -143,39 +151,48 @@ struct FollowTests {
         try a.m.output(a.m.node(Gather(axis: 2), [a.states, a.m.integers([3], scalar: true)]))
         try a.m.output(a.slice(a.states, -5, -4))
         let found = try a.selected()
-        #expect(found["y0"]?.shape == [2, 3, 8] && found["y1"]?.shape == [8, 8] && found["y3"]?.shape == [2, 4, 2, 4] && found["y4"]?.shape == [2, 4])
-        let (rows, all, first) = try (#require(found["y0"]).elements(Float.self), #require(found["y1"]).elements(Float.self), #require(found["y2"]).elements(Float.self))
+        #expect(
+            found["y0"]?.shape == [2, 3, 8] && found["y1"]?.shape == [8, 8] && found["y3"]?.shape == [2, 4, 2, 4]
+                && found["y4"]?.shape == [2, 4])
+        let (rows, all, first) = try (
+            #require(found["y0"]).elements(Float.self), #require(found["y1"]).elements(Float.self),
+            #require(found["y2"]).elements(Float.self)
+        )
         #expect(all[8..<32].elementsEqual(rows[..<24]) && all[..<8].elementsEqual(first[..<8]))
         #expect(try #require(found["y5"]).elements(Float.self) == first)
     }
 
     enum Reading: CaseIterable {
-        case patch, lastPatch, twoRows, somePatches, patchesOfSomeChannels, patchesFromTheSecond, allAsOneRow, mixed, tiled, padded, expanded, otherMask, maskOfEach
+        case patch, lastPatch, twoRows, somePatches, patchesOfSomeChannels, patchesFromTheSecond, allAsOneRow, mixed, tiled, padded,
+            expanded, otherMask, maskOfEach
     }
 
     @Test(arguments: Reading.allCases) func tokensThatAreReadByTheirNumbersAreRefused(form: Reading) throws {
         var a = try Model()
         let x = a.states
-        let y = switch form {
-        case .patch: try a.row(x, 2)
-        case .lastPatch: try a.row(x, -1)
-        case .twoRows: try a.m.node(Gather(axis: 1), [x, a.integers(0, 1)])
-        case .somePatches: try a.slice(x, 1, 3)
-        case .patchesOfSomeChannels: try a.m.node(Slice(), [x, a.integers(1, 2), a.integers(5, 6), a.integers(1, 2)])
-        case .patchesFromTheSecond: try a.slice(x, 2, 5)
-        case .allAsOneRow: try a.m.node(Linear(), [a.m.reshape(x, [2, 40]), a.m.constant([3, 40])])
-        case .mixed: try a.m.reshape(x, [4, 20])
-        case .tiled: try a.m.node(Tile(), [x, a.integers(1, 1, 2)])
-        case .padded: try a.m.node(Pad(), [x, a.integers(0, 0, 0, 0, 0, 1)])
-        case .expanded: try a.m.node(Expand(), [x, a.integers(2, 5, 8)])
-        case .otherMask: try a.m.node(Attention(heads: 2), [x, x, x, a.m.constant([1, 1, 1, 5])])
-        case .maskOfEach: try a.m.node(Attention(heads: 2), [a.text, x, x, a.m.constant([1, 1, 3, 5])])
-        }
+        let y =
+            switch form {
+            case .patch: try a.row(x, 2)
+            case .lastPatch: try a.row(x, -1)
+            case .twoRows: try a.m.node(Gather(axis: 1), [x, a.integers(0, 1)])
+            case .somePatches: try a.slice(x, 1, 3)
+            case .patchesOfSomeChannels: try a.m.node(Slice(), [x, a.integers(1, 2), a.integers(5, 6), a.integers(1, 2)])
+            case .patchesFromTheSecond: try a.slice(x, 2, 5)
+            case .allAsOneRow: try a.m.node(Linear(), [a.m.reshape(x, [2, 40]), a.m.constant([3, 40])])
+            case .mixed: try a.m.reshape(x, [4, 20])
+            case .tiled: try a.m.node(Tile(), [x, a.integers(1, 1, 2)])
+            case .padded: try a.m.node(Pad(), [x, a.integers(0, 0, 0, 0, 0, 1)])
+            case .expanded: try a.m.node(Expand(), [x, a.integers(2, 5, 8)])
+            case .otherMask: try a.m.node(Attention(heads: 2), [x, x, x, a.m.constant([1, 1, 1, 5])])
+            case .maskOfEach: try a.m.node(Attention(heads: 2), [a.text, x, x, a.m.constant([1, 1, 3, 5])])
+            }
         try a.m.output(y)
         _ = try a.refusal()
     }
 
-    @Test(arguments: [1, -2], [(5, 0), (6, 1), (7, 2), (-1, 2), (-3, 0)]) func rowsOfATextBehindTheImageKeepTheirPlaces(axis: Int, row: (index: Int, ofText: Int)) throws {
+    @Test(arguments: [1, -2], [(5, 0), (6, 1), (7, 2), (-1, 2), (-3, 0)]) func rowsOfATextBehindTheImageKeepTheirPlaces(
+        axis: Int, row: (index: Int, ofText: Int)
+    ) throws {
         var a = try Model()
         let joint = try a.joint(axis: axis)
         try a.m.output(a.row(joint, row.index))
@@ -195,7 +212,9 @@ struct FollowTests {
     }
 
     /// The text goes first: its rows stay where they are, and with the patches come others.
-    @Test(arguments: [(0, true), (2, true), (3, true), (4, false), (7, false), (-1, false)]) func rowsOfATextInFrontOfTheImage(index: Int, isKnown: Bool) throws {
+    @Test(arguments: [(0, true), (2, true), (3, true), (4, false), (7, false), (-1, false)]) func rowsOfATextInFrontOfTheImage(
+        index: Int, isKnown: Bool
+    ) throws {
         var a = try Model()
         try a.m.output(a.row(a.joint(textFirst: true), index))
         guard isKnown else {
@@ -233,12 +252,14 @@ struct FollowTests {
         } else {
             mask = try a.m.node(Concat(axis: -1), [a.even([2, 1, 1, 5], 0), a.textMask])
         }
-        a.m.inputs["mask"] = try Tensor((0..<2).flatMap { _ in isInverted ? [1, 0, 1] : [0, -10000, 0] as [Float] }, shape: [2, 1, 1, 3])
+        a.m.inputs["mask"] = try Tensor(
+            (0..<2).flatMap { _ in isInverted ? [1, 0, 1] : [0, -10000, 0] as [Float] }, shape: [2, 1, 1, 3])
         try a.m.output(a.slice(a.m.node(Attention(heads: 2), [joint, joint, joint, mask]), 0, 5))
         func altered(_ token: Int) throws -> [Float]? {
             try a.selected { inputs in
                 let numbers = try #require(inputs["text"]).elements(Float.self)
-                inputs["text"] = try Tensor(numbers.indices.map { $0 / 8 % 3 == token ? numbers[$0] + 1 : numbers[$0] }, shape: [2, 3, 8])
+                inputs["text"] = try Tensor(
+                    numbers.indices.map { $0 / 8 % 3 == token ? numbers[$0] + 1 : numbers[$0] }, shape: [2, 3, 8])
             }["y0"]?.elements(Float.self)
         }
         let found = try a.selected()["y0"]
@@ -250,11 +271,12 @@ struct FollowTests {
     @Test(arguments: 0..<3) func masksOfOtherPartsAreRefused(form: Int) throws {
         var a = try Model()
         let joint = try a.joint()
-        let parts = switch form {
-        case 0: [try a.m.constant([2, 1, 1, 5]), a.textMask]
-        case 1: [try a.even([2, 1, 1, 2]), try a.even([2, 1, 1, 3]), a.textMask]
-        default: [a.textMask, try a.even([2, 1, 1, 5])]
-        }
+        let parts =
+            switch form {
+            case 0: [try a.m.constant([2, 1, 1, 5]), a.textMask]
+            case 1: [try a.even([2, 1, 1, 2]), try a.even([2, 1, 1, 3]), a.textMask]
+            default: [a.textMask, try a.even([2, 1, 1, 5])]
+            }
         try a.m.output(a.m.node(Attention(heads: 2), [joint, joint, joint, a.m.node(Concat(axis: 3), parts)]))
         _ = try a.refusal()
     }

@@ -50,7 +50,8 @@ import Testing
     }
 
     /// What a query sees may depend on its place: by a mask of its own, or as it sees no later keys.
-    @Test(arguments: [([2, 1, 1, 5], false), ([5], false), ([2, 1, 5, 5], false), ([5, 5], false), (nil, true)] as [([Int]?, Bool)])
+    @Test(
+        arguments: [([2, 1, 1, 5], false), ([5], false), ([2, 1, 5, 5], false), ([5, 5], false), (nil, true)] as [([Int]?, Bool)])
     func queriesKeepWhatTheySee(mask: [Int]?, causal: Bool) throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])

@@ -23,7 +23,8 @@ struct QuantizedTests {
     private func product(_ m: inout Exported, _ change: Change) throws -> ValueID {
         let x = try m.input("x", [5, 8])
         let levels = (0..<48).map { Int8($0 * 37 % 255 - 127) }
-        let integers = change == .unsignedAround128
+        let integers =
+            change == .unsignedAround128
             ? try Tensor(levels.map { UInt8(bitPattern: $0) ^ 0x80 }, shape: [8, 6]) : try Tensor(levels, shape: [8, 6])
         var weight = try m.graph.addConstant(Constant(integers, identity: "levels"), name: "levels")
         if change == .openWeight { weight = try m.node(Cast(to: .int8), [m.input("w", [8, 6])]) }
@@ -33,11 +34,12 @@ struct QuantizedTests {
         let sums = try m.node(MatMulInteger(), [quantized[0], weight, (change == .otherZeroPoint ? other : quantized)[2], zero])
         let numbers = try m.node(Cast(to: .float32), [sums])
         let own = (change == .scaleOfAnother ? other : quantized)[1]
-        let scale = switch change {
-        case .scaleOfEachOutput: try m.constant([6], scale: 0.01)
-        case .scaleOfRows: try m.constant([5, 1], scale: 0.01)
-        default: try m.scalar(0.003)
-        }
+        let scale =
+            switch change {
+            case .scaleOfEachOutput: try m.constant([6], scale: 0.01)
+            case .scaleOfRows: try m.constant([5, 1], scale: 0.01)
+            default: try m.scalar(0.003)
+            }
         if change == .noScaleOfTheWeight { return try m.binary(.mul, numbers, own) }
         if change == .scalesOneByOne { return try m.binary(.mul, scale, m.binary(.mul, numbers, own)) }
         return try m.binary(.mul, numbers, m.binary(.mul, own, scale))
@@ -214,18 +216,21 @@ struct QuantizedTests {
     @Test(arguments: Rounding.allCases) func roundingsThatAreLeftOut(_ rounding: Rounding) throws {
         var m = Exported()
         let x = try m.input("x", [5, 8])
-        let numbers = switch rounding {
-        case .usual: try rounded(&m, x)
-        // Quantizers write it where a mask holds the lowest number of all: 0 times infinity is none.
-        case .infiniteStep: try rounded(&m, x, step: .infinity, zero: 0)
-        case .oneStepForAll: try rounded(&m, x) { try $0.transpose($1, [1, 0]) }
-        case .otherStep: try rounded(&m, x, back: (3 / 255, 128))
-        case .otherZero: try rounded(&m, x, back: (2 / 255, 127))
-        case .ofEachColumn:
-            try m.node(DequantizeLinear(), [
-                m.node(QuantizeLinear(), [x, m.constant([8], scale: 0.01)]), m.constant([8], scale: 0.01),
-            ])
-        }
+        let numbers =
+            switch rounding {
+            case .usual: try rounded(&m, x)
+            // Quantizers write it where a mask holds the lowest number of all: 0 times infinity is none.
+            case .infiniteStep: try rounded(&m, x, step: .infinity, zero: 0)
+            case .oneStepForAll: try rounded(&m, x) { try $0.transpose($1, [1, 0]) }
+            case .otherStep: try rounded(&m, x, back: (3 / 255, 128))
+            case .otherZero: try rounded(&m, x, back: (2 / 255, 127))
+            case .ofEachColumn:
+                try m.node(
+                    DequantizeLinear(),
+                    [
+                        m.node(QuantizeLinear(), [x, m.constant([8], scale: 0.01)]), m.constant([8], scale: 0.01),
+                    ])
+            }
         try m.output(m.unary(.tanh, numbers))
         var graph = m.graph
         try fold(&graph)

@@ -16,7 +16,9 @@ func run(_ graph: Graph, _ inputs: [String: Tensor], folding: Bool = true) throw
     var symbols: [String: Int] = [:]
     for input in graph.inputs {
         guard let tensor = inputs[graph.name(of: input)] else { continue }
-        for (dimension, size) in zip(graph.shape(of: input), tensor.shape) where dimension.constant == nil { symbols[dimension.description] = size }
+        for (dimension, size) in zip(graph.shape(of: input), tensor.shape) where dimension.constant == nil {
+            symbols[dimension.description] = size
+        }
     }
     try bound.bind(symbols)
     if folding { try fold(&bound, lookups: true) }

@@ -11,12 +11,15 @@ struct SelectionNearMissTests {
         // These are selections.
         case normalized, weighted, unfused, byScore, guarded, ofSeveralRows
         // In which tokens there are.
-        case otherFirstToken, patchesOfAnother, patchesFromTheFirst, keptFromTheSecond, leastRelevant, sortedDown, placesOfPlaces, fourParts
+        case otherFirstToken, patchesOfAnother, patchesFromTheFirst, keptFromTheSecond, leastRelevant, sortedDown, placesOfPlaces,
+            fourParts
         // In how they are scored.
-        case sumOverHeads, meanOverQueries, softmaxOverHeads, keysFromTheFirst, keysOfOtherHeads, queryOfOtherHeads, keysOfFewerTokens, scaledAfterwards
+        case sumOverHeads, meanOverQueries, softmaxOverHeads, keysFromTheFirst, keysOfOtherHeads, queryOfOtherHeads,
+            keysOfFewerTokens, scaledAfterwards
         case guideOfOneExample, keysOfAnotherWidth
         // In what the others are fused into.
-        case fewerOthers, moreOthers, othersOfFewerRanked, meanOfOthers, sumOverWidth, otherWeights, weightsOfKept, dividedByAll, dividedByWidth, squaredWeights
+        case fewerOthers, moreOthers, othersOfFewerRanked, meanOfOthers, sumOverWidth, otherWeights, weightsOfKept, dividedByAll,
+            dividedByWidth, squaredWeights
         // In what stands in where all weights are 0.
         case guardedFromOne, guardedByKept, guardedWithKept, guardedWithSum, guardedWeighted
 
@@ -35,7 +38,9 @@ struct SelectionNearMissTests {
         func part(_ value: ValueID, _ start: Int, _ end: Int) throws -> ValueID {
             try m.node(Slice(), [value, m.integers([start]), m.integers([end]), m.integers([1])])
         }
-        func reduce(_ value: ValueID, _ kind: Reduce.Kind = .sum, axis: Int = 1) throws -> ValueID { try m.node(Reduce(kind), [value, m.integers([axis])]) }
+        func reduce(_ value: ValueID, _ kind: Reduce.Kind = .sum, axis: Int = 1) throws -> ValueID {
+            try m.node(Reduce(kind), [value, m.integers([axis])])
+        }
         func rows(_ indices: ValueID, of patches: ValueID) throws -> ValueID {
             let number = m.graph.shape(of: indices)[1].constant ?? 0
             let wide = try m.node(Expand(), [m.node(Unsqueeze(), [indices, m.integers([2])]), m.integers([2, number, 8])])
@@ -45,19 +50,24 @@ struct SelectionNearMissTests {
         // Scores: mean over heads of softmax(query · keys).
         let projected = try m.linear(x, 8, form == .keysOfAnotherWidth ? 16 : 8)
         let keyRows = try part(projected, form == .keysFromTheFirst ? 0 : 1, form == .keysFromTheFirst ? count : 1 + count)
-        let keys = switch form {
-        case .keysOfOtherHeads: try m.transpose(m.reshape(keyRows, [2, count, 4, 2]), [0, 3, 2, 1])
-        case .keysOfAnotherWidth: try m.transpose(m.reshape(keyRows, [2, count, 2, 8]), [0, 2, 3, 1])
-        default: try m.transpose(m.reshape(keyRows, [2, count, 2, 4]), [0, 2, 3, 1])
-        }
-        let guide = try m.linear(m.input("guide", [form == .guideOfOneExample ? 1 : 2, 8]), 8, form == .keysOfAnotherWidth ? 16 : 8)
-        let query = switch form {
-        case .queryOfOtherHeads: try m.node(Unsqueeze(), [m.transpose(m.reshape(guide, [2, 4, 2]), [0, 2, 1]), m.integers([2])])
-        case .ofSeveralRows, .meanOverQueries: try m.transpose(m.reshape(m.linear(m.input("text", [2, 3, 8]), 8, 8), [2, 3, 2, 4]), [0, 2, 1, 3])
-        case .guideOfOneExample: try m.reshape(guide, [1, 2, 1, 4])
-        case .keysOfAnotherWidth: try m.reshape(guide, [2, 2, 1, 8])
-        default: try m.reshape(guide, [2, 2, 1, 4])
-        }
+        let keys =
+            switch form {
+            case .keysOfOtherHeads: try m.transpose(m.reshape(keyRows, [2, count, 4, 2]), [0, 3, 2, 1])
+            case .keysOfAnotherWidth: try m.transpose(m.reshape(keyRows, [2, count, 2, 8]), [0, 2, 3, 1])
+            default: try m.transpose(m.reshape(keyRows, [2, count, 2, 4]), [0, 2, 3, 1])
+            }
+        let guide = try m.linear(
+            m.input("guide", [form == .guideOfOneExample ? 1 : 2, 8]), 8, form == .keysOfAnotherWidth ? 16 : 8)
+        let query =
+            switch form {
+            case .queryOfOtherHeads:
+                try m.node(Unsqueeze(), [m.transpose(m.reshape(guide, [2, 4, 2]), [0, 2, 1]), m.integers([2])])
+            case .ofSeveralRows, .meanOverQueries:
+                try m.transpose(m.reshape(m.linear(m.input("text", [2, 3, 8]), 8, 8), [2, 3, 2, 4]), [0, 2, 1, 3])
+            case .guideOfOneExample: try m.reshape(guide, [1, 2, 1, 4])
+            case .keysOfAnotherWidth: try m.reshape(guide, [2, 2, 1, 8])
+            default: try m.reshape(guide, [2, 2, 1, 4])
+            }
         let products = try m.binary(.mul, m.node(MatMul(), [query, keys]), m.scalar(0.5))
         let weights = try m.node(Softmax(axis: form == .softmaxOverHeads ? 1 : 3), [products])
         let means = try reduce(weights, form == .sumOverHeads ? .sum : .mean)
@@ -68,24 +78,28 @@ struct SelectionNearMissTests {
 
         // Kept tokens: those of the highest scores, in their order.
         let ranked = form == .othersOfFewerRanked ? count - 1 : count
-        let ranking = try m.graph.add(TopK(axis: 1, largest: form != .leastRelevant), [scores, m.integers([ranked])], name: "ranking")[1]
+        let ranking = try m.graph.add(
+            TopK(axis: 1, largest: form != .leastRelevant), [scores, m.integers([ranked])], name: "ranking")[1]
         let chosen = try form == .keptFromTheSecond ? part(ranking, 1, 1 + kept) : part(ranking, 0, kept)
         let sorted = try m.graph.add(TopK(axis: 1, largest: form == .sortedDown), [chosen, m.integers([kept])], name: "sorted")
         let indices = form == .byScore ? chosen : sorted[form == .placesOfPlaces ? 1 : 0]
-        let patches = try form == .patchesFromTheFirst ? part(x, 0, count) : part(form == .patchesOfAnother ? other : x, 1, 1 + count)
+        let patches =
+            try form == .patchesFromTheFirst ? part(x, 0, count) : part(form == .patchesOfAnother ? other : x, 1, 1 + count)
         let tokens = try rows(indices, of: patches)
 
         // The others as one.
         let dropped = try part(ranking, form == .moreOthers ? kept - 1 : kept, form == .fewerOthers ? count - 1 : ranked)
         let others = try rows(form == .weightsOfKept ? part(ranking, 0, count - kept) : dropped, of: patches)
         let importance = try m.node(GatherElements(axis: 1), [form == .otherWeights ? m.unary(.exp, scores) : scores, dropped])
-        let factor = try m.node(Unsqueeze(), [form == .squaredWeights ? m.binary(.mul, importance, importance) : importance, m.integers([2])])
+        let factor = try m.node(
+            Unsqueeze(), [form == .squaredWeights ? m.binary(.mul, importance, importance) : importance, m.integers([2])])
         let sum = try reduce(m.binary(.mul, factor, others), form == .meanOfOthers ? .mean : .sum)
-        let total = switch form {
-        case .dividedByAll: try reduce(scores)
-        case .dividedByWidth: try reduce(importance, .max)
-        default: try reduce(importance)
-        }
+        let total =
+            switch form {
+            case .dividedByAll: try reduce(scores)
+            case .dividedByWidth: try reduce(importance, .max)
+            default: try reduce(importance)
+            }
         let quotient = try m.binary(.div, sum, m.node(Unsqueeze(), [total, m.integers([2])]))
         let fused: ValueID
         switch form {
@@ -93,8 +107,11 @@ struct SelectionNearMissTests {
         case .sumOverWidth: fused = try m.node(Expand(), [reduce(quotient, .mean, axis: 2), m.integers([2, 1, 8])])
         case .guarded, .guardedFromOne, .guardedByKept, .guardedWithKept, .guardedWithSum, .guardedWeighted:
             let seen = try form == .guardedByKept ? reduce(m.node(GatherElements(axis: 1), [scores, chosen])) : total
-            let isSeen = try m.binary(.greater, m.node(Unsqueeze(), [seen, m.integers([2])]), m.scalar(form == .guardedFromOne ? 1 : 0))
-            let instead = try form == .guardedWithKept ? reduce(rows(chosen, of: patches), .mean) : reduce(others, form == .guardedWithSum ? .sum : .mean)
+            let isSeen = try m.binary(
+                .greater, m.node(Unsqueeze(), [seen, m.integers([2])]), m.scalar(form == .guardedFromOne ? 1 : 0))
+            let instead =
+                try form == .guardedWithKept
+                ? reduce(rows(chosen, of: patches), .mean) : reduce(others, form == .guardedWithSum ? .sum : .mean)
             fused = try m.node(Where(), [isSeen, form == .guardedWeighted ? sum : quotient, instead])
         default: fused = quotient
         }

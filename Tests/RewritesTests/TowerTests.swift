@@ -81,7 +81,10 @@ struct TowerTests {
         let later = try m.graph.addConstant(Constant(Tensor(triangle, shape: [1, 1, 5, 5]), identity: "later"), name: "later")
         let attended = try m.attend(m.heads(x), m.heads(x), m.heads(x)) { m, scores in
             let scores = try m.binary(.add, m.binary(.div, scores, m.scalar(2)), m.constant([1, 2, 5, 5]))
-            return try causal ? m.binary(.add, scores, m.binary(.mul, later, m.node(Cast(to: .float32), [m.reshape(m.mask("ones", [[1]]), [1, 1, 1, 1])]))) : scores
+            return try causal
+                ? m.binary(
+                    .add, scores,
+                    m.binary(.mul, later, m.node(Cast(to: .float32), [m.reshape(m.mask("ones", [[1]]), [1, 1, 1, 1])]))) : scores
         }
         let y = try m.norm(m.binary(.add, m.linear(attended, 8, 8), x))
         try m.output(m.norm(m.binary(.add, m.feedForward(y), y)))
@@ -106,13 +109,16 @@ struct TowerTests {
         let image = try m.binary(.add, y, m.feedForward(m.norm(y)))
         let state = try m.text(m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))
         let read = try m.norm(m.binary(.add, m.attention(state), state))
-        let seen = try m.attend(m.heads(read), m.heads(image), m.heads(image)) { m, scores in try m.binary(.div, scores, m.scalar(2)) }
+        let seen = try m.attend(m.heads(read), m.heads(image), m.heads(image)) { m, scores in
+            try m.binary(.div, scores, m.scalar(2))
+        }
         let joined = try m.norm(m.binary(.add, m.linear(seen, 8, 8), read))
         try m.output(m.norm(m.binary(.add, m.feedForward(joined), joined)))
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
         let entering = try #require(m.graph.nodes.first { $0.op is Concat })
-        try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], visionTower: m.graph.name(of: entering.output)))
+        try select(
+            &m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], visionTower: m.graph.name(of: entering.output)))
         let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
         let query = try #require(selection.input(2))
         let regions = m.graph.inputs.filter { m.graph.name(of: $0) == "regions" }
@@ -129,11 +135,18 @@ struct TowerTests {
             let x = try m.node(Concat(axis: 1), [token, m.node(Concat(axis: 1), [image, words])])
             let (q, k, v) = (try m.heads(x, 11), try m.heads(x, 11), try m.heads(x, 11))
             let ones = try m.node(ConstantOfShape(), [m.integers([2, 6]), m.integers([1])])
-            let shown = try m.node(Cast(to: .bool), [m.node(Concat(axis: 1), [ones, m.mask("mask", [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]])])])
+            let shown = try m.node(
+                Cast(to: .bool), [m.node(Concat(axis: 1), [ones, m.mask("mask", [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]])])])
             let addends = try m.node(Where(), [m.node(Unsqueeze(), [shown, m.integers([1, 2])]), m.scalar(0), m.scalar(-1e30)])
-            try m.output(m.node(Gather(axis: 1), [m.attend(q, k, v, length: 11) { m, scores in
-                try masked ? m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends) : m.binary(.div, scores, m.scalar(2))
-            }, m.integers([0], scalar: true)]))
+            try m.output(
+                m.node(
+                    Gather(axis: 1),
+                    [
+                        m.attend(q, k, v, length: 11) { m, scores in
+                            try masked
+                                ? m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends) : m.binary(.div, scores, m.scalar(2))
+                        }, m.integers([0], scalar: true),
+                    ]))
             try fold(&m.graph)
             try fuse(&m.graph, validating: true)
             try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5]))
@@ -163,9 +176,13 @@ struct TowerTests {
         for name in ["left", "right"] { try m.output(m.vision(of: name)) }
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
-        func options(_ name: String?) -> SelectionRequest { SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: name) }
+        func options(_ name: String?) -> SelectionRequest {
+            SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: name)
+        }
         let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options(nil)) })
-        #expect(error.kind == .usage && "\(error)".contains("several vision towers") && "\(error)".contains("--vision-tower"), "\(error)")
+        #expect(
+            error.kind == .usage && "\(error)".contains("several vision towers") && "\(error)".contains("--vision-tower"),
+            "\(error)")
         func isRight(_ value: ValueID, _ graph: Graph) -> Bool {
             graph.dependents(of: graph.inputs.filter { graph.name(of: $0) == "right" }).contains(value)
         }
@@ -234,12 +251,16 @@ struct TowerTests {
         for name in ["question", "answer"] { try m.output(m.text(m.mask(name, [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))) }
         try fold(&m.graph)
         try fuse(&m.graph, validating: true)
-        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5])) })
-        #expect(error.kind == .usage && "\(error)".contains("several text encoders") && "\(error)".contains("--text-guide"), "\(error)")
+        let error = try #require(
+            #expect(throws: TripsError.self) { try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5])) })
+        #expect(
+            error.kind == .usage && "\(error)".contains("several text encoders") && "\(error)".contains("--text-guide"), "\(error)")
         try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y1"))
         let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
         let query = try #require(selection.input(2))
-        let reads = { (name: String) in m.graph.dependents(of: m.graph.inputs.filter { m.graph.name(of: $0) == name }).contains(query) }
+        let reads = { (name: String) in
+            m.graph.dependents(of: m.graph.inputs.filter { m.graph.name(of: $0) == name }).contains(query)
+        }
         #expect(reads("question") && !reads("answer"))
     }
 }

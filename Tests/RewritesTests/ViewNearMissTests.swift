@@ -12,27 +12,32 @@ struct ViewNearMissTests {
         var m = Exported()
         let x = try m.input("x", [2, 6, 8])
         func slice(_ x: ValueID, _ starts: [Int], _ ends: [Int], _ axes: [Int], _ steps: [Int]? = nil) throws -> ValueID {
-            try m.node(Slice(), [x, m.integers(starts), m.integers(ends), m.integers(axes)] + (steps.map { [try m.integers($0)] } ?? []))
+            try m.node(
+                Slice(), [x, m.integers(starts), m.integers(ends), m.integers(axes)] + (steps.map { [try m.integers($0)] } ?? []))
         }
-        let part = switch form {
-        case .everySecond: try slice(x, [0], [6], [1], [2])
-        case .backwards: try slice(x, [-1], [-7], [1], [-1])
-        case .backwardsAlongTwo: try slice(x, [0, -1], [1, -9], [0, 2], [1, -1])
-        case .alongTwo: try slice(x, [1, 2], [5, 6], [1, 2])
-        case .row: try slice(x, [2], [3], [1])
-        case .rowOfRow: try slice(slice(x, [1], [5], [1]), [1], [2], [1])
-        case .lastRow: try m.node(Gather(axis: 1), [x, m.integers([-1], scalar: true)])
-        case .stackedRows: try m.node(Gather(axis: 1), [x, m.integers([1, 0])])
-        }
+        let part =
+            switch form {
+            case .everySecond: try slice(x, [0], [6], [1], [2])
+            case .backwards: try slice(x, [-1], [-7], [1], [-1])
+            case .backwardsAlongTwo: try slice(x, [0, -1], [1, -9], [0, 2], [1, -1])
+            case .alongTwo: try slice(x, [1, 2], [5, 6], [1, 2])
+            case .row: try slice(x, [2], [3], [1])
+            case .rowOfRow: try slice(slice(x, [1], [5], [1]), [1], [2], [1])
+            case .lastRow: try m.node(Gather(axis: 1), [x, m.integers([-1], scalar: true)])
+            case .stackedRows: try m.node(Gather(axis: 1), [x, m.integers([1, 0])])
+            }
         try m.output(m.unary(.exp, m.reshape(part, [-1])))
         #expect(try m.fused().contains("Unary"))
     }
 
     /// Three views or more, of which some split axes and some do not.
-    @Test(arguments: [
-        ([2, 6, 8], [2, 2, 3, 8], [0, 2, 1, 3], [2, 6, 8]), ([2, 6, 8], [2, 6, 2, 4], [0, 1, 3, 2], [2, 6, 8]), ([2, 6, 8], [12, 8], [1, 0], [8, 12]),
-        ([1, 6, 8], [6, 1, 8], [2, 1, 0], [8, 6]), ([4, 1, 4], [4, 4], [1, 0], [16]), ([2, 3, 2, 3], [2, 3, 6], [0, 2, 1], [2, 2, 3, 3]),
-    ] as [([Int], [Int], [Int], [Int])])
+    @Test(
+        arguments: [
+            ([2, 6, 8], [2, 2, 3, 8], [0, 2, 1, 3], [2, 6, 8]), ([2, 6, 8], [2, 6, 2, 4], [0, 1, 3, 2], [2, 6, 8]),
+            ([2, 6, 8], [12, 8], [1, 0], [8, 12]),
+            ([1, 6, 8], [6, 1, 8], [2, 1, 0], [8, 6]), ([4, 1, 4], [4, 4], [1, 0], [16]),
+            ([2, 3, 2, 3], [2, 3, 6], [0, 2, 1], [2, 2, 3, 3]),
+        ] as [([Int], [Int], [Int], [Int])])
     func chains(from: [Int], cut: [Int], order: [Int], to: [Int]) throws {
         var m = Exported()
         let x = try m.input("x", from)
@@ -52,23 +57,26 @@ struct ViewNearMissTests {
         #expect(try m.fused().contains("Unary"))
     }
 
-    enum Pair: CaseIterable { case otherOrders, otherSources, row, rowOfOtherWidth, rowOfJoinedAxes, wholeTable, numberOfHigherRank, columnForEach }
+    enum Pair: CaseIterable {
+        case otherOrders, otherSources, row, rowOfOtherWidth, rowOfJoinedAxes, wholeTable, numberOfHigherRank, columnForEach
+    }
 
     /// Operators over two values, one or both of which are arranged.
     @Test(arguments: Pair.allCases) func operandsOfPairs(form: Pair) throws {
         var m = Exported()
         let (x, y) = (try m.input("x", [2, 2, 2]), try m.input("y", [2, 2, 2]))
         let wide = try m.input("wide", [2, 3, 4])
-        let sum = switch form {
-        case .otherOrders: try m.binary(.sub, m.transpose(x, [1, 0, 2]), m.transpose(y, [2, 1, 0]))
-        case .otherSources: try m.binary(.sub, m.transpose(m.reshape(wide, [4, 6]), [1, 0]), m.reshape(wide, [6, 4]))
-        case .row: try m.binary(.sub, m.reshape(wide, [6, 4]), m.constant([4]))
-        case .rowOfOtherWidth: try m.binary(.sub, m.constant([6]), m.reshape(wide, [4, 6]))
-        case .rowOfJoinedAxes: try m.binary(.sub, m.reshape(wide, [2, 12]), m.constant([12]))
-        case .wholeTable: try m.binary(.mul, m.transpose(x, [1, 0, 2]), m.constant([2, 2, 2]))
-        case .numberOfHigherRank: try m.binary(.mul, m.reshape(wide, [6, 4]), m.constant([1, 1, 1]))
-        case .columnForEach: try m.binary(.mul, m.reshape(wide, [6, 4]), m.constant([6, 1]))
-        }
+        let sum =
+            switch form {
+            case .otherOrders: try m.binary(.sub, m.transpose(x, [1, 0, 2]), m.transpose(y, [2, 1, 0]))
+            case .otherSources: try m.binary(.sub, m.transpose(m.reshape(wide, [4, 6]), [1, 0]), m.reshape(wide, [6, 4]))
+            case .row: try m.binary(.sub, m.reshape(wide, [6, 4]), m.constant([4]))
+            case .rowOfOtherWidth: try m.binary(.sub, m.constant([6]), m.reshape(wide, [4, 6]))
+            case .rowOfJoinedAxes: try m.binary(.sub, m.reshape(wide, [2, 12]), m.constant([12]))
+            case .wholeTable: try m.binary(.mul, m.transpose(x, [1, 0, 2]), m.constant([2, 2, 2]))
+            case .numberOfHigherRank: try m.binary(.mul, m.reshape(wide, [6, 4]), m.constant([1, 1, 1]))
+            case .columnForEach: try m.binary(.mul, m.reshape(wide, [6, 4]), m.constant([6, 1]))
+            }
         try m.output(m.unary(.exp, sum))
         #expect(try m.fused().contains("Binary"))
     }
@@ -79,7 +87,9 @@ struct ViewNearMissTests {
         var m = Exported()
         let x = try m.input("x", [2, 6], dimensions: [Dimension(symbol: "batch"), 6])
         func same(_ number: Float) throws -> ValueID {
-            try m.node(ConstantOfShape(), [m.node(Concat(axis: 0), [m.node(Shape(start: 0, end: 1), [x]), m.integers([3])]), m.scalar(number)])
+            try m.node(
+                ConstantOfShape(),
+                [m.node(Concat(axis: 0), [m.node(Shape(start: 0, end: 1), [x]), m.integers([3])]), m.scalar(number)])
         }
         try m.output(m.binary(.add, x, m.node(Concat(axis: 1), [same(0), same(1)])))
         try m.output(m.binary(.add, x, m.node(Concat(axis: 1), [same(0), same(-0.0)])))

@@ -27,7 +27,8 @@ import Runtime
                     guard let constant = constants[name] else { throw TripsError.data("no such tensor", found: name) }
                     return constant
                 }
-                let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+                let session = Session(
+                    Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
                 _ = try session.run(session.syntheticInputs(batch: 2, length: 3))
             } catch {
                 #expect(error is TripsError, "\(error)")
@@ -47,16 +48,26 @@ import Runtime
         func known(_ sizes: [Dimension], scalar: Bool = false) throws -> ValueID {
             try graph.addKnown(.dimensions(sizes), ValueType(.int64, scalar ? [] : [Dimension(sizes.count)]), name: "known")
         }
-        func add(_ op: any Operator, _ inputs: [ValueID?]) throws -> ValueID { try graph.add(op, inputs, name: "\(type(of: op))")[0] }
+        func add(_ op: any Operator, _ inputs: [ValueID?]) throws -> ValueID {
+            try graph.add(op, inputs, name: "\(type(of: op))")[0]
+        }
         let (batch, length) = (Dimension(symbol: "batch"), Dimension(symbol: "length"))
         let image = try graph.addInput("image", ValueType(.float32, [batch, 3, 8, 8]))
         let ids = try graph.addInput("ids", ValueType(.int64, [batch, length]))
-        let words = try add(Embedding(), [ids, constant("words", [9, 8]), add(Slice(), [constant("positions", [1, 6, 8]), known([0]), known([length]), known([1])])])
-        let tokens = try add(PatchEmbedding(), [image, constant("patches", [8, 3, 2, 2]), constant("bias", [8]), constant("token", [8])])
+        let words = try add(
+            Embedding(),
+            [
+                ids, constant("words", [9, 8]),
+                add(Slice(), [constant("positions", [1, 6, 8]), known([0]), known([length]), known([1])]),
+            ])
+        let tokens = try add(
+            PatchEmbedding(), [image, constant("patches", [8, 3, 2, 2]), constant("bias", [8]), constant("token", [8])])
         let normal = try add(LayerNorm(epsilon: 1e-5), [tokens, constant("norm", [8]), constant("shift", [8])])
         let (q, k, v) = (
-            try add(Linear(), [normal, constant("q", [8, 8]), constant("q.bias", [8])]), try add(Linear(), [normal, constant("k", [8, 8])]),
-            try add(Linear(), [normal, constant("v", [8, 8])]))
+            try add(Linear(), [normal, constant("q", [8, 8]), constant("q.bias", [8])]),
+            try add(Linear(), [normal, constant("k", [8, 8])]),
+            try add(Linear(), [normal, constant("v", [8, 8])])
+        )
         let residual = try add(Binary(.add), [add(Attention(heads: 2), [q, k, v]), tokens])
         let guide = try add(Gather(axis: 1), [words, known([0], scalar: true)])
         let selected = try graph.add(PatchSelection(heads: 2, keepRate: 0.5), [residual, k, guide], name: "selection")
@@ -75,7 +86,10 @@ import Runtime
     // MARK: Altering
 
     private static let numbers = [0, 1, 2, 3, 7, 8, 64, -1, -2, 1 << 20, 1 << 31, 1 << 40, 1 << 60, .max, .min]
-    private static let words = ["batch", "length", "?", "batch-5", "2*batch", "batch*length", "F64", "F16", "I64", "I8", "BOOL", "image", "ids", "words", "up"]
+    private static let words = [
+        "batch", "length", "?", "batch-5", "2*batch", "batch*length", "F64", "F16", "I64", "I8", "BOOL", "image", "ids", "words",
+        "up",
+    ]
 
     /// The JSON value with something else in one place.
     private func alter(_ json: Any, _ generator: inout SplitMix64) -> Any {

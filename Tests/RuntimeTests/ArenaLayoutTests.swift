@@ -22,7 +22,9 @@ import Runtime
             for (i, a) in buffers.enumerated() {
                 #expect(layout.offsets[i] % 64 == 0 && layout.offsets[i] + a.byteCount <= layout.byteCount)
                 for (j, b) in buffers.enumerated() where i < j && a.first <= b.last && b.first <= a.last {
-                    #expect(layout.offsets[i] + a.byteCount <= layout.offsets[j] || layout.offsets[j] + b.byteCount <= layout.offsets[i])
+                    #expect(
+                        layout.offsets[i] + a.byteCount <= layout.offsets[j] || layout.offsets[j] + b.byteCount <= layout.offsets[i]
+                    )
                 }
             }
         }

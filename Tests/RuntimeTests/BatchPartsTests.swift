@@ -25,20 +25,22 @@ import Testing
     }
 
     @Test func layersKeepExamplesApart() throws {
-        #expect(try separable { graph, x in
-            let w = try weight(&graph, [8, 8])
-            let y = try graph.add(Linear(), [x, w], name: "linear")[0]
-            let z = try graph.add(Attention(heads: 2), [y, x, x], name: "attention")[0]
-            let sum = try graph.add(Binary(.add), [z, x], name: "sum")[0]
-            return try graph.add(Gather(axis: 1), [sum, integers(&graph, [0])], name: "first")[0]
-        } == "batch")
+        #expect(
+            try separable { graph, x in
+                let w = try weight(&graph, [8, 8])
+                let y = try graph.add(Linear(), [x, w], name: "linear")[0]
+                let z = try graph.add(Attention(heads: 2), [y, x, x], name: "attention")[0]
+                let sum = try graph.add(Binary(.add), [z, x], name: "sum")[0]
+                return try graph.add(Gather(axis: 1), [sum, integers(&graph, [0])], name: "first")[0]
+            } == "batch")
     }
 
     @Test func sumsOverTheBatchMixExamples() throws {
-        #expect(try separable { graph, x in
-            let mean = try graph.add(Reduce(.mean), [x, integers(&graph, [0])], name: "mean")[0]
-            return try graph.add(Binary(.sub), [x, mean], name: "centred")[0]
-        } == nil)
+        #expect(
+            try separable { graph, x in
+                let mean = try graph.add(Reduce(.mean), [x, integers(&graph, [0])], name: "mean")[0]
+                return try graph.add(Binary(.sub), [x, mean], name: "centred")[0]
+            } == nil)
     }
 
     /// The model is one of square matrices: with fewer rows they would have fewer columns.
@@ -47,27 +49,30 @@ import Testing
         let x = try graph.addInput("x", ValueType(.float32, [batch, batch]))
         try graph.addOutput("y", graph.add(Unary(.exp), [x], name: "exp")[0])
         #expect(try graph.separableBatch() == nil)
-        #expect(try separable { graph, x in
-            let sizes = try graph.addKnown(.dimensions([batch, batch, 4, 8]), ValueType(.int64, [4]), name: "sizes")
-            let one = try graph.add(Unsqueeze(), [x, integers(&graph, [1])], name: "one")[0]
-            return try graph.add(Expand(), [one, sizes], name: "pairs")[0]
-        } == nil)
-        #expect(try separable { graph, x in
-            let half = try #require(batch.divided(roundingDownBy: 2))
-            let sizes = try graph.addKnown(.dimensions([batch, half, 4, 8]), ValueType(.int64, [4]), name: "sizes")
-            let one = try graph.add(Unsqueeze(), [x, integers(&graph, [1])], name: "one")[0]
-            return try graph.add(Expand(), [one, sizes], name: "halves")[0]
-        } == nil)
+        #expect(
+            try separable { graph, x in
+                let sizes = try graph.addKnown(.dimensions([batch, batch, 4, 8]), ValueType(.int64, [4]), name: "sizes")
+                let one = try graph.add(Unsqueeze(), [x, integers(&graph, [1])], name: "one")[0]
+                return try graph.add(Expand(), [one, sizes], name: "pairs")[0]
+            } == nil)
+        #expect(
+            try separable { graph, x in
+                let half = try #require(batch.divided(roundingDownBy: 2))
+                let sizes = try graph.addKnown(.dimensions([batch, half, 4, 8]), ValueType(.int64, [4]), name: "sizes")
+                let one = try graph.add(Unsqueeze(), [x, integers(&graph, [1])], name: "one")[0]
+                return try graph.add(Expand(), [one, sizes], name: "halves")[0]
+            } == nil)
     }
 
     @Test func examplesMetByOthersAreNotApart() throws {
         // x · xᵀ over rows of the batch, as a contrastive loss has it.
-        #expect(try separable { graph, x in
-            let first = try graph.add(Gather(axis: 1), [x, integers(&graph, [0])], name: "first")[0]
-            let rows = try graph.add(Squeeze(), [first, integers(&graph, [1])], name: "rows")[0]
-            let columns = try graph.add(Transpose(permutation: [1, 0]), [rows], name: "columns")[0]
-            return try graph.add(MatMul(), [rows, columns], name: "all pairs")[0]
-        } == nil)
+        #expect(
+            try separable { graph, x in
+                let first = try graph.add(Gather(axis: 1), [x, integers(&graph, [0])], name: "first")[0]
+                let rows = try graph.add(Squeeze(), [first, integers(&graph, [1])], name: "rows")[0]
+                let columns = try graph.add(Transpose(permutation: [1, 0]), [rows], name: "columns")[0]
+                return try graph.add(MatMul(), [rows, columns], name: "all pairs")[0]
+            } == nil)
         #expect(try separable { graph, x in try graph.add(Gather(axis: 0), [x, integers(&graph, [0])], name: "one")[0] } == nil)
         #expect(try separable { graph, x in try graph.add(Concat(axis: 0), [x, x], name: "twice")[0] } == nil)
     }
@@ -80,14 +85,17 @@ import Testing
     }
 
     enum Meeting: CaseIterable {
-        case gains, positions, maskOfRankThree, keysOfAll, oneRowForAll, sharedSummand, factorsOfAll, factorOfAnother, addedAtAnotherAxis
+        case gains, positions, maskOfRankThree, keysOfAll, oneRowForAll, sharedSummand, factorsOfAll, factorOfAnother,
+            addedAtAnotherAxis
     }
 
     /// Operands that bring one example's numbers to another, or that a part of the batch would have to be cut from as well. A
     /// size that is stated may be that of the batch.
     @Test(arguments: Meeting.allCases) func operandsOfOtherExamplesAreNotApart(form: Meeting) throws {
         let found = try separable { graph, x in
-            func add(_ op: any Operator, _ inputs: [ValueID?]) throws -> ValueID { try graph.add(op, inputs, name: "\(type(of: op))")[0] }
+            func add(_ op: any Operator, _ inputs: [ValueID?]) throws -> ValueID {
+                try graph.add(op, inputs, name: "\(type(of: op))")[0]
+            }
             func input(_ name: String, _ rest: Dimension..., type: DataType = .float32) throws -> ValueID {
                 try graph.addInput(name, ValueType(type, [batch] + rest))
             }
@@ -96,7 +104,8 @@ import Testing
             }
             switch form {
             case .gains: return try add(LayerNorm(epsilon: 1e-5), [x, input("gains")])
-            case .positions: return try add(Embedding(), [input("ids", 4, type: .int64), weight(&graph, [9, 8]), input("positions", 8)])
+            case .positions:
+                return try add(Embedding(), [input("ids", 4, type: .int64), weight(&graph, [9, 8]), input("positions", 8)])
             case .maskOfRankThree: return try add(Attention(heads: 4), [x, x, x, input("mask", 4, 4)])
             case .keysOfAll: return try add(Attention(heads: 2), [x, same(4, 8), same(4, 8)])
             case .oneRowForAll:
@@ -112,9 +121,11 @@ import Testing
     }
 
     @Test func productsOfOneRowKeepExamplesApart() throws {
-        #expect(try separable { graph, x in
-            let row = try graph.add(Gather(axis: 1), [x, graph.addKnown(.dimensions([0]), ValueType(.int64, []), name: "first")], name: "row")[0]
-            return try graph.add(MatMul(), [row, weight(&graph, [8, 3])], name: "product")[0]
-        } == "batch")
+        #expect(
+            try separable { graph, x in
+                let row = try graph.add(
+                    Gather(axis: 1), [x, graph.addKnown(.dimensions([0]), ValueType(.int64, []), name: "first")], name: "row")[0]
+                return try graph.add(MatMul(), [row, weight(&graph, [8, 3])], name: "product")[0]
+            } == "batch")
     }
 }

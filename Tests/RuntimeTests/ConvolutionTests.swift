@@ -9,7 +9,8 @@ import Runtime
     private static let all = [
         // One channel for each group, with all that moves windows.
         Form([2, 6, 9, 11], [6, 1, 3, 5], Conv(window: Window(pads: [1, 2, 1, 2]), groups: 6)),
-        Form([2, 3, 9, 11], [6, 1, 3, 3], Conv(window: Window(strides: [2, 3], dilations: [2, 1], pads: [2, 1, 0, 3]), groups: 3)),
+        Form(
+            [2, 3, 9, 11], [6, 1, 3, 3], Conv(window: Window(strides: [2, 3], dilations: [2, 1], pads: [2, 1, 0, 3]), groups: 3)),
         Form([1, 2, 8, 9], [4, 1, 2, 2], Conv(window: Window(strides: [3, 4], pads: [-1, 0, 2, -2]), groups: 2)),
         Form([1, 4, 8, 8], [4, 1, 3, 3], Conv(window: Window(strides: [2, 2], autoPad: .sameUpper), groups: 4)),
         Form([1, 37, 14, 14], [37, 1, 3, 3], Conv(window: Window(pads: [1, 1, 1, 1]), groups: 37)),
@@ -32,7 +33,8 @@ import Runtime
         Form([1, 6, 3001], [20, 6, 3], Conv(window: Window(strides: [2], pads: [1, 1]))),
         Form([1, 2, 3, 1500], [4, 2, 3, 3], Conv(window: Window(pads: [1, 1, 1, 1]))),
         Form([2, 2, 4, 5, 6], [3, 2, 2, 3, 3], Conv(window: Window(strides: [1, 2, 1], pads: [1, 0, 1, 0, 1, 1]))),
-        Form([1, 20, 4, 5, 6], [20, 1, 3, 3, 3], Conv(window: Window(strides: [2, 1, 1], pads: [1, 1, 1, 1, 1, 1]), groups: 20)),
+        Form(
+            [1, 20, 4, 5, 6], [20, 1, 3, 3, 3], Conv(window: Window(strides: [2, 1, 1], pads: [1, 1, 1, 1, 1, 1]), groups: 20)),
         // Left to the operator: nothing to compute, and more padding than windows.
         Form([1, 2, 0, 3], [2, 2, 1, 1], Conv(window: Window(pads: [1, 0, 1, 0]))),
         Form([1, 2, 1, 1], [2, 2, 3, 3], Conv(window: Window(dilations: [4, 4], pads: [4, 4, 4, 4]))),
@@ -79,8 +81,10 @@ import Runtime
         let x = try s.input("x", [1, 4, 5, 6])
         let more = try s.input("more", [1, 5, 5, 6])
         let activations: [(any Operator, [ValueID?], kind: String)] = [
-            (Unary(.relu), [], "Relu"), (Unary(.sigmoid), [], "Sigmoid"), (Unary(.swish), [], "Swish"), (Unary(.hardSwish), [], "HardSwish"),
-            (Unary(.hardSigmoid, alpha: 0.3, beta: 0.4), [], "HardSigmoid"), (Clip(), [low, high], "Clip"), (Clip(), [nil, high], "Clip"),
+            (Unary(.relu), [], "Relu"), (Unary(.sigmoid), [], "Sigmoid"), (Unary(.swish), [], "Swish"),
+            (Unary(.hardSwish), [], "HardSwish"),
+            (Unary(.hardSigmoid, alpha: 0.3, beta: 0.4), [], "HardSigmoid"), (Clip(), [low, high], "Clip"),
+            (Clip(), [nil, high], "Clip"),
             (GELU(.erf), [], "GELU"),
         ]
         var (outputs, kinds): ([ValueID], [String]) = ([], [])
@@ -110,7 +114,8 @@ import Runtime
         let later = try s.add(Unary(.exp), [convolved()])
         let outputs = try [
             s.add(Unary(.sigmoid), [s.add(Unary(.relu), [convolved()])]), s.add(Binary(.add), [twice, twice]),
-            s.add(Unary(.relu), [read]), read, s.add(Binary(.add), [convolved(), s.constant([4, 1, 1])]), s.add(Binary(.add), [first, later]),
+            s.add(Unary(.relu), [read]), read, s.add(Binary(.add), [convolved(), s.constant([4, 1, 1])]),
+            s.add(Binary(.add), [first, later]),
             s.add(Clip(), [convolved(), s.input("low", [])]), s.add(Unary(.swish, alpha: 1.5), [convolved()]),
             s.add(Binary(.add), [s.add(Binary(.add), [convolved(), x]), x]), s.add(Binary(.sub), [convolved(), x]),
             s.add(Binary(.mul), [x, convolved()]),

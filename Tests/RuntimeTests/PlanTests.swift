@@ -12,12 +12,13 @@ import Testing
         let q = try s.input("q", [form == .sharedQueries ? 1 : 2, 5, 8], type)
         let k = try s.input("k", [2, 7, 8], type)
         let v = try s.input("v", [2, 7, form == .otherWidthOfValues ? 12 : 8], type)
-        let mask: [ValueID] = switch form {
-        case .evenMask: [try s.input("mask", [2, 1, 5, 1])]
-        case .rowMask: [try s.input("mask", [7])]
-        case .wholeMask: [try s.input("mask", [2, 2, 5, 7])]
-        default: []
-        }
+        let mask: [ValueID] =
+            switch form {
+            case .evenMask: [try s.input("mask", [2, 1, 5, 1])]
+            case .rowMask: [try s.input("mask", [7])]
+            case .wholeMask: [try s.input("mask", [2, 2, 5, 7])]
+            default: []
+            }
         let read = try s.add(Attention(heads: 2), [q, k, v] + mask)
         try s.check([read])
     }
@@ -37,7 +38,8 @@ import Testing
         var s = Sample()
         let (x, weight, bias) = (try s.input("x", [3, 8]), try s.input("weight", [4, 8]), try s.input("bias", [4]))
         let linears = try [
-            s.add(Linear(), [x, weight]), s.add(Linear(), [x, s.constant([4, 8]), bias]), s.add(Linear(), [s.constant([3, 8]), weight]),
+            s.add(Linear(), [x, weight]), s.add(Linear(), [x, s.constant([4, 8]), bias]),
+            s.add(Linear(), [s.constant([3, 8]), weight]),
             s.add(Linear(), [s.constant([3, 8]), s.constant([4, 8]), bias]), s.add(Linear(), [x, x]),
         ]
         let image = try s.constant([1, 3, 4, 4])
@@ -98,7 +100,10 @@ import Testing
         var s = Sample()
         let levels = try s.random([16, 40]).elements(Float.self).map { Int8($0 * 254) }
         let scales = try Tensor([Float](repeating: 0.01, count: 16), shape: [16, 1])
-        let operands = [try s.input("x", [6, 40]), try s.constant(Tensor(levels, shape: [16, 40])), try s.constant(scales), nil, try s.input("scale", [40])]
+        let operands = [
+            try s.input("x", [6, 40]), try s.constant(Tensor(levels, shape: [16, 40])), try s.constant(scales), nil,
+            try s.input("scale", [40]),
+        ]
         let layer = try s.add(QuantizedLinear(groupSize: 40, activations: .float32), operands)
         try s.check([layer], tolerance: 1e-4)
     }

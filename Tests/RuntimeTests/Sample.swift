@@ -33,7 +33,9 @@ struct Sample {
 
     mutating func add(_ op: any Operator, _ inputs: [ValueID?]) throws -> ValueID {
         let made = try graph.add(op, inputs, name: "\(Swift.type(of: op)) \(numbers.count)")
-        for (value, tensor) in zip(made, try evaluate(op, inputs.map { try $0.map { try #require(numbers[$0]) } })) { numbers[value] = tensor }
+        for (value, tensor) in zip(made, try evaluate(op, inputs.map { try $0.map { try #require(numbers[$0]) } })) {
+            numbers[value] = tensor
+        }
         return made[0]
     }
 
@@ -44,7 +46,9 @@ struct Sample {
         for (index, value) in outputs.enumerated() {
             let (tensor, expected) = (try #require(found["y\(index)"]), try #require(numbers[value]))
             #expect(tensor.shape == expected.shape && tensor.dataType == expected.dataType)
-            let pairs = zip(try tensor.converted(to: .float64).elements(Double.self), try expected.converted(to: .float64).elements(Double.self))
+            let pairs = zip(
+                try tensor.converted(to: .float64).elements(Double.self), try expected.converted(to: .float64).elements(Double.self)
+            )
             // Sums of few numbers below 1 in another order.
             #expect(pairs.allSatisfy { abs($0 - $1) <= tolerance || $0.isNaN && $1.isNaN }, "y\(index)")
         }
@@ -68,7 +72,9 @@ struct Sample {
         for (index, value) in outputs.enumerated() { try graph.addOutput("y\(index)", value) }
         try graph.validate()
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: threads)
-        let inputs = Dictionary(uniqueKeysWithValues: graph.inputs.map { (graph.name(of: $0), numbers[$0]) }).compactMapValues { $0 }
+        let inputs = Dictionary(uniqueKeysWithValues: graph.inputs.map { (graph.name(of: $0), numbers[$0]) }).compactMapValues {
+            $0
+        }
         return (session, inputs)
     }
 }

@@ -19,9 +19,12 @@ import Runtime
         let values = try inputs.enumerated().map { index, tensor in
             try graph.addInput("input.\(index)", ValueType(tensor.dataType, tensor.shape.map { Dimension($0) }))
         }
-        for (index, value) in try graph.add(op, values, name: "selection").enumerated() { try graph.addOutput("output.\(index)", value) }
+        for (index, value) in try graph.add(op, values, name: "selection").enumerated() {
+            try graph.addOutput("output.\(index)", value)
+        }
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: threads)
-        let results = try session.run(Dictionary(uniqueKeysWithValues: inputs.enumerated().map { ("input.\($0.offset)", $0.element) }))
+        let results = try session.run(
+            Dictionary(uniqueKeysWithValues: inputs.enumerated().map { ("input.\($0.offset)", $0.element) }))
         return try (0..<4).map { try #require(results["output.\($0)"]) }
     }
 
@@ -71,10 +74,12 @@ import Runtime
             }
             func linear(_ input: ValueID, _ outputs: Int, _ inputs: Int, seed: UInt64) throws -> ValueID {
                 guard quantized else { return try node(Linear(), input, constant([outputs, inputs], seed)) }
-                let weight = try Tensor((0..<outputs * inputs).map { Int8(truncatingIfNeeded: $0 * 37 + Int(seed)) }, shape: [outputs, inputs])
+                let weight = try Tensor(
+                    (0..<outputs * inputs).map { Int8(truncatingIfNeeded: $0 * 37 + Int(seed)) }, shape: [outputs, inputs])
                 let values = try graph.addConstant(Constant(weight, identity: "weight \(seed)"), name: "weight.\(seed)")
                 let scales = try graph.addConstant(
-                    Constant(Tensor([Float](repeating: 0.01, count: outputs), shape: [outputs, 1]), identity: "scales \(seed)"), name: "scales.\(seed)")
+                    Constant(Tensor([Float](repeating: 0.01, count: outputs), shape: [outputs, 1]), identity: "scales \(seed)"),
+                    name: "scales.\(seed)")
                 return try node(QuantizedLinear(groupSize: inputs, activations: .int8), input, values, scales)
             }
             for block in 0..<2 as Range<UInt64> {
@@ -86,7 +91,8 @@ import Runtime
                 stream = try node(Binary(.add), linear(hidden, 24, 48, seed: 10 * block + 4), selected)
             }
             try graph.addOutput("stream", stream)
-            let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: threads)
+            let session = Session(
+                Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: threads)
             let results = try session.run(["tokens": noise([3, 21, 24], seed: 91), "guide": noise([3, 24], seed: 92)])
             return try #require(results["stream"])
         }

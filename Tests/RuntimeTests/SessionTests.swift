@@ -60,7 +60,9 @@ private struct BatchRecord: Computable {
 
     func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         BatchRecord.largest.withLock { $0 = max($0, outputs[0].shape[0]) }
-        if let x = inputs.first.flatMap({ $0 }) { outputs[0].bytes.copyMemory(from: x.bytes, byteCount: x.count * x.dataType.byteWidth) }
+        if let x = inputs.first.flatMap({ $0 }) {
+            outputs[0].bytes.copyMemory(from: x.bytes, byteCount: x.count * x.dataType.byteWidth)
+        }
     }
 }
 
@@ -105,7 +107,9 @@ private struct BatchRecord: Computable {
         #expect(try session.run(inputs, outputs: ["sizes"])["sizes"]?.elements(Int64.self) == [2, 3, 6])
         #expect(try session.run(["y": noise([1, 4], seed: 3)])["ones"]?.elements(Float.self) == [1, 1, 1, 1])
         #expect(try Set(session.run(inputs).keys) == ["sizes", "negative", "ones"])
-        #expect { try session.run(["x": noise([2, 3], seed: 1)], outputs: ["sizes"]) } throws: { "\($0)".hasPrefix("input y is missing") }
+        #expect { try session.run(["x": noise([2, 3], seed: 1)], outputs: ["sizes"]) } throws: {
+            "\($0)".hasPrefix("input y is missing")
+        }
     }
 
     /// What is made of an input's sizes alone needs that input, though not those that other outputs are made of.
@@ -192,14 +196,17 @@ private struct BatchRecord: Computable {
         for (name, seed) in [("up", UInt64(2)), ("side", 3)] {
             let levels = try noise([100, 40], seed: seed).elements(Float.self).map { Int8($0 * 254) }
             let weight = try graph.addConstant(Constant(Tensor(levels, shape: [100, 40]), identity: name), name: name + ".weight")
-            let scales = try graph.addConstant(Constant(noise([100, 1], seed: seed + 9), identity: name + ".scales"), name: name + ".scales")
+            let scales = try graph.addConstant(
+                Constant(noise([100, 1], seed: seed + 9), identity: name + ".scales"), name: name + ".scales")
             let op = QuantizedLinear(groupSize: 40, activations: .int8)
             try graph.addOutput(name, graph.add(op, [normal, weight, scales], name: name)[0])
         }
         try graph.addOutput("normal", normal)
         let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")))
         let rowsOfX = try noise([rows, 40], seed: 7), inputs = ["x": rowsOfX]
-        let (apart, all) = (try Session(model, threads: 3).run(inputs, outputs: ["up", "side"]), try Session(model, threads: 1).run(inputs))
+        let (apart, all) = (
+            try Session(model, threads: 3).run(inputs, outputs: ["up", "side"]), try Session(model, threads: 1).run(inputs)
+        )
         for name in ["up", "side"] {
             let numbers = try #require(all[name]).elements(Float.self)
             #expect(numbers.contains { $0 != 0 })
@@ -217,7 +224,8 @@ private struct BatchRecord: Computable {
         var graph = Graph(name: "main")
         func weight(_ rows: Int, _ columns: Int) throws -> ValueID {
             let numbers = (0..<rows * columns).map { _ in Float(generator.uniform() - 0.5) }
-            return try graph.addConstant(Constant(Tensor(numbers, shape: [rows, columns]), identity: "\(rows) x \(columns)"), name: "w")
+            return try graph.addConstant(
+                Constant(Tensor(numbers, shape: [rows, columns]), identity: "\(rows) x \(columns)"), name: "w")
         }
         let x = try graph.addInput("x", ValueType(.float32, [1, Dimension(symbol: "length"), 40]))
         let hidden = try graph.add(GELU(.erf), graph.add(Linear(), [x, weight(512, 40)], name: "up"), name: "gelu")[0]
@@ -241,7 +249,8 @@ private struct BatchRecord: Computable {
         let alone = try examples.map { try session.run(["x": $0.x, "y": $0.y]) }
         for name in ["states", "hidden", "answer"] {
             #expect(together[name]?.shape.first == 5)
-            #expect(try together[name]?.elements(Float.self) == alone.flatMap { try $0[name]?.elements(Float.self) ?? [] }, "\(name)")
+            #expect(
+                try together[name]?.elements(Float.self) == alone.flatMap { try $0[name]?.elements(Float.self) ?? [] }, "\(name)")
         }
     }
 
@@ -294,9 +303,14 @@ private struct BatchRecord: Computable {
 
     /// Query i sees the keys 0 ... i, however many there are.
     @Test(arguments: [(3, 5), (5, 3), (4, 4)]) func causalAttentionCountsFromTheFirstKey(queries: Int, keys: Int) throws {
-        let inputs = ["q": try noise([2, queries, 16], seed: 1), "k": try noise([2, keys, 16], seed: 2), "v": try noise([2, keys, 16], seed: 3)]
+        let inputs = [
+            "q": try noise([2, queries, 16], seed: 1), "k": try noise([2, keys, 16], seed: 2),
+            "v": try noise([2, keys, 16], seed: 3),
+        ]
         var graph = Graph(name: "main")
-        let values = try ["q", "k", "v"].map { name in try graph.addInput(name, ValueType(.float32, inputs[name]!.shape.map { Dimension($0) })) }
+        let values = try ["q", "k", "v"].map { name in
+            try graph.addInput(name, ValueType(.float32, inputs[name]!.shape.map { Dimension($0) }))
+        }
         let op = Attention(heads: 2, causal: true)
         try graph.addOutput("y", graph.add(op, values, name: "attention")[0])
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
@@ -309,11 +323,14 @@ private struct BatchRecord: Computable {
     /// The first example's queries see no key.
     @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
     func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
-        var inputs = try Dictionary(uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
+        var inputs = try Dictionary(
+            uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         inputs["mask"] = try Tensor((0..<10).map { Float($0 < 5 || $0 == 7 ? -Float.infinity : 0) }, shape: [2, 1, 1, 5])
         var graph = Graph(name: "main")
         let names = ["q", "k", "v", "mask"]
-        let values = try names.map { name in try graph.addInput(name, ValueType(.float32, inputs[name]!.shape.map { Dimension($0) })) }
+        let values = try names.map { name in
+            try graph.addInput(name, ValueType(.float32, inputs[name]!.shape.map { Dimension($0) }))
+        }
         let op = Attention(heads: 2, activations: activations, fullyMasked: fullyMasked)
         try graph.addOutput("y", graph.add(op, values, name: "attention")[0])
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 2)
@@ -328,7 +345,8 @@ private struct BatchRecord: Computable {
     /// The first query of the second example is no number.
     @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
     func queriesThatAreNoNumbers(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
-        var inputs = try Dictionary(uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
+        var inputs = try Dictionary(
+            uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         var numbers = try #require(inputs["q"]).elements(Float.self)
         (numbers[80], numbers[88]) = (.nan, .nan)
         inputs["q"] = try Tensor(numbers, shape: [2, 5, 16])
@@ -353,9 +371,12 @@ private struct BatchRecord: Computable {
         var graph = Graph(name: "main")
         func layer(_ name: String, _ x: ValueID, seed: UInt64) throws -> ValueID {
             let levels = try noise([width, inputs], seed: seed).elements(Float.self).map { Int8($0 * 254) }
-            let weight = try graph.addConstant(Constant(Tensor(levels, shape: [width, inputs]), identity: name), name: name + ".weight")
-            let scales = try graph.addConstant(Constant(noise([width, 1], seed: seed + 9), identity: name + ".scales"), name: name + ".scales")
-            let bias = try graph.addConstant(Constant(noise([width], seed: seed + 5), identity: name + ".bias"), name: name + ".bias")
+            let weight = try graph.addConstant(
+                Constant(Tensor(levels, shape: [width, inputs]), identity: name), name: name + ".weight")
+            let scales = try graph.addConstant(
+                Constant(noise([width, 1], seed: seed + 9), identity: name + ".scales"), name: name + ".scales")
+            let bias = try graph.addConstant(
+                Constant(noise([width], seed: seed + 5), identity: name + ".bias"), name: name + ".bias")
             return try graph.add(QuantizedLinear(groupSize: inputs, activations: .int8), [x, weight, scales, bias], name: name)[0]
         }
         let x = try graph.addInput("x", ValueType(.float32, [2, 37, Dimension(inputs)]))
@@ -432,7 +453,9 @@ private struct BatchRecord: Computable {
             try graph.addOutput("known", known)
             let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
             for output in ["y", "known"] {
-                #expect { try session.run(["x": noise([1, 8], seed: 2)], outputs: [output]) } throws: { ($0 as? TripsError)?.kind == .data }
+                #expect { try session.run(["x": noise([1, 8], seed: 2)], outputs: [output]) } throws: {
+                    ($0 as? TripsError)?.kind == .data
+                }
             }
         }
     }
@@ -445,9 +468,11 @@ private struct BatchRecord: Computable {
         var decode = Graph(name: "decode")
         let ids = try decode.addInput("answer_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
         let sum = try decode.add(Reduce(.sum), [decode.add(Cast(to: .float32), [ids], name: "numbers")[0]], name: "sum")[0]
-        let sizes = try decode.addKnown(.dimensions(shape.map { Dimension($0) }), ValueType(.int64, [Dimension(shape.count)]), name: "sizes")
+        let sizes = try decode.addKnown(
+            .dimensions(shape.map { Dimension($0) }), ValueType(.int64, [Dimension(shape.count)]), name: "sizes")
         try decode.addOutput("answer_logits", decode.add(Expand(), [sum, sizes], name: "logits")[0])
-        let session = Session(Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let session = Session(
+            Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
         let answers = try Tensor([Int64](repeating: 1, count: 6), shape: [2, 3])
         let inputs = ["x": try noise([1, 4], seed: 1), "answer_ids": answers, "answer_mask": answers]
         #expect { try session.rankAnswers(inputs, k: 2) } throws: { ($0 as? TripsError)?.kind == .data }
@@ -463,7 +488,8 @@ private struct BatchRecord: Computable {
         let table = try decode.addConstant(Constant(noise([50, 50], seed: 3), identity: "table"), name: "table")
         let kept = try decode.add(BatchRecord(), [ids], name: "record")[0]
         try decode.addOutput("answer_logits", decode.add(Embedding(), [kept, table], name: "logits")[0])
-        let session = Session(Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let session = Session(
+            Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
         let answers = (0..<40).flatMap { [Int64(1), Int64($0), Int64(49 - $0)] }
         var inputs = ["x": try noise([1, 4], seed: 1), "answer_ids": try Tensor(answers, shape: [40, 3])]
         inputs["answer_mask"] = try Tensor([Int64](repeating: 1, count: 120), shape: [40, 3])
@@ -494,7 +520,8 @@ private struct BatchRecord: Computable {
         }
         for bad: Int32 in [9, -10, .max] {
             #expect { try run(bad) } throws: {
-                "\($0)" == "element [1, 3] of input input_ids; found \(bad); expected -9 ..< 9" && ($0 as? TripsError)?.kind == .data
+                "\($0)" == "element [1, 3] of input input_ids; found \(bad); expected -9 ..< 9"
+                    && ($0 as? TripsError)?.kind == .data
             }
         }
         try run(-9)

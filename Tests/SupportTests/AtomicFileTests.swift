@@ -3,7 +3,8 @@ import Support
 import Testing
 
 @Suite struct AtomicFileTests {
-    private let folder = (NSTemporaryDirectory() as NSString).appendingPathComponent("trips-test-\(UInt64.random(in: 0...UInt64.max))")
+    private let folder = (NSTemporaryDirectory() as NSString).appendingPathComponent(
+        "trips-test-\(UInt64.random(in: 0...UInt64.max))")
     private var target: String { folder + "/a" }
     private var contents: [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] }
 
@@ -96,7 +97,9 @@ import Testing
         for name in ["/a", "/./a", "/link", "/hard"] {
             #expect(kind { try AtomicFile.checkTarget(folder + name, isNot: target) } == .usage, "\(name)")
         }
-        for name in ["/b", "/absent"] { #expect(kind { try AtomicFile.checkTarget(folder + name, isNot: target) } == nil, "\(name)") }
+        for name in ["/b", "/absent"] {
+            #expect(kind { try AtomicFile.checkTarget(folder + name, isNot: target) } == nil, "\(name)")
+        }
     }
 
     @Test func foldersThatCannotTakeIt() throws {

@@ -53,7 +53,9 @@ import Tensors
     /// Loops run over rows without elements, and strides are products of the other sizes.
     @Test func emptyTensorsHaveNoLargeSizes() throws {
         #expect(try elementCount(of: [1 << 20, 0, 1 << 10]) == 0)
-        for shape in [[0, 1 << 40, 1 << 40], [1 << 40, 0], [0, -1]] { #expect(throws: TripsError.self) { try elementCount(of: shape) } }
+        for shape in [[0, 1 << 40, 1 << 40], [1 << 40, 0], [0, -1]] {
+            #expect(throws: TripsError.self) { try elementCount(of: shape) }
+        }
     }
 
     @Test func memoryThatTheMachineDoesNotHaveIsRefused() {
@@ -65,7 +67,9 @@ import Tensors
         let transposed = try matrix.transposed()
         let elements = try transposed.elements(Int32.self)
         #expect(transposed.shape == [columns, rows])
-        #expect(elements.enumerated().allSatisfy { index, value in Int(value) == index % max(rows, 1) * columns + index / max(rows, 1) })
+        #expect(
+            elements.enumerated().allSatisfy { index, value in Int(value) == index % max(rows, 1) * columns + index / max(rows, 1) }
+        )
     }
 }
 

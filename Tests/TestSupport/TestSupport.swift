@@ -1,7 +1,8 @@
 import Foundation
 
 /// The package's folder.
-package let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+package let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().path
 package let fixtures = root + "/Tests/Fixtures"
 
 /// A folder that is removed when the last reference goes.

@@ -18,7 +18,9 @@ private func write(_ tensors: [(String, Tensor)], to path: String) throws {
     for (name, tensor) in tensors {
         let start = data.count
         tensor.withBytes { data.append(contentsOf: $0) }
-        header.append("\"\(name)\":{\"dtype\":\"\(tensor.dataType.rawValue)\",\"shape\":\(tensor.shape),\"data_offsets\":[\(start),\(data.count)]}")
+        header.append(
+            "\"\(name)\":{\"dtype\":\"\(tensor.dataType.rawValue)\",\"shape\":\(tensor.shape),\"data_offsets\":[\(start),\(data.count)]}"
+        )
     }
     let text = Data("{\(header.joined(separator: ","))}".utf8)
     let length = withUnsafeBytes(of: UInt64(text.count).littleEndian) { Data($0) }
@@ -29,7 +31,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     try Tensor(tensor.dataType, [count] + tensor.shape.dropFirst()) { target in
         tensor.withBytes { bytes in
             for copy in 0..<count {
-                UnsafeMutableRawBufferPointer(rebasing: target[copy * bytes.count..<(copy + 1) * bytes.count]).copyMemory(from: bytes)
+                UnsafeMutableRawBufferPointer(rebasing: target[copy * bytes.count..<(copy + 1) * bytes.count]).copyMemory(
+                    from: bytes)
             }
         }
     }
@@ -48,12 +51,14 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     let (image, ids, mask) = try (
         #require(golden.inputs["image"]), #require(golden.inputs["input_ids"]), #require(golden.inputs["attention_mask"])
     )
-    try write([
-        ("labels", Tensor(labels, shape: [12])), ("index.image", Tensor([Int64](repeating: 1, count: 12), shape: [12])),
-        ("in.image", repeated(image, 2)), ("in.input_ids", repeated(ids, 12)), ("in.attention_mask", repeated(mask, 12)),
-    ], to: path)
+    try write(
+        [
+            ("labels", Tensor(labels, shape: [12])), ("index.image", Tensor([Int64](repeating: 1, count: 12), shape: [12])),
+            ("in.image", repeated(image, 2)), ("in.input_ids", repeated(ids, 12)), ("in.attention_mask", repeated(mask, 12)),
+        ], to: path)
 
-    let model = Model(graphs: try prepare(folder + "/checkpoint.safetensors").graphs, manifest: .init(tool: .init(name: "test", version: "0")))
+    let model = Model(
+        graphs: try prepare(folder + "/checkpoint.safetensors").graphs, manifest: .init(tool: .init(name: "test", version: "0")))
     let testSet = try TestSet(path: path)
     let accuracy = try Accuracy.measure(model, on: testSet, output: "prediction")
     #expect(accuracy.right == 10 && accuracy.count == 12)
@@ -88,7 +93,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 @Test func aModelForNoExamplesDoesNotKeepTheCountAtItsStart() throws {
     let scratch = try Scratch()
     let path = scratch.path + "/test-set.safetensors"
-    try write([("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", Tensor([Float](repeating: 1, count: 6), shape: [2, 3]))], to: path)
+    try write(
+        [("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", Tensor([Float](repeating: 1, count: 6), shape: [2, 3]))], to: path)
     var graph = Graph(name: "main")
     try graph.addOutput("prediction", graph.add(Unary(.relu), [graph.addInput("x", ValueType(.float32, [0, 3]))], name: "relu")[0])
     let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
@@ -103,7 +109,9 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     try write([("labels", Tensor([Int64(0), 1, 1, 0, 0], shape: [5])), ("in.x", x)], to: path)
     func measured(batch: Int) throws -> Accuracy {
         var graph = Graph(name: "main")
-        try graph.addOutput("prediction", graph.add(Unary(.relu), [graph.addInput("x", ValueType(.float32, [Dimension(batch), 2]))], name: "relu")[0])
+        try graph.addOutput(
+            "prediction",
+            graph.add(Unary(.relu), [graph.addInput("x", ValueType(.float32, [Dimension(batch), 2]))], name: "relu")[0])
         let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
         return try Accuracy.measure(model, on: TestSet(path: path), output: "prediction")
     }
@@ -135,8 +143,11 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     var preprocessing = Manifest.Preprocessing.released(imageSize: 24)
     preprocessing.resampling = "bilinear"
     let input = try picture.modelInput(preprocessing)
-    #expect(try input.elements(Float.self) == picture.modelInput(
-        size: 24, mean: preprocessing.mean, deviation: preprocessing.deviation, .bilinear).elements(Float.self))
+    #expect(
+        try input.elements(Float.self)
+            == picture.modelInput(
+                size: 24, mean: preprocessing.mean, deviation: preprocessing.deviation, .bilinear
+            ).elements(Float.self))
     preprocessing.resampling = "nearest"
     #expect { try picture.modelInput(preprocessing) } throws: { ($0 as? TripsError)?.kind == .data }
 }

@@ -56,7 +56,8 @@ private let model = fixtures + "/sample/albef.onnx"
         guard try status(of: "unshare -rm sh -c '\(mount)' \"$0\" \"$1\" \"$2\"") == 0 else {
             return print("skipped: no file system of a given size can be mounted here")
         }
-        let script = #"echo old > "$2"; "$0" "$1" -o "$2" --force --quiet; s=$?; [ "$(ls -A "$(dirname "$2")")" = a.trips ] || exit 1; "#
+        let script =
+            #"echo old > "$2"; "$0" "$1" -o "$2" --force --quiet; s=$?; [ "$(ls -A "$(dirname "$2")")" = a.trips ] || exit 1; "#
             + #"[ "$(cat "$2")" = old ] || exit 2; exit $s"#
         #expect(try status(of: "unshare -rm sh -c '\(mount) && { \(script); }' \"$0\" \"$1\" \"$2\"") == 74)
     }
@@ -65,7 +66,9 @@ private let model = fixtures + "/sample/albef.onnx"
         guard let inProc = try status(of: #"exec "$0" "$1" -o /proc/a.trips --quiet"#) else { return }
         #expect(inProc == 73)
         guard geteuid() != 0 else { return print("skipped: root may write to any folder") }
-        #expect(try status(of: #"chmod 555 "$(dirname "$2")"; "$0" "$1" -o "$2" --quiet; s=$?; chmod 755 "$(dirname "$2")"; exit $s"#) == 73)
+        #expect(
+            try status(of: #"chmod 555 "$(dirname "$2")"; "$0" "$1" -o "$2" --quiet; s=$?; chmod 755 "$(dirname "$2")"; exit $s"#)
+                == 73)
         #expect(contents.isEmpty)
     }
 

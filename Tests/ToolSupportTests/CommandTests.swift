@@ -10,7 +10,8 @@ import Verification
 
 /// Where the build puts tools and tests alike.
 private let products = Bundle.main.executableURL?.deletingLastPathComponent()
-let toolFolder = ["release", "debug"].map { URL(fileURLWithPath: "\(root)/.build/\($0)") }
+let toolFolder =
+    ["release", "debug"].map { URL(fileURLWithPath: "\(root)/.build/\($0)") }
     .first { products?.path.contains($0.lastPathComponent) ?? false } ?? URL(fileURLWithPath: root + "/.build/debug")
 
 private struct Outcome {
@@ -59,21 +60,27 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
 @Test func theConvertersOptionsAreThoseOfTheContract() throws {
     guard let help = try run("trips-convert", ["--help"]) else { return }
     for option in [
-        "-o, --output", "--architecture", "--vision-heads", "--text-heads", "--fusion-layers", "--stride-layer", "--config", "--image-size",
-        "--select", "--keep-rate", "--guidance", "--fuse", "--order", "--vision-tower", "--text-guide", "--weights", "--level", "--plain",
+        "-o, --output", "--architecture", "--vision-heads", "--text-heads", "--fusion-layers", "--stride-layer", "--config",
+        "--image-size",
+        "--select", "--keep-rate", "--guidance", "--fuse", "--order", "--vision-tower", "--text-guide", "--weights", "--level",
+        "--plain",
         "--until", "--list-operators", "--force", "--quiet",
     ] { #expect(help.output.contains(option), "\(option)") }
 }
 
 @Test(arguments: [
     ["--select", "2", "--keep-rate", "0"], ["--select", "2", "--keep-rate", "1.01"], ["--select", "2", "--keep-rate", "nan"],
-    ["--select", "2", "--keep-rate=-0.5"], ["--select", "2,3", "--keep-rate", "0.5,0.6,0.7"], ["--select", "0"], ["--select", "2,2"],
-    ["--select", "two"], ["--select", "4"], ["--keep-rate", "0.7"], ["--guidance", "telepathy"], ["--select", "2", "--order", "random"],
+    ["--select", "2", "--keep-rate=-0.5"], ["--select", "2,3", "--keep-rate", "0.5,0.6,0.7"], ["--select", "0"],
+    ["--select", "2,2"],
+    ["--select", "two"], ["--select", "4"], ["--keep-rate", "0.7"], ["--guidance", "telepathy"],
+    ["--select", "2", "--order", "random"],
     ["--architecture", "clip"], ["--image-size", "0"], ["--level", "23"], ["--threads", "0"], ["--until", "end"],
     ["--until", "fuse", "--list-operators"], ["--weights", "int4"],
 ]) func requestsOutOfRangeAreUsageErrors(arguments: [String]) throws {
     let scratch = try Scratch()
-    guard let outcome = try run("trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors"] + arguments, in: scratch.path) else { return }
+    guard
+        let outcome = try run("trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors"] + arguments, in: scratch.path)
+    else { return }
     #expect(outcome.status == 64, "\(outcome.errors)")
     #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path).isEmpty)
 }
@@ -104,20 +111,26 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
 @Test func theRoadFromCheckpointToVerdict() throws {
     let scratch = try Scratch()
     let folder = fixtures + "/albef-pretrain"
-    guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3"], in: scratch.path) else { return }
+    guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3"], in: scratch.path) else {
+        return
+    }
     #expect(converted.status == 0, "\(converted.errors)")
     #expect(converted.errors.isEmpty, "progress is for terminals alone")
     #expect(converted.output.contains("block 2") && converted.output.contains("without selection"))
     let package = scratch.path + "/checkpoint.trips"
     #expect(FileManager.default.fileExists(atPath: package))
 
-    guard let verdict = try run("trips-verify", [package, "--golden", folder + "/golden-select.safetensors", "--intermediates"]) else { return }
+    guard let verdict = try run("trips-verify", [package, "--golden", folder + "/golden-select.safetensors", "--intermediates"])
+    else { return }
     #expect(verdict.status == 0 && verdict.output.contains("PASS"), "\(verdict.output)\(verdict.errors)")
     guard let other = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors"]) else { return }
     #expect(other.status == 1 && other.output.contains("FAIL") && other.errors.isEmpty)
-    guard let unnamed = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors", "--atol", "nosuch:1"]) else { return }
+    guard let unnamed = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors", "--atol", "nosuch:1"]) else {
+        return
+    }
     #expect(unnamed.status == 64)
-    guard let answerless = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors", "--output", "itm_logits"]) else { return }
+    guard let answerless = try run("trips-verify", [package, "--golden", folder + "/golden.safetensors", "--output", "itm_logits"])
+    else { return }
     #expect(answerless.status == 64 && answerless.errors.contains("--accuracy"))
     guard let absent = try run("trips-verify", [package, "--golden", folder + "/nosuch.npz"]) else { return }
     #expect(absent.status == 66)
@@ -130,23 +143,32 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     let scratch = try Scratch()
     let folder = fixtures + "/albef-pretrain"
     let package = scratch.path + "/m.trips"
-    guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3", "-o", package]) else { return }
+    guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3", "-o", package]) else {
+        return
+    }
     #expect(converted.status == 0)
     let files = ["r.html", "r.json", "r.xml"].map { scratch.path + "/" + $0 }
-    let arguments = [package, "--golden", folder + "/golden-select.safetensors", "--intermediates", "--report", files[0], "--json", files[1], "--junit", files[2]]
+    let arguments = [
+        package, "--golden", folder + "/golden-select.safetensors", "--intermediates", "--report", files[0], "--json", files[1],
+        "--junit", files[2],
+    ]
     guard let outcome = try run("trips-verify", arguments) else { return }
     #expect(outcome.status == 0, "\(outcome.errors)")
     let html = try String(contentsOfFile: files[0], encoding: .utf8)
     #expect(html.contains("data:image/png;base64,") && html.contains("aria-label=\"SNR in dB along the model"))
     #expect(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"))
-    let json = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: files[1]))) as? [String: Any])
+    let json = try #require(
+        try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: files[1]))) as? [String: Any])
     #expect(json["verdict"] as? String == "pass" && (json["outputs"] as? [Any])?.count == 5)
     #expect(try String(contentsOfFile: files[2], encoding: .utf8).contains("failures=\"0\""))
     guard let again = try run("trips-verify", arguments) else { return }
     #expect(again.status == 73)
 
     // Far beyond a tolerance, times are easier to read than percent.
-    guard let strict = try run("trips-verify", arguments.prefix(3) + ["--atol", "1e-14", "--rtol", "0", "--report", files[0], "--force"]) else { return }
+    guard
+        let strict = try run(
+            "trips-verify", arguments.prefix(3) + ["--atol", "1e-14", "--rtol", "0", "--report", files[0], "--force"])
+    else { return }
     let beyond = try String(contentsOfFile: files[0], encoding: .utf8)
     #expect(strict.status == 1 && beyond.contains("x</td>") && !beyond.contains(#/\d{4}\.\d %/#))
 
@@ -170,12 +192,18 @@ private func vocabulary(in scratch: Scratch) throws -> String {
     let scratch = try Scratch()
     let package = scratch.path + "/m.trips"
     let vocabulary = try vocabulary(in: scratch)
-    guard let converted = try run(
-        "trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors", "--select", "2,3", "--vocabulary", vocabulary, "-o", package])
+    guard
+        let converted = try run(
+            "trips-convert",
+            [fixtures + "/albef-pretrain/checkpoint.safetensors", "--select", "2,3", "--vocabulary", vocabulary, "-o", package])
     else { return }
     #expect(converted.status == 0, "\(converted.errors)")
-    let arguments = [package, "--image", fixtures + "/preprocessing/colour.jpg", "--text", "the dog is on a", "--picture", scratch.path + "/p.png"]
-    guard let answer = try run("trips-run", arguments), let wordless = try run("trips-run", [package, "--image", fixtures + "/preprocessing/colour.jpg"]),
+    let arguments = [
+        package, "--image", fixtures + "/preprocessing/colour.jpg", "--text", "the dog is on a", "--picture",
+        scratch.path + "/p.png",
+    ]
+    guard let answer = try run("trips-run", arguments),
+        let wordless = try run("trips-run", [package, "--image", fixtures + "/preprocessing/colour.jpg"]),
         let blind = try run("trips-run", [package, "--text", "the dog"])
     else { return }
     #expect(answer.status == 0 && answer.output.contains("match") && answer.output.contains("block 3 keeps"), "\(answer.errors)")
@@ -187,15 +215,21 @@ private func vocabulary(in scratch: Scratch) throws -> String {
 /// A package of ALBEF's small model, from its checkpoint or from ONNX with fixed sizes.
 private func package(_ source: String, in scratch: Scratch, _ arguments: [String] = []) throws -> String? {
     let path = scratch.path + "/\((source as NSString).deletingPathExtension).trips"
-    guard let converted = try run("trips-convert", [fixtures + "/albef-pretrain/" + source, "-o", path] + arguments) else { return nil }
+    guard let converted = try run("trips-convert", [fixtures + "/albef-pretrain/" + source, "-o", path] + arguments) else {
+        return nil
+    }
     #expect(converted.status == 0, "\(converted.errors)")
     return path
 }
 
 @Test func theBenchmarkReportsWhatRan() throws {
     let scratch = try Scratch()
-    guard let fixed = try package("opset17.onnx", in: scratch), let open = try package("checkpoint.safetensors", in: scratch) else { return }
-    func bench(_ path: String, _ arguments: String...) throws -> Outcome { try #require(try run("trips-bench", [path, "--runs", "1"] + arguments)) }
+    guard let fixed = try package("opset17.onnx", in: scratch), let open = try package("checkpoint.safetensors", in: scratch) else {
+        return
+    }
+    func bench(_ path: String, _ arguments: String...) throws -> Outcome {
+        try #require(try run("trips-bench", [path, "--runs", "1"] + arguments))
+    }
     #expect(try bench(fixed).output.hasPrefix("opset17.trips: batch 1, 9 text tokens, "))
     #expect(try bench(open, "--batch", "3", "--text-length", "7").output.hasPrefix("checkpoint.trips: batch 3, 7 text tokens, "))
     let json = try JSONSerialization.jsonObject(with: Data(bench(open, "--batch", "3", "--json").output.utf8)) as? [String: Any]
@@ -205,14 +239,17 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
         (try bench(open, "--text-length", "5000"), ("5000", "at most 20")),
     ] {
         #expect(outcome.status == 64 && outcome.output.isEmpty)
-        #expect(outcome.errors.contains("found \(numbers.0)") && outcome.errors.contains("expected \(numbers.1)"), "\(outcome.errors)")
+        #expect(
+            outcome.errors.contains("found \(numbers.0)") && outcome.errors.contains("expected \(numbers.1)"), "\(outcome.errors)")
     }
     #expect(try bench(open, "--steps").output.split(separator: "\n").allSatisfy { $0.count <= 120 })
 }
 
 @Test func noInputIsReplacedByItsOutput() throws {
     let scratch = try Scratch()
-    guard let path = try package("checkpoint.safetensors", in: scratch), let other = try package("opset17.onnx", in: scratch) else { return }
+    guard let path = try package("checkpoint.safetensors", in: scratch), let other = try package("opset17.onnx", in: scratch) else {
+        return
+    }
     let golden = scratch.path + "/golden.safetensors"
     try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/golden.safetensors", toPath: golden)
     let inputs = [path, other, golden].map { URL(fileURLWithPath: $0) }
@@ -220,7 +257,8 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     for (tool, arguments) in [
         ("trips-quantize", ["--int8", path, "-o", path]), ("trips-quantize", ["--int8", path, "--json", path]),
         ("trips-bench", [path, "--trace", path]), ("trips-bench", [path, "--compare", other, "--trace", other]),
-        ("trips-verify", [path, "--golden", golden, "--report", path]), ("trips-verify", [path, "--golden", golden, "--json", golden]),
+        ("trips-verify", [path, "--golden", golden, "--report", path]),
+        ("trips-verify", [path, "--golden", golden, "--json", golden]),
         ("trips-verify", [path, "--golden", golden, "--against", other, "--junit", other]),
     ] {
         guard let outcome = try run(tool, arguments + ["--force"], in: scratch.path) else { return }
@@ -237,7 +275,9 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     let golden = scratch.path + "/g"
     try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/test_data_set_0", toPath: golden)
     try Data(#"{"seed": "of the folder beside"}"#.utf8).write(to: URL(fileURLWithPath: scratch.path + "/golden.json"))
-    guard let converted = try run("trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors", "-o", "é"], in: scratch.path),
+    guard
+        let converted = try run(
+            "trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors", "-o", "é"], in: scratch.path),
         let fromOutside = try run("trips-verify", ["é", "--golden", "g", "--json", "-"], in: scratch.path),
         let fromInside = try run("trips-verify", ["../é", "--golden", ".", "--json", "j"], in: golden)
     else { return }
@@ -263,7 +303,9 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 @Test func errorsThatNobodyReadsKeepTheirCode() throws {
     let process = Process()
     process.executableURL = toolFolder.appendingPathComponent("trips-inspect")
-    guard FileManager.default.isExecutableFile(atPath: process.executableURL?.path ?? "") else { return print("skipped: trips-inspect is not built") }
+    guard FileManager.default.isExecutableFile(atPath: process.executableURL?.path ?? "") else {
+        return print("skipped: trips-inspect is not built")
+    }
     process.arguments = ["nosuch.trips"]
     process.standardOutput = FileHandle.nullDevice
     process.standardError = FileHandle(forWritingAtPath: "/dev/full")
@@ -303,8 +345,14 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test(arguments: [
-    (["tools/benchmark_scaling.py", "--models", "nosuch", "--parts", "sweep,nosuch"], "found 'nosuch'; expected names out of sweep,sizes,"),
-    (["-c", "import sys; sys.path.append('tools'); from arguments import listed; listed('abc', always='c')('a,b')"], "expected c among them"),
+    (
+        ["tools/benchmark_scaling.py", "--models", "nosuch", "--parts", "sweep,nosuch"],
+        "found 'nosuch'; expected names out of sweep,sizes,"
+    ),
+    (
+        ["-c", "import sys; sys.path.append('tools'); from arguments import listed; listed('abc', always='c')('a,b')"],
+        "expected c among them"
+    ),
 ]) func scriptsThatTakeListsSayWhatTheyExpect(arguments: [String], message: String) throws {
     guard let outcome = try run("/usr/bin/env", ["python3"] + arguments, in: root), outcome.status != 127 else {
         return print("skipped: no python3")
@@ -361,13 +409,16 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     else { return }
     for arguments in [[path], [other, "--compare", path]] {
         guard let outcome = try run("trips-bench", arguments) else { return }
-        #expect(outcome.status == 64 && outcome.errors.contains("checkpoint.trips: the package holds no graph"), "\(outcome.errors)")
+        #expect(
+            outcome.status == 64 && outcome.errors.contains("checkpoint.trips: the package holds no graph"), "\(outcome.errors)")
     }
 }
 
 /// fp32 has no margin within which patches could change places.
 @Test func presetsBelowFullPrecisionLetSelectionsFlip() throws {
-    func tolerances(_ arguments: String...) throws -> Tolerances { try ToleranceOptions.parse(arguments).tolerances(fitting: .int8) }
+    func tolerances(_ arguments: String...) throws -> Tolerances {
+        try ToleranceOptions.parse(arguments).tolerances(fitting: .int8)
+    }
     for strict in [try tolerances(), try tolerances("--preset", "f32")] { #expect(strict.preset == .f32 && !strict.allowsFlips) }
     for (name, preset) in [("f16", TolerancePreset.f16), ("bf16", .bf16), ("int8", .int8), ("auto", .int8)] {
         let coarse = try tolerances("--preset", name)
@@ -380,15 +431,20 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     let scratch = try Scratch()
     var graph = Graph(name: "main")
     let ids = try graph.addInput("input_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
-    let places = try graph.addConstant(Constant(Tensor((0..<24).map { Int64($0) }, shape: [1, 24]), identity: "places"), name: "places")
+    let places = try graph.addConstant(
+        Constant(Tensor((0..<24).map { Int64($0) }, shape: [1, 24]), identity: "places"), name: "places")
     try graph.addOutput("sum", graph.add(Binary(.add), [ids, places], name: "sum")[0])
     let path = scratch.path + "/fixed.trips"
     try PackageWriter.write(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")), to: path)
-    guard let wrong = try run("trips-bench", [path, "--runs", "1"]), let right = try run("trips-bench", [path, "--runs", "1", "--text-length", "24"])
+    guard let wrong = try run("trips-bench", [path, "--runs", "1"]),
+        let right = try run("trips-bench", [path, "--runs", "1", "--text-length", "24"])
     else { return }
-    #expect(wrong.status == 65 && wrong.errors.contains("fixed.trips") && wrong.errors.contains("with 40 text tokens, which --text-length sets"), "\(wrong.errors)")
+    #expect(
+        wrong.status == 65 && wrong.errors.contains("fixed.trips")
+            && wrong.errors.contains("with 40 text tokens, which --text-length sets"), "\(wrong.errors)")
     #expect(right.status == 0, "\(right.errors)")
-    guard let open = try package("checkpoint.safetensors", in: scratch), let other = try run("trips-bench", [open, "--runs", "1", "--compare", path])
+    guard let open = try package("checkpoint.safetensors", in: scratch),
+        let other = try run("trips-bench", [open, "--runs", "1", "--compare", path])
     else { return }
     #expect(other.status != 0 && other.errors.contains("fixed.trips with 20 text tokens"), "\(other.errors)")
 }

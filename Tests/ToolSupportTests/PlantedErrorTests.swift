@@ -64,12 +64,14 @@ enum Mistake: String, CaseIterable, CustomTestStringConvertible {
             let constant = try #require(inputs[1].flatMap { graph.constant(of: $0) })
             var numbers = try constant.load().elements(Float.self)
             numbers[3] += 0.05
-            inputs[1] = try graph.addConstant(Constant(Tensor(numbers, shape: constant.shape), identity: "mistake"), name: "mistake")
+            inputs[1] = try graph.addConstant(
+                Constant(Tensor(numbers, shape: constant.shape), identity: "mistake"), name: "mistake")
             return (op, inputs)
         case (.swappedBias, let op as Linear):
             guard inputs.count > 2, let constant = inputs[2].flatMap({ graph.constant(of: $0) }) else { return nil }
             let numbers = try Array(constant.load().elements(Float.self).reversed())
-            inputs[2] = try graph.addConstant(Constant(Tensor(numbers, shape: constant.shape), identity: "mistake"), name: "mistake")
+            inputs[2] = try graph.addConstant(
+                Constant(Tensor(numbers, shape: constant.shape), identity: "mistake"), name: "mistake")
             return (op, inputs)
         case (.droppedMask, let op as Attention):
             guard inputs.count > 3, inputs[3] != nil else { return nil }
@@ -97,7 +99,8 @@ enum Mistake: String, CaseIterable, CustomTestStringConvertible {
     if mistake != .wrongEpsilon { #expect(report.passes == (mistake == .none)) }
     #expect(report.divergence?.firstJump?.name == mistake.state)
     // Fed with the reference's states, the block stands out alone.
-    let noise = try #require(report.isolated).filter { !$0.isIntermediate || !$0.name.hasPrefix("selection") }.compactMap { summary in
+    let noise = try #require(report.isolated).filter { !$0.isIntermediate || !$0.name.hasPrefix("selection") }.compactMap {
+        summary in
         summary.snr.map { (name: summary.name, snr: $0.worst) }
     }.sorted { $0.snr < $1.snr }
     if let state = mistake.state {

@@ -19,7 +19,9 @@ private func model(_ folder: String, selecting blocks: [Int] = []) throws -> Mod
     return Model(graphs: prepared.graphs, manifest: .init(tool: .init(name: "test", version: "0")))
 }
 
-private func references(_ path: String) throws -> [GoldenReference] { try GoldenReference.references(at: "\(fixtures)/\(path).safetensors") }
+private func references(_ path: String) throws -> [GoldenReference] {
+    try GoldenReference.references(at: "\(fixtures)/\(path).safetensors")
+}
 
 @Test func aRankingIsJudgedTimedAndCompared() throws {
     let (model, goldens) = (try model("albef-vqa"), try references("albef-vqa/golden-ranking"))
@@ -27,7 +29,8 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     #expect(report.passes && report.outputs.map(\.name) == ["topk_ids", "topk_probs"] && !report.times.isEmpty)
     #expect(report.times.map(\.milliseconds) == report.times.map(\.milliseconds).sorted(by: >), "the longest first")
     let beside = try compare(
-        model, with: model, named: "itself", on: goldens.map(ComparisonInput.reference), options: VerificationOptions(), judging: true)
+        model, with: model, named: "itself", on: goldens.map(ComparisonInput.reference), options: VerificationOptions(),
+        judging: true)
     #expect(beside.passes && beside.outputs.map(\.name) == ["question_states"] && beside.effect?.savings == "as many")
 }
 
@@ -49,10 +52,14 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
 @Test func outputsWithoutElementsProveNothing() throws {
     let scratch = try Scratch()
     let path = scratch.path + "/empty.safetensors"
-    let header = #"{"in.image":{"dtype":"F32","shape":[0,3,64,64],"data_offsets":[0,0]},"out.itm_logits":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#
-    try (withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) } + Data(header.utf8)).write(to: URL(fileURLWithPath: path))
+    let header =
+        #"{"in.image":{"dtype":"F32","shape":[0,3,64,64],"data_offsets":[0,0]},"out.itm_logits":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#
+    try (withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) } + Data(header.utf8)).write(
+        to: URL(fileURLWithPath: path))
     let (model, goldens) = (try model("albef-pretrain"), try GoldenReference.references(at: path))
-    #expect { try verify(model, against: goldens) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("tensors without elements") }
+    #expect { try verify(model, against: goldens) } throws: {
+        ($0 as? TripsError)?.kind == .data && "\($0)".contains("tensors without elements")
+    }
 }
 
 @Test func blocksStandAloneOnStatesOnly() throws {
@@ -60,7 +67,9 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     let package = Model(graphs: model.graphs, manifest: .init(tool: .init(name: "test", version: "0")))
     // What its selections chose is in this set, and no state of a block.
     let goldens = try GoldenReference.references(at: fixtures + "/scenes/golden-select.safetensors")
-    #expect { try verify(package, against: goldens, isolating: true) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains("no states") }
+    #expect { try verify(package, against: goldens, isolating: true) } throws: {
+        ($0 as? TripsError)?.kind == .data && "\($0)".contains("no states")
+    }
 }
 
 @Test func blocksAreFedWithTheStatesThatFitThem() throws {
@@ -93,7 +102,9 @@ private func references(_ path: String) throws -> [GoldenReference] { try Golden
     func pointsThere(_ golden: String, _ preset: TolerancePreset) throws -> Bool {
         var options = VerificationOptions()
         options.tolerances.preset = preset
-        return try verify(model, against: references("albef-pretrain/\(golden)"), options: options).notes.contains { $0.contains("--preset auto") }
+        return try verify(model, against: references("albef-pretrain/\(golden)"), options: options).notes.contains {
+            $0.contains("--preset auto")
+        }
     }
     #expect(try pointsThere("golden-select", .f32))
     #expect(try !pointsThere("golden-select", .int8) && !pointsThere("golden", .f32))

@@ -10,7 +10,6 @@ import Tensors
 import TestSupport
 import Testing
 
-
 /// A checkpoint with a golden set that says what was selected.
 struct CheckpointCase: Sendable, CustomTestStringConvertible {
     let checkpoint: String
@@ -172,10 +171,14 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         let longest = GenerationParameters(maximalLength: rows, startID: 1, endID: 2)
         #expect(try session.generate(inputs, longest).ids.count <= rows + 1)
         for (parameters, words) in [
-            (GenerationParameters(maximalLength: rows + 1), "found \(rows + 1); expected 1 to \(rows)"), (GenerationParameters(beam: 33), "found 33; expected 1 to 32"),
-            (GenerationParameters(beam: 0), "found 0"), (GenerationParameters(alpha: .nan), "finite"), (GenerationParameters(alpha: .infinity), "finite"),
+            (GenerationParameters(maximalLength: rows + 1), "found \(rows + 1); expected 1 to \(rows)"),
+            (GenerationParameters(beam: 33), "found 33; expected 1 to 32"),
+            (GenerationParameters(beam: 0), "found 0"), (GenerationParameters(alpha: .nan), "finite"),
+            (GenerationParameters(alpha: .infinity), "finite"),
         ] {
-            #expect { try session.generate(inputs, parameters) } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words) }
+            #expect { try session.generate(inputs, parameters) } throws: {
+                ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words)
+            }
         }
     }
 
@@ -190,7 +193,9 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
     @Test func theEndComesAtTheSoonestAfterTheShortestLength() throws {
         let (inputs, session) = (try golden("mplug-caption/golden-beam").inputs, try session("mplug-caption"))
         func generated(_ minimal: Int, end: Int) throws -> [Int] {
-            try session.generate(inputs, GenerationParameters(beam: 1, minimalLength: minimal, maximalLength: 6, startID: 3, endID: end)).ids
+            try session.generate(
+                inputs, GenerationParameters(beam: 1, minimalLength: minimal, maximalLength: 6, startID: 3, endID: end)
+            ).ids
         }
         let free = try generated(0, end: 1 << 30)
         let (place, end) = try #require(free.enumerated().first { $0.offset > 1 && !free[..<$0.offset].contains($0.element) })
@@ -206,17 +211,29 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         func refused(k: Int = 1, _ words: String, _ change: (inout [String: Tensor]) throws -> Void = { _ in }) throws {
             var inputs = inputs
             try change(&inputs)
-            #expect { try session.rankAnswers(inputs, k: k) } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words) }
+            #expect { try session.rankAnswers(inputs, k: k) } throws: {
+                ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words)
+            }
         }
         try refused(k: 0, "answers to rank")
         try refused(k: ids.shape[0] + 1, "answers to rank")
-        try refused("answers to rank") { $0["answer_mask"] = try Tensor([Int64](repeating: 1, count: ids.count), shape: [ids.count]) }
-        try refused("answers to rank") { for name in ["answer_ids", "answer_mask"] { $0[name] = try Tensor([Int64](repeating: 1, count: 4), shape: [4]) } }
-        try refused("answers to rank") { for name in ["answer_ids", "answer_mask"] { $0[name] = try Tensor([Int64](repeating: 1, count: 4), shape: [4, 1]) } }
-        try refused("answer token") { $0["answer_ids"] = try Tensor((0..<ids.count).map { $0 == 1 ? Int64(1 << 30) : 1 }, shape: ids.shape) }
+        try refused("answers to rank") {
+            $0["answer_mask"] = try Tensor([Int64](repeating: 1, count: ids.count), shape: [ids.count])
+        }
+        try refused("answers to rank") {
+            for name in ["answer_ids", "answer_mask"] { $0[name] = try Tensor([Int64](repeating: 1, count: 4), shape: [4]) }
+        }
+        try refused("answers to rank") {
+            for name in ["answer_ids", "answer_mask"] { $0[name] = try Tensor([Int64](repeating: 1, count: 4), shape: [4, 1]) }
+        }
+        try refused("answer token") {
+            $0["answer_ids"] = try Tensor((0..<ids.count).map { $0 == 1 ? Int64(1 << 30) : 1 }, shape: ids.shape)
+        }
         try refused("answer token") { $0["answer_ids"] = try Tensor((0..<ids.count).map { $0 == 1 ? -1 : 1 }, shape: ids.shape) }
         try refused("expected one example") { inputs in
-            for name in ["image", "input_ids", "attention_mask"] { inputs[name] = try inputs[name].map { try Tensor.joined([$0, $0]) } }
+            for name in ["image", "input_ids", "attention_mask"] {
+                inputs[name] = try inputs[name].map { try Tensor.joined([$0, $0]) }
+            }
         }
         #expect(try session.rankAnswers(inputs, k: ids.shape[0]).indices.count == ids.shape[0])
     }
@@ -231,7 +248,9 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
             targetCount: #require(generation.targetCount))
         let expected: [Float] = try #require(golden.outputs["box"]).elements()
         #expect(box == expected)
-        #expect { try session.ground(golden.inputs, startID: generation.startID, firstTargetID: 1, targetCount: 1) } throws: { ($0 as? TripsError)?.kind == .usage }
+        #expect { try session.ground(golden.inputs, startID: generation.startID, firstTargetID: 1, targetCount: 1) } throws: {
+            ($0 as? TripsError)?.kind == .usage
+        }
     }
 
     @Test func answersAreRankedAsByTheReference() throws {

@@ -23,7 +23,9 @@ import Trips
         #expect(try Self.imported(architecture).generation == expected)
     }
 
-    @Test(arguments: [Architecture.mplugRetrieval, .albefPretrain, .albefVE]) func othersGenerateNothing(_ architecture: Architecture) throws {
+    @Test(arguments: [Architecture.mplugRetrieval, .albefPretrain, .albefVE]) func othersGenerateNothing(
+        _ architecture: Architecture
+    ) throws {
         #expect(try Self.imported(architecture).generation == nil)
     }
 }

@@ -16,7 +16,9 @@ struct RoadCase: Sendable, CustomTestStringConvertible {
 }
 
 /// Converts to a package in a folder of its own, and opens that.
-private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws -> Result {
+private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws
+    -> Result
+{
     let scratch = try Scratch()
     var options = ConversionOptions()
     if !example.blocks.isEmpty {
@@ -151,15 +153,18 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             print("skipped: no conformance models beside the package (\(example))")
             return
         }
-        #expect(try throughPackage(example, in: "\(shared)/conformance") { try passes($1, "\(shared)/conformance/\(example.golden)") })
+        #expect(
+            try throughPackage(example, in: "\(shared)/conformance") { try passes($1, "\(shared)/conformance/\(example.golden)") })
     }
 
     @Test func quantizingLeavesTheOutputsClose() throws {
         try throughPackage(Self.examples[1], in: fixtures) { path, model in
             let golden = "\(fixtures)/sample/golden-select.safetensors"
             var options = QuantizationOptions(.int8)
-            options.calibration = [try #require(try GoldenReference.references(at: golden).first).load(
-                inputNames: ["image", "input_ids", "attention_mask"], outputNames: [])]
+            options.calibration = [
+                try #require(try GoldenReference.references(at: golden).first).load(
+                    inputNames: ["image", "input_ids", "attention_mask"], outputNames: [])
+            ]
             let int8 = path + "-int8"
             let report = try quantizePackage(path, to: int8, options, measuring: false)
             // Eight bits of weights and activations through six blocks leave some 30 dB; 20 would be a mistake somewhere.
@@ -169,7 +174,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             #expect(blind.outputDecibels.isEmpty && blind.layers.contains { $0.scalingStrength != nil })
             // Times are taken on the first inputs that suffice for an output.
             var mixed = options
-            mixed.calibration.insert(GoldenSet(name: "mask", inputs: options.calibration[0].inputs.filter { $0.key == "attention_mask" }), at: 0)
+            mixed.calibration.insert(
+                GoldenSet(name: "mask", inputs: options.calibration[0].inputs.filter { $0.key == "attention_mask" }), at: 0)
             #expect(try quantizePackage(path, to: path + "-timed", mixed).millisecondsAfter != nil)
             #expect { try quantizePackage(int8, to: path + "-again", options) } throws: { ($0 as? TripsError)?.kind == .usage }
         }
@@ -179,7 +185,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         try throughPackage(Self.examples[1], in: fixtures) { path, _ in
             let whole = try quantizePackage(path, to: path + "-bf16", QuantizationOptions(.bf16), measuring: false)
             #expect(whole.bytesAfter * 2 == whole.bytesBefore)
-            let again = try quantizePackage(path + "-bf16", to: path + "-again", QuantizationOptions(.bf16), measuring: false, threads: 1)
+            let again = try quantizePackage(
+                path + "-bf16", to: path + "-again", QuantizationOptions(.bf16), measuring: false, threads: 1)
             #expect(again.bytesBefore == whole.bytesAfter && again.bytesAfter == whole.bytesAfter)
             let int8 = try quantizePackage(path + "-bf16", to: path + "-int8", QuantizationOptions(.int8), measuring: false)
             let direct = try quantizePackage(path, to: path + "-direct", QuantizationOptions(.int8), measuring: false)
@@ -187,13 +194,17 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         }
     }
 
-    @Test(arguments: [(PackageWriter.Options.Storage.asIs, DataType.bfloat16), (.f32, .float32), (.f16, .float16), (.bf16, .bfloat16)])
+    @Test(arguments: [
+        (PackageWriter.Options.Storage.asIs, DataType.bfloat16), (.f32, .float32), (.f16, .float16), (.bf16, .bfloat16),
+    ])
     func weightsAreStoredInTheTypeAskedFor(_ storage: PackageWriter.Options.Storage, _ type: DataType) throws {
         let scratch = try Scratch()
         var options = ConversionOptions()
         (options.checkpoint.visionHeads, options.checkpoint.textHeads, options.writing.storage) = (2, 2, storage)
         let source = "\(fixtures)/albef-ve/sharded-bf16/model.safetensors.index.json"
-        let matrices = try convert(source, to: scratch.path + "/a.trips", options).manifest.tensors.filter { $0.dataType == .float32 && $0.shape.count >= 2 }
+        let matrices = try convert(source, to: scratch.path + "/a.trips", options).manifest.tensors.filter {
+            $0.dataType == .float32 && $0.shape.count >= 2
+        }
         #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
     }
 

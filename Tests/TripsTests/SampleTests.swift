@@ -27,7 +27,9 @@ private let sample = fixtures + "/scenes"
 
     @Test func keepsItsAccuracyUnderSelectionAndInt8() throws {
         let scratch = try Scratch()
-        let (whole, selected, int8) = (scratch.path + "/whole.trips", scratch.path + "/selected.trips", scratch.path + "/int8.trips")
+        let (whole, selected, int8) = (
+            scratch.path + "/whole.trips", scratch.path + "/selected.trips", scratch.path + "/int8.trips"
+        )
         try Self.convert(to: whole)
         try Self.convert(to: selected, keepRate: 0.5)
         var quantization = QuantizationOptions(.int8)

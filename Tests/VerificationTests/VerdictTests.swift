@@ -61,7 +61,8 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     func cost(_ height: ModelGraph.Dimension) throws -> Int? {
         var graph = Graph(name: "main")
         let image = try graph.addInput("image", ValueType(.float32, [ModelGraph.Dimension(symbol: "batch"), 3, height, 8]))
-        let kernel = try graph.addConstant(Constant(Tensor([Float](repeating: 1, count: 96), shape: [2, 3, 4, 4]), identity: "kernel"), name: "kernel")
+        let kernel = try graph.addConstant(
+            Constant(Tensor([Float](repeating: 1, count: 96), shape: [2, 3, 4, 4]), identity: "kernel"), name: "kernel")
         try graph.addOutput("tokens", graph.add(PatchEmbedding(), [image, kernel], name: "patches")[0])
         #expect(!graph.hasOpenLength)
         return try graph.exampleCost()?.multiplyAccumulates
@@ -113,7 +114,8 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
 @Test func anSNRWithNaNReachesNothing() throws {
     let (inf, nan) = (Float.infinity, Float.nan)
     let metrics = try #require(judge(floats([1, nan]), golden: floats([1, 2]), name: "y", criterion: standard).metrics)
-    #expect(try judge(floats([.nan]), golden: floats([1]), name: "y", criterion: standard).reason?.contains("at 1 place where") == true)
+    #expect(
+        try judge(floats([.nan]), golden: floats([1]), name: "y", criterion: standard).reason?.contains("at 1 place where") == true)
     #expect(metrics.snr.isNaN && metrics.cosine.isNaN && metrics.nonFiniteMismatches == 1)
     // Nothing finite is left to compare: the elements are the same, but no ratio is reached.
     #expect(try verdict([nan, inf], [nan, inf], .snr(-100)) == .fail)
@@ -147,7 +149,8 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
 @Test func errorsBeyondAllNumbersAreCounted() throws {
     let largest = Double.greatestFiniteMagnitude
     let judgement = try judge(Tensor([largest], shape: [1]), golden: Tensor([-largest], shape: [1]), name: "y", criterion: standard)
-    #expect(judgement.verdict == .fail && judgement.metrics?.absolute.maximum == .infinity && judgement.metrics?.histogram.last == 1)
+    #expect(
+        judgement.verdict == .fail && judgement.metrics?.absolute.maximum == .infinity && judgement.metrics?.histogram.last == 1)
 }
 
 @Test func agreementOfLogits() throws {

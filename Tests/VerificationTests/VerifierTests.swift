@@ -82,7 +82,10 @@ private func report(
     let y = try floats([1])
     var set = try golden(["y": y])
     set.inputs["sound"] = y
-    #expect(try report(FakeModel(outputNames: ["y"], values: ["y": y]), set).notes == ["inputs that the model does not have: sound; it has image"])
+    #expect(
+        try report(FakeModel(outputNames: ["y"], values: ["y": y]), set).notes == [
+            "inputs that the model does not have: sound; it has image"
+        ])
 }
 
 @Test func theSetThatDivergesEarliestIsNamed() throws {
@@ -178,7 +181,8 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
 
 @Test func equalSelectionsReportTheirMargin() throws {
     let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
-    let result = try report(selectingModel([0, 1, 2], scores, y), golden(["image_embeds": y], selection([0, 1, 2], scores)), intermediates: true)
+    let result = try report(
+        selectingModel([0, 1, 2], scores, y), golden(["image_embeds": y], selection([0, 1, 2], scores)), intermediates: true)
     #expect(result.passes)
     let found = try #require(result.selections.first?.worst)
     #expect(found.overlap == 1 && found.flips == 0 && found.kept == 3 && found.tokens == 5)
@@ -237,7 +241,8 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
 
 @Test func patchesThatFlippedAreDrawnWithAnEdge() throws {
     let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
-    let facts = PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
+    let facts = PackageFacts(
+        file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
     for (kept, edges) in [([0, 1, 2] as [Int64], 0), ([0, 1, 3], 2)] {
         let set = try picture(golden(["image_embeds": y], selection([0, 1, 2], scores)))
         let html = try report(selectingModel(kept, scores, y), set, drawing: IllustrationOptions()).html(facts)
@@ -248,7 +253,8 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
 @Test func scoresThatAreNotFiniteExplainNoFlip() throws {
     let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
     let set = try golden(["image_embeds": y], selection([0, 1, 2], [0.4, 0.3, .nan, 0.1, 0.0999]))
-    let result = try report(selectingModel([0, 1, 3], [0.4, 0.3, 0.1, 0.1002, 0.0998], y), set, intermediates: true, preset: .int8)
+    let result = try report(
+        selectingModel([0, 1, 3], [0.4, 0.3, 0.1, 0.1002, 0.0998], y), set, intermediates: true, preset: .int8)
     #expect(result.selections.first?.worst.isExplained(within: 1) == false)
 }
 
@@ -276,16 +282,20 @@ private func picture(_ golden: GoldenSet, _ inputs: [String: Tensor] = [:]) thro
     model.traceNames += ["selection.3.indices", "selection.3.scores"]
     model.values["selection.3.indices"] = try indices([0, 2])
     model.values["selection.3.scores"] = try floats([0.5, 0.25, 0.75, 0.125])
-    let layers = try #require(report(model, picture(golden(["image_embeds": y])), drawing: IllustrationOptions()).illustrations.first?.layers)
+    let layers = try #require(
+        report(model, picture(golden(["image_embeds": y])), drawing: IllustrationOptions()).illustrations.first?.layers)
     #expect(layers.map(\.number) == [2, 3] && layers.map(\.kept) == [[1, 2, 4], [1, 4]])
     #expect(layers.last?.scores == [1: 0.5, 2: 0.25, 4: 0.75])
 }
 
 @Test func scoresThatAreNotFiniteAreNotDrawn() throws {
     let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
-    let result = try report(selectingModel([0, 1, 2], [3, .nan, 2, .infinity, 1], y), picture(golden(["image_embeds": y])), drawing: IllustrationOptions())
+    let result = try report(
+        selectingModel([0, 1, 2], [3, .nan, 2, .infinity, 1], y), picture(golden(["image_embeds": y])),
+        drawing: IllustrationOptions())
     #expect(result.illustrations.first?.layers.first?.scores == [0: 3, 2: 2, 4: 1])
-    let facts = PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
+    let facts = PackageFacts(
+        file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
     #expect(result.html(facts).contains("scores at block"))
 }
 
@@ -304,7 +314,9 @@ private func modelThatFlips() throws -> (model: FakeModel, set: GoldenSet) {
     let (model, set) = try modelThatFlips()
     let result = try report(model, set, intermediates: true, preset: .int8)
     #expect(result.passes && result.intermediates.first { $0.name == "selection.5.scores" }?.verdict == .unjudged)
-    let html = result.html(PackageFacts(file: "m", bytes: 1, preset: .int8, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
+    let html = result.html(
+        PackageFacts(
+            file: "m", bytes: 1, preset: .int8, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
     #expect(html.contains("<h2>Errors of ") && !html.contains("Errors of selection.5.scores"))
 }
 
@@ -327,17 +339,22 @@ private func modelThatFlips() throws -> (model: FakeModel, set: GoldenSet) {
 @Test func countingRightAnswersIsNoComparison() {
     var result = VerificationReport()
     result.accuracy = Accuracy(right: 3, count: 4, halves: [1, 0.5], seconds: 0.001)
-    let html = result.html(PackageFacts(file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
+    let html = result.html(
+        PackageFacts(
+            file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
     #expect(html.contains("≈ Measured") && html.contains("<h2>Right answers</h2>") && html.contains("3 of 4 (75.0 %)"))
     for words in ["ompared", "golden sets", "What it costs"] { #expect(!html.contains(words)) }
 }
 
 @Test func theReportSaysWhatItsFiguresAre() throws {
     let (y, long) = (try floats([1, 2, 4]), "/visual/blocks.0/Add_1_output_0")
-    let model = FakeModel(outputNames: ["y"], traceNames: ["vision.0", long], values: ["y": try floats([1, 2, 8]), "vision.0": y, long: try floats([1, 2, 5])])
+    let model = FakeModel(
+        outputNames: ["y"], traceNames: ["vision.0", long],
+        values: ["y": try floats([1, 2, 8]), "vision.0": y, long: try floats([1, 2, 5])])
     let result = try report(model, golden(["y": y], ["vision.0": y, long: y]), intermediates: true)
     let facts = PackageFacts(
-        file: "m", bytes: 1_500_000, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: ["main": 2_500_000])
+        file: "m", bytes: 1_500_000, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")),
+        multiplyAccumulates: ["main": 2_500_000])
     let html = result.html(facts)
     #expect(html.contains("exact at vision.0") && !html.contains("exact dB") && html.contains("exact ones at the upper edge"))
     #expect(html.contains(">…_1_output_0</text>"), "long names are cut where they stand below the plot")
@@ -368,7 +385,8 @@ private func modelThatFlips() throws -> (model: FakeModel, set: GoldenSet) {
     var drawing = IllustrationOptions()
     drawing.tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]")
     for (ids, isText) in [(try floats([1, 1, 1]), false), (try indices([1, 1, 1]), true)] {
-        let result = try report(selectingModel([0, 1, 2], scores, y), picture(golden(["image_embeds": y]), ["input_ids": ids]), drawing: drawing)
+        let result = try report(
+            selectingModel([0, 1, 2], scores, y), picture(golden(["image_embeds": y]), ["input_ids": ids]), drawing: drawing)
         #expect(result.passes && (result.illustrations.first?.text != nil) == isText)
     }
 }
@@ -379,7 +397,8 @@ private let noIndices: [Tensor] = {
     let made: [Tensor?] = [
         try? Tensor(numbers.map { Float($0) }, shape: [1, 3]), try? Tensor(numbers, shape: [1, 3]),
         try? Tensor([.max, 0, 1] as [Int64], shape: [1, 3]), try? Tensor([.min, 0, 1] as [Int64], shape: [1, 3]),
-        try? Tensor([0, 1, 2] as [Int64], shape: [3]), try? Tensor([] as [Int64], shape: [0, 3]), try? Tensor([0, 1, 5] as [Int64], shape: [1, 3]),
+        try? Tensor([0, 1, 2] as [Int64], shape: [3]), try? Tensor([] as [Int64], shape: [0, 3]),
+        try? Tensor([0, 1, 5] as [Int64], shape: [1, 3]),
     ]
     return made.compactMap { $0 }
 }()
@@ -390,7 +409,8 @@ private let noIndices: [Tensor] = {
     var traces = try selection([0, 1, 2], scores)
     traces["selection.2.positions"] = try indices([0, 1, 2])
     let model = FakeModel(
-        outputNames: ["image_embeds"], traceNames: Array(traces.keys), values: traces.merging(["image_embeds": y]) { first, _ in first })
+        outputNames: ["image_embeds"], traceNames: Array(traces.keys),
+        values: traces.merging(["image_embeds": y]) { first, _ in first })
     traces[name] = noIndices[number]
     let result = try report(model, golden(["image_embeds": y], traces), intermediates: true)
     #expect(result.intermediates.filter { $0.verdict == .fail }.map(\.name) == [name])
@@ -406,7 +426,8 @@ private let noIndices: [Tensor] = {
     ] {
         let name = "selection.2.indices"
         let model = FakeModel(outputNames: ["image_embeds"], traceNames: [name], values: ["image_embeds": y, name: own])
-        let found = try #require(report(model, golden(["image_embeds": y], [name: reference]), intermediates: true, preset: .int8).intermediates.first)
+        let found = try #require(
+            report(model, golden(["image_embeds": y], [name: reference]), intermediates: true, preset: .int8).intermediates.first)
         #expect(found.verdict == .fail && found.worst.reason?.contains(words) == true, "\(words)")
     }
 }
@@ -415,7 +436,9 @@ private let noIndices: [Tensor] = {
     let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
     var traces = try selection([0, 1, 2], scores)
     traces["selection.2.positions"] = try Tensor([0, 1, 2, 0, 1, 2] as [Int64], shape: [2, 3])
-    #expect(try report(selectingModel([0, 1, 2], scores, y), golden(["image_embeds": y], traces), intermediates: true).selections.isEmpty)
+    #expect(
+        try report(selectingModel([0, 1, 2], scores, y), golden(["image_embeds": y], traces), intermediates: true).selections
+            .isEmpty)
 }
 
 @Test func theOrderOfGoldenIndicesMeansNothing() throws {
@@ -426,7 +449,8 @@ private let noIndices: [Tensor] = {
     }
     let y = try floats([1, 2, 3, 4], [1, 4, 1])
     let model = FakeModel(
-        outputNames: ["image_embeds"], traceNames: names, values: try traces([0, 1, 3], [0, 2]).merging(["image_embeds": y]) { $1 })
+        outputNames: ["image_embeds"], traceNames: names,
+        values: try traces([0, 1, 3], [0, 2]).merging(["image_embeds": y]) { $1 })
     let result = try report(model, golden(["image_embeds": y], traces([3, 0, 1], [2, 0])), intermediates: true)
     #expect(result.passes && result.selections.map(\.worst.flips) == [0, 0])
 }
@@ -471,7 +495,8 @@ private let noIndices: [Tensor] = {
         model.values["vision.2"] = try floats([1, 2, 3, 4, 5], [1, 5, 1])
         var reference = try traces([0.4, 0.2001, 0.2, 0.1, 0.1], [0, 1], [0.5, 0.3, 0.1, 0.1])
         reference["vision.2"] = try floats([1, 2, 4, 3, 5], [1, 5, 1])
-        return try report(model, golden(["image_embeds": floats([1, 2, 4, 6], [1, 4, 1])], reference), intermediates: true, preset: preset)
+        return try report(
+            model, golden(["image_embeds": floats([1, 2, 4, 6], [1, 4, 1])], reference), intermediates: true, preset: preset)
     }
     let close = try judged([0.4, 0.2, 0.2001, 0.1, 0.1], preset: .int8)
     #expect(close.passes, "\(close.intermediates.filter { $0.verdict == .fail }.map(\.name))")
@@ -516,7 +541,8 @@ private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
         ("vision.1", judgement(.pass, snr: 130)), ("fusion.1", judgement(.pass, snr: 126)),
     ]
     #expect(Divergence(smooth, noiseFloor: 1e-6) == Divergence())
-    let planted = smooth.map { $0.name == "vision.1" || $0.name == "fusion.1" ? ($0.name, judgement(.pass, snr: 62)) : $0 }.shuffled()
+    let planted = smooth.map { $0.name == "vision.1" || $0.name == "fusion.1" ? ($0.name, judgement(.pass, snr: 62)) : $0 }
+        .shuffled()
     let found = Divergence(planted, noiseFloor: 1e-6)
     #expect(found.firstFailure == nil)
     #expect(found.firstJump == Divergence.Jump(name: "vision.1", before: 139, after: 62))
@@ -525,7 +551,8 @@ private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
 @Test func aJumpIsFiveTimesTheNoiseThatEntered() {
     // 12 dB are four times, 16 dB six times.
     func jump(_ before: [(String, Double)], _ after: (String, Double)) -> String? {
-        Divergence((before + [after]).map { (name: $0.0, judgement: judgement(.pass, snr: $0.1)) }, noiseFloor: 1e-9).firstJump?.name
+        Divergence((before + [after]).map { (name: $0.0, judgement: judgement(.pass, snr: $0.1)) }, noiseFloor: 1e-9).firstJump?
+            .name
     }
     #expect(jump([("vision.0", 173), ("vision.1", 165)], ("vision.2", 153)) == nil)
     #expect(jump([("vision.0", 173), ("vision.1", 165)], ("vision.2", 149)) == "vision.2")
@@ -535,9 +562,14 @@ private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
 }
 
 @Test func whatCannotBeComparedIsNoJump() {
-    let found = Divergence([("vision.1", judgement(.pass, snr: 130)), ("vision.2", .failed("shape [2]; expected [3]")), ("zzz", .failed("no counterpart"))], noiseFloor: 1e-6)
+    let found = Divergence(
+        [
+            ("vision.1", judgement(.pass, snr: 130)), ("vision.2", .failed("shape [2]; expected [3]")),
+            ("zzz", .failed("no counterpart")),
+        ], noiseFloor: 1e-6)
     #expect(found == Divergence(firstFailure: "vision.2"))
-    let broken = Divergence([("vision.1", judgement(.pass, snr: 130)), ("vision.2", judgement(.fail, snr: .nan))], noiseFloor: 1e-6)
+    let broken = Divergence(
+        [("vision.1", judgement(.pass, snr: 130)), ("vision.2", judgement(.fail, snr: .nan))], noiseFloor: 1e-6)
     #expect(broken.firstJump?.name == "vision.2" && broken.firstJump?.after.isNaN == true)
     // The reference has the same NaN.
     let same = Divergence([("vision.1", judgement(.pass, snr: 130)), ("vision.2", judgement(.pass, snr: .nan))], noiseFloor: 1e-6)
@@ -545,8 +577,12 @@ private func judgement(_ verdict: Verdict, snr: Double) -> Judgement {
 }
 
 @Test func canonicalOrderFollowsTheComputation() {
-    let shuffled = ["fusion.1", "vision.10", "vision.2", "selection.2.scores", "text.0", "fusion.1.image", "vision.1", "selection.2.indices"]
-    #expect(canonicalOrder(shuffled) == [
-        "text.0", "vision.1", "selection.2.scores", "selection.2.indices", "vision.2", "vision.10", "fusion.1", "fusion.1.image",
-    ])
+    let shuffled = [
+        "fusion.1", "vision.10", "vision.2", "selection.2.scores", "text.0", "fusion.1.image", "vision.1", "selection.2.indices",
+    ]
+    #expect(
+        canonicalOrder(shuffled) == [
+            "text.0", "vision.1", "selection.2.scores", "selection.2.indices", "vision.2", "vision.10", "fusion.1",
+            "fusion.1.image",
+        ])
 }

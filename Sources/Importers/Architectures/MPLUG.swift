@@ -31,8 +31,10 @@ struct MPLUG {
 
         guard architecture != .mplugCaption else {
             (firstFusionLayer, fusionLayers, stride) = (0, 0, 1)
-            for (name, value) in [("fusion_layers", options.fusionLayers), ("stride_layer", options.strideLayer)] where value != nil {
-                throw TripsError.usage(name, found: value, expected: "none, as mplug-caption runs no fusion layers; mplug-vqa (--architecture) does")
+            for (name, value) in [("fusion_layers", options.fusionLayers), ("stride_layer", options.strideLayer)] where value != nil
+            {
+                throw TripsError.usage(
+                    name, found: value, expected: "none, as mplug-caption runs no fusion layers; mplug-vqa (--architecture) does")
             }
             return
         }

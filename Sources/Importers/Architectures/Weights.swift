@@ -98,10 +98,13 @@ final class Weights {
             let list = problems.map { "\n  \($0)" }.joined()
             let advice = unexpected == problems.count ? "\n  (--leave-out leaves behind what is unexpected and not needed)" : ""
             throw TripsError.data(
-                "the tensors are not those of this architecture: \(problems.count) missing, unexpected or misshapen\(list)\(advice)")
+                "the tensors are not those of this architecture: \(problems.count) missing, unexpected or misshapen\(list)\(advice)"
+            )
         }
         if let pattern = patterns.first(where: idle.contains) {
-            throw TripsError.usage("no tensor to leave out", found: pattern, expected: "the name of a tensor that the model does not need, or a pattern with *")
+            throw TripsError.usage(
+                "no tensor to leave out", found: pattern,
+                expected: "the name of a tensor that the model does not need, or a pattern with *")
         }
         return leftOut
     }

@@ -89,7 +89,8 @@ final class ONNXCall {
     /// - Throws: `data` where an attribute is left that no rule has read.
     func checkAttributes() throws {
         if let name = unread.keys.min() {
-            throw TripsError.data("unknown attribute", found: name.prefix(80), expected: "attributes of \(node.type) (ai.onnx \(version))")
+            throw TripsError.data(
+                "unknown attribute", found: name.prefix(80), expected: "attributes of \(node.type) (ai.onnx \(version))")
         }
     }
 

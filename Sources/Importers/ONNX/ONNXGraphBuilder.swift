@@ -71,17 +71,21 @@ final class ONNXGraphBuilder {
 
     private func type(of input: ONNXValue, _ symbols: inout SymbolNames) throws -> ValueType {
         guard let elementType = input.elementType, let shape = input.shape else {
-            throw TripsError.data("type of an input", found: input.elementType == nil ? "no tensor type" : "no shape", expected: "element type and rank")
+            throw TripsError.data(
+                "type of an input", found: input.elementType == nil ? "no tensor type" : "no shape",
+                expected: "element type and rank")
         }
-        return ValueType(try DataType(onnx: elementType), try shape.enumerated().map { axis, size in
-            switch size {
-            case .constant(let number):
-                guard number >= 0 else { throw TripsError.data("size of axis \(axis)", found: number, expected: "0 or more") }
-                return Dimension(number)
-            case .symbol(let name): return Dimension(symbol: symbols.symbol(for: name))
-            case .unknown: return Dimension(symbol: symbols.symbol(for: "\(input.name).\(axis)"))
-            }
-        })
+        return ValueType(
+            try DataType(onnx: elementType),
+            try shape.enumerated().map { axis, size in
+                switch size {
+                case .constant(let number):
+                    guard number >= 0 else { throw TripsError.data("size of axis \(axis)", found: number, expected: "0 or more") }
+                    return Dimension(number)
+                case .symbol(let name): return Dimension(symbol: symbols.symbol(for: name))
+                case .unknown: return Dimension(symbol: symbols.symbol(for: "\(input.name).\(axis)"))
+                }
+            })
     }
 
     // MARK: Nodes

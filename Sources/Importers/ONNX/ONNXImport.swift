@@ -96,11 +96,16 @@ private func count(_ nodes: [ONNXNode]) -> [OperatorCount] {
     for node in nodes {
         let refusal = refusal(of: node)
         let key = "\(node.domain) \(node.type) \(node.version) \(refusal ?? "")"
-        counts[key, default: OperatorCount(
-            name: node.type, domain: node.domain.isEmpty ? "ai.onnx" : node.domain, version: node.version, count: 0,
-            firstNode: node.label, refusal: refusal)].count += 1
+        counts[
+            key,
+            default: OperatorCount(
+                name: node.type, domain: node.domain.isEmpty ? "ai.onnx" : node.domain, version: node.version, count: 0,
+                firstNode: node.label, refusal: refusal)
+        ].count += 1
     }
-    return counts.values.sorted { ($0.domain, $0.name, $0.version, $0.refusal ?? "") < ($1.domain, $1.name, $1.version, $1.refusal ?? "") }
+    return counts.values.sorted {
+        ($0.domain, $0.name, $0.version, $0.refusal ?? "") < ($1.domain, $1.name, $1.version, $1.refusal ?? "")
+    }
 }
 
 private func checkOperators(_ nodes: [ONNXNode]) throws {

@@ -74,9 +74,11 @@ struct ONNXInliner {
         var copies: [ONNXNode] = []
         for (formal, output) in zip(function.outputs, call.outputs) where !output.isEmpty {
             if let input = actual[formal] {
-                copies.append(ONNXNode(
-                    name: "\(call.label)/\(formal)", type: "Identity", domain: "", overload: "", inputs: [input], outputs: [output],
-                    attributes: []))
+                copies.append(
+                    ONNXNode(
+                        name: "\(call.label)/\(formal)", type: "Identity", domain: "", overload: "", inputs: [input],
+                        outputs: [output],
+                        attributes: []))
             } else {
                 actual[formal] = output
             }
@@ -86,22 +88,23 @@ struct ONNXInliner {
             actual[output] = freshName("\(call.label)/\(output)")
         }
         try count(function, calledBy: call.label)
-        return try copies + function.nodes.map { node in
-            var node = node
-            node.name = "\(call.label)/\(node.label)"
-            node.inputs = try node.inputs.map { input in
-                guard let name = actual[input] else {
-                    throw TripsError.data("a function reads a value that nothing defines", at: function.name, found: input)
+        return try copies
+            + function.nodes.map { node in
+                var node = node
+                node.name = "\(call.label)/\(node.label)"
+                node.inputs = try node.inputs.map { input in
+                    guard let name = actual[input] else {
+                        throw TripsError.data("a function reads a value that nothing defines", at: function.name, found: input)
+                    }
+                    return name
                 }
-                return name
+                node.outputs = node.outputs.map { actual[$0] ?? $0 }
+                node.attributes = node.attributes.compactMap { attribute in
+                    guard case .reference(let name) = attribute.value else { return attribute }
+                    return attributes[name].map { ONNXAttribute(name: attribute.name, value: $0.value) }
+                }
+                return node
             }
-            node.outputs = node.outputs.map { actual[$0] ?? $0 }
-            node.attributes = node.attributes.compactMap { attribute in
-                guard case .reference(let name) = attribute.value else { return attribute }
-                return attributes[name].map { ONNXAttribute(name: attribute.name, value: $0.value) }
-            }
-            return node
-        }
     }
 
     /// Adds what a call makes to what all calls have made.

@@ -10,7 +10,9 @@ import Support
         throw TripsError.data("x of RotaryEmbedding", found: call.type(x), expected: "rank 4, or rank 3 and attribute num_heads")
     }
     let whole = try isFlat ? call.step(Reshape(), [x, call.constant([0, 0, heads, -1], "split")], "heads") : x
-    guard let width = call.type(whole).shape[3].constant else { throw TripsError.data("width of a head", found: call.type(whole), expected: "a number") }
+    guard let width = call.type(whole).shape[3].constant else {
+        throw TripsError.data("width of a head", found: call.type(whole), expected: "a number")
+    }
     let stated = try call.integer("rotary_embedding_dim") ?? 0
     let size = stated == 0 ? width : stated
     guard size > 0, size <= width, size % 2 == 0 else {
@@ -23,7 +25,9 @@ import Support
     func table(_ index: Int, _ name: String) throws -> ValueID {
         var rows = try call.required(index)
         if let places = call.input(3) { rows = try call.step(Gather(axis: 0), [rows, places], name) }
-        guard call.type(rows).rank == 3 else { throw TripsError.data(name, found: call.type(rows), expected: "a row for each token") }
+        guard call.type(rows).rank == 3 else {
+            throw TripsError.data(name, found: call.type(rows), expected: "a row for each token")
+        }
         return try call.step(Unsqueeze(), [rows, call.constant([isFlat ? 2 : 1], name)], name)
     }
     func product(_ a: ValueID, _ b: ValueID) throws -> ValueID { try call.step(Binary(.mul), [a, b], "product") }
@@ -37,8 +41,12 @@ import Support
     ]
     if isInterleaved {
         parts = try parts.map { try call.step(Unsqueeze(), [$0, call.constant([4], "pairs")], "pairs") }
-        parts = [try call.step(Reshape(), [call.step(Concat(axis: 4), parts, "pairs"), call.constant([0, 0, 0, size], "sizes")], "turned")]
+        parts = [
+            try call.step(
+                Reshape(), [call.step(Concat(axis: 4), parts, "pairs"), call.constant([0, 0, 0, size], "sizes")], "turned")
+        ]
     }
     if size < width { parts.append(try cut(size, width, every: 1, "rest")) }
-    return try call.add(Reshape(), [call.step(Concat(axis: 3), parts, "joined"), call.constant(isFlat ? [0, 0, -1] : [0, 0, 0, -1], "sizes")])
+    return try call.add(
+        Reshape(), [call.step(Concat(axis: 3), parts, "joined"), call.constant(isFlat ? [0, 0, -1] : [0, 0, 0, -1], "sizes")])
 }

@@ -142,7 +142,9 @@ enum ONNXRules {
         },
         "ScatterND": .same(11, inputs: 3) { ScatterND(reduction: try $0.choice("reduction", default: .none)) },
         "TopK": .same(inputs: 2) {
-            TopK(axis: try $0.integer("axis") ?? -1, largest: try $0.flag("largest", default: true), sorted: try $0.flag("sorted", default: true))
+            TopK(
+                axis: try $0.integer("axis") ?? -1, largest: try $0.flag("largest", default: true),
+                sorted: try $0.flag("sorted", default: true))
         },
         "OneHot": .same(inputs: 3) { OneHot(axis: try $0.integer("axis") ?? -1) },
         "NonZero": .same(inputs: 1) { _ in NonZero() },
@@ -182,8 +184,9 @@ enum ONNXRules {
     private static let products: [String: ONNXRule] = [
         "MatMul": .same(inputs: 2) { _ in MatMul() },
         "Gemm": .same(inputs: 3) {
-            Gemm(alpha: try $0.float("alpha") ?? 1, beta: try $0.float("beta") ?? 1, transposeA: try $0.flag("transA"),
-                 transposeB: try $0.flag("transB"))
+            Gemm(
+                alpha: try $0.float("alpha") ?? 1, beta: try $0.float("beta") ?? 1, transposeA: try $0.flag("transA"),
+                transposeB: try $0.flag("transB"))
         },
         "Einsum": .same(12, inputs: .max) { call in
             guard let equation = try call.text("equation") else { throw TripsError.data("attribute equation is missing") }
@@ -303,7 +306,9 @@ private func split(_ call: ONNXCall) throws -> [ValueID] {
 /// Where an index is one number, rows of a table are gathered: exporters write so what PyTorch writes as `table[ids]`.
 private func gatherND(_ call: ONNXCall) throws -> [ValueID] {
     let (x, indices) = (try call.required(0), try call.required(1)), batch = try call.integer("batch_dims") ?? 0
-    guard batch == 0, call.type(indices).shape.last == 1 else { return try call.add(GatherND(batchDimensions: batch), [x, indices]) }
+    guard batch == 0, call.type(indices).shape.last == 1 else {
+        return try call.add(GatherND(batchDimensions: batch), [x, indices])
+    }
     let rows = try call.step(Squeeze(), [indices, call.constant([-1], "axis")], "rows")
     return try call.add(Gather(axis: 0), [x, rows])
 }
@@ -324,7 +329,8 @@ private func reduce(_ kind: Reduce.Kind, operandSince: Int = 18) -> ONNXRule {
     ONNXRule { call in
         let operands = try axesOperand(call, since: operandSince)
         return try call.add(
-            Reduce(kind, keepDimensions: call.flag("keepdims", default: true), noopWithEmptyAxes: call.flag("noop_with_empty_axes")),
+            Reduce(
+                kind, keepDimensions: call.flag("keepdims", default: true), noopWithEmptyAxes: call.flag("noop_with_empty_axes")),
             operands)
     }
 }

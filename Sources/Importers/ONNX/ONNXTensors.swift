@@ -92,7 +92,8 @@ final class ONNXTensorReader {
         }
         // Each varint takes one to ten bytes.
         guard count <= length, length / 10 <= count else {
-            throw TripsError.data("the numbers do not fill the shape", found: "\(length) bytes of varints", expected: "\(count) elements")
+            throw TripsError.data(
+                "the numbers do not fill the shape", found: "\(length) bytes of varints", expected: "\(count) elements")
         }
         return Constant(
             dataType, shape, identity: "\(file.path)@\(offset):varints:\(dataType.rawValue)\(shape)",
@@ -131,7 +132,8 @@ final class ONNXTensorReader {
         let components = location.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
         let leadsUp = components.contains { $0.elementsEqual("..".utf8) }
         guard !location.isEmpty, !location.hasPrefix("/"), !location.contains("\\"), !leadsUp else {
-            throw TripsError.data("location of external data", found: "\"\(location.prefix(200))\"", expected: "a path inside the model's folder")
+            throw TripsError.data(
+                "location of external data", found: "\"\(location.prefix(200))\"", expected: "a path inside the model's folder")
         }
         let folder = Support.folder(of: file.path)
         // The path that was checked is the one that is opened, now and later.
@@ -186,7 +188,8 @@ private func integers(_ numbers: [Int64], _ dataType: DataType, _ shape: [Int]) 
         let width = dataType.byteWidth
         for (index, number) in numbers.enumerated() {
             withUnsafeBytes(of: number.littleEndian) {
-                UnsafeMutableRawBufferPointer(rebasing: bytes[index * width..<(index + 1) * width]).copyMemory(from: .init(rebasing: $0.prefix(width)))
+                UnsafeMutableRawBufferPointer(rebasing: bytes[index * width..<(index + 1) * width]).copyMemory(
+                    from: .init(rebasing: $0.prefix(width)))
             }
         }
     }

@@ -43,8 +43,9 @@ extension ONNXTensor {
         let external = elements(tensor.external_data, tensor.n_external_data) { (text($0.key), text($0.value)) }
         var payloads: [Payload] = []
         if tensor.has_payload_offset != 0 {
-            payloads.append(.place(
-                offset: Int(tensor.payload_offset), length: Int(tensor.payload_length), field: Int(tensor.payload_field)))
+            payloads.append(
+                .place(
+                    offset: Int(tensor.payload_offset), length: Int(tensor.payload_length), field: Int(tensor.payload_field)))
         }
         if tensor.has_raw_data != 0 { payloads.append(.raw(copied(tensor.raw_data.data, tensor.raw_data.len))) }
         if tensor.n_float_data > 0 { payloads.append(.floats(copied(tensor.float_data, tensor.n_float_data))) }
@@ -61,7 +62,8 @@ extension ONNXTensor {
             payloads.append(.external(external))
         }
         guard payloads.count <= 1 else {
-            throw TripsError.data("the numbers of tensor \"\(name)\" are stored in several places", found: payloads.count, expected: 1)
+            throw TripsError.data(
+                "the numbers of tensor \"\(name)\" are stored in several places", found: payloads.count, expected: 1)
         }
         payload = payloads.first ?? .none
     }
@@ -101,7 +103,9 @@ extension ONNXAttribute {
         case 2: value = .integer(Int(attribute.i))
         case 3: value = .string(copied(attribute.s.data, attribute.s.len))
         case 4:
-            guard let tensor = attribute.t else { throw TripsError.data("attribute \"\(name)\"", found: "no tensor", expected: "a tensor") }
+            guard let tensor = attribute.t else {
+                throw TripsError.data("attribute \"\(name)\"", found: "no tensor", expected: "a tensor")
+            }
             value = .tensor(try ONNXTensor(tensor.pointee))
         case 6: value = .floats(copied(attribute.floats, attribute.n_floats))
         case 7: value = .integers(copied(attribute.ints, attribute.n_ints).map { Int($0) })

@@ -15,7 +15,9 @@ struct WireReader {
         let start = position
         let key = try varint(end: end)
         guard key >> 3 > 0, key >> 3 < 1 << 29, let type = WireType(rawValue: UInt8(key & 7)) else {
-            throw TripsError.data("malformed protobuf", at: "byte \(start)", found: "key \(key)", expected: "a field number and wire type 0, 1, 2 or 5")
+            throw TripsError.data(
+                "malformed protobuf", at: "byte \(start)", found: "key \(key)",
+                expected: "a field number and wire type 0, 1, 2 or 5")
         }
         return (Int(key >> 3), type)
     }
@@ -39,7 +41,8 @@ struct WireReader {
         let length = try varint(end: end)
         guard let count = Int(exactly: length), count <= end - position else {
             throw TripsError.data(
-                "malformed protobuf (as of a file that was cut short)", at: "byte \(start)", found: "a field of \(length) bytes", expected: "at most \(end - position)")
+                "malformed protobuf (as of a file that was cut short)", at: "byte \(start)", found: "a field of \(length) bytes",
+                expected: "at most \(end - position)")
         }
         return position + count
     }
@@ -62,7 +65,9 @@ struct WireReader {
 
     private func check(_ count: Int, end: Int) throws {
         guard count <= end - position else {
-            throw TripsError.data("malformed protobuf (as of a file that was cut short)", at: "byte \(position)", found: "the end of the message", expected: "\(count) bytes more")
+            throw TripsError.data(
+                "malformed protobuf (as of a file that was cut short)", at: "byte \(position)", found: "the end of the message",
+                expected: "\(count) bytes more")
         }
     }
 

@@ -70,7 +70,8 @@ struct WireWalker {
         _ result: inout [UInt8]
     ) throws {
         guard type == rule.type || (type == .delimited && rule.mayBePacked) else {
-            throw TripsError.data("malformed protobuf", at: place(), found: "wire type \(type.rawValue)", expected: "\(rule.type.rawValue)")
+            throw TripsError.data(
+                "malformed protobuf", at: place(), found: "wire type \(type.rawValue)", expected: "\(rule.type.rawValue)")
         }
         guard type == .delimited else { return try scalar(field, type, end: end, &result) }
         let fieldEnd = try reader.delimitedEnd(end: end)
@@ -157,21 +158,29 @@ struct WireMessage: Sendable {
 
     static let operatorSet = WireMessage(name: "OperatorSetIdProto", fields: [1: .text, 2: .integers])
 
-    static let tensor = WireMessage(name: "TensorProto", fields: [
-        1: .integers, 2: .integers, 3: .refused("a tensor in segments"), 4: .payload(.fixed32), 5: .payload(.varint),
-        7: .payload(.varint), 8: .text, 9: .payload(.delimited), 10: .payload(.fixed64), 11: .payload(.varint), 13: .many(entry),
-        14: .integers,
-    ])
+    static let tensor = WireMessage(
+        name: "TensorProto",
+        fields: [
+            1: .integers, 2: .integers, 3: .refused("a tensor in segments"), 4: .payload(.fixed32), 5: .payload(.varint),
+            7: .payload(.varint), 8: .text, 9: .payload(.delimited), 10: .payload(.fixed64), 11: .payload(.varint),
+            13: .many(entry),
+            14: .integers,
+        ])
 
     // Attributes that hold graphs, sparse tensors or types are left empty: no operator that Trips knows has such a one,
     // and the operator is reported by its name.
-    static let attribute = WireMessage(name: "AttributeProto", fields: [
-        1: .text, 2: .floats, 3: .integers, 4: .bytes, 5: .one(tensor), 7: .floats, 8: .integers, 9: .bytes, 20: .integers, 21: .text,
-    ])
+    static let attribute = WireMessage(
+        name: "AttributeProto",
+        fields: [
+            1: .text, 2: .floats, 3: .integers, 4: .bytes, 5: .one(tensor), 7: .floats, 8: .integers, 9: .bytes, 20: .integers,
+            21: .text,
+        ])
 
-    static let node = WireMessage(name: "NodeProto", fields: [
-        1: .text, 2: .text, 3: .text, 4: .text, 5: .many(attribute), 7: .text, 8: .text,
-    ])
+    static let node = WireMessage(
+        name: "NodeProto",
+        fields: [
+            1: .text, 2: .text, 3: .text, 4: .text, 5: .many(attribute), 7: .text, 8: .text,
+        ])
 
     static let dimension = WireMessage(name: "TensorShapeProto.Dimension", fields: [1: .integers, 2: .text])
 
@@ -179,23 +188,32 @@ struct WireMessage: Sendable {
 
     static let tensorType = WireMessage(name: "TypeProto.Tensor", fields: [1: .integers, 2: .one(shape)])
 
-    static let type = WireMessage(name: "TypeProto", fields: [
-        1: .one(tensorType), 4: .refused("a sequence"), 5: .refused("a map"), 7: .refused("an opaque type"),
-        8: .refused("a sparse tensor"), 9: .refused("an optional type"),
-    ])
+    static let type = WireMessage(
+        name: "TypeProto",
+        fields: [
+            1: .one(tensorType), 4: .refused("a sequence"), 5: .refused("a map"), 7: .refused("an opaque type"),
+            8: .refused("a sparse tensor"), 9: .refused("an optional type"),
+        ])
 
     static let valueInfo = WireMessage(name: "ValueInfoProto", fields: [1: .text, 2: .one(type)])
 
-    static let graph = WireMessage(name: "GraphProto", fields: [
-        1: .many(node), 2: .text, 5: .many(tensor), 11: .many(valueInfo), 12: .many(valueInfo),
-        15: .refused("a sparse initializer"),
-    ])
+    static let graph = WireMessage(
+        name: "GraphProto",
+        fields: [
+            1: .many(node), 2: .text, 5: .many(tensor), 11: .many(valueInfo), 12: .many(valueInfo),
+            15: .refused("a sparse initializer"),
+        ])
 
-    static let function = WireMessage(name: "FunctionProto", fields: [
-        1: .text, 4: .text, 5: .text, 6: .text, 7: .many(node), 9: .many(operatorSet), 10: .text, 11: .many(attribute), 13: .text,
-    ])
+    static let function = WireMessage(
+        name: "FunctionProto",
+        fields: [
+            1: .text, 4: .text, 5: .text, 6: .text, 7: .many(node), 9: .many(operatorSet), 10: .text, 11: .many(attribute),
+            13: .text,
+        ])
 
-    static let model = WireMessage(name: "ModelProto", fields: [
-        1: .integers, 2: .text, 3: .text, 7: .one(graph), 8: .many(operatorSet), 25: .many(function),
-    ])
+    static let model = WireMessage(
+        name: "ModelProto",
+        fields: [
+            1: .integers, 2: .text, 3: .text, 7: .one(graph), 8: .many(operatorSet), 25: .many(function),
+        ])
 }

@@ -45,7 +45,8 @@ private func readHeader(of file: ReadableFile) throws -> (tensors: [(name: Strin
     guard let length = Int(exactly: stated), length <= room, length <= SafetensorsFile.maximalHeaderLength else {
         if let other = otherFormat(start) { throw TripsError.data("no safetensors file", found: other) }
         throw TripsError.data(
-            "header length (of a file that is cut short, or no safetensors file)", at: "byte 0", found: stated, expected: "at most \(min(room, SafetensorsFile.maximalHeaderLength))")
+            "header length (of a file that is cut short, or no safetensors file)", at: "byte 0", found: stated,
+            expected: "at most \(min(room, SafetensorsFile.maximalHeaderLength))")
     }
     let bytes = try file.bytes(at: 8, count: length)
     guard bytes.first == UInt8(ascii: "{") else {
@@ -107,7 +108,8 @@ private struct Entry {
         let offsets = try value["data_offsets"].map(naturals) ?? []
         guard shape.count <= 32 else { throw TripsError.data("shape", found: "\(shape.count) dimensions", expected: "at most 32") }
         guard offsets.count == 2, offsets[0] <= offsets[1], offsets[1] <= room else {
-            throw TripsError.data("data_offsets", found: "\(offsets.prefix(4))", expected: "begin <= end <= \(room), where the file ends")
+            throw TripsError.data(
+                "data_offsets", found: "\(offsets.prefix(4))", expected: "begin <= end <= \(room), where the file ends")
         }
         (begin, end) = (offsets[0], offsets[1])
         let needed = try byteCount(of: dataType, shape)

@@ -30,7 +30,8 @@ func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
         }
         var unpickler = Unpickler(try archive.bytes(ofTorch: pickle))
         let content = try locating(pickle.name) { try unpickler.run() }
-        let storages = Dictionary(uniqueKeysWithValues: archive.entries.map { ($0.name, StorageEntry(entry: $0, archive: archive)) })
+        let storages = Dictionary(
+            uniqueKeysWithValues: archive.entries.map { ($0.name, StorageEntry(entry: $0, archive: archive)) })
         let state = try StateDictionary(content, unpickler)
         return try state.checkpoint(.torchZip) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
@@ -180,7 +181,8 @@ private struct StateDictionary {
                 "an object among the tensors, whose class is not known", at: "\"\(name.prefix(120))\"", found: value.unknownClass,
                 expected: "tensors and plain data")
         }
-        others = try StateDictionary.others(besides: tensors.map(\.tensor), under: unpickler.holdingTensors(beside), unpickler)
+        others =
+            try StateDictionary.others(besides: tensors.map(\.tensor), under: unpickler.holdingTensors(beside), unpickler)
             .map { [$0] } ?? []
     }
 
@@ -188,7 +190,8 @@ private struct StateDictionary {
     private static func others(besides tensors: [TorchTensor], under keys: [String], _ unpickler: Unpickler) throws -> LeftOut? {
         var seen = Set(tensors)
         let places = keys.prefix(6).map { String($0.prefix(40)) }.joined(separator: ", ")
-        var others = LeftOut(reason: places.isEmpty ? "tensors beside the model" : "beside the model: \(places)", count: 0, bytes: 0)
+        var others = LeftOut(
+            reason: places.isEmpty ? "tensors beside the model" : "beside the model: \(places)", count: 0, bytes: 0)
         for case .tensor(let tensor) in unpickler.items.joined() where seen.insert(tensor).inserted {
             let (sum, overflow) = others.bytes.addingReportingOverflow(try byteCount(of: tensor.storage.dataType, tensor.shape))
             guard !overflow else { throw TripsError.data("the number of bytes overflows", found: "shape \(tensor.shape)") }

@@ -56,7 +56,8 @@ enum PickleGlobal: Equatable {
             self = PickleGlobal.storages[name].map(PickleGlobal.storage) ?? .unknown("torch.\(name.prefix(80))")
         case ("argparse", "Namespace"), ("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode"),
             ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
-            ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"): self = .unread
+            ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"):
+            self = .unread
         default: self = .unknown("\(module.prefix(80)).\(name.prefix(80))")
         }
     }

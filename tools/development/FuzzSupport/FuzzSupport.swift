@@ -54,7 +54,8 @@ public func zipArchive(_ entries: [(name: String, bytes: [UInt8])]) -> [UInt8] {
     var (file, directory): ([UInt8], [UInt8]) = ([], [])
     for (name, bytes) in entries {
         let size = little(UInt32(bytes.count))
-        let fields = [UInt8](repeating: 0, count: 8) + little(trips_crc32(0, bytes, bytes.count)) + size + size
+        let fields =
+            [UInt8](repeating: 0, count: 8) + little(trips_crc32(0, bytes, bytes.count)) + size + size
             + little(UInt16(name.utf8.count)) + [0, 0]
         directory += little(UInt32(0x0201_4B50)) + [20, 0, 20, 0] + fields + [UInt8](repeating: 0, count: 10)
         directory += little(UInt32(file.count)) + Array(name.utf8)

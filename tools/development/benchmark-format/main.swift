@@ -72,4 +72,6 @@ for _ in 0..<5 {
 }
 let size = try ReadableFile(path: path).size
 try FileManager.default.removeItem(atPath: path)
-print(#"{"bytes": \#(byteCount), "size": \#(size), "memory": \#(memory), "write": \#(write.json), "read": \#(read.json), "verify": \#(verify.json)}"#)
+print(
+    #"{"bytes": \#(byteCount), "size": \#(size), "memory": \#(memory), "write": \#(write.json), "read": \#(read.json), "verify": \#(verify.json)}"#
+)

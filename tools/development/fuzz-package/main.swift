@@ -29,7 +29,9 @@ private func assemble(_ parts: [UInt8], isPlain: Bool, compresses: Bool) throws 
     var cursor = ByteCursor(parts)
     let manifest = Array(try cursor.take(Int(cursor.integer(UInt16.self))))
     let frame = try encoder.encode(manifest, level: 1)
-    var file = try Header(isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: manifest.count, manifestChecksum: crc32(frame)).bytes()
+    var file = try Header(
+        isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: manifest.count, manifestChecksum: crc32(frame)
+    ).bytes()
     file += frame
     var index = ChunkIndex()
     while cursor.remaining >= 2 {
