@@ -26,7 +26,7 @@ package struct Compensation: Sendable {
     /// - Parameters:
     ///   - gram: Σ x xᵀ of the inputs, before the input scale.
     ///   - columnFactor: multiplied into the weight's columns (the inverse of an input scale); nil: all 1.
-    package init?(_ gram: Gram, columnFactor: [Float]?, pool: ThreadPool = .shared) {
+    package init?(_ gram: Gram, columnFactor: [Float]?) {
         let (columns, block) = (gram.width, Compensation.block)
         guard let factor = Compensation.factor(gram, columnFactor) else { return nil }
         self.columns = columns
@@ -73,8 +73,8 @@ package struct Compensation: Sendable {
     /// Replaces a positive definite matrix, of which the lower triangle counts, by Uᵀ below the diagonal.
     private static func decompose(_ matrix: inout [Float], _ width: Int) -> Bool {
         _ = singleThreadedBLAS
-        // LAPACK's factor has the lower triangle in front. With rows and columns turned about it has the upper one, which is wanted;
-        // as LAPACK also counts columns first, turning all numbers about is all that it takes.
+        // LAPACK's factor has the lower triangle in front. With rows and columns turned about it has the upper one, which is
+        // wanted; as LAPACK also counts columns first, turning all numbers about is all that it takes.
         matrix.reverse()
         var (n, info) = (Int32(width), Int32(0))
         spotrf_("L", &n, &matrix, &n, &info)
@@ -93,8 +93,7 @@ package struct Compensation: Sendable {
     ) throws -> QuantizedMatrix {
         let plain = try roundWeights(matrix, groupSize: groupSize, columnFactor: columnFactor, importance: importance, pool: pool)
         let (rows, step) = (matrix.shape[0], Compensation.rowStep)
-        let scales = try plain.scales.elements(Float.self), source = matrix.view.pointer(Float.self)
-        let values = SharedPointer(UnsafeMutableBufferPointer(start: UnsafeMutablePointer(mutating: source), count: matrix.count))
+        let (scales, values) = (try plain.scales.elements(Float.self), matrix.view.source(Float.self))
         let weight = try Tensor(.int8, [rows, columns]) { bytes in
             let target = SharedPointer(bytes.assumingMemoryBound(to: Int8.self))
             pool.run(rows.dividedRoundingUp(by: step)) { index in
@@ -106,7 +105,7 @@ package struct Compensation: Sendable {
 
     /// Some rows, block by block.
     private func round(
-        _ values: SharedPointer<Float>, _ rows: Range<Int>, _ columnFactor: [Float]?, _ scales: [Float], _ groupSize: Int,
+        _ values: Source<Float>, _ rows: Range<Int>, _ columnFactor: [Float]?, _ scales: [Float], _ groupSize: Int,
         into target: SharedPointer<Int8>
     ) {
         let block = Compensation.block, groups = groupCount(columns, groupSize)
@@ -119,9 +118,8 @@ package struct Compensation: Sendable {
             }
             for (place, row) in rows.enumerated() {
                 for column in start..<end {
-                    let (scale, value) = (
-                        scales[row * groups + column / groupSize], values[row * columns + column] * (columnFactor?[column] ?? 1)
-                    )
+                    let scale = scales[row * groups + column / groupSize]
+                    let value = values.base[row * columns + column] * (columnFactor?[column] ?? 1)
                     let unit = rounded(value + shares[place * block + column - start], scale)
                     target[row * columns + column] = Int8(unit)
                     let error = value - unit * scale
@@ -131,9 +129,7 @@ package struct Compensation: Sendable {
             }
         }
     }
-}
 
-extension Compensation {
     /// Adds what an error costs the columns behind it in its block to their shares, which start at `first`.
     private func pass(_ error: Float, of column: Int, to shares: inout [Float], at first: Int, _ later: Range<Int>) {
         within.withUnsafeBufferPointer { within in

@@ -118,7 +118,7 @@ private struct Quantizer {
         }
         let size = groupSize(weights, scaling, importance)
         let inverse = factors.map { $0.map { 1 / $0 } }
-        let compensation = try observations.gram(groupIndex).flatMap { Compensation($0, columnFactor: inverse, pool: pool) }
+        let compensation = try observations.gram(groupIndex).flatMap { Compensation($0, columnFactor: inverse) }
         let inputScale = try factors.map {
             Constant(try Tensor($0, shape: [$0.count]), identity: "input scale of \(inventory.layers[first].weight.identity)")
         }
