@@ -78,12 +78,13 @@ package struct Compensation: Sendable {
         matrix.reverse()
         var (n, info) = (Int32(width), Int32(0))
         spotrf_("L", &n, &matrix, &n, &info)
+        guard info == 0 else { return false }
         matrix.reverse()
         for row in 0..<width {
             let inverse = 1 / matrix[row * width + row]
             for column in 0..<row { matrix[row * width + column] *= inverse }
         }
-        return info == 0
+        return true
     }
 
     /// Rounds the rows of a matrix [N, K] to multiples of the scales that plain rounding gives them.

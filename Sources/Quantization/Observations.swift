@@ -181,7 +181,6 @@ package final class Gram {
     package let width: Int
     /// [width, width], of which the lower triangle counts.
     private(set) var values: [Float]
-    private(set) var rows = 0
 
     package init(width: Int) {
         self.width = width
@@ -207,7 +206,6 @@ package final class Gram {
                 }
             }
         }
-        rows += count
     }
 
     private static func transposed(_ source: UnsafePointer<Float>, rows: Int, columns: Int) -> [Float] {

@@ -50,12 +50,15 @@ private struct SelectionStream: @unchecked Sendable {
     /// Image tokens, the kept ones in front.
     private let order: UnsafeMutablePointer<Int32>
     private let target: Target
+    /// The token that stands for the dropped ones.
+    private let fused: UnsafeMutablePointer<Float>
     private let indices, positions: UnsafeMutablePointer<Int64>
 
-    /// What goes on: the rows, or which they are; `first` is the number of the example's first row among all.
+    /// What goes on: the rows, or their numbers among those of all examples. There the example's own begin at `first`, and the
+    /// fused one is at `fused`.
     private enum Target {
         case rows(UnsafeMutablePointer<Float>)
-        case choice(order: UnsafeMutablePointer<Int32>, first: Int, spare: Int, fused: UnsafeMutablePointer<Float>)
+        case numbers(UnsafeMutablePointer<Int32>, first: Int, fused: Int)
     }
 
     init(_ selection: SelectionInstruction, _ memory: PlanMemory, example: Int) throws {
@@ -70,11 +73,13 @@ private struct SelectionStream: @unchecked Sendable {
         query = try input(2) + example * op.heads * (op.sharesKeys ? keyWidth : width / op.heads)
         oldPositions = try node.input(3).map { try memory.view($0).pointer(Int64.self) + example * selection.count }
         if let choice = try memory.choice(node.outputs[0]) {
-            target = .choice(
-                order: choice.order + example * (leading + total), first: example * (leading + count),
-                spare: choice.firstSpare + example, fused: choice.spare + example * width)
+            target = .numbers(
+                choice.order + example * (leading + total), first: example * (leading + count), fused: choice.firstSpare + example)
+            fused = choice.spare + example * width
         } else {
-            target = .rows(try memory.mutableView(node.outputs[0]).pointer(Float.self) + example * (leading + total) * width)
+            let rows = try memory.mutableView(node.outputs[0]).pointer(Float.self) + example * (leading + total) * width
+            target = .rows(rows)
+            fused = rows + (leading + kept) * width
         }
         indices = try memory.mutableView(node.outputs[1]).pointer(Int64.self) + example * kept
         scores = try memory.mutableView(node.outputs[2]).pointer(Float.self) + example * count
@@ -124,25 +129,20 @@ private struct SelectionStream: @unchecked Sendable {
 
     /// Notes which rows go on, where they are not moved.
     private func tell() {
-        guard case .choice(let rows, let first, let spare, _) = target else { return }
-        for place in 0..<leading { rows[place] = Int32(first + place) }
-        for place in 0..<kept { rows[leading + place] = Int32(first + leading) + order[place] }
-        if total > kept { rows[leading + kept] = Int32(spare) }
+        guard case .numbers(let numbers, let first, let fused) = target else { return }
+        for place in 0..<leading { numbers[place] = Int32(first + place) }
+        for place in 0..<kept { numbers[leading + place] = Int32(first + leading) + order[place] }
+        if total > kept { numbers[leading + kept] = Int32(fused) }
     }
 
     /// A part of the kept rows, where they are moved, and of the columns of the fused one.
     func finish(part: Int, of parts: Int) {
         let x = tokens + leading * width
-        let fused: UnsafeMutablePointer<Float>
-        switch target {
-        case .rows(let rows):
-            let y = rows + leading * width
+        if case .rows(let rows) = target {
             if part == 0 { rows.update(from: tokens, count: leading * width) }
             for place in (0..<kept).part(part, of: parts) {
-                (y + place * width).update(from: x + Int(order[place]) * width, count: width)
+                (rows + (leading + place) * width).update(from: x + Int(order[place]) * width, count: width)
             }
-            fused = y + kept * width
-        case .choice(_, _, _, let row): fused = row
         }
         guard total > kept else { return }
         let columns = (0..<width).part(part, of: parts)
