@@ -6,10 +6,10 @@ import Support
 import Tensors
 
 extension TolerancePreset {
-    /// The preset that suits what a package holds: the coarsest of its weights' types.
-    public init(fitting manifest: Manifest) {
-        let stored = Set(manifest.tensors.map(\.storedType))
-        if manifest.quantization?.scheme == "int8" || stored.contains(.int8) {
+    /// The preset that suits what packages hold: the coarsest of their weights' types.
+    public init(fitting manifests: Manifest...) {
+        let stored = Set(manifests.flatMap { $0.tensors.map(\.storedType) })
+        if stored.contains(.int8) || manifests.contains(where: { $0.quantization?.scheme == "int8" }) {
             self = .int8
         } else if stored.contains(.bfloat16) {
             self = .bf16

@@ -124,9 +124,8 @@ struct VerifyTool: Tool {
     private func compare(_ package: Model, with path: String, on goldens: [GoldenReference]) throws -> VerificationReport {
         let reference = try Model(contentsOf: path)
         let name = fileName(of: path)
-        let coarser = [package, reference].map { TolerancePreset(fitting: $0.manifest) }
         var options = try options(for: package)
-        options.tolerances = tolerances.tolerances(fitting: TolerancePreset.allCases.last { coarser.contains($0) } ?? .f32)
+        options.tolerances = tolerances.tolerances(fitting: TolerancePreset(fitting: package.manifest, reference.manifest))
         options.intermediates = intermediates
         var sets = goldens.map(ComparisonInput.reference)
         if example.isGiven { sets.append(.set(try example.goldenSet(for: package, tokenizer: example.tokenizer(of: model)))) }

@@ -112,7 +112,6 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
                 + graph.outputs.map({ ("out.\($0.name)", $0.value) }) + traces
             {
                 if key.hasPrefix("out.") { outputs.insert(String(key.dropFirst(4))) }
-                // What one graph hands to the other is not an input of the golden.
                 // What one graph hands to the other, or both take, stands there once.
                 guard let constant = expected.removeValue(forKey: key) else {
                     let name = String(key.dropFirst(3))

@@ -95,7 +95,12 @@ private let files = [
 @Test func hugePicturesInSmallFilesAreRefused() throws {
     let sound = try Picture(width: 2, height: 2, pixels: [UInt8](repeating: 9, count: 12)).png()
     func crc32(_ bytes: some Sequence<UInt8>) -> UInt32 {
-        ~bytes.reduce(~0) { crc, byte in (0..<8).reduce(crc ^ UInt32(byte)) { crc, _ in crc >> 1 ^ (crc & 1) * 0xEDB8_8320 } }
+        var crc: UInt32 = ~0
+        for byte in bytes {
+            crc ^= UInt32(byte)
+            for _ in 0..<8 { crc = crc >> 1 ^ (crc & 1) * 0xEDB8_8320 }
+        }
+        return ~crc
     }
     /// The file with another size in its header, under a right checksum.
     func stating(_ width: UInt32, _ height: UInt32) -> [UInt8] {

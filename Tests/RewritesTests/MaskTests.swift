@@ -213,9 +213,10 @@ struct MaskTests {
     @Test func paddingThatIsReadInOrderForEachQuery() throws {
         var m = Exported()
         let (mask, x) = (try m.mask("mask", [[1, 1, 0, 1], [1, 0, 1, 1]]), try m.input("x", [2, 3, 4]))
-        let places = try m.graph.addConstant(
-            Constant(Tensor((0..<24).map { Int64($0 / 12 * 4 + $0 % 4) }, shape: [2, 3, 4]), identity: "places"), name: "places")
-        try m.output(m.binary(.mul, x, m.node(Cast(to: .float32), [m.node(Gather(axis: 0), [m.reshape(mask, [8]), places])])))
+        let places: [Int64] = (0..<24).map { $0 / 12 * 4 + $0 % 4 }
+        let read = try m.graph.addConstant(Constant(Tensor(places, shape: [2, 3, 4]), identity: "places"), name: "places")
+        let padding = try m.node(Gather(axis: 0), [m.reshape(mask, [8]), read])
+        try m.output(m.binary(.mul, x, m.node(Cast(to: .float32), [padding])))
         #expect(try m.fused() == ["Binary", "Cast", "Reshape"])
     }
 

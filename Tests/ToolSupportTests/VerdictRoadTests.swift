@@ -167,6 +167,19 @@ private func references(_ path: String) throws -> [GoldenReference] {
     #expect(kept.count == 12 && picture.pixels == (0..<48).map { kept.contains($0 / 3) ? 200 : 50 })
 }
 
+@Test func theBoxIsDrawnByItsEdge() throws {
+    let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
+    var answer = try Answer(Session(model("albef-pretrain", selecting: [2])), golden.inputs, tokenizer: nil, candidates: [])
+    answer.selections = []
+    // From the second column to the fifth, whichever corner is named first, and what lies outside cut off.
+    for box in [[0.2, 0, 0.8, 1], [0.8, 1, 0.2, 0], [0.2, -3, 0.8, 7]] as [[Float]] {
+        answer.box = box
+        let picture = answer.illustrated(try Picture(width: 6, height: 4, pixels: Array(repeating: 9, count: 72)))
+        let drawn = (0..<4).map { y in String((0..<6).map { picture.pixels[(y * 6 + $0) * 3] == 9 ? "." : "#" }) }
+        #expect(drawn == [".####.", ".#..#.", ".#..#.", ".####."])
+    }
+}
+
 @Test func flipsAreToldWithoutRepeatingTheirRow() throws {
     let folder = "albef-pretrain/golden-select"
     // Another choice of blocks: the second selection sees another stream.
