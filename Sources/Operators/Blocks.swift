@@ -89,9 +89,9 @@ extension QuantizedLinear: Computable {
                 for output in 0..<outputs {
                     var total = Float(0)
                     for group in 0..<groups {
-                        var sum: Int32 = 0
+                        var sum = 0
                         for column in group * groupSize..<min(width, (group + 1) * groupSize) {
-                            sum &+= Int32(quantized.levels[column]) &* Int32(levels[output * width + column])
+                            sum += Int(quantized.levels[column]) * Int(levels[output * width + column])
                         }
                         total += Float(sum) * factors[output * groups + group]
                     }

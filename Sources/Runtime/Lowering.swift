@@ -148,6 +148,7 @@ struct Lowering {
             let form: ProductRecipe.Form =
                 op.activations == .int8 ? .int8(groupSize: op.groupSize) : .widened(groupSize: op.groupSize)
             recipe = ProductRecipe(form: form, weight: weight, scales: scales)
+            guard try recipe.suitsKernels() else { return nil }
             recipe.inputScale = node.input(4).flatMap(graph.constant)
             guard (node.input(4) == nil) == (recipe.inputScale == nil) else { return nil }
             bias = node.input(3)

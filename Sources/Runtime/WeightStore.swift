@@ -105,6 +105,12 @@ struct ProductRecipe: Sendable {
         return (weight.shape[0], try elementCount(of: Array(weight.shape.dropFirst())))
     }
 
+    /// Whether the kernels take such weights (`trips_igemm`): groups of whole steps, and sums that 32 bits hold.
+    func suitsKernels() throws -> Bool {
+        let inputs = try sizes().inputs
+        return !quantizesRows || (inputs <= 65_536 && form.group(of: inputs) % 4 == 0)
+    }
+
     func packedByteCount() throws -> Int {
         let (outputs, inputs) = try sizes()
         return switch form {

@@ -363,6 +363,28 @@ private struct BatchRecord: Computable {
         }
     }
 
+    /// Groups that are no whole steps of the kernels, and rows longer than their sums take, are computed in the plain form.
+    @Test(arguments: [(3, 8), (6, 40), (1, 9), (1 << 17, 1 << 17), (4, 8)]) func groupsOfAnySizeKeepTheNumbers(
+        groupSize: Int, inputs: Int
+    ) throws {
+        let groups = inputs.dividedRoundingUp(by: groupSize)
+        let weight = try Tensor(
+            [Int8](repeating: 127, count: inputs) + (0..<4 * inputs).map { Int8($0 % 251 - 125) }, shape: [5, inputs])
+        let (x, scales) = (try noise([6, inputs], seed: 1), try noise([5, groups], seed: 2))
+        let op = QuantizedLinear(groupSize: groupSize, activations: .int8)
+        var graph = Graph(name: "main")
+        let input = try graph.addInput("x", ValueType(.float32, [6, Dimension(inputs)]))
+        let constants = try [weight, scales].enumerated().map {
+            try graph.addConstant(Constant($1, identity: "\($0)"), name: "c\($0)")
+        }
+        try graph.addOutput("y", graph.add(op, [input] + constants, name: "layer")[0])
+        let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")))
+        let found = try #require(try Session(model, threads: 2).run(["x": x])["y"]).elements(Float.self)
+        let exact = try evaluate(op, [x, weight, scales])[0].elements(Float.self)
+        // The same integers; their sums are scaled in another order.
+        #expect(zip(found, exact).allSatisfy { abs($0 - $1) <= 1e-5 * max(1, abs($1)) }, "\(found) \(exact)")
+    }
+
     /// Queries, keys and values that nothing but an attention reads are bytes as products write them; where they are outputs they are
     /// numbers, which become the same bytes. Keys and values of one example may serve all.
     @Test(arguments: [32, 64, 96, 20], [1, 2]) func headsAsBytesKeepTheNumbers(headSize: Int, keyBatch: Int) throws {
