@@ -73,7 +73,7 @@ public struct Operand: Sendable {
     public let content: Content?
 
     /// Elements of an operand that states sizes, axes or paddings: more than any real one has.
-    static let maximalCount = 4096
+    package static let maximalCount = 4096
 
     public init(_ type: ValueType, content: Content? = nil) {
         self.type = type

@@ -20,25 +20,20 @@ package func evaluate(_ op: any Operator, _ inputs: [Tensor?], on pool: ThreadPo
         input.map { Operand(ValueType($0.dataType, $0.shape.map { Dimension($0) }), content: .tensor(Constant($0))) }
     }
     let types = try op.infer(operands)
-    return try allocate(types[...], []) { outputs in
+    return try allocate(types) { outputs in
         try withExtendedLifetime(inputs) { try computable.compute(inputs.map { $0?.view }, into: outputs, on: pool) }
     }
 }
 
 /// Tensors of the given types that `fill` writes.
-private func allocate(
-    _ types: ArraySlice<ValueType>, _ made: [MutableTensorView], fill: ([MutableTensorView]) throws -> Void
-) throws -> [Tensor] {
-    guard let type = types.first else {
-        try fill(made)
-        return []
+private func allocate(_ types: [ValueType], fill: ([MutableTensorView]) throws -> Void) throws -> [Tensor] {
+    let types = try types.map { type in
+        guard let shape = type.constantShape else {
+            throw TripsError.data("shape of an output", found: type, expected: "one that the inputs determine")
+        }
+        return (type.dataType, shape)
     }
-    guard let shape = type.constantShape else {
-        throw TripsError.data("shape of an output", found: type, expected: "one that the inputs determine")
-    }
-    var rest: [Tensor] = []
-    let tensor = try Tensor.written(type.dataType, shape) { rest = try allocate(types.dropFirst(), made + [$0], fill: fill) }
-    return [tensor] + rest
+    return try Tensor.written(types, fill)
 }
 
 extension Operator {
@@ -129,7 +124,7 @@ func widened(
         return wide.view
     }
     let types = outputs.map { ValueType($0.dataType.isHalf ? .float32 : $0.dataType, $0.shape.map { Dimension($0) }) }
-    let results = try withExtendedLifetime(owners) { try allocate(types[...], []) { try body(wideInputs, $0) } }
+    let results = try withExtendedLifetime(owners) { try allocate(types) { try body(wideInputs, $0) } }
     for (result, output) in zip(results, outputs) { withExtendedLifetime(result) { convert(result.view, into: output) } }
 }
 

@@ -11,17 +11,24 @@ extension Einsum: Computable {
             for (term, operand) in zip(plan.terms, operands) {
                 for (name, size) in zip(term, operand.shape) where size != 1 { sizes[name] = size }
             }
+            let elements = operands.reduce(outputs[0].count) { $0 + $1.count }
             var terms = try zip(plan.terms, operands).map { try Term(tensor: $1.tensor(), names: $0) }
             var result = try terms.removeFirst().withoutRepeats(sizes, on: pool)
             while !terms.isEmpty {
                 let next = try terms.removeFirst().withoutRepeats(sizes, on: pool)
                 let needed = Set(plan.output).union(terms.flatMap(\.names))
-                result = try result.times(next, keeping: needed, sizes, on: pool)
+                result = try result.times(next, keeping: needed, sizes, limit: Einsum.maximalGrowth * elements, on: pool)
             }
             result = try result.summed(keeping: Set(plan.output), on: pool).ordered(plan.output, sizes, on: pool)
             withExtendedLifetime(result.tensor) { outputs[0].copy(from: result.tensor.view) }
         }
     }
+}
+
+extension Einsum {
+    /// How many elements may be held in between for each one of the operands and the result. The product of two of several terms
+    /// may be larger than all of them, but 'i,j,ij->' with a last term of one element would take the product of their sizes.
+    fileprivate static let maximalGrowth = 1024
 }
 
 /// A tensor whose axes have names.
@@ -59,13 +66,20 @@ private struct Term {
     }
 
     /// The product with another term as a batch of matrix products.
-    func times(_ other: Term, keeping needed: Set<Int>, _ sizes: [Int], on pool: ThreadPool) throws -> Term {
+    /// - Throws: `data` where that takes more than `limit` elements.
+    func times(_ other: Term, keeping needed: Set<Int>, _ sizes: [Int], limit: Int, on pool: ThreadPool) throws -> Term {
         let left = try summed(keeping: needed.union(other.names), on: pool)
         let right = try other.summed(keeping: needed.union(names), on: pool)
         let shared = left.names.filter { right.names.contains($0) }
         let (batch, inner) = (shared.filter { needed.contains($0) }, shared.filter { !needed.contains($0) })
         let rows = left.names.filter { !shared.contains($0) }
         let columns = right.names.filter { !shared.contains($0) }
+        for names in [batch + rows + inner, batch + inner + columns, batch + rows + columns] {
+            let count = try elementCount(of: names.map { sizes[$0] })
+            guard count <= limit else {
+                throw TripsError.data("elements in between of an Einsum", found: count, expected: "at most \(limit)")
+            }
+        }
         func extent(_ names: [Int]) -> Int { names.reduce(1) { $0 * sizes[$1] } }
         let a = try left.ordered(batch + rows + inner, sizes, on: pool)
         let b = try right.ordered(batch + inner + columns, sizes, on: pool)

@@ -21,6 +21,15 @@ extension Node {
     }
 }
 
+extension Operator {
+    /// Whether the work, or what is held meanwhile, can be far more than operands and results are: a few hundred bytes of a file
+    /// may state such an operator. It is left for the run, whose inputs are the user's.
+    package var mayOutgrowOperands: Bool {
+        self is Conv || self is ConvTranspose || self is MaxPool || self is AveragePool || self is Attention
+            || self is OnnxAttention
+    }
+}
+
 extension Graph {
     /// The elements of a value up to which it is computed before the model runs.
     package static let smallCount = 1 << 16
@@ -34,6 +43,7 @@ extension Graph {
     /// What an operator makes of known numbers; nil where an operand has many, or symbols among them.
     /// - Throws: `data` where the operator cannot take its operands.
     package func computedOutputs(of node: Node) throws -> [Content?]? {
+        guard !node.op.mayOutgrowOperands else { return nil }
         let operands = try node.inputs.map { input -> Tensor?? in
             guard let input else { return .some(nil) }
             return try smallTensor(input).map { .some($0) }
@@ -82,13 +92,19 @@ extension Graph {
 
     private func integers(_ value: ValueID?) throws -> [Dimension]? {
         guard let value, type(of: value).dataType.isInteger || type(of: value).dataType == .bool,
-            let count = try product(shape(of: value)).constant, count <= 4096
+            let count = try product(shape(of: value)).constant, count <= Operand.maximalCount
         else { return nil }
         return try operand(value).integers()
     }
 
+    /// Whether a value has no more elements than sizes are stated by.
+    private func statesSizes(_ value: ValueID) throws -> Bool {
+        try type(of: value).constantShape.map { try elementCount(of: $0) <= Operand.maximalCount } ?? false
+    }
+
     /// Runs an operator that moves elements on their indices, and then puts each element where its index has gone.
     private func moved(_ node: Node) throws -> [Content?] {
+        guard try node.outputs.allSatisfy(statesSizes) else { return [] }
         let data = node.movedOperands ?? node.input(0).map { [$0] } ?? []
         var elements: [Dimension] = []
         var operands: [Tensor?] = []
@@ -113,7 +129,7 @@ extension Graph {
     }
 
     private func arithmetic(_ kind: Binary.Kind, _ node: Node) throws -> Content? {
-        guard let a = try integers(node.input(0)), let b = try integers(node.input(1)),
+        guard try statesSizes(node.output), let a = try integers(node.input(0)), let b = try integers(node.input(1)),
             let shape = type(of: node.output).constantShape,
             let left = node.input(0).flatMap({ type(of: $0).constantShape }),
             let right = node.input(1).flatMap({ type(of: $0).constantShape })

@@ -176,6 +176,7 @@ extension Pad: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         let (x, y) = (try inputs.required(0), outputs[0])
         try checkTypes(inputs, outputs)
+        guard y.count > 0 else { return }
         let amounts = try inputs.required(1).integers()
         let axes = try resolveAxes(try inputs.optional(3)?.integers() ?? Array(x.shape.indices), rank: x.shape.count)
         let strides = denseStrides(x.shape)

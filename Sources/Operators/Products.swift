@@ -163,6 +163,7 @@ private struct Batches: TypedBody {
         var (rows, count) = (m, batch.reduce(1, *))
         // One right factor for all: the left ones are a single tall matrix.
         if strides.b.allSatisfy({ $0 == 0 }), strides.a == denseStrides(batch) || count == 1 { (rows, count) = (m * count, 1) }
+        guard y.count > 0 else { return }
         if count == 1 {
             return try multiply(
                 rows, n, k, Matrix(elements: x, stride: k), Matrix(elements: w, stride: n), r, stride: n, on: pool)

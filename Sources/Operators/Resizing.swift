@@ -5,8 +5,12 @@ import Tensors
 extension Resize: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try checkTypes(inputs, outputs)
+        guard outputs[0].count > 0 else { return }
         let x = try inputs.required(0)
-        let tasks = try samplings(inputs, x.shape, outputs[0].shape)
+        let samplings = try samplings(inputs, x.shape, outputs[0].shape)
+        // Axes that shrink go first, so that nothing in between is larger than what is read or written.
+        let shrinking = samplings.filter { $0.places.count < x.shape[$0.axis] }
+        let tasks = shrinking + samplings.filter { $0.places.count >= x.shape[$0.axis] }
         // Integers are interpolated in double precision and rounded towards zero.
         let wide = !x.dataType.isFloatingPoint || x.dataType == .float64
         try converting([x], to: wide ? .float64 : .float32, result: outputs[0]) { views, y in

@@ -176,7 +176,9 @@ extension Graph {
     /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do, but for
     /// the numbers that integers stand for: better there than anew in each run.
     private func derivedOutput(of node: Node) throws -> Constant? {
-        guard node.outputs.count == 1, let shape = type(of: node.output).constantShape else { return nil }
+        guard node.outputs.count == 1, !node.op.mayOutgrowOperands, let shape = type(of: node.output).constantShape else {
+            return nil
+        }
         let computations = node.inputs.reduce(1) { $0 + ($1.flatMap(constant(of:))?.computations ?? 0) }
         guard computations <= Graph.largestDerivation else { return nil }
         let dataType = type(of: node.output).dataType

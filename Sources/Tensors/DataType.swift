@@ -68,7 +68,7 @@ public enum DataType: String, Sendable, Codable, CaseIterable, CustomStringConve
 
 /// The number of elements of a shape.
 /// - Throws: `data` where a dimension is negative or the product does not fit. Where it is 0, the other dimensions must
-///   have a product below 2^31: loops run over rows without elements, too.
+///   have a product of at most 2^24: loops run over rows without elements, too.
 public func elementCount(of shape: [Int]) throws -> Int {
     var count = 1
     for dimension in shape where dimension != 0 {
@@ -78,7 +78,7 @@ public func elementCount(of shape: [Int]) throws -> Int {
         count = product
     }
     guard shape.contains(0) else { return count }
-    guard count <= Int(Int32.max) else { throw TripsError.data("a dimension of 0 beside large ones", found: "shape \(shape)") }
+    guard count <= 1 << 24 else { throw TripsError.data("a dimension of 0 beside large ones", found: "shape \(shape)") }
     return 0
 }
 

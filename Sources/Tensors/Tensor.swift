@@ -24,9 +24,20 @@ public struct Tensor: Sendable {
     /// A tensor whose elements `fill` writes through a view; they are zero before.
     /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
     package static func written(_ dataType: DataType, _ shape: [Int], _ fill: (MutableTensorView) throws -> Void) throws -> Tensor {
-        let storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape))
-        try fill(MutableTensorView(dataType: dataType, shape: shape, bytes: storage.base))
-        return Tensor(dataType: dataType, shape: shape, storage: storage)
+        try written([(dataType, shape)]) { try fill($0[0]) }[0]
+    }
+
+    /// As above, for several tensors.
+    package static func written(
+        _ types: [(dataType: DataType, shape: [Int])], _ fill: ([MutableTensorView]) throws -> Void
+    ) throws -> [Tensor] {
+        let tensors = try types.map { type in
+            Tensor(
+                dataType: type.dataType, shape: type.shape,
+                storage: try AlignedMemory(byteCount: Tensors.byteCount(of: type.dataType, type.shape)))
+        }
+        try fill(tensors.map { MutableTensorView(dataType: $0.dataType, shape: $0.shape, bytes: $0.storage.base) })
+        return tensors
     }
 
     /// A tensor whose every byte `fill` writes; they are anything before.
@@ -75,6 +86,8 @@ public struct Tensor: Sendable {
     /// The elements that strides (in elements, none negative) reach from the first one, in row-major order; all must lie within.
     package func gathered(_ shape: [Int], strides: [Int]) throws -> Tensor {
         let width = dataType.byteWidth
+        // Nothing is ever one stride along an axis of one element: the file may state any number.
+        let strides = zip(shape, strides).map { $0 == 1 ? 0 : $1 }
         return try Tensor(dataType, shape) { target in
             withBytes { source in
                 var index = [Int](repeating: 0, count: shape.count)

@@ -54,6 +54,15 @@ struct ResizeTests {
         try expect(outside, [1, 6], [1, 1, 1, 1, 1, 1])
     }
 
+    /// Otherwise 65536 x 65536 elements would lie between one row and one column.
+    @Test func axesThatShrinkGoFirst() throws {
+        let row = try counting([1, 1 << 16])
+        let column = try run(Resize(coordinates: .asymmetric), row, nil, nil, integers([1 << 16, 1]))
+        #expect(column.shape == [1 << 16, 1])
+        #expect(try column.numbers.allSatisfy { $0 == 0 })
+        #expect(try run(Resize(), Tensor([Float](), shape: [4, 0]), nil, nil, integers([1 << 24, 0])).shape == [1 << 24, 0])
+    }
+
     @Test func cropsAndFillsTheOutside() throws {
         let crop = Resize(mode: .linear, coordinates: .tfCropAndResize, extrapolation: 9)
         try expect(resized(crop, [0, 1, 2], size: 3, roi: [0.5, 1.5]), [1, 3], [1, 2, 9])

@@ -52,7 +52,7 @@ import Tensors
 
     /// Loops run over rows without elements, and strides are products of the other sizes.
     @Test func emptyTensorsHaveNoLargeSizes() throws {
-        #expect(try elementCount(of: [1 << 20, 0, 1 << 10]) == 0)
+        #expect(try elementCount(of: [1 << 20, 0, 1 << 4]) == 0)
         for shape in [[0, 1 << 40, 1 << 40], [1 << 40, 0], [0, -1]] {
             #expect(throws: TripsError.self) { try elementCount(of: shape) }
         }
