@@ -35,6 +35,8 @@ public struct Graph: Sendable {
     /// nil where a node was removed.
     var nodeSlots: [Node?] = []
     var names: [String: ValueID] = [:]
+    /// The last numbers that `freeName` gave, since names were last set free.
+    var lastNumbers: [String: Int] = [:]
 
     struct ValueRecord: Sendable {
         var name: String
@@ -124,6 +126,9 @@ public struct Graph: Sendable {
         return made
     }
 
+    /// Of values; longer names are cut.
+    package static let maximalNameLength = 1024
+
     /// More outputs, or traces, than this are no model's.
     static let maximalOutputs = 10_000
 
@@ -201,6 +206,7 @@ public struct Graph: Sendable {
     ) throws -> ValueID {
         try checkType(type)
         let id = ValueID(values.count)
+        let wantedName = isNumbered ? Graph.shortened(wantedName) : wantedName
         let name = isNumbered ? freeName(wantedName) : wantedName
         guard names.updateValue(id, forKey: name) == nil else { throw TripsError.data("two values have one name", found: name) }
         let named = producer == nil ? type : naming(type, after: name)
@@ -210,10 +216,16 @@ public struct Graph: Sendable {
         return id
     }
 
-    private func freeName(_ base: String) -> String {
+    /// Symbols repeat the name of their value, once for each axis.
+    private static func shortened(_ name: String) -> String {
+        name.utf8.count <= maximalNameLength ? name : String(decoding: name.utf8.prefix(maximalNameLength), as: UTF8.self)
+    }
+
+    private mutating func freeName(_ base: String) -> String {
         if names[base] == nil { return base }
-        var number = 1
-        while names["\(base).\(number)"] != nil { number += 1 }
+        var number = lastNumbers[base] ?? 0
+        repeat { number += 1 } while names["\(base).\(number)"] != nil
+        lastNumbers[base] = number
         return "\(base).\(number)"
     }
 }

@@ -78,6 +78,7 @@ extension Graph {
             // What became known is still read, and keeps its name.
             if values[output.index].content == nil, names[values[output.index].name] == output {
                 names[values[output.index].name] = nil
+                if !lastNumbers.isEmpty { lastNumbers = [:] }
             }
         }
     }

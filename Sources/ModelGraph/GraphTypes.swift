@@ -39,7 +39,9 @@ extension Graph {
 
     private mutating func substitute(_ symbols: [String: Dimension]) throws {
         for index in values.indices {
-            values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
+            if values[index].type.shape.contains(where: { $0.constant == nil }) {
+                values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
+            }
             if case .dimensions(let dimensions) = values[index].content {
                 values[index].content = .dimensions(try dimensions.map { try $0.substituting(symbols) })
             }
@@ -52,7 +54,7 @@ extension Graph {
     package mutating func tidyNames() throws {
         let used = Set(
             inputs + outputs.map(\.value) + traces.map(\.value) + nodes.flatMap { $0.inputs.compactMap { $0 } + $0.outputs })
-        names = [:]
+        (names, lastNumbers) = ([:], [:])
         for value in used { names[values[value.index].name] = value }
         var symbols: [String: Dimension] = [:]
         for value in used.sorted() {
@@ -77,7 +79,7 @@ extension Graph {
     }
 
     /// NumPy's limit. Without one, indices of indices double the rank with each operator.
-    private static let maximalRank = 64
+    package static let maximalRank = 64
 
     func checkType(_ type: ValueType) throws {
         guard type.rank <= Graph.maximalRank, type.shape.allSatisfy({ ($0.constant ?? 0) >= 0 }) else {

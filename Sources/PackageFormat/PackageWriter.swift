@@ -149,13 +149,13 @@ private struct TensorTable {
     private let options: PackageWriter.Options
     private var tensors: [PendingTensor] = []
     private var names: [String: String] = [:]
-    private var taken = Set<String>()
+    private var unique = UniqueNames(separator: ".")
 
     init(_ options: PackageWriter.Options) { self.options = options }
 
     /// Adds a tensor under exactly this name.
     mutating func add(_ constant: Constant, named name: String) throws {
-        guard !name.isEmpty, name.utf8.count <= Layout.maximalNameLength, !taken.contains(name) else {
+        guard !name.isEmpty, name.utf8.count <= Layout.maximalNameLength, unique.take(name) else {
             throw TripsError.data("the name of a tensor is empty, too long, or used twice", found: name.prefix(80))
         }
         try append(constant, name, exact: false)
@@ -166,11 +166,7 @@ private struct TensorTable {
         let key = "\(exact) \(constant.identity)"
         if let name = names[key] { return name }
         let base = proposal.isEmpty || proposal.utf8.count > Layout.maximalNameLength - 20 ? "tensor" : proposal
-        var (name, number) = (base, 1)
-        while taken.contains(name) {
-            number += 1
-            name = "\(base).\(number)"
-        }
+        let name = unique.unique(base)
         try append(constant, name, exact: exact)
         return name
     }
@@ -182,7 +178,6 @@ private struct TensorTable {
         tensors.append(
             PendingTensor(
                 record: record, constant: constant, storedByteCount: try Tensors.byteCount(of: storedType, constant.shape)))
-        taken.insert(name)
         names["\(exact) \(constant.identity)"] = name
     }
 

@@ -6,7 +6,12 @@ package struct TextTable {
 
     package init(_ columns: [(title: String, alignment: Alignment)]) { self.columns = columns }
 
-    package mutating func add(_ cells: [String]) { rows.append(cells) }
+    /// The longest cell: a column is as wide in all rows as its widest cell, and a name in a file may be of any length.
+    private static let maximalWidth = 200
+
+    package mutating func add(_ cells: [String]) {
+        rows.append(cells.map { $0.utf8.count > TextTable.maximalWidth ? $0.prefix(TextTable.maximalWidth - 1) + "…" : $0 })
+    }
 
     /// Lines without trailing spaces; the titles first.
     package var text: String {

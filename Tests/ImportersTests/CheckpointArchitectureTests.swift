@@ -465,6 +465,13 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         refuses("albef_pretrain_nlvr2") { $0.append(("ta_head.weight", emptyConstant("t", [1]))) }
     }
 
+    @Test func moreLayersThanAnyModelHasAreRefused() {
+        let tensors = tinyVE { tensors in
+            for layer in 1...1024 { tensors.append(("visual_encoder.blocks.\(layer).norm1.bias", emptyConstant("b", [8]))) }
+        }
+        expectFailure(.data, "visual_encoder.blocks.*", "found 1025") { try importCheckpoint(Checkpoint(tensors: tensors)) }
+    }
+
     @Test func oddSizesAreRefused() {
         func changed(_ name: String, _ shape: [Int]) -> Checkpoint {
             Checkpoint(

@@ -107,6 +107,50 @@ import Testing
         #expect(try refusal(Onnx.model(Onnx.graph([relu], inputs: [Onnx.value("x", [-1])])).bytes).contains("found -1"))
     }
 
+    /// What would take hours where work grew with the square of what a file repeats.
+    @Test func repetitionCostsNoMoreThanItsBytes() throws {
+        let many = 20_000
+        // A node that reads one value many times, which a node with as many operands computes.
+        let sum = Onnx.node("Concat", Array(repeating: "x", count: many), ["s"], [Onnx.attribute("axis", int: 0)])
+        let again = Onnx.node("Concat", Array(repeating: "s", count: many), ["y"], [Onnx.attribute("axis", int: 0)])
+        #expect(try outcome(Onnx.model(Onnx.graph([again, sum], inputs: [Onnx.value("x", [1])])).bytes) != nil)
+        // Sizes and values of one name.
+        let sizes = (0..<64).map { "\(Character(UnicodeScalar(0x4E00 + $0)!))" }
+        #expect(
+            try outcome(Onnx.model(Onnx.graph([Onnx.node("Relu", ["x"], ["y"])], inputs: [Onnx.value("x", sizes)])).bytes) != nil)
+        let rank = try refusal(
+            Onnx.model(
+                Onnx.graph([Onnx.node("Relu", ["x"], ["y"])], inputs: [Onnx.value("x", Array(repeating: "?", count: 65))])
+            ).bytes)
+        #expect(rank.contains("rank 65") && rank.contains("at most 1024 and 64"))
+        let name = String(repeating: "x", count: 2000)
+        let long = try refusal(
+            Onnx.model(Onnx.graph([Onnx.node("Relu", [name], ["y"])], inputs: [Onnx.value(name, [1])])).bytes)
+        #expect(long.contains("a name of 2000 bytes") && long.utf8.count < 1000)
+        // Calls of a function that has operands and no nodes.
+        let formals = (0..<many).map { "f\($0)" }
+        let calls = (0..<many).map { Onnx.node("F", [], ["y\($0)"], domain: "local") }
+        let empty = Onnx.model(Onnx.graph(calls), functions: [Onnx.function("F", formals, ["f0"], [])])
+        #expect(try refusal(empty.bytes).contains("too many nodes"))
+        let crowd = Array(repeating: Onnx.node("Relu", ["x"], [""]), count: 100_001)
+        #expect(try refusal(Onnx.model(Onnx.graph(crowd)).bytes).contains("found 100001"))
+    }
+
+    /// Small operands, a large result or a large one in between: nothing of that is made before the model runs.
+    @Test func fewBytesStateNoWork() throws {
+        let x = Onnx.value("x", ["batch", 3])
+        let sizes = [
+            Onnx.node("Shape", ["x"], ["s"]), Onnx.node("Reshape", ["s", "two"], ["r"]), Onnx.node("Expand", ["r", "wide"], ["y"]),
+        ]
+        let initializers = [Onnx.int64s("two", [2], [2, 1]), Onnx.int64s("wide", [2], [1, 500_000_000])]
+        let graph = try #require(try outcome(Onnx.model(Onnx.graph(sizes, inputs: [x], initializers: initializers)).bytes))
+        #expect(graph.nodes.contains { $0.op is Expand })
+        let parts = (0..<65_535).map { _ in "" } + ["y"]
+        let split = Onnx.node("Split", ["one"], parts, [Onnx.attribute("axis", int: 0)])
+        #expect(
+            try outcome(Onnx.model(Onnx.graph([split], inputs: [x], initializers: [Onnx.int64s("one", [1], [7])])).bytes) != nil)
+    }
+
     @Test func refusesNamesThatAreNone() throws {
         #expect(try refusal(Onnx.model(Onnx.graph([Onnx.node("Relu", ["x"], ["y\0z"])])).bytes).contains("zero byte"))
         let invalid = WireWriter().blob(1, [0xFF, 0xFE])

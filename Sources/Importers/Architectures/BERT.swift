@@ -35,7 +35,7 @@ struct BERT {
         (self.positions, width) = (positions[0], positions[1])
         tokenTypes = try table("token_type_embeddings")[0]
         vocabulary = try BERT.wordTables(prefix).compactMap(weights.shape).first?.first ?? table("word_embeddings")[0]
-        layers = weights.layerCount("\(prefix)encoder.layer.")
+        layers = try weights.layerCount("\(prefix)encoder.layer.")
         guard layers > 0, width % heads == 0 else {
             throw TripsError.data(
                 "layers and heads", at: prefix, found: "\(layers) layers, \(heads) heads",

@@ -38,7 +38,7 @@ struct MPLUG {
             }
             return
         }
-        let stored = weights.layerCount("fusion_encoder.encoder.layer.")
+        let stored = try weights.layerCount("fusion_encoder.encoder.layer.")
         guard stored > 0 else {
             throw TripsError.data("fusion layers", found: "none", expected: "fusion_encoder.encoder.layer.0 and more")
         }

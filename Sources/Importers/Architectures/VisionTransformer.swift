@@ -88,7 +88,7 @@ struct VisionSizes {
         } else {
             grid = side
         }
-        layers = weights.layerCount(names.blocks)
+        layers = try weights.layerCount(names.blocks)
         guard layers > 0 else { throw TripsError.data("vision blocks", found: layers, expected: "1 or more") }
         guard patch <= 8192 else { throw TripsError.data("patch size", found: patch, expected: "at most 8192") }
     }

@@ -58,12 +58,17 @@ final class Weights {
     }
 
     /// How many layers there are whose tensors' names begin with the prefix and the layer's number, from 0 on.
-    func layerCount(_ prefix: String) -> Int {
+    /// - Throws: `data` where there are more than any model has.
+    func layerCount(_ prefix: String) throws -> Int {
         var numbers = Set<Int>()
         for name in constants.keys where name.hasPrefix(prefix) {
             if let number = Int(name.dropFirst(prefix.count).prefix { $0 != "." }) { numbers.insert(number) }
         }
-        return (0...numbers.count).first { !numbers.contains($0) } ?? 0
+        let count = (0...numbers.count).first { !numbers.contains($0) } ?? 0
+        guard count <= 1024 else {
+            throw TripsError.data("layers", at: "\(prefix)*", found: count, expected: "at most 1024")
+        }
+        return count
     }
 
     /// Ends the reading.

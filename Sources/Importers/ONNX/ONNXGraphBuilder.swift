@@ -63,6 +63,12 @@ final class ONNXGraphBuilder {
             }
             // A default for an input counts as a constant: callers of such models never give another.
             guard initializers[input.name] == nil else { continue }
+            guard input.name.utf8.count <= Graph.maximalNameLength, input.shape?.count ?? 0 <= Graph.maximalRank else {
+                throw TripsError.data(
+                    "an input out of proportion", at: "input \"\(input.name.prefix(200))\"",
+                    found: "a name of \(input.name.utf8.count) bytes, rank \(input.shape?.count ?? 0)",
+                    expected: "at most \(Graph.maximalNameLength) and \(Graph.maximalRank)")
+            }
             values[input.name] = try locating("input \"\(input.name)\"") {
                 try graph.addInput(input.name, type(of: input, &symbols))
             }
@@ -113,7 +119,7 @@ final class ONNXGraphBuilder {
 /// Symbols for the sizes that a file names in its own ways.
 private struct SymbolNames {
     private var symbols: [String: String] = [:]
-    private var taken = Set<String>()
+    private var unique = UniqueNames(separator: "_")
 
     /// The symbol for a name; different names get different symbols.
     mutating func symbol(for name: String) -> String {
@@ -122,11 +128,7 @@ private struct SymbolNames {
         // Which would say that it is a quotient.
         base.replace("//", with: "__")
         if !(base.first?.isLetter ?? false) { base = "_" + base }
-        var (symbol, number) = (base, 1)
-        while !taken.insert(symbol).inserted {
-            number += 1
-            symbol = "\(base)_\(number)"
-        }
+        let symbol = unique.unique(base)
         symbols[name] = symbol
         return symbol
     }

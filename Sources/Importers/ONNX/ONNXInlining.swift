@@ -4,9 +4,9 @@ import Support
 /// operator set.
 struct ONNXInliner {
     private static let maximalDepth = 32
-    /// What inlining may make, in nodes and in bytes of names: functions that call functions grow a model exponentially.
+    /// What inlining may make, in nodes and in bytes of what they hold: functions that call functions grow a model exponentially.
     private static let maximalNodes = 100_000
-    private static let maximalNames = 64 << 20
+    private static let maximalBytes = 64 << 20
 
     private struct Key: Hashable {
         var domain: String
@@ -15,14 +15,18 @@ struct ONNXInliner {
     }
 
     private let functions: [Key: ONNXFunction]
-    private var names: Set<String>
+    private var names: UniqueNames
     private var nodes: [ONNXNode] = []
     private var inlinedNodes = 0
-    private var inlinedNames = 0
+    private var inlinedBytes = 0
 
     /// The graph's nodes without calls.
-    /// - Throws: `data` where functions are defined twice, call themselves, or grow too large.
+    /// - Throws: `data` where functions are defined twice, call themselves, or grow too large, and where there are more nodes than
+    ///   any model has.
     static func inlined(_ model: ONNXModel) throws -> [ONNXNode] {
+        guard model.graph.nodes.count <= maximalNodes else {
+            throw TripsError.data("number of nodes", found: model.graph.nodes.count, expected: "at most \(maximalNodes)")
+        }
         var inliner = try ONNXInliner(model)
         try inliner.append(model.graph.nodes, versions: model.operatorSets, calls: [])
         return inliner.nodes
@@ -37,7 +41,8 @@ struct ONNXInliner {
             }
         }
         self.functions = functions
-        names = Set(model.graph.nodes.flatMap(\.outputs) + model.graph.inputs.map(\.name) + model.graph.initializers.map(\.name))
+        let given = model.graph.inputs.map(\.name) + model.graph.initializers.map(\.name)
+        names = UniqueNames(separator: "#", taken: given + model.graph.nodes.flatMap(\.outputs))
     }
 
     private mutating func append(_ added: [ONNXNode], versions: [String: Int], calls: [Key]) throws {
@@ -65,6 +70,7 @@ struct ONNXInliner {
                 found: "\(call.inputs.count) inputs, \(call.outputs.count) outputs",
                 expected: "at most \(function.inputs.count) and \(function.outputs.count)")
         }
+        try count(function, calledBy: call)
         var attributes: [String: ONNXAttribute] = [:]
         for attribute in function.defaults + call.attributes { attributes[attribute.name] = attribute }
         var actual: [String: String] = ["": ""]
@@ -85,9 +91,8 @@ struct ONNXInliner {
         }
         // Outputs first: nodes may stand in any order.
         for output in function.nodes.flatMap(\.outputs) where actual[output] == nil {
-            actual[output] = freshName("\(call.label)/\(output)")
+            actual[output] = names.unique("\(call.label)/\(output)")
         }
-        try count(function, calledBy: call.label)
         return try copies
             + function.nodes.map { node in
                 var node = node
@@ -108,22 +113,19 @@ struct ONNXInliner {
     }
 
     /// Adds what a call makes to what all calls have made.
-    private mutating func count(_ function: ONNXFunction, calledBy label: String) throws {
+    private mutating func count(_ function: ONNXFunction, calledBy call: ONNXNode) throws {
         inlinedNodes += function.nodes.count
+        let label = call.label.utf8.count
+        var held = function.inputs.count + function.outputs.count + function.defaults.count + call.attributes.count
         for node in function.nodes {
-            inlinedNames += 2 * label.utf8.count + node.label.utf8.count + node.outputs.reduce(0) { $0 + $1.utf8.count }
+            held += node.inputs.count + node.outputs.count + node.attributes.count
+            inlinedBytes += label + node.label.utf8.count + node.outputs.reduce(0) { $0 + label + $1.utf8.count }
         }
-        guard inlinedNodes <= ONNXInliner.maximalNodes, inlinedNames <= ONNXInliner.maximalNames else {
-            throw TripsError.data("the model's functions make too many nodes", found: "more than \(inlinedNodes - 1)")
+        inlinedBytes += held * MemoryLayout<String>.stride
+        guard inlinedNodes <= ONNXInliner.maximalNodes, inlinedBytes <= ONNXInliner.maximalBytes else {
+            throw TripsError.data(
+                "the model's functions make too many nodes", at: "node \"\(call.label.prefix(200))\"",
+                found: "more than \(inlinedNodes - function.nodes.count)")
         }
-    }
-
-    private mutating func freshName(_ base: String) -> String {
-        var (name, number) = (base, 1)
-        while !names.insert(name).inserted {
-            number += 1
-            name = "\(base)#\(number)"
-        }
-        return name
     }
 }

@@ -12,19 +12,19 @@ func ordered(_ nodes: [ONNXNode], for graph: ONNXGraph) throws -> [ONNXNode] {
     for root in nodes.indices where needed[root] {
         var pending = [root]
         while let index = pending.last {
-            let before = nodes[index].inputs.compactMap { producers[$0] }.filter { states[$0] != .done }
-            if states[index] == .done {
-                pending.removeLast()
-            } else if before.isEmpty {
+            switch states[index] {
+            case .done: pending.removeLast()
+            case .open:
                 states[index] = .done
                 order.append(nodes[index])
                 pending.removeLast()
-            } else {
-                // Met again with producers still open: one of them waits for this node.
-                guard states[index] == .waiting else {
+            case .waiting:
+                states[index] = .open
+                let before = nodes[index].inputs.compactMap { producers[$0] }.filter { states[$0] != .done }
+                // What is open waits for this node.
+                guard before.allSatisfy({ states[$0] == .waiting }) else {
                     throw TripsError.data("the graph has a cycle", at: "node \"\(nodes[index].label)\"")
                 }
-                states[index] = .open
                 pending += before.reversed()
             }
         }

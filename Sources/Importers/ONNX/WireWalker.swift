@@ -9,7 +9,7 @@ struct WireWalker {
     static let inlineLimit = 1024
     /// What a model may hold besides its weights.
     private static let structureLimit = 128 << 20
-    private static let messageLimit = 2_000_000
+    private static let messageLimit = 1_000_000
 
     private var reader: WireReader
     private let fileSize: Int

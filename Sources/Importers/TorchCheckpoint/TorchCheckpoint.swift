@@ -131,7 +131,7 @@ private func legacyStorages(
     for key in keys {
         var field = ByteCursor(try file.bytes(at: position, count: 8))
         let count = Int64(bitPattern: try field.integer(UInt64.self))
-        guard let width = widths[key] else {
+        guard Unpickler.isName(key), let width = widths[key] else {
             throw TripsError.data("a storage of unknown type", at: "byte \(position)", found: key.prefix(60))
         }
         position += 8

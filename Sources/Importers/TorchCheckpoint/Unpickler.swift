@@ -105,6 +105,8 @@ struct Unpickler {
     static let maximalLength = 16 << 20
     /// Values that may be held at a time, so that few opcodes cannot ask for much memory.
     private static let maximalElements = 1 << 20
+    /// The longest name of a tensor, a storage or a class, in bytes. A pickle may name one text any number of times.
+    static let maximalNameLength = 4096
 
     init(_ bytes: [UInt8]) { self.bytes = bytes }
 
@@ -120,7 +122,8 @@ struct Unpickler {
             } catch let error as TripsError {
                 throw error.inside("pickle byte \(start)")
             }
-            guard stack.count + marks.count + memo.count + heldElements <= Unpickler.maximalElements else {
+            let held = stack.count + marks.count + memo.count + heldElements + storageWidths.count
+            guard held <= Unpickler.maximalElements else {
                 throw TripsError.data(
                     "a pickle out of proportion", at: "pickle byte \(start)",
                     expected: "at most \(Unpickler.maximalElements) values")
@@ -222,8 +225,8 @@ struct Unpickler {
         case UInt8(ascii: "c"): stack.append(.global(PickleGlobal(module: try line(), name: try line())))
         case 0x93:
             let names = try pop(2)
-            guard let module = names[0].string, let name = names[1].string else {
-                throw TripsError.data("a global's name", expected: "two strings")
+            guard let module = names[0].string, let name = names[1].string, Unpickler.isName(module), Unpickler.isName(name) else {
+                throw TripsError.data("a global's name", expected: "two short strings")
             }
             stack.append(.global(PickleGlobal(module: module, name: name)))
         case UInt8(ascii: "i"):
@@ -251,14 +254,13 @@ struct Unpickler {
         switch global {
         case .orderedDictionary:
             guard let list = operands.first else { return .dictionary(try hold([])) }
-            return .dictionary(
-                try hold(
-                    (elements(of: list) ?? []).flatMap { pair in
-                        guard let pair = elements(of: pair), pair.count == 2 else {
-                            throw TripsError.data("OrderedDict", expected: "pairs")
-                        }
-                        return pair
-                    }))
+            let members = try (elements(of: list) ?? []).flatMap { pair in
+                guard let pair = elements(of: pair), pair.count == 2 else {
+                    throw TripsError.data("OrderedDict", expected: "pairs")
+                }
+                return pair
+            }
+            return .dictionary(try hold(pairs(members)))
         case .size:
             guard operands.count == 1, let sizes = elements(of: operands[0]) else {
                 throw TripsError.data("torch.Size", expected: "a tuple")
@@ -304,7 +306,7 @@ struct Unpickler {
     private mutating func persistent(_ value: PickleValue) throws -> PickleValue {
         guard let fields = elements(of: value), fields.count >= 5, fields[0].string == "storage",
             case .global(.storage(let dataType)) = fields[1], let key = fields[2].string ?? fields[2].integer.map(String.init),
-            let count = fields[4].integer, count >= 0
+            let count = fields[4].integer, count >= 0, Unpickler.isName(key)
         else {
             let type = elements(of: value)?.dropFirst().first?.unknownClass
             throw TripsError.data("a persistent id", found: type, expected: "a storage of a known type")
@@ -343,8 +345,15 @@ struct Unpickler {
         guard values.count % 2 == 0 else {
             throw TripsError.data("members of a dictionary", found: values.count, expected: "keys and values in pairs")
         }
+        for index in stride(from: 0, to: values.count, by: 2) {
+            guard let key = values[index].string, !Unpickler.isName(key) else { continue }
+            throw TripsError.data(
+                "a key of a dictionary", found: "\(key.utf8.count) bytes", expected: "at most \(Unpickler.maximalNameLength)")
+        }
         return values
     }
+
+    static func isName(_ text: String) -> Bool { text.utf8.count <= maximalNameLength }
 
     private var floor: Int { marks.last ?? 0 }
 

@@ -1,0 +1,27 @@
+import Support
+import Testing
+
+@Suite struct TextTests {
+    @Test func namesThatAreTakenGetTheNextNumber() {
+        var names = UniqueNames(separator: "#", taken: ["a", "a#3"])
+        #expect((0..<3).map { _ in names.unique("a") } == ["a#2", "a#4", "a#5"])
+        #expect(names.take("b") && !names.take("b") && !names.take("a#4"))
+        #expect(names.unique("b") == "b#2" && names.unique("c") == "c")
+    }
+
+    /// In time that grows with their number, not with its square.
+    @Test func manyOfOneNameAreTold() {
+        var names = UniqueNames(separator: ".")
+        for _ in 1..<200_000 { _ = names.unique("x") }
+        #expect(names.unique("x") == "x.200000")
+    }
+
+    @Test func aLongCellIsCutAndWidensNoOther() {
+        var table = TextTable([("name", .left), ("bytes", .right)])
+        table.add([String(repeating: "n", count: 1 << 20), "1"])
+        table.add(["short", "2"])
+        let lines = table.text.split(separator: "\n")
+        #expect(lines.count == 3 && lines.allSatisfy { $0.count == 200 + 2 + 5 })
+        #expect(lines[1].contains("n…") && lines[2].hasPrefix("short "))
+    }
+}
