@@ -2,19 +2,18 @@
 
     python tools/benchmark_peers.py --models DIR --bin .build/release [--sizes 256,384] [--threads 2] [--batch 1]
 
-Every contestant takes a short turn in a process of its own, all of them in every round, the order moved on by one each
+Every contestant takes a short turn in a process of its own, all of them in every round, in an order that rotates by one each
 round: neighbours in time share what else the machine does, so ratios within a round mean something where single times
 do not. Printed are the median over all runs, the best run, the median over rounds of the ratio to our package of the
-same precision, load time, time to the first result, and peak memory. All outputs are held beside PyTorch's first.
+same precision, load time, time to the first result, and peak memory. All outputs are compared with PyTorch's first.
 
 DIR gets, where they are missing: the models of tools/reference (checkpoint, ONNX, ONNX with selection inside), the
 peers' int8 models, and our packages (`trips-convert`, `trips-quantize --int8`). That takes minutes; a second call
-finds them there.
+finds them there. Files with selection carry blocks and keep rate in their names.
 """
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -49,7 +48,13 @@ class Column:
 
     @property
     def stem(self) -> str:
-        return "select" if self.select else "model"
+        """The name of its files: one for each choice of blocks and rate."""
+        return f"select-{'_'.join(map(str, self.select))}-{self.rate:g}" if self.select else "model"
+
+    @property
+    def options(self) -> list:
+        """How trips-convert and tools/reference/make.py are asked for its selection."""
+        return ["--select", ",".join(map(str, self.select)), "--keep-rate", self.rate] if self.select else []
 
 
 @dataclass
@@ -102,16 +107,24 @@ def run(line: list, **options) -> subprocess.CompletedProcess:
 # What has to lie there
 
 
-def prepare_reference(column: Column, folder: Path) -> None:
-    wanted = {"checkpoint": folder / "checkpoint.safetensors", "onnx": folder / "model.onnx"}
+def prepare_reference(column: Column, folder: Path, *more: str) -> None:
+    """Makes those of checkpoint.safetensors, model.onnx and the column's own ONNX model that are missing.
+
+    `more` are further options of tools/reference/make.py.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {"checkpoint": ("checkpoint.safetensors", "checkpoint.safetensors"), "onnx": ("model.onnx", "model.onnx")}
     if column.select:
-        wanted["select-onnx"] = folder / "select.onnx"
-    parts = [part for part, path in wanted.items() if not path.exists()]
-    if parts:
-        say(f"making {', '.join(parts)} of {column.config}")
-        select = ["--select", ",".join(map(str, column.select)), "--keep-rate", column.rate] if column.select else []
-        run([sys.executable, TOOLS / "reference" / "make.py", "--config", column.config, "--out", folder,
-             "--write", ",".join(parts), "--dynamic", *select])
+        wanted["select-onnx"] = ("select.onnx", f"{column.stem}.onnx")
+    parts = {part: names for part, names in wanted.items() if not (folder / names[1]).exists()}
+    if not parts:
+        return
+    say(f"making {', '.join(name for _, name in parts.values())} of {column.config}")
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        run([sys.executable, TOOLS / "reference" / "make.py", "--config", column.config, "--out", temporary,
+             "--write", ",".join(parts), "--dynamic", *column.options, *more])
+        for made, name in parts.values():
+            (Path(temporary) / made).rename(folder / name)
 
 
 def prepare_int8(column: Column, runtime: str, folder: Path, samples: list[dict]) -> Path:
@@ -138,8 +151,7 @@ def quantize_peer(runtime: str, source: Path, target: Path, samples: list[dict])
 def prepare_package(column: Column, precision: str, folder: Path, binaries: Path) -> Path:
     source, package = folder / "model.onnx", folder / f"{column.stem}.trips"
     if not package.exists() or package.stat().st_mtime < (binaries / "trips-convert").stat().st_mtime:
-        select = ["--select", ",".join(map(str, column.select)), "--keep-rate", column.rate] if column.select else []
-        run([binaries / "trips-convert", source, "-o", package, "--force", "--quiet", *select])
+        run([binaries / "trips-convert", source, "-o", package, "--force", "--quiet", *column.options])
     if precision == "f32":
         return package
     quantized = folder / f"{column.stem}-int8.trips"
@@ -171,49 +183,37 @@ def peer_turn(contestant: Contestant, column: Column, inputs: Path, folder: Path
 
 
 def snr(found: np.ndarray, expected: np.ndarray) -> float:
-    noise = np.square(found.astype(np.float64) - expected).sum()
-    return float("inf") if noise == 0 else float(10 * np.log10(np.square(expected.astype(np.float64)).sum() / noise))
+    """SNR in dB: infinite where nothing differs, NaN where the shapes do or numbers are not finite."""
+    if found.shape != expected.shape:
+        return float("nan")
+    expected = expected.astype(np.float64)
+    signal, noise = np.square(expected).sum(), np.square(found - expected).sum()
+    if not np.isfinite(signal + noise):
+        return float("nan")
+    with np.errstate(divide="ignore"):
+        return float("inf") if noise == 0 else float(10 * np.log10(signal / noise))
 
 
-def verified(binaries: Path, package: Path, golden: Path, *more) -> str:
-    """What trips-verify prints of a golden set, whatever its verdict."""
-    line = [binaries / "trips-verify", package, "--golden", golden, "--min-snr=-1000", *more, "--quiet"]
-    done = subprocess.run([str(part) for part in line], capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"trips-verify: exit {done.returncode}: {done.stderr.strip()[-300:]}")
-    return done.stdout
+def verified(binaries: Path, package: Path, golden: Path, *more) -> dict:
+    """trips-verify's report (formats/verify-report.md) on a golden set, whatever its verdict."""
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "report.json"
+        line = [binaries / "trips-verify", package, "--golden", golden, "--min-snr=-1000", "--json", report, *more, "--quiet"]
+        done = subprocess.run([str(part) for part in line], capture_output=True, text=True)
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"trips-verify: exit {done.returncode}: {done.stderr.strip()[-300:]}")
+        return json.loads(report.read_text())
 
 
-def printed_rows(text: str, heading: str) -> list[dict[str, str]]:
-    """The rows of the table whose first column has this heading, by column; columns stand at fixed places."""
-    lines = text.splitlines()
-    start = next((index for index, line in enumerate(lines) if line.startswith(heading)), len(lines))
-    head = lines[start] if start < len(lines) else ""
-    places = [(match[0], match.start()) for match in re.finditer(r"\S+(?: \S+)*", head)]
-    rows = []
-    for line in lines[start + 1:]:
-        if not line.strip():
-            break
-        cells = list(re.finditer(r"\S+(?: \S+)*", line))
-        row = {}
-        for cell in cells:
-            # A column's cells may be set to the left or to the right: the nearest end or start says which it is.
-            name = min(places, key=lambda place: min(abs(place[1] - cell.start()),
-                                                     abs(place[1] + len(place[0]) - cell.end())))[0]
-            row[name] = cell[0]
-        rows.append(row)
-    return rows
+def reported_snr(report: dict) -> dict[str, float]:
+    """SNR in dB of each output: infinite where nothing differs, NaN where the report gives none, as for another shape."""
+    return {output["name"]: float(output.get("snr", "nan")) for output in report["outputs"]}
 
 
-def printed_snr(text: str) -> dict[str, float]:
-    """SNR of each output as trips-verify prints it; infinite where nothing differs."""
-    found = {}
-    for row in printed_rows(text, "output "):
-        try:
-            found[row["output"]] = float(row["SNR dB"])
-        except (KeyError, ValueError):
-            found[row["output"]] = float("inf")
-    return found
+def worst(snr_db: dict[str, float]) -> float:
+    """The lowest SNR; NaN where any is."""
+    values = list(snr_db.values())
+    return float("nan") if any(value != value for value in values) else min(values, default=float("inf"))
 
 
 def check(contestants: list[Contestant], column: Column, inputs: dict, input_file: Path, folder: Path, options) -> None:
@@ -229,14 +229,14 @@ def check(contestants: list[Contestant], column: Column, inputs: dict, input_fil
     for contestant in list(contestants):
         try:
             if contestant.runtime == "trips":
-                contestant.snr = printed_snr(verified(options.bin, contestant.model, golden))
+                contestant.snr = reported_snr(verified(options.bin, contestant.model, golden))
             elif contestant is not reference:
                 peer_turn(contestant, column, input_file, folder, quick, outputs)
                 found = dict(np.load(outputs))
                 contestant.snr = {name: snr(found[name], value) for name, value in expected.items()}
-            worst = min(contestant.snr.values(), default=float("inf"))
-            if contestant.precision == "f32" and worst < 80:
-                raise RuntimeError(f"outputs differ from PyTorch's: {worst:.1f} dB")
+            lowest = worst(contestant.snr)
+            if not lowest > (80 if contestant.precision == "f32" else float("-inf")):
+                raise RuntimeError(f"outputs differ from PyTorch's: {lowest:.1f} dB")
         except Exception as problem:  # One contestant less is still a race.
             say(f"{column.title}: {contestant.name} takes no part: {problem}")
             contestants.remove(contestant)
@@ -247,7 +247,6 @@ def race(column: Column, options) -> list[dict]:
     import export
     import models
     folder = options.models / column.config
-    folder.mkdir(parents=True, exist_ok=True)
     prepare_reference(column, folder)
     config = configurations.named(column.config)
     import torch
@@ -293,9 +292,8 @@ def show(column: Column, rows: list[dict], options) -> None:
     print(f"  {'':20}{'median ms':>11}{'best':>9}{'ours/it':>9}{'load':>9}{'first':>9}{'peak MB':>9}{'worst dB':>10}")
     for row in rows:
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-        worst = min(row["snr_db"].values(), default=float("inf"))
         print(f"  {row['name']:20}{row['median_ms']:11.1f}{row['best_ms']:9.1f}{ratio:>9}{row['load_ms']:9.0f}"
-              f"{row['first_ms']:9.0f}{row['peak_bytes'] / 1e6:9.0f}{worst:10.1f}")
+              f"{row['first_ms']:9.0f}{row['peak_bytes'] / 1e6:9.0f}{worst(row['snr_db']):10.1f}")
 
 
 def main() -> int:

@@ -6,7 +6,8 @@ DIR gets the model of tools/reference with planted outliers (eightfold channels 
 outputs) in a folder of its own. Peers and we are calibrated on the same inputs, which are not those judged. Printed are
 the mean SNR of each output against fp32 over the pairs (matching logits pooled over --pooled pairs, as two numbers
 scatter), seconds and peak memory of quantizing, and the file. With --select, the overlap (Jaccard, mean over the pairs)
-of the patches that int8 and fp32 keep, in positions of the original picture.
+of the patches that int8 and fp32 keep, in positions of the original picture. Where int8 keeps other patches, image_embeds
+of the peers is compared token by token, and ours patch by patch: read the overlap there.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import numpy as np
 import onnx
 
 from arguments import listed
-from benchmark_peers import Column, printed_rows, printed_snr, quantize_peer, run, say, snr, verified
+from benchmark_peers import Column, prepare_reference, quantize_peer, reported_snr, run, say, snr, verified
 from peers import TOOLS, onnxruntime_session, openvino_session, peak_bytes
 
 sys.path.insert(0, str(TOOLS / "reference"))
@@ -75,11 +76,7 @@ class Material:
         self.options, self.folder, self.column, self.export = options, folder, column, export
         self.config = configurations.named(column.config)
         self.source = folder / f"{column.stem}.onnx"
-        if not self.source.exists() or not (folder / "checkpoint.safetensors").exists():
-            say(f"making {self.source}")
-            select = ["--select", ",".join(map(str, column.select)), "--keep-rate", column.rate] if column.select else []
-            run([sys.executable, TOOLS / "reference" / "make.py", "--config", column.config, "--out", folder, "--dynamic",
-                 "--planted-outliers", "--write", "checkpoint,onnx" + ",select-onnx" * bool(column.select), *select])
+        prepare_reference(column, folder, "--planted-outliers")
         self.model = models.make(self.config, Selection(column.select, (column.rate,) * bool(column.select)))
         self.model.load_state_dict(load_file(folder / "checkpoint.safetensors"), strict=False)
         torch.set_num_threads(options.threads)
@@ -138,17 +135,12 @@ def judge(row: Row, material: Material, run_model, kept_names: list[str]) -> Non
         pooled.append((found[POOLED], expected[POOLED]))
         if index < material.options.pairs:
             for name in OUTPUTS:
-                noise[name].append(comparable(found[name], expected[name]))
+                noise[name].append(snr(found[name], expected[name]))
             for block, ours in zip(material.column.select, original([found[name] for name in kept_names])):
                 overlaps[block].append(jaccard(ours, kept[block]))
     row.snr_db = {name: float(np.mean(values)) for name, values in noise.items()}
     row.snr_db[POOLED] = snr(*(np.concatenate(part) for part in zip(*pooled)))
     row.overlap = {str(block): float(np.mean(values)) for block, values in overlaps.items() if values}
-
-
-def comparable(found: np.ndarray, expected: np.ndarray) -> float:
-    """SNR; NaN where another number of tokens makes the comparison void."""
-    return snr(found, expected) if found.shape == expected.shape else float("nan")
 
 
 def with_selections(source: Path, target: Path, count: int) -> list[str]:
@@ -170,7 +162,7 @@ def peer(runtime: str, material: Material, folder: Path) -> Row:
     if material.column.select and runtime == "onnxruntime":
         source = folder / "source.onnx"
         kept = with_selections(material.source, source, len(material.column.select))
-    samples = material.calibration()[: 8 if runtime == "openvino" else 0]
+    samples = material.calibration() if runtime == "openvino" else []
     cost = quantize_peer(runtime, source, target, samples)
     row.seconds, row.peak_bytes = cost["seconds"], cost["peak_bytes"]
     row.file_bytes = target.stat().st_size + (target.with_suffix(".bin").stat().st_size if runtime == "openvino" else 0)
@@ -185,10 +177,8 @@ def ours(name: str, arguments: list, calibrated: bool, material: Material, folde
     row = Row(name)
     options = material.options
     package, quantized = folder / "model.trips", folder / "quantized.trips"
-    select = (["--select", ",".join(map(str, material.column.select)), "--keep-rate", material.column.rate]
-              if material.column.select else [])
     run([options.bin / "trips-convert", material.folder / "model.onnx",
-         "-o", package, "--force", "--quiet", *select])
+         "-o", package, "--force", "--quiet", *material.column.options])
     calibration = ["--calibration", *material.save_goldens(folder, range(CALIBRATION))] if calibrated else []
     start = time.perf_counter()
     _, row.peak_bytes = watched([options.bin / "trips-quantize", *arguments, package, "-o", quantized, "--force",
@@ -206,16 +196,16 @@ def judge_ours(row: Row, package: Path, material: Material, folder: Path) -> Non
     overlaps: dict[str, list[float]] = {}
     for index in range(max(options.pairs, options.pooled)):
         golden, = material.save_goldens(folder, [FIRST_SEED + index])
-        said = verified(options.bin, package, golden, "--intermediates")
-        for name, value in printed_snr(said).items():
+        report = verified(options.bin, package, golden, "--intermediates")
+        for name, value in reported_snr(report).items():
             if name == POOLED:
                 energy = float(np.square(material.expected(material.inputs(FIRST_SEED + index))[0][POOLED]).sum())
-                signal, noise = signal + energy, noise + energy / 10 ** (value / 10)
+                signal, noise = signal + energy, noise + energy * 10 ** (-value / 10)
             elif index < options.pairs and name in OUTPUTS:
                 values.setdefault(name, []).append(value)
         if index < options.pairs:
-            for selected in printed_rows(said, "selection "):
-                overlaps.setdefault(selected["selection"].removeprefix("block "), []).append(float(selected["overlap"]))
+            for selected in report["selections"]:
+                overlaps.setdefault(str(selected["block"]), []).append(selected["worstOverlap"])
     row.snr_db = {name: float(np.mean(each)) for name, each in values.items()}
     row.snr_db[POOLED] = float(10 * np.log10(signal / noise)) if noise else float("inf")
     row.overlap = {name: float(np.mean(each)) for name, each in overlaps.items()}
@@ -269,7 +259,6 @@ def main() -> int:
     results = []
     for column in columns:
         folder = options.models / f"{column.config}-outliers"
-        folder.mkdir(parents=True, exist_ok=True)
         material, rows = Material(options, folder, column), []
         for name in options.contestants:
             say(f"{column.title}: {name}")
