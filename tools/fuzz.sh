@@ -25,7 +25,13 @@ for target in $targets; do
         -Xcc -fsanitize=fuzzer-no-link,address,undefined -Xcc -fno-sanitize-recover=undefined
     corpus=$build/corpus/$target
     mkdir -p "$corpus" "tools/development/seeds/$target"
-    ${TRIPS_PYTHON:-python3} tools/fuzz_seeds.py "$target" "$corpus" || echo "no new seeds for $target" >&2
+    status=0
+    ${TRIPS_PYTHON:-python3} tools/fuzz_seeds.py "$target" "$corpus" || status=$?
+    case $status in
+        0) ;;
+        69 | 127) echo "no new seeds for $target: Python or one of its modules is missing (TRIPS_PYTHON names another)" >&2 ;;
+        *) exit "$status" ;;
+    esac
     # One processor: readers then make no threads, and an input does the same each time.
     taskset -c 0 "$build/release/fuzz-$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=65536 \
         -print_final_stats=1 -artifact_prefix="$build/$target-" "$corpus" "tools/development/seeds/$target"

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes small sound inputs for a fuzz target: fuzz_seeds.py TARGET FOLDER."""
+"""Writes small sound inputs for a fuzz target: fuzz_seeds.py TARGET FOLDER. Exits with 69 where a module is missing."""
 import argparse
 import json
 import os
 import struct
+import sys
 
 MANIFEST = {"formatVersion": 1, "features": ["byte-planes"], "tool": {"name": "t", "version": "1"}, "libzstd": "1", "options": {},
             "settings": [], "selections": [], "leftOut": [], "graphs": [], "tensors": []}
@@ -209,7 +210,12 @@ def main():
     parser.add_argument("target", choices=SEEDS)
     parser.add_argument("folder")
     options = parser.parse_args()
-    for number, seed in enumerate(SEEDS[options.target]()):
+    try:
+        seeds = list(SEEDS[options.target]())
+    except ModuleNotFoundError as error:
+        print(f"{options.target}: {error}", file=sys.stderr)
+        sys.exit(69)
+    for number, seed in enumerate(seeds):
         with open(os.path.join(options.folder, f"seed-{number}"), "wb") as file:
             file.write(seed)
 

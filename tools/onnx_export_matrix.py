@@ -180,7 +180,9 @@ def compare(way: Way, found: list[str], plain: list[str]) -> str:
         return "the same graph"
     more, fewer = kinds(found) - kinds(plain), kinds(plain) - kinds(found)
     if not more and not fewer:
-        place = next(index for index, pair in enumerate(zip(found, plain)) if pair[0] != pair[1])
+        place = next((index for index, pair in enumerate(zip(found, plain)) if pair[0] != pair[1]), None)
+        if place is None:
+            return f"{len(found)} lines instead of {len(plain)}"
         return f"same blocks, joined otherwise, first at {found[place]} instead of {plain[place]}"
     said = [f"+{count} {kind}" for kind, count in more.items()] + [f"-{count} {kind}" for kind, count in fewer.items()]
     return "differs: " + ", ".join(said)

@@ -2,9 +2,10 @@
 
     python tools/onnx_node_tests.py --bin .build/release [--match softmax] [--jobs 2] [--json FILE]
 
-Tests written for opsets below 11 whose operator has not changed since are labelled 11. Beside the tests as they are, each is tried with the older versions of its operator (down to opset 11): the model is
-labelled with the older opset, inputs that used to be attributes become attributes, and ONNX Runtime says what the
-outputs are; what it does not run is left out. Each test ends as one of
+Tests written for opsets below 11 whose operator has not changed since are labelled 11. Each test also runs with the
+older versions of its operator, down to opset 11: the model is labelled with the older opset, inputs that used to be
+attributes become attributes, and ONNX Runtime computes the expected outputs; what it does not run is left out. Each
+test ends as one of
 
     passed     converted, and every output within tolerance
     constant   passed once the inputs that say sizes (shape, axes, scales, …) were constants, as they are in exports
@@ -229,7 +230,7 @@ def make_attribute(model: onnx.ModelProto, inputs: list, opset: int) -> bool:
 
 def write(case: Case, folder: Path) -> None:
     data = folder / "test_data_set_0"
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)
     onnx.save(case.model, folder / "model.onnx")
     for kind, declared, values in (("input", case.model.graph.input, case.inputs),
                                    ("output", case.model.graph.output, case.outputs)):
@@ -267,7 +268,7 @@ def judge_as_it_is(case: Case, binaries: Path, timeout: float, keep: Path | None
         write(case, folder)
         package = folder / "model.trips"
         case.verdict, case.message = command(
-            [binaries / "trips-convert", folder / "model.onnx", "-o", package, "--quiet"], timeout, "refused")
+            [binaries / "trips-convert", folder / "model.onnx", "-o", package, "--force", "--quiet"], timeout, "refused")
         if not case.verdict and not package.exists():
             case.verdict, case.message = "crashed", "trips-convert: exit 0 without a package"
         if not case.verdict:
@@ -306,7 +307,7 @@ def check_judge(cases: list[Case], binaries: Path, timeout: float) -> None:
 
 def summary(cases: list[Case]) -> None:
     groups = {
-        f"listed operators, opset <= 21": [case for case in cases if case.listed and not case.older and case.opset <= 21],
+        "listed operators, opset <= 21": [case for case in cases if case.listed and not case.older and case.opset <= 21],
         f"listed operators, opset 22 to {NEWEST}": [case for case in cases if case.listed and not case.older and case.opset > 21],
         "older versions of listed operators": [case for case in cases if case.listed and case.older],
         "everything else": [case for case in cases if not case.listed],

@@ -4,8 +4,9 @@
     read_trips.py MODEL.trips                      the tensors: names, types, shapes, sizes
     read_trips.py MODEL.trips --manifest           the whole manifest
     read_trips.py MODEL.trips --save OUT.npz       all tensors (bfloat16 as float32)
-    read_trips.py MODEL.trips --verify             the same, after every byte was checked
     read_trips.py MODEL.trips --digests            SHA-256 of each tensor's stored numbers
+
+With --verify every byte is checked first.
 """
 import argparse
 import hashlib
@@ -155,13 +156,17 @@ class Package:
 def main():
     parser = argparse.ArgumentParser(description="Reads .trips packages.")
     parser.add_argument("model")
-    parser.add_argument("--manifest", action="store_true", help="print the whole manifest")
-    parser.add_argument("--save", metavar="OUT.npz", help="save all tensors")
-    parser.add_argument("--digests", action="store_true", help="print the SHA-256 of each tensor's stored numbers")
-    parser.add_argument("--verify", action="store_true", help="check every byte")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--manifest", action="store_true", help="print the whole manifest")
+    what.add_argument("--save", metavar="OUT.npz", help="save all tensors")
+    what.add_argument("--digests", action="store_true", help="print the SHA-256 of each tensor's stored numbers")
+    parser.add_argument("--verify", action="store_true", help="check every byte first")
     options = parser.parse_args()
     try:
         package = Package(options.model)
+        if options.verify:
+            for name in package.tensors:
+                package.tensor(name, check=True)
         if options.manifest:
             json.dump(package.manifest, sys.stdout, indent=2, ensure_ascii=False)
             print()
@@ -177,8 +182,6 @@ def main():
             json.dump(digests, sys.stdout)
         else:
             for name, (record, byte_count, chunks) in package.tensors.items():
-                if options.verify:
-                    package.tensor(name, check=True)
                 size = sum(package.sizes[number] for number in chunks)
                 print(f"{name}  {record['storedType']} {record['shape']}  {byte_count} bytes, {size} in the file")
     except (PackageError, OSError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ case "${1:-}" in
     thread | address) ;;
     *) echo "usage: tools/sanitize.sh thread|address [FILTER]" >&2; exit 64 ;;
 esac
-tools/install-packages.sh
+tools/install-packages.sh python3
 scratch=$PWD/.build/$1
 sources=.
 if [ "$1" = thread ]; then
