@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing, builds the tools, and takes the trained sample the whole road: convert with and without
-# patch selection, verify, quantize, count right answers, ask about a picture.
+# Installs what is missing, builds the tools, and runs the trained sample through the full pipeline: convert with and without
+# patch selection, verify, quantize, ask about a picture, count right answers.
 set -eu
 cd "$(dirname "$0")/.."
 tools/install-packages.sh
@@ -36,4 +36,4 @@ row() {
 } > table
 printf '\n%-34s %11s %11s %11s\n' "$(grep -c '' answers.txt) answers, held-out test set" 'right' 'size' 'a question'
 cat table
-printf '\nThe sample went the whole road. Your model next: README.md, "Your own model".\n'
+printf '\nThe sample passed the full pipeline. Next: README.md, "Your own model", and docs/guide.md.\n'
