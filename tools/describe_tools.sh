@@ -3,6 +3,8 @@
 #
 #   tools/describe_tools.sh            writes it
 #   tools/describe_tools.sh --check    fails where it is not what the tools say
+#
+# The tools are those of .build/release; TRIPS_BIN names another folder.
 set -eu
 cd "$(dirname "$0")/.."
 bin=${TRIPS_BIN:-.build/release}
