@@ -71,7 +71,7 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
     }
 }
 
-/// Keys and heads whose dot products are taken side by side: as many sums as registers hold, as each load then serves several.
+/// Keys and heads whose dot products are computed together: as many sums as registers hold, as each load then serves several.
 enum { SIDE_KEYS = 6, SIDE_HEADS = TILE_ROWS < 12 ? 2 : 4 };
 
 /// dots[h * distance + i] = the query of head h times key i; heads that are not `apart` have the same keys.
@@ -101,7 +101,7 @@ INLINE void side_dots(const bool apart, float *dots, const float *query, const f
                       size_t end, size_t heads, size_t d) {
     for (size_t i = begin, side; i < end; i += side) {
         side = end - begin < SIDE_KEYS ? 1 : SIDE_KEYS;
-        // The last ones are taken together with some that are done: they come out the same.
+        // The last ones are computed together with some that are done, whose results stay the same.
         if (end - i < side) i = end - side;
         for (size_t h = 0, group; h < heads; h += group) {
             group = heads - h < SIDE_HEADS ? 1 : SIDE_HEADS;

@@ -86,8 +86,8 @@ MERGE_4(merge_4_rotated, ROTATE_RIGHT)
 MERGE_8(merge_8, UNCHANGED)
 MERGE_8(merge_8_rotated, ROTATE_RIGHT)
 
-// Half bytes of the first and the second half of the elements share bytes: so no lane crosses another, and doing it twice
-// gives back what was there.
+// The half bytes of an element of the first half and of one of the second are exchanged: no lane crosses another, and the function
+// is its own inverse.
 static void exchange_halves(uint8_t *restrict d, const uint8_t *restrict s, size_t n) {
     size_t half = n / 2;
     const uint8_t *restrict s1 = s + half;

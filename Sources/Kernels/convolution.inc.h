@@ -3,7 +3,7 @@
 
 enum { FILTER_VECTORS = 8 };
 
-/// `vectors` vectors of one output, of which the last holds `last` elements: chains enough for one row alone.
+/// `vectors` vectors of one output, of which the last holds `last` elements: as many independent chains as hide the latency.
 INLINE void filter_block(float *y, const float *x, const size_t *offsets, const float *w, size_t taps, float bias, int vectors,
                          size_t last) {
     vf s[FILTER_VECTORS];
@@ -23,7 +23,7 @@ static void filter(float *y, const float *x, const size_t *offsets, const float 
     const size_t block = FILTER_VECTORS * VL;
     for (; n >= block; n -= block, x += block, y += block) filter_block(y, x, offsets, w, taps, bias, FILTER_VECTORS, VL);
     if (n == 0) return;
-    // As many vectors as there is work for: their chains run side by side.
+    // As many vectors as there is work for, as their chains run in parallel.
     size_t last = (n - 1) % VL + 1;
     switch ((n - 1) / VL) {
 #define CASE(v) case v - 1: return filter_block(y, x, offsets, w, taps, bias, v, last)
@@ -32,8 +32,8 @@ static void filter(float *y, const float *x, const size_t *offsets, const float 
     }
 }
 
-/// A tile of `rows` outputs and 2 VL windows, or of `first` + `second` where it is not whole. Weights of an element lie side by
-/// side, and `ldw` behind those of the element before; what is ahead is brought in on the way.
+/// A tile of `rows` outputs and 2 VL windows, or `first` + `second` windows where it is not `whole`. Weights of a kernel element are
+/// contiguous, with distance `ldw` between elements; `next` is prefetched.
 INLINE void convolve_tile_body(const int rows, const bool whole, float *y, size_t ldy, const float *x, const size_t *offsets,
                                const float *w, size_t ldw, size_t taps, const float *bias, size_t first, size_t second, ahead next) {
     vf sum[TILE_ROWS][2];
@@ -74,7 +74,7 @@ EACH_HEIGHT(TILE_ROWS, CONVOLVE_RAGGED)
 static const convolve_tile whole_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, WHOLE_ENTRY)};
 static const convolve_tile ragged_tiles[TILE_ROWS + 1] = {NULL, EACH_HEIGHT(TILE_ROWS, RAGGED_ENTRY)};
 
-/// One window alone: its outputs are the lanes, and some tiles run side by side.
+/// A single window: its outputs are the lanes, and several tiles run in parallel.
 static void convolve_point(float *y, size_t ldy, const float *x, const size_t *offsets, const float *packed, size_t taps,
                            const float *bias, size_t m, size_t tile_begin, size_t tile_end) {
     enum { TILES = 4, VECTORS = (TRIPS_FILTER_TILE + VL - 1) / VL };
@@ -83,7 +83,7 @@ static void convolve_point(float *y, size_t ldy, const float *x, const size_t *o
         const float *w[TILES];
         size_t begin[TILES], height[TILES];
         UNROLLED for (size_t i = 0; i < TILES; i++) {
-            // Beyond the last tile its sums are taken again.
+            // Beyond the last tile, that tile's sums are computed again.
             size_t at = tile + i < tile_end ? tile + i : tile_end - 1;
             begin[i] = filter_row(m, at), height[i] = filter_row(m, at + 1) - begin[i], w[i] = packed + begin[i] * taps;
             UNROLLED for (int v = 0; v < VECTORS; v++)
@@ -127,7 +127,7 @@ static void v_convolve(float *y, size_t ldy, const float *x, const size_t *offse
     }
 }
 
-/// n / stride rounded up, and 0 below it. Small planes would spend their time on divisions.
+/// ⌈n / stride⌉, 0 for negative n. Without a division where it can be avoided: it would dominate the time of small planes.
 INLINE size_t steps(ptrdiff_t n, size_t stride) {
     if (n <= 0) return 0;
     size_t room = (size_t)n + stride - 1;
@@ -161,7 +161,7 @@ INLINE void copy_apart(float *to, const float *from, size_t step, size_t n) {
         for (; i + VL <= n; i += VL) vf_store(to + i, vf_load(from + i));
         if (i < n) vf_store_n(to + i, n - i, vf_load_n(from + i, n - i));
     } else if (step == 2) {
-        // Nothing behind the last is read.
+        // Nothing after the last number is read.
         for (; i + VL < n; i += VL) vf_store(to + i, vf_even(vf_load(from + 2 * i), vf_load(from + 2 * i + VL)));
         if (i == n) return;
         size_t left = 2 * (n - i) - 1, first = left < VL ? left : VL;
@@ -177,7 +177,7 @@ INLINE void clear(float *to, size_t n) {
     if (n > 0) vf_store_n(to, n, vf_zero());
 }
 
-/// One phase: what lies between the lines' insides, padding behind one and in front of the next, is cleared at once.
+/// One phase. The padding after one line and before the next is cleared at once.
 static void phase(float *to, const float *x, const trips_phase_axis axes[3], ptrdiff_t a, ptrdiff_t b, ptrdiff_t c) {
     const trips_phase_axis *rows = &axes[1], *columns = &axes[2];
     size_t layers[2], lines[2], inside[2];
@@ -225,9 +225,10 @@ INLINE vf vf_load_lanes(const float *p, vf_lanes lanes) {
 }
 #endif
 
-/// TRIPS_DEPTHWISE_LINES lines of up to VL windows, `n` of them, the first of which reads from `x` on. What a line of the input holds
-/// is loaded once for all that read it: windows begin anywhere, and loads across cache lines take longer than the sums.
-/// `lanes`: of each column of the kernel those that lie in the input; `line`: the first of `size`, of which all are there if `inside`.
+/// TRIPS_DEPTHWISE_LINES lines of `n` windows, n ≤ VL, the first of which reads from `x` on. A line of the input is loaded once for
+/// all lines of windows that read it: windows are unaligned, and loads across cache lines take longer than the sums.
+/// `lanes`: for each column of the kernel the lanes that lie in the input; `line`: the index of the first line read, of `size`;
+/// `inside`: all lines that are read exist.
 INLINE void depthwise_block(const int kernel, const bool inside, float *y, size_t ldy, size_t n, const float *x, const vf_lanes *lanes,
                             ptrdiff_t line, size_t size, size_t ldx, const float *w, float bias) {
     vf sum[TRIPS_DEPTHWISE_LINES];
@@ -256,7 +257,7 @@ INLINE void depthwise(const int kernel, float *y, const float *x, const trips_ph
             lanes[c] = vf_lanes_of(begin, end < begin ? begin : end);
         }
         for (size_t i = 0; i < rows; i += TRIPS_DEPTHWISE_LINES) {
-            // The last block takes lines again rather than be smaller.
+            // The last block computes some lines again rather than be smaller.
             size_t at = i + TRIPS_DEPTHWISE_LINES <= rows ? i : rows - TRIPS_DEPTHWISE_LINES;
             ptrdiff_t line = (ptrdiff_t)at - lines->before;
             const float *from = x + line * (ptrdiff_t)columns->size + column;

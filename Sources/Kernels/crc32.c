@@ -1,6 +1,6 @@
 #include "checksums.h"
 
-// A byte's remainder when 0, 1, ... 7 more bytes follow it.
+// The remainder of a byte that 0, 1, ... 7 more bytes follow.
 static uint32_t table[8][256];
 
 __attribute__((constructor)) static void make_table(void) {
@@ -14,7 +14,7 @@ __attribute__((constructor)) static void make_table(void) {
             table[more][byte] = (table[more - 1][byte] >> 8) ^ table[0][table[more - 1][byte] & 0xFF];
 }
 
-// Without the complement before and behind.
+// Without the complements at the beginning and at the end.
 static uint32_t remainder_of(uint32_t crc, const uint8_t *data, size_t size) {
     for (; size >= 8; data += 8, size -= 8) {
         uint32_t a = crc ^ ((uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24);
@@ -68,7 +68,7 @@ WIDE static inline __m512i fold_wide(__m512i value, __m512i by, __m512i next) {
     return _mm512_ternarylogic_epi64(low, high, next, 0x96);
 }
 
-// Four times as wide; of at least 256 bytes.
+// Four times as wide; for at least 256 bytes.
 WIDE static uint32_t remainder_wide(uint32_t crc, const uint8_t *data, size_t size) {
     const __m512i by256 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fold_256_bytes));
     const __m512i by64 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fold_64_bytes));

@@ -63,14 +63,14 @@ static bool products_agree(const trips_table *left, const trips_table *right) {
     return true;
 }
 
-/// Whether Linux lets this process have tiles; it wants to be asked before it makes room for them. A kernel before 5.16, and one
-/// with a thread whose signal stack has no room, says no.
+/// Asks Linux for permission to use tiles, which it grants only on request. Linux before 5.16 refuses, and so does any where a
+/// thread's signal stack has no room for them.
 static bool tiles_permitted(void) {
     enum { REQUEST = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* XFEATURE_XTILEDATA */ };
     return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
 }
 
-/// Whether tiles can be had and give what vectors give: they were tried under emulation only.
+/// Whether tiles are permitted and agree with vectors. This is checked at run time as they were tested under emulation only.
 static bool tiles_work(void) {
     static atomic_int answer = -1;
     int known = atomic_load_explicit(&answer, memory_order_relaxed);
@@ -132,7 +132,7 @@ bool trips_kernels_force(trips_path path) {
 
 static inline const trips_table *table(void) { return variants[trips_kernels_path()].table; }
 
-/// For int8 products: few rows wait for weights rather than for products, and tiles only delay them.
+/// For int8 products: few rows are bound by loading weights, and tiles only add to that.
 static inline const trips_table *table_for_rows(size_t rows) {
     trips_path path = trips_kernels_path();
     return variants[path == TRIPS_PATH_AVX512_AMX && rows < 4 ? TRIPS_PATH_AVX512_VNNI : path].table;

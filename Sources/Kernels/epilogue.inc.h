@@ -1,4 +1,4 @@
-// What follows a matrix product, over a block of the output that is still in cache.
+// The epilogue of a matrix product, over a block of the output that is still in cache.
 
 /// `prefix`: vf_ or vf_coarse_.
 #define FOR_ACTIVATION(prefix, activation, BODY)                        \
@@ -14,7 +14,7 @@
 
 INLINE vf vf_same(vf x) { return x; }
 
-/// Rows [m0, m0 + rows), columns [n0, n1) of c, from sums that start at `from`; `coarse`: activations good enough for bytes.
+/// Rows [m0, m0 + rows), columns [n0, n1) of c, from sums that start at `from`; `coarse`: activations are approximate.
 INLINE void apply_any_epilogue(const bool coarse, const float *from, size_t ldf, float *c, size_t ldc, size_t m0, size_t rows,
                                size_t n0, size_t n1, const trips_epilogue *e) {
 #define BODY(f)                                                                                    \

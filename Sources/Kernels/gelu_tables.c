@@ -1,4 +1,4 @@
-// Tables of the tails of GELU and its kin, computed when the library is loaded.
+// Tables of the tails of GELU and similar activations, computed when the library is loaded.
 #include "table.h"
 
 tail_table trips_tails[TAIL_COUNT];
@@ -24,8 +24,8 @@ static void fill(tail_table *table, double (*tail)(double), double reach) {
     for (int part = 0; part < TAIL_PARTS; part++) {
         double x[TAIL_DEGREE + 1], y[TAIL_DEGREE + 1], c[TAIL_DEGREE + 1];
         for (int i = 0; i <= TAIL_DEGREE; i++) {
-            // Where Chebyshev's polynomial is largest: both ends are among these points, so that parts join, and 0 stays 0. The first
-            // part begins at its middle.
+            // Extrema of Chebyshev's polynomial: they include both ends, so that parts join, and 0 maps to 0. The first part begins at
+            // its middle.
             double at = 0.5 * cos(3.14159265358979324 * i / TAIL_DEGREE);
             x[i] = part == 0 ? 0.25 + 0.5 * at : at;
             y[i] = part + x[i] < TAIL_PARTS - 0.5 ? tail((part + x[i]) * step) : 0;

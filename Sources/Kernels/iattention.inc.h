@@ -1,9 +1,9 @@
 // Softmax attention of one head in 8 bits: both products are int8 products, softmax in between is fp32.
 //
-// Keys fall into groups of some 50 to 100, and weights are bytes with a scale for each group. Where a few keys draw all attention,
-// only their own groups are rounded to 1/255 of that: 41 dB of a row are left however its attention is spread. And a scale for
-// each value's row, taken into its weight, keeps small values as exact as large ones: to the scores, which are exponents of
-// 2, its logarithm is added.
+// Keys are divided into groups of some 50 to 100, and weights are bytes with a scale for each group. Where a few keys get all the
+// attention, only their own groups are rounded to 1/255 of it: a row keeps 41 dB however its attention is spread. And a scale for
+// the row of each value, multiplied into its weight, keeps small values as exact as large ones: its logarithm is added to the
+// scores, which are exponents of 2.
 
 enum { BLOCK_VECTORS = KEY_BLOCK / VL };
 
@@ -15,7 +15,7 @@ INLINE vf score_at(const float *x, const float *mask, size_t i, size_t lanes) {
     return vf_first_n(lanes, s, vf_set(-INFINITY));
 }
 
-/// The largest score of each group of a segment of n keys, in all lanes of the group.
+/// The largest score of each group of a segment of n keys, in all lanes of that group.
 INLINE void group_peaks(vf *peaks, const float *x, const float *mask, size_t n) {
     vf most[2][BLOCK_VECTORS];
     UNROLLED for (int v = 0; v < BLOCK_VECTORS; v++) most[0][v] = most[1][v] = vf_set(-INFINITY);
@@ -36,11 +36,11 @@ INLINE void group_weights(uint8_t *bytes, size_t length, vf *sums, const vf *pea
                           const float *inverses, size_t n) {
     vf shifts[BLOCK_VECTORS];
     UNROLLED for (int v = 0; v < BLOCK_VECTORS; v++) {
-        // A group that sees no key.
+        // For a group without visible keys.
         shifts[v] = vf_max(vf_set(-FLT_MAX), peaks[v]);
         sums[v] = vf_zero();
     }
-    // Backwards: four blocks are stored even where a group has fewer left, and the next group's first come later.
+    // Backwards: four blocks are stored even where a group has fewer left, and what that overwrites of the next group is stored later.
     for (size_t i = round_up(n, 4 * KEY_BLOCK); i > 0;) {
         i -= 4 * KEY_BLOCK;
         UNROLLED for (size_t v = 0; v < BLOCK_VECTORS; v++) {
@@ -82,7 +82,7 @@ static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *sca
     float sum = vf_sum(total);
     if (drops_weights(sum, unweighted)) {
         float nothing = 0;
-        // Of a row of values that holds NaN, this is NaN too.
+        // NaN where a row of values holds NaN.
         for (size_t j = 0; j < n; j++) nothing += 0 * s->inverses[j];
         for (size_t g = 0; g < group_count(s->groups); g++) scales[g] = nothing;
         return largest;
@@ -96,7 +96,7 @@ static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *sca
 static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, float *scales, float *x, const float *mask, size_t n,
                                  trips_unweighted unweighted) {
     if (softmax_bytes(s, bytes, scales, x, mask, n, unweighted) != -INFINITY || !mask) return;
-    // Finite addends as low as -FLT_MAX are not finite times log₂ e. Added as they are they leave nothing of a score, whatever
+    // Finite addends as low as -FLT_MAX overflow when multiplied by log₂ e. Added without the factor they absorb a score, whatever
     // its unit, as they do in fp32.
     float most = -INFINITY;
     for (size_t j = 0; j < n; j++) {
@@ -165,21 +165,22 @@ static void pack_keys(const iattention_parts *s, trips_byte_rows k, size_t n, si
 
 /// log₂ x for 2⁻²⁰ ≤ x ≤ 1: absolute error 1e-6.
 INLINE vf vf_log2_part(vf x) {
-    // The bits of a float are its logarithm but for a curve, which is close to a parabola; a step of Newton's method mends that.
+    // The bits of a float, as an integer, approximate its logarithm; the error is close to a parabola, which is added. A step of
+    // Newton's method gives the rest.
     vf line = vf_fma(vi_to_float(vf_magnitude(x)), vf_set(0x1p-23f), vf_set(-127)), part = vf_fraction(line);
     vf guess = vf_min(vf_zero(), vf_fma(part, vf_fnma(part, vf_set(0.3436f), vf_set(0.3436f)), line));
     vf error = vf_sub(vf_div(x, vf_exp2_negative(guess)), vf_set(1));
     return vf_fma(vf_mul(error, vf_fnma(error, vf_set(0.5f), vf_set(1))), vf_set(LOG2_E), guess);
 }
 
-/// The largest scale of the n rows of values; the others as parts of it.
+/// Returns the largest scale of the n rows of values, and stores the others relative to it.
 static float scale_values(const iattention_parts *s, const float *scales, size_t n) {
     float largest = 0;
     for (size_t i = 0; i < n; i++) largest = scales[i] > largest ? scales[i] : largest;
     vf inverse = vf_set(largest > 0 ? 1 / largest : 0), least = vf_set(LEAST_VALUE_SCALE);
     for (size_t i = 0; i < s->lds; i += VL) {
         size_t lanes = i < n ? lanes_left(n - i, 0) : 0;
-        // The order of operands lets NaN through.
+        // max returns its second operand for NaN, so NaN propagates.
         vf part = vf_first_n(lanes, vf_max(least, vf_mul(inverse, vf_load_n(scales + i, lanes))), vf_set(1));
         vf_store(s->inverses + i, vf_div(vf_set(1), part));
         vf_store(s->shifts + i, vf_first_n(lanes, vf_log2_part(part), vf_set(-INFINITY)));
@@ -293,14 +294,14 @@ static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v
     pack_keys(&s, k, lk, d);
     pack_values(&s, v, lk, d);
     s.unit = scale_values(&s, v.scales, lk);
-    // Weights of places without a key, and of those that no row of a causal block has seen yet.
+    // For places without a key, and for those that no row of a causal block has seen yet.
     memset(s.weights, 0, IATTENTION_ROWS * s.ldw);
     trips_epilogue shifts = {.bias = s.shifts};
     for (size_t i0 = q_begin; i0 < q_end; i0 += IATTENTION_ROWS) {
         size_t rows = q_end - i0 < IATTENTION_ROWS ? q_end - i0 : IATTENTION_ROWS;
         float scales[IATTENTION_ROWS];
         for (size_t r = 0; r < rows; r++) scales[r] = q.scales[i0 + r] * (scale * LOG2_E);
-        // Up to whole vectors, whose shifts make −∞ of what is no key.
+        // Whole vectors: the shifts of lanes beyond the last key are −∞.
         v_igemm(q.bytes + i0 * q.ld, q.ld, scales, s.keys, lk, d, 0, s.scores, s.lds, 0, rows, 0, round_up(lk, KEY_BLOCK), &shifts);
         for (size_t r = 0; r < rows; r++) {
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;

@@ -21,7 +21,7 @@ INLINE vinputs prepare_inputs(vi a) { return (vinputs){vi_even(a), vi_odd(a)}; }
 INLINE vi dot4(vi sum, vinputs a, vweights w) { return vi_dot2(sum, a.even, w.even, a.odd, w.odd); }
 #endif
 
-/// What sums for VL outputs with such corrections start from.
+/// Initial sums for VL outputs with these corrections.
 INLINE vi sum_start(const int32_t *corrections) {
 #if VI_DOT4_LESS_128
     return vi_sub(vi_zero(), vi_load(corrections));
@@ -38,7 +38,7 @@ typedef struct igemm_place {
     ahead next;
 } igemm_place;
 
-/// What turns a group's sums for VL outputs into numbers.
+/// Corrections and scales of a group's sums, for VL outputs.
 typedef struct igemm_outputs {
     const int32_t *corrections;
     const float *scales;
@@ -66,8 +66,8 @@ INLINE size_t igemm_blocks(const int rows, const int vectors, vi (*sum)[IGEMM_WI
 }
 #endif
 
-/// Integer sums of one group for one register tile, not corrected yet: to start from 0 costs nothing, and to start all rows from the
-/// same register does.
+/// Integer sums of one group for one register tile, not corrected yet: starting all rows from 0 is free, copying corrections into
+/// them is not.
 INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[IGEMM_WIDEST], const uint8_t *a, size_t lda,
                              const igemm_place *place, size_t g, igemm_outputs *outputs) {
     const int8_t *w[8];
@@ -172,8 +172,8 @@ typedef struct igemm_rows {
     size_t height, t, tiles; ///< tile t of so many
 } igemm_rows;
 
-/// Columns from j on, as many as a register tile takes and up to `end` at most, to `to`; gives the column behind them. All tiles of
-/// rows pass over the columns [n0, n1) before those behind.
+/// Computes columns from j on, as many as a register tile takes but not beyond `end`, into `to`; returns the first column that is
+/// left. All tiles of rows pass over the columns [n0, n1) before the next columns.
 INLINE size_t igemm_step(const igemm_rows *r, igemm_place *place, size_t j, size_t end, size_t n0, size_t n1, const float *bias,
                          float *to, size_t ldt) {
     size_t wide = (size_t)IGEMM_VECTORS((int)r->height) * VL, panel = igemm_panel_size(place->k, place->group);
@@ -194,7 +194,7 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     if (m_begin >= m_end) return;
     size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS, pass = panels_per_pass(k, 1) * TRIPS_PANEL;
     igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
-    // The bias is added in registers; what else follows waits aside, so that the residual may be the output.
+    // The bias is added in registers; for the rest of the epilogue sums go to a buffer, so that the residual may be the output.
     bool aside = epilogue && (epilogue->activation != TRIPS_ACTIVATION_NONE || epilogue->residual);
     trips_epilogue rest = epilogue ? *epilogue : (trips_epilogue){0};
     const float *bias = rest.bias;
@@ -217,11 +217,12 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     end_tiles();
 }
 
-/// x[i] … times what the inputs are multiplied by: `load` reads VL numbers, or the first of so many.
+/// x[i] … times the input scale; `load` reads VL numbers, or the first few with their count as a further argument.
 #define SCALED(x, i, load, ...)                                                                                                   \
     (input_scale ? vf_mul(load((x) + (i), ##__VA_ARGS__), load(input_scale + (i), ##__VA_ARGS__)) : load((x) + (i), ##__VA_ARGS__))
 
-/// The bits of the largest magnitude of a row, in one of the lanes: infinity is above all numbers, and NaN above infinity.
+/// The bits of the largest magnitude of a row, in one of the lanes. As integers, infinity is above all numbers and NaN above
+/// infinity.
 INLINE vi row_peak(const float *x, size_t k, const float *input_scale) {
     vi most[2] = {vi_zero(), vi_zero()};
     size_t i = 0;
@@ -247,7 +248,7 @@ INLINE void row_bytes(uint8_t *to, const float *x, size_t k, const float *input_
 }
 #undef SCALED
 
-/// What rows with such peaks are multiplied by for 8 bits, 0 where nothing is left of them, and the scales that undo it.
+/// For rows with these peaks the factors that map them to 8 bits, 0 for rows of zeros, and the scales that undo it.
 INLINE void byte_scales(vf peaks, vf *factors, vf *scales) {
     vf least = vf_set(1e-35f), infinity = vf_set(INFINITY), zero = vf_zero(), most = vf_set(127);
     *factors = vf_if_less(peaks, least, zero, vf_if_less(peaks, infinity, vf_div(most, peaks), zero));
@@ -306,7 +307,7 @@ static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, co
                 for (size_t j = p; j < p + part;)
                     j = igemm_step(&r, &place, j, p + part, n0, n1, bias, tile + (j - p), part);
                 size_t to = p / part * rows + m;
-                // The usual size of a head: what is known beforehand is unrolled.
+                // The usual size of a head, as a constant: loops are then unrolled.
                 if (part == 64) quantize_tile(q + to * 64, scales + to, tile, 64, r.height);
                 else quantize_tile(q + to * part, scales + to, tile, part, r.height);
             }
@@ -334,7 +335,7 @@ static void v_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw,
         }
 }
 
-/// Packs what an output has of one group: its weights from p on, the correction for all of them, and the scale.
+/// Packs one output of a group: its weights from p on, the correction for all of its weights, and the scale.
 static void pack_output(igemm_group to, size_t column, const int8_t *from, size_t p, size_t count, float scale) {
     int8_t *place = to.weights + column * 4;
     int32_t sum = 0;

@@ -1,8 +1,8 @@
 // int8 product by AMX: tiles of 16 rows of 64 bytes in place of vector registers.
 //
 // Four tiles hold the sums of up to 32 rows and 32 outputs, two the inputs, two the weights: four loads for four products, of which
-// none waits for the one before. The packed weights of 16 outputs and the biased inputs are tiles as they lie in memory. A tile of
-// sums cannot be read but from memory, so that is where sums lie.
+// none waits for the previous one. The packed weights of 16 outputs and the biased inputs are tiles as they lie in memory. A tile of
+// sums can only be read through memory, so sums are kept in memory.
 
 #define IGEMM_WIDEST 2
 #define IGEMM_FLOATS (IGEMM_ROWS * TRIPS_PANEL)
@@ -21,17 +21,17 @@ typedef struct amx_shapes {
     uint8_t rows[16];
 } amx_shapes;
 
-/// Inputs of a product of tiles: a multiple of 4 up to 64. Steps are as even as can be, so that a group has few inputs left over.
+/// Inputs of a product of tiles: a multiple of 4 up to 64. Steps are as even as possible, so that few inputs of a group remain.
 INLINE size_t amx_step(const igemm_place *place) {
     size_t inputs = igemm_group_at(place->packed, 0, 0, place->k, place->group).k, steps = (inputs + AMX_BYTES - 1) / AMX_BYTES;
     return steps == 0 ? AMX_BYTES : inputs / 4 / steps * 4;
 }
 
-/// Shapes tiles for blocks of so many rows. That is a state of the thread, which `end_tiles` gives up: as long as there are tiles,
-/// switching threads saves and restores their 8 KB, and the core may not go to sleep deeply.
+/// Shapes tiles for blocks of so many rows. The shapes are a state of the thread until `end_tiles`: meanwhile a switch of threads
+/// saves and restores the tiles' 8 KB, and the core cannot sleep deeply.
 INLINE void begin_tiles(size_t rows, const igemm_place *place) {
     size_t step = amx_step(place), upper = rows < AMX_ROWS ? rows : AMX_ROWS;
-    // A tile that goes unused needs a shape as well.
+    // An unused tile needs a shape as well.
     size_t lower = rows > AMX_ROWS ? rows - AMX_ROWS : AMX_ROWS;
     amx_shapes shapes = {.palette = 1};
     const size_t heights[AMX_TILES] = {upper, upper, lower, lower, upper, lower, step / 4, step / 4};
@@ -44,7 +44,7 @@ INLINE void begin_tiles(size_t rows, const igemm_place *place) {
 
 INLINE void end_tiles(void) { _tile_release(); }
 
-/// Integer sums over the first of k inputs, as many as whole steps take; gives their number. `tall`: more rows than a tile has.
+/// Integer sums over the first of k inputs, as many as whole steps take; returns their number. `tall`: more rows than a tile has.
 INLINE size_t amx_sums(const bool tall, vi (*sum)[IGEMM_WIDEST], const uint8_t *a, size_t lda, const int8_t *weights, size_t k,
                        size_t step, ahead next) {
     size_t p = 0;

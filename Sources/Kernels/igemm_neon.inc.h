@@ -1,8 +1,8 @@
-// int8 product on ARM: a tile's inputs in steps of a whole vector, or of what a product of matrices takes, as far as they go.
+// int8 product on ARM: the inputs of a tile in whole steps of a vector, or of the 8 inputs of an I8MM product.
 
 #if VI_SQUARE
 
-/// Two rows by two columns and eight inputs at once. Gives the first input that is left.
+/// Two rows by two columns and eight inputs at once. Returns the first input that is left.
 INLINE size_t igemm_blocks(const int rows, const int vectors, vi (*sum)[IGEMM_WIDEST], const uint8_t *a, size_t lda,
                            const int8_t *const *w, size_t k, const char *next, size_t step) {
     size_t p = 0;
@@ -35,7 +35,7 @@ INLINE size_t igemm_blocks(const int rows, const int vectors, vi (*sum)[IGEMM_WI
 
 #else
 
-/// A vector of inputs of each row, from which the products pick their 4. Gives the first input that is left.
+/// A vector of inputs of each row, of which each product takes 4. Returns the first input that is left.
 INLINE size_t igemm_blocks(const int rows, const int vectors, vi (*sum)[IGEMM_WIDEST], const uint8_t *a, size_t lda,
                            const int8_t *const *w, size_t k, const char *next, size_t step) {
     size_t p = 0;

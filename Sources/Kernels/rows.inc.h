@@ -1,6 +1,6 @@
 // Kernels over rows.
 
-/// Σ (x − mean)², in four sums, which shortens the chain and the rounding error.
+/// Σ (x − mean)², in four partial sums, which shortens the chain and reduces the rounding error.
 INLINE float sum_of_squares(const float *x, size_t n, float mean) {
     vf s[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()}, m = vf_set(mean);
     size_t i = 0;
@@ -52,10 +52,10 @@ static void v_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, s
     }
 }
 
-/// Rows that are brought in before they are needed: their lines are too far apart for the processor to see what comes next.
+/// Rows that are prefetched: they are too far apart for the hardware's prefetcher.
 enum { ROWS_AHEAD = 8 };
 
-/// Columns of a sum of rows: as many vectors, the last one with `last` lanes.
+/// `vectors` vectors of columns of a sum of rows, the last one with `last` lanes.
 INLINE void weighted_columns(const int vectors, size_t last, float *y, const float *x, size_t ldx, const int32_t *rows,
                              const float *weights, size_t count) {
     vf sum[8];

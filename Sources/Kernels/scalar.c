@@ -1,4 +1,4 @@
-// The scalar references: what each kernel computes, said plainly. Products accumulate in the order that
+// The scalar references: what each kernel computes, in its simplest form. Products accumulate in the order that
 // kernels.h promises; elementary functions are the C library's.
 #include "table.h"
 
@@ -209,11 +209,11 @@ void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows 
         bool dropped = drops_weights(sum, unweighted);
         for (size_t p = 0; p < d; p++) {
             float s = 0;
-            // A value of NaN has its row's scale.
+            // A row of values that holds NaN has the scale NaN.
             for (size_t j = 0; dropped && j < seen; j++) s += 0 * parts[j];
             for (size_t j = 0; !dropped && j < seen; j++) {
                 float peak = peaks[key_place(at.groups, j) / group];
-                // What is next to nothing has no inverse.
+                // The inverse of a peak next to 0 could overflow.
                 if (peak > 1e-30f) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * (v.bytes[j * v.ld + p] - 128);
             }
             out[i * ldo + p] = s * largest * softmax_factor(dropped ? 0 : sum, unweighted);

@@ -3,8 +3,8 @@
 // A tile of the output stays in registers over the whole of K: with weights in panels and at most
 // TILE_ROWS rows, loads (from L2, or L3 when prefetched) are well below what the multiply-adds take,
 // so neither K nor A needs blocking, and the epilogue follows at once. The exception is rows of A that
-// lie a multiple of half a page apart: they would evict each other from L1, so they are copied aside,
-// K_BLOCK inputs at a time, and the tile goes on from what it left in the output.
+// lie a multiple of half a page apart: they would evict each other from L1, so they are copied to a buffer,
+// K_BLOCK inputs at a time, and the tile continues from the partial sums in the output.
 
 #define PANEL_VECTORS (TRIPS_PANEL / VL)
 /// Upper bound of a tile's size, narrow or wide.
@@ -19,7 +19,7 @@
 #define EACH_HEIGHT_12(X) EACH_HEIGHT_8(X) X(9) X(10) X(11) X(12)
 #define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
 
-/// Brings the cache line of an address in, as far as the first or the second cache.
+/// Prefetches the cache line of an address into L1 or L2.
 INLINE void prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }
 INLINE void prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
 
@@ -29,25 +29,25 @@ INLINE size_t lanes_left(size_t columns, int v) {
     return columns <= start ? 0 : columns - start < VL ? columns - start : VL;
 }
 
-/// Weights to bring into L2 while a tile is computed: at input p those at `at` + p * step bytes.
+/// Weights to prefetch into L2 while a tile is computed: at input p those at `at` + p * step bytes.
 typedef struct ahead {
     const char *at;
     size_t step;
 } ahead;
 
-/// Bytes that a single tile looks ahead in its own weights.
+/// Bytes that a single tile prefetches ahead in its own weights.
 enum { OWN_AHEAD = 8 << 10 };
 
-/// Of `bytes` at `following`, which are needed next, the part that tile t of `tiles` brings in over k inputs. Weights of a
-/// model lie in memory; spread over all tiles, that is slow enough for memory to keep up. A single tile waits for memory in
-/// any case: it looks ahead in its `own` weights, `step` bytes for each input.
+/// Of `bytes` at `following`, which are needed next, the part that tile t of `tiles` prefetches over k inputs. A model's weights
+/// come from memory; spread over all tiles, prefetching stays below memory bandwidth. A single tile is bound by memory anyway:
+/// it prefetches its `own` weights, `step` bytes for each input.
 INLINE ahead ahead_of(const void *own, size_t step, const void *following, size_t bytes, size_t k, size_t t, size_t tiles) {
     if (k == 0 || tiles < 2) return (ahead){(const char *)own + OWN_AHEAD, step};
     size_t part = (bytes + tiles - 1) / tiles;
     return (ahead){(const char *)following + t * part, (part + k - 1) / k};
 }
 
-/// The first of k inputs of a tile, as far as VL are taken at once: gives the first that is left.
+/// The first of k inputs of a tile, in whole steps of VL; returns the first input that is left.
 INLINE size_t sgemm_blocks(const int rows, const int vectors, vf (*sum)[8], const float *a, size_t lda, const float *const *panel,
                            size_t k, ahead next) {
     size_t p = 0;
@@ -142,8 +142,8 @@ INLINE size_t panels_per_pass(size_t k, size_t element_size) {
 }
 
 /// Columns [n0, n1) of rows m… of c, over inputs [p0, p1); `a` points to the first row and to input p0.
-/// Sums wait aside for their epilogue, so that the residual may be the output, unless c already holds a part.
-/// This is tile t of `tiles`; after them all follow the inputs from p1 on, or the columns from n1 on.
+/// Sums go to a buffer before their epilogue, so that the residual may be the output, unless c already holds partial sums.
+/// This is tile t of `tiles`; after all of them, the inputs from p1 on follow, or the columns from n1 on.
 static void sgemm_row_tile(const float *a, size_t lda, const float *packed, size_t k, size_t p0, size_t p1, float *c,
                            size_t ldc, size_t m, size_t height, size_t n0, size_t n1, size_t t, size_t tiles,
                            const trips_epilogue *epilogue) {
@@ -206,8 +206,7 @@ INLINE void vf_stream(float *p, vf x) { vf_store(p, x); }
 INLINE void vf_stream_end(void) {}
 #endif
 
-/// Writes the transpose of VL rows of VL floats to `to`; `far`: not to be read soon. Where lines can be written without being
-/// fetched, they then are.
+/// Writes the transpose of VL rows of VL floats to `to`; `far`: not to be read soon, so that stores bypass the caches where they can.
 INLINE void transpose_block(const bool far, float *to, size_t ldt, const float *from, size_t ldf) {
     vf columns[VL];
     transpose(columns, from, ldf);
@@ -235,7 +234,7 @@ INLINE void pack_outputs(const bool far, float *packed, const float *rows, size_
     }
 }
 
-/// Weights are much more than the caches hold, and not read before all of them are packed.
+/// Weights exceed the caches by far, and are not read before all of them are packed.
 static void v_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
                        size_t n_end) {
     pack_outputs(true, packed, rows, ldw, n, k, n_begin, n_end);

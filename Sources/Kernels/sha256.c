@@ -66,7 +66,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void blocks_sha(uint32_t stat
             cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
             abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
             if (quad < 12) {
-                // The words of four quads on: from this quad and the three behind it.
+                // The words four quads later, from this quad and the three that follow it.
                 __m128i a = w[(quad + 1) & 3], b = w[(quad + 2) & 3], c = w[(quad + 3) & 3];
                 __m128i next = _mm_add_epi32(_mm_sha256msg1_epu32(words, a), _mm_alignr_epi8(c, b, 4));
                 w[quad & 3] = _mm_sha256msg2_epu32(next, c);
@@ -106,7 +106,7 @@ __attribute__((target("sha2"))) static void blocks_sha(uint32_t state[8], const 
             uint32x4_t words = w[quad & 3], sum = vaddq_u32(words, vld1q_u32(round_constants + 4 * quad)), before = abcd;
             abcd = vsha256hq_u32(abcd, efgh, sum);
             efgh = vsha256h2q_u32(efgh, before, sum);
-            // The words of four quads on: from this quad and the three behind it.
+            // The words four quads later, from this quad and the three that follow it.
             if (quad < 12)
                 w[quad & 3] = vsha256su1q_u32(vsha256su0q_u32(words, w[(quad + 1) & 3]), w[(quad + 2) & 3], w[(quad + 3) & 3]);
         }

@@ -53,7 +53,7 @@ INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 /// c − a b
 INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
-/// The second operand where either is NaN.
+/// Returns the second operand where either is NaN.
 INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
@@ -73,7 +73,7 @@ INLINE vf vf_lane_maximum(vf a) {
     return _mm512_max_ps(a, _mm512_permute_ps(a, 0xb1));
 }
 
-/// Of 16 numbers those that the lowest 4 bits of the lanes name.
+/// Looks 16 numbers up by the lowest 4 bits of each lane.
 #define VF_LOOKUP 1
 INLINE vf vf_lookup(const float *table, vf bits) { return _mm512_permutexvar_ps(_mm512_castps_si512(bits), _mm512_load_ps(table)); }
 
@@ -151,7 +151,7 @@ INLINE vf vf_load_bytes(const int8_t *p) {
 /// Stores a whole cache line past the caches; p is the start of one.
 #define VF_STREAM 1
 INLINE void vf_stream(float *p, vf x) { _mm512_stream_ps(p, x); }
-/// What was streamed is seen by all behind this.
+/// Orders streamed stores before all later stores.
 INLINE void vf_stream_end(void) { _mm_sfence(); }
 
 /// The columns of VL rows of VL floats.

@@ -19,19 +19,19 @@ extern const trips_table trips_table_avx2, trips_table_avx2vnni, trips_table_avx
 extern const trips_table trips_table_neon, trips_table_neondot, trips_table_neoni8mm;
 #endif
 
-/// x Φ(x) and its kin are max(x, 0) − tail(|x|). A tail is one cubic for each part of the way from 0 to where it is next to nothing;
-/// the first part has half a step.
+/// x Φ(x) and similar activations are max(x, 0) − tail(|x|). A tail is a piecewise cubic from 0 to where it is negligible; the first
+/// part is half as wide as the others.
 enum { TAIL_PARTS = 16, TAIL_DEGREE = 3 };
 enum { TAIL_GELU_ERF, TAIL_GELU_TANH, TAIL_QUICK_GELU, TAIL_COUNT };
 
 typedef struct tail_table {
-    _Alignas(64) float coefficients[TAIL_DEGREE + 1][TAIL_PARTS]; ///< by rising power of what a part's middle is off by, in steps
+    _Alignas(64) float coefficients[TAIL_DEGREE + 1][TAIL_PARTS]; ///< by rising power of the distance from the part's middle, in steps
     float inverse_step;
 } tail_table;
 
 extern tail_table trips_tails[TAIL_COUNT];
 
-/// The first of the outputs of a tile of packed filters: tiles are as even as can be.
+/// The first output of a tile of packed filters: tiles are as even as possible.
 static inline size_t filter_row(size_t m, size_t tile) { return m * tile / trips_filter_tiles(m); }
 
 /// Query rows per block of attention that scratch is laid out for.
@@ -43,15 +43,15 @@ enum { IATTENTION_ROWS = 28 };
 /// Keys that causal query i sees.
 static inline size_t visible_keys(size_t i, size_t lk) { return i + 1 < lk ? i + 1 : lk; }
 
-/// What the largest score is taken for: 0 where all scores are −∞, so that their weights are 0 and so is their sum.
+/// What is subtracted from scores whose largest is `most`: 0 where all are −∞, so that their weights and the sum are 0.
 static inline float softmax_shift(float most) { return most == -INFINITY ? 0 : most; }
 
-/// What weighted values are multiplied by, given the sum of their weights.
+/// The factor that normalises weighted values, given the sum of their weights.
 static inline float softmax_factor(float sum, trips_unweighted unweighted) {
     return unweighted != TRIPS_UNWEIGHTED_NAN && sum == 0 ? 0 : 1.0f / sum;
 }
 
-/// Whether all weights are 0, given their sum.
+/// Whether all weights are replaced by 0, given their sum.
 static inline bool drops_weights(float sum, trips_unweighted unweighted) {
     return unweighted == TRIPS_UNWEIGHTED_ZERO_FOR_NAN && sum != sum;
 }
@@ -80,8 +80,8 @@ static inline igemm_group igemm_group_at(const void *packed, size_t panel, size_
     return result;
 }
 
-/// Groups of keys, whose weights have a scale for each group in each row of 8-bit attention. Of 16 keys in a row the groups of a
-/// segment take 4 each, so that the largest score of each is found in the lanes of a vector; a segment is about 256 keys.
+/// Groups of keys: in each row of 8-bit attention the weights of a group share a scale. Each of a segment's four groups takes 4 of
+/// every 16 consecutive keys, so that a vector's lanes hold the largest score of each; a segment is about 256 keys.
 typedef struct key_groups {
     size_t segments, blocks; ///< segments of so many blocks of 16 keys
 } key_groups;
@@ -98,7 +98,7 @@ static inline size_t segment_keys(key_groups s) { return s.blocks * KEY_BLOCK; }
 static inline size_t group_keys(key_groups s) { return s.blocks * GROUP_KEYS; }
 static inline size_t group_count(key_groups s) { return s.segments * SEGMENT_GROUPS; }
 
-/// The place of key j among all, in the order of their groups.
+/// The position of key j when keys are ordered by group.
 static inline size_t key_place(key_groups s, size_t j) {
     size_t block = j / KEY_BLOCK, group = block / s.blocks * SEGMENT_GROUPS + j % KEY_BLOCK / GROUP_KEYS;
     return group * group_keys(s) + block % s.blocks * GROUP_KEYS + j % GROUP_KEYS;
@@ -107,7 +107,7 @@ static inline size_t key_place(key_groups s, size_t j) {
 /// Parts of the scratch memory of 8-bit attention.
 typedef struct iattention_parts {
     key_groups groups;
-    size_t places;        ///< of all groups' keys; those that no key takes have weight 0
+    size_t places;        ///< of all groups together; those without a key have weight 0
     void *keys, *values;  ///< packed
     float *scores;        ///< [IATTENTION_ROWS, lds]
     float *shifts;        ///< [lds], log₂ of the scale of each row of values as a part of the largest; −∞ from lk on
@@ -136,7 +136,7 @@ static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, siz
     PART(float, peaks, s.groups.segments * KEY_BLOCK * sizeof(float));
     PART(float, sums, s.groups.segments * KEY_BLOCK * sizeof(float));
     PART(float, scales, IATTENTION_ROWS * group_count(s.groups) * sizeof(float));
-    // The last group's last block is stored as if it were followed by three more.
+    // The last block is stored together with three more beyond it.
     PART(uint8_t, weights, IATTENTION_ROWS * s.ldw + KEY_BLOCK);
     PART(int8_t, rows, TRIPS_PACK_ROWS * s.ldr);
 #undef PART
@@ -144,5 +144,5 @@ static inline iattention_parts iattention_parts_of(void *scratch, size_t lk, siz
     return s;
 }
 
-/// Of the values' largest scale: what a row's counts as at least.
+/// Lower bound of the scale of a row of values, relative to the largest.
 #define LEAST_VALUE_SCALE 0x1p-20f

@@ -27,7 +27,7 @@ INLINE vf vf_exp2_byte(vf x) {
 }
 
 /// eˣ within 1 ulp or so. ln 2 is subtracted in two parts. Beyond the clamp the result is 0 or infinity
-/// anyway; the order of operands lets NaN through.
+/// anyway; min and max return their second operand for NaN, so NaN propagates.
 INLINE vf vf_exp(vf x) {
     x = vf_min(vf_set(89.0f), vf_max(vf_set(-105.0f), x));
     vf n = vf_round(vf_mul(x, vf_set(LOG2_E)));
@@ -79,12 +79,12 @@ INLINE vf vf_swish(vf x) { return vf_mul(x, vf_sigmoid(x)); }
 
 INLINE vf vf_quick_gelu(vf x) { return vf_mul(x, vf_sigmoid(vf_mul(x, vf_set(1.702f)))); }
 
-// For what becomes bytes: within 1e-5 (quick GELU 4e-5) of max(1, |x|).
+// Approximate activations, for results that are quantized next: error below 1e-5 max(1, |x|), of quick GELU 4e-5 max(1, |x|).
 #if VF_LOOKUP
 INLINE vf vf_coarse(vf x, const tail_table *table) {
-    // Half a step beyond the last part's middle would be rounded up.
+    // At half a step beyond the last part's middle, rounding would give an index that is too large.
     vf a = vf_min(vf_set(TAIL_PARTS - 0.501f), vf_mul(vf_abs(x), vf_set(table->inverse_step)));
-    // A number so large has no room for a fraction, and the part in its lowest bits.
+    // Adding 2²³ rounds to an integer, the part's index, which is then in the lowest bits.
     vf part = vf_add(a, vf_set(0x1p23f)), f = vf_sub(a, vf_sub(part, vf_set(0x1p23f)));
     vf p = vf_lookup(table->coefficients[TAIL_DEGREE], part);
     UNROLLED for (int i = TAIL_DEGREE - 1; i >= 0; i--) p = vf_fma(p, f, vf_lookup(table->coefficients[i], part));

@@ -67,7 +67,7 @@ private struct Attending<T: Number & Real>: Sendable {
             target + example * length * valueWidth + head * valueSize, stride: valueWidth, on: pool)
     }
 
-    /// Adds the mask to the scores of a query, and hides the keys behind it where attention is causal.
+    /// Adds the mask to the scores of a query, and hides the keys after it where attention is causal.
     private func hide(_ scores: Target<T>, _ example: Int, _ head: Int, _ row: Int) {
         if let mask {
             let start = example * maskStrides[0] + head * maskStrides[1] + row * maskStrides[2]

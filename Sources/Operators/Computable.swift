@@ -5,7 +5,7 @@ import Tensors
 /// An operator that can be computed. These are the plain, exact forms: what folding, tests and the runtime's fallback use.
 package protocol Computable: Operator {
     /// Writes the outputs, whose types are those of the shape rule for these inputs.
-    /// - Parameter inputs: nil stands for an optional input that is absent.
+    /// - Parameter inputs: nil for an optional input that is absent.
     /// - Throws: `data` where the inputs' numbers are out of range, or give other shapes than the outputs have.
     func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws
 }

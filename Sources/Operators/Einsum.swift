@@ -36,8 +36,8 @@ private struct Term {
     var tensor: Tensor
     var names: [Int]
 
-    /// An axis for each of `names`, in this order: elements with equal names stand on the diagonal, missing and unit axes
-    /// are repeated.
+    /// One axis for each name of `order`, in this order: of axes with equal names the diagonal is taken, missing and unit axes are
+    /// repeated.
     func ordered(_ order: [Int], _ sizes: [Int], on pool: ThreadPool) throws -> Term {
         let dense = denseStrides(tensor.shape)
         let strides = order.map { name in

@@ -39,7 +39,8 @@ extension Gather: Computable {
     }
 }
 
-/// For each element of `indices`: its own offset in a tensor of `shape`, but on the axis, where the index stands.
+/// For each element of `indices`, the offset of its position in a tensor of `shape`, with the index in place of its coordinate on
+/// the axis.
 private func elementOffsets(_ indices: TensorView, in shape: [Int], axis: Int) throws -> [Int] {
     let strides = denseStrides(shape)
     let places = try indices.indices(below: shape[axis])
@@ -69,7 +70,7 @@ extension GatherElements: Computable {
     }
 }
 
-/// Copies a block of elements from each offset of x, one behind the other.
+/// Copies a block of elements from each offset of x to consecutive blocks of y.
 private func copyBlocks(_ offsets: [Int], _ x: TensorView, _ y: MutableTensorView, block: Int, on pool: ThreadPool) {
     func copy<Element: Sendable>(_: Element.Type) {
         let (source, target) = (x.source(Element.self), y.target(Element.self))
@@ -200,7 +201,7 @@ extension ScatterND: Computable {
     }
 }
 
-/// A view as rows along one axis: element i of row (o, n) stands at o · size · inner + i · inner + n.
+/// A view as rows along one axis: element i of row (o, n) is at o · size · inner + i · inner + n.
 struct AxisRows: Sendable {
     let outer, size, inner: Int
 
@@ -306,7 +307,7 @@ extension Trilu: Computable {
         y.copy(from: x)
         let width = x.dataType.byteWidth
         for row in 0..<(columns == 0 ? 0 : x.count / columns) {
-            // The first column on the diagonal (upper), or behind it (lower).
+            // The first column on the diagonal (upper), or after it (lower).
             let first = min(max(row % rows + k + (upper ? 0 : 1), 0), columns)
             let cleared = upper ? 0..<first : first..<columns
             let start = y.bytes + (row * columns + cleared.lowerBound) * width

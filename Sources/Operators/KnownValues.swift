@@ -53,7 +53,7 @@ extension Graph {
     }
 
     /// The integers that an operator makes of sizes, by arithmetic on polynomials or by moving them; nil for outputs that
-    /// cannot be told, and for all of them where no operand has a symbol in it.
+    /// are not determined, and for all of them where no operand has a symbol in it.
     /// - Throws: `data` where the operator cannot take its operands.
     package func sizeOutputs(of node: Node) throws -> [Content?]? {
         if let x = node.input(0), let shape = node.op as? Shape {

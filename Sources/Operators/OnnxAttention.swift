@@ -58,7 +58,7 @@ extension OnnxAttention: Computable {
         try evaluate(Concat(axis: 2), [past.tensor().converted(to: new.dataType), new], on: pool)[0]
     }
 
-    /// The mask as addends for all scores; keys behind a shorter mask are left out.
+    /// The mask as addends for all scores; keys beyond the end of a shorter mask are hidden.
     private func additiveMask(_ mask: TensorView?, _ shape: [Int], _ dataType: DataType, _ pool: ThreadPool) throws -> Tensor? {
         guard let mask else { return nil }
         var tensor = try mask.tensor()
@@ -89,13 +89,13 @@ private struct HeadWork<T: Real & Number>: Sendable {
     /// Added to the scores.
     let bias: Source<T>?
     let scores: Target<T>
-    /// Where the scores go that the operator puts out.
+    /// The operator's output for scores.
     let shown: Target<T>?
     let result: Target<T>
     let heads, keyHeads, length, keys, width, valueWidth: Int
-    /// How many keys come from runs before.
+    /// Keys from earlier runs.
     let past: Int
-    /// For each example the number of keys that are no padding.
+    /// For each example the number of keys that are not padding.
     let valid: [Int]?
 
     func attend(_ head: Int, on pool: ThreadPool) throws {

@@ -58,14 +58,14 @@ extension PatchSelection: Computable {
         return means
     }
 
-    /// Where one call reads and writes.
+    /// The addresses and sizes of one call.
     private struct Stream<T: Real>: Sendable {
         let x: Source<T>, y: Target<T>, indices: Target<Int64>, scores: Target<Float>, positions: Target<Int64>
         let count, width, kept, total: Int
     }
 
     private func select<T: Real>(_ example: Int, _ exact: [Double], _ stream: Stream<T>, _ positions: [Int]?) {
-        // The scores that are put out are those that decide, so that a reader can retrace the choice.
+        // Tokens are chosen by the scores as they are written, rounded to fp32, so that a reader can reproduce the choice.
         let scores = exact.map { Float($0) }
         let (count, width, kept) = (stream.count, stream.width, stream.kept)
         for index in 0..<count { stream.scores[example * count + index] = scores[index] }
@@ -98,7 +98,7 @@ extension PatchSelection: Computable {
         }
     }
 
-    /// Chooses among image tokens: `order` gets those that are kept, ascending, and behind them those that are dropped, ascending.
+    /// Chooses among image tokens: `order` gets those that are kept, ascending, followed by those that are dropped, ascending.
     /// The highest scores stay; among equal ones the lower index wins, and NaN counts as the largest.
     package func choose(_ scores: UnsafeBufferPointer<Float>, into order: UnsafeMutableBufferPointer<Int32>) {
         let kept = keptCount(of: scores.count)

@@ -2,7 +2,7 @@ import ModelGraph
 import Support
 import Tensors
 
-/// A tensor with some of its axes moved behind the others: a matrix whose rows are reduced.
+/// A tensor with the reduced axes moved to the end: a matrix whose rows are reduced.
 private struct ReducedRows {
     let rows: Int
     let columns: Int

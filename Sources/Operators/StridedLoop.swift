@@ -2,7 +2,7 @@ import Support
 import Tensors
 
 /// A loop over several arrays of one shape at once, each with its own strides: what broadcasting, transposing, slicing
-/// and joining have in common. Axes that lie one behind the other in all arrays are merged.
+/// and joining have in common. Axes that are contiguous in all arrays are merged.
 struct StridedLoop: Sendable {
     /// Offsets or strides of up to four arrays, in elements.
     typealias Offsets = SIMD4<Int>

@@ -3,8 +3,8 @@ import ModelGraph
 import Support
 import Tensors
 
-/// Consecutive elements of two arrays. The functions that are mapped are inlined into one loop each, which is why the
-/// choice between them stands inside the parallel loop.
+/// Consecutive elements of two arrays. Each mapped function is inlined into a loop of its own, which is why the choice between
+/// them is made inside the parallel loop.
 private struct UnaryRow<X, R> {
     let x: Source<X>, y: Target<R>, range: Range<Int>
 

@@ -22,14 +22,14 @@ private struct WindowPlan: Sendable {
         windowCount = try elementCount(of: windows)
     }
 
-    /// Consecutive windows, the first of which reads `from`, and each other `step` behind the one before it.
+    /// Consecutive windows, the first of which reads at `from`, and each following one `step` further.
     struct Run {
         /// The place of the first in a part of the windows, and of what it reads inside one channel.
         var to, from: Int
         var count: Int
     }
 
-    /// From what one window reads to what the next one does.
+    /// Elements from what one window reads to what the next one does.
     var step: Int { axes[axes.count - 1].stride }
 
     /// For each element of the kernel the windows of a part in which it is not padding.
@@ -55,7 +55,7 @@ private struct WindowPlan: Sendable {
         return runs
     }
 
-    /// How far an element of the kernel lies behind the window's place in the unpadded input, by axis.
+    /// By axis, the offset of a kernel element from the window's position in the unpadded input.
     func shifts(_ element: Int) -> [Int] {
         var (rest, shifts) = (element, Array(repeating: 0, count: axes.count))
         for axis in axes.indices.reversed() {
@@ -100,7 +100,7 @@ private struct WindowPlan: Sendable {
         }
     }
 
-    /// Adds what the windows of a run hold to what they read of a channel.
+    /// Adds the values of a run's windows to the elements of a channel that they cover.
     func add<T: Number>(_ run: Run, of windows: Source<T>, to channel: Target<T>) {
         let (from, to) = (windows + run.to, channel + run.from)
         for index in 0..<run.count { to[index &* step] += from[index] }

@@ -120,7 +120,7 @@ private struct ByteRanges {
         ranges.replaceSubrange(first..<end, with: CollectionOfOne(joined))
     }
 
-    /// The first range for which `holds` is true, as it is for all behind it.
+    /// The first range for which `holds` is true, as it then is for all that follow.
     private func firstIndex(where holds: (Range<Int>) -> Bool) -> Int {
         var (low, high) = (0, ranges.count)
         while low < high {

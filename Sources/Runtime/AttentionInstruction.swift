@@ -19,7 +19,7 @@ struct AttentionInstruction: Instruction {
     var kind: String { Attention.name }
     var writes: [ValueID] { node.outputs }
     var headSize: Int { width / op.heads }
-    /// The int8 kernel's sums hold for such heads.
+    /// The sums of the int8 kernel are exact up to this size.
     var inBytes: Bool { op.activations == .int8 && headSize <= 65536 }
     private var kernelScratch: Int {
         let bytes =
@@ -53,7 +53,7 @@ struct AttentionInstruction: Instruction {
         }
     }
 
-    /// A head of an example, and where its parts are.
+    /// A head of an example, with its addresses.
     private struct Head {
         let example: Int
         let index: Int
@@ -109,7 +109,7 @@ struct AttentionInstruction: Instruction {
         return ByteSource(form: .floats(try floats(index, memory), headSize: headSize), rows: rows)
     }
 
-    /// Queries, keys or values as bytes: of a product that wrote them so, or quantized here.
+    /// Queries, keys or values as bytes: written by a product in this form, or quantized here.
     private struct ByteSource: Sendable {
         enum Form {
             case bytes(HeadBytes)
@@ -119,7 +119,7 @@ struct AttentionInstruction: Instruction {
         /// Of one example.
         let rows: Int
 
-        /// - Parameter scratch: where there is room; moved behind what is used of it.
+        /// - Parameter scratch: the first free byte; advanced past what is used.
         func rows(of head: Head, _ scratch: inout UnsafeMutableRawPointer) -> trips_byte_rows {
             switch form {
             case .bytes(let bytes): return bytes.head(head.index, from: bytes.rows == rows ? 0 : head.example * rows)

@@ -1,6 +1,6 @@
 import ModelGraph
 
-/// A large batch is taken through a model in parts, so that what one layer leaves is still in cache when the next one reads it.
+/// A large batch runs through a model in parts, so that a layer finds the results of the previous one in cache.
 extension Graph {
     /// The symbol of the batch size where each example is computed apart from the others; nil where that is not certain.
     package func separableBatch() throws -> String? {
@@ -15,7 +15,7 @@ extension Graph {
         guard inputs.allSatisfy(isBatch) else { return nil }
         for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) {
             let read = node.inputs.compactMap { $0 }.filter(carriers.contains)
-            // What no input has a part in is the same for every example.
+            // What depends on no input is the same for every example.
             guard !read.isEmpty || node.outputs.contains(where: { shape(of: $0).contains(where: { $0.symbols.contains(symbol) }) })
             else { continue }
             guard node.outputs.allSatisfy(isBatch), keepsExamplesApart(node, carriers) else { return nil }
@@ -54,7 +54,7 @@ extension Graph {
         }
     }
 
-    /// How many examples suit the caches: as many as give products rows enough, and no more.
+    /// Examples of a part: just enough for products to be efficient, so that their rows stay in cache.
     /// - Parameter shapes: of the inputs.
     func examplesAtOnce(_ batch: String, _ shapes: [String: [Int]]) throws -> Int {
         var symbols = symbols(for: shapes)

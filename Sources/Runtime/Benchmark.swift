@@ -17,7 +17,7 @@ public var kernelPath: String { String(cString: trips_path_name(trips_kernels_pa
 
 extension Session {
     /// Runs and takes the time of each step.
-    /// - Parameter runs: runs to take the median of, behind one that is not counted.
+    /// - Parameter runs: runs to take the median of, after one that is not counted.
     /// - Throws: as `run`.
     public func profile(_ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int = 5) throws -> [StepTime] {
         var places: [StepPlace] = []

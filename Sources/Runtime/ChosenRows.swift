@@ -1,31 +1,31 @@
 import ModelGraph
 
-/// The rows of a value of fp32. Those that a patch selection keeps are not moved: they are what `order` says of the rows of the
+/// The rows of a fp32 value. Those that a patch selection keeps are not moved: `order` gives their indices among the rows of the
 /// value that it selected from.
 struct ChosenRows: @unchecked Sendable {
     let base: UnsafePointer<Float>
-    /// The place of each row behind `base`; nil where all are in order.
+    /// The index of each row, counted from `base`; nil where all are in order.
     let order: UnsafePointer<Int32>?
 
-    /// Where these rows are behind `base`, in order.
+    /// The indices of these rows, counted from `base`, as ranges.
     func runs(_ rows: Range<Int>) -> [Range<Int>] {
         guard let order else { return [rows] }
         return rows.map { Int(order[$0])..<Int(order[$0]) + 1 }
     }
 }
 
-/// Where a patch selection writes which rows it keeps, instead of the rows.
+/// Where a patch selection writes the indices of the rows that it keeps, instead of the rows.
 struct RowChoice {
     let order: UnsafeMutablePointer<Int32>
-    /// Room for new rows behind the selected value's own, one for each example.
+    /// Space for one new row per example, after the selected value's own rows.
     let spare: UnsafeMutablePointer<Float>
-    /// The number of the first of them.
+    /// The index of the first of them.
     let firstSpare: Int
 }
 
 extension Lowering {
-    /// Values of which a patch selection only says which rows of another value they have, and that value. All that read them
-    /// must look rows up: layer norms, and products that add them to their output.
+    /// Values that a patch selection writes as row indices into another value, and that value. All their readers must look rows up:
+    /// layer norms, and products that add them to their output.
     var chosenRows: [ValueID: ValueID] {
         var result: [ValueID: ValueID] = [:]
         for selection in instructions.compactMap({ $0 as? SelectionInstruction }) {

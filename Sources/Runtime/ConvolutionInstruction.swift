@@ -4,7 +4,7 @@ import Operators
 import Support
 import Tensors
 
-/// A convolution, with what follows it fused behind the sums: bias, activation, residual.
+/// A convolution with the bias, activation and residual that follow its sums.
 ///
 /// A channel is laid out so that each element of the kernel reads consecutive numbers for all windows: the convolution is then
 /// a product that reads its right-hand side where it lies, and no window is copied.
@@ -16,7 +16,7 @@ struct ConvolutionInstruction: Instruction {
     let multiplyAccumulates: Int
     private(set) var label: String
     private(set) var kind = Conv.name
-    /// The value behind all that is fused.
+    /// The result of the last fused operator.
     private(set) var output: ValueID
     fileprivate var finishing: trips_finishing?
     fileprivate var residual: ValueID?
@@ -60,7 +60,7 @@ struct ConvolutionInstruction: Instruction {
         return (sharesPlanes(threads) ? planes : threads * planes) + threads * layout.sumsBytes
     }
 
-    /// Whether threads share out one slice at a time, and not the slices.
+    /// Whether threads divide one slice after the other among them, rather than each taking whole slices.
     private func sharesPlanes(_ threads: Int) -> Bool { layout.slices < 8 * threads }
 
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
@@ -128,9 +128,9 @@ extension trips_finishing {
     }
 }
 
-/// Where a convolution's numbers lie, and how its work is divided.
+/// Memory layout of a convolution, and how its work is divided.
 struct ConvolutionLayout: Sendable {
-    /// A part of the outputs of a slice: lines of windows one behind the other, or a piece of one line.
+    /// A part of the outputs of a slice: consecutive lines of windows, or a piece of one line.
     struct Part: Sendable {
         let layer: Int
         let lines, columns: Range<Int>
@@ -141,19 +141,19 @@ struct ConvolutionLayout: Sendable {
     let examples, groups: Int
     /// Channels of a group.
     let inputs, outputs: Int
-    /// The axes of the input; three of them, as those that are missing have one place.
+    /// The three axes of the input; missing ones have size 1.
     let axes: [trips_phase_axis]
     let windows: [Int]
-    /// Whether windows read a copy of the input, which is padded and divided into phases.
+    /// Whether windows read a copy of the input that is padded and divided into phases.
     let needsPlanes: Bool
-    /// Numbers of a channel of the input, and as windows read it.
+    /// Elements of an input channel, and of the channel as windows read it: in place, or padded and in phases.
     let area, plane: Int
     let windowCount: Int
-    /// Whether there are numbers between a part's lines that no window stands for.
+    /// Whether sums of consecutive lines are computed in one run, with surplus sums between the lines that are dropped afterwards.
     let hasGaps: Bool
-    /// Where each element of the kernel, of each input of a group, begins to read.
+    /// Offset of the first read of each kernel element, for each input of a group.
     let offsets: [Int]
-    /// The kernel's side, where each channel is by itself and the kernels know a shorter way, without a copy of the input.
+    /// Side of the kernel where `trips_depthwise` applies: each channel is by itself, and no copy of the input is needed.
     let depthwiseKernel: Int?
 
     /// - Parameter x: [B, C, ...], with up to three spatial axes; the weight is [O, C / groups, ...], the output [B, O, ...].
@@ -191,7 +191,7 @@ struct ConvolutionLayout: Sendable {
         depthwiseKernel = inputs == 1 && outputs == 1 && isPlain && isKnown ? resolved[0].kernel : nil
     }
 
-    /// Where in a channel each element of the kernel begins to read.
+    /// Offset in a channel of the first read of each kernel element.
     private static func starts(_ axes: [Window.Axis], _ phases: [trips_phase_axis]) -> [Int] {
         let places = phases.reduce(1) { $0 * $1.places }
         var starts = [0]
@@ -209,7 +209,7 @@ struct ConvolutionLayout: Sendable {
 
     var slices: Int { examples * groups }
     var taps: Int { offsets.count }
-    /// From one line of windows to the next, as they are read.
+    /// Elements from one line of windows to the next, as they are read.
     var lineDistance: Int { axes[2].places }
     var layerDistance: Int { axes[1].places * lineDistance }
     private var tiles: Int { trips_filter_tiles(outputs) }
@@ -221,7 +221,7 @@ struct ConvolutionLayout: Sendable {
         return (channels * linesPerPart * lineDistance * MemoryLayout<Float>.size).inWholeCacheLines
     }
 
-    /// Windows whose numbers stay in a core's cache, where weights pass over them.
+    /// Windows whose elements stay in a core's cache for all weights.
     private let windowsPerPart: Int
     private let linesPerPart: Int
     /// Tiles of a part, whose sums stay in cache until they are finished.

@@ -35,10 +35,10 @@ package struct Decoder {
             })
     }
 
-    /// Logits of the token behind each hypothesis.
+    /// Logits of the next token of each hypothesis.
     /// - Parameters:
     ///   - tokens: the newest token of each.
-    ///   - rows: which hypothesis of the step before each one continues.
+    ///   - rows: index of the previous hypothesis that each row extends.
     package mutating func nextLogits(_ tokens: [Int], continuing rows: [Int]) throws -> [[Float]] {
         let steps = cache.values.first?.shape[1] ?? position + 1
         guard position < steps else {
@@ -120,23 +120,23 @@ extension Graph {
     }
 }
 
-/// A decoder over a whole prefix, turned into one over its newest token and the rows that the tokens before it left.
+/// A decoder over a whole prefix, turned into one over its newest token and the cached rows of the tokens before it.
 ///
 /// All that such a decoder computes for a token depends on that token and those before it, and only causal self-attention
 /// looks at others: there the keys and values come from a cache of a fixed number of places, in which the newest token's
-/// replace what stood at its position. So one plan serves all steps.
+/// replace the rows at its position. So one plan serves all steps.
 struct IncrementalGraph {
     /// Inputs: int64 [B, 1], the newest tokens.
     static let tokens = "decoder_token"
-    /// int64 [B]: the rows of the step before that these continue.
+    /// int64 [B]: index of the previous hypothesis that each row extends.
     static let rows = "decoder_rows"
     /// int64 [1]: the newest token's position.
     static let position = "decoder_position"
     /// bool [1, S, 1]: true at that position.
     static let isCurrent = "decoder_is_current"
-    /// float32 [1, 1, 1, S]: 0 up to that position, `masked` behind it.
+    /// float32 [1, 1, 1, S]: 0 up to that position, `masked` after it.
     static let mask = "decoder_mask"
-    /// Lets a score weigh nothing, and stays finite when it is added to one.
+    /// Gives a score no weight, and the sum with the score is finite.
     static let masked: Float = -1e30
 
     private(set) var graph: Graph
@@ -149,7 +149,7 @@ struct IncrementalGraph {
     /// T of the prefix, and as the caches' places S of this graph.
     private let length: String
     private let rowsInput, positionInput, currentInput, maskInput: ValueID
-    /// What stands for the values that depend on the tokens.
+    /// Of each value that depends on the tokens, its counterpart for the newest token.
     private var newest: [ValueID: ValueID] = [:]
     private var keptRows: [ValueID: ValueID] = [:]
 
@@ -174,7 +174,7 @@ struct IncrementalGraph {
         try graph.selectOutputs([])
         for node in try graph.topologicalOrder() where node.inputs.contains(where: { $0.map { newest[$0] != nil } ?? false }) {
             let computed = try locating("\(type(of: node.op).name) \"\(node.name)\"") { try compute(node) }
-            for (value, stand) in zip(node.outputs, computed) { newest[value] = stand }
+            for (value, row) in zip(node.outputs, computed) { newest[value] = row }
         }
         for output in outputs { try graph.addOutput(output.name, newest[output.value] ?? output.value) }
         try graph.tidy()

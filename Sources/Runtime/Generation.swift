@@ -7,7 +7,7 @@ import Tensors
 public struct Hypothesis: Sendable, Equatable {
     /// Tokens, the start token included, and the end token where it was reached.
     public let ids: [Int]
-    /// Σ log p / ((5 + length) / 6)^alpha, over the tokens behind the start.
+    /// Σ log p / ((5 + length) / 6)^alpha, over the tokens after the start.
     public let score: Float
 }
 

@@ -2,7 +2,7 @@ import ModelGraph
 import Support
 import Tensors
 
-/// An input whose numbers are places in a table, such as ids in a vocabulary.
+/// An input whose numbers are indices into a table, such as ids in a vocabulary.
 struct IndexLimit {
     let input: ValueID
     /// Rows of the table.
@@ -10,8 +10,8 @@ struct IndexLimit {
 }
 
 extension Graph {
-    /// The inputs that are read as indices, and of how many rows. They are checked before a run: the operators would find a wrong
-    /// index as well, but know neither the input nor, where a batch is taken in parts, the place in it.
+    /// The inputs that are read as indices, with the number of rows. They are checked before a run: the operators find a wrong index
+    /// as well, but know neither the input's name nor, where a batch is run in parts, the index's position in it.
     func indexLimits() -> [IndexLimit] {
         nodes.compactMap { node in
             guard let lookup = lookup(node), let table = lookup.table, let indices = lookup.indices.map(origin(ofIntegers:)),
@@ -43,7 +43,7 @@ extension Graph {
 }
 
 extension IndexLimit {
-    /// - Throws: `data` where one of the numbers is no index, negative ones counted from the end.
+    /// - Throws: `data` where a number is out of range; negative ones count from the end.
     func check(_ tensor: Tensor, name: String) throws {
         let numbers = try tensor.converted(to: .int64).elements(Int64.self)
         guard let place = numbers.firstIndex(where: { $0 < -Int64(size) || $0 >= Int64(size) }) else { return }

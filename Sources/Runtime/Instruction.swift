@@ -10,14 +10,14 @@ protocol Instruction {
     /// The operator for profiles; several joined by `+` where they were fused.
     var kind: String { get }
     var multiplyAccumulates: Int { get }
-    /// Values that must be in memory, constants aside.
+    /// Values that the step reads, without constants.
     var reads: [ValueID] { get }
     var writes: [ValueID] { get }
     /// The weights that it needs packed.
     var products: [ProductRecipe] { get }
     /// Working memory during the step.
     func scratchBytes(threads: Int) -> Int
-    /// The work of the step, with all addresses resolved.
+    /// The step as a function, with all addresses resolved.
     func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void
 }
 
@@ -33,7 +33,7 @@ extension Node {
         return value
     }
 
-    /// Whether it only says how the same elements are arranged.
+    /// Whether it changes the shape alone, neither the elements nor their order.
     var isReshape: Bool { op is Reshape || op is Squeeze || op is Unsqueeze || op is Flatten || op is Identity }
 }
 

@@ -4,8 +4,8 @@ import Operators
 import Support
 import Tensors
 
-/// Linear layers that read the same rows, such as the query, key and value projections of an attention; each with what
-/// follows it fused behind the product: bias, activation, residual.
+/// Linear layers that read the same rows, such as the query, key and value projections of an attention; each with the bias,
+/// activation and residual that follow its product.
 struct LinearInstruction: Instruction {
     struct Member {
         var name: String
@@ -13,22 +13,22 @@ struct LinearInstruction: Instruction {
         let bias: ValueID?
         var activation = TRIPS_ACTIVATION_NONE
         var residual: ValueID?
-        /// The value behind all that is fused.
+        /// The result of the last fused operator.
         var output: ValueID
         let multiplyAccumulates: Int
         var kind: String
 
-        /// Whether rows can be quantized right behind the product.
+        /// Whether rows can be quantized as soon as the product has computed them.
         var mayWriteBytes: Bool { recipe.quantizesRows && activation == TRIPS_ACTIVATION_NONE && residual == nil }
     }
 
     let input: ValueID
     let rows: Int
     let inputs: Int
-    /// For int8 activations: multiplied into the rows before they are quantized.
+    /// For int8 activations: the rows are multiplied by it before they are quantized.
     let inputScale: Constant?
     var members: [Member]
-    /// What makes the rows: where they are quantized, each is normalised right before, while it is in cache.
+    /// The layer norm that computes the rows. Each row is quantized right after it is normalised, while it is in cache.
     var norm: LayerNormInstruction?
     /// Whether others read the normalised rows.
     var keepsNorm = false
@@ -83,7 +83,7 @@ struct LinearInstruction: Instruction {
         }
     }
 
-    /// Brings a range of rows into a thread's cache, and gives the address of the first.
+    /// Address of the rows: in place, or normalised into thread scratch.
     private func rowSource(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, _ thread: Int) -> UnsafePointer<Float> {
         let (inputs, stepBytes) = (inputs, stepBytes)
         guard let norm else {
@@ -108,7 +108,7 @@ struct ProductTile {
     let rows: Range<Int>
     let outputs: Range<Int>
 
-    /// - Parameter part: outputs that are left together.
+    /// - Parameter part: outputs that must stay in one tile.
     static func cover(rows: Range<Int>, of product: PackedProduct, part: Int? = nil) -> [ProductTile] {
         let outputs = product.outputs
         let outputStep = part.map { $0 * max(1, 4 * Int(TRIPS_PANEL) / $0) } ?? panels(of: product) * Int(TRIPS_PANEL)
@@ -119,19 +119,19 @@ struct ProductTile {
         }
     }
 
-    /// Panels of weights that a task takes: few where they are large, as a thread without tasks waits for the others' last ones.
+    /// Panels per task; large weights get small tasks so that threads finish together.
     private static func panels(of product: PackedProduct) -> Int {
         let panelBytes = product.byteCount / max(1, product.outputs.dividedRoundingUp(by: Int(TRIPS_PANEL)))
         return max(1, min(3, (96 << 10) / max(1, panelBytes)))
     }
 
-    /// Rows that one thread takes through all outputs, and through the steps before and behind: they stay in its core's cache.
-    /// Few rows are best left together, and their weights shared out.
+    /// Ranges of rows, one per thread, which take them through all outputs and the neighbouring steps: they stay in its core's
+    /// cache. Few rows form a single band, and threads divide the weights.
     static func bands(of rows: Int, threads: Int) -> [Range<Int>] {
         (0..<rows).split(into: max(1, min(threads, rows / leastRows)))
     }
 
-    /// Rows that make up for each thread's reading all weights.
+    /// Fewest rows per thread for which reading all weights pays.
     private static let leastRows = 80
 
     /// Rows that stay in a core's cache together with the weights of a tile.
@@ -161,12 +161,12 @@ private final class BoundProduct: @unchecked Sendable {
     }
 
     func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: ProductTile) {
-        // A copy for each task, as all of them run at the same time.
-        var epilogue = epilogue
-        trips_sgemm(
-            x, distance, packed.pointer.assumingMemoryBound(to: Float.self), packed.outputs, packed.inputs,
-            output, outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
-            tile.outputs.upperBound, &epilogue)
+        withUnsafePointer(to: epilogue) { epilogue in
+            trips_sgemm(
+                x, distance, packed.pointer.assumingMemoryBound(to: Float.self), packed.outputs, packed.inputs,
+                output, outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
+                tile.outputs.upperBound, epilogue)
+        }
     }
 
     func multiply(_ x: QuantizedRows, _ tile: ProductTile) {
@@ -178,11 +178,12 @@ private final class BoundProduct: @unchecked Sendable {
                 bytes.scales.base, bytes.rows, bytes.headSize, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
                 tile.outputs.upperBound, epilogue.bias)
         } else {
-            var epilogue = epilogue
-            trips_igemm(
-                x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, output,
-                outputDistance,
-                tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound, &epilogue)
+            withUnsafePointer(to: epilogue) { epilogue in
+                trips_igemm(
+                    x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, output,
+                    outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound,
+                    epilogue)
+            }
         }
     }
 }

@@ -20,8 +20,8 @@ struct Lowering {
         }
     }
 
-    /// Each node behind those that it reads, and the guides of patch selections before all else: patches are then still in cache
-    /// when they are scored, as no other tower runs in between.
+    /// A topological order with the guides of patch selections first: no other tower then runs between the patches and their
+    /// scoring, which finds them in cache.
     private static func order(_ graph: Graph) throws -> [Node] {
         let order = try graph.topologicalOrder()
         var guides = Set<NodeID>()
@@ -32,8 +32,8 @@ struct Lowering {
         return order.filter { guides.contains($0.id) } + order.filter { !guides.contains($0.id) }
     }
 
-    /// Values between two fp32 products, and nothing else, whose rows would lie a multiple of half a page apart. Such rows evict
-    /// each other from the first cache; as only products see them, they get some space in between.
+    /// Values that only fp32 products write and read, and whose rows would lie a multiple of half a page apart. Such rows evict each
+    /// other from the first cache; they get some space in between.
     var spacedValues: Set<ValueID> {
         let products = instructions.compactMap { $0 as? LinearInstruction }
         let floats = products.filter { !$0.quantizesRows }
@@ -46,8 +46,8 @@ struct Lowering {
             })
     }
 
-    /// Values that int8 products write and nothing but attentions in int8 read, with the size of their heads. They are bytes in
-    /// memory: a head's rows come from all cores, and a quarter of the lines have to be fetched.
+    /// Values that int8 products write and only int8 attentions read, with the size of their heads. They are bytes in memory: a
+    /// head's rows come from the caches of all cores, and bytes are a quarter of the cache lines.
     var byteValues: [ValueID: Int] {
         let read = readCounts
         let attentions = instructions.compactMap { $0 as? AttentionInstruction }.filter {
@@ -71,7 +71,7 @@ struct Lowering {
     /// How often instructions read each value.
     private var readCounts: [ValueID: Int] { Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +) }
 
-    /// Whether others than instructions read a value, as rows of numbers one behind the other.
+    /// Whether a value is read other than by instructions, or in another shape: its rows must then lie densely.
     func isSeenWhole(_ value: ValueID) -> Bool { graph.isOutput(value) || aliases.values.contains(value) }
 
     /// Whether a value has memory of its own in the plan.
@@ -116,7 +116,7 @@ struct Lowering {
 
     private func isLinear(_ node: Node) -> Bool { node.op is Linear || node.op is QuantizedLinear }
 
-    /// All linear layers that read what `node` reads, with what can be fused behind each.
+    /// All linear layers that read the input of `node`, each with the operators fused into it.
     private mutating func linears(_ node: Node) throws -> LinearInstruction? {
         guard let input = node.input(0), graph.content(of: input) == nil, graph.type(of: input).dataType == .float32,
             let shape = graph.type(of: input).constantShape, let width = shape.last, let first = try member(node)
@@ -126,7 +126,7 @@ struct Lowering {
         for other in graph.consumers(of: input) where isLinear(other) && other.input(0) == input && !done.contains(other.id) {
             guard let member = try member(other), sharesRows(member.recipe, first.recipe) else { continue }
             done.insert(other.id)
-            instruction.members.append(fusing(member, behind: other))
+            instruction.members.append(fusing(member))
         }
         return instruction
     }
@@ -163,8 +163,8 @@ struct Lowering {
             kind: type(of: node.op).name)
     }
 
-    /// Fuses an activation and a residual that are the only readers of what comes before them.
-    private mutating func fusing(_ member: LinearInstruction.Member, behind node: Node) -> LinearInstruction.Member {
+    /// The layer with an activation and a residual fused, where they are the only readers of its result.
+    private mutating func fusing(_ member: LinearInstruction.Member) -> LinearInstruction.Member {
         var member = member
         if let next = onlyConsumer(of: member.output), let activation = activation(next.op) {
             member.activation = activation
@@ -194,7 +194,7 @@ struct Lowering {
 
     // MARK: Convolutions
 
-    /// A convolution with an activation and a residual behind it, in this order or the other.
+    /// A convolution with the activation and the residual that follow it, in either order.
     private mutating func convolution(_ node: Node) throws -> ConvolutionInstruction? {
         guard let op = node.op as? Conv, isFloat(node), let input = node.input(0),
             let weight = node.input(1).flatMap(graph.constant),
@@ -215,7 +215,7 @@ struct Lowering {
         return instruction
     }
 
-    /// What an activation makes of each number; nil for other operators.
+    /// The activation of a node in the kernels' form; nil for other operators.
     private func finishing(_ node: Node) throws -> trips_finishing? {
         if node.op is Clip {
             guard let low = try bound(node, 1, absent: -.infinity), let high = try bound(node, 2, absent: .infinity) else {
@@ -231,13 +231,13 @@ struct Lowering {
         }
     }
 
-    /// A bound of a Clip; nil where it is not known.
+    /// A bound of a Clip; nil where it is not constant.
     private func bound(_ node: Node, _ index: Int, absent: Float) throws -> Float? {
         guard let value = node.input(index) else { return absent }
         return try graph.operand(value).tensor()?.elements(Float.self).first
     }
 
-    /// What a sum adds to `value`, where that is there already and has its shape.
+    /// The other operand of a sum, where it is computed before and has the shape of `value`.
     private func residual(of sum: Node, beside value: ValueID) -> ValueID? {
         guard sum.op as? Binary == Binary(.add), sum.inputs.count == 2,
             let residual = sum.inputs.compactMap({ $0 }).first(where: { $0 != value }), isReady(residual),

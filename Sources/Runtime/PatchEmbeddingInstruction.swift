@@ -4,7 +4,7 @@ import Operators
 import Support
 import Tensors
 
-/// Patch embedding as a product with packed weights: patches become rows, bias and positions are added behind the product.
+/// Patch embedding as a product with packed weights: patches become rows, and the product's epilogue adds bias and positions.
 struct PatchEmbeddingInstruction: Instruction {
     let node: Node
     let recipe: ProductRecipe

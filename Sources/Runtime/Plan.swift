@@ -7,7 +7,7 @@ import Tensors
 ///
 /// A plan owns its memory and is used by one thread at a time.
 final class Plan {
-    /// What was wanted, under the names it was asked for.
+    /// The requested outputs.
     private let outputs: [(name: String, value: ValueID)]
     private let inputs: [(name: String, view: MutableTensorView)]
     private let steps: [Step]
@@ -39,12 +39,12 @@ final class Plan {
         }
     }
 
-    /// Is told of each step, its index, and the time that it took.
+    /// Called after each step with its index and its duration.
     typealias Observer = (Int, Step, Duration) -> Void
 
     /// Runs all steps.
     /// - Parameter tensors: for each input, of the planned type and shape.
-    /// - Throws: `CancellationError` in front of a step, where the task that calls was cancelled.
+    /// - Throws: `CancellationError` before the next step, once the calling task was cancelled.
     func run(_ tensors: [String: Tensor], on pool: ThreadPool, observe: Observer? = nil) throws -> [String: Tensor] {
         for (name, view) in inputs {
             guard let tensor = tensors[name], tensor.dataType == view.dataType, tensor.shape == view.shape else {

@@ -6,7 +6,7 @@ import Tensors
 final class PlanMemory {
     /// The model's constants in the kernels' form.
     let weights: WeightStore
-    /// Threads that share out a step.
+    /// Threads that divide a step.
     let threads: Int
     /// The index of the instruction that is being bound.
     var step = 0
@@ -63,7 +63,7 @@ final class PlanMemory {
         return ChosenRows(base: try view(source).pointer(Float.self), order: try choice(value).map { UnsafePointer($0.order) })
     }
 
-    /// For writing which rows a value of `Lowering.chosenRows` has; nil for the others.
+    /// Where to write the row order of a value of `Lowering.chosenRows`; nil for the others.
     func choice(_ value: ValueID) throws -> RowChoice? {
         guard let source = storage.chosen[value] else { return nil }
         let rows = try mutableView(source)
@@ -87,7 +87,7 @@ final class PlanMemory {
     }
 }
 
-/// In which form the values of a plan are in memory.
+/// The memory form of each value of a plan.
 private struct ValueStorage {
     private let graph: Graph
     private let aliases: [ValueID: ValueID]

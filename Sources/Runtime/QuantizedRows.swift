@@ -30,8 +30,8 @@ struct QuantizedRows: Sendable {
     }
 }
 
-/// Rows that a product quantizes head by head as it writes them, for attentions in int8: in the place of a value's numbers are the
-/// bytes [heads, rows, head size], and behind them the scales [heads, rows].
+/// Rows that a product quantizes head by head as it writes them, for int8 attentions: a value's memory holds the bytes
+/// [heads, rows, head size], followed by the scales [heads, rows].
 struct HeadBytes: Sendable {
     let bytes: Target<UInt8>
     let scales: Target<Float>

@@ -4,8 +4,8 @@ import Operators
 import Support
 import Tensors
 
-/// Patch selection by a guide, in fp32: `PatchSelection`'s computation by kernels. Where the readers can look rows up, kept ones
-/// stay where they are.
+/// Guided patch selection in fp32, as `PatchSelection` computes it, by kernels. Kept rows are not moved where all readers can look
+/// rows up.
 struct SelectionInstruction: Instruction {
     let node: Node
     let op: PatchSelection
@@ -23,8 +23,8 @@ struct SelectionInstruction: Instruction {
     /// Of all examples, and a fused one for each.
     var rowCount: Int { batch * (op.leadingCount + count + 1) }
 
-    /// What an example needs: for each head the products of its query with all rows, and their mean; the image tokens' order, and
-    /// what dropped ones weigh.
+    /// Scratch of an example: for each head the products of its query with all rows, and their mean; the image tokens' order, and
+    /// the weights of the dropped ones.
     fileprivate var scratchNumbers: Int { (1 + op.heads) * (count + op.leadingCount) + 2 * count }
 
     func scratchBytes(threads: Int) -> Int { batch * scratchNumbers * MemoryLayout<Float>.size }
@@ -40,22 +40,22 @@ struct SelectionInstruction: Instruction {
     }
 }
 
-/// Where the selection of one example reads and writes.
+/// The addresses of the selection of one example.
 private struct SelectionStream: @unchecked Sendable {
     private let op: PatchSelection
     private let leading, count, width, keyWidth, kept, total: Int
     private let tokens, keys, query: UnsafePointer<Float>
     private let oldPositions: UnsafePointer<Int64>?
     private let scores, dots, means, weights: UnsafeMutablePointer<Float>
-    /// Image tokens, the kept ones in front.
+    /// Indices of image tokens, the kept ones first.
     private let order: UnsafeMutablePointer<Int32>
     private let target: Target
-    /// The token that stands for the dropped ones.
+    /// The token that replaces the dropped ones.
     private let fused: UnsafeMutablePointer<Float>
     private let indices, positions: UnsafeMutablePointer<Int64>
 
-    /// What goes on: the rows, or their numbers among those of all examples. There the example's own begin at `first`, and the
-    /// fused one is at `fused`.
+    /// The kept rows, or their indices among those of all examples. There the example's own begin at `first`, and the fused one is
+    /// at `fused`.
     private enum Target {
         case rows(UnsafeMutablePointer<Float>)
         case numbers(UnsafeMutablePointer<Int32>, first: Int, fused: Int)
@@ -114,10 +114,10 @@ private struct SelectionStream: @unchecked Sendable {
         op.sort(UnsafeMutableBufferPointer(start: order, count: kept), by: scores)
         for place in 0..<kept { positions[place] = oldPositions?[Int(order[place])] ?? Int64(order[place]) }
         weigh()
-        tell()
+        writeRowNumbers()
     }
 
-    /// Notes what dropped tokens weigh in the fused one.
+    /// Writes the weights of the dropped tokens in the fused one.
     private func weigh() {
         guard total > kept else { return }
         positions[kept] = -1
@@ -127,8 +127,8 @@ private struct SelectionStream: @unchecked Sendable {
         }
     }
 
-    /// Notes which rows go on, where they are not moved.
-    private func tell() {
+    /// Writes the indices of the kept rows, where the rows are not moved.
+    private func writeRowNumbers() {
         guard case .numbers(let numbers, let first, let fused) = target else { return }
         for place in 0..<leading { numbers[place] = Int32(first + place) }
         for place in 0..<kept { numbers[leading + place] = Int32(first + leading) + order[place] }

@@ -70,7 +70,7 @@ public final class Session {
         }.filter { input in !isOutput(input.0) && seen.insert(input.0).inserted }
     }
 
-    /// Those of these outputs and intermediates that the given inputs suffice for.
+    /// Those of these outputs and intermediates that can be computed from the given inputs.
     /// - Throws: `usage` where a name is unknown.
     package func reachable(_ results: [String], from given: Set<String>) throws -> [String] {
         try results.filter { result in
@@ -112,16 +112,16 @@ public final class Session {
         return known.filter { route.wanted.contains($0.key) }
     }
 
-    /// Is told of each step of a run and the time that it took.
+    /// Called after each step of a run with its duration.
     typealias Observer = (StepPlace, Plan.Step, Duration) -> Void
 
-    /// A step among all of a run; where a batch is taken in parts, one for all of them.
+    /// Identifies a step of a run. The parts of a batch share their steps.
     struct StepPlace: Hashable {
         let graph: String
         let index: Int
     }
 
-    /// How to answer a request. It is found out once: to follow a large graph takes as long as to run some of its layers.
+    /// How to answer a request. Kept, as traversing a large graph takes as long as running some of its layers.
     private func route(_ request: Request) throws -> Route {
         if let known = routes[request] { return known }
         let wanted = try (request.outputs ?? reachable(outputNames, from: request.inputs)) + request.traces
@@ -150,7 +150,7 @@ public final class Session {
         let graph: Graph
         var results: [String]
         var inputs: [ValueID]
-        /// Where a batch may be taken in parts: the part of the graph that gives the results, and its symbol for the batch.
+        /// Where a batch may be run in parts: the subgraph that computes the results, and its symbol for the batch.
         var separable: (graph: Graph, batch: String)?
         var indexLimits: [IndexLimit] = []
     }
@@ -203,7 +203,7 @@ public final class Session {
             uniqueKeysWithValues: stage.results.map { name in (name, try Tensor.joined(results.compactMap { $0[name] })) })
     }
 
-    /// The parts in which to take a batch; a single one where examples depend on each other or are few.
+    /// Parts for large batches; empty where the batch is run whole.
     private func parts(of stage: Stage, _ inputs: [String: Tensor]) throws -> [Range<Int>] {
         guard let separable = stage.separable, let count = inputs.values.first?.shape.first, count > 1,
             inputs.values.allSatisfy({ $0.shape.first == count })

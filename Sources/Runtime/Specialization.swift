@@ -30,7 +30,7 @@ extension Graph {
         }
     }
 
-    /// What the symbols of the inputs' types stand for where the inputs have these shapes.
+    /// The values of the symbols in the inputs' types, for inputs of these shapes.
     package func symbols(for shapes: [String: [Int]]) -> [String: Int] {
         var symbols: [String: Int] = [:]
         for input in inputs {

@@ -19,9 +19,9 @@ extension Model {
 extension Session {
     /// Inputs of the right types and shapes: ids from the vocabulary, masks of ones, images of noise. The same every time.
     /// - Parameters:
-    ///   - batch: for symbols named so, and those that stand first in an input's shape.
+    ///   - batch: for symbols whose name contains it, and those that come first in an input's shape.
     ///   - length: for all other symbols, such as the text's length; less where the model has fewer positions.
-    /// - Throws: `data` where an input's size cannot be told.
+    /// - Throws: `data` where an input's size is not determined.
     public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
         var generator = SplitMix64(state: 1)
         let length = min(length, model.maximalTextLength ?? length)
@@ -39,7 +39,7 @@ extension Session {
                 }
                 return size
             }
-            // A package may state any size; the inputs of real models come nowhere near this limit.
+            // A package may state any size; inputs of real models are far below this limit.
             let limit = min(batch, 1 << 16) << (type.dataType.isFloatingPoint ? 27 : 20)
             guard try elementCount(of: shape) <= limit else {
                 throw TripsError.data(
@@ -75,7 +75,7 @@ extension Session {
 }
 
 extension Graph {
-    /// Rows of the smallest table from which a text's positions are cut, from where they start on; nil where there is none.
+    /// Positions in the smallest table from which a text's are cut, from the first used row on; nil where there is none.
     fileprivate var positionCount: Int? {
         nodes.compactMap { node in
             let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil

@@ -11,7 +11,7 @@ final class WeightStore: Sendable {
         var products: [String: PackedProduct] = [:]
     }
     private let state = Mutex(State())
-    /// Identities of the constants that belong to the model. Others come from planning and go with their plan.
+    /// Identities of the constants that belong to the model. Others are created by planning and freed with their plan.
     private let owned: Set<String>
 
     init(owned: Set<String>) { self.owned = owned }
@@ -35,7 +35,7 @@ final class WeightStore: Sendable {
 
     private func keep(_ product: PackedProduct, _ identity: String) { state.withLock { $0.products[identity] = product } }
 
-    /// Loads the model's own among these, all at the same time. Constants that planning made are left to their plan.
+    /// Loads the model's own among these in parallel. Constants that planning created are left to their plan.
     func prepare(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
         var seen = Set<String>()
         let made = state.withLock { Set($0.products.keys) }
@@ -53,7 +53,7 @@ final class WeightStore: Sendable {
         let tensors = try constants.map { constant in
             (bytes: try constant.byteCount, load: { @Sendable in _ = try self.tensor(constant) })
         }
-        // The largest first: what is left at the end is small, and no thread waits long for another.
+        // The largest first: the last tasks are small, so that threads finish together.
         let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
         try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
         parts.first?.block.gatherIntoLargePages()
@@ -67,7 +67,7 @@ final class WeightStore: Sendable {
     }
 }
 
-/// What a packed product is made of.
+/// How to pack the right-hand side of a product.
 struct ProductRecipe: Sendable {
     enum Form: Sendable, Equatable {
         case float
@@ -78,7 +78,7 @@ struct ProductRecipe: Sendable {
         /// Convolutions', each group by itself.
         case filters(groups: Int)
 
-        /// How many inputs share a scale, as kernels are told: 0 where all of a row do.
+        /// Inputs that share a scale, as the kernels' parameter: 0 where all of a row do.
         func group(of inputs: Int) -> Int {
             switch self {
             case .float, .filters: 0
@@ -137,7 +137,7 @@ struct MemoryPart: Sendable {
         self.range = range
     }
 
-    /// Parts of one block, each at a 64-byte boundary: large pages hold several.
+    /// Parts of one block, each at a 64-byte boundary, so that a huge page holds several.
     static func parts(_ byteCounts: [Int]) throws -> [MemoryPart] {
         var starts: [Int] = [], end = 0
         for count in byteCounts {
@@ -172,13 +172,13 @@ final class PackedProduct: Sendable {
         (form, self.memory, target) = (recipe.form, memory, Target(base: base.assumingMemoryBound(to: Float.self)))
         memory.block.bringIn(memory.bytes)
         let pack = try packing(recipe)
-        // Decoded, packed and forgotten in pieces: what is read goes through memory once.
+        // Decoded and packed in pieces, which stay in cache.
         try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in
             if let base = bytes.baseAddress { pack(range, base) }
         }
     }
 
-    /// What packs a range of rows [range.count, K] of the weight.
+    /// A function that packs a range of rows [range.count, K] of the weight.
     private func packing(_ recipe: ProductRecipe) throws -> @Sendable (Range<Int>, UnsafeRawPointer) -> Void {
         let (outputs, inputs, target) = (outputs, inputs, target)
         switch form {

@@ -2,7 +2,7 @@ import Foundation
 import Support
 import Synchronization
 
-/// Memory at a 64-byte boundary, zeroed unless told otherwise, with 64 bytes to spare behind its end (vector loads may read there).
+/// Memory aligned to 64 bytes, zeroed by default, with 64 spare bytes after its end, which vector loads may read.
 package final class AlignedMemory: @unchecked Sendable {
     package let base: UnsafeMutableRawPointer
     package let byteCount: Int
@@ -24,10 +24,10 @@ package final class AlignedMemory: @unchecked Sendable {
 
     deinit { free(allocation) }
 
-    /// The system hands out more memory than there is, and ends the process that uses it.
+    /// Linux overcommits: larger allocations succeed and the process is killed when they are touched.
     private static let largest = Int(clamping: ProcessInfo.processInfo.physicalMemory)
 
-    /// Finds out whether so much memory can be had at all.
+    /// Checks that the machine has so much memory.
     /// - Throws: `data` where the machine does not have it.
     package static func check(_ byteCount: Int) throws {
         guard 0...largest ~= byteCount else { throw refusal(byteCount) }
@@ -40,29 +40,29 @@ package final class AlignedMemory: @unchecked Sendable {
 extension AlignedMemory {
     private enum Pages: UInt8, AtomicRepresentable { case small, large }
 
-    /// Nanoseconds that bringing in pages may still take before large ones are given up. A large page takes a sixth of the time of
-    /// the small ones in its place; but in a virtual machine that has given its free memory back to its host, ten times as long.
+    /// CPU-time budget for pre-faulting, in nanoseconds; huge pages are given up once it is spent. Faulting in a huge page takes a
+    /// sixth of the time of the small pages that it replaces; but ten times as long in a virtual machine whose host has reclaimed
+    /// the free memory.
     private static let patience = Atomic(10_000_000)
 
-    /// What small pages come to in a nanosecond, about.
+    /// Approximate rate of faulting in small pages.
     private static let bytesPerNanosecond = 4
 
-    /// Smaller blocks are not worth the calls.
+    /// For smaller blocks the system calls cost more than they save.
     private var hasManyPages: Bool { byteCount > 4 << 20 }
 
-    /// Asks for large pages for a block that is about to be filled, unless they have proved slow to get. They are also quicker to
-    /// read.
+    /// Asks for huge pages for a block that is about to be filled, unless the budget is spent. They are also faster to read.
     package func preferLargePages() {
         guard hasManyPages, AlignedMemory.patience.load(ordering: .relaxed) > 0 else { return }
         pages.store(.large, ordering: .relaxed)
         bytes.advise(.hugePages)
     }
 
-    /// Brings in the pages of a part that is about to be written: one call costs less than a fault for each.
+    /// Pre-faults a part that is about to be written: one madvise costs less than a fault per page.
     package func bringIn(_ part: UnsafeMutableRawBufferPointer) {
         guard hasManyPages else { return }
         let start = threadTime()
-        // A kernel that does not know this advice brings pages in as they are touched, and so it does for the ends of a part.
+        // Pages at the ends of a part, and all of them where Linux is older than the advice, are faulted in when they are touched.
         part.advise(.populateForWriting)
         let left = AlignedMemory.patience.wrappingAdd(
             part.count / AlignedMemory.bytesPerNanosecond - (threadTime() - start), ordering: .relaxed
@@ -71,12 +71,12 @@ extension AlignedMemory {
         if pages.exchange(.small, ordering: .relaxed) == .large { bytes.advise(.noHugePages) }
     }
 
-    /// Has the kernel gather what was written into large pages, by and by.
+    /// Lets khugepaged collapse the written pages into huge ones in the background.
     package func gatherIntoLargePages() {
         if hasManyPages { bytes.advise(.hugePages) }
     }
 
-    /// Nanoseconds that this thread has worked; other load does not count.
+    /// CPU time of this thread in nanoseconds: other load on the machine does not count.
     private func threadTime() -> Int {
         var time = timespec()
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)

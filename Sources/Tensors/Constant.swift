@@ -9,12 +9,12 @@ public struct Constant: Sendable {
     public let storedType: DataType
     /// Names the content: constants of equal identity hold the same bytes (used to store tied weights once).
     public let identity: String
-    /// Computations that loading takes, one inside the other.
+    /// Computations that loading takes, nested ones included.
     package internal(set) var computations = 0
     let source: any ConstantSource
 
     /// - Parameters:
-    ///   - identity: what tells this content from all other content of the same conversion.
+    ///   - identity: unique to this content among all of a conversion.
     ///   - storedType: where the numbers were widened from it, or rounded to it; nil: `dataType`.
     package init(
         _ dataType: DataType, _ shape: [Int], storedAs storedType: DataType? = nil, identity: String, source: any ConstantSource
@@ -47,7 +47,7 @@ public struct Constant: Sendable {
         self.init(try Tensor(integers.map { Int64($0) }, shape: shape), identity: "int64 \(shape) \(integers)")
     }
 
-    /// How many identities were made up.
+    /// Identities that were generated.
     private static let made = Atomic<Int>(0)
 
     /// A constant at a place in a file. The region must have been checked to lie inside the file.

@@ -8,7 +8,7 @@ package struct ScaledIntegers: Sendable {
     package let scales: Constant
     /// Along which scales differ: 0 or 1.
     package let axis: Int
-    /// The integer that stands for 0.
+    /// The zero point: the integer that represents 0.
     package let zero: Int
 
     /// - Throws: `data` where types or shapes are others.
@@ -59,7 +59,7 @@ package struct ScaledIntegers: Sendable {
 }
 
 extension Constant {
-    /// The numbers that integers stand for, float32.
+    /// The numbers that the integers represent, float32.
     package init(_ parts: ScaledIntegers) {
         let identity = "scaled(\(parts.integers.identity),\(parts.scales.identity),\(parts.axis),\(parts.zero))"
         self.init(.float32, parts.integers.shape, identity: identity, source: ScaledSource(parts: parts))

@@ -12,7 +12,7 @@ public struct Tensor: Sendable {
     /// Number of elements.
     public var count: Int { storage.byteCount / dataType.byteWidth }
 
-    /// A tensor whose bytes `fill` writes; they are zero before.
+    /// A tensor whose bytes `fill` writes; memory is zeroed before.
     /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
     public init(_ dataType: DataType, _ shape: [Int], fill: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
         self.dataType = dataType
@@ -21,7 +21,7 @@ public struct Tensor: Sendable {
         try fill(storage.bytes)
     }
 
-    /// A tensor whose elements `fill` writes through a view; they are zero before.
+    /// A tensor whose elements `fill` writes through a view; memory is zeroed before.
     /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
     package static func written(_ dataType: DataType, _ shape: [Int], _ fill: (MutableTensorView) throws -> Void) throws -> Tensor {
         try written([(dataType, shape)]) { try fill($0[0]) }[0]
@@ -40,7 +40,7 @@ public struct Tensor: Sendable {
         return tensors
     }
 
-    /// A tensor whose every byte `fill` writes; they are anything before.
+    /// A tensor whose bytes `fill` writes. Memory is uninitialised; `fill` must write every byte.
     package static func filled(_ dataType: DataType, _ shape: [Int], _ fill: (AlignedMemory) throws -> Void) throws -> Tensor {
         let storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape), zeroed: false)
         try fill(storage)

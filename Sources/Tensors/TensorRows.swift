@@ -20,7 +20,7 @@ extension Tensor {
     /// - Throws: `data` where the tensor has no such row.
     package func row(_ index: Int) throws -> Tensor { try rows(index..<index + 1) }
 
-    /// Tensors one behind the other along the first axis.
+    /// Tensors concatenated along the first axis.
     /// - Throws: `data` where there are none, or where they differ in type or in another axis.
     package static func joined(_ parts: [Tensor]) throws -> Tensor {
         guard let first = parts.first, !first.shape.isEmpty,

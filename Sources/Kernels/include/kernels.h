@@ -5,7 +5,7 @@
 /// - The weight of a Linear layer is `w` [N, K]: N outputs, K inputs; y = x wᵀ.
 /// - Functions neither allocate nor start threads. A caller splits work by row and column ranges
 ///   [begin, end); pointers always address row 0 and column 0 of the whole matrix.
-///   No result depends on how the work was split.
+///   Results do not depend on how the work is split.
 /// - Input and output may be the same array where a comment says "in place"; otherwise they must not
 ///   overlap.
 /// - Sizes are trusted: callers check them. Zero rows, columns or elements are allowed.
@@ -47,8 +47,8 @@ enum { TRIPS_PATH_COUNT = 9 };
 /// "neoni8mm".
 const char *trips_path_name(trips_path path);
 
-/// Whether this processor and operating system can run the path. For AMX's sake the first call asks Linux to let this process have
-/// tiles, which threads' signal stacks then need room for, and tries whether their products agree with those of vectors.
+/// Whether this processor and operating system can run the path. The first call asks Linux for permission to use AMX tiles, for
+/// which threads' signal stacks then need room, and checks that their products agree with those of vectors.
 bool trips_path_available(trips_path path);
 
 /// The path in use: the best one that is available, or the one forced.
@@ -69,13 +69,12 @@ typedef enum trips_activation {
     TRIPS_ACTIVATION_SWISH = 6,      ///< x sigmoid(x)
 } trips_activation;
 
-/// What a matrix product does to its output while it is in cache:
-/// c = activation(c + bias) + residual.
+/// What follows a matrix product while its output is in cache: c = activation(c + bias) + residual.
 typedef struct trips_epilogue {
     const float *_Nullable bias;     ///< [N]
     const float *_Nullable residual; ///< [M, N]; may be the output itself, but is faster apart
     size_t ldr;                      ///< row distance of `residual`
-    const int32_t *_Nullable residual_rows; ///< [M], which of `residual` is added to each row; as they are numbered if absent
+    const int32_t *_Nullable residual_rows; ///< [M], the row of `residual` that is added to each row of the output; the same row if absent
     trips_activation activation;
 } trips_epilogue;
 
@@ -107,9 +106,8 @@ void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size
 
 // MARK: - int8 matrix product
 
-/// Bytes from one quantized row of k activations to the next that suit the caches: whole cache lines, and
-/// no multiple of 1 KB, at which rows would evict each other. Other distances of at least k rounded up to a
-/// multiple of 4 work too.
+/// The best distance in bytes between quantized rows of k activations: whole cache lines, and no multiple of 1 KB, at which rows
+/// would evict each other from the first cache. Other distances of at least k rounded up to a multiple of 4 work too.
 size_t trips_quantized_row_size(size_t k);
 
 /// Quantizes rows [m_begin, m_end) of x [M, K], symmetric, one scale per row:
@@ -138,8 +136,8 @@ size_t trips_group_count(size_t k, size_t group);
 void trips_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
                       size_t group, size_t n_begin, size_t n_end);
 
-/// c[m, n] = epilogue(scale[m] Σ_g scales[n, g] Σ_{k in g} (q[m, k] − 128) w[n, k]). Activations are good for what is rounded to
-/// bytes next: within 1e-5 of max(1, |x|), quick GELU 4e-5.
+/// c[m, n] = epilogue(scale[m] Σ_g scales[n, g] Σ_{k in g} (q[m, k] − 128) w[n, k]). Activations are
+/// approximate, as the result is usually quantized next: error below 1e-5 max(1, |x|), of quick GELU 4e-5 max(1, |x|).
 ///
 /// Inner sums are exact in 32 bits (K up to 65536; nothing saturates), so they are bit-identical on
 /// every path; groups add up in fp32 in ascending order. `a` and `a_scale` come from `trips_quantize_rows`.
@@ -147,9 +145,9 @@ void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void 
                  size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
                  const trips_epilogue *_Nullable epilogue);
 
-/// `trips_igemm` with each `part` columns quantized as `trips_quantize_rows` does rows: to bytes q [N / part][rows][part] and
-/// scales [N / part][rows], of which the first M rows are written. `part` is a multiple of TRIPS_PANEL up to TRIPS_MOST_PART, and the
-/// range of columns whole parts.
+/// `trips_igemm` whose outputs are quantized as `trips_quantize_rows` does, each `part` columns as rows of their own: to bytes
+/// q [N / part][rows][part] and scales [N / part][rows], of which the first M rows are written. `part` is a multiple of TRIPS_PANEL
+/// up to TRIPS_MOST_PART; column ranges begin and end at multiples of it.
 void trips_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
                        size_t group, uint8_t *q, float *scales, size_t rows, size_t part, size_t m_begin, size_t m_end,
                        size_t n_begin, size_t n_end, const float *_Nullable bias);
@@ -164,11 +162,11 @@ void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, co
 
 // MARK: - Attention
 
-/// What a query gets whose softmax is no number.
+/// Output of a query whose softmax is undefined.
 typedef enum trips_unweighted {
     TRIPS_UNWEIGHTED_NAN = 0,          ///< NaN, as plain softmax gives
     TRIPS_UNWEIGHTED_ZERO = 1,         ///< 0 where all scores are −∞
-    TRIPS_UNWEIGHTED_ZERO_FOR_NAN = 2, ///< 0 times the values in any case: where a score is NaN or ∞ as well
+    TRIPS_UNWEIGHTED_ZERO_FOR_NAN = 2, ///< 0 times the values also where a score is NaN or ∞
 } trips_unweighted;
 
 /// Floats of scratch that `trips_attention` needs.
@@ -178,7 +176,7 @@ size_t trips_attention_scratch(size_t lk, size_t d);
 ///
 /// q [Lq, d], k [Lk, d], v [Lk, d], out [Lq, d]. `mask` is added to the scaled scores: [Lq, Lk] with row
 /// distance `ldm`, or one row [Lk] for all queries where `ldm` is 0. With `causal`, query i sees keys
-/// 0 … i only. Softmax subtracts the maximum; `unweighted` says what rows give that it makes NaN. `out` may be q.
+/// 0 … i only. Softmax subtracts the maximum; `unweighted` determines the output of rows whose softmax is undefined. `out` may be q.
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
                      const float *_Nullable mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch);
@@ -195,20 +193,20 @@ size_t trips_iattention_scratch(size_t lk, size_t d);
 
 /// `trips_attention` in 8 bits, for d up to 65536.
 ///
-/// Scores are exact integer sums. Softmax is fp32. Its weights times the scales of the values' rows are rounded to 1/255 of the
-/// largest in their group of keys, and taken times the values in integers; the sum that they are divided by is that of the
-/// weights before rounding. Groups have 4 to 96 keys, their sums add up in fp32. Scales below 2⁻²⁰ of the values' largest count
-/// as that.
+/// Scores are exact integer sums. Softmax is fp32. Its weights, times the scales of the values' rows, are rounded to 1/255 of the
+/// largest in their group of keys and multiplied by the values in integers; the divisor is the sum of the weights before rounding.
+/// Groups have 4 to 96 keys, and their sums add up in fp32. Scales below 2⁻²⁰ of the values' largest are raised to it.
 void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
                       size_t q_begin, size_t q_end, float scale, const float *_Nullable mask, size_t ldm, bool causal,
                       trips_unweighted unweighted, void *scratch);
 
-/// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; a row of keys, ldk from one to
-/// the next, holds d numbers for each head, or d that are `shared` by all.
+/// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; a row of keys holds
+/// d numbers for each head, or d that all heads share.
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,
                           size_t heads, size_t d, bool shared);
 
-/// How much one query looks at each key, averaged over heads: scores[i] = mean_h softmax_i(scale dots[h, i]). Changes `dots` [heads, n].
+/// The attention of one query to each key, averaged over heads: scores[i] = mean_h softmax_i(scale dots[h, i]). Overwrites
+/// `dots` [heads, n].
 void trips_selection_scores(float *scores, float *dots, size_t n, size_t heads, float scale);
 
 // MARK: - Rows
@@ -225,7 +223,7 @@ void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size
 void trips_weighted_rows(float *y, const float *x, size_t ldx, const int32_t *_Nullable rows, const float *weights, size_t count,
                          size_t n);
 
-/// y = activation(x), as behind a product. In place.
+/// y = activation(x), as in an epilogue. In place.
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
 
 // MARK: - Convolutions
@@ -233,7 +231,7 @@ void trips_activate(float *y, const float *x, size_t n, trips_activation activat
 /// Outputs of a tile of packed filters at most.
 enum { TRIPS_FILTER_TILE = 14 };
 
-/// Tiles of m outputs, and the first output of each: they are as even as can be.
+/// Tiles of m outputs, and the first output of each: they are as even as possible.
 size_t trips_filter_tiles(size_t m);
 size_t trips_filter_row(size_t m, size_t tile);
 
@@ -250,7 +248,7 @@ void trips_convolve(float *y, size_t ldy, const float *x, const size_t *offsets,
                     const float *_Nullable bias, size_t m, size_t n, size_t tile_begin, size_t tile_end);
 
 /// How an axis of a convolution's input is divided into phases: phase c holds, at place i, what is at i stride + c − before, and
-/// 0 where that lies outside of the input.
+/// 0 where that is outside of the input.
 typedef struct trips_phase_axis {
     size_t size;      ///< of the input
     size_t phases;    ///< up to stride
@@ -265,20 +263,20 @@ void trips_phases(float *to, const float *x, const trips_phase_axis axes[_Nonnul
 /// Lines of windows that `trips_depthwise` needs at least.
 enum { TRIPS_DEPTHWISE_LINES = 4 };
 
-/// A channel by itself, with w [kernel, kernel], `kernel` 3, 5 or 7, and windows that are neighbours:
-/// y[i, j] = bias + Σ_{r, c} w[r, c] x[i + r − before, j + c − before], with zeros around x; the axes are two of one phase, lines
-/// and columns, and have as many windows as places but for kernel − 1. Adds up in the order of trips_convolve.
+/// Convolution of a single channel with w [kernel, kernel], `kernel` 3, 5 or 7, at stride 1:
+/// y[i, j] = bias + Σ_{r, c} w[r, c] x[i + r − before, j + c − before], with zeros around x. The axes are lines and columns, each of
+/// one phase, with places − kernel + 1 windows. Adds up in the order of trips_convolve.
 void trips_depthwise(float *y, const float *x, const trips_phase_axis axes[_Nonnull 2], const float *w, size_t kernel, float bias);
 
 /// What follows a convolution: y = f(x) + residual, or f(x + residual).
 typedef struct trips_finishing {
     trips_activation activation;    ///< f; where it is none, f(x) = min(high, max(low, slope x + offset))
     float slope, offset, low, high;
-    bool gated;                     ///< f is times x
+    bool gated;                     ///< f is multiplied by x
     bool residual_first;            ///< added before f
 } trips_finishing;
 
-/// Rows of n. In place, for x and for the residual.
+/// Rows of n. In place, for x and for the residual: either may be y.
 void trips_finish(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n, const float *_Nullable residual,
                   size_t ldr, const trips_finishing *finishing);
 
