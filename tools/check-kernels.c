@@ -263,9 +263,9 @@ static void attention(void) {
     float *scratch = array(trips_attention_scratch(lk, d) * 4, 0xff);
     const float *mask = pick_mask(lq, lk, &ldm);
     bool causal = next() % 2;
-    trips_unweighted unweighted = (trips_unweighted)(next() % 3);
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, 0, middle, 0.5f, mask, ldm, causal, unweighted, scratch);
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, middle, lq, 0.5f, mask, ldm, causal, unweighted, scratch);
+    trips_fully_masked fully_masked = (trips_fully_masked)(next() % 3);
+    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, 0, middle, 0.5f, mask, ldm, causal, fully_masked, scratch);
+    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, middle, lq, 0.5f, mask, ldm, causal, fully_masked, scratch);
     result(out, lq * ld, FLOATS, 1e-5, 0);
 }
 
@@ -284,11 +284,11 @@ static void iattention(void) {
     trips_byte_rows q = byte_rows(floats(lq * d, 2), lq, d), k = byte_rows(floats(lk * d, 2), lk, d), v = byte_rows(values, lk, d);
     const float *mask = pick_mask(lq, lk, &ldm);
     bool causal = next() % 2;
-    trips_unweighted unweighted = (trips_unweighted)(next() % 3);
+    trips_fully_masked fully_masked = (trips_fully_masked)(next() % 3);
     float *out = array(lq * d * 4, 0);
     void *scratch = array(trips_iattention_scratch(lk, d), 0xff);
-    RUN(iattention, q, k, v, out, d, lk, d, 0, middle, 0.5f, mask, ldm, causal, unweighted, scratch);
-    RUN(iattention, q, k, v, out, d, lk, d, middle, lq, 0.5f, mask, ldm, causal, unweighted, scratch);
+    RUN(iattention, q, k, v, out, d, lk, d, 0, middle, 0.5f, mask, ldm, causal, fully_masked, scratch);
+    RUN(iattention, q, k, v, out, d, lk, d, middle, lq, 0.5f, mask, ldm, causal, fully_masked, scratch);
     result(out, lq * d, FLOATS, 1.0 / 255, 5e-4);
 }
 

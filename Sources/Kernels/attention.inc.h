@@ -45,7 +45,7 @@ static void scale_row(float *y, const float *x, size_t n, float factor) {
 
 static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                       size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                      const float *mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch) {
+                      const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
     float *keys = scratch, *values = keys + trips_sgemm_pack_size(lk, d), *scores = values + trips_sgemm_pack_size(d, lk);
     size_t lds = (lk + TRIPS_PANEL - 1) / TRIPS_PANEL * TRIPS_PANEL;
     pack_outputs(false, keys, k, ldk, lk, d, 0, lk);
@@ -60,13 +60,13 @@ static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, 
             float *row = scores + r * lds;
             size_t own = causal ? visible_keys(i0 + r, lk) : lk;
             sums[r] = softmax_weights(row, own, scale, mask ? mask + (i0 + r) * ldm : NULL);
-            if (drops_weights(sums[r], unweighted)) sums[r] = 0, own = 0;
+            if (drops_weights(sums[r], fully_masked)) sums[r] = 0, own = 0;
             for (size_t j = own; j < seen; j++) row[j] = 0;
         }
         sgemm_inputs(scores, lds, values, lk, seen, out + i0 * ldo, ldo, 0, rows, 0, d, NULL);
         for (size_t r = 0; r < rows; r++) {
             float *row = out + (i0 + r) * ldo;
-            scale_row(row, row, d, softmax_factor(sums[r], unweighted));
+            scale_row(row, row, d, softmax_factor(sums[r], fully_masked));
         }
     }
 }

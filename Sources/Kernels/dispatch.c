@@ -213,14 +213,14 @@ void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, co
 
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                     const float *mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch) {
-    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, unweighted, scratch);
+                     const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
+    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, fully_masked, scratch);
 }
 
 void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
-                      size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, trips_unweighted unweighted,
+                      size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked,
                       void *scratch) {
-    table_for_rows(q_end - q_begin)->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, unweighted, scratch);
+    table_for_rows(q_end - q_begin)->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, fully_masked, scratch);
 }
 
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,

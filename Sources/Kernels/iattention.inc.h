@@ -59,7 +59,7 @@ INLINE void group_weights(uint8_t *bytes, size_t length, vf *sums, const vf *pea
 
 /// Scores of the first n keys of a row to weights: bytes, and their scale for each group. Returns the largest score.
 static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *scales, const float *x, const float *mask, size_t n,
-                           trips_unweighted unweighted) {
+                           trips_fully_masked fully_masked) {
     size_t length = segment_keys(s->groups), segments = (n + length - 1) / length;
     vf most = vf_set(-INFINITY), total = vf_zero();
     for (size_t g = 0; g < segments; g++) {
@@ -80,22 +80,22 @@ static float softmax_bytes(const iattention_parts *s, uint8_t *bytes, float *sca
         vf_store(s->peaks + i, share);
     }
     float sum = vf_sum(total);
-    if (drops_weights(sum, unweighted)) {
+    if (drops_weights(sum, fully_masked)) {
         float nothing = 0;
         // NaN where a row of values holds NaN.
         for (size_t j = 0; j < n; j++) nothing += 0 * s->inverses[j];
         for (size_t g = 0; g < group_count(s->groups); g++) scales[g] = nothing;
         return largest;
     }
-    float factor = s->unit * softmax_factor(sum, unweighted);
+    float factor = s->unit * softmax_factor(sum, fully_masked);
     for (size_t g = 0; g < group_count(s->groups); g++)
         scales[g] = g < segments * SEGMENT_GROUPS ? factor * s->peaks[g * GROUP_KEYS] : 0;
     return largest;
 }
 
 static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, float *scales, float *x, const float *mask, size_t n,
-                                 trips_unweighted unweighted) {
-    if (softmax_bytes(s, bytes, scales, x, mask, n, unweighted) != -INFINITY || !mask) return;
+                                 trips_fully_masked fully_masked) {
+    if (softmax_bytes(s, bytes, scales, x, mask, n, fully_masked) != -INFINITY || !mask) return;
     // Finite addends as low as -FLT_MAX overflow when multiplied by log₂ e. Added without the factor they absorb a score, whatever
     // its unit, as they do in fp32.
     float most = -INFINITY;
@@ -104,7 +104,7 @@ static void softmax_bytes_masked(const iattention_parts *s, uint8_t *bytes, floa
         most = x[j] > most ? x[j] : most;
     }
     for (size_t j = 0; j < n; j++) x[j] = x[j] - softmax_shift(most) + s->shifts[j];
-    softmax_bytes(s, bytes, scales, x, NULL, n, unweighted);
+    softmax_bytes(s, bytes, scales, x, NULL, n, fully_masked);
 }
 
 /// 16 bytes in memory of any alignment and any declared type.
@@ -289,7 +289,7 @@ static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size
 
 static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
                        size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal,
-                       trips_unweighted unweighted, void *scratch) {
+                       trips_fully_masked fully_masked, void *scratch) {
     iattention_parts s = iattention_parts_of(scratch, lk, d);
     pack_keys(&s, k, lk, d);
     pack_values(&s, v, lk, d);
@@ -307,7 +307,7 @@ static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v
             const float *addends = mask ? mask + (i0 + r) * ldm : NULL;
             size_t own = causal ? visible_keys(i0 + r, lk) : mask ? lk : round_up(lk, KEY_BLOCK);
             softmax_bytes_masked(&s, s.weights + r * s.ldw, s.scales + r * group_count(s.groups), s.scores + r * s.lds, addends, own,
-                                 unweighted);
+                                 fully_masked);
         }
         weigh_values(&s, out + i0 * ldo, ldo, rows, d);
     }

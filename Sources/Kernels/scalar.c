@@ -156,7 +156,7 @@ void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw
 
 void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
                          float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
-                         float scale, const float *mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch) {
+                         float scale, const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
     for (size_t i = q_begin; i < q_end; i++) {
         size_t seen = causal ? visible_keys(i, lk) : lk;
         float most = -INFINITY, sum = 0;
@@ -167,21 +167,21 @@ void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk,
             most = scratch[j] > most ? scratch[j] : most;
         }
         for (size_t j = 0; j < seen; j++) sum += scratch[j] = expf(scratch[j] - softmax_shift(most));
-        if (drops_weights(sum, unweighted)) {
+        if (drops_weights(sum, fully_masked)) {
             for (size_t j = 0; j < seen; j++) scratch[j] = 0;
             sum = 0;
         }
         for (size_t p = 0; p < d; p++) {
             float s = 0;
             for (size_t j = 0; j < seen; j++) s += scratch[j] * v[j * ldv + p];
-            out[i * ldo + p] = s * softmax_factor(sum, unweighted);
+            out[i * ldo + p] = s * softmax_factor(sum, fully_masked);
         }
     }
 }
 
 void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
                           size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal,
-                          trips_unweighted unweighted, void *scratch) {
+                          trips_fully_masked fully_masked, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     size_t group = group_keys(at.groups);
     float largest = 0, *peaks = at.scales, *parts = at.inverses;
@@ -206,7 +206,7 @@ void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows 
             at.scores[j] = weight * parts[j];
             *peak = at.scores[j] > *peak ? at.scores[j] : *peak;
         }
-        bool dropped = drops_weights(sum, unweighted);
+        bool dropped = drops_weights(sum, fully_masked);
         for (size_t p = 0; p < d; p++) {
             float s = 0;
             // A row of values that holds NaN has the scale NaN.
@@ -216,7 +216,7 @@ void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows 
                 // The inverse of a peak next to 0 could overflow.
                 if (peak > 1e-30f) s += rintf(255 / peak * at.scores[j]) * (peak / 255) * (v.bytes[j * v.ld + p] - 128);
             }
-            out[i * ldo + p] = s * largest * softmax_factor(dropped ? 0 : sum, unweighted);
+            out[i * ldo + p] = s * largest * softmax_factor(dropped ? 0 : sum, fully_masked);
         }
     }
 }

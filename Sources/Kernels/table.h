@@ -47,13 +47,13 @@ static inline size_t visible_keys(size_t i, size_t lk) { return i + 1 < lk ? i +
 static inline float softmax_shift(float most) { return most == -INFINITY ? 0 : most; }
 
 /// The factor that normalises weighted values, given the sum of their weights.
-static inline float softmax_factor(float sum, trips_unweighted unweighted) {
-    return unweighted != TRIPS_UNWEIGHTED_NAN && sum == 0 ? 0 : 1.0f / sum;
+static inline float softmax_factor(float sum, trips_fully_masked fully_masked) {
+    return fully_masked != TRIPS_FULLY_MASKED_NAN && sum == 0 ? 0 : 1.0f / sum;
 }
 
 /// Whether all weights are replaced by 0, given their sum.
-static inline bool drops_weights(float sum, trips_unweighted unweighted) {
-    return unweighted == TRIPS_UNWEIGHTED_ZERO_FOR_NAN && sum != sum;
+static inline bool drops_weights(float sum, trips_fully_masked fully_masked) {
+    return fully_masked == TRIPS_FULLY_MASKED_ZERO_FOR_NAN && sum != sum;
 }
 
 static inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }

@@ -64,25 +64,25 @@ struct AttentionInstruction: Instruction {
     }
 
     private var scale: Float { op.scale ?? 1 / Float(headSize).squareRoot() }
-    private var unweighted: trips_unweighted {
+    private var fullyMasked: trips_fully_masked {
         switch op.fullyMasked {
         // A sum over no keys is 0.
-        case nil: keys == 0 ? TRIPS_UNWEIGHTED_ZERO : TRIPS_UNWEIGHTED_NAN
-        case .zero: TRIPS_UNWEIGHTED_ZERO
-        case .zeroForNaN: TRIPS_UNWEIGHTED_ZERO_FOR_NAN
+        case nil: keys == 0 ? TRIPS_FULLY_MASKED_ZERO : TRIPS_FULLY_MASKED_NAN
+        case .zero: TRIPS_FULLY_MASKED_ZERO
+        case .zeroForNaN: TRIPS_FULLY_MASKED_ZERO_FOR_NAN
         }
     }
 
     private func floatWork(_ memory: PlanMemory) throws -> @Sendable (Head) -> Void {
         let (q, k, v) = (try floats(0, memory), try floats(1, memory), try floats(2, memory))
         let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
-        let (causal, unweighted) = (op.causal, unweighted)
+        let (causal, fullyMasked) = (op.causal, fullyMasked)
         return { head in
             let column = head.index * headSize
             trips_attention(
                 q.row(head.example, queries) + column, width, k.row(head.example, keys) + column, width,
                 v.row(head.example, keys) + column, width, head.output, width, keys, headSize, 0, queries, scale, head.mask,
-                head.maskDistance, causal, unweighted, head.scratch.assumingMemoryBound(to: Float.self))
+                head.maskDistance, causal, fullyMasked, head.scratch.assumingMemoryBound(to: Float.self))
         }
     }
 
@@ -90,13 +90,13 @@ struct AttentionInstruction: Instruction {
         let q = try byteRows(0, memory, rows: queries), k = try byteRows(1, memory, rows: keys),
             v = try byteRows(2, memory, rows: keys)
         let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
-        let (causal, unweighted, kernelScratch) = (op.causal, unweighted, kernelScratch)
+        let (causal, fullyMasked, kernelScratch) = (op.causal, fullyMasked, kernelScratch)
         return { head in
             var scratch = head.scratch + kernelScratch
             let (query, key, value) = (q.rows(of: head, &scratch), k.rows(of: head, &scratch), v.rows(of: head, &scratch))
             trips_iattention(
                 query, key, value, head.output, width, keys, headSize, 0, queries, scale, head.mask, head.maskDistance, causal,
-                unweighted, head.scratch)
+                fullyMasked, head.scratch)
         }
     }
 

@@ -11,20 +11,21 @@ extension KernelTests {
         let q = random.floats(lq * stride, scale: 2), k = random.floats(lk * stride, scale: 2), v = random.floats(lk * stride)
         let count = trips_attention_scratch(lk, d)
         for (mask, ldm) in masks(lq, lk, &random) {
-            for (causal, unweighted) in cases {
+            for (causal, fullyMasked) in cases {
                 var expected = [Float](repeating: 5, count: lq * stride), scratch = [Float](repeating: .nan, count: count)
                 trips_attention_ref(
-                    q, stride, k, stride, v, stride, &expected, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, unweighted, &scratch)
+                    q, stride, k, stride, v, stride, &expected, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, fullyMasked, &scratch)
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
                     var scratch = [Float](repeating: .nan, count: count)
                     trips_attention(
-                        q, stride, k, stride, v, stride, &whole, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, unweighted, &scratch)
-                    #expect(error(whole, expected) < 1e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(unweighted)")
+                        q, stride, k, stride, v, stride, &whole, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, fullyMasked, &scratch
+                    )
+                    #expect(error(whole, expected) < 1e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(fullyMasked)")
                     for (begin, end) in [(0, lq / 3), (lq / 3, lq)] {
                         trips_attention(
                             q, stride, k, stride, v, stride, &split, stride, lk, d, begin, end, 0.5, mask, ldm, causal,
-                            unweighted, &scratch)
+                            fullyMasked, &scratch)
                     }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
@@ -53,9 +54,9 @@ extension KernelTests {
             _ kernel:
                 @convention(c) (
                     trips_byte_rows, trips_byte_rows, trips_byte_rows, UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Float,
-                    UnsafePointer<Float>?, Int, Bool, trips_unweighted, UnsafeMutableRawPointer
+                    UnsafePointer<Float>?, Int, Bool, trips_fully_masked, UnsafeMutableRawPointer
                 ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool,
-            _ unweighted: trips_unweighted
+            _ fullyMasked: trips_fully_masked
         ) {
             let scratch = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
             defer { scratch.deallocate() }
@@ -63,25 +64,25 @@ extension KernelTests {
             withExtendedLifetime(rows) {
                 kernel(
                     rows.0.rows, rows.1.rows, rows.2.rows, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal,
-                    unweighted,
+                    fullyMasked,
                     scratch)
             }
         }
         for (mask, ldm) in masks(lq, lk, &random) {
-            for (causal, unweighted) in cases {
+            for (causal, fullyMasked) in cases {
                 var expected = [Float](repeating: 5, count: lq * stride)
-                attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal, unweighted)
+                attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal, fullyMasked)
                 var bits = SameBits()
                 onEachPath { path in
                     var whole = [Float](repeating: 5, count: lq * stride), split = whole
-                    attend(trips_iattention, &whole, (0, lq), mask, ldm, causal, unweighted)
-                    let place: Comment = "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(unweighted)"
+                    attend(trips_iattention, &whole, (0, lq), mask, ldm, causal, fullyMasked)
+                    let place: Comment = "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(fullyMasked)"
                     #expect(error(whole, expected) < 1.0 / 255, place)
                     #expect(rootMeanSquareError(whole, expected) < 5e-4, place)
                     let same = bits.hold(whole, on: path)
                     #expect(same, place)
                     for range in [(0, lq / 3), (lq / 3, lq)] {
-                        attend(trips_iattention, &split, range, mask, ldm, causal, unweighted)
+                        attend(trips_iattention, &split, range, mask, ldm, causal, fullyMasked)
                     }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
@@ -104,13 +105,14 @@ extension KernelTests {
         }
         var exact = [Float](repeating: 0, count: lq * d), found = exact
         var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
-        trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, nil, 0, false, TRIPS_UNWEIGHTED_NAN, &scratch)
+        trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, nil, 0, false, TRIPS_FULLY_MASKED_NAN, &scratch)
         let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
         defer { memory.deallocate() }
         let rows = (ByteRows(q, lq, d, d), ByteRows(k, lk, d, d), ByteRows(v, lk, d, d))
         withExtendedLifetime(rows) {
             trips_iattention(
-                rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, TRIPS_UNWEIGHTED_NAN, memory)
+                rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, TRIPS_FULLY_MASKED_NAN, memory
+            )
         }
         let noise = zip(exact, found).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
         let signal = exact.reduce(0) { $0 + $1 * $1 }
@@ -150,31 +152,31 @@ extension KernelTests {
         let mean = (0..<d).map { column in (0..<lk).reduce(0) { $0 + v[$1 * d + column] } / Float(lk) }
         let zeros = [Float](repeating: 0, count: d)
         let lowest = -Float.greatestFiniteMagnitude
-        let cases: [(addend: Float, unweighted: trips_unweighted, expected: [Float])] = [
-            (-.infinity, TRIPS_UNWEIGHTED_NAN, .init(repeating: .nan, count: d)), (-.infinity, TRIPS_UNWEIGHTED_ZERO, zeros),
-            (-.infinity, TRIPS_UNWEIGHTED_ZERO_FOR_NAN, zeros), (lowest, TRIPS_UNWEIGHTED_NAN, mean),
-            (lowest, TRIPS_UNWEIGHTED_ZERO, mean),
-            (-3e38, TRIPS_UNWEIGHTED_ZERO_FOR_NAN, mean),
+        let cases: [(addend: Float, fullyMasked: trips_fully_masked, expected: [Float])] = [
+            (-.infinity, TRIPS_FULLY_MASKED_NAN, .init(repeating: .nan, count: d)), (-.infinity, TRIPS_FULLY_MASKED_ZERO, zeros),
+            (-.infinity, TRIPS_FULLY_MASKED_ZERO_FOR_NAN, zeros), (lowest, TRIPS_FULLY_MASKED_NAN, mean),
+            (lowest, TRIPS_FULLY_MASKED_ZERO, mean),
+            (-3e38, TRIPS_FULLY_MASKED_ZERO_FOR_NAN, mean),
         ]
         let rows = (ByteRows(q, lq, d, d), ByteRows(k, lk, d, d), ByteRows(v, lk, d, d))
         let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
         defer { memory.deallocate() }
         var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
-        for (addend, unweighted, expected) in cases {
+        for (addend, fullyMasked, expected) in cases {
             // Every second query sees all.
             let mask = (0..<lq * lk).map { $0 / lk % 2 == 0 ? addend : 0 }
             onEachPath { path in
                 var (exact, found) = ([Float](repeating: 5, count: lq * d), [Float](repeating: 5, count: lq * d))
-                trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, unweighted, &scratch)
+                trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked, &scratch)
                 withExtendedLifetime(rows) {
                     trips_iattention(
-                        rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, unweighted, memory)
+                        rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked, memory)
                 }
                 for row in stride(from: 0, to: lq, by: 2) {
                     let place = row * d..<(row + 1) * d
                     // The mean's rounding; in 8 bits a value's, half of 1/127 of the largest.
-                    #expect(error(Array(exact[place]), expected) < 1e-6, "\(name(path)) \(addend) \(unweighted)")
-                    #expect(error(Array(found[place]), expected) < 0.005, "\(name(path)) \(addend) \(unweighted)")
+                    #expect(error(Array(exact[place]), expected) < 1e-6, "\(name(path)) \(addend) \(fullyMasked)")
+                    #expect(error(Array(found[place]), expected) < 0.005, "\(name(path)) \(addend) \(fullyMasked)")
                 }
                 #expect((0..<lq * d).allSatisfy { $0 / d % 2 == 0 || abs(exact[$0] - found[$0]) < 0.05 }, "\(name(path)) \(addend)")
             }
@@ -196,21 +198,21 @@ extension KernelTests {
             let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
             defer { memory.deallocate() }
             var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
-            for unweighted in [TRIPS_UNWEIGHTED_NAN, TRIPS_UNWEIGHTED_ZERO, TRIPS_UNWEIGHTED_ZERO_FOR_NAN] {
+            for fullyMasked in [TRIPS_FULLY_MASKED_NAN, TRIPS_FULLY_MASKED_ZERO, TRIPS_FULLY_MASKED_ZERO_FOR_NAN] {
                 onEachPath { path in
                     var (exact, found) = ([Float](repeating: 5, count: lq * d), [Float](repeating: 5, count: lq * d))
-                    trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, unweighted, &scratch)
+                    trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked, &scratch)
                     withExtendedLifetime(rows) {
                         trips_iattention(
-                            rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, unweighted,
+                            rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked,
                             memory)
                     }
                     for index in 0..<lq * d {
                         let isSpoilt = spoilt.contains(index / d)
-                        let isZero = isSpoilt && unweighted == TRIPS_UNWEIGHTED_ZERO_FOR_NAN
+                        let isZero = isSpoilt && fullyMasked == TRIPS_FULLY_MASKED_ZERO_FOR_NAN
                         // In 8 bits the value's whole row is spoilt.
                         let isNaN = (exact: spoilsValue && index % d == 1, found: spoilsValue)
-                        let place: Comment = "\(name(path)) \(unweighted) \(index / d) \(index % d)"
+                        let place: Comment = "\(name(path)) \(fullyMasked) \(index / d) \(index % d)"
                         #expect(exact[index].isNaN == (isNaN.exact || isSpoilt && !isZero), place)
                         #expect(found[index].isNaN == (isNaN.found || isSpoilt && !isZero), place)
                         #expect(!isZero || isNaN.exact || exact[index] == 0, place)
@@ -221,8 +223,8 @@ extension KernelTests {
         }
     }
 
-    private var cases: [(causal: Bool, unweighted: trips_unweighted)] {
-        [TRIPS_UNWEIGHTED_NAN, TRIPS_UNWEIGHTED_ZERO, TRIPS_UNWEIGHTED_ZERO_FOR_NAN].flatMap { [(false, $0), (true, $0)] }
+    private var cases: [(causal: Bool, fullyMasked: trips_fully_masked)] {
+        [TRIPS_FULLY_MASKED_NAN, TRIPS_FULLY_MASKED_ZERO, TRIPS_FULLY_MASKED_ZERO_FOR_NAN].flatMap { [(false, $0), (true, $0)] }
     }
 
     /// None, one row for all queries, a row for each, and such as hide a third of the keys or all of them.

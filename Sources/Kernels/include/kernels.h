@@ -163,11 +163,11 @@ void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, co
 // MARK: - Attention
 
 /// Output of a query whose softmax is undefined.
-typedef enum trips_unweighted {
-    TRIPS_UNWEIGHTED_NAN = 0,          ///< NaN, as plain softmax gives
-    TRIPS_UNWEIGHTED_ZERO = 1,         ///< 0 where all scores are −∞
-    TRIPS_UNWEIGHTED_ZERO_FOR_NAN = 2, ///< 0 times the values also where a score is NaN or ∞
-} trips_unweighted;
+typedef enum trips_fully_masked {
+    TRIPS_FULLY_MASKED_NAN = 0,          ///< NaN, as plain softmax gives
+    TRIPS_FULLY_MASKED_ZERO = 1,         ///< 0 where all scores are −∞
+    TRIPS_FULLY_MASKED_ZERO_FOR_NAN = 2, ///< 0 times the values also where a score is NaN or ∞
+} trips_fully_masked;
 
 /// Floats of scratch that `trips_attention` needs.
 size_t trips_attention_scratch(size_t lk, size_t d);
@@ -176,10 +176,10 @@ size_t trips_attention_scratch(size_t lk, size_t d);
 ///
 /// q [Lq, d], k [Lk, d], v [Lk, d], out [Lq, d]. `mask` is added to the scaled scores: [Lq, Lk] with row
 /// distance `ldm`, or one row [Lk] for all queries where `ldm` is 0. With `causal`, query i sees keys
-/// 0 … i only. Softmax subtracts the maximum; `unweighted` determines the output of rows whose softmax is undefined. `out` may be q.
+/// 0 … i only. Softmax subtracts the maximum; `fully_masked` determines the output of rows whose softmax is undefined. `out` may be q.
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
-                     const float *_Nullable mask, size_t ldm, bool causal, trips_unweighted unweighted, float *scratch);
+                     const float *_Nullable mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch);
 
 /// Rows of bytes as `trips_quantize_rows` gives them, and the scale of each.
 typedef struct trips_byte_rows {
@@ -198,7 +198,7 @@ size_t trips_iattention_scratch(size_t lk, size_t d);
 /// Groups have 4 to 96 keys, and their sums add up in fp32. Scales below 2⁻²⁰ of the values' largest are raised to it.
 void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
                       size_t q_begin, size_t q_end, float scale, const float *_Nullable mask, size_t ldm, bool causal,
-                      trips_unweighted unweighted, void *scratch);
+                      trips_fully_masked fully_masked, void *scratch);
 
 /// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; a row of keys holds
 /// d numbers for each head, or d that all heads share.
