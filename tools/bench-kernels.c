@@ -122,7 +122,7 @@ static void run_igemm(void *p) {
 
 static void run_quantize(void *p) {
     problem *x = p;
-    trips_quantize_rows(x->qa, trips_quantized_row_size(x->k), x->a_scale, x->a, x->k, x->k, 0, x->m, NULL);
+    trips_quantize_rows(x->qa, trips_quantized_row_size(x->k), x->a_scale, x->a, x->k, x->k, x->m, NULL);
 }
 
 static void run_quantize_igemm_gelu(void *p) {
@@ -244,14 +244,14 @@ typedef struct rest {
 
 static void run_attention(void *p) {
     rest *x = p;
-    trips_attention(x->x, x->d, x->y, x->d, x->w, x->d, x->z, x->d, x->lk, x->d, 0, x->lq, 0.125f, NULL, 0,
+    trips_attention(x->x, x->d, x->y, x->d, x->w, x->d, x->z, x->d, x->lq, x->lk, x->d, 0.125f, NULL, 0,
                     false, false, x->scratch);
 }
 
 static void run_iattention(void *p) {
     rest *x = p;
     trips_byte_rows q = {(uint8_t *)x->x, x->d, x->scales}, k = {(uint8_t *)x->y, x->d, x->scales}, v = {(uint8_t *)x->w, x->d, x->scales};
-    trips_iattention(q, k, v, x->z, x->d, x->lk, x->d, 0, x->lq, 0.125f, NULL, 0, false, false, x->scratch);
+    trips_iattention(q, k, v, x->z, x->d, x->lq, x->lk, x->d, 0.125f, NULL, 0, false, false, x->scratch);
 }
 
 static void run_rest(void *p) {
@@ -263,7 +263,7 @@ static void run_rest(void *p) {
         trips_selection_dots(x->scratch, x->w, x->x, x->n, x->rows, 0, x->rows, 12, x->n / 12, x->n / 12);
         trips_selection_scores(x->y, x->scratch, x->rows, 12, 0.125f);
         break;
-    case 2: trips_quantize_rows((uint8_t *)x->y, x->n, x->scratch, x->x, x->n, x->n, 0, x->rows, NULL); break;
+    case 2: trips_quantize_rows((uint8_t *)x->y, x->n, x->scratch, x->x, x->n, x->n, x->rows, NULL); break;
     case 3: trips_dequantize_rows(x->y, x->n, (int8_t *)x->x, x->n, x->w, x->rows, x->n, 0, NULL); break;
     case 4: trips_sgemm_pack(x->y, x->x, x->n, x->rows, x->n, 0, x->rows); break;
     case 5: trips_igemm_pack(x->y, (int8_t *)x->x, x->n, x->w, x->rows * 4 / 32 * 32, x->n, 0, 0, x->rows * 4 / 32 * 32); break;

@@ -167,9 +167,7 @@ static void quantize_rows(void) {
         }
     }
     uint8_t *q = array(m * ldq, 9);
-    size_t middle = pick(0, m);
-    RUN(quantize_rows, q, ldq, scale, x, ldx, k, 0, middle, factors);
-    RUN(quantize_rows, q, ldq, scale, x, ldx, k, middle, m, factors);
+    RUN(quantize_rows, q, ldq, scale, x, ldx, k, m, factors);
     result(q, m * ldq, BYTES, 0, 0);
     result(scale, m, FLOATS, 0, 0);
 }
@@ -258,14 +256,13 @@ static const float *pick_mask(size_t lq, size_t lk, size_t *ldm) {
 }
 
 static void attention(void) {
-    size_t lq = pick(1, 61), lk = pick(1, 150), d = pick(1, 70), ld = d + 5, ldm, middle = pick(0, lq);
+    size_t lq = pick(1, 61), lk = pick(1, 150), d = pick(1, 70), ld = d + 5, ldm;
     float *q = floats(lq * ld, 2), *k = floats(lk * ld, 2), *v = floats(lk * ld, 1), *out = array(lq * ld * 4, 0);
     float *scratch = array(trips_attention_scratch(lk, d) * 4, 0xff);
     const float *mask = pick_mask(lq, lk, &ldm);
     bool causal = next() % 2;
     trips_fully_masked fully_masked = (trips_fully_masked)(next() % 3);
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, 0, middle, 0.5f, mask, ldm, causal, fully_masked, scratch);
-    RUN(attention, q, ld, k, ld, v, ld, out, ld, lk, d, middle, lq, 0.5f, mask, ldm, causal, fully_masked, scratch);
+    RUN(attention, q, ld, k, ld, v, ld, out, ld, lq, lk, d, 0.5f, mask, ldm, causal, fully_masked, scratch);
     result(out, lq * ld, FLOATS, 1e-5, 0);
 }
 
@@ -273,12 +270,12 @@ static trips_byte_rows byte_rows(const float *x, size_t n, size_t d) {
     size_t ld = padded(d, 4) + 4;
     uint8_t *to = array(n * ld, 0);
     float *scales = array(n * 4, 0);
-    trips_quantize_rows_ref(to, ld, scales, x, d, d, 0, n, NULL);
+    trips_quantize_rows_ref(to, ld, scales, x, d, d, n, NULL);
     return (trips_byte_rows){to, ld, scales};
 }
 
 static void iattention(void) {
-    size_t lq = pick(1, 40), lk = next() % 4 ? pick(1, 150) : pick(400, 700), d = pick(1, 70), ldm, middle = pick(0, lq);
+    size_t lq = pick(1, 40), lk = next() % 4 ? pick(1, 150) : pick(400, 700), d = pick(1, 70), ldm;
     float *values = floats(lk * d, 1);
     for (size_t i = 0; i < lk * d; i++) values[i] *= i / d % 5 == 3 ? ldexpf(1, -(int)(i / d % 31)) : 1;
     trips_byte_rows q = byte_rows(floats(lq * d, 2), lq, d), k = byte_rows(floats(lk * d, 2), lk, d), v = byte_rows(values, lk, d);
@@ -287,8 +284,7 @@ static void iattention(void) {
     trips_fully_masked fully_masked = (trips_fully_masked)(next() % 3);
     float *out = array(lq * d * 4, 0);
     void *scratch = array(trips_iattention_scratch(lk, d), 0xff);
-    RUN(iattention, q, k, v, out, d, lk, d, 0, middle, 0.5f, mask, ldm, causal, fully_masked, scratch);
-    RUN(iattention, q, k, v, out, d, lk, d, middle, lq, 0.5f, mask, ldm, causal, fully_masked, scratch);
+    RUN(iattention, q, k, v, out, d, lq, lk, d, 0.5f, mask, ldm, causal, fully_masked, scratch);
     result(out, lq * d, FLOATS, 1.0 / 255, 5e-4);
 }
 

@@ -2,6 +2,7 @@
 
 /// Query rows of a block.
 #define QUERY_BLOCK (2 * TILE_ROWS)
+_Static_assert(QUERY_BLOCK <= TRIPS_QUERY_BLOCK, "scratch is laid out for TRIPS_QUERY_BLOCK rows of scores");
 
 /// x = exp(scale x + mask − maximum) over n scores; returns the sum, which is 0 where all of them are −∞. Scores are scaled and
 /// masked twice rather than stored in between.
@@ -44,14 +45,14 @@ static void scale_row(float *y, const float *x, size_t n, float factor) {
 }
 
 static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                      size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                      size_t ldo, size_t lq, size_t lk, size_t d, float scale,
                       const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
     float *keys = scratch, *values = keys + trips_sgemm_pack_size(lk, d), *scores = values + trips_sgemm_pack_size(d, lk);
     size_t lds = (lk + TRIPS_PANEL - 1) / TRIPS_PANEL * TRIPS_PANEL;
     pack_outputs(false, keys, k, ldk, lk, d, 0, lk);
-    v_sgemm_pack_kn(values, v, ldv, d, lk, 0, d);
-    for (size_t i0 = q_begin; i0 < q_end; i0 += QUERY_BLOCK) {
-        size_t rows = q_end - i0 < QUERY_BLOCK ? q_end - i0 : QUERY_BLOCK;
+    pack_transposed(values, v, ldv, d, lk);
+    for (size_t i0 = 0; i0 < lq; i0 += QUERY_BLOCK) {
+        size_t rows = lq - i0 < QUERY_BLOCK ? lq - i0 : QUERY_BLOCK;
         // Queries of a causal block see different numbers of keys: scores beyond a row's own are zero weights.
         size_t seen = causal ? visible_keys(i0 + rows - 1, lk) : lk;
         v_sgemm(q + i0 * ldq, ldq, keys, lk, d, scores, lds, 0, rows, 0, seen, NULL);

@@ -184,9 +184,9 @@ void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size
     table()->sgemm(a, lda, packed, n, k, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
 }
 
-void trips_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t m_begin,
-                         size_t m_end, const float *input_scale) {
-    table()->quantize_rows(q, ldq, scale, x, ldx, k, m_begin, m_end, input_scale);
+void trips_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t rows,
+                         const float *input_scale) {
+    table()->quantize_rows(q, ldq, scale, x, ldx, k, rows, input_scale);
 }
 
 void trips_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
@@ -212,15 +212,15 @@ void trips_dequantize_rows(float *y, size_t ldy, const int8_t *w, size_t ldw, co
 }
 
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                     size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                     size_t ldo, size_t lq, size_t lk, size_t d, float scale,
                      const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
-    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, fully_masked, scratch);
+    table()->attention(q, ldq, k, ldk, v, ldv, out, ldo, lq, lk, d, scale, mask, ldm, causal, fully_masked, scratch);
 }
 
-void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
-                      size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked,
+void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lq, size_t lk,
+                      size_t d, float scale, const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked,
                       void *scratch) {
-    table_for_rows(q_end - q_begin)->iattention(q, k, v, out, ldo, lk, d, q_begin, q_end, scale, mask, ldm, causal, fully_masked, scratch);
+    table_for_rows(lq)->iattention(q, k, v, out, ldo, lq, lk, d, scale, mask, ldm, causal, fully_masked, scratch);
 }
 
 void trips_selection_dots(float *dots, const float *query, const float *keys, size_t ldk, size_t n, size_t begin, size_t end,

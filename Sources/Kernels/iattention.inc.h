@@ -287,8 +287,8 @@ static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size
     end_tiles();
 }
 
-static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
-                       size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal,
+static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lq, size_t lk,
+                       size_t d, float scale, const float *mask, size_t ldm, bool causal,
                        trips_fully_masked fully_masked, void *scratch) {
     iattention_parts s = iattention_parts_of(scratch, lk, d);
     pack_keys(&s, k, lk, d);
@@ -297,8 +297,8 @@ static void v_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v
     // For places without a key, and for those that no row of a causal block has seen yet.
     memset(s.weights, 0, IATTENTION_ROWS * s.ldw);
     trips_epilogue shifts = {.bias = s.shifts};
-    for (size_t i0 = q_begin; i0 < q_end; i0 += IATTENTION_ROWS) {
-        size_t rows = q_end - i0 < IATTENTION_ROWS ? q_end - i0 : IATTENTION_ROWS;
+    for (size_t i0 = 0; i0 < lq; i0 += IATTENTION_ROWS) {
+        size_t rows = lq - i0 < IATTENTION_ROWS ? lq - i0 : IATTENTION_ROWS;
         float scales[IATTENTION_ROWS];
         for (size_t r = 0; r < rows; r++) scales[r] = q.scales[i0 + r] * (scale * LOG2_E);
         // Whole vectors: the shifts of lanes beyond the last key are −∞.

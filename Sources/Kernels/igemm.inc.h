@@ -272,14 +272,14 @@ INLINE void quantize_block(const size_t most_rows, uint8_t *q, size_t ldq, float
         if (scale[r] != scale[r]) memset(q + r * ldq, 128, round_up(k, 4));
 }
 
-static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t m_begin,
-                          size_t m_end, const float *input_scale) {
+static void v_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k, size_t rows,
+                          const float *input_scale) {
     // Rows are read twice, the second time from the first cache.
     if (k <= 256)
-        for (size_t m = m_begin; m < m_end; m += VL)
-            quantize_block(VL, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, m_end - m < VL ? m_end - m : VL, input_scale);
+        for (size_t m = 0; m < rows; m += VL)
+            quantize_block(VL, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, rows - m < VL ? rows - m : VL, input_scale);
     else
-        for (size_t m = m_begin; m < m_end; m++) quantize_block(1, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, 1, input_scale);
+        for (size_t m = 0; m < rows; m++) quantize_block(1, q + m * ldq, ldq, scale + m, x + m * ldx, ldx, k, 1, input_scale);
 }
 
 /// A tile of the product's outputs, rows of `part`.

@@ -60,8 +60,8 @@ void trips_sgemm_ref(const float *a, size_t lda, const float *packed, size_t n, 
 // MARK: - int8 product
 
 void trips_quantize_rows_ref(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k,
-                             size_t m_begin, size_t m_end, const float *input_scale) {
-    for (size_t m = m_begin; m < m_end; m++) {
+                             size_t rows, const float *input_scale) {
+    for (size_t m = 0; m < rows; m++) {
         const float *row = x + m * ldx;
         uint8_t *to = q + m * ldq;
         float most = 0;
@@ -137,7 +137,7 @@ void trips_igemm_bytes_ref(const uint8_t *a, size_t lda, const float *a_scale, c
         for (size_t m = m_begin; m < m_end; m++) {
             trips_igemm_ref(a + m * lda, lda, a_scale + m, panels, n - j, k, group, row, part, 0, 1, 0, part, &epilogue);
             size_t to = j / part * rows + m;
-            trips_quantize_rows_ref(q + to * part, part, scales + to, row, part, part, 0, 1, NULL);
+            trips_quantize_rows_ref(q + to * part, part, scales + to, row, part, part, 1, NULL);
         }
     }
 }
@@ -155,9 +155,9 @@ void trips_dequantize_rows_ref(float *y, size_t ldy, const int8_t *w, size_t ldw
 // MARK: - Attention
 
 void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
-                         float *out, size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end,
-                         float scale, const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
-    for (size_t i = q_begin; i < q_end; i++) {
+                         float *out, size_t ldo, size_t lq, size_t lk, size_t d, float scale,
+                         const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
+    for (size_t i = 0; i < lq; i++) {
         size_t seen = causal ? visible_keys(i, lk) : lk;
         float most = -INFINITY, sum = 0;
         for (size_t j = 0; j < seen; j++) {
@@ -179,8 +179,8 @@ void trips_attention_ref(const float *q, size_t ldq, const float *k, size_t ldk,
     }
 }
 
-void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
-                          size_t q_begin, size_t q_end, float scale, const float *mask, size_t ldm, bool causal,
+void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lq, size_t lk,
+                          size_t d, float scale, const float *mask, size_t ldm, bool causal,
                           trips_fully_masked fully_masked, void *scratch) {
     iattention_parts at = iattention_parts_of(scratch, lk, d);
     size_t group = group_keys(at.groups);
@@ -190,7 +190,7 @@ void trips_iattention_ref(trips_byte_rows q, trips_byte_rows k, trips_byte_rows 
         float part = largest > 0 ? v.scales[j] / largest : 1;
         parts[j] = part < LEAST_VALUE_SCALE ? LEAST_VALUE_SCALE : part;
     }
-    for (size_t i = q_begin; i < q_end; i++) {
+    for (size_t i = 0; i < lq; i++) {
         size_t seen = causal ? visible_keys(i, lk) : lk;
         float most = -INFINITY, sum = 0;
         for (size_t j = 0; j < seen; j++) {

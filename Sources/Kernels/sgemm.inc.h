@@ -241,12 +241,11 @@ static void v_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n,
     vf_stream_end();
 }
 
-static void v_sgemm_pack_kn(float *packed, const float *b, size_t ldb, size_t n, size_t k, size_t n_begin,
-                          size_t n_end) {
-    (void)n;
-    for (size_t j = n_begin; j < n_end; j += TRIPS_PANEL) {
+/// Packs the transpose b [K, N] of weights.
+static void pack_transposed(float *packed, const float *b, size_t ldb, size_t n, size_t k) {
+    for (size_t j = 0; j < n; j += TRIPS_PANEL) {
         float *panel = packed + j * k;
-        size_t count = n_end - j < TRIPS_PANEL ? n_end - j : TRIPS_PANEL;
+        size_t count = n - j < TRIPS_PANEL ? n - j : TRIPS_PANEL;
         for (size_t p = 0; p < k; p++)
             for (size_t i = 0; i < TRIPS_PANEL; i += VL) {
                 size_t left = count > i ? count - i : 0;

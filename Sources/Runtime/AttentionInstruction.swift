@@ -81,7 +81,7 @@ struct AttentionInstruction: Instruction {
             let column = head.index * headSize
             trips_attention(
                 q.row(head.example, queries) + column, width, k.row(head.example, keys) + column, width,
-                v.row(head.example, keys) + column, width, head.output, width, keys, headSize, 0, queries, scale, head.mask,
+                v.row(head.example, keys) + column, width, head.output, width, queries, keys, headSize, scale, head.mask,
                 head.maskDistance, causal, fullyMasked, head.scratch.assumingMemoryBound(to: Float.self))
         }
     }
@@ -95,7 +95,7 @@ struct AttentionInstruction: Instruction {
             var scratch = head.scratch + kernelScratch
             let (query, key, value) = (q.rows(of: head, &scratch), k.rows(of: head, &scratch), v.rows(of: head, &scratch))
             trips_iattention(
-                query, key, value, head.output, width, keys, headSize, 0, queries, scale, head.mask, head.maskDistance, causal,
+                query, key, value, head.output, width, queries, keys, headSize, scale, head.mask, head.maskDistance, causal,
                 fullyMasked, head.scratch)
         }
     }
@@ -128,7 +128,7 @@ struct AttentionInstruction: Instruction {
                 scratch += QuantizedRows.byteCount(rows: rows, inputs: headSize)
                 trips_quantize_rows(
                     quantized.bytes.base, quantized.rowBytes, quantized.scales.base,
-                    floats.row(head.example, rows) + head.index * headSize, floats.width, headSize, 0, rows, nil)
+                    floats.row(head.example, rows) + head.index * headSize, floats.width, headSize, rows, nil)
                 return trips_byte_rows(bytes: quantized.bytes.base, ld: quantized.rowBytes, scales: quantized.scales.base)
             }
         }

@@ -25,7 +25,7 @@ struct QuantizedRows: Sendable {
     /// - Parameter x: the first of the rows.
     func fill(_ rows: Range<Int>, from x: UnsafePointer<Float>, inputs: Int, _ inputScale: Tensor?) {
         trips_quantize_rows(
-            bytes.base + rows.lowerBound * rowBytes, rowBytes, scales.base + rows.lowerBound, x, inputs, inputs, 0, rows.count,
+            bytes.base + rows.lowerBound * rowBytes, rowBytes, scales.base + rows.lowerBound, x, inputs, inputs, rows.count,
             inputScale?.view.pointer(Float.self))
     }
 }

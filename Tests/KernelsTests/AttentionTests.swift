@@ -14,18 +14,22 @@ extension KernelTests {
             for (causal, fullyMasked) in cases {
                 var expected = [Float](repeating: 5, count: lq * stride), scratch = [Float](repeating: .nan, count: count)
                 trips_attention_ref(
-                    q, stride, k, stride, v, stride, &expected, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, fullyMasked, &scratch)
+                    q, stride, k, stride, v, stride, &expected, stride, lq, lk, d, 0.5, mask, ldm, causal, fullyMasked, &scratch)
                 onEachPath { path in
-                    var whole = [Float](repeating: 5, count: lq * stride), split = whole
-                    var scratch = [Float](repeating: .nan, count: count)
+                    var whole = [Float](repeating: 5, count: lq * stride), scratch = [Float](repeating: .nan, count: count)
                     trips_attention(
-                        q, stride, k, stride, v, stride, &whole, stride, lk, d, 0, lq, 0.5, mask, ldm, causal, fullyMasked, &scratch
+                        q, stride, k, stride, v, stride, &whole, stride, lq, lk, d, 0.5, mask, ldm, causal, fullyMasked, &scratch
                     )
                     #expect(error(whole, expected) < 1e-5, "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(fullyMasked)")
-                    for (begin, end) in [(0, lq / 3), (lq / 3, lq)] {
+                    // Causal queries count from the first.
+                    guard !causal else { return }
+                    let split = [0..<lq / 3, lq / 3..<lq].flatMap { part in
+                        var out = [Float](repeating: 5, count: part.count * stride)
                         trips_attention(
-                            q, stride, k, stride, v, stride, &split, stride, lk, d, begin, end, 0.5, mask, ldm, causal,
-                            fullyMasked, &scratch)
+                            Array(q[(part.lowerBound * stride)...]), stride, k, stride, v, stride, &out, stride, part.count, lk, d,
+                            0.5,
+                            mask.map { Array($0[(part.lowerBound * ldm)...]) }, ldm, false, fullyMasked, &scratch)
+                        return out
                     }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
@@ -53,36 +57,36 @@ extension KernelTests {
         func attend(
             _ kernel:
                 @convention(c) (
-                    trips_byte_rows, trips_byte_rows, trips_byte_rows, UnsafeMutablePointer<Float>, Int, Int, Int, Int, Int, Float,
+                    trips_byte_rows, trips_byte_rows, trips_byte_rows, UnsafeMutablePointer<Float>, Int, Int, Int, Int, Float,
                     UnsafePointer<Float>?, Int, Bool, trips_fully_masked, UnsafeMutableRawPointer
-                ) -> Void, _ out: inout [Float], _ range: (Int, Int), _ mask: [Float]?, _ ldm: Int, _ causal: Bool,
+                ) -> Void, _ part: Range<Int>, _ mask: [Float]?, _ ldm: Int, _ causal: Bool,
             _ fullyMasked: trips_fully_masked
-        ) {
+        ) -> [Float] {
+            var out = [Float](repeating: 5, count: part.count * stride)
             let scratch = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
             defer { scratch.deallocate() }
             scratch.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)
             withExtendedLifetime(rows) {
                 kernel(
-                    rows.0.rows, rows.1.rows, rows.2.rows, &out, stride, lk, d, range.0, range.1, 0.5, mask, ldm, causal,
-                    fullyMasked,
-                    scratch)
+                    rows.0.rows(from: part.lowerBound), rows.1.rows, rows.2.rows, &out, stride, part.count, lk, d, 0.5,
+                    mask.map { Array($0[(part.lowerBound * ldm)...]) }, ldm, causal, fullyMasked, scratch)
             }
+            return out
         }
         for (mask, ldm) in masks(lq, lk, &random) {
             for (causal, fullyMasked) in cases {
-                var expected = [Float](repeating: 5, count: lq * stride)
-                attend(trips_iattention_ref, &expected, (0, lq), mask, ldm, causal, fullyMasked)
+                let expected = attend(trips_iattention_ref, 0..<lq, mask, ldm, causal, fullyMasked)
                 var bits = SameBits()
                 onEachPath { path in
-                    var whole = [Float](repeating: 5, count: lq * stride), split = whole
-                    attend(trips_iattention, &whole, (0, lq), mask, ldm, causal, fullyMasked)
+                    let whole = attend(trips_iattention, 0..<lq, mask, ldm, causal, fullyMasked)
                     let place: Comment = "\(name(path)) \(lq) \(lk) \(d) \(ldm) \(causal) \(fullyMasked)"
                     #expect(error(whole, expected) < 1.0 / 255, place)
                     #expect(rootMeanSquareError(whole, expected) < 5e-4, place)
                     let same = bits.hold(whole, on: path)
                     #expect(same, place)
-                    for range in [(0, lq / 3), (lq / 3, lq)] {
-                        attend(trips_iattention, &split, range, mask, ldm, causal, fullyMasked)
+                    guard !causal else { return }
+                    let split = [0..<lq / 3, lq / 3..<lq].flatMap {
+                        attend(trips_iattention, $0, mask, ldm, false, fullyMasked)
                     }
                     #expect(split.map(\.bitPattern) == whole.map(\.bitPattern), "\(name(path)) \(lq) \(lk) \(d)")
                 }
@@ -105,13 +109,13 @@ extension KernelTests {
         }
         var exact = [Float](repeating: 0, count: lq * d), found = exact
         var scratch = [Float](repeating: 0, count: trips_attention_scratch(lk, d))
-        trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, nil, 0, false, TRIPS_FULLY_MASKED_NAN, &scratch)
+        trips_attention(q, d, k, d, v, d, &exact, d, lq, lk, d, 0.125, nil, 0, false, TRIPS_FULLY_MASKED_NAN, &scratch)
         let memory = UnsafeMutableRawPointer.allocate(byteCount: trips_iattention_scratch(lk, d), alignment: 64)
         defer { memory.deallocate() }
         let rows = (ByteRows(q, lq, d, d), ByteRows(k, lk, d, d), ByteRows(v, lk, d, d))
         withExtendedLifetime(rows) {
             trips_iattention(
-                rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, nil, 0, false, TRIPS_FULLY_MASKED_NAN, memory
+                rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lq, lk, d, 0.125, nil, 0, false, TRIPS_FULLY_MASKED_NAN, memory
             )
         }
         let noise = zip(exact, found).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
@@ -167,10 +171,10 @@ extension KernelTests {
             let mask = (0..<lq * lk).map { $0 / lk % 2 == 0 ? addend : 0 }
             onEachPath { path in
                 var (exact, found) = ([Float](repeating: 5, count: lq * d), [Float](repeating: 5, count: lq * d))
-                trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked, &scratch)
+                trips_attention(q, d, k, d, v, d, &exact, d, lq, lk, d, 0.125, mask, lk, false, fullyMasked, &scratch)
                 withExtendedLifetime(rows) {
                     trips_iattention(
-                        rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked, memory)
+                        rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lq, lk, d, 0.125, mask, lk, false, fullyMasked, memory)
                 }
                 for row in stride(from: 0, to: lq, by: 2) {
                     let place = row * d..<(row + 1) * d
@@ -201,10 +205,10 @@ extension KernelTests {
             for fullyMasked in [TRIPS_FULLY_MASKED_NAN, TRIPS_FULLY_MASKED_ZERO, TRIPS_FULLY_MASKED_ZERO_FOR_NAN] {
                 onEachPath { path in
                     var (exact, found) = ([Float](repeating: 5, count: lq * d), [Float](repeating: 5, count: lq * d))
-                    trips_attention(q, d, k, d, v, d, &exact, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked, &scratch)
+                    trips_attention(q, d, k, d, v, d, &exact, d, lq, lk, d, 0.125, mask, lk, false, fullyMasked, &scratch)
                     withExtendedLifetime(rows) {
                         trips_iattention(
-                            rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lk, d, 0, lq, 0.125, mask, lk, false, fullyMasked,
+                            rows.0.rows, rows.1.rows, rows.2.rows, &found, d, lq, lk, d, 0.125, mask, lk, false, fullyMasked,
                             memory)
                     }
                     for index in 0..<lq * d {
@@ -249,8 +253,12 @@ private final class ByteRows {
         bytes = .allocate(capacity: count * distance + 1)
         scales = .allocate(capacity: count + 1)
         let (first, scale) = (bytes.baseAddress.unsafelyUnwrapped, scales.baseAddress.unsafelyUnwrapped)
-        trips_quantize_rows_ref(first, distance, scale, x, stride, width, 0, count, nil)
+        trips_quantize_rows_ref(first, distance, scale, x, stride, width, count, nil)
         rows = trips_byte_rows(bytes: first, ld: distance, scales: scale)
+    }
+
+    func rows(from first: Int) -> trips_byte_rows {
+        trips_byte_rows(bytes: rows.bytes + first * rows.ld, ld: rows.ld, scales: rows.scales + first)
     }
 
     deinit {

@@ -55,7 +55,7 @@ extension KernelTests {
             let factors = random.floats(k, scale: 2)
             for factors in [nil, factors] as [[Float]?] {
                 var expected = [UInt8](repeating: 9, count: rows * ldq), scale = [Float](repeating: 9, count: rows)
-                trips_quantize_rows_ref(&expected, ldq, &scale, x, ldx, k, 0, rows, factors)
+                trips_quantize_rows_ref(&expected, ldq, &scale, x, ldx, k, rows, factors)
                 if k > 2 {
                     #expect(scale[1] == 0 && scale[2].isNaN && scale[3].isNaN)
                     #expect(expected[0..<k].contains { $0 == 1 || $0 == 255 })
@@ -66,8 +66,7 @@ extension KernelTests {
                 }
                 onEachPath { path in
                     var q = [UInt8](repeating: 9, count: rows * ldq), s = [Float](repeating: 9, count: rows)
-                    trips_quantize_rows(&q, ldq, &s, x, ldx, k, 0, 2, factors)
-                    trips_quantize_rows(&q, ldq, &s, x, ldx, k, 2, rows, factors)
+                    trips_quantize_rows(&q, ldq, &s, x, ldx, k, rows, factors)
                     #expect(q == expected, "\(name(path)) k \(k)")
                     #expect(s.map(\.bitPattern) == scale.map(\.bitPattern), "\(name(path)) k \(k)")
                 }
@@ -213,7 +212,7 @@ extension KernelTests {
                                         return
                                     }
                                     trips_quantize_rows(
-                                        q + first * part, part, s + first, x + column * part, p.n, part, 0, m, nil)
+                                        q + first * part, part, s + first, x + column * part, p.n, part, m, nil)
                                 }
                             }
                         }

@@ -123,7 +123,7 @@ extension KernelTests {
         var integers = [UInt32](repeating: 0, count: trips_igemm_pack_size(n, k, 0) / 4), scales = [Float](repeating: 0, count: m)
         let weights = w.map { Int8($0 * 100) }, ones = [Float](repeating: 0.01, count: n), width = trips_quantized_row_size(k)
         var bytes = [UInt8](repeating: 0, count: m * width)
-        trips_quantize_rows_ref(&bytes, width, &scales, a, k, k, 0, m, nil)
+        trips_quantize_rows_ref(&bytes, width, &scales, a, k, k, m, nil)
         trips_igemm_pack_ref(&integers, weights, k, ones, n, k, 0, 0, n)
         #expect(agrees { trips_igemm_ref(bytes, width, scales, integers, n, k, 0, $0, n, 0, m, 0, n, &$1) })
         onEachPath { path in

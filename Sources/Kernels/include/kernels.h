@@ -110,7 +110,7 @@ void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size
 /// would evict each other from the first cache. Other distances of at least k rounded up to a multiple of 4 work too.
 size_t trips_quantized_row_size(size_t k);
 
-/// Quantizes rows [m_begin, m_end) of x [M, K], symmetric, one scale per row:
+/// Quantizes rows x [M, K] symmetrically, one scale per row:
 /// scale[m] = max_k |x[m, k] s[k]| / 127, q[m, k] = 128 + round_to_even(x[m, k] s[k] / scale[m]),
 /// where s is `input_scale` [K] (all 1 without it). A row of zeros has scale 0.
 ///
@@ -119,7 +119,7 @@ size_t trips_quantized_row_size(size_t k);
 /// values are all below 1e-35 counts as zeros; one that holds a NaN or an infinity gets the scale NaN, and
 /// outputs follow. Bit-identical on every path.
 void trips_quantize_rows(uint8_t *q, size_t ldq, float *scale, const float *x, size_t ldx, size_t k,
-                         size_t m_begin, size_t m_end, const float *_Nullable input_scale);
+                         size_t rows, const float *_Nullable input_scale);
 
 /// Bytes that `trips_igemm_pack` needs for weights [n, k] with scales per group of `group` inputs.
 ///
@@ -172,13 +172,13 @@ typedef enum trips_fully_masked {
 /// Floats of scratch that `trips_attention` needs.
 size_t trips_attention_scratch(size_t lk, size_t d);
 
-/// One head of one example: out = softmax(scale q kᵀ + mask) v, for query rows [q_begin, q_end).
+/// One head of one example: out = softmax(scale q kᵀ + mask) v.
 ///
 /// q [Lq, d], k [Lk, d], v [Lk, d], out [Lq, d]. `mask` is added to the scaled scores: [Lq, Lk] with row
 /// distance `ldm`, or one row [Lk] for all queries where `ldm` is 0. With `causal`, query i sees keys
 /// 0 … i only. Softmax subtracts the maximum; `fully_masked` determines the output of rows whose softmax is undefined. `out` may be q.
 void trips_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
-                     size_t ldo, size_t lk, size_t d, size_t q_begin, size_t q_end, float scale,
+                     size_t ldo, size_t lq, size_t lk, size_t d, float scale,
                      const float *_Nullable mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch);
 
 /// Rows of bytes as `trips_quantize_rows` gives them, and the scale of each.
@@ -196,8 +196,8 @@ size_t trips_iattention_scratch(size_t lk, size_t d);
 /// Scores are exact integer sums. Softmax is fp32. Its weights, times the scales of the values' rows, are rounded to 1/255 of the
 /// largest in their group of keys and multiplied by the values in integers; the divisor is the sum of the weights before rounding.
 /// Groups have 4 to 96 keys, and their sums add up in fp32. Scales below 2⁻²⁰ of the values' largest are raised to it.
-void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lk, size_t d,
-                      size_t q_begin, size_t q_end, float scale, const float *_Nullable mask, size_t ldm, bool causal,
+void trips_iattention(trips_byte_rows q, trips_byte_rows k, trips_byte_rows v, float *out, size_t ldo, size_t lq, size_t lk,
+                      size_t d, float scale, const float *_Nullable mask, size_t ldm, bool causal,
                       trips_fully_masked fully_masked, void *scratch);
 
 /// dots[h, i] = q_h · k_{h,i} for the keys i in [begin, end) of n. query [heads, d], dots [heads, n]; a row of keys holds
