@@ -6,6 +6,8 @@
 // scores, which are exponents of 2.
 
 enum { BLOCK_VECTORS = KEY_BLOCK / VL };
+_Static_assert(KEY_BLOCK % VL == 0 && VL % GROUP_KEYS == 0, "blocks are whole vectors, and vectors whole groups");
+_Static_assert(VL <= TRIPS_PACK_ROWS && GROUP_KEYS <= TRIPS_PACK_ROWS, "scratch is laid out for TRIPS_PACK_ROWS unbiased rows");
 
 /// Scores i … of up to VL keys, masked; −∞ in the lanes beyond. Computed twice rather than stored in between.
 INLINE vf score_at(const float *x, const float *mask, size_t i, size_t lanes) {

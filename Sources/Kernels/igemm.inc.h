@@ -145,6 +145,7 @@ typedef void (*igemm_tile)(const uint8_t *a, size_t lda, const float *a_scale, c
                            const float *bias, float *c, size_t ldc, size_t columns);
 
 #define IGEMM_TILE(rows, vectors, name)                                                                            \
+    _Static_assert((rows) * (vectors) * VL <= IGEMM_FLOATS && (vectors) <= IGEMM_WIDEST, "a tile's sums need room"); \
     static void igemm_tile_##name(const uint8_t *a, size_t lda, const float *a_scale, const igemm_place *place,    \
                                   const float *bias, float *c, size_t ldc, size_t columns) {                       \
         igemm_tile_body(rows, vectors, a, lda, a_scale, place, bias, c, ldc, columns);                             \

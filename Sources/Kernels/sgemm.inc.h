@@ -117,6 +117,7 @@ typedef void (*sgemm_tile)(const float *a, size_t lda, const float *b, size_t k,
 
 // One function per tile height; the wide ones keep enough multiply-adds in flight when rows are few.
 #define SGEMM_TILE(rows, vectors, name)                                                                             \
+    _Static_assert((rows) * (vectors) * VL <= TILE_FLOATS && (vectors) <= 8, "a tile's sums need room");             \
     static void sgemm_tile_##name(const float *a, size_t lda, const float *b, size_t k, size_t p0,           \
                                     size_t p1, float *c, size_t ldc, size_t columns, ahead next) {                  \
         sgemm_tile_body(rows, vectors, a, lda, b, k, p0, p1, c, ldc, columns, next);                                \

@@ -1,5 +1,6 @@
 #include "checksums.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 static const uint32_t round_constants[64] = {
@@ -82,13 +83,17 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void blocks_sha(uint32_t stat
     _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
-static int has_sha(void) {
+// Found out once, as CPUID traps to the hypervisor in a virtual machine.
+static bool has_sha;
+
+__attribute__((constructor)) static void find_sha(void) {
     unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3");
+    __builtin_cpu_init();
+    has_sha = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3");
 }
 
 void trips_sha256_blocks(uint32_t state[8], const uint8_t *data, size_t blocks) {
-    if (has_sha()) blocks_sha(state, data, blocks);
+    if (has_sha) blocks_sha(state, data, blocks);
     else trips_sha256_blocks_ref(state, data, blocks);
 }
 #elif defined(__aarch64__)

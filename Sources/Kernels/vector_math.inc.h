@@ -81,6 +81,8 @@ INLINE vf vf_quick_gelu(vf x) { return vf_mul(x, vf_sigmoid(vf_mul(x, vf_set(1.7
 
 // Approximate activations, for results that are quantized next: error below 1e-5 max(1, |x|), of quick GELU 4e-5 max(1, |x|).
 #if VF_LOOKUP
+_Static_assert(TAIL_PARTS == VL, "a vector holds one coefficient of each part");
+
 INLINE vf vf_coarse(vf x, const tail_table *table) {
     // At half a step beyond the last part's middle, rounding would give an index that is too large.
     vf a = vf_min(vf_set(TAIL_PARTS - 0.501f), vf_mul(vf_abs(x), vf_set(table->inverse_step)));
