@@ -73,5 +73,5 @@ private func numbers(_ constant: Constant, _ key: String) throws -> [Int] {
     guard constant.shape.count == 1, constant.dataType.isInteger, try constant.byteCount <= 1 << 28 else {
         throw TripsError.data("\"\(key)\"", found: "\(constant.dataType) \(constant.shape)", expected: "integers [N]")
     }
-    return constant.shape[0] == 0 ? [] : try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
+    return constant.shape[0] == 0 ? [] : try constant.load().integers()
 }

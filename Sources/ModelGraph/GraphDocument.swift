@@ -63,7 +63,7 @@ public struct GraphDocument: Sendable, Codable {
             } else if scalar.dataType.isInteger {
                 self = .integer(try scalar.converted(to: .int64).elements(Int64.self)[0])
             } else {
-                self = .real(try scalar.converted(to: .float64).elements(Double.self)[0])
+                self = .real(try scalar.numbers()[0])
             }
         }
 

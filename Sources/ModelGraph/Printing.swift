@@ -94,7 +94,7 @@ package func attributeText(_ op: any Operator) -> String {
 extension Tensor {
     /// The first elements as text.
     package func text(limit: Int) -> String {
-        guard let numbers = try? converted(to: .float64).elements(Double.self) else { return "?" }
+        guard let numbers = try? self.numbers() else { return "?" }
         let shown = numbers.prefix(limit).map { number in
             dataType.isFloatingPoint ? "\(Float(number))" : String(format: "%.0f", number)
         }

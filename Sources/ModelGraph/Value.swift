@@ -92,12 +92,10 @@ public struct Operand: Sendable {
         case .splat(let scalar):
             guard let shape = type.constantShape else { return nil }
             let count = try smallCount(shape)
-            return try scalar.converted(to: .int64).elements(Int64.self).flatMap {
-                Array(repeating: Dimension(Int($0)), count: count)
-            }
+            return try scalar.integers().flatMap { Array(repeating: Dimension($0), count: count) }
         case .tensor(let constant):
             _ = try smallCount(constant.shape)
-            return try constant.load().converted(to: .int64).elements(Int64.self).map { Dimension(Int($0)) }
+            return try constant.load().integers().map { Dimension($0) }
         }
     }
 
@@ -115,11 +113,11 @@ public struct Operand: Sendable {
         switch content {
         case .tensor(let constant):
             _ = try smallCount(constant.shape)
-            return try constant.load().converted(to: .float64).elements()
+            return try constant.load().numbers()
         case .splat(let scalar):
             guard let shape = type.constantShape else { return nil }
             let count = try smallCount(shape)
-            return try scalar.converted(to: .float64).elements(Double.self).flatMap { Array(repeating: $0, count: count) }
+            return try scalar.numbers().flatMap { Array(repeating: $0, count: count) }
         case .dimensions, nil: return nil
         }
     }

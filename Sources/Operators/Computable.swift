@@ -40,7 +40,7 @@ extension Operator {
     /// Checks that the shape rule gives the outputs' types for the inputs' numbers: for operators whose shapes depend on
     /// numbers that may have been unknown when memory was laid out.
     func checkTypes(_ inputs: [TensorView?], _ outputs: [MutableTensorView]) throws {
-        let operands = try inputs.map { try $0.map { Operand($0.type, content: try $0.smallContent()) } }
+        let operands = try inputs.map { try $0?.operand() }
         let types = try infer(operands)
         guard types.count == outputs.count, zip(types, outputs).allSatisfy({ $0.accepts($1) }) else {
             throw TripsError.data("output of \(Self.name)", found: "\(types)", expected: "\(outputs.map { $0.readOnly.type })")
@@ -55,15 +55,15 @@ extension ValueType {
 extension TensorView {
     var type: ValueType { ValueType(dataType, shape.map { Dimension($0) }) }
 
-    /// The numbers of an operand that is small enough to state sizes.
-    fileprivate func smallContent() throws -> Content? {
-        guard shape.count <= 1, count <= 4096 else { return nil }
-        return .tensor(Constant(try tensor()))
+    /// For shape rules: with its numbers, where it is small enough to state sizes.
+    func operand() throws -> Operand {
+        guard shape.count <= 1, count <= 4096 else { return Operand(type) }
+        return Operand(type, content: .tensor(Constant(try tensor())))
     }
 
     /// The elements, converted.
-    func integers() throws -> [Int] { try tensor().converted(to: .int64).elements(Int64.self).map { Int($0) } }
-    func numbers() throws -> [Double] { try tensor().converted(to: .float64).elements() }
+    func integers() throws -> [Int] { try tensor().integers() }
+    func numbers() throws -> [Double] { try tensor().numbers() }
 
     /// The same elements under another shape of as many elements.
     func reshaped(_ shape: [Int]) -> TensorView { TensorView(dataType: dataType, shape: shape, bytes: bytes) }

@@ -42,9 +42,8 @@ extension Reduce: Computable {
         try checkTypes(inputs, outputs)
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
-            var axes = try inputs.optional(1)?.integers() ?? []
-            if axes.isEmpty && !noopWithEmptyAxes { axes = Array(x.shape.indices) }
-            let rows = try ReducedRows(x, axes: resolveAxes(axes, rank: x.shape.count), on: pool)
+            let axes = try self.axes(inputs.optional(1)?.operand(), rank: x.shape.count)
+            let rows = try ReducedRows(x, axes: axes, on: pool)
             switch x.dataType {
             case .float64: floating(Double.self, rows, outputs[0], pool)
             case .float32, .float16, .bfloat16: floating(Float.self, rows, outputs[0], pool)

@@ -175,8 +175,7 @@ struct FuseEmbedding: Rewrite {
 
     /// What known indices choose of a table: one row for all of them, or a run of rows; nil where that is neither.
     private func knownRows(_ ids: ValueID, of table: Constant, _ graph: Graph) throws -> Constant? {
-        let known = try graph.elements(of: ids, atMost: 1 << 16)?.converted(to: .int64).elements(Int64.self)
-        guard let indices = known?.map({ Int($0) }), let first = indices.first, first >= 0,
+        guard let indices = try graph.elements(of: ids, atMost: 1 << 16)?.integers(), let first = indices.first, first >= 0,
             indices.allSatisfy({ $0 < table.shape[0] })
         else { return nil }
         if indices.allSatisfy({ $0 == first }) {

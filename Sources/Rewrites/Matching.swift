@@ -26,10 +26,10 @@ extension Graph {
     func number(_ value: ValueID?) throws -> Double? {
         guard let value, let content = content(of: value) else { return nil }
         switch content {
-        case .splat(let scalar): return try scalar.converted(to: .float64).elements(Double.self).first
+        case .splat(let scalar): return try scalar.numbers().first
         case .tensor(let constant):
             guard try elementCount(of: constant.shape) == 1 else { return nil }
-            return try constant.load().converted(to: .float64).elements(Double.self).first
+            return try constant.load().numbers().first
         case .dimensions(let sizes):
             guard sizes.count == 1, let size = sizes.first?.constant else { return nil }
             return Double(size)

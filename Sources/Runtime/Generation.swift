@@ -165,8 +165,8 @@ extension Session {
 
     private func rows(_ tensor: Tensor) throws -> [[Int]] {
         let (count, width) = (tensor.shape[0], tensor.shape[1])
-        let values = try tensor.converted(to: .int64).elements(Int64.self)
-        return (0..<count).map { row in values[row * width..<(row + 1) * width].map { Int($0) } }
+        let values = try tensor.integers()
+        return (0..<count).map { row in Array(values[row * width..<(row + 1) * width]) }
     }
 }
 

@@ -45,8 +45,8 @@ extension Graph {
 extension IndexLimit {
     /// - Throws: `data` where a number is out of range; negative ones count from the end.
     func check(_ tensor: Tensor, name: String) throws {
-        let numbers = try tensor.converted(to: .int64).elements(Int64.self)
-        guard let place = numbers.firstIndex(where: { $0 < -Int64(size) || $0 >= Int64(size) }) else { return }
+        let numbers = try tensor.integers()
+        guard let place = numbers.firstIndex(where: { $0 < -size || $0 >= size }) else { return }
         var (rest, position) = (place, [Int]())
         for size in tensor.shape.reversed() {
             position.insert(rest % size, at: 0)

@@ -8,6 +8,12 @@ extension Tensor {
         return try .written(newType, shape) { convert(view, into: $0) }
     }
 
+    /// The elements as integers, rounded as `converted` does.
+    package func integers() throws -> [Int] { try converted(to: .int64).elements(Int64.self).map { Int($0) } }
+
+    /// The elements in double precision.
+    package func numbers() throws -> [Double] { try converted(to: .float64).elements() }
+
     /// A finite number that is out of a narrower floating-point type's range, in words; nil where all fit.
     package func number(beyond newType: DataType) -> String? {
         func first<Number: TensorElement & BinaryFloatingPoint>(_: Number.Type) -> String? {
@@ -43,7 +49,7 @@ extension Tensor {
             return bits.indices.filter { bits[$0] & 0x7FFF == 0x7F80 }
         }
         guard !infinite.isEmpty else { return self }
-        let numbers = try exact.converted(to: .float64).elements(Double.self)
+        let numbers = try exact.numbers()
         return try Tensor(dataType, shape) { target in
             withBytes { target.copyMemory(from: $0) }
             let elements = target.bindMemory(to: UInt16.self)

@@ -61,15 +61,15 @@ extension Answer {
             try generate(session, inputs, tokenizer)
         }
         let results = try session.run(inputs, outputs: plain)
-        if let logits = try results["itm_logits"]?.converted(to: .float64).elements(Double.self), logits.count >= 2 {
+        if let logits = try results["itm_logits"]?.numbers(), logits.count >= 2 {
             matchProbability = softmax(logits.prefix(2))[1]
         }
-        if let image = try results["image_feat"]?.converted(to: .float64).elements(Double.self),
-            let text = try results["text_feat"]?.converted(to: .float64).elements(Double.self), image.count == text.count
+        if let image = try results["image_feat"]?.numbers(),
+            let text = try results["text_feat"]?.numbers(), image.count == text.count
         {
             similarity = zip(image, text).reduce(0) { $0 + $1.0 * $1.1 }
         }
-        if let logits = try results["prediction"]?.converted(to: .float64).elements(Double.self) {
+        if let logits = try results["prediction"]?.numbers() {
             let names = try Answer.classNames(manifest.architecture, count: logits.count, given: candidates)
             classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
         }

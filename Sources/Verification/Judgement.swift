@@ -129,8 +129,3 @@ private func judgeIntegers(_ x: Tensor, _ g: Tensor) throws -> Judgement {
     }
     return judgement
 }
-
-extension Tensor {
-    func numbers() throws -> [Double] { count == 0 ? [] : try converted(to: .float64).elements(Double.self) }
-    func integers() throws -> [Int] { count == 0 ? [] : try converted(to: .int64).elements(Int64.self).map { Int($0) } }
-}

@@ -128,7 +128,7 @@ struct StridedLoopTests {
             let permutation = [2, 0, 3, 1]
             let moved = try run(Transpose(permutation: permutation), x)
             let back = try run(Transpose(permutation: [1, 3, 0, 2]), moved)
-            #expect(try back.numbers == x.numbers)
+            #expect(try back.numbers() == x.numbers())
             let strides = denseStrides(shape)
             var expected: [Double] = []
             for a in 0..<shape[2] {

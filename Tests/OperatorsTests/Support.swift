@@ -25,17 +25,13 @@ func noise(_ shape: [Int], seed: UInt32 = 1) throws -> Tensor {
 
 func run(_ op: any Operator, _ inputs: Tensor?...) throws -> Tensor { try evaluate(op, inputs)[0] }
 
-extension Tensor {
-    var numbers: [Double] { get throws { try converted(to: .float64).elements() } }
-}
-
 /// Checks shape and numbers; the tolerance is for the rounding of single precision unless stated.
 func expect(
     _ tensor: Tensor, _ shape: [Int], _ numbers: [Double], tolerance: Double = 1e-5,
     sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
     #expect(tensor.shape == shape, sourceLocation: sourceLocation)
-    let found = try tensor.numbers
+    let found = try tensor.numbers()
     try #require(found.count == numbers.count, sourceLocation: sourceLocation)
     for (index, (left, right)) in zip(found, numbers).enumerated() {
         let equal = left == right || (left.isNaN && right.isNaN) || abs(left - right) <= tolerance * max(1, abs(right))

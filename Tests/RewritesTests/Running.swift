@@ -53,7 +53,7 @@ func intermediates(_ graph: Graph, _ inputs: [String: Tensor]) throws -> [String
 /// stands on one side alone.
 func excess(_ x: Tensor?, _ expected: Tensor?, _ absolute: Double, _ relative: Double) throws -> Double {
     guard let x, let expected, x.shape == expected.shape, x.dataType == expected.dataType else { return .infinity }
-    let pairs = try zip(x.converted(to: .float64).elements(Double.self), expected.converted(to: .float64).elements(Double.self))
+    let pairs = try zip(x.numbers(), expected.numbers())
     return pairs.reduce(-absolute) { worst, pair in
         if pair.0 == pair.1 || pair.0.isNaN && pair.1.isNaN { return worst }
         let beyond = abs(pair.0 - pair.1) - absolute - relative * abs(pair.1)

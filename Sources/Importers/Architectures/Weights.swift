@@ -54,7 +54,7 @@ final class Weights {
                 name, "misshapen: \(name), found \(constant.dataType) \(constant.shape), expected at most \(maximalCount) integers")
             return []
         }
-        return try constant.load().converted(to: .int64).elements(Int64.self).map { Int($0) }
+        return try constant.load().integers()
     }
 
     /// How many layers there are whose tensors' names begin with the prefix and the layer's number, from 0 on.
