@@ -198,7 +198,9 @@ struct IncrementalGraph {
         guard node.input(3) == nil, let query = node.input(0), let key = node.input(1), let value = node.input(2),
             [query, key, value].allSatisfy(isByToken)
         else { throw TripsError.data("causal attention", expected: "queries, keys and values of the same tokens, no mask") }
-        let op = Attention(heads: attention.heads, scale: attention.scale)
+        // The mask hides the places that are not filled yet.
+        var op = attention
+        op.causal = false
         return try graph.add(op, [newest[query], keep(key), keep(value), maskInput], name: node.name)
     }
 
