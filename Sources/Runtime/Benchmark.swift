@@ -12,6 +12,28 @@ public struct StepTime: Sendable, Codable {
     public let milliseconds: Double
 }
 
+/// The time that one kind of operator takes in a run.
+public struct KindTime: Sendable, Encodable {
+    /// The operator, such as `Linear`.
+    public var kind: String
+    /// Steps of the run that are of this kind.
+    public var steps: Int
+    /// Of all these steps together.
+    public var milliseconds: Double
+    public var multiplyAccumulates: Int
+}
+
+extension [StepTime] {
+    /// Sums by kind of operator, the longest first.
+    public var byKind: [KindTime] {
+        Dictionary(grouping: self, by: \.kind).map { kind, steps in
+            KindTime(
+                kind: kind, steps: steps.count, milliseconds: steps.reduce(0) { $0 + $1.milliseconds },
+                multiplyAccumulates: steps.reduce(0) { $0 + $1.multiplyAccumulates })
+        }.sorted { $0.milliseconds > $1.milliseconds }
+    }
+}
+
 /// The instruction set whose kernels run on this processor, such as `avx512vnni`.
 public var kernelPath: String { String(cString: trips_path_name(trips_kernels_path())) }
 
@@ -40,27 +62,32 @@ extension Session {
         }
     }
 
-    /// Milliseconds of each of `runs` runs, behind `warmUp` that are not counted.
-    public func measure(_ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int, warmUp: Int = 1) throws -> [Double] {
-        let clock = ContinuousClock()
-        for _ in 0..<warmUp { _ = try run(inputs, outputs: outputs) }
-        return try (0..<runs).map { _ in try clock.measure { _ = try run(inputs, outputs: outputs) }.milliseconds }
-    }
 }
 
-/// Median milliseconds of two models on the same inputs, run in turn so that both see the machine in the same state.
-public func measureAlternating(
-    _ first: Model, _ second: Model, inputs: [String: Tensor], threads: Int? = nil, rounds: Int = 7
-) throws -> (first: Double, second: Double) {
-    let sessions = [Session(first, threads: threads), Session(second, threads: threads)]
-    var times: [[Double]] = [[], []]
-    for round in 0...rounds {
-        for index in sessions.indices {
-            let time = try sessions[index].measure(inputs, runs: 1, warmUp: 0)
-            if round > 0 { times[index] += time }
+/// Milliseconds of each run of each session on the same inputs, in turn so that all see the machine in the same state.
+/// - Throws: as `Session.run`.
+public func measureInTurn(
+    _ sessions: [Session], _ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int
+) throws -> [[Double]] {
+    let clock = ContinuousClock()
+    var times = sessions.map { _ in [Double]() }
+    for _ in 0..<runs {
+        for (index, session) in sessions.enumerated() {
+            times[index].append(try clock.measure { _ = try session.run(inputs, outputs: outputs) }.milliseconds)
         }
     }
-    return (median(times[0]), median(times[1]))
+    return times
+}
+
+/// Median milliseconds of two models on the same inputs, run in turn.
+/// - Throws: as `Session.run`.
+public func compareTimes(
+    _ first: Model, _ second: Model, inputs: [String: Tensor], threads: Int? = nil
+) throws -> (first: Double, second: Double) {
+    let sessions = [Session(first, threads: threads), Session(second, threads: threads)]
+    // The first runs also make plans.
+    let times = try measureInTurn(sessions, inputs, runs: 8).map { median(Array($0.dropFirst())) }
+    return (times[0], times[1])
 }
 
 /// The middle of the sorted numbers; 0 for none.

@@ -40,7 +40,7 @@ public func quantizePackage(
             try !session.reachable(session.outputNames, from: Set(golden.inputs.keys)).isEmpty
         }
         if let inputs = suitable?.inputs {
-            let times = try measureAlternating(before, after, inputs: inputs, threads: threads)
+            let times = try compareTimes(before, after, inputs: inputs, threads: threads)
             (report.millisecondsBefore, report.millisecondsAfter) = times
         }
     }

@@ -63,7 +63,7 @@ public struct Effect: Sendable, Encodable {
         _ model: Model, beside reference: Model, named name: String, on golden: GoldenSet, threads: Int? = nil
     ) throws -> Effect {
         let inputs = golden.passInputs
-        let times = try measureAlternating(model, reference, inputs: inputs, threads: threads)
+        let times = try compareTimes(model, reference, inputs: inputs, threads: threads)
         let batch = ["image", "image0", "input_ids", "decoder_ids"].lazy.compactMap { inputs[$0]?.shape.first }.first ?? 1
         let cost = { (model: Model) in
             try Session(model, threads: threads).profile(inputs, runs: 1).reduce(0) { $0 + $1.multiplyAccumulates }
@@ -74,16 +74,7 @@ public struct Effect: Sendable, Encodable {
     }
 }
 
-/// The time that one kind of operator takes in a run.
-public struct KindTime: Sendable, Encodable {
-    /// The operator, such as `Linear`.
-    public var kind: String
-    /// Steps of the run that are of this kind.
-    public var steps: Int
-    /// Of all these steps together.
-    public var milliseconds: Double
-    public var multiplyAccumulates: Int
-
+extension KindTime {
     /// The times of the run that gave a golden set's outputs, summed up by kind, the longest first. Where decoding gave
     /// them, those of one pass.
     static func measure(_ session: Session, on golden: GoldenSet) throws -> [KindTime] {
@@ -91,11 +82,7 @@ public struct KindTime: Sendable, Encodable {
         let steps =
             outputs.isEmpty
             ? try session.profile(golden.passInputs, runs: 3) : try session.profile(golden.inputs, outputs: outputs, runs: 3)
-        return Dictionary(grouping: steps, by: \.kind).map { kind, steps in
-            KindTime(
-                kind: kind, steps: steps.count, milliseconds: steps.reduce(0) { $0 + $1.milliseconds },
-                multiplyAccumulates: steps.reduce(0) { $0 + $1.multiplyAccumulates })
-        }.sorted { $0.milliseconds > $1.milliseconds }
+        return steps.byKind
     }
 }
 

@@ -1,5 +1,6 @@
 import Foundation
 import Goldens
+import Runtime
 import Support
 
 /// Worst and median of a figure over golden sets, and the set that gave the worst.

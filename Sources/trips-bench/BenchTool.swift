@@ -88,19 +88,14 @@ struct BenchTool: Tool {
         let load = (start.duration(to: opened) + ready.duration(to: clock.now)).milliseconds
         let peak = peakMemory()
         let other = try compare.map(open)
-        var times: [Double] = []
-        var otherTimes: [Double] = []
         if let other, let compare { try firstRun(other, compare) }
-        for _ in 0..<runs {
-            times += try session.measure(inputs, outputs: wanted, runs: 1, warmUp: 0)
-            if let other { otherTimes += try other.measure(inputs, outputs: wanted, runs: 1, warmUp: 0) }
-        }
+        let times = try measureInTurn([session] + [other].compactMap { $0 }, inputs, outputs: wanted, runs: runs)
         return Measurement(
             model: fileName(of: model), batch: sizes.batch, textLength: sizes.textLength,
             threads: common.threads ?? ThreadPool.availableProcessors, kernels: kernelPath,
-            loadMilliseconds: load, milliseconds: times, steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
+            loadMilliseconds: load, milliseconds: times[0], steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
             weightBytes: session.model.loadedBytes, peakBytes: peak,
-            compared: compare.map { .init(model: fileName(of: $0), milliseconds: otherTimes) })
+            compared: compare.map { .init(model: fileName(of: $0), milliseconds: times[1]) })
     }
 
     private func open(_ path: String) throws -> Session {
@@ -174,13 +169,7 @@ struct Measurement: Encodable {
     }
 
     private var kindTable: String {
-        var sums: [String: (time: Double, cost: Int, count: Int)] = [:]
-        for step in steps {
-            let sum = sums[step.kind] ?? (0, 0, 0)
-            sums[step.kind] = (sum.time + step.milliseconds, sum.cost + step.multiplyAccumulates, sum.count + 1)
-        }
-        return table(
-            sums.sorted { $0.value.time > $1.value.time }.map { ("\($0.key) × \($0.value.count)", $0.value.time, $0.value.cost) })
+        table(steps.byKind.map { ("\($0.kind) × \($0.steps)", $0.milliseconds, $0.multiplyAccumulates) })
     }
 
     private var stepTable: String {
