@@ -1,7 +1,7 @@
 import Tensors
 
-// The only bare pointers that tasks of a parallel loop share. Whoever makes one sees to it that the memory outlives the loop, and
-// that no task writes what another one reads or writes.
+// Bare pointers that tasks of a parallel loop share. Whoever makes one ensures that the memory outlives the loop, and that no task
+// writes what another one reads or writes.
 
 /// Elements that tasks of a parallel loop read.
 package struct Source<Element>: @unchecked Sendable {

@@ -1,4 +1,5 @@
 import Foundation
+import Operators
 import Support
 import Synchronization
 import Tensors
@@ -91,7 +92,7 @@ private func sampledRows(_ weight: Tensor) -> StrideTo<Int> {
 private func columnEnergies(_ weights: [Tensor], _ columns: Int) -> [Double] {
     var energies = [Double](repeating: 0, count: columns)
     for weight in weights {
-        let values = weight.view.pointer(Float.self)
+        let values = weight.view.elements(Float.self)
         for row in sampledRows(weight) {
             for column in 0..<columns {
                 energies[column] += Double(values[row * columns + column] * values[row * columns + column])
@@ -107,7 +108,7 @@ private func squaredSteps(_ weights: [Tensor], _ factors: [Float], _ groupSize: 
     let inverse = factors.map { 1 / $0 }
     var sums = [Double](repeating: 0, count: groupCount(columns, groupSize))
     for weight in weights {
-        let values = weight.view.pointer(Float.self)
+        let values = weight.view.source(Float.self).base
         for row in sampledRows(weight) {
             for group in sums.indices {
                 let range = group * groupSize..<min(columns, (group + 1) * groupSize)

@@ -81,7 +81,7 @@ final class Observations {
             ?? Record(
                 largest: Array(repeating: 0, count: width), squares: Array(repeating: 0, count: width),
                 sums: Array(repeating: 0, count: width))
-        let values = tensor.view.pointer(Float.self)
+        let values = tensor.view.elements(Float.self)
         for row in 0..<rows {
             for column in 0..<width {
                 let value = values[row * width + column]
@@ -94,7 +94,7 @@ final class Observations {
         if !samples.isEmpty {
             let wanted = max(1, Observations.sampledRows / samples.count)
             for row in stride(from: 0, to: rows, by: max(1, rows / wanted)) {
-                record.sample += UnsafeBufferPointer(start: values + row * width, count: width)
+                record.sample += values[row * width..<(row + 1) * width]
             }
         }
         records[index] = record
@@ -190,7 +190,7 @@ package final class Gram {
     /// Adds the outer products of the rows of [R, width].
     package func add(_ tensor: Tensor, pool: ThreadPool = .shared) {
         let (width, count) = (width, tensor.count / max(1, width))
-        let columns = Gram.transposed(tensor.view.pointer(Float.self), rows: count, columns: width)
+        let columns = Gram.transposed(tensor.view.elements(Float.self), rows: count, columns: width)
         var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(width, count))
         trips_sgemm_pack(&packed, columns, count, width, count, 0, width)
         let part = 2 * Int(TRIPS_PANEL)
@@ -208,7 +208,7 @@ package final class Gram {
         }
     }
 
-    private static func transposed(_ source: UnsafePointer<Float>, rows: Int, columns: Int) -> [Float] {
+    private static func transposed(_ source: UnsafeBufferPointer<Float>, rows: Int, columns: Int) -> [Float] {
         var result = [Float](repeating: 0, count: rows * columns)
         for row in 0..<rows { for column in 0..<columns { result[column * rows + row] = source[row * columns + column] } }
         return result

@@ -34,7 +34,7 @@ package func roundWeights(
         scales.withUnsafeMutableBufferPointer { scaleBuffer in
             let scaleTarget = SharedPointer(scaleBuffer)
             pool.run(rows) { row in
-                var scaled = Array(UnsafeBufferPointer(start: matrix.view.pointer(Float.self) + row * columns, count: columns))
+                var scaled = Array(matrix.view.elements(Float.self)[row * columns..<(row + 1) * columns])
                 if let columnFactor { for column in 0..<columns { scaled[column] *= columnFactor[column] } }
                 for group in 0..<groups {
                     let range = group * groupSize..<min(columns, (group + 1) * groupSize)

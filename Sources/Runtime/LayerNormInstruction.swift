@@ -38,7 +38,8 @@ struct LayerNormInstruction: Instruction {
             var target = target
             for run in source.runs(rows) {
                 trips_layernorm_rows(
-                    target, width, source.base + run.lowerBound * width, width, run.count, width, weight?.base, bias?.base, epsilon)
+                    target, width, source.first.base + run.lowerBound * width, width, run.count, width, weight?.base, bias?.base,
+                    epsilon)
                 target += run.count * width
             }
         }

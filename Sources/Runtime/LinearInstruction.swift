@@ -139,34 +139,39 @@ struct ProductTile {
 }
 
 /// A product with its addresses.
-private final class BoundProduct: @unchecked Sendable {
+private final class BoundProduct: Sendable {
     let packed: PackedProduct
     /// Outputs that are quantized together, where the rows become bytes.
     var part: Int? { bytes?.headSize }
     private let bytes: HeadBytes?
-    private let output: UnsafeMutablePointer<Float>
+    private let output: Target<Float>
     private let outputDistance: Int
-    private let epilogue: trips_epilogue
+    private let bias: Source<Float>?
+    private let residual: ChosenRows?
+    private let activation: trips_activation
 
     init(_ member: LinearInstruction.Member, _ memory: PlanMemory) throws {
         packed = try memory.weights.product(member.recipe)
-        let bias = try member.bias.map(memory.view)
         bytes = try memory.headBytes(member.output)
-        output = try memory.mutableView(member.output).pointer(Float.self)
+        output = try memory.mutableView(member.output).target()
         outputDistance = memory.rowDistance(member.output)
-        let residual = try member.residual.map(memory.rows)
-        epilogue = trips_epilogue(
-            bias: bias?.pointer(Float.self), residual: residual?.base, ldr: packed.outputs, residual_rows: residual?.order,
-            activation: member.activation)
+        bias = try member.bias.map { try memory.view($0).source() }
+        residual = try member.residual.map(memory.rows)
+        activation = member.activation
+    }
+
+    private var epilogue: trips_epilogue {
+        trips_epilogue(
+            bias: bias?.base, residual: residual?.first.base, ldr: packed.outputs, residual_rows: residual?.order?.base,
+            activation: activation)
     }
 
     func multiply(_ x: UnsafePointer<Float>, _ distance: Int, _ tile: ProductTile) {
-        withUnsafePointer(to: epilogue) { epilogue in
-            trips_sgemm(
-                x, distance, packed.pointer.assumingMemoryBound(to: Float.self), packed.outputs, packed.inputs,
-                output, outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
-                tile.outputs.upperBound, epilogue)
-        }
+        var epilogue = epilogue
+        trips_sgemm(
+            x, distance, packed.pointer.assumingMemoryBound(to: Float.self), packed.outputs, packed.inputs,
+            output.base, outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
+            tile.outputs.upperBound, &epilogue)
     }
 
     func multiply(_ x: QuantizedRows, _ tile: ProductTile) {
@@ -176,14 +181,13 @@ private final class BoundProduct: @unchecked Sendable {
             trips_igemm_bytes(
                 x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, bytes.bytes.base,
                 bytes.scales.base, bytes.rows, bytes.headSize, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound,
-                tile.outputs.upperBound, epilogue.bias)
+                tile.outputs.upperBound, bias?.base)
         } else {
-            withUnsafePointer(to: epilogue) { epilogue in
-                trips_igemm(
-                    x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, output,
-                    outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound,
-                    epilogue)
-            }
+            var epilogue = epilogue
+            trips_igemm(
+                x.bytes.base, x.rowBytes, x.scales.base, packed.pointer, packed.outputs, packed.inputs, group, output.base,
+                outputDistance, tile.rows.lowerBound, tile.rows.upperBound, tile.outputs.lowerBound, tile.outputs.upperBound,
+                &epilogue)
         }
     }
 }

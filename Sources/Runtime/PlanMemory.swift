@@ -1,4 +1,5 @@
 import ModelGraph
+import Operators
 import Support
 import Tensors
 
@@ -59,8 +60,8 @@ final class PlanMemory {
 
     /// The rows of a value of fp32, which for one of `Lowering.chosenRows` lie among another's.
     func rows(_ value: ValueID) throws -> ChosenRows {
-        guard let source = storage.chosen[value] else { return ChosenRows(base: try view(value).pointer(Float.self), order: nil) }
-        return ChosenRows(base: try view(source).pointer(Float.self), order: try choice(value).map { UnsafePointer($0.order) })
+        guard let source = storage.chosen[value] else { return ChosenRows(first: try view(value).source(), order: nil) }
+        return ChosenRows(first: try view(source).source(), order: try choice(value).map { Source(base: $0.order.base) })
     }
 
     /// Where to write the row order of a value of `Lowering.chosenRows`; nil for the others.
@@ -68,7 +69,7 @@ final class PlanMemory {
         guard let source = storage.chosen[value] else { return nil }
         let rows = try mutableView(source)
         return RowChoice(
-            order: try mutableView(value).bytes.assumingMemoryBound(to: Int32.self), spare: rows.pointer(Float.self) + rows.count,
+            order: try mutableView(value).target(), spare: Target(base: rows.target().base + rows.count),
             firstSpare: rows.shape[0] * rows.shape[1])
     }
 

@@ -26,7 +26,7 @@ struct QuantizedRows: Sendable {
     func fill(_ rows: Range<Int>, from x: UnsafePointer<Float>, inputs: Int, _ inputScale: Tensor?) {
         trips_quantize_rows(
             bytes.base + rows.lowerBound * rowBytes, rowBytes, scales.base + rows.lowerBound, x, inputs, inputs, rows.count,
-            inputScale?.view.pointer(Float.self))
+            inputScale?.view.source(Float.self).base)
     }
 }
 

@@ -41,60 +41,66 @@ struct SelectionInstruction: Instruction {
 }
 
 /// The addresses of the selection of one example.
-private struct SelectionStream: @unchecked Sendable {
+private struct SelectionStream: Sendable {
     private let op: PatchSelection
     private let leading, count, width, keyWidth, kept, total: Int
-    private let tokens, keys, query: UnsafePointer<Float>
-    private let oldPositions: UnsafePointer<Int64>?
-    private let scores, dots, means, weights: UnsafeMutablePointer<Float>
+    private let tokens, keys, query: Source<Float>
+    private let oldPositions: Source<Int64>?
+    private let scores, dots, means, weights: Target<Float>
     /// Indices of image tokens, the kept ones first.
-    private let order: UnsafeMutablePointer<Int32>
-    private let target: Target
+    private let order: Target<Int32>
+    private let keeping: Keeping
     /// The token that replaces the dropped ones.
-    private let fused: UnsafeMutablePointer<Float>
-    private let indices, positions: UnsafeMutablePointer<Int64>
+    private let fused: Target<Float>
+    private let indices, positions: Target<Int64>
 
     /// The kept rows, or their indices among those of all examples. There the example's own begin at `first`, and the fused one is
     /// at `fused`.
-    private enum Target {
-        case rows(UnsafeMutablePointer<Float>)
-        case numbers(UnsafeMutablePointer<Int32>, first: Int, fused: Int)
+    private enum Keeping {
+        case rows(Target<Float>)
+        case numbers(Target<Int32>, first: Int, fused: Int)
     }
 
     init(_ selection: SelectionInstruction, _ memory: PlanMemory, example: Int) throws {
         let node = selection.node
-        func input(_ index: Int) throws -> UnsafePointer<Float> { try memory.view(node.requiredInput(index)).pointer(Float.self) }
+        func input(_ index: Int, _ offset: Int) throws -> Source<Float> {
+            Source(base: try memory.view(node.requiredInput(index)).source().base + offset)
+        }
+        func output<Element>(_ index: Int, _ offset: Int) throws -> Target<Element> {
+            Target(base: try memory.mutableView(node.outputs[index]).target().base + offset)
+        }
         op = selection.op
         (leading, count, width) = (op.leadingCount, selection.count, selection.width)
         (kept, total) = (op.keptCount(of: count), op.streamCount(of: count))
         keyWidth = try node.input(1).map { try memory.view($0).shape[2] } ?? width
-        tokens = try input(0) + example * (leading + count) * width
-        keys = try input(1) + example * (leading + count) * keyWidth
-        query = try input(2) + example * op.heads * (op.sharesKeys ? keyWidth : width / op.heads)
-        oldPositions = try node.input(3).map { try memory.view($0).pointer(Int64.self) + example * selection.count }
+        tokens = try input(0, example * (leading + count) * width)
+        keys = try input(1, example * (leading + count) * keyWidth)
+        query = try input(2, example * op.heads * (op.sharesKeys ? keyWidth : width / op.heads))
+        oldPositions = try node.input(3).map { Source(base: try memory.view($0).source().base + example * selection.count) }
         if let choice = try memory.choice(node.outputs[0]) {
-            target = .numbers(
-                choice.order + example * (leading + total), first: example * (leading + count), fused: choice.firstSpare + example)
-            fused = choice.spare + example * width
+            keeping = .numbers(
+                Target(base: choice.order.base + example * (leading + total)), first: example * (leading + count),
+                fused: choice.firstSpare + example)
+            fused = Target(base: choice.spare.base + example * width)
         } else {
-            let rows = try memory.mutableView(node.outputs[0]).pointer(Float.self) + example * (leading + total) * width
-            target = .rows(rows)
-            fused = rows + (leading + kept) * width
+            let rows: Target<Float> = try output(0, example * (leading + total) * width)
+            keeping = .rows(rows)
+            fused = Target(base: rows.base + (leading + kept) * width)
         }
-        indices = try memory.mutableView(node.outputs[1]).pointer(Int64.self) + example * kept
-        scores = try memory.mutableView(node.outputs[2]).pointer(Float.self) + example * count
-        positions = try memory.mutableView(node.outputs[3]).pointer(Int64.self) + example * total
-        dots = memory.scratch.assumingMemoryBound(to: Float.self) + example * selection.scratchNumbers
-        means = dots + op.heads * (leading + count)
-        weights = means + leading + count
-        order = UnsafeMutableRawPointer(weights + count).assumingMemoryBound(to: Int32.self)
+        indices = try output(1, example * kept)
+        scores = try output(2, example * count)
+        positions = try output(3, example * total)
+        dots = Target(base: memory.scratch.assumingMemoryBound(to: Float.self) + example * selection.scratchNumbers)
+        means = Target(base: dots.base + op.heads * (leading + count))
+        weights = Target(base: means.base + leading + count)
+        order = Target(base: UnsafeMutableRawPointer(weights.base + count).assumingMemoryBound(to: Int32.self))
     }
 
     /// The products of the query with a part of the rows. Image guidance lets leading ones take part in the softmax.
     func score(part: Int, of parts: Int) {
         let rows = (0..<scored).part(part, of: parts)
         trips_selection_dots(
-            dots, query, keys + skipped * keyWidth, keyWidth, scored, rows.lowerBound, rows.upperBound, op.heads,
+            dots.base, query.base, keys.base + skipped * keyWidth, keyWidth, scored, rows.lowerBound, rows.upperBound, op.heads,
             op.sharesKeys ? keyWidth : headSize, op.sharesKeys)
     }
 
@@ -106,13 +112,16 @@ private struct SelectionStream: @unchecked Sendable {
     private var scored: Int { leading + count - skipped }
 
     func choose() {
-        trips_selection_scores(means, dots, scored, op.heads, op.scale ?? 1 / Float(headSize).squareRoot())
-        scores.update(from: means + leading - skipped, count: count)
-        let scores = UnsafeBufferPointer(start: scores, count: count)
-        op.choose(scores, into: UnsafeMutableBufferPointer(start: order, count: count))
-        for place in 0..<kept { indices[place] = Int64(order[place]) }
-        op.sort(UnsafeMutableBufferPointer(start: order, count: kept), by: scores)
-        for place in 0..<kept { positions[place] = oldPositions?[Int(order[place])] ?? Int64(order[place]) }
+        trips_selection_scores(means.base, dots.base, scored, op.heads, op.scale ?? 1 / Float(headSize).squareRoot())
+        scores.base.update(from: means.base + leading - skipped, count: count)
+        let scores = UnsafeBufferPointer(start: scores.base, count: count)
+        op.choose(scores, into: UnsafeMutableBufferPointer(start: order.base, count: count))
+        for place in 0..<kept { indices.base[place] = Int64(order.base[place]) }
+        op.sort(UnsafeMutableBufferPointer(start: order.base, count: kept), by: scores)
+        for place in 0..<kept {
+            let index = order.base[place]
+            positions.base[place] = oldPositions.map { $0.base[Int(index)] } ?? Int64(index)
+        }
         weigh()
         writeRowNumbers()
     }
@@ -120,33 +129,35 @@ private struct SelectionStream: @unchecked Sendable {
     /// Writes the weights of the dropped tokens in the fused one.
     private func weigh() {
         guard total > kept else { return }
-        positions[kept] = -1
-        let sum = (kept..<count).reduce(0.0) { $0 + Double(scores[Int(order[$1])]) }
+        positions.base[kept] = -1
+        let sum = (kept..<count).reduce(0.0) { $0 + Double(scores.base[Int(order.base[$1])]) }
         for place in kept..<count {
-            weights[place] = Float(op.fusionWeight(scores[Int(order[place])], of: sum, count: count - kept))
+            let score = scores.base[Int(order.base[place])]
+            weights.base[place] = Float(op.fusionWeight(score, of: sum, count: count - kept))
         }
     }
 
     /// Writes the indices of the kept rows, where the rows are not moved.
     private func writeRowNumbers() {
-        guard case .numbers(let numbers, let first, let fused) = target else { return }
-        for place in 0..<leading { numbers[place] = Int32(first + place) }
-        for place in 0..<kept { numbers[leading + place] = Int32(first + leading) + order[place] }
-        if total > kept { numbers[leading + kept] = Int32(fused) }
+        guard case .numbers(let numbers, let first, let fused) = keeping else { return }
+        for place in 0..<leading { numbers.base[place] = Int32(first + place) }
+        for place in 0..<kept { numbers.base[leading + place] = Int32(first + leading) + order.base[place] }
+        if total > kept { numbers.base[leading + kept] = Int32(fused) }
     }
 
     /// A part of the kept rows, where they are moved, and of the columns of the fused one.
     func finish(part: Int, of parts: Int) {
-        let x = tokens + leading * width
-        if case .rows(let rows) = target {
-            if part == 0 { rows.update(from: tokens, count: leading * width) }
+        let x = tokens.base + leading * width
+        if case .rows(let rows) = keeping {
+            if part == 0 { rows.base.update(from: tokens.base, count: leading * width) }
             for place in (0..<kept).part(part, of: parts) {
-                (rows + (leading + place) * width).update(from: x + Int(order[place]) * width, count: width)
+                (rows.base + (leading + place) * width).update(from: x + Int(order.base[place]) * width, count: width)
             }
         }
         guard total > kept else { return }
         let columns = (0..<width).part(part, of: parts)
         trips_weighted_rows(
-            fused + columns.lowerBound, x + columns.lowerBound, width, order + kept, weights + kept, count - kept, columns.count)
+            fused.base + columns.lowerBound, x + columns.lowerBound, width, order.base + kept, weights.base + kept, count - kept,
+            columns.count)
     }
 }

@@ -199,7 +199,7 @@ final class PackedProduct: Sendable {
             return { range, rows in
                 trips_igemm_pack(
                     UnsafeMutableRawPointer(target.base), rows.assumingMemoryBound(to: Int8.self), inputs,
-                    scales.view.pointer(Float.self) + range.lowerBound * groups, outputs, inputs, group,
+                    scales.view.source(Float.self).base + range.lowerBound * groups, outputs, inputs, group,
                     range.lowerBound, range.upperBound)
             }
         case .widened: return try wideningPacking(recipe)
@@ -218,8 +218,8 @@ final class PackedProduct: Sendable {
                     guard let wide = wide.baseAddress else { return }
                     trips_dequantize_rows(
                         wide, inputs, rows.assumingMemoryBound(to: Int8.self) + (start - range.lowerBound) * inputs, inputs,
-                        scales.view.pointer(Float.self) + start * groups, end - start, inputs, group,
-                        inputScale?.view.pointer(Float.self))
+                        scales.view.source(Float.self).base + start * groups, end - start, inputs, group,
+                        inputScale?.view.source(Float.self).base)
                     trips_sgemm_pack(target.base, wide, inputs, outputs, inputs, start, end)
                 }
             }

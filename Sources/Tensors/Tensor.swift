@@ -175,11 +175,6 @@ package struct TensorView: @unchecked Sendable {
         try Tensor(dataType, shape) { $0.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: $0.count)) }
     }
 
-    /// The first element's address. `Element` must be as wide as the data type.
-    package func pointer<Element: TensorElement>(_: Element.Type) -> UnsafePointer<Element> {
-        bytes.assumingMemoryBound(to: Element.self)
-    }
-
     /// The elements as `Element`, whose width must be the data type's.
     package func elements<Element: TensorElement>(_: Element.Type = Element.self) -> UnsafeBufferPointer<Element> {
         UnsafeBufferPointer(start: bytes.assumingMemoryBound(to: Element.self), count: count)
@@ -199,10 +194,6 @@ package struct MutableTensorView: @unchecked Sendable {
     }
 
     package var count: Int { shape.reduce(1, *) }
-
-    package func pointer<Element: TensorElement>(_: Element.Type) -> UnsafeMutablePointer<Element> {
-        bytes.assumingMemoryBound(to: Element.self)
-    }
 
     package func elements<Element: TensorElement>(_: Element.Type = Element.self) -> UnsafeMutableBufferPointer<Element> {
         UnsafeMutableBufferPointer(start: bytes.assumingMemoryBound(to: Element.self), count: count)
