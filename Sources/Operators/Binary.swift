@@ -32,39 +32,14 @@ extension StridedLoop {
     }
 }
 
-extension Binary: Computable {
-    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
-        if kind == .pow { return try power(inputs, outputs, pool) }
-        try widened(inputs, outputs) { inputs, outputs in
-            let (a, b, y) = (try inputs.required(0), try inputs.required(1), outputs[0])
-            let loop = try self.loop(a, b, y)
-            switch a.dataType {
-            case .float64: floating(Double.self, a, b, y, loop, pool)
-            case .float32, .float16, .bfloat16: floating(Float.self, a, b, y, loop, pool)
-            case .int64: integer(Int64.self, a, b, y, loop, pool)
-            case .int32: integer(Int32.self, a, b, y, loop, pool)
-            case .int16: integer(Int16.self, a, b, y, loop, pool)
-            case .int8: integer(Int8.self, a, b, y, loop, pool)
-            case .uint64: integer(UInt64.self, a, b, y, loop, pool)
-            case .uint32: integer(UInt32.self, a, b, y, loop, pool)
-            case .uint16: integer(UInt16.self, a, b, y, loop, pool)
-            case .uint8, .bool: integer(UInt8.self, a, b, y, loop, pool)
-            }
-        }
-    }
+/// All operations but powers.
+private struct BinaryWork: TypedBody {
+    let kind: Binary.Kind, a, b: TensorView, y: MutableTensorView, loop: StridedLoop, pool: ThreadPool
 
-    private func loop(_ a: TensorView, _ b: TensorView, _ y: MutableTensorView) throws -> StridedLoop {
-        StridedLoop(
-            y.shape,
-            [try broadcastStrides(a.shape, to: y.shape), try broadcastStrides(b.shape, to: y.shape), denseStrides(y.shape)])
-    }
-
-    private func floating<T: Real>(
-        _: T.Type, _ left: TensorView, _ right: TensorView, _ output: MutableTensorView, _ loop: StridedLoop, _ pool: ThreadPool
-    ) {
-        let (a, b, kind) = (left.source(T.self), right.source(T.self), kind)
-        if kind.isComparison { return compare(a, b, output, loop, pool) }
-        loop.rows(a, b, output.target(T.self), on: pool) { row in
+    func floating<T: Real & Number>(_: T.Type) {
+        let kind = kind
+        if kind.isComparison { return compare(T.self) }
+        loop.rows(a.source(T.self), b.source(T.self), y.target(T.self), on: pool) { row in
             switch kind {
             case .add: row.map { $0 + $1 }
             case .sub: row.map { $0 - $1 }
@@ -79,12 +54,10 @@ extension Binary: Computable {
         }
     }
 
-    private func integer<T: FixedWidthInteger & Sendable>(
-        _: T.Type, _ left: TensorView, _ right: TensorView, _ output: MutableTensorView, _ loop: StridedLoop, _ pool: ThreadPool
-    ) {
-        let (a, b, kind) = (left.source(T.self), right.source(T.self), kind)
-        if kind.isComparison { return compare(a, b, output, loop, pool) }
-        loop.rows(a, b, output.target(T.self), on: pool) { row in
+    func integer<T: FixedWidthInteger & Number>(_: T.Type) {
+        let kind = kind
+        if kind.isComparison { return compare(T.self) }
+        loop.rows(a.source(T.self), b.source(T.self), y.target(T.self), on: pool) { row in
             switch kind {
             case .add: row.map { $0 &+ $1 }
             case .sub: row.map { $0 &- $1 }
@@ -109,11 +82,9 @@ extension Binary: Computable {
         }
     }
 
-    private func compare<T: Comparable & Sendable>(
-        _ a: Source<T>, _ b: Source<T>, _ output: MutableTensorView, _ loop: StridedLoop, _ pool: ThreadPool
-    ) {
+    private func compare<T: Number>(_: T.Type) {
         let kind = kind
-        loop.rows(a, b, output.target(UInt8.self), on: pool) { row in
+        loop.rows(a.source(T.self), b.source(T.self), y.target(UInt8.self), on: pool) { row in
             switch kind {
             case .equal: row.map { $0 == $1 ? 1 : 0 }
             case .less: row.map { $0 < $1 ? 1 : 0 }
@@ -124,8 +95,22 @@ extension Binary: Computable {
             }
         }
     }
+}
 
-    // MARK: Powers
+extension Binary: Computable {
+    package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
+        if kind == .pow { return try power(inputs, outputs, pool) }
+        try widened(inputs, outputs) { inputs, outputs in
+            let (a, b, y) = (try inputs.required(0), try inputs.required(1), outputs[0])
+            try dispatch(a.dataType, BinaryWork(kind: kind, a: a, b: b, y: y, loop: loop(a, b, y), pool: pool))
+        }
+    }
+
+    private func loop(_ a: TensorView, _ b: TensorView, _ y: MutableTensorView) throws -> StridedLoop {
+        StridedLoop(
+            y.shape,
+            [try broadcastStrides(a.shape, to: y.shape), try broadcastStrides(b.shape, to: y.shape), denseStrides(y.shape)])
+    }
 
     /// Integers to integers are exact (and wrap); all else is computed in the wider of the two floating-point types.
     private func power(_ inputs: [TensorView?], _ outputs: [MutableTensorView], _ pool: ThreadPool) throws {

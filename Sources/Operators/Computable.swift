@@ -130,22 +130,33 @@ func widened(
 
 /// Work on elements of a type that is known only when it begins.
 protocol TypedBody {
+    func floating<T: Real & Number>(_: T.Type) throws
+    func integer<T: FixedWidthInteger & Number>(_: T.Type) throws
+}
+
+/// Work that is the same for all numbers.
+protocol UniformBody: TypedBody {
     func callAsFunction<T: Number>(_: T.Type) throws
+}
+
+extension UniformBody {
+    func floating<T: Real & Number>(_: T.Type) throws { try self(T.self) }
+    func integer<T: FixedWidthInteger & Number>(_: T.Type) throws { try self(T.self) }
 }
 
 /// Calls the body for the type of the elements; half precision must have been widened.
 func dispatch(_ dataType: DataType, _ body: some TypedBody) throws {
     switch dataType {
-    case .float64: try body(Double.self)
-    case .float32, .float16, .bfloat16: try body(Float.self)
-    case .int64: try body(Int64.self)
-    case .int32: try body(Int32.self)
-    case .int16: try body(Int16.self)
-    case .int8: try body(Int8.self)
-    case .uint64: try body(UInt64.self)
-    case .uint32: try body(UInt32.self)
-    case .uint16: try body(UInt16.self)
-    case .uint8, .bool: try body(UInt8.self)
+    case .float64: try body.floating(Double.self)
+    case .float32, .float16, .bfloat16: try body.floating(Float.self)
+    case .int64: try body.integer(Int64.self)
+    case .int32: try body.integer(Int32.self)
+    case .int16: try body.integer(Int16.self)
+    case .int8: try body.integer(Int8.self)
+    case .uint64: try body.integer(UInt64.self)
+    case .uint32: try body.integer(UInt32.self)
+    case .uint16: try body.integer(UInt16.self)
+    case .uint8, .bool: try body.integer(UInt8.self)
     }
 }
 

@@ -46,30 +46,24 @@ extension Clip: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
-            func clip<T: Comparable & Sendable>(_: T.Type) throws {
-                let lower = try inputs.optional(1).map { try $0.first(T.self) }
-                let upper = try inputs.optional(2).map { try $0.first(T.self) }
-                let (source, target) = (x.source(T.self), outputs[0].target(T.self))
-                parallel(x.count, grain: taskGrain, on: pool) { part in
-                    for index in part {
-                        var value = source[index]
-                        if let lower, value < lower { value = lower }
-                        if let upper, value > upper { value = upper }
-                        target[index] = value
-                    }
+            try dispatch(
+                x.dataType, Clamping(x: x, y: outputs[0], lower: inputs.optional(1), upper: inputs.optional(2), pool: pool))
+        }
+    }
+
+    private struct Clamping: UniformBody {
+        let x: TensorView, y: MutableTensorView, lower, upper: TensorView?, pool: ThreadPool
+
+        func callAsFunction<T: Number>(_: T.Type) throws {
+            let (lower, upper) = (try lower?.first(T.self), try upper?.first(T.self))
+            let (source, target) = (x.source(T.self), y.target(T.self))
+            parallel(x.count, grain: taskGrain, on: pool) { part in
+                for index in part {
+                    var value = source[index]
+                    if let lower, value < lower { value = lower }
+                    if let upper, value > upper { value = upper }
+                    target[index] = value
                 }
-            }
-            switch x.dataType {
-            case .float64: try clip(Double.self)
-            case .float32, .float16, .bfloat16: try clip(Float.self)
-            case .int64: try clip(Int64.self)
-            case .int32: try clip(Int32.self)
-            case .int16: try clip(Int16.self)
-            case .int8: try clip(Int8.self)
-            case .uint64: try clip(UInt64.self)
-            case .uint32: try clip(UInt32.self)
-            case .uint16: try clip(UInt16.self)
-            case .uint8, .bool: try clip(UInt8.self)
             }
         }
     }

@@ -122,7 +122,8 @@ extension GatherND: Computable {
 }
 
 /// Blocks of updates, and where they go.
-private struct Scattering {
+private struct Scattering: TypedBody {
+    let y: MutableTensorView
     let updates: TensorView
     let offsets: [Int]
     /// Elements of an update.
@@ -130,47 +131,36 @@ private struct Scattering {
     let reduction: ScatterReduction
 
     /// Puts the updates into y, in order.
-    func apply(to y: MutableTensorView) throws {
+    func apply() throws {
         guard updates.count == offsets.count * block else {
             throw TripsError.data("number of updates", found: updates.type, expected: "\(offsets.count * block) elements")
         }
-        switch y.dataType {
-        case .float64: floating(Double.self, y)
-        case .float32, .float16, .bfloat16: floating(Float.self, y)
-        case .int64: integer(Int64.self, y)
-        case .int32: integer(Int32.self, y)
-        case .int16: integer(Int16.self, y)
-        case .int8: integer(Int8.self, y)
-        case .uint64: integer(UInt64.self, y)
-        case .uint32: integer(UInt32.self, y)
-        case .uint16: integer(UInt16.self, y)
         // Of booleans, add is or, and mul is and.
-        case .bool where reduction == .add: combine(UInt8.self, y) { $0 | $1 }
-        case .uint8, .bool: integer(UInt8.self, y)
-        }
+        if y.dataType == .bool, reduction == .add { return combine(UInt8.self) { $0 | $1 } }
+        try dispatch(y.dataType, self)
     }
 
-    private func floating<T: Real>(_: T.Type, _ y: MutableTensorView) {
+    func floating<T: Real & Number>(_: T.Type) {
         switch reduction {
-        case .none: combine(T.self, y) { $1 }
-        case .add: combine(T.self, y) { $0 + $1 }
-        case .mul: combine(T.self, y) { $0 * $1 }
-        case .min: combine(T.self, y) { $0 < $1 || $0.isNaN ? $0 : $1 }
-        case .max: combine(T.self, y) { $0 > $1 || $0.isNaN ? $0 : $1 }
+        case .none: combine(T.self) { $1 }
+        case .add: combine(T.self) { $0 + $1 }
+        case .mul: combine(T.self) { $0 * $1 }
+        case .min: combine(T.self) { $0 < $1 || $0.isNaN ? $0 : $1 }
+        case .max: combine(T.self) { $0 > $1 || $0.isNaN ? $0 : $1 }
         }
     }
 
-    private func integer<T: FixedWidthInteger>(_: T.Type, _ y: MutableTensorView) {
+    func integer<T: FixedWidthInteger & Number>(_: T.Type) {
         switch reduction {
-        case .none: combine(T.self, y) { $1 }
-        case .add: combine(T.self, y) { $0 &+ $1 }
-        case .mul: combine(T.self, y) { $0 &* $1 }
-        case .min: combine(T.self, y) { Swift.min($0, $1) }
-        case .max: combine(T.self, y) { Swift.max($0, $1) }
+        case .none: combine(T.self) { $1 }
+        case .add: combine(T.self) { $0 &+ $1 }
+        case .mul: combine(T.self) { $0 &* $1 }
+        case .min: combine(T.self) { Swift.min($0, $1) }
+        case .max: combine(T.self) { Swift.max($0, $1) }
         }
     }
 
-    private func combine<T>(_: T.Type, _ y: MutableTensorView, _ f: (T, T) -> T) {
+    private func combine<T>(_: T.Type, _ f: (T, T) -> T) {
         let (u, y) = (updates.source(T.self), y.target(T.self))
         for (index, offset) in offsets.enumerated() {
             for place in 0..<block { y[offset + place] = f(y[offset + place], u[index * block + place]) }
@@ -184,7 +174,7 @@ extension ScatterElements: Computable {
             let x = try inputs.required(0)
             outputs[0].copy(from: x)
             let offsets = try elementOffsets(inputs.required(1), in: x.shape, axis: resolveAxis(axis, rank: x.shape.count))
-            try Scattering(updates: inputs.required(2), offsets: offsets, block: 1, reduction: reduction).apply(to: outputs[0])
+            try Scattering(y: outputs[0], updates: inputs.required(2), offsets: offsets, block: 1, reduction: reduction).apply()
         }
     }
 }
@@ -196,7 +186,7 @@ extension ScatterND: Computable {
             outputs[0].copy(from: x)
             let block = x.shape[(indices.shape.last ?? 0)...].reduce(1, *)
             let offsets = try tupleOffsets(indices, in: x.shape, batch: 0)
-            try Scattering(updates: inputs.required(2), offsets: offsets, block: block, reduction: reduction).apply(to: outputs[0])
+            try Scattering(y: outputs[0], updates: inputs.required(2), offsets: offsets, block: block, reduction: reduction).apply()
         }
     }
 }
@@ -234,7 +224,7 @@ extension TopK: Computable {
         }
     }
 
-    private struct Selection: TypedBody {
+    private struct Selection: UniformBody {
         let x: TensorView, values, indices: MutableTensorView, rows, kept: AxisRows, largest: Bool, pool: ThreadPool
 
         func callAsFunction<T: Number>(_: T.Type) {

@@ -64,23 +64,23 @@ extension Arange: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try checkTypes(inputs, outputs)
         try widened(inputs, outputs) { inputs, outputs in
-            func fill<T: Numeric>(_: T.Type, _ value: (_ start: T, _ delta: T, _ index: Int) -> T) throws {
-                let (start, delta) = (try inputs.required(0).first(T.self), try inputs.required(2).first(T.self))
-                let target = outputs[0].target(T.self)
-                for index in 0..<outputs[0].count { target[index] = value(start, delta, index) }
-            }
-            switch outputs[0].dataType {
-            case .float64: try fill(Double.self) { $0 + $1 * Double($2) }
-            case .float32, .float16, .bfloat16: try fill(Float.self) { $0 + $1 * Float($2) }
-            case .int64: try fill(Int64.self) { $0 &+ $1 &* Int64(truncatingIfNeeded: $2) }
-            case .int32: try fill(Int32.self) { $0 &+ $1 &* Int32(truncatingIfNeeded: $2) }
-            case .int16: try fill(Int16.self) { $0 &+ $1 &* Int16(truncatingIfNeeded: $2) }
-            case .int8: try fill(Int8.self) { $0 &+ $1 &* Int8(truncatingIfNeeded: $2) }
-            case .uint64: try fill(UInt64.self) { $0 &+ $1 &* UInt64(truncatingIfNeeded: $2) }
-            case .uint32: try fill(UInt32.self) { $0 &+ $1 &* UInt32(truncatingIfNeeded: $2) }
-            case .uint16: try fill(UInt16.self) { $0 &+ $1 &* UInt16(truncatingIfNeeded: $2) }
-            case .uint8, .bool: try fill(UInt8.self) { $0 &+ $1 &* UInt8(truncatingIfNeeded: $2) }
-            }
+            try dispatch(
+                outputs[0].dataType,
+                Progression(start: inputs.required(0), delta: inputs.required(2), y: outputs[0]))
+        }
+    }
+
+    private struct Progression: TypedBody {
+        let start, delta: TensorView, y: MutableTensorView
+
+        func floating<T: Real & Number>(_: T.Type) throws { try fill(T.self) { $0 + $1 * T($2) } }
+        func integer<T: FixedWidthInteger & Number>(_: T.Type) throws {
+            try fill(T.self) { $0 &+ $1 &* T(truncatingIfNeeded: $2) }
+        }
+
+        private func fill<T: Number>(_: T.Type, _ value: (_ start: T, _ delta: T, _ index: Int) -> T) throws {
+            let (start, delta, target) = (try start.first(T.self), try delta.first(T.self), y.target(T.self))
+            for index in 0..<y.count { target[index] = value(start, delta, index) }
         }
     }
 }

@@ -16,6 +16,9 @@ protocol Number: TensorElement, Numeric, Comparable {
     /// The number, integers rounded towards zero.
     init(factor: Float)
 
+    /// No number is less.
+    static var lowest: Self { get }
+
     /// c = alpha · a · b + beta · c, with a [m, k] and b [k, n]. All numbers fit 32 bits; none of the sizes is 0.
     static func multiply(
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self,
@@ -23,6 +26,8 @@ protocol Number: TensorElement, Numeric, Comparable {
 }
 
 extension Float: Number {
+    static var lowest: Float { -.infinity }
+
     init(factor: Float) { self = factor }
 
     static func multiply(
@@ -50,6 +55,8 @@ extension Float: Number {
 }
 
 extension Double: Number {
+    static var lowest: Double { -.infinity }
+
     init(factor: Float) { self = Double(factor) }
 
     static func multiply(
@@ -65,6 +72,8 @@ extension Double: Number {
 }
 
 extension Number where Self: FixedWidthInteger {
+    static var lowest: Self { .min }
+
     init(factor: Float) { self = saturating(factor) }
 
     static func multiply(
@@ -155,7 +164,7 @@ func multiplyBatches(_ a: TensorView, _ b: TensorView, _ y: MutableTensorView, o
     try dispatch(a.dataType, Batches(a: left, b: right, y: y, m: m, n: n, k: k, batch: batch, strides: strides, pool: pool))
 }
 
-private struct Batches: TypedBody {
+private struct Batches: UniformBody {
     let a, b: TensorView, y: MutableTensorView, m, n, k: Int, batch: [Int], strides: (a: [Int], b: [Int]), pool: ThreadPool
 
     func callAsFunction<T: Number>(_: T.Type) throws {
@@ -198,7 +207,7 @@ extension Gemm: Computable {
         }
     }
 
-    private struct Product: TypedBody {
+    private struct Product: UniformBody {
         let op: Gemm, a, b: TensorView, y: MutableTensorView, adds: Bool, pool: ThreadPool
 
         func callAsFunction<T: Number>(_: T.Type) throws {

@@ -44,28 +44,22 @@ extension Reduce: Computable {
             let x = try inputs.required(0)
             let axes = try self.axes(inputs.optional(1)?.operand(), rank: x.shape.count)
             let rows = try ReducedRows(x, axes: axes, on: pool)
-            switch x.dataType {
-            case .float64: floating(Double.self, rows, outputs[0], pool)
-            case .float32, .float16, .bfloat16: floating(Float.self, rows, outputs[0], pool)
-            case .int64: integer(Int64.self, rows, outputs[0], pool)
-            case .int32: integer(Int32.self, rows, outputs[0], pool)
-            case .int16: integer(Int16.self, rows, outputs[0], pool)
-            case .int8: integer(Int8.self, rows, outputs[0], pool)
-            case .uint64: integer(UInt64.self, rows, outputs[0], pool)
-            case .uint32: integer(UInt32.self, rows, outputs[0], pool)
-            case .uint16: integer(UInt16.self, rows, outputs[0], pool)
-            case .uint8: integer(UInt8.self, rows, outputs[0], pool)
-            case .bool:
+            if x.dataType == .bool {
                 let all = kind == .min
-                rows.reduce(UInt8.self, into: outputs[0].target(UInt8.self), on: pool) { row in
+                return rows.reduce(UInt8.self, into: outputs[0].target(UInt8.self), on: pool) { row in
                     (all ? row.allSatisfy { $0 != 0 } : row.contains { $0 != 0 }) ? 1 : 0
                 }
             }
+            try dispatch(x.dataType, Reduction(kind: kind, rows: rows, y: outputs[0], pool: pool))
         }
     }
+}
 
-    private func floating<T: Real>(_: T.Type, _ rows: ReducedRows, _ output: MutableTensorView, _ pool: ThreadPool) {
-        let y = output.target(T.self)
+private struct Reduction: TypedBody {
+    let kind: Reduce.Kind, rows: ReducedRows, y: MutableTensorView, pool: ThreadPool
+
+    func floating<T: Real & Number>(_: T.Type) {
+        let y = y.target(T.self)
         let count = Double(rows.columns)
         switch kind {
         case .sum: rows.reduce(T.self, into: y, on: pool) { T(sum($0) { Double($0) }) }
@@ -87,10 +81,8 @@ extension Reduce: Computable {
         }
     }
 
-    private func integer<T: FixedWidthInteger & Sendable>(
-        _: T.Type, _ rows: ReducedRows, _ output: MutableTensorView, _ pool: ThreadPool
-    ) {
-        let y = output.target(T.self)
+    func integer<T: FixedWidthInteger & Number>(_: T.Type) {
+        let y = y.target(T.self)
         let count = T(truncatingIfNeeded: rows.columns)
         switch kind {
         case .sum: rows.reduce(T.self, into: y, on: pool) { $0.reduce(0, &+) }
@@ -142,7 +134,7 @@ extension ArgReduce: Computable {
         }
     }
 
-    private struct Search: TypedBody {
+    private struct Search: UniformBody {
         let x: TensorView, y: MutableTensorView, rows: AxisRows, largest, last: Bool, pool: ThreadPool
 
         func callAsFunction<T: Number>(_: T.Type) {
@@ -171,27 +163,29 @@ extension CumSum: Computable {
             let x = try inputs.required(0)
             let axis = try resolveAxis(inputs.required(1).integers().first ?? 0, rank: x.shape.count)
             let rows = AxisRows(x.shape, axis: axis)
-            func accumulate<T: Sendable>(_: T.Type, zero: T, _ add: @Sendable (T, T) -> T) {
-                let (source, target, exclusive, reverse) = (x.source(T.self), outputs[0].target(T.self), exclusive, reverse)
-                parallel(rows.count, grain: taskGrain / max(1, rows.size), on: pool) { part in
-                    for row in part {
-                        var total = zero
-                        for step in 0..<rows.size {
-                            let place = rows.start(row) + (reverse ? rows.size - 1 - step : step) * rows.inner
-                            let next = add(total, source[place])
-                            target[place] = exclusive ? total : next
-                            total = next
-                        }
+            try dispatch(
+                x.dataType, RunningSums(x: x, y: outputs[0], rows: rows, exclusive: exclusive, reverse: reverse, pool: pool))
+        }
+    }
+
+    private struct RunningSums: TypedBody {
+        let x: TensorView, y: MutableTensorView, rows: AxisRows, exclusive, reverse: Bool, pool: ThreadPool
+
+        func floating<T: Real & Number>(_: T.Type) { accumulate(T.self) { $0 + $1 } }
+        func integer<T: FixedWidthInteger & Number>(_: T.Type) { accumulate(T.self) { $0 &+ $1 } }
+
+        private func accumulate<T: Number>(_: T.Type, _ add: @Sendable (T, T) -> T) {
+            let (source, target, rows, exclusive, reverse) = (x.source(T.self), y.target(T.self), rows, exclusive, reverse)
+            parallel(rows.count, grain: taskGrain / max(1, rows.size), on: pool) { part in
+                for row in part {
+                    var total = T.zero
+                    for step in 0..<rows.size {
+                        let place = rows.start(row) + (reverse ? rows.size - 1 - step : step) * rows.inner
+                        let next = add(total, source[place])
+                        target[place] = exclusive ? total : next
+                        total = next
                     }
                 }
-            }
-            switch x.dataType {
-            case .float64: accumulate(Double.self, zero: 0) { $0 + $1 }
-            case .float32, .float16, .bfloat16: accumulate(Float.self, zero: 0) { $0 + $1 }
-            case .int64, .uint64: accumulate(Int64.self, zero: 0) { $0 &+ $1 }
-            case .int32, .uint32: accumulate(Int32.self, zero: 0) { $0 &+ $1 }
-            case .int16, .uint16: accumulate(Int16.self, zero: 0) { $0 &+ $1 }
-            case .int8, .uint8, .bool: accumulate(Int8.self, zero: 0) { $0 &+ $1 }
             }
         }
     }

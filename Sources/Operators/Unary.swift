@@ -18,33 +18,46 @@ extension Unary: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
         try widened(inputs, outputs) { inputs, outputs in
             let (x, y) = (try inputs.required(0), outputs[0])
-            switch x.dataType {
-            case .float64: floating(Double.self, x, y, pool)
-            case .float32, .float16, .bfloat16: floating(Float.self, x, y, pool)
-            case .int64: integer(Int64.self, x, y, pool)
-            case .int32: integer(Int32.self, x, y, pool)
-            case .int16: integer(Int16.self, x, y, pool)
-            case .int8: integer(Int8.self, x, y, pool)
-            case .uint64: integer(UInt64.self, x, y, pool)
-            case .uint32: integer(UInt32.self, x, y, pool)
-            case .uint16: integer(UInt16.self, x, y, pool)
-            case .uint8: integer(UInt8.self, x, y, pool)
-            case .bool: rows(UInt8.self, UInt8.self, x, y, pool) { $0.map { $0 == 0 ? 1 : 0 } }
-            }
+            try dispatch(x.dataType, UnaryWork(op: self, x: x, y: y, pool: pool))
         }
     }
 
-    private func integer<T: FixedWidthInteger & Sendable>(
-        _: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool
-    ) {
-        let kind = kind
-        let (lambda, bias) = (Double(alpha ?? defaultAlpha), Double(beta ?? defaultBeta))
-        rows(T.self, T.self, input, output, pool) { row in
+    /// The parameters, or the defaults of the kind.
+    fileprivate var resolvedAlpha: Float { alpha ?? defaultAlpha }
+    fileprivate var resolvedBeta: Float { beta ?? defaultBeta }
+
+    private var defaultAlpha: Float {
+        switch kind {
+        case .leakyRelu: 0.01
+        case .selu: 1.67326319217681884765625
+        case .hardSigmoid: 0.2
+        case .shrink: 0.5
+        default: 1
+        }
+    }
+
+    private var defaultBeta: Float {
+        switch kind {
+        case .selu: 1.05070102214813232421875
+        case .hardSigmoid: 0.5
+        default: 0
+        }
+    }
+}
+
+private struct UnaryWork: TypedBody {
+    let op: Unary, x: TensorView, y: MutableTensorView, pool: ThreadPool
+
+    func integer<T: FixedWidthInteger & Number>(_: T.Type) {
+        let kind = op.kind
+        let (lambda, bias) = (Double(op.resolvedAlpha), Double(op.resolvedBeta))
+        map(T.self, T.self) { row in
             switch kind {
             case .abs: row.map { $0 < 0 ? 0 &- $0 : $0 }
             case .neg: row.map { 0 &- $0 }
             case .sign: row.map { $0.signum() }
             case .relu: row.map { $0 < 0 ? 0 : $0 }
+            case .not: row.map { $0 == 0 ? 1 : 0 }
             case .bitwiseNot: row.map { ~$0 }
             case .shrink:
                 row.map { value in
@@ -56,15 +69,13 @@ extension Unary: Computable {
         }
     }
 
-    private func floating<T: Real>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
-        if output.dataType == .bool { return test(T.self, input, output, pool) }
-        if kind == .sigmoid, T.self == Float.self { return activate(input, output, TRIPS_ACTIVATION_SIGMOID, on: pool) }
-        if kind == .swish, alpha ?? defaultAlpha == 1, T.self == Float.self {
-            return activate(input, output, TRIPS_ACTIVATION_SWISH, on: pool)
-        }
-        let kind = kind
-        let (alpha, beta) = (T(alpha ?? defaultAlpha), T(beta ?? defaultBeta))
-        rows(T.self, T.self, input, output, pool) { row in
+    func floating<T: Real & Number>(_: T.Type) {
+        let kind = op.kind
+        if y.dataType == .bool { return test(T.self) }
+        if kind == .sigmoid, T.self == Float.self { return activate(x, y, TRIPS_ACTIVATION_SIGMOID, on: pool) }
+        if kind == .swish, op.resolvedAlpha == 1, T.self == Float.self { return activate(x, y, TRIPS_ACTIVATION_SWISH, on: pool) }
+        let (alpha, beta) = (T(op.resolvedAlpha), T(op.resolvedBeta))
+        map(T.self, T.self) { row in
             switch kind {
             case .abs: row.map { $0.magnitude }
             case .neg: row.map { -$0 }
@@ -108,9 +119,9 @@ extension Unary: Computable {
         }
     }
 
-    private func test<T: Real>(_: T.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool) {
-        let kind = kind
-        rows(T.self, UInt8.self, input, output, pool) { row in
+    private func test<T: Real>(_: T.Type) {
+        let kind = op.kind
+        map(T.self, UInt8.self) { row in
             switch kind {
             case .isNaN: row.map { $0.isNaN ? 1 : 0 }
             case .isInf: row.map { $0.isInfinite ? 1 : 0 }
@@ -120,30 +131,9 @@ extension Unary: Computable {
         }
     }
 
-    private func rows<X, R>(
-        _: X.Type, _: R.Type, _ input: TensorView, _ output: MutableTensorView, _ pool: ThreadPool,
-        _ body: @Sendable (UnaryRow<X, R>) -> Void
-    ) {
-        let (x, y) = (input.source(X.self), output.target(R.self))
-        parallel(input.count, grain: taskGrain, on: pool) { body(UnaryRow(x: x, y: y, range: $0)) }
-    }
-
-    private var defaultAlpha: Float {
-        switch kind {
-        case .leakyRelu: 0.01
-        case .selu: 1.67326319217681884765625
-        case .hardSigmoid: 0.2
-        case .shrink: 0.5
-        default: 1
-        }
-    }
-
-    private var defaultBeta: Float {
-        switch kind {
-        case .selu: 1.05070102214813232421875
-        case .hardSigmoid: 0.5
-        default: 0
-        }
+    private func map<X, R>(_: X.Type, _: R.Type, _ body: @Sendable (UnaryRow<X, R>) -> Void) {
+        let (count, x, y) = (x.count, x.source(X.self), y.target(R.self))
+        parallel(count, grain: taskGrain, on: pool) { body(UnaryRow(x: x, y: y, range: $0)) }
     }
 }
 

@@ -253,30 +253,22 @@ extension MaxPool: Computable {
             let sizes = Array(x.shape[2...])
             let plan = try WindowPlan(
                 axes: window.resolved(kernel: kernelShape, sizes: sizes), sizes: sizes, windows: Array(outputs[0].shape[2...]))
-            switch x.dataType {
-            case .float64: try search(x, outputs, plan, lowest: -Double.infinity, pool)
-            case .float32, .float16, .bfloat16: try search(x, outputs, plan, lowest: -Float.infinity, pool)
-            case .int64: try search(x, outputs, plan, lowest: Int64.min, pool)
-            case .int32: try search(x, outputs, plan, lowest: Int32.min, pool)
-            case .int16: try search(x, outputs, plan, lowest: Int16.min, pool)
-            case .int8: try search(x, outputs, plan, lowest: Int8.min, pool)
-            case .uint64: try search(x, outputs, plan, lowest: UInt64.min, pool)
-            case .uint32: try search(x, outputs, plan, lowest: UInt32.min, pool)
-            case .uint16: try search(x, outputs, plan, lowest: UInt16.min, pool)
-            case .uint8, .bool: try search(x, outputs, plan, lowest: UInt8.min, pool)
-            }
+            try dispatch(x.dataType, MaxSearch(x: x, outputs: outputs, plan: plan, columnMajor: columnMajor, pool: pool))
         }
     }
+}
 
-    private func search<T: Comparable & Sendable>(
-        _ x: TensorView, _ outputs: [MutableTensorView], _ plan: WindowPlan, lowest: T, _ pool: ThreadPool
-    ) throws {
+/// The largest element of each window, and where it is.
+private struct MaxSearch: UniformBody {
+    let x: TensorView, outputs: [MutableTensorView], plan: WindowPlan, columnMajor: Bool, pool: ThreadPool
+
+    func callAsFunction<T: Number>(_: T.Type) throws {
         let (source, target) = (x.source(T.self), outputs[0].target(T.self))
         let places = outputs.count > 1 ? outputs[1].target(Int64.self) : nil
         try forParts(plan, channels: x.shape[0] * x.shape[1], on: pool) { channel, windows, runs in
             let image = source + channel * plan.area
             let best = target + channel * plan.windowCount + windows.lowerBound
-            best.base.update(repeating: lowest, count: windows.count)
+            best.base.update(repeating: T.lowest, count: windows.count)
             guard let places else {
                 for run in runs.joined() {
                     let (from, to) = (image + run.from, best + run.to)
@@ -299,16 +291,16 @@ extension MaxPool: Computable {
                 }
             }
             for window in 0..<windows.count where place[window] >= 0 {
-                place[window] = Int64(channel * plan.area + counted(Int(place[window]), plan.sizes))
+                place[window] = Int64(channel * plan.area + counted(Int(place[window])))
             }
         }
     }
 
     /// A place inside a channel in the order of counting that is asked for.
-    private func counted(_ place: Int, _ sizes: [Int]) -> Int {
+    private func counted(_ place: Int) -> Int {
         guard columnMajor else { return place }
-        var (rest, result, factor) = (place, 0, sizes.reduce(1, *))
-        for size in sizes.reversed() {
+        var (rest, result, factor) = (place, 0, plan.sizes.reduce(1, *))
+        for size in plan.sizes.reversed() {
             factor /= size
             result += rest % size * factor
             rest /= size
