@@ -195,15 +195,10 @@ extension Pad: Computable {
             parallel(rows, grain: taskGrain / max(1, inner.count), on: pool) { part in
                 for row in part {
                     let output = target + row * inner.count
-                    guard let start = rowStart(row, places) else {
+                    if let start = rowStart(row, places) {
+                        copyRow(source + start, to: output, inner, inside: inside, value)
+                    } else {
                         output.base.update(repeating: value, count: inner.count)
-                        continue
-                    }
-                    if let first = inside.first, let place = inner[first] {
-                        (output + first).base.update(from: (source + start + place).base, count: inside.count)
-                    }
-                    for part in [0..<inside.lowerBound, inside.upperBound..<inner.count] {
-                        for index in part { output[index] = if let place = inner[index] { source[start + place] } else { value } }
                     }
                 }
             }
@@ -213,6 +208,20 @@ extension Pad: Computable {
         case 2: try pad(UInt16.self)
         case 4: try pad(UInt32.self)
         default: try pad(UInt64.self)
+        }
+    }
+
+    /// - Parameters:
+    ///   - places: where each element of the row is read; nil for the padding's own value.
+    ///   - inside: those that are read one after the other.
+    private func copyRow<Element>(
+        _ source: Source<Element>, to target: Target<Element>, _ places: [Int?], inside: Range<Int>, _ value: Element
+    ) {
+        if let first = inside.first, let place = places[first] {
+            (target + first).base.update(from: (source + place).base, count: inside.count)
+        }
+        for part in [0..<inside.lowerBound, inside.upperBound..<places.count] {
+            for index in part { target[index] = if let place = places[index] { source[place] } else { value } }
         }
     }
 

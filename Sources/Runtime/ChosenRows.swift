@@ -23,27 +23,3 @@ struct RowChoice {
     /// The index of the first of them.
     let firstSpare: Int
 }
-
-extension Lowering {
-    /// Values that a patch selection writes as row indices into another value, and that value. All their readers must look rows up:
-    /// layer norms, and products that add them to their output.
-    var chosenRows: [ValueID: ValueID] {
-        var result: [ValueID: ValueID] = [:]
-        for selection in instructions.compactMap({ $0 as? SelectionInstruction }) {
-            guard let source = selection.node.input(0), !result.values.contains(source), hasOwnMemory(source),
-                !isSeenWhole(selection.node.output), selection.rowCount < Int32.max
-            else { continue }
-            let readers = instructions.filter { $0.reads.contains(selection.node.output) }
-            if readers.allSatisfy({ looksRowsUp($0, of: selection.node.output) }) { result[selection.node.output] = source }
-        }
-        return result
-    }
-
-    private func looksRowsUp(_ instruction: any Instruction, of value: ValueID) -> Bool {
-        switch instruction {
-        case let norm as LayerNormInstruction: norm.node.inputs.dropFirst().allSatisfy { $0 != value }
-        case let linear as LinearInstruction: linear.norm.map { looksRowsUp($0, of: value) } ?? (linear.input != value)
-        default: false
-        }
-    }
-}

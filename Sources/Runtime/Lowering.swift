@@ -6,7 +6,7 @@ import Tensors
 
 /// Turns a graph of constant shapes into instructions, in an order in which they can run.
 struct Lowering {
-    private let graph: Graph
+    let graph: Graph
     private(set) var instructions: [any Instruction] = []
     /// Values that are another value's memory under another shape.
     private(set) var aliases: [ValueID: ValueID] = [:]
@@ -31,51 +31,6 @@ struct Lowering {
         }
         return order.filter { guides.contains($0.id) } + order.filter { !guides.contains($0.id) }
     }
-
-    /// Values that only fp32 products write and read, and whose rows would lie a multiple of half a page apart. Such rows evict each
-    /// other from the first cache; they get some space in between.
-    var spacedValues: Set<ValueID> {
-        let products = instructions.compactMap { $0 as? LinearInstruction }
-        let floats = products.filter { !$0.quantizesRows }
-        let read = readCounts
-        let readByProduct = Dictionary(floats.map { ($0.input, 1) }, uniquingKeysWith: +)
-        return Set(
-            products.flatMap { $0.members.map(\.output) }.filter { value in
-                let width = graph.type(of: value).constantShape?.last ?? 0
-                return width * MemoryLayout<Float>.size % 2048 == 0 && !isSeenWhole(value) && read[value] == readByProduct[value]
-            })
-    }
-
-    /// Values that int8 products write and only int8 attentions read, with the size of their heads. They are bytes in memory: a
-    /// head's rows come from the caches of all cores, and bytes are a quarter of the cache lines.
-    var byteValues: [ValueID: Int] {
-        let read = readCounts
-        let attentions = instructions.compactMap { $0 as? AttentionInstruction }.filter {
-            $0.inBytes && HeadBytes.holds(headSize: $0.headSize)
-        }
-        let readers = Dictionary(
-            attentions.flatMap { attention in attention.node.inputs.prefix(3).compactMap { $0 }.map { ($0, [attention.headSize]) }
-            },
-            uniquingKeysWith: +)
-        let written = instructions.compactMap { $0 as? LinearInstruction }.flatMap(\.members).filter(\.mayWriteBytes).map(\.output)
-        var result: [ValueID: Int] = [:]
-        for value in written {
-            guard let sizes = readers[value], Set(sizes).count == 1, sizes.count == read[value], !isSeenWhole(value) else {
-                continue
-            }
-            result[value] = sizes[0]
-        }
-        return result
-    }
-
-    /// How often instructions read each value.
-    private var readCounts: [ValueID: Int] { Dictionary(instructions.flatMap { $0.reads.map { ($0, 1) } }, uniquingKeysWith: +) }
-
-    /// Whether a value is read other than by instructions, or in another shape: its rows must then lie densely.
-    func isSeenWhole(_ value: ValueID) -> Bool { graph.isOutput(value) || aliases.values.contains(value) }
-
-    /// Whether a value has memory of its own in the plan.
-    func hasOwnMemory(_ value: ValueID) -> Bool { graph.content(of: value) == nil && aliases[value] == nil }
 
     private mutating func lower(_ node: Node) throws {
         if isLinear(node), var instruction = try linears(node) {
