@@ -40,7 +40,7 @@ extension Graph {
         return try operand(value).tensor()
     }
 
-    /// What an operator makes of known numbers; nil where an operand has many, or symbols among them.
+    /// The outputs of an operator on known numbers; nil where an operand has many, or symbols among them.
     /// - Throws: `data` where the operator cannot take its operands.
     package func computedOutputs(of node: Node) throws -> [Content?]? {
         guard !node.op.mayOutgrowOperands else { return nil }
@@ -52,7 +52,7 @@ extension Graph {
         return try evaluate(node.op, operands.map { $0 ?? nil }).map { .tensor(Constant($0)) }
     }
 
-    /// The integers that an operator makes of sizes, by arithmetic on polynomials or by moving them; nil for outputs that
+    /// The integer outputs of an operator on sizes, by arithmetic on polynomials or by moving them; nil for outputs that
     /// are not determined, and for all of them where no operand has a symbol in it.
     /// - Throws: `data` where the operator cannot take its operands.
     package func sizeOutputs(of node: Node) throws -> [Content?]? {
@@ -102,7 +102,7 @@ extension Graph {
         try type(of: value).constantShape.map { try elementCount(of: $0) <= Operand.maximalCount } ?? false
     }
 
-    /// Runs an operator that moves elements on their indices, and then puts each element where its index has gone.
+    /// Runs an operator that moves elements on their indices, and arranges the elements accordingly.
     private func moved(_ node: Node) throws -> [Content?] {
         guard try node.outputs.allSatisfy(statesSizes) else { return [] }
         let data = node.movedOperands ?? node.input(0).map { [$0] } ?? []

@@ -213,7 +213,7 @@ extension Pad: Computable {
 
     /// - Parameters:
     ///   - places: where each element of the row is read; nil for the padding's own value.
-    ///   - inside: those that are read one after the other.
+    ///   - inside: the elements that are read consecutively.
     private func copyRow<Element>(
         _ source: Source<Element>, to target: Target<Element>, _ places: [Int?], inside: Range<Int>, _ value: Element
     ) {
@@ -225,14 +225,14 @@ extension Pad: Computable {
         }
     }
 
-    /// The places along an axis that show the input as it is.
+    /// The places along an axis that copy consecutive elements of the input.
     private func inside(_ count: Int, _ before: Int, size: Int) -> Range<Int> {
         let first = min(max(before, 0), count)
         let (end, overflow) = before.addingReportingOverflow(size)
         return first..<max(first, min(overflow ? count : end, count))
     }
 
-    /// The index that a place (which may lie outside) shows.
+    /// The index of the element that a place copies, given its own index, which may lie outside; nil for the padding's own value.
     private func place(of index: Int, size: Int) -> Int? {
         if index >= 0 && index < size { return index }
         switch mode {

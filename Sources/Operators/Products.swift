@@ -16,7 +16,7 @@ protocol Number: TensorElement, Numeric, Comparable {
     /// The number, integers rounded towards zero.
     init(factor: Float)
 
-    /// No number is less.
+    /// The least number, infinity included.
     static var lowest: Self { get }
 
     /// c = alpha · a · b + beta · c, with a [m, k] and b [k, n]. All numbers fit 32 bits; none of the sizes is 0.

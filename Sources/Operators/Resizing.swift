@@ -30,7 +30,7 @@ extension Resize: Computable {
         }
     }
 
-    /// What is done along each axis, those left out that stay as they are.
+    /// The sampling of each axis, without axes that do not change.
     private func samplings(_ inputs: [TensorView?], _ from: [Int], _ to: [Int]) throws -> [Sampling] {
         let axes = try resolveAxes(axes ?? Array(from.indices), rank: from.count)
         let roi = coordinates == .tfCropAndResize ? try inputs.optional(1)?.numbers() : nil
@@ -63,7 +63,7 @@ extension Resize: Computable {
         let places = (0..<to).map { index -> Sampling.Place in
             let x = position(Double(index), from: Double(from), to: Double(to), scale: scale, region)
             if region != nil, !(x >= 0 && x <= Double(from - 1)) { return Sampling.Place(indices: [], weights: []) }
-            // The neighbour on the left is at least a little way off: an integer position is at distance 1 from it.
+            // The left neighbour lies strictly to the left: an integer position is at distance 1 from it.
             let left = x == x.rounded(.down) ? x - 1 : x.rounded(.down)
             let (first, weights) = kernel(x - left, scale: scale)
             var indices = weights.indices.map { Int(left) + first + $0 }
@@ -79,7 +79,7 @@ extension Resize: Computable {
         return Sampling(axis: axis, places: places)
     }
 
-    /// Where in the input an output element lies.
+    /// The position of an output element in the input.
     private func position(_ index: Double, from: Double, to: Double, scale: Double, _ region: (start: Double, end: Double)?)
         -> Double
     {
@@ -129,7 +129,7 @@ extension Resize: Computable {
 
 /// Weighted sums along one axis.
 private struct Sampling: Sendable {
-    /// What one output element is made of; nothing: it lies outside.
+    /// The inputs of one output element and their weights; none where it lies outside the input.
     struct Place: Sendable {
         var indices: [Int]
         var weights: [Double]

@@ -205,7 +205,7 @@ private struct TransposedConvolution<T: Number & Real>: Sendable {
         (inputsPerGroup, outputsPerGroup) = (weight.shape[0] / op.groups, weight.shape[1])
     }
 
-    /// What one input gives.
+    /// Products of one input element.
     var rows: Int { outputsPerGroup * plan.kernelCount }
 
     func run(on pool: ThreadPool) throws {
@@ -296,7 +296,7 @@ private struct MaxSearch: UniformBody {
         }
     }
 
-    /// A place inside a channel in the order of counting that is asked for.
+    /// The index of a place inside a channel, in the order that the operator asks for.
     private func counted(_ place: Int) -> Int {
         guard columnMajor else { return place }
         var (rest, result, factor) = (place, 0, plan.sizes.reduce(1, *))
@@ -333,7 +333,7 @@ extension AveragePool: Computable {
             let sizes = Array(x.shape[2...])
             let axes = try window.resolved(kernel: kernelShape, sizes: sizes)
             let plan = try WindowPlan(axes: axes, sizes: sizes, windows: Array(outputs[0].shape[2...]))
-            // Windows that reach over the padding's end count only what is padded.
+            // Windows that extend beyond the padding count only the elements inside it.
             let padded = try WindowPlan(
                 axes: axes, sizes: zip(axes, sizes).map { $1 + $0.before + $0.after }, windows: plan.windows)
             func average<T: Real>(_: T.Type) throws {

@@ -109,7 +109,7 @@ struct ConvolutionLayout: Sendable {
         let columns =
             linesPerPart > 1 || windows[2] <= windowsPerPart
             ? [0..<windows[2]] : (0..<windows[2]).split(into: windows[2].dividedRoundingUp(by: windowsPerPart))
-        // Enough for all threads, and as many for each.
+        // Enough for all threads, and a multiple of their number.
         let wanted = 4 * threads / (windows[0] * lines.count * columns.count)
         let count = max(tiles.dividedRoundingUp(by: ConvolutionLayout.mostTiles), wanted).dividedRoundingUp(by: threads) * threads
         let tileGroups = (0..<tiles).split(into: min(tiles, count))

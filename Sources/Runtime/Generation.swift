@@ -24,7 +24,7 @@ public struct GenerationParameters: Sendable, Equatable {
     /// Exponent of the length penalty.
     public var alpha: Double
 
-    /// For decoders that do not tell their positions: golden files state the length, and memory follows it.
+    /// For decoders whose number of positions is unknown: golden files state the length, and memory grows with it.
     static let largestLength = 512
 
     public init(
@@ -196,8 +196,8 @@ private func tensor(_ rows: [[Int]]) throws -> Tensor {
 }
 
 extension [String: Tensor] {
-    /// The rows of a result [..., V], flattened; `shape` are the sizes in front of the last.
-    /// - Throws: `data` where the result has another shape: what graphs put out is the package's matter.
+    /// The rows of a result [..., V], flattened; `shape` are the leading sizes.
+    /// - Throws: `data` where the result has another shape, as outputs of graphs depend on the package and not on the caller.
     func rows(of name: String, _ shape: [Int]) throws -> [[Float]] {
         guard let tensor = self[name], tensor.shape.dropLast() == shape[...], let width = tensor.shape.last else {
             throw TripsError.data(

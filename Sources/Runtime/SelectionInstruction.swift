@@ -106,7 +106,7 @@ private struct SelectionStream: Sendable {
 
     private var headSize: Int { width / op.heads }
 
-    /// Rows in front of the first that is scored.
+    /// Rows before the first that is scored.
     private var skipped: Int { op.guidance == .imageCLS ? 0 : leading }
 
     private var scored: Int { leading + count - skipped }

@@ -12,7 +12,7 @@ public final class Session {
     private var examplesAtOnce: [PlanKey: Int] = [:]
     private var decodingParts: DecodingParts?
 
-    /// What a run is given, by name, and what it is asked for.
+    /// The names of a run's inputs and of the requested results.
     private struct Request: Hashable {
         let inputs: Set<String>
         let outputs: [String]?
@@ -145,7 +145,7 @@ public final class Session {
         return found
     }
 
-    /// A graph to run, with what is wanted of it.
+    /// A graph to run, with the requested results.
     private struct Stage {
         let graph: Graph
         var results: [String]

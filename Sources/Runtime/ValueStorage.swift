@@ -9,11 +9,11 @@ struct ValueStorage {
     private let graph: Graph
     private let aliases: [ValueID: ValueID]
     private let spaced: Set<ValueID>
-    /// Of values that are bytes.
+    /// Of the values that are stored as bytes.
     let headSizes: [ValueID: Int]
-    /// Of values that are a choice of another's rows, that other.
+    /// For values that are stored as row indices into another value, that value.
     let chosen: [ValueID: ValueID]
-    /// Those others, which have room for one more row for each example.
+    /// Those other values, which have space for one more row per example.
     private let chosenFrom: Set<ValueID>
 
     init(_ graph: Graph, _ lowering: Lowering) {
@@ -49,7 +49,8 @@ struct ValueStorage {
         return try Tensors.byteCount(of: type.dataType, shape)
     }
 
-    /// A buffer for each value that is given or computed, from the step that writes it to the last that reads it; and which it is.
+    /// A buffer for each input and each computed value, alive from the step that writes it to the last that reads it; and its index,
+    /// by value.
     func buffers(_ instructions: [any Instruction]) throws -> (buffers: [ArenaLayout.Buffer], indices: [ValueID: Int]) {
         var buffers: [ArenaLayout.Buffer] = []
         var indices: [ValueID: Int] = [:]

@@ -2,7 +2,7 @@ import Support
 import Synchronization
 
 extension ConstantSource {
-    /// As `Constant.readParts`. Sources that have their numbers in pieces hand those out instead.
+    /// As `Constant.readParts`. Sources whose numbers are stored in pieces have an implementation of their own.
     package func readParts(
         _ dataType: DataType, _ shape: [Int], _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void
     ) throws {
@@ -54,7 +54,7 @@ extension Constant {
     }
 }
 
-/// A matrix's bytes in blocks of so many rows, the last as long as what is left.
+/// A matrix's bytes in blocks of `blockRows` rows; the last one may be shorter.
 private struct RowBlocks {
     let byteCount: Int
     let rowBytes: Int
@@ -73,7 +73,7 @@ private struct RowBlocks {
         return start..<min(start + blockBytes, byteCount)
     }
 
-    /// The whole blocks of a part, and what it has of the blocks that it shares with others.
+    /// The whole blocks of a part, and its pieces of the blocks that it shares with other parts.
     func cut(_ part: Range<Int>) -> (whole: Range<Int>, ends: [Range<Int>]) {
         let first = (part.lowerBound + blockBytes - 1) / blockBytes * blockBytes
         let last = part.upperBound == byteCount ? byteCount : part.upperBound / blockBytes * blockBytes
@@ -85,7 +85,7 @@ private struct RowBlocks {
     }
 }
 
-/// Blocks that several parts share, until all of their bytes are there.
+/// Collects the blocks that several parts share.
 private final class SplitBlocks: Sendable {
     private struct Block {
         var bytes: [UInt8]
@@ -93,7 +93,7 @@ private final class SplitBlocks: Sendable {
     }
     private let blocks = Mutex<[Int: Block]>([:])
 
-    /// The block's bytes, if these were the last of them.
+    /// The block's bytes, once this piece completes it.
     func add(_ piece: UnsafeRawBufferPointer, at offset: Int, to block: Range<Int>) -> [UInt8]? {
         blocks.withLock { blocks in
             var held =

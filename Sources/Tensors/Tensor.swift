@@ -181,7 +181,7 @@ package struct TensorView: @unchecked Sendable {
     }
 }
 
-/// Where a tensor's elements are written: as `TensorView`.
+/// Where a tensor's elements are written; otherwise as `TensorView`.
 package struct MutableTensorView: @unchecked Sendable {
     package let dataType: DataType
     package let shape: [Int]
