@@ -60,7 +60,8 @@ let development: [Target] =
         }
 
 let furtherTestDependencies: [String: [Target.Dependency]] = [
-    "Rewrites": ["Importers", "Goldens"], "Trips": ["TestSupport"], "ToolSupport": ["TestSupport"],
+    "ModelGraph": ["TestSupport"], "Importers": ["TestSupport"], "Rewrites": ["Importers", "Goldens", "TestSupport"],
+    "Trips": ["TestSupport"], "ToolSupport": ["TestSupport"],
 ]
 
 let package = Package(
@@ -80,7 +81,7 @@ let package = Package(
         .target(name: "OnnxSchema", dependencies: ["CProtobufC"]),
         .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
         .target(name: "Kernels"),
-        .target(name: "TestSupport", path: "Tests/TestSupport"),
+        .target(name: "TestSupport", dependencies: ["ModelGraph"], path: "Tests/TestSupport"),
     ]
         + modules.map { .target(name: $0.name, dependencies: $0.dependencies) }
         + tools.map { .executableTarget(name: $0, dependencies: ["ToolSupport"]) }

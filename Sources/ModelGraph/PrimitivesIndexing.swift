@@ -107,18 +107,15 @@ public struct ScatterND: Operator {
     }
 }
 
-/// Inputs: x; k, one integer. Outputs: the k largest (or smallest) values along the axis; their indices, int64. Among equal
-/// values the lower index comes first.
+/// Inputs: x; k, one integer. Outputs: the k largest (or smallest) values along the axis, the most extreme first; their
+/// indices, int64. Among equal values the lower index comes first.
 public struct TopK: Operator {
     public var axis: Int
     public var largest: Bool
-    /// Always so here: best first.
-    public var sorted: Bool
 
-    public init(axis: Int = -1, largest: Bool = true, sorted: Bool = true) {
+    public init(axis: Int = -1, largest: Bool = true) {
         self.axis = axis
         self.largest = largest
-        self.sorted = sorted
     }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {

@@ -5,9 +5,11 @@ extension Graph {
     /// - Throws: `data` where the graph has a cycle.
     public mutating func nameIntermediates() throws {
         let anatomy = try Anatomy(of: self)
+        // The names of selections have no place for a tower's number: they are given where one tower alone selects.
+        let namesSelections = anatomy.vision.count { $0.blocks.contains { selection(in: $0) != nil } } == 1
         for (index, tower) in anatomy.vision.enumerated() {
-            let number = anatomy.vision.count == 1 ? "" : "\(index)"
-            nameStates(of: tower.blocks, "vision\(number)", selections: "selection\(number)")
+            nameStates(of: tower.blocks, anatomy.vision.count == 1 ? "vision" : "vision\(index)")
+            if namesSelections { nameSelections(of: tower.blocks) }
         }
         nameStates(of: anatomy.text?.blocks ?? [], "text")
         nameStates(of: anatomy.decoder?.blocks ?? [], "decoder")
@@ -19,18 +21,23 @@ extension Graph {
         if !traces.contains(where: { $0.name == name }) { addTrace(name, value) }
     }
 
-    /// - Parameter selections: the prefix for what a selection behind a block's attention puts out; nil: there is none.
-    private mutating func nameStates(of blocks: [TransformerBlock], _ prefix: String, selections: String? = nil) {
+    private mutating func nameStates(of blocks: [TransformerBlock], _ prefix: String) {
         guard let first = blocks.first else { return }
         nameTrace("\(prefix).0", first.input)
+        for (layer, block) in blocks.enumerated() { nameTrace("\(prefix).\(layer + 1)", block.output) }
+    }
+
+    private mutating func nameSelections(of blocks: [TransformerBlock]) {
         for (layer, block) in blocks.enumerated() {
-            nameTrace("\(prefix).\(layer + 1)", block.output)
-            let selection = consumers(of: block.residual).first { $0.op is PatchSelection && $0.input(0) == block.residual }
-            guard let selections, let selection else { continue }
-            for (part, output) in zip(SelectionTrace.Part.allCases, selection.outputs.dropFirst()) {
-                nameTrace("\(selections).\(layer + 1).\(part)", output)
+            for (part, output) in zip(SelectionTrace.Part.allCases, selection(in: block)?.outputs.dropFirst() ?? []) {
+                nameTrace(SelectionTrace(layer: layer + 1, part).name, output)
             }
         }
+    }
+
+    /// The selection that reads the state after a block's attention.
+    private func selection(in block: TransformerBlock) -> Node? {
+        consumers(of: block.residual).first { $0.op is PatchSelection && $0.input(0) == block.residual }
     }
 
     /// Of layers over image and text side by side, the state of each.

@@ -11,7 +11,6 @@ struct TransformerBlock {
     let selfAttention: Node
     /// The state behind the self-attention's residual sum (not yet normalised).
     let residual: ValueID
-    let crossAttention: Node?
 }
 
 /// Layers each of which reads what the one before puts out.
@@ -51,7 +50,7 @@ extension Graph {
                 let norms = consumers(of: state).filter { $0.op is LayerNorm }
                 guard let output = norms.lazy.compactMap({ sums(from: $0.output, with: state).first }).first else { continue }
                 return TransformerBlock(
-                    form: .preNorm, input: input, output: output, selfAttention: attention, residual: residual, crossAttention: nil)
+                    form: .preNorm, input: input, output: output, selfAttention: attention, residual: residual)
             }
         }
         return nil
@@ -65,8 +64,7 @@ extension Graph {
         for residual in sums(from: attention.output, with: input) {
             guard let norm = consumers(of: residual).first(where: { $0.op is LayerNorm }) else { continue }
             var state = norm.output
-            let cross = crossAttention(from: state)
-            if let cross {
+            if let cross = crossAttention(from: state) {
                 guard let sum = sums(from: cross.output, with: state).first,
                     let norm = consumers(of: sum).first(where: { $0.op is LayerNorm })
                 else { continue }
@@ -75,8 +73,7 @@ extension Graph {
             guard let sum = sums(from: state, with: state).first, let last = consumers(of: sum).first(where: { $0.op is LayerNorm })
             else { continue }
             return TransformerBlock(
-                form: .postNorm, input: input, output: last.output, selfAttention: attention, residual: residual,
-                crossAttention: cross)
+                form: .postNorm, input: input, output: last.output, selfAttention: attention, residual: residual)
         }
         return nil
     }

@@ -4,6 +4,7 @@ import class Foundation.JSONEncoder
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 private let rows = ValueType(.float32, [Dimension(symbol: "n"), 4])

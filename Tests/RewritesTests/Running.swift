@@ -6,6 +6,7 @@ import Operators
 import Rewrites
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// A graph bound to its inputs' sizes, and the numbers of all its values, computed node by node by the operators' plain forms.

@@ -125,6 +125,19 @@ struct TowerTests {
         #expect(!m.graph.dependents(of: regions).contains(query))
     }
 
+    @Test func aSelectionInOneOfTwoTowersHasItsName() throws {
+        var m = Exported()
+        for name in ["left", "right"] { try m.output(m.vision(of: name)) }
+        #expect(try m.layers() == ["vision0.0", "vision0.1", "vision1.0", "vision1.1"])
+        let right = try #require(m.graph.traces.first { $0.name == "vision1.0" }).value
+        try select(
+            &m.graph,
+            options: SelectionRequest(
+                blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: m.graph.name(of: right)))
+        let names = m.graph.traces.map(\.name).filter { $0.hasPrefix("selection") }
+        #expect(names == SelectionTrace.Part.allCases.map { SelectionTrace(layer: 1, $0).name })
+    }
+
     /// A layer over a token of its own, the image and the text, as FLAVA's: its mask, ones for both of the former in one part
     /// beside the text's, gets its axes behind that.
     @Test func aMaskOfFewerPartsThanItsKeysFollowsTheSelection() throws {

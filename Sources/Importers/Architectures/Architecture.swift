@@ -98,10 +98,7 @@ func reasonToLeaveOut(_ name: String, _ architecture: Architecture, runsFusionFr
     if architecture == .mplugCaption, root == "text_encoder" || root == "fusion_encoder" {
         return "text and fusion encoders, which captioning does not run (--architecture mplug-vqa does)"
     }
-    if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" || name == "target_ids" || name == "prefix_ids"
-    {
-        return root == "target_ids" || root == "prefix_ids" ? "ids kept as generation parameters" : "projections of pre-training"
-    }
+    if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" { return "projections of pre-training" }
     guard name.hasPrefix("fusion_encoder.") else { return nil }
     if name.hasPrefix("fusion_encoder.embeddings.") { return "unused embeddings" }
     let layer = name.dropFirst("fusion_encoder.encoder.layer.".count).prefix { $0 != "." }

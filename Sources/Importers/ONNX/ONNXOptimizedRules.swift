@@ -9,7 +9,7 @@ extension ONNXRules {
         "Gelu": .same(inputs: 1) { _ in GELU(.erf) },
         "FastGelu": ONNXRule { try gelu($0, .tanh) },
         "BiasGelu": ONNXRule { try gelu($0, .erf) },
-        "QuickGelu": ONNXRule { try swish($0, alpha: 1.702) },
+        "QuickGelu": .same(inputs: 1) { Unary(.swish, alpha: try $0.float("alpha") ?? 1.702) },
         "SkipLayerNormalization": ONNXRule(build: skipLayerNormalization),
         "EmbedLayerNormalization": ONNXRule(build: embedLayerNormalization),
         "FusedMatMul": ONNXRule(build: fusedMatMul),

@@ -61,7 +61,7 @@ enum ONNXRules {
         "Atan": .unary(.atan), "Sinh": .unary(.sinh), "Cosh": .unary(.cosh), "Tanh": .unary(.tanh), "Asinh": .unary(.asinh),
         "Acosh": .unary(.acosh), "Atanh": .unary(.atanh),
         "Sigmoid": .unary(.sigmoid), "Relu": .unary(.relu), "Softplus": .unary(.softplus), "Softsign": .unary(.softsign),
-        "Swish": ONNXRule(since: 24) { try swish($0, alpha: 1) },
+        "Swish": .unary(.swish, alpha: "alpha", since: 24),
         "Mish": .unary(.mish, since: 18), "HardSwish": .unary(.hardSwish, since: 14),
         "LeakyRelu": .unary(.leakyRelu, alpha: "alpha"), "Elu": .unary(.elu, alpha: "alpha"),
         "Celu": .unary(.celu, alpha: "alpha", since: 12), "Selu": .unary(.selu, alpha: "alpha", beta: "gamma"),
@@ -142,9 +142,8 @@ enum ONNXRules {
         },
         "ScatterND": .same(11, inputs: 3) { ScatterND(reduction: try $0.choice("reduction", default: .none)) },
         "TopK": .same(inputs: 2) {
-            TopK(
-                axis: try $0.integer("axis") ?? -1, largest: try $0.flag("largest", default: true),
-                sorted: try $0.flag("sorted", default: true))
+            $0.ignore("sorted")  // What the node does not ask to be sorted is sorted here all the same.
+            return TopK(axis: try $0.integer("axis") ?? -1, largest: try $0.flag("largest", default: true))
         },
         "OneHot": .same(inputs: 3) { OneHot(axis: try $0.integer("axis") ?? -1) },
         "NonZero": .same(inputs: 1) { _ in NonZero() },
@@ -257,14 +256,6 @@ private func isInf(_ call: ONNXCall) throws -> [ValueID] {
     case (false, false):
         return [try call.add(splat: 0, ValueType(.bool, call.type(call.required(0)).shape), "none")]
     }
-}
-
-/// x sigmoid(alpha x)
-/// - Parameter absent: alpha where the node does not state it.
-func swish(_ call: ONNXCall, alpha absent: Float) throws -> [ValueID] {
-    let x = try call.required(0), alpha = try call.constant(Double(call.float("alpha") ?? absent), call.type(x).dataType, "alpha")
-    let gate = try call.add(Unary(.sigmoid), call.add(Binary(.mul), [x, alpha]))
-    return try call.add(Binary(.mul), [x] + gate)
 }
 
 /// Outside of training nothing is dropped.
