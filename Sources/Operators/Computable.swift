@@ -57,7 +57,7 @@ extension TensorView {
 
     /// For shape rules: with its numbers, where it is small enough to state sizes.
     func operand() throws -> Operand {
-        guard shape.count <= 1, count <= 4096 else { return Operand(type) }
+        guard shape.count <= 1, count <= Operand.maximalCount else { return Operand(type) }
         return Operand(type, content: .tensor(Constant(try tensor())))
     }
 
@@ -102,10 +102,6 @@ final class Scratch<Element>: Sendable {
             return try body(Target(base: base.assumingMemoryBound(to: Element.self)))
         }
     }
-}
-
-extension DataType {
-    var isHalf: Bool { self == .float16 || self == .bfloat16 }
 }
 
 /// Runs `body` with half-precision inputs widened to single precision, and rounds what it writes for such outputs.

@@ -1,7 +1,7 @@
 import ModelGraph
 import Tensors
 
-/// Zeros around the input of a convolution become its padding.
+/// Zeros around the input of a convolution become its padding. Patches have none: zeros around a picture stay.
 struct FusePadding: Rewrite {
     let name = "padding"
 
@@ -9,7 +9,7 @@ struct FusePadding: Rewrite {
         guard let op = node.op as? Conv, let x = node.input(0),
             let (pad, padOp) = graph.producer(of: x, Pad.self), padOp.mode == .constant,
             try pad.input(2) == nil || graph.number(pad.input(2)) == 0, let source = pad.input(0),
-            let weight = node.input(1), !isPatching(op, graph.shape(of: weight)),
+            let weight = node.input(1), !op.cutsPatches(graph.shape(of: weight)),
             let added = try amounts(pad, graph, rank: graph.shape(of: x).count), let window = padded(op.window, by: added)
         else { return nil }
         var fused = op
@@ -17,11 +17,6 @@ struct FusePadding: Rewrite {
         var patch = Patch(for: graph)
         patch.replace(node, in: graph, with: fused, [source] + node.inputs.dropFirst())
         return patch
-    }
-
-    /// Windows that do not overlap may be patches, which have no padding of their own.
-    private func isPatching(_ op: Conv, _ weight: [Dimension]) -> Bool {
-        op.groups == 1 && weight.dropFirst(2).map(\.constant) == (op.window.strides ?? []).map { $0 }
     }
 
     /// All begins, then all ends, of the spatial axes; nil where they are not known, where something is cut off, or batch or

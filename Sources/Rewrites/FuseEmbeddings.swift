@@ -13,7 +13,7 @@ struct FusePatchEmbedding: Rewrite {
         for view in try graph.views(of: output) {
             guard let (conv, op) = graph.producer(of: view.source, Conv.self), let image = conv.input(0),
                 let weightValue = conv.input(1),
-                let weight = graph.constant(of: weightValue), isPatching(op, weight)
+                graph.constant(of: weightValue) != nil, op.cutsPatches(graph.shape(of: weightValue))
             else { continue }
             let shape = graph.shape(of: view.source)
             let rows = try ViewLayout(of: shape).transposed([0, 2, 3, 1])
@@ -57,12 +57,15 @@ struct FusePatchEmbedding: Rewrite {
         }
         return nil
     }
+}
 
-    private func isPatching(_ op: Conv, _ weight: Constant) -> Bool {
-        let kernel = Array(weight.shape.dropFirst(2))
-        return weight.shape.count == 4 && op.groups == 1 && (op.window.strides ?? []) == kernel
-            && (op.window.pads ?? []).allSatisfy { $0 == 0 } && (op.window.dilations ?? []).allSatisfy { $0 == 1 }
-            && (op.window.autoPad == .notSet || op.window.autoPad == .valid)
+extension Conv {
+    /// True where the windows of a picture are patches: they lie side by side, as PatchEmbedding cuts them.
+    /// - Parameter weight: its shape.
+    func cutsPatches(_ weight: [Dimension]) -> Bool {
+        weight.count == 4 && groups == 1 && (window.strides ?? []).map { Dimension($0) } == Array(weight.dropFirst(2))
+            && (window.pads ?? []).allSatisfy { $0 == 0 } && (window.dilations ?? []).allSatisfy { $0 == 1 }
+            && (window.autoPad == .notSet || window.autoPad == .valid)
     }
 }
 

@@ -127,11 +127,8 @@ extension Patch {
 
     /// Adds integers that are known: sizes, indices, axes.
     mutating func add(sizes: [Dimension], shape: [Int], name: String) throws -> ValueID {
-        let constants = sizes.compactMap(\.constant)
-        guard constants.count == sizes.count else {
-            return add(.dimensions(sizes), ValueType(.int64, shape.map { Dimension($0) }), name: name)
-        }
-        return add(try Constant(integers: constants, shape: shape), name: name)
+        let type = ValueType(.int64, shape.map { Dimension($0) })
+        return add(try Content(sizes: sizes, type), type, name: name)
     }
 
     /// Adds a Reshape to these sizes.

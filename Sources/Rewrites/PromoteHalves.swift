@@ -7,15 +7,14 @@ extension Graph {
     /// they are loaded; inputs and outputs keep their types. The results are at least as exact as the source's.
     /// - Returns: how many nodes were widened.
     mutating func promoteHalves() throws -> Int {
-        func isHalf(_ type: DataType) -> Bool { type == .float16 || type == .bfloat16 }
-        let halves = nodes.count { node in node.outputs.contains { isHalf(type(of: $0).dataType) } }
-        guard halves > 0 || inputs.contains(where: { isHalf(type(of: $0).dataType) }) else { return 0 }
+        let halves = nodes.count { node in node.outputs.contains { type(of: $0).dataType.isHalf } }
+        guard halves > 0 || inputs.contains(where: { type(of: $0).dataType.isHalf }) else { return 0 }
         var wide = Graph(name: name)
         var twins: [ValueID: ValueID] = [:]
         for input in inputs {
             let twin = try wide.addInput(name(of: input), type(of: input))
             twins[input] =
-                isHalf(type(of: input).dataType)
+                type(of: input).dataType.isHalf
                 ? try wide.add(Cast(to: .float32), [twin], name: "\(name(of: input)).wide")[0] : twin
         }
         func twin(of value: ValueID) throws -> ValueID {
@@ -24,7 +23,7 @@ extension Graph {
                 throw TripsError.data("a value is read before it is computed", found: name(of: value))
             }
             var type = type(of: value)
-            if isHalf(type.dataType) { type.dataType = .float32 }
+            if type.dataType.isHalf { type.dataType = .float32 }
             let made =
                 switch content {
                 case .tensor(let constant): try wide.addConstant(constant.converted(to: type.dataType), name: name(of: value))
@@ -35,7 +34,7 @@ extension Graph {
             return made
         }
         for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) {
-            let op: any Operator = (node.op as? Cast).map { Cast(to: isHalf($0.to) ? .float32 : $0.to) } ?? node.op
+            let op: any Operator = (node.op as? Cast).map { Cast(to: $0.to.isHalf ? .float32 : $0.to) } ?? node.op
             let made = try wide.add(
                 op, node.inputs.map { try $0.map(twin) }, name: node.name, outputNames: node.outputs.map(name(of:)))
             for (output, result) in zip(node.outputs, made) { twins[output] = result }
@@ -43,7 +42,7 @@ extension Graph {
         for (outputName, value) in outputs {
             let (result, type) = (try twin(of: value), type(of: value).dataType)
             try wide.addOutput(
-                outputName, isHalf(type) ? wide.add(Cast(to: type), [result], name: "\(outputName).narrow")[0] : result)
+                outputName, type.isHalf ? wide.add(Cast(to: type), [result], name: "\(outputName).narrow")[0] : result)
         }
         for (traceName, value) in traces { wide.addTrace(traceName, try twin(of: value)) }
         self = wide

@@ -33,6 +33,9 @@ public enum DataType: String, Sendable, Codable, CaseIterable, CustomStringConve
         }
     }
 
+    /// True for the floating-point types of 16 bits.
+    package var isHalf: Bool { self == .float16 || self == .bfloat16 }
+
     /// Whether another type of the same kind has all its numbers. Booleans are the integers 0 and 1.
     package func isExact(in other: DataType) -> Bool {
         if self == other { return true }
