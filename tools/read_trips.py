@@ -24,7 +24,7 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
           "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
          "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
-FEATURES = {"byte-planes", "half-byte-planes", "fully-masked-zero", "leading-tokens"}
+FEATURES = {"byte-planes", "half-byte-planes"}
 
 
 class PackageError(Exception):

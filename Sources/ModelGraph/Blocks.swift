@@ -144,13 +144,13 @@ public struct Attention: Operator {
     public var scale: Float?
     /// Position i attends to positions 0 ... i only.
     public var causal: Bool
-    /// How the two products are computed: `int8` quantizes queries, keys and values as the model runs. nil: in floating point.
-    public var activations: ActivationPrecision?
+    /// How the two products are computed: `int8` quantizes queries, keys and values as the model runs.
+    public var activations: ActivationPrecision
     /// nil: NaN, as plain softmax gives.
     public var fullyMasked: FullyMasked?
 
     public init(
-        heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision? = nil,
+        heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision = .float32,
         fullyMasked: FullyMasked? = nil
     ) {
         self.heads = heads
@@ -179,6 +179,30 @@ public struct Attention: Operator {
         guard let q = inputs[0], let k = inputs[1], let v = inputs[2], let y = outputs.first else { return nil }
         let pairs = try y.shape[0].multiplied(by: q.shape[1]).multiplied(by: k.shape[1])
         return try pairs.multiplied(by: q.shape[2].adding(v.shape[2]))
+    }
+}
+
+extension Attention {
+    private enum Key: String, CodingKey { case heads, scale, causal, activations, fullyMasked }
+
+    /// Products in floating point are not written.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Key.self)
+        try container.encode(heads, forKey: .heads)
+        try container.encodeIfPresent(scale, forKey: .scale)
+        try container.encode(causal, forKey: .causal)
+        if activations != .float32 { try container.encode(activations, forKey: .activations) }
+        try container.encodeIfPresent(fullyMasked, forKey: .fullyMasked)
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Key.self)
+        self.init(
+            heads: try container.decode(Int.self, forKey: .heads),
+            scale: try container.decodeIfPresent(Float.self, forKey: .scale),
+            causal: try container.decode(Bool.self, forKey: .causal),
+            activations: try container.decodeIfPresent(ActivationPrecision.self, forKey: .activations) ?? .float32,
+            fullyMasked: try container.decodeIfPresent(FullyMasked.self, forKey: .fullyMasked))
     }
 }
 

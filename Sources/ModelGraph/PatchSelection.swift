@@ -44,12 +44,12 @@ public struct PatchSelection: Operator {
     public var seed: Int
     /// Heads differ in their queries only.
     public var sharesKeys: Bool
-    /// Tokens in front that always stay and are not scored; nil: 1, [CLS].
-    public var leading: Int?
+    /// Tokens in front, [CLS] the first, that always stay and are not scored.
+    public var leading: Int
 
     public init(
         heads: Int, scale: Float? = nil, keepRate: Double, guidance: Guidance = .text, fusion: Fusion = .normalized,
-        order: Order = .original, seed: Int = 0, sharesKeys: Bool = false, leading: Int? = nil
+        order: Order = .original, seed: Int = 0, sharesKeys: Bool = false, leading: Int = 1
     ) {
         self.heads = heads
         self.scale = scale
@@ -61,9 +61,6 @@ public struct PatchSelection: Operator {
         self.sharesKeys = sharesKeys
         self.leading = leading
     }
-
-    /// How many tokens in front always stay.
-    public var leadingCount: Int { leading ?? 1 }
 
     /// How many of `count` image tokens stay.
     public func keptCount(of count: Int) -> Int {
@@ -79,10 +76,10 @@ public struct PatchSelection: Operator {
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let tokens = try inputs.required(0, "tokens").floating("tokens").ranked(3, "tokens").type
-        guard leadingCount > 0, leadingCount <= 1 << 20 else {
-            throw TripsError.data("leading tokens", found: leadingCount, expected: "1 or more, at most 2^20")
+        guard leading > 0, leading <= 1 << 20 else {
+            throw TripsError.data("leading tokens", found: leading, expected: "1 or more, at most 2^20")
         }
-        let (batch, count, width) = (tokens.shape[0], try tokens.shape[1].subtracting(Dimension(leadingCount)), tokens.shape[2])
+        let (batch, count, width) = (tokens.shape[0], try tokens.shape[1].subtracting(Dimension(leading)), tokens.shape[2])
         guard keepRate > 0, keepRate <= 1 else { throw TripsError.data("keep rate", found: keepRate, expected: "in (0, 1]") }
         guard heads > 0, let constantWidth = width.constant, constantWidth % heads == 0 else {
             throw TripsError.data("heads", found: heads, expected: "a divisor of \(width)")
@@ -103,7 +100,7 @@ public struct PatchSelection: Operator {
             (kept, stream) = (Dimension(keptCount(of: constant)), Dimension(streamCount(of: constant)))
         }
         return [
-            ValueType(tokens.dataType, [batch, stream == .unknown ? .unknown : try stream.adding(Dimension(leadingCount)), width]),
+            ValueType(tokens.dataType, [batch, stream == .unknown ? .unknown : try stream.adding(Dimension(leading)), width]),
             ValueType(.int64, [batch, kept]),
             ValueType(.float32, [batch, count]),
             ValueType(.int64, [batch, stream]),
@@ -112,12 +109,12 @@ public struct PatchSelection: Operator {
 
     public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard guidance == .text, let tokens = inputs[0], inputs.count > 2, let query = inputs[2] else { return nil }
-        let patches = try tokens.shape[1].subtracting(Dimension(leadingCount))
+        let patches = try tokens.shape[1].subtracting(Dimension(leading))
         return try tokens.shape[0].multiplied(by: patches).multiplied(by: query.shape[1])
     }
 }
 
 extension [Graph] {
     /// How many tokens in front of the patches selections always keep.
-    package var leadingTokens: Int { lazy.flatMap(\.nodes).compactMap { ($0.op as? PatchSelection)?.leadingCount }.first ?? 1 }
+    package var leadingTokens: Int { lazy.flatMap(\.nodes).compactMap { ($0.op as? PatchSelection)?.leading }.first ?? 1 }
 }

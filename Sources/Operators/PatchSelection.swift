@@ -8,13 +8,13 @@ extension PatchSelection: Computable {
         try widened(Array(inputs.prefix(3)), outputs) { inputs, outputs in
             let tokens = try inputs.required(0)
             func run<T: Real>(_: T.Type) throws {
-                let (batch, count, width) = (tokens.shape[0], tokens.shape[1] - leadingCount, tokens.shape[2])
+                let (batch, count, width) = (tokens.shape[0], tokens.shape[1] - leading, tokens.shape[2])
                 let stream = Stream(
                     x: tokens.source(T.self), y: outputs[0].target(T.self), indices: outputs[1].target(),
                     scores: outputs[2].target(),
                     positions: outputs[3].target(), count: count, width: width, kept: keptCount(of: count),
                     total: streamCount(of: count))
-                guard count > 0, outputs[0].shape[1] == stream.total + leadingCount, outputs[1].shape[1] == stream.kept else {
+                guard count > 0, outputs[0].shape[1] == stream.total + leading, outputs[1].shape[1] == stream.kept else {
                     throw TripsError.data(
                         "tokens", found: tokens.type, expected: "as many as were planned for: \(outputs[0].shape)")
                 }
@@ -26,12 +26,12 @@ extension PatchSelection: Computable {
                     case .random: scores = Array(random[example * count..<(example + 1) * count])
                     case .text, .imageCLS:
                         let (query, keys) = (try inputs.required(2), try inputs.required(1))
-                        let skipped = guidance == .text ? leadingCount : 0
+                        let skipped = guidance == .text ? leading : 0
                         let all = attention(
                             query.source(T.self) + example * query.shape[1],
-                            keys.source(T.self) + (example * (count + leadingCount) + skipped) * keys.shape[2],
-                            keys: count + leadingCount - skipped, keyWidth: keys.shape[2], headSize: width / heads)
-                        scores = Array(all.dropFirst(leadingCount - skipped))
+                            keys.source(T.self) + (example * (count + leading) + skipped) * keys.shape[2],
+                            keys: count + leading - skipped, keyWidth: keys.shape[2], headSize: width / heads)
+                        scores = Array(all.dropFirst(leading - skipped))
                     }
                     select(example, scores, stream, positions)
                 }
@@ -71,10 +71,10 @@ extension PatchSelection: Computable {
         for index in 0..<count { stream.scores[example * count + index] = scores[index] }
         let (indices, going, dropped) = choice(scores)
         for (place, index) in indices.enumerated() { stream.indices[example * kept + place] = Int64(index) }
-        let first = stream.x + example * (count + leadingCount) * width
-        let start = stream.y + example * (stream.total + leadingCount) * width
-        start.base.update(from: first.base, count: leadingCount * width)
-        let (x, y) = (first + leadingCount * width, start + leadingCount * width)
+        let first = stream.x + example * (count + leading) * width
+        let start = stream.y + example * (stream.total + leading) * width
+        start.base.update(from: first.base, count: leading * width)
+        let (x, y) = (first + leading * width, start + leading * width)
         for (place, index) in going.enumerated() {
             (y + place * width).base.update(from: (x + index * width).base, count: width)
             stream.positions[example * stream.total + place] = Int64(positions?[example * count + index] ?? index)

@@ -18,21 +18,13 @@ package enum Layout {
     package static let maximalRank = 16
     package static let maximalNameLength = 1024
     /// What this reader knows of what a package may require.
-    static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes, fullyMaskedZero, zeroForNaN, leadingTokens]
+    static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes]
     static let bytePlanes = "byte-planes"
     static let halfBytePlanes = "half-byte-planes"
-    static let fullyMaskedZero = "fully-masked-zero"
-    static let zeroForNaN = "zero-for-nan"
-    static let leadingTokens = "leading-tokens"
 
-    /// What a reader must know for these graphs, and tensors of these types.
-    package static func features(plain: Bool, _ storedTypes: [DataType], _ graphs: [GraphDocument]) -> [String] {
-        let planes = plain ? [] : [bytePlanes] + (storedTypes.contains(.int8) ? [halfBytePlanes] : [])
-        let operators = graphs.lazy.flatMap(\.nodes).map(\.op.op)
-        let givesZero = operators.contains { ($0 as? Attention)?.fullyMasked == .zero }
-        let dropsNaN = operators.contains { ($0 as? Attention)?.fullyMasked == .zeroForNaN }
-        let keepsOthers = operators.contains { ($0 as? PatchSelection)?.leading != nil }
-        return planes + (givesZero ? [fullyMaskedZero] : []) + (dropsNaN ? [zeroForNaN] : []) + (keepsOthers ? [leadingTokens] : [])
+    /// What a reader must know for tensors of these types.
+    package static func features(plain: Bool, _ storedTypes: [DataType]) -> [String] {
+        plain ? [] : [bytePlanes] + (storedTypes.contains(.int8) ? [halfBytePlanes] : [])
     }
 
     static func chunkCount(of byteCount: Int) -> Int { byteCount.dividedRoundingUp(by: chunkSize) }

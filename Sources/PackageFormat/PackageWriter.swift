@@ -67,7 +67,7 @@ public enum PackageWriter {
         }
         let tensors = table.inOrder
         manifest.formatVersion = Int(Layout.version)
-        manifest.features = Layout.features(plain: options.plain, tensors.map(\.record.storedType), manifest.graphs)
+        manifest.features = Layout.features(plain: options.plain, tensors.map(\.record.storedType))
         manifest.libzstd = String(cString: ZSTD_versionString())
         manifest.tensors = tensors.map(\.record)
         try AtomicFile.write(to: path, replacing: options.replacing) { file in

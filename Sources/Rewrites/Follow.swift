@@ -79,7 +79,7 @@ private struct Following {
         for visited in try graph.topologicalOrder() {
             guard let node = graph.node(visited.id) else { continue }
             if node.id == selection.id, let tokens = node.input(0) {
-                let leading = (node.op as? PatchSelection)?.leadingCount ?? 1
+                let leading = (node.op as? PatchSelection)?.leading ?? 1
                 let (before, after) = (old.shape(of: tokens)[1], graph.shape(of: node.output)[1])
                 segments[node.output] = [Segment(old: before, new: after, leading: leading)]
                 continue

@@ -190,7 +190,7 @@ extension Graph {
         let op = PatchSelection(
             heads: attention.heads, scale: attention.scale, keepRate: rate, guidance: options.guidance, fusion: options.fusion,
             order: options.order, seed: options.guidance == .random ? seed(options.seed, block: number) : 0,
-            leading: leading == 1 ? nil : leading)
+            leading: leading)
         var operands = [block.residual, keys, query, positions]
         while operands.last == .some(nil) { operands.removeLast() }
         let outputs = try add(

@@ -235,12 +235,12 @@ struct Lowering {
 
     private func selection(_ node: Node) throws -> (any Instruction)? {
         guard let op = node.op as? PatchSelection, op.guidance != .random, let tokens = node.input(0),
-            let shape = graph.type(of: tokens).constantShape, shape[1] > op.leadingCount,
+            let shape = graph.type(of: tokens).constantShape, shape[1] > op.leading,
             node.inputs.prefix(3).allSatisfy({ $0.map { graph.type(of: $0).dataType == .float32 } ?? false })
         else { return nil }
         return SelectionInstruction(
             node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: shape[0],
-            count: shape[1] - op.leadingCount, width: shape[2])
+            count: shape[1] - op.leading, width: shape[2])
     }
 
     // MARK: Parts

@@ -21,11 +21,11 @@ struct SelectionInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
 
     /// Of all examples, and a fused one for each.
-    var rowCount: Int { batch * (op.leadingCount + count + 1) }
+    var rowCount: Int { batch * (op.leading + count + 1) }
 
     /// Scratch of an example: for each head the products of its query with all rows, and their mean; the image tokens' order, and
     /// the weights of the dropped ones.
-    fileprivate var scratchNumbers: Int { (1 + op.heads) * (count + op.leadingCount) + 2 * count }
+    fileprivate var scratchNumbers: Int { (1 + op.heads) * (count + op.leading) + 2 * count }
 
     func scratchBytes(threads: Int) -> Int { batch * scratchNumbers * MemoryLayout<Float>.size }
 
@@ -70,7 +70,7 @@ private struct SelectionStream: Sendable {
             Target(base: try memory.mutableView(node.outputs[index]).target().base + offset)
         }
         op = selection.op
-        (leading, count, width) = (op.leadingCount, selection.count, selection.width)
+        (leading, count, width) = (op.leading, selection.count, selection.width)
         (kept, total) = (op.keptCount(of: count), op.streamCount(of: count))
         keyWidth = try node.input(1).map { try memory.view($0).shape[2] } ?? width
         tokens = try input(0, example * (leading + count) * width)

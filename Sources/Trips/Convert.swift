@@ -125,7 +125,7 @@ private func selections(_ graph: Graph) throws -> [Manifest.Selection] {
             let op = node.op as? PatchSelection, let tokens = node.input(0)
         else { return nil }
         func count(_ value: ValueID) throws -> String {
-            try graph.shape(of: value)[1].subtracting(Dimension(op.leadingCount)).description
+            try graph.shape(of: value)[1].subtracting(Dimension(op.leading)).description
         }
         return Manifest.Selection(
             block: name.layer, keepRate: op.keepRate, guidance: op.guidance.rawValue, fusion: op.fusion.rawValue,

@@ -36,7 +36,7 @@ import Runtime
         ] {
             let op = PatchSelection(
                 heads: heads, keepRate: 0.6, guidance: guidance, fusion: fusion, order: order, sharesKeys: keyWidth != nil,
-                leading: leading)
+                leading: leading ?? 1)
             let tokens = count + (leading ?? 1)
             let width = heads * 12
             let positions = try Tensor((0..<batch * count).map { Int64($0 * 7 % 50) }, shape: [batch, count])

@@ -321,8 +321,8 @@ private struct BatchRecord: Computable {
     }
 
     /// The first example's queries see no key.
-    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
-    func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
+    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [ActivationPrecision.float32, .int8])
+    func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
         var inputs = try Dictionary(
             uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         inputs["mask"] = try Tensor((0..<10).map { Float($0 < 5 || $0 == 7 ? -Float.infinity : 0) }, shape: [2, 1, 1, 5])
@@ -343,8 +343,8 @@ private struct BatchRecord: Computable {
     }
 
     /// The first query of the second example is no number.
-    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [nil, .int8] as [ActivationPrecision?])
-    func queriesThatAreNoNumbers(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision?) throws {
+    @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [ActivationPrecision.float32, .int8])
+    func queriesThatAreNoNumbers(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
         var inputs = try Dictionary(
             uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         var numbers = try #require(inputs["q"]).elements(Float.self)
@@ -416,7 +416,7 @@ private struct BatchRecord: Computable {
     }
 
     /// A sum over no keys is 0, such as for a text of no words.
-    @Test(arguments: [nil, .int8] as [ActivationPrecision?]) func noKeysGiveZero(activations: ActivationPrecision?) throws {
+    @Test(arguments: [ActivationPrecision.float32, .int8]) func noKeysGiveZero(activations: ActivationPrecision) throws {
         let inputs = ["q": try noise([2, 3, 16], seed: 1), "k": try noise([2, 0, 16], seed: 2)]
         var graph = Graph(name: "main")
         let q = try graph.addInput("q", ValueType(.float32, [2, 3, 16]))
