@@ -80,7 +80,7 @@ private func importCheckpoint(
     }
     leftOut += checkpoint.others
     return ImportedModel(
-        graphs: graphs, format: checkpoint.format, architecture: architecture.rawValue, settings: settings.list, leftOut: leftOut,
+        graphs: graphs, format: checkpoint.format, architecture: architecture, settings: settings.list, leftOut: leftOut,
         generation: generation, weightFiles: checkpoint.shards)
 }
 

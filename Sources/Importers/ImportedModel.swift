@@ -6,8 +6,8 @@ public struct ImportedModel: Sendable {
     public var graphs: [Graph]
     /// The form of the source.
     public var format: SourceFormat
-    /// The name of the architecture that was recognised or asked for; nil for ONNX, whose graph states itself.
-    public var architecture: String?
+    /// The architecture that was recognised or asked for; nil for ONNX, whose graph states itself.
+    public var architecture: Architecture?
     /// What the shapes cannot tell, each with where it was taken from.
     public var settings: [Setting]
     /// Tensors of the source that no graph reads, summed up by reason.
@@ -20,7 +20,7 @@ public struct ImportedModel: Sendable {
     public var weightFiles: [String]
 
     public init(
-        graphs: [Graph], format: SourceFormat, architecture: String? = nil, settings: [Setting] = [],
+        graphs: [Graph], format: SourceFormat, architecture: Architecture? = nil, settings: [Setting] = [],
         leftOut: [LeftOut] = [], producer: [(name: String, value: String)] = [], generation: Generation? = nil,
         weightFiles: [String] = []
     ) {

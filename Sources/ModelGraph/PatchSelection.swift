@@ -10,7 +10,7 @@ import Tensors
 /// Outputs: tokens [B, P + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
 /// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
 public struct PatchSelection: Operator {
-    public enum Guidance: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Guidance: String, Sendable, Hashable, NamedChoice {
         /// Text [CLS], softmax over the image tokens.
         case text
         /// Image [CLS], softmax over all tokens, the leading ones among them (EViT).
@@ -18,7 +18,7 @@ public struct PatchSelection: Operator {
         /// Seeded random scores, for ablations.
         case random
     }
-    public enum Fusion: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Fusion: String, Sendable, Hashable, NamedChoice {
         /// Σ score · x / Σ score over the dropped tokens.
         case normalized
         /// Σ score · x (EViT).
@@ -26,7 +26,7 @@ public struct PatchSelection: Operator {
         /// Dropped tokens are lost.
         case none
     }
-    public enum Order: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Order: String, Sendable, Hashable, NamedChoice {
         case original
         /// Highest score first (EViT).
         case score

@@ -78,20 +78,20 @@ public struct Manifest: Sendable, Codable {
         public var block: Int
         /// Share of the image tokens that stays, in (0, 1].
         public var keepRate: Double
-        /// `text`, `image-cls` or `random`.
-        public var guidance: String
-        /// `normalized`, `weighted` or `none`.
-        public var fusion: String
-        /// `original` or `score`.
-        public var order: String
+        /// What scores the patches.
+        public var guidance: PatchSelection.Guidance
+        /// What becomes of those that are dropped.
+        public var fusion: PatchSelection.Fusion
+        /// How those that stay are ordered.
+        public var order: PatchSelection.Order
         /// Image tokens that enter, without [CLS]; a number, or a formula in the graph's symbols.
         public var tokensBefore: String
         /// Image tokens that leave, the fused one counted, without [CLS].
         public var tokensAfter: String
 
         public init(
-            block: Int, keepRate: Double, guidance: String, fusion: String, order: String, tokensBefore: String,
-            tokensAfter: String
+            block: Int, keepRate: Double, guidance: PatchSelection.Guidance, fusion: PatchSelection.Fusion,
+            order: PatchSelection.Order, tokensBefore: String, tokensAfter: String
         ) {
             self.block = block
             self.keepRate = keepRate

@@ -46,8 +46,8 @@ extension Manifest {
         ])
         for selection in selections {
             table.add([
-                "block \(selection.block)", "\(selection.keepRate)", selection.guidance,
-                selection.fusion == "none" ? "lost" : "fused, \(selection.fusion)", selection.order,
+                "block \(selection.block)", "\(selection.keepRate)", selection.guidance.rawValue,
+                selection.fusion == .none ? "lost" : "fused, \(selection.fusion)", selection.order.rawValue,
                 "\(selection.tokensBefore) -> \(selection.tokensAfter)",
             ])
         }

@@ -128,8 +128,8 @@ private func selections(_ graph: Graph) throws -> [Manifest.Selection] {
             try graph.shape(of: value)[1].subtracting(Dimension(op.leading)).description
         }
         return Manifest.Selection(
-            block: name.layer, keepRate: op.keepRate, guidance: op.guidance.rawValue, fusion: op.fusion.rawValue,
-            order: op.order.rawValue, tokensBefore: try count(tokens), tokensAfter: try count(node.output))
+            block: name.layer, keepRate: op.keepRate, guidance: op.guidance, fusion: op.fusion,
+            order: op.order, tokensBefore: try count(tokens), tokensAfter: try count(node.output))
     }
 }
 
@@ -162,7 +162,7 @@ private func manifest(_ source: String, _ options: ConversionOptions, _ model: I
         file: fileName(of: source), format: model.format.rawValue,
         sha256: try SHA256.hexadecimalDigest(ofFilesAt: [source] + model.weightFiles),
         producer: producer.isEmpty ? nil : producer)
-    manifest.architecture = model.architecture
+    manifest.architecture = model.architecture?.rawValue
     manifest.options = options.recorded
     manifest.settings = model.settings
     manifest.leftOut = model.leftOut

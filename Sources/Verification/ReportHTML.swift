@@ -66,7 +66,7 @@ extension VerificationReport {
                 "<p>The error first jumps at <strong>\(escaped($0.name))</strong>: from \(inDecibels($0.before)) to \(inDecibels($0.after)).</p>"
             } ?? ""
         var facts = [package.manifest.architecture, "weights \(package.preset.rawValue)", byteText(package.bytes)].compactMap { $0 }
-        facts += package.manifest.selections.map { "block \($0.block) keeps \(short($0.keepRate)) by \($0.guidance)" }
+        facts += package.manifest.selections.map { "block \($0.block) keeps \(short($0.keepRate)) by \($0.guidance.rawValue)" }
         return """
             <header class="\(verdict.rawValue)">
             <p class="verdict">\(verdict == .pass ? "✓ Pass" : verdict == .fail ? "✗ Fail" : sets.isEmpty ? "≈ Measured" : "≈ Compared")</p>

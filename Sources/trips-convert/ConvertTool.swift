@@ -111,7 +111,7 @@ struct ConvertTool: Tool {
         var remarks = [
             "Selecting changes the outputs of a model that was not trained with it: trips-verify --against measures by how much."
         ]
-        if effective.contains(where: { $0.guidance == "text" }) {
+        if effective.contains(where: { $0.guidance == .text }) {
             remarks.append("Image features now depend on the text: they cannot be kept per image for retrieval.")
         }
         return remarks

@@ -190,7 +190,7 @@ struct VerifyTool: Tool {
         let manifest = package.manifest
         var parts = [fileName(of: model)]
         if let architecture = manifest.architecture { parts.append(architecture) }
-        let selections = manifest.selections.map { "block \($0.block) keeps \($0.keepRate) by \($0.guidance)" }
+        let selections = manifest.selections.map { "block \($0.block) keeps \($0.keepRate) by \($0.guidance.rawValue)" }
         if !selections.isEmpty { parts.append(selections.joined(separator: ", ")) }
         parts.append("weights \(TolerancePreset(fitting: manifest).rawValue)")
         if let against { parts.append("against \(fileName(of: against))") }

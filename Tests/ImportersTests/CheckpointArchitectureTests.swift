@@ -66,7 +66,7 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     @Test(arguments: released) func isRecognised(_ expected: Expectation) throws {
         guard let checkpoint = try layout(expected.file) else { return }
         let model = try importCheckpoint(checkpoint)
-        #expect(model.architecture == expected.architecture.rawValue)
+        #expect(model.architecture == expected.architecture)
         for graph in model.graphs { try graph.validate() }
         #expect(count(model, Attention.self) == expected.attentions)
         let image = try #require(model.graphs[0].inputs.first.map { model.graphs[0].type(of: $0) })
@@ -99,7 +99,7 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     @Test(arguments: Architecture.allCases) func fixtureBecomesLegalGraphs(_ architecture: Architecture) throws {
         let folder = "\(packageRoot)/Tests/Fixtures/\(architecture.rawValue)"
         let model = try importCheckpoint(path: "\(folder)/checkpoint.safetensors")
-        #expect(model.architecture == architecture.rawValue)
+        #expect(model.architecture == architecture)
         #expect(model.format == .safetensors)
         for graph in model.graphs { try graph.validate() }
         // Names and shapes of what the graphs take, give and trace are those of the reference's goldens.
@@ -194,7 +194,7 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     ]) func conformanceCheckpointIsRecognised(_ folder: String, _ architecture: Architecture) throws {
         guard let path = sharedFile("conformance/\(folder)/checkpoint.safetensors") else { return }
         let model = try importCheckpoint(path: path)
-        #expect(model.architecture == architecture.rawValue)
+        #expect(model.architecture == architecture)
         #expect(model.settings.contains(Setting("vision_heads", "4", from: .metadata)))
         for graph in model.graphs { try graph.validate() }
     }
@@ -249,7 +249,7 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
 @Suite struct CheckpointImport {
     @Test func recognisesAndBuilds() throws {
         let model = try importCheckpoint(Checkpoint(tensors: tinyVE(), metadata: ["heads": "2"]))
-        #expect(model.architecture == "albef-ve")
+        #expect(model.architecture == .albefVE)
         let graph = try #require(model.graphs.first)
         try graph.validate()
         #expect(
@@ -292,7 +292,7 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
     @Test(arguments: ["module.", "model.", "module.model.", "_orig_mod.module.", "albef."])
     func namesOfWrappersAreNoneOfTheModels(prefix: String) throws {
         let tensors = tinyVE().map { ("\(prefix)\($0.name)", $0.constant) }
-        #expect(try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])).architecture == "albef-ve")
+        #expect(try importCheckpoint(Checkpoint(tensors: tensors, metadata: ["heads": "2"])).architecture == .albefVE)
     }
 
     @Test func wrappersHideNothingBesideWhatStaysBehind() throws {
@@ -300,7 +300,7 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
         expectFailure(.data, "not recognised", "tensors of model, loss") { try importCheckpoint(Checkpoint(tensors: tensors)) }
         let model = try importCheckpoint(
             Checkpoint(tensors: tensors, metadata: ["heads": "2"]), options: .init(leftOut: ["loss.*"]))
-        #expect(model.architecture == "albef-ve" && model.leftOut.map(\.count) == [1])
+        #expect(model.architecture == .albefVE && model.leftOut.map(\.count) == [1])
         // A name that stands with and without the wrapper is two tensors.
         let twice = tensors.dropLast() + [("visual_encoder.norm.bias", emptyConstant("t", [8]))]
         expectFailure(.data, "not recognised") {

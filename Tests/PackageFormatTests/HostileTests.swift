@@ -223,6 +223,11 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused("version or features", Forgery.manifest(version: 2, tensors: tensor))
         refused("version or features", Forgery.manifest(features: "[]", tensors: tensor))
         refused("does not know; found time-travel", Forgery.manifest(features: #"["byte-planes","time-travel"]"#, tensors: tensor))
+        let selection =
+            #"{"block":1,"keepRate":0.5,"guidance":"stars","fusion":"none","order":"score","tokensBefore":"4","tokensAfter":"2"}"#
+        refused(
+            #"selections.0.guidance: unknown choice; found "stars"; expected text, image-cls, random"#,
+            Forgery.manifest(tensors: tensor).replacing(#""selections":[]"#, with: #""selections":[\#(selection)]"#))
         refused("two tensors have one name", Forgery.manifest(tensors: tensor + "," + tensor))
         refused("length of a name", Forgery.manifest(tensors: Forgery.tensor("")))
         refused("length of a name", Forgery.manifest(tensors: Forgery.tensor(String(repeating: "n", count: 1025))))

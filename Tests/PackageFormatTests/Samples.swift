@@ -77,7 +77,7 @@ enum Samples {
         manifest.settings = [.init("vision-heads", "12", from: .released)]
         manifest.selections = [
             .init(
-                block: 5, keepRate: 0.7, guidance: "text", fusion: "normalized", order: "original", tokensBefore: "256",
+                block: 5, keepRate: 0.7, guidance: .text, fusion: .normalized, order: .original, tokensBefore: "256",
                 tokensAfter: "181")
         ]
         manifest.quantization = .init(

@@ -10,7 +10,7 @@ import Trips
         options.selection = SelectionRequest(blocks: [2], keepRates: [0.5])
         let prepared = try prepare("\(fixtures)/albef-retrieval/checkpoint.safetensors", options)
         let (imported, report): (ImportedModel, SelectionReport?) = (prepared.imported, prepared.selection)
-        #expect(imported.architecture == "albef-retrieval")
+        #expect(imported.architecture == .albefRetrieval)
         #expect(report?.blocks.map(\.block) == [2])
     }
 }
