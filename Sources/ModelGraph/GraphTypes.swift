@@ -70,6 +70,16 @@ extension Graph {
         if !symbols.isEmpty { try substitute(symbols) }
     }
 
+    /// Symbols of the inputs' sizes that count examples: those whose name says so, and those in the first size of an input of rank
+    /// 2 or more, as sources name their sizes as they like.
+    package var batchSymbols: Set<String> {
+        inputs.reduce(into: []) { symbols, input in
+            let shape = shape(of: input)
+            if shape.count > 1 { symbols.formUnion(shape[0].symbols) }
+            symbols.formUnion(shape.flatMap(\.symbols).filter { $0.lowercased().contains("batch") })
+        }
+    }
+
     func inferTypes(_ op: any Operator, _ inputs: [ValueID?], name: String) throws -> [ValueType] {
         try locating("\(Swift.type(of: op).name) \"\(name)\"") {
             let types = try op.infer(inputs.map { $0.map(operand) })

@@ -16,7 +16,8 @@ public func select(_ graph: inout Graph, options: SelectionRequest) throws -> Se
     }
     let guide = options.guidance == .text ? try textGuide(of: graph, anatomy, tower, named: options.textGuide) : nil
     let leading = try max(1, graph.leadingTokens(of: tower.input))
-    let costBefore = try graph.multiplyAccumulates().substituting(["batch": 1])
+    let oneExample = Dictionary(uniqueKeysWithValues: graph.batchSymbols.map { ($0, 1) })
+    let costBefore = try graph.multiplyAccumulates().substituting(oneExample)
 
     var selected = graph
     var report = SelectionReport(
@@ -40,7 +41,7 @@ public func select(_ graph: inout Graph, options: SelectionRequest) throws -> Se
                 block: block, keepRate: rate, tokensBefore: selected.shape(of: node.outputs[2])[1],
                 tokensAfter: selected.shape(of: node.outputs[3])[1]))
     }
-    report.costAfter = try selected.multiplyAccumulates().substituting(["batch": 1])
+    report.costAfter = try selected.multiplyAccumulates().substituting(oneExample)
     graph = selected
     return report
 }

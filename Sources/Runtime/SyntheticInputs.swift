@@ -19,7 +19,7 @@ extension Model {
 extension Session {
     /// Inputs of the right types and shapes: ids from the vocabulary, masks of ones, images of noise. The same every time.
     /// - Parameters:
-    ///   - batch: for symbols whose name contains it, and those that come first in an input's shape.
+    ///   - batch: for symbols that count examples (`Graph.batchSymbols`).
     ///   - length: for all other symbols, such as the text's length; less where the model has fewer positions.
     /// - Throws: `data` where an input's size is not determined.
     public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
@@ -27,12 +27,12 @@ extension Session {
         let length = min(length, model.maximalTextLength ?? length)
         var inputs: [String: Tensor] = [:]
         let types = try self.inputs(for: outputNames)
-        let batches = Set(types.filter { $0.type.rank > 1 }.compactMap { $0.type.shape.first?.symbols }.joined())
+        let batches = model.graphs.reduce(into: Set()) { $0.formUnion($1.batchSymbols) }
         for (name, type) in types {
             let shape = try type.shape.map { dimension in
                 let bindings = Dictionary(
                     uniqueKeysWithValues: dimension.symbols.map { symbol in
-                        (symbol, symbol.contains("batch") || batches.contains(symbol) ? batch : length)
+                        (symbol, batches.contains(symbol) ? batch : length)
                     })
                 guard let size = try dimension.substituting(bindings).constant, size >= 0 else {
                     throw TripsError.data("the size of input \(name) cannot be told", found: type)

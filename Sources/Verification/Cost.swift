@@ -7,14 +7,6 @@ package struct ExampleSizes: Sendable, Equatable {
     package var textLength: Int
 
     package init(textLength: Int) { self.textLength = textLength }
-
-    /// The size for a symbol by its name; nil for what is neither a batch nor a length.
-    func size(of symbol: String) -> Int? {
-        let lowered = symbol.lowercased()
-        if symbol.hasPrefix("?") { return nil }
-        if ["batch", "b", "n"].contains(lowered) || lowered.contains("batch") { return 1 }
-        return textLength
-    }
 }
 
 extension Graph {
@@ -38,12 +30,13 @@ extension Graph {
 
     /// True where inputs leave open another size than the batch: the length of a text.
     package var hasOpenLength: Bool {
-        exampleSymbols.contains { ExampleSizes(textLength: 2).size(of: $0) == 2 }
+        !exampleSymbols.isSubset(of: batchSymbols)
     }
 
     /// Symbols in the inputs' shapes, but for the height and width of a picture: no size of it is usual.
     private var exampleSymbols: Set<String> {
         Set(inputs.flatMap { input in shape(of: input).prefix(type(of: input).rank == 4 ? 2 : .max).flatMap(\.symbols) })
+            .filter { !$0.hasPrefix("?") }
     }
 
     /// The same graph, its open sizes told by what others of the package give it: a decoder's number of image tokens, say.
@@ -73,7 +66,8 @@ extension Graph {
 
     /// Multiply-accumulate operations of one run; nil where sizes stay unknown, or do not suit the model.
     package func multiplyAccumulates(_ sizes: ExampleSizes) throws -> Int? {
-        let bindings = exampleSymbols.compactMap { name in sizes.size(of: name).map { (name, $0) } }
+        let batch = batchSymbols
+        let bindings = exampleSymbols.map { ($0, batch.contains($0) ? 1 : sizes.textLength) }
         var bound = self
         do {
             try bound.bind(Dictionary(uniqueKeysWithValues: bindings))

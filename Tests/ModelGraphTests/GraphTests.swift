@@ -38,6 +38,14 @@ struct GraphTests {
         #expect(try graph.multiplyAccumulates().description == "8*n")
     }
 
+    @Test func examplesAreCountedByNameAndByPlace() throws {
+        var graph = Graph(name: "main")
+        for (name, sizes) in [("image", ["n", "height"]), ("hidden", ["layers", "Text_Batch"]), ("weights", ["choices"])] {
+            _ = try graph.addInput(name, ValueType(.float32, sizes.map { Dimension(symbol: $0) }))
+        }
+        #expect(graph.batchSymbols == ["n", "layers", "Text_Batch"])
+    }
+
     @Test func namesTheNodeInErrors() throws {
         var graph = try sample()
         let (x, w) = (graph.inputs[0], try #require(graph.value(named: "w")))
