@@ -3,29 +3,29 @@ import Operators
 import Support
 import Tensors
 
-/// Computes what can be known before the model runs: constants, sizes, values that are the same everywhere; and drops
-/// operators that do nothing. Weights stay where they are: what is made of them is computed when they are loaded.
-/// - Parameter lookups: also look up constant indices in tables, which the recognition of embeddings must still see.
-/// - Throws: `data` where an operator cannot take its operands.
-@discardableResult
-public func fold(_ graph: inout Graph, lookups: Bool = false) throws -> AuditTrail {
-    var trail = AuditTrail()
-    trail.add("widen to float32", try graph.promoteHalves())
-    for _ in 0..<64 {
-        let known = try graph.propagateKnown(lookups: lookups)
-        trail.add("known values", known)
-        graph.prune()
-        let rewritten = try graph.rewrite([DropIdentities(), SimplifyViews()])
-        trail.add(rewritten)
-        graph.prune()
-        if known == 0 && rewritten.isEmpty { break }
-    }
-    return trail
-}
-
 extension Graph {
+    /// Computes what can be known before the model runs: constants, sizes, values that are the same everywhere; and drops
+    /// operators that do nothing. Weights stay where they are: what is made of them is computed when they are loaded.
+    /// - Parameter lookups: also look up constant indices in tables, which the recognition of embeddings must still see.
+    /// - Throws: `data` where an operator cannot take its operands.
+    @discardableResult
+    public mutating func fold(lookups: Bool = false) throws -> AuditTrail {
+        var trail = AuditTrail()
+        trail.add("widen to float32", try promoteHalves())
+        for _ in 0..<64 {
+            let known = try propagateKnown(lookups: lookups)
+            trail.add("known values", known)
+            prune()
+            let rewritten = try rewrite([DropIdentities(), SimplifyViews()])
+            trail.add(rewritten)
+            prune()
+            if known == 0 && rewritten.isEmpty { break }
+        }
+        return trail
+    }
+
     /// One pass over the nodes in order. Returns how many values became known.
-    fileprivate mutating func propagateKnown(lookups: Bool) throws -> Int {
+    private mutating func propagateKnown(lookups: Bool) throws -> Int {
         var count = 0
         for node in try topologicalOrder() {
             if node.outputs.allSatisfy({ content(of: $0) != nil }) { continue }

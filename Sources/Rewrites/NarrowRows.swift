@@ -14,44 +14,44 @@ extension Operator {
     }
 }
 
-/// Lets a tower compute only the row that is read: where all that is used of states [B, T, D] is one token, such as [CLS],
-/// what stands in front of that choice is computed for this token alone, back to the keys and values of the last attention.
-///
-/// For graphs of constant shapes whose outputs are chosen.
-/// - Returns: how many choices were moved.
-/// - Throws: what shape rules throw.
-@discardableResult
-package func narrowRows(_ graph: inout Graph) throws -> Int {
-    var moved = 0
-    for choice in try graph.topologicalOrder() where choice.op as? Gather == Gather(axis: 1) {
-        guard let states = choice.input(0), let index = choice.input(1), graph.shape(of: states).count == 3,
-            let row = try graph.operand(index).constantIntegers(), row.count == 1
-        else { continue }
-        let nodes = try graph.nodes(readOnlyFor: choice)
-        guard !nodes.isEmpty else { continue }
-        let rowIndex = try graph.addKnown(.dimensions([Dimension(row[0])]), ValueType(.int64, [1]), name: "\(choice.name).row")
-        var narrow: [ValueID: ValueID] = [:]
-        for node in nodes {
-            let inputs = try node.inputs.enumerated().map { place, input -> ValueID? in
-                guard let input, graph.isNarrowed(place, of: node) else { return input }
-                if let known = narrow[input] { return known }
-                let chosen = try graph.add(Gather(axis: 1), [input, rowIndex], name: "\(graph.name(of: input)).row")[0]
-                narrow[input] = chosen
-                return chosen
-            }
-            narrow[node.output] = try graph.add(node.op, inputs, name: node.name)[0]
-        }
-        let only = try graph.addKnown(.dimensions([0]), graph.type(of: index), name: "\(choice.name).only")
-        try graph.setInputs(of: choice.id, [narrow[states], only])
-        moved += 1
-    }
-    if moved > 0 { graph.prune() }
-    return moved
-}
-
 extension Graph {
+    /// Lets a tower compute only the row that is read: where all that is used of states [B, T, D] is one token, such as [CLS],
+    /// what stands in front of that choice is computed for this token alone, back to the keys and values of the last attention.
+    ///
+    /// For graphs of constant shapes whose outputs are chosen.
+    /// - Returns: how many choices were moved.
+    /// - Throws: what shape rules throw.
+    @discardableResult
+    package mutating func narrowRows() throws -> Int {
+        var moved = 0
+        for choice in try topologicalOrder() where choice.op as? Gather == Gather(axis: 1) {
+            guard let states = choice.input(0), let index = choice.input(1), shape(of: states).count == 3,
+                let row = try operand(index).constantIntegers(), row.count == 1
+            else { continue }
+            let nodes = try nodes(readOnlyFor: choice)
+            guard !nodes.isEmpty else { continue }
+            let rowIndex = try addKnown(.dimensions([Dimension(row[0])]), ValueType(.int64, [1]), name: "\(choice.name).row")
+            var narrow: [ValueID: ValueID] = [:]
+            for node in nodes {
+                let inputs = try node.inputs.enumerated().map { place, input -> ValueID? in
+                    guard let input, isNarrowed(place, of: node) else { return input }
+                    if let known = narrow[input] { return known }
+                    let chosen = try add(Gather(axis: 1), [input, rowIndex], name: "\(name(of: input)).row")[0]
+                    narrow[input] = chosen
+                    return chosen
+                }
+                narrow[node.output] = try add(node.op, inputs, name: node.name)[0]
+            }
+            let only = try addKnown(.dimensions([0]), type(of: index), name: "\(choice.name).only")
+            try setInputs(of: choice.id, [narrow[states], only])
+            moved += 1
+        }
+        if moved > 0 { prune() }
+        return moved
+    }
+
     /// The nodes whose rows nothing but the choice needs, in order.
-    fileprivate func nodes(readOnlyFor choice: Node) throws -> [Node] {
+    private func nodes(readOnlyFor choice: Node) throws -> [Node] {
         var found: [NodeID: Node] = [choice.id: choice]
         var nodes: [Node] = []
         for node in try topologicalOrder().reversed() where node.outputs.count == 1 && canNarrow(node) {
@@ -85,7 +85,7 @@ extension Graph {
     }
 
     /// True for an input that gives a row for each row of the output.
-    fileprivate func isNarrowed(_ place: Int, of node: Node) -> Bool {
+    private func isNarrowed(_ place: Int, of node: Node) -> Bool {
         if node.op is Attention || node.op is Gather { return place == 0 }
         guard let input = node.input(place), content(of: input) == nil else { return false }
         return shape(of: input).count == 3 && shape(of: input)[1] != 1

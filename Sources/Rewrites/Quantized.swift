@@ -202,17 +202,19 @@ public struct SourceArithmetic: Sendable {
     }
 }
 
-/// Lets linear layers and embeddings whose weights a source has as integers read those. It comes last: what recognises or changes
-/// layers sees numbers.
-/// - Returns: how often that was done.
-@discardableResult
-public func readScaledIntegers(_ graph: inout Graph, arithmetic: SourceArithmetic) throws -> AuditTrail {
-    var trail = AuditTrail()
-    trail.add(try graph.rewrite([ReadScaledIntegers(activations: arithmetic.layers)]))
-    if arithmetic.attention == .int8 { try graph.quantizeAttention() }
-    graph.prune()
-    try graph.tidyNames()
-    return trail
+extension Graph {
+    /// Lets linear layers and embeddings whose weights a source has as integers read those. It comes last: what recognises or changes
+    /// layers sees numbers.
+    /// - Returns: how often that was done.
+    @discardableResult
+    public mutating func readScaledIntegers(arithmetic: SourceArithmetic) throws -> AuditTrail {
+        var trail = AuditTrail()
+        trail.add(try rewrite([ReadScaledIntegers(activations: arithmetic.layers)]))
+        if arithmetic.attention == .int8 { try quantizeAttention() }
+        prune()
+        try tidyNames()
+        return trail
+    }
 }
 
 private struct ReadScaledIntegers: Rewrite {

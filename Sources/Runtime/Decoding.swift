@@ -72,7 +72,7 @@ struct DecodingParts {
             throw TripsError.usage("the package does not generate text", expected: "a graph decode with next_logits")
         }
         var folded = try graph.reduced(to: ["next_logits"])
-        _ = try fold(&folded)
+        _ = try folded.fold()
         let (fixed, step) = try folded.split(by: "decoder_ids")
         self.fixed = fixed
         self.step = try IncrementalGraph(step, over: "decoder_ids")

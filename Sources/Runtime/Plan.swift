@@ -25,7 +25,7 @@ final class Plan {
     init(_ graph: Graph, weights: WeightStore, threads: Int) throws {
         try graph.checkSizes()
         var graph = graph
-        try narrowRows(&graph)
+        try graph.narrowRows()
         let lowering = try Lowering(graph)
         let memory = try PlanMemory(graph, lowering, weights: weights, threads: threads)
         self.memory = memory

@@ -18,7 +18,7 @@ extension Graph {
         for input in inputs { try graph.checkShape(of: input, shapes) { $0.rank == $1.count } }
         try graph.bind(graph.symbols(for: shapes))
         for input in inputs { try graph.checkShape(of: input, shapes) { $0.constantShape == $1 } }
-        try fold(&graph, lookups: true)
+        try graph.fold(lookups: true)
         graph.prune()
         return graph
     }

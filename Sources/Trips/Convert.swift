@@ -47,9 +47,9 @@ public func prepare(
     var arithmetic: [SourceArithmetic] = []
     for index in model.imported.graphs.indices {
         var graph = model.imported.graphs[index]
-        var trail = try fold(&graph)
+        var trail = try graph.fold()
         arithmetic.append(SourceArithmetic(of: graph))
-        if lastStage != .fold { trail.merge(try fuse(&graph)) }
+        if lastStage != .fold { trail.merge(try graph.fuse()) }
         if model.imported.format == .onnx && lastStage != .fold { try graph.nameIntermediates() }
         model.imported.graphs[index] = graph
         model.trails.append((graph.name, trail))
@@ -57,7 +57,7 @@ public func prepare(
     if lastStage == .select {
         if let request = options.selection { try insertSelection(request, into: &model) }
         for index in model.trails.indices {
-            model.trails[index].trail.merge(try readScaledIntegers(&model.imported.graphs[index], arithmetic: arithmetic[index]))
+            model.trails[index].trail.merge(try model.imported.graphs[index].readScaledIntegers(arithmetic: arithmetic[index]))
         }
     }
     for graph in model.imported.graphs { try graph.validate() }
@@ -68,7 +68,7 @@ public func prepare(
 private func insertSelection(_ request: SelectionRequest, into model: inout PreparedModel) throws {
     let index = model.imported.graphs.firstIndex { $0.nodes.contains { $0.op is PatchEmbedding } } ?? 0
     guard model.imported.graphs.indices.contains(index) else { throw TripsError.usage("there is no graph to select in") }
-    model.selection = try select(&model.imported.graphs[index], options: request)
+    model.selection = try model.imported.graphs[index].select(request)
 }
 
 /// Converts a model to a `.trips` package.

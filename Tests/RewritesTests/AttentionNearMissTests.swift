@@ -220,8 +220,8 @@ struct AttentionNearMissTests {
         try a.finish(masked)
         #expect(try a.isFused() == (form != .causalButSmall))
         var graph = a.m.graph
-        try fold(&graph)
-        try fuse(&graph)
+        try graph.fold()
+        try graph.fuse()
         let attention = graph.nodes.lazy.compactMap { node in (node.op as? Attention).map { (op: $0, inputs: node.inputs.count) } }
             .first
         #expect(attention.map(\.op.causal) ?? false == (form == .causalWhere || form == .triangle))

@@ -66,7 +66,7 @@ struct BlockNearMissTests {
         let factor = try graph.addConstant(Constant(Tensor(scalar: Float(1.0001))), name: "factor")
         for _ in 0..<3_000 { x = try graph.add(Binary(.mul), [x, factor], name: "product")[0] }
         try graph.addOutput("y", x)
-        try fuse(&graph)
+        try graph.fuse()
         #expect(graph.nodes.count == 3_000)
     }
 

@@ -55,7 +55,7 @@ struct ConformanceTests {
             }
         }
         try built.bind(symbols)
-        try fold(&built, lookups: true)
+        try built.fold(lookups: true)
         #expect(firstDifference(exported, built) == nil)
         #expect(Set(exported.traces.map(\.name)) == Set(built.traces.map(\.name)))
     }
@@ -66,7 +66,7 @@ struct ConformanceTests {
     func selectionGivesTheGoldens(model: String) throws {
         guard let model = shared(model), let goldens = shared("albef_trips/golden.safetensors") else { return }
         var graph = try #require(blocks(model).first)
-        let report = try select(&graph, options: SelectionRequest(blocks: [2, 5]))
+        let report = try graph.select(SelectionRequest(blocks: [2, 5]))
         #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[16, 13], [13, 11]])
         try Self.check(graph, golden(goldens))
     }
@@ -79,7 +79,7 @@ extension ConformanceTests {
         }
         let lifted = try #require(blocks(lifting).first)
         var selected = try #require(blocks(plain).first)
-        try select(&selected, options: SelectionRequest(blocks: [2, 5]))
+        try selected.select(SelectionRequest(blocks: [2, 5]))
         #expect(firstDifference(lifted, selected) == nil)
         #expect(Set(lifted.traces.map(\.name)) == Set(selected.traces.map(\.name)))
     }

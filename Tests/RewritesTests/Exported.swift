@@ -72,8 +72,8 @@ struct Exported {
     func fused(tolerance: Double = 1e-5) throws -> [String] {
         let before = try outputs(graph, inputs, folding: false)
         var graph = graph
-        try fold(&graph)
-        try fuse(&graph, validating: true)
+        try graph.fold()
+        try graph.fuse(validating: true)
         let after = try outputs(graph, inputs)
         for (name, expected) in before {
             let beyond = try excess(after[name], expected, tolerance, tolerance)

@@ -45,7 +45,7 @@ struct FixtureTests {
     @Test(arguments: models) func selectionGivesTheGoldens(model: String) throws {
         var graphs = try graphs(model)
         let guidance: PatchSelection.Guidance = model.hasPrefix("mplug-caption") ? .imageCLS : .text
-        try select(&graphs[0], options: SelectionRequest(blocks: [2, 3], guidance: guidance))
+        try graphs[0].select(SelectionRequest(blocks: [2, 3], guidance: guidance))
         try Self.check(graphs, golden("\(folder(model))/golden-select.safetensors"))
     }
 
@@ -57,7 +57,7 @@ struct FixtureTests {
     func variantsGiveTheGoldens(name: String, options: SelectionRequest) throws {
         for model in ["albef-pretrain/checkpoint.safetensors", "albef-pretrain/dynamo.onnx"] {
             var graphs = try graphs(model)
-            try select(&graphs[0], options: options)
+            try graphs[0].select(options)
             try Self.check(graphs, golden("\(folder(model))/golden-\(name).safetensors"))
         }
     }
@@ -92,7 +92,7 @@ struct FixtureTests {
         let inputs = try golden("\(Self.root)/mplug-vqa/golden-select.safetensors").inputs
         let results = try ["mplug-vqa/boolean-masks.onnx", "mplug-vqa/checkpoint.safetensors"].map { model in
             var graph = try #require(graphs(model).first)
-            try select(&graph, options: SelectionRequest(blocks: [2, 3]))
+            try graph.select(SelectionRequest(blocks: [2, 3]))
             return try outputs(graph, inputs)
         }
         #expect(results[0].keys.sorted() == results[1].keys.sorted())
@@ -103,7 +103,7 @@ struct FixtureTests {
         let lifted = try graphs("albef-pretrain/select.onnx")
         try Self.check(lifted, golden("\(Self.root)/albef-pretrain/golden-select.safetensors"))
         var selected = try graphs("albef-pretrain/opset17.onnx")
-        try select(&selected[0], options: SelectionRequest(blocks: [2, 3]))
+        try selected[0].select(SelectionRequest(blocks: [2, 3]))
         #expect(firstDifference(lifted[0], selected[0]) == nil)
     }
 
@@ -124,7 +124,7 @@ struct FixtureTests {
 
     private func refusal(_ model: String, _ options: SelectionRequest) throws -> TripsError {
         var graph = try graphs(model)[0]
-        return try #require(#expect(throws: TripsError.self) { try select(&graph, options: options) })
+        return try #require(#expect(throws: TripsError.self) { try graph.select(options) })
     }
 
     @Test(arguments: [
@@ -155,7 +155,7 @@ struct FixtureTests {
 
     @Test func keepingAllChangesNothing() throws {
         var graphs = try graphs("albef-pretrain/checkpoint.safetensors")
-        try select(&graphs[0], options: SelectionRequest(blocks: [2], keepRates: [1]))
+        try graphs[0].select(SelectionRequest(blocks: [2], keepRates: [1]))
         let golden = try golden("\(Self.root)/albef-pretrain/golden.safetensors")
         let results = try outputs(graphs[0], golden.inputs)
         for (name, expected) in golden.outputs { #expect(try excess(results[name], expected, 2e-5, 1e-5) <= 0, "\(name)") }
@@ -164,7 +164,7 @@ struct FixtureTests {
     @Test func randomGuidanceDrawsAnewInEachBlock() throws {
         func seeds(_ seed: Int) throws -> [Int] {
             var graphs = try graphs("albef-pretrain/checkpoint.safetensors")
-            try select(&graphs[0], options: SelectionRequest(blocks: [1, 2, 3], guidance: .random, seed: seed))
+            try graphs[0].select(SelectionRequest(blocks: [1, 2, 3], guidance: .random, seed: seed))
             return graphs[0].nodes.compactMap { ($0.op as? PatchSelection)?.seed }
         }
         #expect(try seeds(0) == seeds(0))
@@ -173,7 +173,7 @@ struct FixtureTests {
 
     @Test func theReportStatesTokensAndCosts() throws {
         var graphs = try graphs("albef-pretrain/opset17.onnx")
-        let report = try select(&graphs[0], options: SelectionRequest(blocks: [2, 3]))
+        let report = try graphs[0].select(SelectionRequest(blocks: [2, 3]))
         #expect(report.blocks.map(\.block) == [2, 3])
         #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[16, 13], [13, 11]])
         let (before, after) = (try #require(report.costBefore.constant), try #require(report.costAfter.constant))

@@ -66,7 +66,7 @@ struct FoldTests {
         for _ in 0..<40 { weight = try m.binary(.add, weight, weight) }
         try m.output(m.binary(.add, x, weight))
         var graph = m.graph
-        try fold(&graph)
+        try graph.fold()
         let largest = graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant(of:))?.identity.utf8.count }.max() ?? 0
         #expect(largest < 1 << 16)
         #expect(graph.nodes.count > 30)
@@ -116,8 +116,8 @@ struct FoldTests {
         let halves = try m.node(Slice(), [turned, m.integers([0]), m.integers([150]), m.integers([1])])
         try m.output(m.node(MatMul(), [x, halves]))
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph)
+        try graph.fold()
+        try graph.fuse()
         #expect(graph.nodes.map { "\(type(of: $0.op))" } == ["Linear"])
     }
 

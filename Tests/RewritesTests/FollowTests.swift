@@ -74,7 +74,7 @@ struct FollowTests {
         /// The outputs with half of the patches and one fused of the others: four tokens for five.
         func selected(_ change: (inout [String: Tensor]) throws -> Void = { _ in }) throws -> [String: Tensor] {
             var (graph, inputs) = (m.graph, m.inputs)
-            try select(&graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
+            try graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
             try change(&inputs)
             return try outputs(graph, inputs)
         }
@@ -101,7 +101,7 @@ struct FollowTests {
         let all = a.states
         for value in try [all, a.slice(all, 0, count), a.slice(all, count, count + 4), a.row(all, 1)] { try a.m.output(value) }
         var graph = a.m.graph
-        let report = try select(&graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
+        let report = try graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
         #expect(report.blocks[0].tokensBefore == 4 && report.blocks[0].tokensAfter == 3)
         #expect(graph.nodes.compactMap { ($0.op as? PatchSelection)?.leading } == [count])
         let found = try outputs(graph, a.m.inputs)
@@ -121,7 +121,7 @@ struct FollowTests {
         let normal = try m.node(LayerNorm(epsilon: 1e-6), [x, m.constant([8])])
         let residual = try m.binary(.add, linear(m.node(Attention(heads: 2), [linear(normal), linear(normal), linear(normal)])), x)
         try m.output(m.binary(.add, linear(m.node(LayerNorm(epsilon: 1e-6), [residual, m.constant([8])])), residual))
-        #expect { try select(&m.graph, options: SelectionRequest(blocks: [1], guidance: .imageCLS)) } throws: {
+        #expect { try m.graph.select(SelectionRequest(blocks: [1], guidance: .imageCLS)) } throws: {
             "\($0)".contains("no vision tower was recognised")
         }
     }

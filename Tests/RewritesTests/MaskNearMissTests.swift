@@ -162,8 +162,8 @@ struct MaskNearMissTests {
         try a.finish(masked)
         #expect(try a.isFused() == (form != .smallCondition))
         var graph = a.m.graph
-        try fold(&graph)
-        try fuse(&graph)
+        try graph.fold()
+        try graph.fuse()
         let isCausal = form == .product || form == .choice || form == .condition
         #expect(graph.nodes.contains { ($0.op as? Attention)?.causal == true } == isCausal)
     }

@@ -22,7 +22,7 @@ import Testing
     @Test(arguments: [true, false]) func oneRowIsComputedAloneAndStays(scalarIndex: Bool) throws {
         let m = try block(scalarIndex: scalarIndex)
         var graph = m.graph
-        #expect(try narrowRows(&graph) == 1)
+        #expect(try graph.narrowRows() == 1)
         try graph.validate()
         let wide = graph.nodes.filter { graph.shape(of: $0.output).dropFirst().first == 5 }
         #expect(wide.isEmpty, "\(wide.map(\.name))")
@@ -39,14 +39,14 @@ import Testing
         let sum = try m.binary(.add, m.node(GELU(.erf), [x]), m.constant(shape))
         try m.output(m.node(Gather(axis: 1), [m.node(GELU(.erf), [sum]), m.integers([3], scalar: true)]))
         var graph = m.graph
-        try narrowRows(&graph)
+        try graph.narrowRows()
         try graph.validate()
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
     }
 
     @Test func rowsThatAreReadElsewhereStay() throws {
         var graph = try block(scalarIndex: true, readingAllRows: true).graph
-        #expect(try narrowRows(&graph) == 0)
+        #expect(try graph.narrowRows() == 0)
     }
 
     /// What a query sees may depend on its place: by a mask of its own, or as it sees no later keys.
@@ -59,7 +59,7 @@ import Testing
         let attended = try m.node(Attention(heads: 2, causal: causal), [m.node(GELU(.erf), [x]), x, x] + addends)
         try m.output(m.node(Gather(axis: 1), [m.node(GELU(.tanh), [attended]), m.integers([2], scalar: true)]))
         var graph = m.graph
-        try narrowRows(&graph)
+        try graph.narrowRows()
         try graph.validate()
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
         let isNarrow = graph.nodes.contains { $0.op is Attention && graph.shape(of: $0.output)[1] == 1 }
@@ -73,7 +73,7 @@ import Testing
             if isTraced { m.graph.addTrace("states", states) }
             try m.output(m.node(Gather(axis: 1), [states, m.integers(isTraced ? [2] : [2, 4])]))
             var graph = m.graph
-            #expect(try narrowRows(&graph) == 0)
+            #expect(try graph.narrowRows() == 0)
         }
     }
 }

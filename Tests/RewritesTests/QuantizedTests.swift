@@ -73,10 +73,10 @@ struct QuantizedTests {
         var m = Exported()
         try m.output(m.binary(.add, product(&m, change), m.constant([6])))
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph)
+        try graph.fold()
+        try graph.fuse()
         let numbers = try outputs(graph, m.inputs)
-        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .float32))
+        try graph.readScaledIntegers(arithmetic: SourceArithmetic(layers: .float32))
         try graph.validate()
         let layer = try #require(graph.nodes.first)
         #expect(graph.nodes.count == 1 && layer.op as? QuantizedLinear == QuantizedLinear(groupSize: 8, activations: .float32))
@@ -95,9 +95,9 @@ struct QuantizedTests {
         try m.output(m.node(MatMul(), [x, m.node(DequantizeLinear(), [levels, m.scalar(0.01), zero])]))
         #expect(try m.fused() == ["Linear"])
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph)
-        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .float32))
+        try graph.fold()
+        try graph.fuse()
+        try graph.readScaledIntegers(arithmetic: SourceArithmetic(layers: .float32))
         #expect(graph.nodes.map { $0.op is QuantizedLinear } == [step == 2])
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
     }
@@ -136,9 +136,9 @@ struct QuantizedTests {
         try m.output(m.node(DequantizeLinear(), [rows, m.scalar(0.02)]))
         #expect(try m.fused() == ["Embedding"])
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph)
-        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
+        try graph.fold()
+        try graph.fuse()
+        try graph.readScaledIntegers(arithmetic: SourceArithmetic(layers: .int8))
         #expect(graph.nodes.map { $0.op is QuantizedEmbedding } == [true])
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
     }
@@ -153,9 +153,9 @@ struct QuantizedTests {
         let point = try m.graph.addConstant(Constant(Tensor(scalar: zero)), name: "zero")
         try m.output(m.node(DequantizeLinear(), [rows, m.scalar(0.02), point]))
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph)
-        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
+        try graph.fold()
+        try graph.fuse()
+        try graph.readScaledIntegers(arithmetic: SourceArithmetic(layers: .int8))
         try graph.validate()
         #expect(graph.nodes.map { "\(type(of: $0.op))" }.sorted() == (zero == 128 ? [] : ["Binary"]) + ["QuantizedEmbedding"])
         #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 0) <= 0)
@@ -233,8 +233,8 @@ struct QuantizedTests {
             }
         try m.output(m.unary(.tanh, numbers))
         var graph = m.graph
-        try fold(&graph)
-        let trail = try fuse(&graph, validating: true)
+        try graph.fold()
+        let trail = try graph.fuse(validating: true)
         let isLeftOut = [.usual, .infiniteStep, .oneStepForAll].contains(rounding)
         #expect(trail.count(of: fixedRoundings) == (isLeftOut ? 1 : 0))
         #expect(!graph.nodes.contains { $0.op is QuantizeLinear || $0.op is DequantizeLinear } == isLeftOut)
@@ -251,8 +251,8 @@ struct QuantizedTests {
         let front = try isLayer ? m.linear(x, 8, 6) : m.binary(.add, m.unary(.exp, x), m.scalar(0.1))
         try m.output(m.unary(.sqrt, rounded(&m, front, step: 1 / 255, zero: 0)))
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph, validating: true)
+        try graph.fold()
+        try graph.fuse(validating: true)
         let found = graph.nodes.map { "\(type(of: $0.op))" }.sorted()
         #expect(found == (isLayer ? ["Clip", "Linear", "Unary"] : ["Binary", "Unary", "Unary"]))
         guard isLayer else { return }
@@ -265,8 +265,8 @@ struct QuantizedTests {
         var m = Exported()
         try m.output(m.unary(.tanh, rounded(&m, m.linear(m.input("x", [5, 8]), 8, 6), step: width / 255)))
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph, validating: true)
+        try graph.fold()
+        try graph.fuse(validating: true)
         let found = graph.nodes.map { "\(type(of: $0.op))" }.sorted()
         #expect(found == (width == 0.513 ? ["Linear", "Unary"] : ["Clip", "Linear", "Unary"]))
         guard width != 0.513 else { return }
@@ -309,11 +309,11 @@ struct QuantizedTests {
         }
         try m.output(m.attend(heads(37), heads(41), heads(43)) { $1 })
         var graph = m.graph
-        try fold(&graph)
-        try fuse(&graph)
+        try graph.fold()
+        try graph.fuse()
         for attention in [ActivationPrecision.int8, .float32] {
             var read = graph
-            try readScaledIntegers(&read, arithmetic: SourceArithmetic(layers: .int8, attention: attention))
+            try read.readScaledIntegers(arithmetic: SourceArithmetic(layers: .int8, attention: attention))
             #expect(read.nodes.compactMap { $0.op as? Attention }.map { $0.activations == .int8 } == [attention == .int8])
             #expect(read.nodes.count { $0.op is QuantizedLinear } == 3)
         }

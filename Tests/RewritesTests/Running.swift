@@ -22,7 +22,7 @@ func run(_ graph: Graph, _ inputs: [String: Tensor], folding: Bool = true) throw
         }
     }
     try bound.bind(symbols)
-    if folding { try fold(&bound, lookups: true) }
+    if folding { try bound.fold(lookups: true) }
     var numbers: [ValueID: Tensor] = [:]
     for input in bound.inputs { numbers[input] = inputs[bound.name(of: input)] }
     func number(_ value: ValueID) throws -> Tensor {
@@ -79,8 +79,8 @@ func golden(_ path: String) throws -> GoldenSet {
 func blocks(_ path: String) throws -> [Graph] {
     var graphs = try path.hasSuffix(".onnx") ? importONNX(path: path).graphs : importCheckpoint(path: path).graphs
     for index in graphs.indices {
-        try fold(&graphs[index])
-        try fuse(&graphs[index])
+        try graphs[index].fold()
+        try graphs[index].fuse()
         try graphs[index].nameIntermediates()
         try graphs[index].validate()
     }

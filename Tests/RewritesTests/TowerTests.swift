@@ -50,8 +50,8 @@ private extension Exported {
 
     /// The names of the states between layers of the towers that are recognised.
     mutating func layers() throws -> [String] {
-        try fold(&graph)
-        try fuse(&graph, validating: true)
+        try graph.fold()
+        try graph.fuse(validating: true)
         try graph.nameIntermediates()
         return graph.traces.map(\.name)
     }
@@ -114,11 +114,10 @@ struct TowerTests {
         }
         let joined = try m.norm(m.binary(.add, m.linear(seen, 8, 8), read))
         try m.output(m.norm(m.binary(.add, m.feedForward(joined), joined)))
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
+        try m.graph.fold()
+        try m.graph.fuse(validating: true)
         let entering = try #require(m.graph.nodes.first { $0.op is Concat })
-        try select(
-            &m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], visionTower: m.graph.name(of: entering.output)))
+        try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], visionTower: m.graph.name(of: entering.output)))
         let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
         let query = try #require(selection.input(2))
         let regions = m.graph.inputs.filter { m.graph.name(of: $0) == "regions" }
@@ -130,9 +129,8 @@ struct TowerTests {
         for name in ["left", "right"] { try m.output(m.vision(of: name)) }
         #expect(try m.layers() == ["vision0.0", "vision0.1", "vision1.0", "vision1.1"])
         let right = try #require(m.graph.traces.first { $0.name == "vision1.0" }).value
-        try select(
-            &m.graph,
-            options: SelectionRequest(
+        try m.graph.select(
+            SelectionRequest(
                 blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: m.graph.name(of: right)))
         let names = m.graph.traces.map(\.name).filter { $0.hasPrefix("selection") }
         #expect(names == SelectionTrace.Part.allCases.map { SelectionTrace(layer: 1, $0).name })
@@ -160,9 +158,9 @@ struct TowerTests {
                                 ? m.binary(.add, m.binary(.div, scores, m.scalar(2)), addends) : m.binary(.div, scores, m.scalar(2))
                         }, m.integers([0], scalar: true),
                     ]))
-            try fold(&m.graph)
-            try fuse(&m.graph, validating: true)
-            try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5]))
+            try m.graph.fold()
+            try m.graph.fuse(validating: true)
+            try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5]))
             return try outputs(m.graph, m.inputs)
         }
         #expect(try excess(joint(masked: true)["y0"], joint(masked: false)["y0"], 1e-6, 1e-6) <= 0)
@@ -176,10 +174,10 @@ struct TowerTests {
         let x = try m.transpose(m.reshape(map, [2, 8, 5]), [0, 2, 1])
         let y = try m.binary(.add, x, m.attention(m.norm(x)))
         try m.output(m.binary(.add, y, m.feedForward(m.norm(y))))
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
+        try m.graph.fold()
+        try m.graph.fuse(validating: true)
         let options = SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS)
-        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options) })
+        let error = try #require(#expect(throws: TripsError.self) { try m.graph.select(options) })
         #expect(error.kind == .usage && "\(error)".contains("no class token") && "\(error)".contains("--vision-tower"), "\(error)")
     }
 
@@ -187,12 +185,12 @@ struct TowerTests {
     @Test func oneOfSeveralTowersIsSelectedInByName() throws {
         var m = Exported()
         for name in ["left", "right"] { try m.output(m.vision(of: name)) }
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
+        try m.graph.fold()
+        try m.graph.fuse(validating: true)
         func options(_ name: String?) -> SelectionRequest {
             SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS, visionTower: name)
         }
-        let error = try #require(#expect(throws: TripsError.self) { try select(&m.graph, options: options(nil)) })
+        let error = try #require(#expect(throws: TripsError.self) { try m.graph.select(options(nil)) })
         #expect(
             error.kind == .usage && "\(error)".contains("several vision towers") && "\(error)".contains("--vision-tower"),
             "\(error)")
@@ -202,11 +200,11 @@ struct TowerTests {
         let entering = try #require(m.graph.nodes.first { $0.op is PatchEmbedding && isRight($0.output, m.graph) })
         for value in [entering.output, m.graph.outputs[1].value] {
             var graph = m.graph
-            try select(&graph, options: options(graph.name(of: value)))
+            try graph.select(options(graph.name(of: value)))
             let selections = graph.nodes.filter { $0.op is PatchSelection }
             #expect(selections.count == 1 && isRight(selections[0].output, graph), "\(m.graph.name(of: value))")
         }
-        #expect(throws: TripsError.self) { try select(&m.graph, options: options("middle")) }
+        #expect(throws: TripsError.self) { try m.graph.select(options("middle")) }
     }
 
     /// The text's query goes through the tower's own projection.
@@ -217,18 +215,18 @@ struct TowerTests {
         try m.output(m.linear(state, 8, 12))
         try m.output(m.reshape(state, [2, 5, 2, 4]))
         try m.output(m.node(Gather(axis: 1), [state, m.integers([0], scalar: true)]))
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
+        try m.graph.fold()
+        try m.graph.fuse(validating: true)
         func refusal(_ guide: String) throws -> String {
             var graph = m.graph
             let options = SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: guide)
-            return "\(try #require(#expect(throws: TripsError.self) { try select(&graph, options: options) }))"
+            return "\(try #require(#expect(throws: TripsError.self) { try graph.select(options) }))"
         }
         let widths = try refusal("y1")
         #expect(widths.contains("text 12, vision 8") && widths.contains("image-cls"), "\(widths)")
         #expect(try refusal("y2").contains("no text guide of that name"))
         // A row that was read already is as good as the states.
-        try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y3"))
+        try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y3"))
         #expect(m.graph.nodes.contains { $0.op is PatchSelection })
     }
 
@@ -247,11 +245,11 @@ struct TowerTests {
         }
         try m.output(m.binary(.add, fused, m.linear(seen, 8, 8)))
         try m.output(state)
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
+        try m.graph.fold()
+        try m.graph.fuse(validating: true)
         func selected(_ guide: String?) throws -> Tensor? {
             var graph = m.graph
-            try select(&graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: guide))
+            try graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: guide))
             return try outputs(graph, m.inputs)["y0"]
         }
         #expect(try excess(selected(nil), selected("y1"), 1e-6, 1e-6) <= 0)
@@ -262,13 +260,13 @@ struct TowerTests {
         var m = Exported()
         try m.output(m.vision())
         for name in ["question", "answer"] { try m.output(m.text(m.mask(name, [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))) }
-        try fold(&m.graph)
-        try fuse(&m.graph, validating: true)
+        try m.graph.fold()
+        try m.graph.fuse(validating: true)
         let error = try #require(
-            #expect(throws: TripsError.self) { try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5])) })
+            #expect(throws: TripsError.self) { try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5])) })
         #expect(
             error.kind == .usage && "\(error)".contains("several text encoders") && "\(error)".contains("--text-guide"), "\(error)")
-        try select(&m.graph, options: SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y1"))
+        try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y1"))
         let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
         let query = try #require(selection.input(2))
         let reads = { (name: String) in

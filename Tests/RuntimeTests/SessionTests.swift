@@ -122,7 +122,7 @@ private struct BatchRecord: Computable {
         let count = try graph.add(Gather(axis: 0), [graph.add(Shape(), [x], name: "shape")[0], scalar(1)], name: "length")[0]
         try graph.addOutput("places", graph.add(Arange(), [scalar(0), count, scalar(1)], name: "places")[0])
         try graph.addOutput("z", graph.add(Unary(.neg), [y], name: "z")[0])
-        try fold(&graph)
+        try graph.fold()
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
         #expect(try session.inputs(for: ["places"]).map(\.name) == ["x"])
         #expect(try session.inputs(for: ["z"]).map(\.name) == ["y"])

@@ -69,8 +69,8 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         let options = CheckpointOptions(visionHeads: heads, textHeads: heads, imageSize: imageSize)
         var model = try importCheckpoint(path: checkpointPath, options: options)
         for index in model.graphs.indices {
-            try fold(&model.graphs[index])
-            try fuse(&model.graphs[index], validating: true)
+            try model.graphs[index].fold()
+            try model.graphs[index].fuse(validating: true)
         }
         if let blocks = golden.metadata["select"] {
             let options = SelectionRequest(
@@ -79,7 +79,7 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
                 guidance: try golden.metadata["guidance"].map { try #require(PatchSelection.Guidance(rawValue: $0)) } ?? .text,
                 fusion: try golden.metadata["fuse"].map { try #require(PatchSelection.Fusion(rawValue: $0)) } ?? .normalized,
                 order: try golden.metadata["order"].map { try #require(PatchSelection.Order(rawValue: $0)) } ?? .original)
-            try select(&model.graphs[0], options: options)
+            try model.graphs[0].select(options)
         }
         let session = Session(Model(graphs: model.graphs, manifest: Manifest(tool: .init(name: "tests", version: "0"))))
         func part(_ prefix: String) throws -> [String: Tensor] {

@@ -29,8 +29,8 @@ import Testing
             return (tensor, Constant(fields[2].string == "int64" ? .int64 : .float32, shape, identity: tensor, source: NoNumbers()))
         }
         var graph = try #require(try importCheckpoint(Checkpoint(tensors: tensors)).graphs.first)
-        try fold(&graph)
-        try fuse(&graph)
+        try graph.fold()
+        try graph.fuse()
         return graph
     }
 
@@ -41,7 +41,7 @@ import Testing
         ("mplug_base_grounding", 576, 405, 285),
     ]) func textSelectsInEveryReleasedLayout(_ name: String, _ whole: Int, _ first: Int, _ second: Int) throws {
         guard var graph = try encoder(name) else { return }
-        let report = try select(&graph, options: SelectionRequest(blocks: [5, 10], keepRates: [0.7]))
+        let report = try graph.select(SelectionRequest(blocks: [5, 10], keepRates: [0.7]))
         #expect(
             report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [
                 [Dimension(whole), Dimension(first)], [Dimension(first), Dimension(second)],
@@ -51,18 +51,18 @@ import Testing
 
     @Test func captioningSelectsByItsOwnClassToken() throws {
         guard var graph = try encoder("mplug_base_caption") else { return }
-        #expect { try select(&graph, options: SelectionRequest(blocks: [5])) } throws: { ($0 as? TripsError)?.kind == .usage }
-        let report = try select(&graph, options: SelectionRequest(blocks: [5, 10], guidance: .imageCLS))
+        #expect { try graph.select(SelectionRequest(blocks: [5])) } throws: { ($0 as? TripsError)?.kind == .usage }
+        let report = try graph.select(SelectionRequest(blocks: [5, 10], guidance: .imageCLS))
         #expect(report.blocks.map(\.tokensAfter) == [405, 285])
     }
 
     @Test(arguments: ["mplug_large_retrieval", "mplug_large_grounding"]) func unequalWidthsAreRefused(_ name: String) throws {
         guard var graph = try encoder(name) else { return }
-        #expect { try select(&graph, options: SelectionRequest(blocks: [5])) } throws: { error in
+        #expect { try graph.select(SelectionRequest(blocks: [5])) } throws: { error in
             guard let error = error as? TripsError else { return false }
             return error.kind == .usage && error.description.contains("1024") && error.description.contains("768")
         }
-        let report = try select(&graph, options: SelectionRequest(blocks: [10, 20], guidance: .imageCLS))
+        let report = try graph.select(SelectionRequest(blocks: [10, 20], guidance: .imageCLS))
         #expect(report.blocks.map(\.tokensAfter) == [405, 285])
     }
 }

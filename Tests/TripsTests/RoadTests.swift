@@ -108,7 +108,7 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         let x = try graph.addInput("x", ValueType(.float32, [3, 2]))
         let weight = try graph.addConstant(Constant(ScaledIntegers(integers, scales: scales, axis: 0, zero: zero)), name: "weight")
         try graph.addOutput("y", graph.add(Linear(), [x, weight], name: "layer")[0])
-        try readScaledIntegers(&graph, arithmetic: SourceArithmetic(layers: .int8))
+        try graph.readScaledIntegers(arithmetic: SourceArithmetic(layers: .int8))
         let summary = PreparedModel(imported: ImportedModel(graphs: [graph], format: .onnx)).quantization?.summary
         let widened = "weights in fp32, linear layers in fp32 whose integers are not around 0: 1"
         #expect(summary == (zero == 0 ? "weights as the source has them" : widened))

@@ -9,8 +9,8 @@ fuzz { input in
         var graphs = try importONNX(path: path).graphs
         try loadConstants(of: graphs)
         for index in graphs.indices {
-            try fold(&graphs[index])
-            try fuse(&graphs[index], validating: true)
+            try graphs[index].fold()
+            try graphs[index].fuse(validating: true)
         }
     }
 }
