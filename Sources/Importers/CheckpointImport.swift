@@ -60,28 +60,14 @@ private func importCheckpoint(
     let recognized = try? Architecture(recognizing: weights, names: tensors.map(\.name), metadata: settings.metadata)
     let others = recognized.map { $0 == architecture ? "" : " (the tensors look like \($0.rawValue))" } ?? ""
 
-    var graphs: [Graph] = []
-    var generation: Generation?
-    var leftOut: [LeftOut] = []
-    try locating(architecture.rawValue + others) {
-        var firstFusionLayer = 0
-        if architecture.isMPLUG {
-            let model = try MPLUG(architecture, weights, options, &settings)
-            graphs = try model.graphs()
-            generation = try model.generation()
-            firstFusionLayer = model.firstFusionLayer
-        } else {
-            graphs = try ALBEF(architecture, weights, options, &settings).graphs()
-            if architecture == .albefVQA { generation = Generation(method: .ranking, startID: 101, endID: 102, maximalLength: 1) }
-        }
-        leftOut = try weights.finish(tensors, unasked: options.leftOut) {
-            reasonToLeaveOut($0, architecture, runsFusionFrom: firstFusionLayer)
-        }
+    return try locating(architecture.rawValue + others) {
+        let model = try architecture.family.init(architecture, weights, options, &settings)
+        let (graphs, generation) = (try model.graphs(), try model.generation())
+        let leftOut = try weights.finish(tensors, leavingOut: options.leftOut, reason: model.reasonToLeaveOut)
+        return ImportedModel(
+            graphs: graphs, format: checkpoint.format, architecture: architecture, settings: settings.list,
+            leftOut: leftOut + checkpoint.others, generation: generation, weightFiles: checkpoint.shards)
     }
-    leftOut += checkpoint.others
-    return ImportedModel(
-        graphs: graphs, format: checkpoint.format, architecture: architecture, settings: settings.list, leftOut: leftOut,
-        generation: generation, weightFiles: checkpoint.shards)
 }
 
 /// The tensors under the model's own names: what wrappers (of PyTorch, Lightning and their like, perhaps one in the other) put

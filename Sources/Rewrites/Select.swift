@@ -31,13 +31,13 @@ extension Graph {
         try selected.validate()
         try selected.nameIntermediates()
         let report = SelectionReport(
-            guidance: request.guidance, blocks: selected.selectionBlocks(tower, rates), costBefore: try exampleCost(),
-            costAfter: try selected.exampleCost(), followed: followed)
+            guidance: request.guidance, blocks: selected.selectionBlocks(tower, rates), costBefore: try costOfOneExample(),
+            costAfter: try selected.costOfOneExample(), followed: followed)
         self = selected
         return report
     }
 
-    private func exampleCost() throws -> Dimension {
+    private func costOfOneExample() throws -> Dimension {
         try multiplyAccumulates().substituting(Dictionary(uniqueKeysWithValues: batchSymbols.map { ($0, 1) }))
     }
 

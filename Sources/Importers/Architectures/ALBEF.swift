@@ -4,7 +4,7 @@ import Tensors
 
 /// ALBEF (Li et al. 2021, arXiv 2107.07651): a ViT, a BERT whose first layers read text alone and whose other layers also
 /// attend to the image, and a head for each task.
-struct ALBEF {
+struct ALBEF: ModelFamily {
     let architecture: Architecture
     let weights: Weights
     private let vision: VisionSizes
@@ -53,6 +53,13 @@ struct ALBEF {
         default: [try matching()]
         }
     }
+
+    func generation() -> Generation? {
+        guard architecture == .albefVQA else { return nil }
+        return Generation(method: .ranking, startID: BERT.classID, endID: BERT.separatorID, maximalLength: 1)
+    }
+
+    func reasonToLeaveOut(_ name: String) -> String? { commonReasonToLeaveOut(name) }
 
     // MARK: Graphs
 

@@ -21,9 +21,6 @@ public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
     /// A box, generated as four coordinate tokens.
     case mplugGrounding = "mplug-grounding"
 
-    /// Whether the vision tower is CLIP's, as in mPLUG (Li et al. 2022), or ALBEF's ViT (Li et al. 2021).
-    var isMPLUG: Bool { rawValue.hasPrefix("mplug") }
-
     /// Tells the architecture from the tensors' names and shapes.
     ///
     /// Captioning and question answering of mPLUG have the same tensors. Momentum twins, or settings of the fusion layers in
@@ -72,36 +69,4 @@ public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
     }
 
     private static let list = "one of \(Architecture.allCases.map(\.rawValue).joined(separator: ", "))"
-}
-
-/// Why a tensor of a checkpoint has no place in the graphs; nil where it should not be in the file.
-func reasonToLeaveOut(_ name: String, _ architecture: Architecture, runsFusionFrom firstFusionLayer: Int) -> String? {
-    let root = name.prefix { $0 != "." }
-    if root.hasSuffix("_m") { return "momentum twins" }
-    switch name {
-    case "image_queue", "text_queue", "idx_queue", "queue_ptr": return "queues"
-    case "temp": return "temperature"
-    default: break
-    }
-    if name.hasSuffix("embeddings.position_ids") { return "position indices" }
-    if name.hasPrefix("text_encoder.cls.") { return "masked-language-modelling head" }
-    if name.hasPrefix("text_encoder.pooler.") || name.hasPrefix("text_encoder.bert.pooler.") { return "poolers" }
-    if name.hasSuffix("embeddings.word_embeddings.weight") && name.hasPrefix("text_decoder.")
-        || name.hasPrefix("text_decoder.cls.predictions")
-    {
-        return "copies of tied tensors"
-    }
-    guard architecture.isMPLUG else { return nil }
-    if root == "visual_encoder", !name.hasPrefix("visual_encoder.visual.") || name == "visual_encoder.visual.proj" {
-        return "CLIP's text tower and projections"
-    }
-    if architecture == .mplugCaption, root == "text_encoder" || root == "fusion_encoder" {
-        return "text and fusion encoders, which captioning does not run (--architecture mplug-vqa does)"
-    }
-    if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" { return "projections of pre-training" }
-    guard name.hasPrefix("fusion_encoder.") else { return nil }
-    if name.hasPrefix("fusion_encoder.embeddings.") { return "unused embeddings" }
-    let layer = name.dropFirst("fusion_encoder.encoder.layer.".count).prefix { $0 != "." }
-    if let layer = Int(layer), layer < firstFusionLayer { return "fusion layers that do not run" }
-    return name.contains(".crossattention.") ? "cross-attention of connected layers" : nil
 }

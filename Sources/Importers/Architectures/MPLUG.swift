@@ -4,7 +4,7 @@ import Tensors
 
 /// mPLUG (Li et al. 2022, arXiv 2205.12005): CLIP's vision tower, a text encoder, a fusion encoder in which now and then
 /// image and text states pass one layer side by side ("connected"), and a decoder.
-struct MPLUG {
+struct MPLUG: ModelFamily {
     let architecture: Architecture
     let weights: Weights
     private let vision: VisionSizes
@@ -14,7 +14,7 @@ struct MPLUG {
     /// Width of image states as the text towers see them.
     private let width: Int
     /// Of the fusion layers that are stored, the last ones run, from here on.
-    let firstFusionLayer: Int
+    private let firstFusionLayer: Int
     private let fusionLayers: Int
     private let stride: Int
 
@@ -77,12 +77,36 @@ struct MPLUG {
                 throw TripsError.data("target_ids", found: "\(targets.prefix(4))…", expected: "consecutive ids")
             }
             return Generation(
-                method: .greedy, startID: startID, endID: 102, maximalLength: 4, firstTargetID: first, targetCount: targets.count)
+                method: .greedy, startID: startID, endID: BERT.separatorID, maximalLength: 4, firstTargetID: first,
+                targetCount: targets.count)
         case .mplugCaption:
-            return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 8, maximalLength: min(25, positions))
+            return beamSearch(minimalLength: 8, maximalLength: min(25, positions))
         default:
-            return Generation(method: .beam, startID: 101, endID: 102, beam: 5, minimalLength: 1, maximalLength: min(10, positions))
+            return beamSearch(minimalLength: 1, maximalLength: min(10, positions))
         }
+    }
+
+    private func beamSearch(minimalLength: Int, maximalLength: Int) -> Generation {
+        Generation(
+            method: .beam, startID: BERT.classID, endID: BERT.separatorID, beam: 5, minimalLength: minimalLength,
+            maximalLength: maximalLength)
+    }
+
+    func reasonToLeaveOut(_ name: String) -> String? {
+        if let reason = commonReasonToLeaveOut(name) { return reason }
+        let root = name.prefix { $0 != "." }
+        if root == "visual_encoder", !name.hasPrefix("visual_encoder.visual.") || name == "visual_encoder.visual.proj" {
+            return "CLIP's text tower and projections"
+        }
+        if architecture == .mplugCaption, root == "text_encoder" || root == "fusion_encoder" {
+            return "text and fusion encoders, which captioning does not run (--architecture mplug-vqa does)"
+        }
+        if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" { return "projections of pre-training" }
+        guard name.hasPrefix("fusion_encoder.") else { return nil }
+        if name.hasPrefix("fusion_encoder.embeddings.") { return "unused embeddings" }
+        let layer = name.dropFirst("fusion_encoder.encoder.layer.".count).prefix { $0 != "." }
+        if let layer = Int(layer), layer < firstFusionLayer { return "fusion layers that do not run" }
+        return name.contains(".crossattention.") ? "cross-attention of connected layers" : nil
     }
 
     // MARK: Graphs

@@ -78,7 +78,7 @@ final class Weights {
     /// - Throws: `data` with the complete list of tensors that are missing, unexpected or misshapen; `usage` where a pattern
     ///   matches none that would be unexpected.
     func finish(
-        _ order: [(name: String, constant: Constant)], unasked patterns: [String], reason: (String) -> String?
+        _ order: [(name: String, constant: Constant)], leavingOut patterns: [String], reason: (String) -> String?
     ) throws -> [LeftOut] {
         var leftOut: [LeftOut] = []
         var idle = Set(patterns)
