@@ -12,7 +12,10 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("PackageFormat", ["Support", "Tensors", "ModelGraph", "Kernels", "CZstd"]),
     ("Runtime", ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Kernels"]),
     ("Goldens", ["Support", "Tensors", "Importers"]),
-    ("Quantization", ["Support", "Tensors", "ModelGraph", "Operators", "PackageFormat", "Runtime", "Goldens", "COpenBLAS"]),
+    (
+        "Quantization",
+        ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Runtime", "Goldens", "COpenBLAS"]
+    ),
     ("Preprocessing", ["Support", "Tensors", "CPictures"]),
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
     (

@@ -1,4 +1,5 @@
 import ModelGraph
+import Rewrites
 import Runtime
 import Support
 import Tensors

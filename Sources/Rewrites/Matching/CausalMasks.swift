@@ -1,5 +1,4 @@
 import ModelGraph
-import Support
 import Tensors
 
 extension Graph {
@@ -81,29 +80,5 @@ extension Graph {
         }
         guard let (choice, _) = producer(of: value, Where.self), let condition = choice.input(0) else { return false }
         return try number(choice.input(1)) == 0 && (number(choice.input(2)) ?? 0) <= -10000 && isCausal(condition)
-    }
-}
-
-/// (1 - m · t) · c, where t hides later keys, becomes a causal PaddingMask.
-struct FuseCausalPaddingMask: Rewrite {
-    let name = "causal padding mask"
-
-    func patch(at node: Node, in graph: Graph) throws -> Patch? {
-        guard let output = node.outputs.first, graph.type(of: output).dataType == .float32,
-            let (inverse, factor) = try graph.scaled(output),
-            factor < -1, let (one, kept) = graph.operands(of: inverse, .sub), try graph.number(one) == 1,
-            let (a, b) = graph.operands(of: kept, .mul)
-        else { return nil }
-        for (triangle, padding) in [(a, b), (b, a)] {
-            guard try graph.isCausal(triangle), let mask = FusePaddingMask.mask(padding, graph) else { continue }
-            let (batch, length) = (graph.shape(of: mask)[0], graph.shape(of: mask)[1])
-            guard graph.shape(of: padding) == [batch, 1, 1, length], graph.shape(of: output) == [batch, 1, length, length] else {
-                continue
-            }
-            var patch = Patch(for: graph)
-            patch.replace(node, in: graph, with: PaddingMask(maskedValue: Float(factor), causal: true), [mask])
-            return patch
-        }
-        return nil
     }
 }

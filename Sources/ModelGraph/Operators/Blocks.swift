@@ -4,45 +4,6 @@ import Tensors
 // The operators that the field thinks in. Importers of checkpoints build them directly; the fusions lift what ONNX
 // exporters write into them. Notation of shapes: B batch, N image tokens, L text tokens, D width.
 
-/// Cuts an image into patches and projects each: a convolution whose stride is its kernel size.
-///
-/// Inputs: image [B, C, H, W]; weight [D, C, p, q]; optional bias [D]; optional class token (D elements), which goes
-/// first; optional positions, added to all tokens ([1, T, D]). Output: tokens [B, T, D], row by row, T = H/p · W/q (+ 1).
-public struct PatchEmbedding: Operator {
-    public init() {}
-
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let image = try inputs.required(0, "image").floating("image").ranked(4, "image").type
-        let weight = try inputs.required(1, "weight").typed(image.dataType, "weight").ranked(4, "weight").type
-        let width = weight.shape[0]
-        try inputs.required(0, "image").shaped([image.shape[0], weight.shape[1], image.shape[2], image.shape[3]], "image")
-        try inputs.optional(2)?.typed(image.dataType, "bias").shaped([width], "bias")
-        var tokens = try patches(image.shape[2], weight.shape[2]).multiplied(by: patches(image.shape[3], weight.shape[3]))
-        if let token = inputs.optional(3) {
-            guard try product(token.typed(image.dataType, "class token").type.shape) == width else {
-                throw TripsError.data("class token", found: token.type, expected: "\(width) elements")
-            }
-            tokens = try tokens.adding(1)
-        }
-        try inputs.optional(4)?.typed(image.dataType, "positions").shaped([1, tokens, width], "positions")
-        return [ValueType(image.dataType, [image.shape[0], tokens, width])]
-    }
-
-    /// floor(size / patch)
-    private func patches(_ size: Dimension, _ patch: Dimension) throws -> Dimension {
-        guard let patch = patch.constant, patch > 0 else {
-            throw TripsError.data("patch size", found: patch, expected: "1 or more")
-        }
-        return size.divided(roundingDownBy: patch) ?? .unknown
-    }
-
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
-        guard let weight = inputs[1], let tokens = outputs.first else { return nil }
-        let patches = inputs.count > 3 && inputs[3] != nil ? try tokens.shape[1].subtracting(1) : tokens.shape[1]
-        return try tokens.shape[0].multiplied(by: patches).multiplied(by: product(weight.shape))
-    }
-}
-
 /// y = x · Wᵀ + b over the last axis.
 ///
 /// Inputs: x [..., K]; weight [N, K], a row for each output; optional bias [N]. Output [..., N].
@@ -127,85 +88,6 @@ public struct LayerNorm: Operator {
     }
 }
 
-/// Multi-head attention over projected rows: softmax(q · kᵀ · scale + mask) · v for each head (Vaswani et al. 2017).
-///
-/// Inputs: q [B, L, D]; k [B, M, D]; v [B, M, E]; optional additive mask that broadcasts to [B, heads, L, M]. Heads lie
-/// side by side in the last axis. Output [B, L, E]. A batch of 1 in k, v and mask serves every q of the batch.
-public struct Attention: Operator {
-    /// What a query gets whose keys are all masked by -∞.
-    public enum FullyMasked: String, Sendable, Hashable, Codable {
-        case zero
-        /// Weights of 0, which it also gets if a score is NaN or ∞ and its weights are NaN for that.
-        case zeroForNaN
-    }
-
-    public var heads: Int
-    /// nil: 1 / sqrt(D / heads).
-    public var scale: Float?
-    /// Position i attends to positions 0 ... i only.
-    public var causal: Bool
-    /// How the two products are computed: `int8` quantizes queries, keys and values as the model runs.
-    public var activations: ActivationPrecision
-    /// nil: NaN, as plain softmax gives.
-    public var fullyMasked: FullyMasked?
-
-    public init(
-        heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision = .float32,
-        fullyMasked: FullyMasked? = nil
-    ) {
-        self.heads = heads
-        self.scale = scale
-        self.causal = causal
-        self.activations = activations
-        self.fullyMasked = fullyMasked
-    }
-
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
-        let q = try inputs.required(0, "q").floating("q").ranked(3, "q").type
-        let k = try inputs.required(1, "k").typed(q.dataType, "k").ranked(3, "k").type
-        let v = try inputs.required(2, "v").typed(q.dataType, "v").ranked(3, "v").type
-        guard heads > 0, let width = q.shape[2].constant, let valueWidth = v.shape[2].constant,
-            width % heads == 0, valueWidth % heads == 0
-        else { throw TripsError.data("heads", found: heads, expected: "a divisor of \(q.shape[2]) and \(v.shape[2])") }
-        try inputs.required(1, "k").shaped([k.shape[0], k.shape[1], q.shape[2]], "k")
-        try inputs.required(2, "v").shaped([k.shape[0], k.shape[1], v.shape[2]], "v")
-        let batch = try broadcast(q.shape[0], k.shape[0])
-        try inputs.optional(3)?.typed(q.dataType, "mask").broadcasting(
-            to: [batch, Dimension(heads), q.shape[1], k.shape[1]], "mask")
-        return [ValueType(q.dataType, [batch, q.shape[1], v.shape[2]])]
-    }
-
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
-        guard let q = inputs[0], let k = inputs[1], let v = inputs[2], let y = outputs.first else { return nil }
-        let pairs = try y.shape[0].multiplied(by: q.shape[1]).multiplied(by: k.shape[1])
-        return try pairs.multiplied(by: q.shape[2].adding(v.shape[2]))
-    }
-}
-
-extension Attention {
-    private enum Key: String, CodingKey { case heads, scale, causal, activations, fullyMasked }
-
-    /// Products in floating point are not written.
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.container(keyedBy: Key.self)
-        try container.encode(heads, forKey: .heads)
-        try container.encodeIfPresent(scale, forKey: .scale)
-        try container.encode(causal, forKey: .causal)
-        if activations != .float32 { try container.encode(activations, forKey: .activations) }
-        try container.encodeIfPresent(fullyMasked, forKey: .fullyMasked)
-    }
-
-    public init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: Key.self)
-        self.init(
-            heads: try container.decode(Int.self, forKey: .heads),
-            scale: try container.decodeIfPresent(Float.self, forKey: .scale),
-            causal: try container.decode(Bool.self, forKey: .causal),
-            activations: try container.decodeIfPresent(ActivationPrecision.self, forKey: .activations) ?? .float32,
-            fullyMasked: try container.decodeIfPresent(FullyMasked.self, forKey: .fullyMasked))
-    }
-}
-
 /// Gaussian error linear units (Hendrycks and Gimpel 2016).
 public struct GELU: Operator {
     public enum Form: String, Sendable, Hashable, Codable {
@@ -219,6 +101,15 @@ public struct GELU: Operator {
     public var form: Form
 
     public init(_ form: Form) { self.form = form }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
+}
+
+/// Divides the rows of the last axis by their Euclidean length, or by epsilon where that is longer.
+public struct L2Normalize: Operator {
+    public var epsilon: Float
+
+    public init(epsilon: Float) { self.epsilon = epsilon }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
 }
@@ -267,15 +158,6 @@ private func embeddingType(
     return ValueType(dataType, shape)
 }
 
-/// Divides the rows of the last axis by their Euclidean length, or by epsilon where that is longer.
-public struct L2Normalize: Operator {
-    public var epsilon: Float
-
-    public init(epsilon: Float) { self.epsilon = epsilon }
-
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
-}
-
 /// Turns a mask of ones and zeros into addends for attention scores: (1 - m) · maskedValue.
 ///
 /// Input: mask [B, L], integers, booleans or floating point. Output float32: [B, 1, 1, L], or [B, 1, L, L] where causal:
@@ -292,19 +174,5 @@ public struct PaddingMask: Operator {
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let mask = try inputs.required(0, "mask").ranked(2, "mask").type
         return [ValueType(.float32, [mask.shape[0], 1, causal ? mask.shape[1] : 1, mask.shape[1]])]
-    }
-}
-
-extension Graph {
-    /// Lets attention over quantized values run in 8 bits, too.
-    package mutating func quantizeAttention() throws {
-        for node in nodes {
-            guard var op = node.op as? Attention, let values = node.input(2).flatMap(producer(of:)),
-                (values.op as? QuantizedLinear)?.activations == .int8
-            else { continue }
-            op.activations = .int8
-            let made = try add(op, node.inputs, name: node.name, outputNames: [name(of: node.output)])
-            replace(node.output, with: made[0])
-        }
     }
 }

@@ -1,0 +1,44 @@
+import Support
+import Tensors
+
+/// Inputs: condition, booleans; x; y, of one type. All are broadcast. Output: x where the condition holds, else y.
+public struct Where: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let condition = try inputs.required(0, "condition").typed(.bool, "condition").type
+        let x = try inputs.required(1, "x").type
+        let y = try inputs.required(2, "y").typed(x.dataType, "y").type
+        return [ValueType(x.dataType, try broadcastShape([condition.shape, x.shape, y.shape]))]
+    }
+}
+
+/// Inputs: x; optional min; optional max, both scalars. Output: min(max(x, min), max).
+public struct Clip: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let x = try inputs.required(0, "x").type
+        guard x.dataType != .bool else { throw TripsError.data("data type of x", found: x, expected: "numbers") }
+        for (index, name) in [(1, "min"), (2, "max")] {
+            try inputs.optional(index)?.typed(x.dataType, name).single(name)
+        }
+        return [x]
+    }
+}
+
+/// Another element type for the same numbers. Input: x.
+public struct Cast: Operator {
+    public var to: DataType
+
+    public init(to: DataType) { self.to = to }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [ValueType(to, try inputs.required(0, "x").type.shape)] }
+}
+
+/// Input: x. Output: x.
+public struct Identity: Operator {
+    public init() {}
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+}

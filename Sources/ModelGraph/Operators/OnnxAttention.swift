@@ -1,0 +1,98 @@
+import Support
+import Tensors
+
+/// ONNX's own Attention: scaled dot products of queries and keys weigh the values.
+///
+/// Inputs: q; k; v, all [B, heads, L, D] or all [B, L, heads · D]; optional mask, boolean or additive, that broadcasts to
+/// [B, heads, L, M]; optional past key and past value [B, heads, P, D]; optional number of keys of each example that are
+/// no padding, int64 [B]. Outputs: y as q; present key and present value [B, heads, P + M, D]; scores
+/// [B, heads, L, P + M]: the first `outputs` of them.
+public struct OnnxAttention: Operator {
+    /// Which scores are put out.
+    public enum Scores: Int, Sendable, Hashable, Codable, CaseIterable {
+        case products = 0, capped, masked, softmax
+    }
+    /// Needed where the operands have rank 3.
+    public var queryHeads: Int?
+    public var keyHeads: Int?
+    /// nil: 1 / sqrt(D)
+    public var scale: Float?
+    public var causal: Bool
+    /// Scores become softcap · tanh(score / softcap); 0: they stay.
+    public var softcap: Float
+    public var scores: Scores
+    /// 1 ... 4
+    public var outputs: Int
+
+    public init(
+        queryHeads: Int? = nil, keyHeads: Int? = nil, scale: Float? = nil, causal: Bool = false, softcap: Float = 0,
+        scores: Scores = .products, outputs: Int = 1
+    ) {
+        self.queryHeads = queryHeads
+        self.keyHeads = keyHeads
+        self.scale = scale
+        self.causal = causal
+        self.softcap = softcap
+        self.scores = scores
+        self.outputs = outputs
+    }
+
+    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+        let q = try inputs.required(0, "q").floating("q").type
+        let k = try headed(inputs.required(1, "k").floating("k").ranked(q.rank, "k").type, keyHeads, "k")
+        let v = try headed(inputs.required(2, "v").floating("v").ranked(q.rank, "v").type, keyHeads, "v")
+        let heads = try headed(q, queryHeads, "q")
+        guard (1...4).contains(outputs) else { throw TripsError.data("number of outputs", found: outputs, expected: "1 ... 4") }
+        guard mayBeEqual(heads[0], k[0]), mayBeEqual(k[0], v[0]), mayBeEqual(k[1], v[1]), mayBeEqual(k[2], v[2]),
+            mayBeEqual(heads[3], k[3])
+        else {
+            throw TripsError.data("shapes of q, k and v", found: "\(heads), \(k), \(v)", expected: "heads that fit")
+        }
+        if let queries = heads[1].constant, let keys = k[1].constant, keys <= 0 || queries % keys != 0 {
+            throw TripsError.data("heads", found: "\(queries) and \(keys)", expected: "a multiple")
+        }
+        var keys = k[2]
+        let past = inputs.optional(4)
+        guard (past == nil) == (inputs.optional(5) == nil) else {
+            throw TripsError.data("past key without past value, or the reverse")
+        }
+        if let past {
+            let length = try past.ranked(4, "past key").type.shape[2]
+            try past.shaped([k[0], k[1], length, k[3]], "past key")
+            try inputs.required(5, "past value").shaped([v[0], v[1], length, v[3]], "past value")
+            keys = try keys.adding(length)
+        }
+        if let mask = inputs.optional(3),
+            mask.type.rank > 4 || mask.type.rank < 1 || (mask.type.dataType != .bool && !mask.type.dataType.isFloatingPoint)
+        {
+            throw TripsError.data("mask", found: mask.type, expected: "booleans or floating point, rank 1 ... 4")
+        }
+        try inputs.optional(6)?.typed(.int64, "number of keys").shaped([heads[0]], "number of keys")
+        let y = q.rank == 4 ? [heads[0], heads[1], heads[2], v[3]] : [heads[0], heads[2], try heads[1].multiplied(by: v[3])]
+        let all = [
+            ValueType(q.dataType, y),
+            ValueType(try inputs.required(1, "k").type.dataType, [k[0], k[1], keys, k[3]]),
+            ValueType(try inputs.required(2, "v").type.dataType, [v[0], v[1], keys, v[3]]),
+            ValueType(q.dataType, [heads[0], heads[1], heads[2], keys]),
+        ]
+        return Array(all.prefix(outputs))
+    }
+
+    /// The shape as [B, heads, L, D].
+    private func headed(_ type: ValueType, _ heads: Int?, _ name: String) throws -> [Dimension] {
+        if type.rank == 4 { return type.shape }
+        guard type.rank == 3, let heads, heads > 0, let width = type.shape[2].divided(exactlyBy: Dimension(heads)) else {
+            throw TripsError.data(
+                "shape of \(name)", found: type, expected: "rank 4, or rank 3 and a number of heads that divides the width")
+        }
+        return [type.shape[0], Dimension(heads), type.shape[1], width]
+    }
+
+    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+        guard let q = inputs[0], let k = inputs[1], let v = inputs[2] else { return nil }
+        let (query, key, value) = (try headed(q, queryHeads, "q"), try headed(k, keyHeads, "k"), try headed(v, keyHeads, "v"))
+        var length = key[2]
+        if inputs.count > 4, let past = inputs[4] { length = try length.adding(past.shape[2]) }
+        return try product(query[..<3]).multiplied(by: length).multiplied(by: query[3].adding(value[3]))
+    }
+}

@@ -1,0 +1,15 @@
+import ModelGraph
+
+extension Graph {
+    /// Lets attention over quantized values run in 8 bits, too.
+    package mutating func quantizeAttention() throws {
+        for node in nodes {
+            guard var op = node.op as? Attention, let values = node.input(2).flatMap(producer(of:)),
+                (values.op as? QuantizedLinear)?.activations == .int8
+            else { continue }
+            op.activations = .int8
+            let made = try add(op, node.inputs, name: node.name, outputNames: [name(of: node.output)])
+            replace(node.output, with: made[0])
+        }
+    }
+}

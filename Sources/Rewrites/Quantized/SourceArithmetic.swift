@@ -1,0 +1,27 @@
+import ModelGraph
+
+/// What a source does in 8 bits beside the weights that it has as integers.
+public struct SourceArithmetic: Sendable {
+    /// What linear layers read.
+    public var layers: ActivationPrecision
+    /// The products of attention.
+    public var attention: ActivationPrecision
+
+    public init(layers: ActivationPrecision = .float32, attention: ActivationPrecision = .float32) {
+        self.layers = layers
+        self.attention = attention
+    }
+
+    /// - Parameter graph: as imported, folded but not fused.
+    public init(of graph: Graph) {
+        self.init()
+        func isRounded(_ value: ValueID?) -> Bool {
+            guard let (node, _) = graph.producer(of: value, DequantizeLinear.self) else { return false }
+            return graph.producer(of: node.input(0), QuantizeLinear.self) != nil
+        }
+        if graph.nodes.contains(where: { $0.op is DynamicQuantizeLinear || $0.op is QuantizeLinear }) { layers = .int8 }
+        if graph.nodes.contains(where: { $0.op is MatMul && isRounded($0.input(0)) && isRounded($0.input(1)) }) {
+            attention = .int8
+        }
+    }
+}
