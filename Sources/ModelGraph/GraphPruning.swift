@@ -4,13 +4,13 @@ extension Graph {
     public mutating func prune() {
         var needed = Set<NodeID>()
         var pending = outputs.map(\.value) + traces.map(\.value)
-        var tellers: [String: ValueID]?
+        var sources: [String: ValueID]?
         while let value = pending.popLast() {
             if case .dimensions(let sizes) = values[value.index].content {
                 let open = sizes.flatMap(\.madeUpSymbols)
                 guard !open.isEmpty else { continue }
-                if tellers == nil { tellers = sizeTellers() }
-                pending += open.compactMap { tellers?.removeValue(forKey: $0) }
+                if sources == nil { sources = sizeSources() }
+                pending += open.compactMap { sources?.removeValue(forKey: $0) }
                 continue
             }
             guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted,
@@ -24,10 +24,9 @@ extension Graph {
         for index in values.indices { values[index].consumers.removeAll { nodeSlots[$0.index] == nil } }
     }
 
-    /// For each size that no shape rule could tell, the value whose node finds it out when it runs; other nodes have it from an
-    /// operand.
-    private func sizeTellers() -> [String: ValueID] {
-        var tellers: [String: ValueID] = [:]
+    /// Maps each size that only a run determines to the value whose node determines it. Other nodes have it from an operand.
+    private func sizeSources() -> [String: ValueID] {
+        var sources: [String: ValueID] = [:]
         for node in nodes where node.outputs.contains(where: { values[$0.index].type.shape.contains(where: \.isMadeUp) }) {
             let operands = node.inputs.compactMap { $0.map { values[$0.index] } }
             let known = Set(
@@ -37,19 +36,19 @@ extension Graph {
                 })
             for output in node.outputs {
                 for symbol in values[output.index].type.shape.filter(\.isMadeUp).flatMap(\.symbols) where !known.contains(symbol) {
-                    tellers[symbol] = output
+                    sources[symbol] = output
                 }
             }
         }
-        return tellers
+        return sources
     }
 
-    /// Removes inputs that nothing reads, except those whose shapes tell a size that is needed.
+    /// Removes inputs that nothing reads, except those whose shapes determine a size that is needed.
     public mutating func removeUnusedInputs() {
         let read = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
         let known = nodes.flatMap { $0.inputs.compactMap { $0 } } + outputs.map(\.value) + traces.map(\.value)
-        let tellers = inputsTellingSizes(of: known, besides: read)
-        inputs = inputs.filter { read.contains($0) || tellers.contains($0) }
+        let sources = inputsDeterminingSizes(of: known, besides: read)
+        inputs = inputs.filter { read.contains($0) || sources.contains($0) }
     }
 
     /// True where something reads what a node puts out.
@@ -57,7 +56,7 @@ extension Graph {
         node.outputs.contains { !values[$0.index].consumers.isEmpty || isOutput($0) || isTraced($0) }
     }
 
-    /// Removes `node` if nothing needs it any more, and then those that fed only it. What may tell a size is left to `prune`.
+    /// Removes `node` if nothing needs it any more, and then those that fed only it. What may determine a size is left to `prune`.
     mutating func removeIfUnused(_ id: NodeID) {
         var pending = [id]
         while let id = pending.popLast() {
@@ -70,7 +69,7 @@ extension Graph {
         }
     }
 
-    /// Takes a node out; it still stands among the consumers of what it reads.
+    /// Takes a node out; it is still listed among the consumers of what it reads.
     private mutating func removeNode(_ node: Node) {
         nodeSlots[node.id.index] = nil
         for output in node.outputs {

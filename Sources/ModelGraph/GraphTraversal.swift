@@ -47,10 +47,11 @@ extension Graph {
         }
     }
 
-    /// Inputs that are needed for their shapes alone: these values, or their shapes, depend on sizes that they tell and that no
-    /// input among `read` does.
-    package func inputsTellingSizes(of values: some Sequence<ValueID>, besides read: some Sequence<ValueID>) -> [ValueID] {
-        func sizesTold(by input: ValueID) -> Set<String> {
+    /// Inputs that are needed for their shapes alone: these values, or their shapes, depend on sizes that these inputs' shapes
+    /// determine and those of no input among `read` do.
+    package func inputsDeterminingSizes(of values: some Sequence<ValueID>, besides read: some Sequence<ValueID>) -> [ValueID] {
+        /// Those that are a size by themselves.
+        func symbols(of input: ValueID) -> Set<String> {
             Set(shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } })
         }
         var needed = Set(
@@ -58,11 +59,11 @@ extension Graph {
                 let sizes: [Dimension] = if case .dimensions(let sizes) = content(of: value) { sizes } else { [] }
                 return (shape(of: value) + sizes).flatMap(\.symbols)
             })
-        needed.subtract(read.flatMap(sizesTold))
+        needed.subtract(read.flatMap(symbols))
         return inputs.filter { input in
-            let told = sizesTold(by: input).intersection(needed)
-            needed.subtract(told)
-            return !told.isEmpty
+            let determined = symbols(of: input).intersection(needed)
+            needed.subtract(determined)
+            return !determined.isEmpty
         }
     }
 }

@@ -8,23 +8,23 @@ extension Graph {
         for node in try topologicalOrder() { try inferAgain(node) }
     }
 
-    /// Runs one node's shape rule again. A size that could not be told before, and can now, is replaced wherever it is used.
+    /// Runs one node's shape rule again. A size that was unknown before and is known now is replaced wherever it is used.
     /// - Returns: whether a type changed.
     @discardableResult
     package mutating func inferAgain(_ node: Node) throws -> Bool {
         var changed = false
-        var told: [String: Dimension] = [:]
+        var determined: [String: Dimension] = [:]
         for (output, type) in zip(node.outputs, try inferTypes(node.op, node.inputs, name: node.name))
         where content(of: output) == nil {
             let named = naming(type, after: values[output.index].name)
             guard values[output.index].type != named else { continue }
             for (old, new) in zip(values[output.index].type.shape, named.shape) where old.isMadeUp && new.madeUpSymbols.isEmpty {
-                if let symbol = old.symbols.first { told[symbol] = new }
+                if let symbol = old.symbols.first { determined[symbol] = new }
             }
             values[output.index].type = named
             changed = true
         }
-        if !told.isEmpty { try substitute(told) }
+        if !determined.isEmpty { try substitute(determined) }
         return changed
     }
 

@@ -21,7 +21,7 @@ extension Graph {
             guard reached.insert(value).inserted, content(of: value) == nil else { continue }
             pending += producer(of: value)?.inputs.compactMap { $0 } ?? []
         }
-        reached.formUnion(inputsTellingSizes(of: reached, besides: inputs.filter(reached.contains)))
+        reached.formUnion(inputsDeterminingSizes(of: reached, besides: inputs.filter(reached.contains)))
         return inputs.filter(reached.contains)
     }
 

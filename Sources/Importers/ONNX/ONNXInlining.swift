@@ -15,7 +15,7 @@ struct ONNXInliner {
     }
 
     private let functions: [Key: ONNXFunction]
-    private var names: UniqueNames
+    private var taken: UniqueNames
     private var nodes: [ONNXNode] = []
     private var inlinedNodes = 0
     private var inlinedBytes = 0
@@ -42,7 +42,7 @@ struct ONNXInliner {
         }
         self.functions = functions
         let given = model.graph.inputs.map(\.name) + model.graph.initializers.map(\.name)
-        names = UniqueNames(separator: "#", taken: given + model.graph.nodes.flatMap(\.outputs))
+        taken = UniqueNames(separator: "#", taken: given + model.graph.nodes.flatMap(\.outputs))
     }
 
     private mutating func append(_ added: [ONNXNode], versions: [String: Int], calls: [Key]) throws {
@@ -71,45 +71,39 @@ struct ONNXInliner {
                 expected: "at most \(function.inputs.count) and \(function.outputs.count)")
         }
         try count(function, calledBy: call)
+        var (actual, copies) = names(of: function, in: call)
+        // Outputs first: nodes may be listed in any order.
+        for output in function.nodes.flatMap(\.outputs) where actual[output] == nil {
+            actual[output] = taken.unique("\(call.label)/\(output)")
+        }
         var attributes: [String: ONNXAttribute] = [:]
         for attribute in function.defaults + call.attributes { attributes[attribute.name] = attribute }
+        return try copies
+            + function.nodes.map { node in
+                var renamed = try locating(function.name) { try node.renamed(actual, attributes) }
+                renamed.name = "\(call.label)/\(node.label)"
+                return renamed
+            }
+    }
+
+    /// The call's names for the function's inputs and outputs, and the nodes for outputs that are inputs handed through.
+    private func names(of function: ONNXFunction, in call: ONNXNode) -> (actual: [String: String], copies: [ONNXNode]) {
         var actual: [String: String] = ["": ""]
         for (index, formal) in function.inputs.enumerated() {
             actual[formal] = index < call.inputs.count ? call.inputs[index] : ""
         }
         var copies: [ONNXNode] = []
         for (formal, output) in zip(function.outputs, call.outputs) where !output.isEmpty {
-            if let input = actual[formal] {
-                copies.append(
-                    ONNXNode(
-                        name: "\(call.label)/\(formal)", type: "Identity", domain: "", overload: "", inputs: [input],
-                        outputs: [output],
-                        attributes: []))
-            } else {
+            guard let input = actual[formal] else {
                 actual[formal] = output
+                continue
             }
+            copies.append(
+                ONNXNode(
+                    name: "\(call.label)/\(formal)", type: "Identity", domain: "", overload: "", inputs: [input],
+                    outputs: [output], attributes: []))
         }
-        // Outputs first: nodes may stand in any order.
-        for output in function.nodes.flatMap(\.outputs) where actual[output] == nil {
-            actual[output] = names.unique("\(call.label)/\(output)")
-        }
-        return try copies
-            + function.nodes.map { node in
-                var node = node
-                node.name = "\(call.label)/\(node.label)"
-                node.inputs = try node.inputs.map { input in
-                    guard let name = actual[input] else {
-                        throw TripsError.data("a function reads a value that nothing defines", at: function.name, found: input)
-                    }
-                    return name
-                }
-                node.outputs = node.outputs.map { actual[$0] ?? $0 }
-                node.attributes = node.attributes.compactMap { attribute in
-                    guard case .reference(let name) = attribute.value else { return attribute }
-                    return attributes[name].map { ONNXAttribute(name: attribute.name, value: $0.value) }
-                }
-                return node
-            }
+        return (actual, copies)
     }
 
     /// Adds what a call makes to what all calls have made.
@@ -127,5 +121,24 @@ struct ONNXInliner {
                 "the model's functions make too many nodes", at: "node \"\(call.label.prefix(200))\"",
                 found: "more than \(inlinedNodes - function.nodes.count)")
         }
+    }
+}
+
+extension ONNXNode {
+    /// A function's node with a call's values and attributes in place.
+    fileprivate func renamed(_ actual: [String: String], _ attributes: [String: ONNXAttribute]) throws -> ONNXNode {
+        var node = self
+        node.inputs = try inputs.map { input in
+            guard let name = actual[input] else {
+                throw TripsError.data("a function reads a value that nothing defines", found: input)
+            }
+            return name
+        }
+        node.outputs = outputs.map { actual[$0] ?? $0 }
+        node.attributes = self.attributes.compactMap { attribute in
+            guard case .reference(let name) = attribute.value else { return attribute }
+            return attributes[name].map { ONNXAttribute(name: attribute.name, value: $0.value) }
+        }
+        return node
     }
 }

@@ -81,36 +81,14 @@ private final class StorageEntry: Sendable {
 /// See `readTorchZip`.
 func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
     try locating(file.name) {
-        var position = 0
-        func nextPickle(_ what: String) throws -> (PickleValue, Unpickler) {
-            let count = min(Unpickler.maximalLength, file.size - position)
-            var unpickler = Unpickler(try file.bytes(at: position, count: count))
-            let value = try locating("\(what) at byte \(position)") { try unpickler.run() }
-            position += unpickler.position
-            return (value, unpickler)
-        }
-        let first = try nextPickle("first pickle").0
-        guard case .bytes(let magic) = first, magic.elementsEqual(legacyMagic) else {
-            throw TripsError.data(
-                "no PyTorch checkpoint", found: "a pickle of \(first.unknownClass ?? "something else")",
-                expected: "PyTorch's magic number")
-        }
-        let version = try nextPickle("version").0.integer
-        guard version == 1001 else {
-            throw TripsError.data("version of the format", found: version.map(String.init) ?? "no number", expected: 1001)
-        }
-        let (system, systemUnpickler) = try nextPickle("system description")
-        if let order = systemUnpickler.members(of: system)?.first(where: { $0.key == "little_endian" }),
-            case .bool(false) = order.value
-        {
-            throw TripsError.data("byte order", found: "big", expected: "little")
-        }
-        let (content, unpickler) = try nextPickle("state dictionary")
-        let (keyList, keyUnpickler) = try nextPickle("list of storages")
+        var pickles = PickleSequence(file)
+        try checkLegacyHeader(&pickles)
+        let (content, unpickler) = try pickles.next("state dictionary")
+        let (keyList, keyUnpickler) = try pickles.next("list of storages")
         let state = try StateDictionary(content, unpickler)
         let keys = (keyUnpickler.elements(of: keyList) ?? []).compactMap { $0.string ?? $0.integer.map(String.init) }
         let widths = Dictionary(unpickler.storageWidths, uniquingKeysWith: { first, _ in first })
-        let places = try legacyStorages(file, from: position, keys, widths)
+        let places = try legacyStorages(file, from: pickles.position, keys, widths)
         return try state.checkpoint(.torchLegacy) { name, tensor in
             try locating("\"\(name.prefix(120))\"") {
                 guard let place = places[tensor.storage.key] else {
@@ -119,6 +97,41 @@ func readLegacyTorch(_ file: ReadableFile) throws -> Checkpoint {
                 return try constant(tensor, place, in: file)
             }
         }
+    }
+}
+
+/// The pickles of a file, one after the other.
+private struct PickleSequence {
+    private let file: ReadableFile
+    /// Where the next one begins.
+    private(set) var position = 0
+
+    init(_ file: ReadableFile) { self.file = file }
+
+    mutating func next(_ what: String) throws -> (PickleValue, Unpickler) {
+        let count = min(Unpickler.maximalLength, file.size - position)
+        var unpickler = Unpickler(try file.bytes(at: position, count: count))
+        let value = try locating("\(what) at byte \(position)") { try unpickler.run() }
+        position += unpickler.position
+        return (value, unpickler)
+    }
+}
+
+/// The magic number, the version and the description of the system that wrote the file.
+private func checkLegacyHeader(_ pickles: inout PickleSequence) throws {
+    let first = try pickles.next("first pickle").0
+    guard case .bytes(let magic) = first, magic.elementsEqual(legacyMagic) else {
+        throw TripsError.data(
+            "no PyTorch checkpoint", found: "a pickle of \(first.unknownClass ?? "something else")",
+            expected: "PyTorch's magic number")
+    }
+    let version = try pickles.next("version").0.integer
+    guard version == 1001 else {
+        throw TripsError.data("version of the format", found: version.map(String.init) ?? "no number", expected: 1001)
+    }
+    let (system, unpickler) = try pickles.next("system description")
+    if let order = unpickler.members(of: system)?.first(where: { $0.key == "little_endian" }), case .bool(false) = order.value {
+        throw TripsError.data("byte order", found: "big", expected: "little")
     }
 }
 

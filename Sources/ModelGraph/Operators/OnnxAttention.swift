@@ -39,43 +39,52 @@ public struct OnnxAttention: Operator {
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let q = try inputs.required(0, "q").floating("q").type
-        let k = try headed(inputs.required(1, "k").floating("k").ranked(q.rank, "k").type, keyHeads, "k")
-        let v = try headed(inputs.required(2, "v").floating("v").ranked(q.rank, "v").type, keyHeads, "v")
-        let heads = try headed(q, queryHeads, "q")
+        let k = try inputs.required(1, "k").floating("k").ranked(q.rank, "k").type
+        let v = try inputs.required(2, "v").floating("v").ranked(q.rank, "v").type
         guard (1...4).contains(outputs) else { throw TripsError.data("number of outputs", found: outputs, expected: "1 ... 4") }
-        guard mayBeEqual(heads[0], k[0]), mayBeEqual(k[0], v[0]), mayBeEqual(k[1], v[1]), mayBeEqual(k[2], v[2]),
-            mayBeEqual(heads[3], k[3])
-        else {
-            throw TripsError.data("shapes of q, k and v", found: "\(heads), \(k), \(v)", expected: "heads that fit")
-        }
-        if let queries = heads[1].constant, let keys = k[1].constant, keys <= 0 || queries % keys != 0 {
+        let (queries, keys, values) = (try headed(q, queryHeads, "q"), try headed(k, keyHeads, "k"), try headed(v, keyHeads, "v"))
+        try checkHeads(queries, keys, values)
+        try checkMask(inputs, batch: queries[0])
+        let length = try keys[2].adding(pastLength(inputs, keys, values))
+        let y = q.rank == 4 ? queries.dropLast() + [values[3]] : [queries[0], queries[2], try queries[1].multiplied(by: values[3])]
+        let all = [
+            ValueType(q.dataType, y),
+            ValueType(k.dataType, [keys[0], keys[1], length, keys[3]]),
+            ValueType(v.dataType, [values[0], values[1], length, values[3]]),
+            ValueType(q.dataType, [queries[0], queries[1], queries[2], length]),
+        ]
+        return Array(all.prefix(outputs))
+    }
+
+    private func checkHeads(_ q: [Dimension], _ k: [Dimension], _ v: [Dimension]) throws {
+        guard mayBeEqual(q[0], k[0]), mayBeEqual(k[0], v[0]), mayBeEqual(k[1], v[1]), mayBeEqual(k[2], v[2]),
+            mayBeEqual(q[3], k[3])
+        else { throw TripsError.data("shapes of q, k and v", found: "\(q), \(k), \(v)", expected: "heads that fit") }
+        if let queries = q[1].constant, let keys = k[1].constant, keys <= 0 || queries % keys != 0 {
             throw TripsError.data("heads", found: "\(queries) and \(keys)", expected: "a multiple")
         }
-        var keys = k[2]
+    }
+
+    /// Keys that come before those of this run.
+    private func pastLength(_ inputs: [Operand?], _ k: [Dimension], _ v: [Dimension]) throws -> Dimension {
         let past = inputs.optional(4)
         guard (past == nil) == (inputs.optional(5) == nil) else {
             throw TripsError.data("past key without past value, or the reverse")
         }
-        if let past {
-            let length = try past.ranked(4, "past key").type.shape[2]
-            try past.shaped([k[0], k[1], length, k[3]], "past key")
-            try inputs.required(5, "past value").shaped([v[0], v[1], length, v[3]], "past value")
-            keys = try keys.adding(length)
-        }
-        if let mask = inputs.optional(3),
-            mask.type.rank > 4 || mask.type.rank < 1 || (mask.type.dataType != .bool && !mask.type.dataType.isFloatingPoint)
+        guard let past else { return 0 }
+        let length = try past.ranked(4, "past key").type.shape[2]
+        try past.shaped([k[0], k[1], length, k[3]], "past key")
+        try inputs.required(5, "past value").shaped([v[0], v[1], length, v[3]], "past value")
+        return length
+    }
+
+    private func checkMask(_ inputs: [Operand?], batch: Dimension) throws {
+        if let mask = inputs.optional(3)?.type,
+            mask.rank > 4 || mask.rank < 1 || (mask.dataType != .bool && !mask.dataType.isFloatingPoint)
         {
-            throw TripsError.data("mask", found: mask.type, expected: "booleans or floating point, rank 1 ... 4")
+            throw TripsError.data("mask", found: mask, expected: "booleans or floating point, rank 1 ... 4")
         }
-        try inputs.optional(6)?.typed(.int64, "number of keys").shaped([heads[0]], "number of keys")
-        let y = q.rank == 4 ? [heads[0], heads[1], heads[2], v[3]] : [heads[0], heads[2], try heads[1].multiplied(by: v[3])]
-        let all = [
-            ValueType(q.dataType, y),
-            ValueType(try inputs.required(1, "k").type.dataType, [k[0], k[1], keys, k[3]]),
-            ValueType(try inputs.required(2, "v").type.dataType, [v[0], v[1], keys, v[3]]),
-            ValueType(q.dataType, [heads[0], heads[1], heads[2], keys]),
-        ]
-        return Array(all.prefix(outputs))
+        try inputs.optional(6)?.typed(.int64, "number of keys").shaped([batch], "number of keys")
     }
 
     /// The shape as [B, heads, L, D].

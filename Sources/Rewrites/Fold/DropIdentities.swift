@@ -46,7 +46,7 @@ struct DropIdentities: Rewrite {
     /// but division by it.
     private func neutral(_ kind: Binary.Kind, _ node: Node, _ graph: Graph) throws -> ValueID? {
         if kind == .and || kind == .or {
-            let (a, b) = (try node.input(0).flatMap(graph.evenNumber), try node.input(1).flatMap(graph.evenNumber))
+            let (a, b) = (try node.input(0).flatMap(graph.uniformNumber), try node.input(1).flatMap(graph.uniformNumber))
             func isNeutral(_ x: Tensor?) throws -> Bool { try x?.elements(Bool.self) == [kind == .and] }
             return try isNeutral(b) ? node.input(0) : isNeutral(a) ? node.input(1) : nil
         }

@@ -43,7 +43,7 @@ extension Graph {
     private func knownOutputs(of node: Node, lookups: Bool) throws -> [Content?] {
         let inputs = node.inputs.compactMap { $0 }
         if node.op is Shape || node.op is Size { return try sizeOutputs(of: node) ?? [] }
-        if let even = try evenOutput(of: node) { return [even] }
+        if let uniform = try uniformOutput(despiteUnknown: node) { return [uniform] }
         guard inputs.allSatisfy({ content(of: $0) != nil }), !inputs.isEmpty else { return [] }
         if node.op is Gather, !lookups, let table = inputs.first, type(of: table).dataType.isFloatingPoint,
             type(of: table).rank == 2,
@@ -80,10 +80,10 @@ extension Graph {
 
     /// Integers and booleans that are the same everywhere although an operand is not known: elements of a table of equal ones,
     /// wherever they are read, and whether places from 0 on are at least 0. Exporters leave such token types and masks.
-    private func evenOutput(of node: Node) throws -> Content? {
+    private func uniformOutput(despiteUnknown node: Node) throws -> Content? {
         switch node.op {
         case is Gather, is GatherElements, is GatherND, is Slice, is Expand:
-            guard let table = node.input(0), !type(of: table).dataType.isFloatingPoint, let scalar = try evenNumber(table) else {
+            guard let table = node.input(0), !type(of: table).dataType.isFloatingPoint, let scalar = try uniformNumber(table) else {
                 return nil
             }
             return .splat(scalar)
@@ -159,7 +159,7 @@ extension Graph {
         guard let op = node.op as? DequantizeLinear, op.blockSize == 0,
             let x = node.input(0).flatMap(constant(of:)), x.shape.count == 2, x.dataType == .int8 || x.dataType == .uint8,
             let scale = try node.input(1).flatMap({ try constant(of: $0) ?? smallConstant($0) }), scale.dataType == .float32,
-            let zero = try node.input(2).map({ try evenNumber($0)?.converted(to: .int64).elements(Int64.self).first }) ?? 0
+            let zero = try node.input(2).map({ try uniformNumber($0)?.converted(to: .int64).elements(Int64.self).first }) ?? 0
         else { return nil }
         let integers =
             x.dataType == .int8

@@ -9,43 +9,65 @@ extension Graph {
     mutating func promoteHalves() throws -> Int {
         let halves = nodes.count { node in node.outputs.contains { type(of: $0).dataType.isHalf } }
         guard halves > 0 || inputs.contains(where: { type(of: $0).dataType.isHalf }) else { return 0 }
-        var wide = Graph(name: name)
-        var twins: [ValueID: ValueID] = [:]
-        for input in inputs {
-            let twin = try wide.addInput(name(of: input), type(of: input))
-            twins[input] =
-                type(of: input).dataType.isHalf
-                ? try wide.add(Cast(to: .float32), [twin], name: "\(name(of: input)).wide")[0] : twin
-        }
-        func twin(of value: ValueID) throws -> ValueID {
-            if let known = twins[value] { return known }
-            guard let content = content(of: value) else {
-                throw TripsError.data("a value is read before it is computed", found: name(of: value))
-            }
-            var type = type(of: value)
-            if type.dataType.isHalf { type.dataType = .float32 }
-            let made =
-                switch content {
-                case .tensor(let constant): try wide.addConstant(constant.converted(to: type.dataType), name: name(of: value))
-                case .splat(let scalar): try wide.addKnown(.splat(scalar.converted(to: type.dataType)), type, name: name(of: value))
-                case .dimensions: try wide.addKnown(content, type, name: name(of: value))
-                }
-            twins[value] = made
-            return made
-        }
-        for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) {
-            let op: any Operator = (node.op as? Cast).map { Cast(to: $0.to.isHalf ? .float32 : $0.to) } ?? node.op
-            let made = try wide.add(
-                op, node.inputs.map { try $0.map(twin) }, name: node.name, outputNames: node.outputs.map(name(of:)))
-            for (output, result) in zip(node.outputs, made) { twins[output] = result }
-        }
-        for (outputName, value) in outputs {
-            let (result, type) = (try twin(of: value), type(of: value).dataType)
-            try wide.addOutput(
-                outputName, type.isHalf ? wide.add(Cast(to: type), [result], name: "\(outputName).narrow")[0] : result)
-        }
-        for (traceName, value) in traces { wide.addTrace(traceName, try twin(of: value)) }
-        self = wide
+        var widening = Widening(self)
+        try widening.addInputs()
+        for node in try topologicalOrder() where !node.outputs.allSatisfy({ content(of: $0) != nil }) { try widening.add(node) }
+        try widening.addOutputs()
+        self = widening.wide
         return halves
+    }
+}
+
+/// A graph of which each value gets a twin in another graph, float32 where it is a half.
+private struct Widening {
+    private let narrow: Graph
+    private(set) var wide: Graph
+    private var twins: [ValueID: ValueID] = [:]
+
+    init(_ graph: Graph) {
+        narrow = graph
+        wide = Graph(name: graph.name)
+    }
+
+    mutating func addInputs() throws {
+        for input in narrow.inputs {
+            let (name, type) = (narrow.name(of: input), narrow.type(of: input))
+            let twin = try wide.addInput(name, type)
+            twins[input] = try type.dataType.isHalf ? wide.add(Cast(to: .float32), [twin], name: "\(name).wide")[0] : twin
+        }
+    }
+
+    mutating func add(_ node: Node) throws {
+        let op: any Operator = (node.op as? Cast).map { Cast(to: $0.to.isHalf ? .float32 : $0.to) } ?? node.op
+        let inputs = try node.inputs.map { try $0.map { try twin(of: $0) } }
+        let outputs = try wide.add(op, inputs, name: node.name, outputNames: node.outputs.map(narrow.name(of:)))
+        for (output, twin) in zip(node.outputs, outputs) { twins[output] = twin }
+    }
+
+    mutating func addOutputs() throws {
+        for (name, value) in narrow.outputs {
+            let (twin, type) = (try twin(of: value), narrow.type(of: value).dataType)
+            try wide.addOutput(name, type.isHalf ? wide.add(Cast(to: type), [twin], name: "\(name).narrow")[0] : twin)
+        }
+        for (name, value) in narrow.traces { wide.addTrace(name, try twin(of: value)) }
+    }
+
+    /// The twin of a value that is computed before; a known one gets it now.
+    private mutating func twin(of value: ValueID) throws -> ValueID {
+        if let twin = twins[value] { return twin }
+        let name = narrow.name(of: value)
+        guard let content = narrow.content(of: value) else {
+            throw TripsError.data("a value is read before it is computed", found: name)
+        }
+        var type = narrow.type(of: value)
+        if type.dataType.isHalf { type.dataType = .float32 }
+        let twin =
+            switch content {
+            case .tensor(let constant): try wide.addConstant(constant.converted(to: type.dataType), name: name)
+            case .splat(let scalar): try wide.addKnown(.splat(scalar.converted(to: type.dataType)), type, name: name)
+            case .dimensions: try wide.addKnown(content, type, name: name)
+            }
+        twins[value] = twin
+        return twin
     }
 }

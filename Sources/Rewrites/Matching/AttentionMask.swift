@@ -22,7 +22,7 @@ struct AttentionMask {
     /// - Parameter node: the one that ends the pattern.
     /// - Returns: nil where it is unclear what the pattern hides.
     init?(_ pattern: AttentionPattern, _ scores: AttentionScores, at node: Node, in graph: Graph, _ patch: inout Patch) throws {
-        let addends = try pattern.addends.filter { try !graph.isEvenAlongLastAxis($0.value) }
+        let addends = try pattern.addends.filter { try !graph.isUniformAlongLastAxis($0.value) }
         let replacement = try pattern.replacement.flatMap { try graph.replacesNothing($0) ? nil : $0 }
         if try graph.isCausalRule(addends.map(\.value), replacement, scores) {
             isCausal = true
@@ -86,7 +86,7 @@ extension Graph {
 
     /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it. Numbers
     /// larger than the one that BERT hides with are seen: scores vanish beside them, and all keys look alike.
-    fileprivate func isEvenAlongLastAxis(_ value: ValueID) throws -> Bool {
+    fileprivate func isUniformAlongLastAxis(_ value: ValueID) throws -> Bool {
         guard let numbers = try numbers(of: value), let size = numbers.count == 1 ? 1 : shape(of: value).last?.constant, size > 0
         else { return false }
         return stride(from: 0, to: numbers.count, by: size).allSatisfy { start in

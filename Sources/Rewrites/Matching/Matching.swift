@@ -37,7 +37,7 @@ extension Graph {
     }
 
     /// The number, rank 0, that all elements of a known value are; nil where they differ.
-    func evenNumber(_ value: ValueID) throws -> Tensor? {
+    func uniformNumber(_ value: ValueID) throws -> Tensor? {
         guard let tensor = try elements(of: value, atMost: 1 << 20), tensor.byteCount > 0 else { return nil }
         let width = tensor.dataType.byteWidth
         return try tensor.withBytes { bytes in

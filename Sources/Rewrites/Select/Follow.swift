@@ -209,7 +209,7 @@ private struct Following {
         for (index, part) in parts.enumerated() where part.isChanged {
             guard let operand = inputs[index] else { continue }
             if graph.shape(of: operand)[axis] == part.new { continue }
-            guard let scalar = try graph.evenNumber(operand), graph.shape(of: operand)[axis] == part.old else {
+            guard let scalar = try graph.uniformNumber(operand), graph.shape(of: operand)[axis] == part.old else {
                 throw TripsError.data(
                     "part \(index) of \(graph.name(of: concat.output))", found: "\(graph.type(of: operand))",
                     expected: "\(part.new)")
