@@ -6,11 +6,11 @@ import Tensors
 public struct Checkpoint: Sendable {
     /// In the order of the file.
     public let tensors: [(name: String, constant: Constant)]
-    /// What the file says of itself; PyTorch's formats say nothing.
+    /// The text entries that a safetensors file has beside its tensors; empty for PyTorch's formats.
     public let metadata: [String: String]
     /// The form of the file.
     public let format: SourceFormat
-    /// Tensors that are none of the model's, such as an optimizer's: one sum for each file that holds any.
+    /// Tensors that are not the model's, such as an optimizer's: one entry, with their number and size, for each file that has any.
     public let others: [LeftOut]
     /// Paths of the other files that hold tensors: an index's shards, in its order.
     public let shards: [String]
@@ -33,7 +33,7 @@ public struct Checkpoint: Sendable {
         return path.hasSuffix(".json") ? try readShards(index: file) : try open(file)
     }
 
-    /// Opens a file that holds tensors itself; its content tells which kind it is.
+    /// Opens a file that holds tensors itself; its content decides which kind it is.
     static func open(_ file: ReadableFile) throws -> Checkpoint {
         let start = try file.bytes(at: 0, count: min(4, file.size))
         if try file.bytes(at: 0, count: min(16, file.size)).dropFirst(8).elementsEqual("TRIPSPKG".utf8) {

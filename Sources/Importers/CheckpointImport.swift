@@ -3,7 +3,7 @@ import ModelGraph
 import Support
 import Tensors
 
-/// What shapes cannot tell, where the caller knows it; nil: the config file, the metadata or the released value decides.
+/// What does not follow from shapes, where the caller knows it; nil: the config file, the metadata or the released value decides.
 public struct CheckpointOptions: Sendable {
     /// nil: recognised from names and shapes.
     public var architecture: Architecture?
@@ -19,7 +19,7 @@ public struct CheckpointOptions: Sendable {
     public var configurationPath: String?
     /// Pixels along a side; position embeddings are resampled for it.
     public var imageSize: Int?
-    /// Patterns (`*` stands for any characters) of tensors that the architecture does not know and that may stay behind.
+    /// Patterns (`*` stands for any characters) of tensors that the architecture does not know and that may be left out.
     public var leftOut: [String]
 
     public init(
@@ -71,7 +71,7 @@ private func importCheckpoint(
 }
 
 /// The tensors under the model's own names: what wrappers (of PyTorch, Lightning and their like, perhaps one in the other) put
-/// before all names is taken off. Tensors that stay behind need not have it.
+/// before all names is taken off. Tensors that are left out need not have it.
 private func unwrapped(
     _ tensors: [(name: String, constant: Constant)], leavingOut patterns: [String]
 ) -> [(name: String, constant: Constant)] {

@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// Opens the file `name` of the folder at `folder`, where `name` stands in a file that came from outside.
+/// Opens the file `name` of the folder at `folder`, where `name` is taken from a file that came from outside.
 ///
 /// Only a plain name of a regular file that lies in that folder, symbolic links followed, is taken.
 /// - Throws: `data` where the name leads out of the folder, `cannotOpen` where there is no such regular file.

@@ -8,7 +8,7 @@ public struct ImportedModel: Sendable {
     public var format: SourceFormat
     /// The architecture that was recognised or asked for; nil for ONNX, whose graph states itself.
     public var architecture: Architecture?
-    /// What the shapes cannot tell, each with where it was taken from.
+    /// What does not follow from the shapes, each with where it was taken from.
     public var settings: [Setting]
     /// Tensors of the source that no graph reads, summed up by reason.
     public var leftOut: [LeftOut]

@@ -247,7 +247,7 @@ private func checkSizes(stored: Int, size: Int, isDeflated: Bool) throws {
     }
 }
 
-/// Where the data begins behind a local header, which must name the same entry.
+/// Where the data begins after a local header, which must name the same entry.
 private func dataOffset(ofHeaderAt header: Int, _ name: ArraySlice<UInt8>, in file: ReadableFile) throws -> Int {
     var fields = ByteCursor(try file.bytes(at: header, count: 30))
     guard try fields.word() == 0x0403_4B50 else { throw TripsError.data("zip local header", at: "byte \(header)") }

@@ -21,7 +21,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         terms = [Term(symbols: [symbol], coefficient: 1)]
     }
 
-    /// A size that the shape rule cannot tell; the graph gives it a symbol of its own.
+    /// A size that the shape rule does not know; the graph gives it a symbol of its own.
     public static let unknown = Dimension(symbol: "?")
 
     /// The number, where no symbol is in it.
@@ -30,8 +30,8 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return terms.count == 1 && terms[0].symbols.isEmpty ? terms[0].coefficient : nil
     }
 
-    /// A lower bound, where one can be told. Symbols stand for 1 or more; those that the graph made up for unknown sizes, and
-    /// quotients, stand for 0 or more.
+    /// A lower bound, where there is one. Symbols are 1 or more; those that the graph made up for unknown sizes, and
+    /// quotients, are 0 or more.
     package var lowerBound: Int? {
         var sum = 0
         for term in terms {
@@ -44,7 +44,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return sum
     }
 
-    /// The symbols that the graph made up for sizes that it could not tell.
+    /// The symbols that the graph made up for sizes that no shape rule knows.
     package var madeUpSymbols: [String] { symbols.filter { $0.hasPrefix("?") } }
 
     /// True for such a symbol alone.
@@ -121,7 +121,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         return try? Dimension(collecting: quotients)
     }
 
-    /// A symbol that stands for another's quotient by a number, rounded down: the same quotient is the same symbol.
+    /// A symbol that is another's quotient by a number, rounded down: the same quotient is the same symbol.
     private struct Quotient {
         let dividend: String
         let divisor: Int

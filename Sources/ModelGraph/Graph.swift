@@ -7,7 +7,7 @@ public struct Node: Sendable {
     /// Where it comes from, for messages: the source's node name, or the layer.
     public let name: String
     public let op: any Operator
-    /// nil stands for an optional input that is absent.
+    /// nil: an optional input that is absent.
     public internal(set) var inputs: [ValueID?]
     public let outputs: [ValueID]
 
@@ -21,6 +21,8 @@ public struct Node: Sendable {
 /// A directed acyclic graph of operators over named values, with constants that are read when they are needed.
 ///
 /// Nodes are added, and values replaced by others; what is then of no use is dropped by `prune()`.
+///
+/// A value belongs to one graph and its copies. Asking another graph about it traps, or answers for a value of that graph.
 public struct Graph: Sendable {
     public let name: String
     /// What the caller gives, in order.
@@ -40,7 +42,7 @@ public struct Graph: Sendable {
 
     struct ValueRecord: Sendable {
         var name: String
-        /// The name without the number that tells it from others.
+        /// The name that was asked for, where a number had to be appended to it.
         var wantedName: String?
         var type: ValueType
         var content: Content?
@@ -48,17 +50,27 @@ public struct Graph: Sendable {
         var consumers: [NodeID] = []
     }
 
+    /// An empty graph.
     public init(name: String) { self.name = name }
 
     // MARK: Looking
 
+    /// The value's name, unlike that of all other values of the graph.
     public func name(of value: ValueID) -> String { values[value.index].name }
+
+    /// The value's data type and shape.
     public func type(of value: ValueID) -> ValueType { values[value.index].type }
+
+    /// The sizes of the value's axes.
     public func shape(of value: ValueID) -> [Dimension] { values[value.index].type.shape }
+
+    /// What is known of the value before the model runs; nil where nothing is.
     public func content(of value: ValueID) -> Content? { values[value.index].content }
+
+    /// The value as shape rules see it: its type and what is known of it.
     public func operand(_ value: ValueID) -> Operand { Operand(type(of: value), content: content(of: value)) }
 
-    /// The constant behind a value, where it is one.
+    /// The constant that a value is, where it is one.
     public func constant(of value: ValueID) -> Constant? {
         if case .tensor(let constant) = content(of: value) { return constant }
         return nil
@@ -75,9 +87,16 @@ public struct Graph: Sendable {
         values[value.index].consumers.prefix(count).compactMap { nodeSlots[$0.index] }
     }
 
+    /// The node, nil where it was removed.
     public func node(_ id: NodeID) -> Node? { id.index < nodeSlots.count ? nodeSlots[id.index] : nil }
+
+    /// The value of this name; nil where the graph has none.
     public func value(named name: String) -> ValueID? { names[name] }
+
+    /// True where the value is one of the graph's outputs.
     public func isOutput(_ value: ValueID) -> Bool { outputs.contains { $0.value == value } }
+
+    /// True where the value has a canonical name.
     public func isTraced(_ value: ValueID) -> Bool { traces.contains { $0.value == value } }
 
     /// All nodes, in the order in which they were added.
@@ -95,7 +114,7 @@ public struct Graph: Sendable {
         return value
     }
 
-    /// Adds a constant; a name that is taken gets a number behind it.
+    /// Adds a constant; a number is appended to a name that is taken.
     public mutating func addConstant(_ constant: Constant, name: String) throws -> ValueID {
         let type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
         return try addValue(name, type, content: .tensor(constant), isNumbered: true)
@@ -126,10 +145,10 @@ public struct Graph: Sendable {
         return made
     }
 
-    /// Of values; longer names are cut.
+    /// The longest name of a value, in bytes; longer ones are cut.
     package static let maximalNameLength = 1024
 
-    /// More outputs, or traces, than this are no model's.
+    /// A limit for files: no model has as many outputs, or traces.
     static let maximalOutputs = 10_000
 
     /// Declares an output of the graph. Output names are a namespace of their own.
@@ -164,7 +183,7 @@ public struct Graph: Sendable {
 
     // MARK: Changing
 
-    /// Lets everything that reads `old`, outputs and traces too, read `new` instead.
+    /// Makes everything that reads `old`, outputs and traces too, read `new` instead.
     public mutating func replace(_ old: ValueID, with new: ValueID, except kept: Set<NodeID> = []) {
         guard old != new else { return }
         let moving = values[old.index].consumers.filter { !kept.contains($0) }
@@ -179,7 +198,7 @@ public struct Graph: Sendable {
         for index in traces.indices where traces[index].value == old { traces[index].value = new }
     }
 
-    /// Gives a node other inputs, of which its operator makes outputs of perhaps other types; `inferAgain` follows them.
+    /// Gives a node other inputs. The types of its outputs stay as they were until `inferAgain`.
     /// - Throws: what the shape rule throws.
     package mutating func setInputs(of id: NodeID, _ inputs: [ValueID?]) throws {
         guard var node = nodeSlots[id.index] else { return }

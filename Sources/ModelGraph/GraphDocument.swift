@@ -101,7 +101,7 @@ public struct GraphDocument: Sendable, Codable {
     public var inputs: [Input]
     /// What is known before the model runs.
     public var constants: [Known]
-    /// The operators, each behind those whose values it reads.
+    /// The operators, each after those whose values it reads.
     public var nodes: [Step]
     /// What a run gives.
     public var outputs: [Binding]
@@ -111,7 +111,7 @@ public struct GraphDocument: Sendable, Codable {
 
 extension Graph {
     /// This graph for the manifest.
-    /// - Parameter tensorName: the package's name for the constant behind a value.
+    /// - Parameter tensorName: the package's name for the constant that a value is.
     /// - Throws: `data` where there is a cycle.
     public func document(tensorName: (ValueID, Constant) throws -> String) throws -> GraphDocument {
         let order = try topologicalOrder()
@@ -144,7 +144,7 @@ extension Graph {
     }
 
     /// The graph that a document describes, checked.
-    /// - Parameter constant: the constant behind a tensor name.
+    /// - Parameter constant: the constant of a tensor name.
     /// - Throws: `data` where names are unknown or used twice, or the graph is not legal.
     public init(_ document: GraphDocument, constant: (String) throws -> Constant) throws {
         self.init(name: document.name)

@@ -2,7 +2,7 @@ import Support
 
 /// The order of the nodes, and what depends on what.
 extension Graph {
-    /// All nodes, each behind those whose outputs it reads.
+    /// All nodes, each after those whose outputs it reads.
     /// - Throws: `data` where there is a cycle.
     public func topologicalOrder() throws -> [Node] {
         var waiting = nodeSlots.map { node in

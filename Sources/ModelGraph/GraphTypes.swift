@@ -48,7 +48,7 @@ extension Graph {
         }
     }
 
-    /// Gives values the names that were wanted for them, where a number had to be put behind a name and the other value of that
+    /// Gives values the names that were wanted for them, where a number had to be appended to a name and the other value of that
     /// name is gone. Symbols that were made up for their sizes follow: a reader of the graph makes them from the names.
     /// - Throws: `data` where a size overflows.
     package mutating func tidyNames() throws {

@@ -1,15 +1,15 @@
 import Support
 
-// What is to be said of a model beside its graphs; importers find it out and packages keep it.
+// Facts about a model that its graphs do not hold: importers find them, packages keep them.
 
-/// A number that the tensors' shapes cannot tell.
+/// A number that does not follow from the tensors' shapes.
 public struct Setting: Sendable, Hashable, Codable {
     public enum Source: String, Sendable, Hashable, Codable {
         case option
         case configuration = "config file"
         case metadata = "checkpoint metadata"
         case released = "released default"
-        /// Told by the names and shapes of the tensors.
+        /// From the names and shapes of the tensors.
         case tensors
     }
 
@@ -62,9 +62,9 @@ public struct Generation: Sendable, Hashable, Codable {
     public var maximalLength: Int
     /// Exponent of the length penalty ((5 + length) / 6)^alpha.
     public var alpha: Double
-    /// Grounding: the first of the ids that stand for coordinates; nil elsewhere.
+    /// Grounding: the first of the ids that are coordinates; nil elsewhere.
     public var firstTargetID: Int?
-    /// Grounding: how many ids stand for coordinates 0 ... 1.
+    /// Grounding: how many ids there are for coordinates 0 ... 1.
     public var targetCount: Int?
 
     public init(

@@ -8,7 +8,7 @@ public protocol Operator: Sendable, Hashable, Codable {
     static var name: String { get }
 
     /// The types of the outputs.
-    /// - Parameter inputs: nil stands for an optional input that is absent.
+    /// - Parameter inputs: nil: an optional input that is absent.
     /// - Throws: `data` where the operator cannot take these inputs. Unknown sizes are `Dimension.unknown`.
     func infer(_ inputs: [Operand?]) throws -> [ValueType]
 

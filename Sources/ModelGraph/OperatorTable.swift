@@ -36,25 +36,28 @@ public enum OperatorTable {
         QuantizedEmbedding.self, L2Normalize.self, PaddingMask.self, PatchSelection.self,
     ]
 
-    // ONNX's, in the form of the newest operator set: what older ones state as attributes is an operand here. Families that
-    // share a rule share a file. ONNX's operator documents define what each computes; the comments give the operands in order.
+    // ONNX's, in the form of the newest operator set: what older ones state as attributes is an operand here. ONNX's operator
+    // documents define what each computes; the comments give the operands in order. The groups are files of the same names, here
+    // and in the module Operators.
     static let primitives: [any Operator.Type] = [
-        // Elementwise
+        // Unary, Binary, Elementwise
         Unary.self, Binary.self, Where.self, Clip.self, Cast.self, Identity.self,
-        // Shape
+        // Movement
         Shape.self, Size.self, ConstantOfShape.self, Arange.self, Expand.self, Tile.self, Reshape.self, Flatten.self,
-        Squeeze.self, Unsqueeze.self, Transpose.self, Concat.self, Split.self, Slice.self, Pad.self, Resize.self,
+        Squeeze.self, Unsqueeze.self, Transpose.self, Concat.self, Split.self, Slice.self, Pad.self,
         // Indexing
         Gather.self, GatherElements.self, GatherND.self, ScatterElements.self, ScatterND.self, TopK.self, OneHot.self,
         NonZero.self, Trilu.self,
-        // Reductions and normalisations
-        Reduce.self, ArgReduce.self, CumSum.self, Softmax.self, LogSoftmax.self, BatchNormalization.self,
-        LayerNormalization.self, RMSNormalization.self, GroupNormalization.self, InstanceNormalization.self,
-        LpNormalization.self,
-        // Products and windows
-        MatMul.self, Gemm.self, Einsum.self, OnnxAttention.self, Conv.self, ConvTranspose.self, MaxPool.self,
-        AveragePool.self, GlobalPool.self,
-        // Integers that stand for numbers
+        // Reductions
+        Reduce.self, ArgReduce.self, CumSum.self, Softmax.self, LogSoftmax.self,
+        // Normalizations
+        BatchNormalization.self, LayerNormalization.self, RMSNormalization.self, GroupNormalization.self,
+        InstanceNormalization.self, LpNormalization.self,
+        // Products, Einsum, OnnxAttention
+        MatMul.self, Gemm.self, Einsum.self, OnnxAttention.self,
+        // Windows, Resizing
+        Conv.self, ConvTranspose.self, MaxPool.self, AveragePool.self, GlobalPool.self, Resize.self,
+        // Quantized
         QuantizeLinear.self, DequantizeLinear.self, DynamicQuantizeLinear.self, MatMulInteger.self, ConvInteger.self,
     ]
 

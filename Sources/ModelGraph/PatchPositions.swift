@@ -6,12 +6,12 @@ package func patchOverlap(_ left: [Int], _ right: [Int]) -> Double {
     return either == 0 ? 1 : Double(a.intersection(b).count) / Double(either)
 }
 
-/// Which tokens of two streams stand for the same: leading ones, those of the same original patch, and what stands behind.
+/// Which tokens of two streams correspond: leading ones, those of the same original patch, and those of a text after them.
 /// - Parameters:
 ///   - own: original patches of one stream's image tokens, -1 for a fused one.
 ///   - reference: those of the other's.
-///   - leading: tokens in front of the patches, [CLS] among them.
-///   - behind: tokens, of a text, behind them.
+///   - leading: tokens before the patches, [CLS] among them.
+///   - behind: tokens of a text after them.
 /// - Returns: places in both streams, in the reference's order.
 package func tokenPairs(_ own: [Int], reference: [Int], leading: Int, behind: Int) -> [(own: Int, reference: Int)] {
     let (own, reference) = (tokenIdentities(own), tokenIdentities(reference))
@@ -23,8 +23,8 @@ package func tokenPairs(_ own: [Int], reference: [Int], leading: Int, behind: In
     return (0..<leading).map { (own: $0, reference: $0) } + image + text
 }
 
-/// What each token of a stream stands for, no two the same: its patch, or for fused tokens −1 for the newest, which stands
-/// last, −2 for the one before it, and so on.
+/// A number for each token of a stream, no two the same: its patch, or for fused tokens −1 for the newest, which comes last,
+/// −2 for the one before it, and so on.
 /// - Parameter positions: one example's, in which all fused tokens are −1.
 package func tokenIdentities(_ positions: [Int]) -> [Int] {
     var fused = 0

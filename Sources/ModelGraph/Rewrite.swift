@@ -37,17 +37,19 @@ public struct Patch: Sendable {
         return (0..<outputCount).map { _ in nextID() }
     }
 
+    /// Adds a constant.
     public mutating func add(_ constant: Constant, name: String) -> ValueID {
         additions.append(.constant(constant, name: name))
         return nextID()
     }
 
+    /// Adds a value that is known, in any of the forms of `Content`.
     public mutating func add(_ content: Content, _ type: ValueType, name: String) -> ValueID {
         additions.append(.known(content, type, name: name))
         return nextID()
     }
 
-    /// Lets everything that reads `old` read `new`, which must have the same type.
+    /// Makes everything that reads `old` read `new`, which must have the same type.
     public mutating func replace(_ old: ValueID, with new: ValueID) { replacements.append((old, new)) }
 
     private mutating func nextID() -> ValueID {
@@ -57,7 +59,7 @@ public struct Patch: Sendable {
 }
 
 extension Graph {
-    /// Applies `rewrites` everywhere, again and again, until none finds its pattern; an end is made in any case, after some
+    /// Applies `rewrites` everywhere, again and again, until none finds its pattern, or until there were about
     /// sixty patches for each node.
     /// - Parameter validating: check the whole graph after each patch (for tests).
     /// - Returns: the audit trail: how often each rewrite was applied.
@@ -72,7 +74,7 @@ extension Graph {
             changed = false
             for visited in try topologicalOrder() {
                 for rewrite in rewrites {
-                    // What nothing reads any more may still tell a size; it stays as it is.
+                    // What nothing reads any more may still determine a size; it stays as it is.
                     guard let node = node(visited.id), isRead(node) else { break }
                     guard let patch = try rewrite.patch(at: node, in: self) else { continue }
                     try locating("rewrite \(rewrite.name) at \(node.name)") { try apply(patch, at: node) }

@@ -79,7 +79,7 @@ extension Operand {
     }
 
     /// How many elements an operand of rank 1 (or a scalar: one) has.
-    /// - Throws: `data` where that cannot be told; the rank of an output would be unknown.
+    /// - Throws: `data` where that is unknown; the rank of an output would be, too.
     package func length(_ name: String) throws -> Int {
         guard type.rank <= 1, let count = try product(type.shape).constant, 0...Operand.maximalCount ~= count else {
             throw TripsError.data(

@@ -7,10 +7,10 @@ import Tensors
 /// How a tensor's bytes are arranged before compression.
 package enum Arrangement: Equatable, Sendable {
     case asIs
-    /// Byte p of each element stands in plane p. Where `rotated`, elements are rotated left by one bit first, so that the
+    /// Byte p of each element is in plane p. Where `rotated`, elements are rotated left by one bit first, so that the
     /// highest plane holds nothing but exponent.
     case bytePlanes(width: Int, rotated: Bool)
-    /// Low half bytes stand in one plane, high ones in another. Weights have all their redundancy in the high ones, and
+    /// Low half bytes are in one plane, high ones in another. Weights have all their redundancy in the high ones, and
     /// with two of them in a byte, half as many symbols are to be decoded.
     case halfBytePlanes
 

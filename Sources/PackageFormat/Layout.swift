@@ -70,7 +70,7 @@ package struct Header: Equatable {
     package static let size = 40
     private static let magic: StaticString = "TRIPSPKG"
     package var version = Layout.version
-    /// `zstd -dc` gives a safetensors file: no byte planes, and the manifest stands in its metadata.
+    /// `zstd -dc` gives a safetensors file: no byte planes, and the manifest is in its metadata.
     package var isPlain: Bool
     package var manifestFrameSize: Int
     package var manifestSize: Int

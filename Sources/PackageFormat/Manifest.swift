@@ -19,7 +19,7 @@ public struct Manifest: Sendable, Codable {
     public var architecture: String?
     /// The options of the conversion, as asked for.
     public var options: [String: String] = [:]
-    /// What the checkpoint's shapes could not tell, and where it came from.
+    /// What does not follow from the checkpoint's shapes, and where it came from.
     public var settings: [Setting] = []
     /// The selection layers, in the order of their blocks.
     public var selections: [Selection] = []
@@ -29,7 +29,7 @@ public struct Manifest: Sendable, Codable {
     public var leftOut: [LeftOut] = []
     /// How the graphs `encode` and `decode` are meant to be run.
     public var generation: Generation?
-    /// How pictures become image inputs; nil where the source does not tell.
+    /// How pictures become image inputs; nil where the source does not say.
     public var preprocessing: Preprocessing?
     /// The tensor (`uint8`, UTF-8 text, one word per line) with the tokenizer's vocabulary.
     public var vocabulary: String?
@@ -61,7 +61,7 @@ public struct Manifest: Sendable, Codable {
         /// In lowercase hexadecimal digits; of a model in several files `SHA256.hexadecimalDigest(ofFilesAt:)` of all of them,
         /// the file that names the others first.
         public var sha256: String
-        /// What the file tells of its making, such as `pytorch 2.4, opset 17`.
+        /// What the file says of its making, such as `pytorch 2.4, opset 17`.
         public var producer: String?
 
         public init(file: String, format: String, sha256: String, producer: String? = nil) {

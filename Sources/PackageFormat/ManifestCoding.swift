@@ -10,7 +10,7 @@ extension Manifest {
 
     /// Parses and checks a manifest.
     init(parsing json: [UInt8]) throws {
-        // The strict parser refuses what JSONDecoder lets pass: keys twice, deep nesting, text behind the end. It runs beside
+        // The strict parser refuses what JSONDecoder lets pass: keys twice, deep nesting, text after the end. It runs beside
         // it, and what it finds counts first.
         let decoded = Mutex<Manifest?>(nil)
         try ThreadPool.shared.tryRun(2) { task in

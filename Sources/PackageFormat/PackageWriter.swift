@@ -116,7 +116,7 @@ extension PackageWriter.Options {
 
 extension Graph {
     /// Whether a constant is stored as it is, whatever type is asked for: what belongs to integers; and what is no weight, but a
-    /// mask that stands for −∞ by a number which the type cannot hold.
+    /// mask that writes −∞ as a number which the type cannot hold.
     fileprivate func staysExact(_ value: ValueID, _ constant: Constant, _ options: PackageWriter.Options) throws -> Bool {
         if consumers(of: value).contains(where: { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }) { return true }
         let type = options.storedType(constant)
@@ -189,7 +189,7 @@ private struct TensorTable {
     }
 }
 
-/// Writes the tensors' chunks one behind the other: loads, compresses and writes at the same time.
+/// Writes the tensors' chunks one after the other: loads, compresses and writes at the same time.
 private final class DataWriter: Sendable {
     /// Small tensors are loaded and compressed together, up to that many bytes.
     private static let groupSize = 32 << 20

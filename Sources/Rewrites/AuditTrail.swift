@@ -1,5 +1,6 @@
 /// How often each rewrite of a stage was applied.
 public struct AuditTrail: Sendable, CustomStringConvertible {
+    /// The rewrites that were applied, in the order of their first use.
     public private(set) var counts: [(rewrite: String, count: Int)] = []
 
     mutating func add(_ rewrite: String, _ count: Int) {
@@ -18,6 +19,7 @@ public struct AuditTrail: Sendable, CustomStringConvertible {
     /// How often a rewrite was applied.
     public func count(of rewrite: String) -> Int { counts.first { $0.rewrite == rewrite }?.count ?? 0 }
 
+    /// Adds the counts of a later stage.
     public mutating func merge(_ other: AuditTrail) {
         for (rewrite, count) in other.counts { add(rewrite, count) }
     }

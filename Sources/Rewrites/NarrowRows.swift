@@ -15,8 +15,8 @@ extension Operator {
 }
 
 extension Graph {
-    /// Lets a tower compute only the row that is read: where all that is used of states [B, T, D] is one token, such as [CLS],
-    /// what stands in front of that choice is computed for this token alone, back to the keys and values of the last attention.
+    /// Makes a tower compute only the row that is read: where all that is used of states [B, T, D] is one token, such as [CLS],
+    /// what comes before that choice is computed for this token alone, back to the keys and values of the last attention.
     ///
     /// For graphs of constant shapes whose outputs are chosen.
     /// - Returns: how many choices were moved.

@@ -1,4 +1,4 @@
-/// Reads little-endian fields one behind the other, and never beyond the end.
+/// Reads little-endian fields one after the other, and never beyond the end.
 package struct ByteCursor: Sendable {
     private let bytes: ArraySlice<UInt8>
     private var position: Int

@@ -1,4 +1,4 @@
-/// A JSON document (RFC 8259), read strictly: valid UTF-8, unique keys, bounded depth, nothing behind the end.
+/// A JSON document (RFC 8259), read strictly: valid UTF-8, unique keys, bounded depth, nothing after the end.
 package enum JSON: Sendable, Equatable {
     case null
     case bool(Bool)

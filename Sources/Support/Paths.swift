@@ -1,6 +1,6 @@
 import Foundation
 
-// Foundation's deletingLastPathComponent traps on names of one character, its lastPathComponent on some of them behind "//".
+// Foundation's deletingLastPathComponent traps on names of one character, its lastPathComponent on some of them after "//".
 
 /// The folder in which `path` lies, "." where it names none.
 package func folder(of path: String) -> String {

@@ -1,4 +1,4 @@
-/// True where `text` matches a pattern in which `*` stands for any run of characters.
+/// True where `text` matches a pattern in which `*` matches any run of characters.
 package func matches(_ text: String, pattern: String) -> Bool {
     let (text, pattern) = (Array(text), Array(pattern))
     var (place, position) = (0, 0)

@@ -8,7 +8,7 @@ package struct SignalToNoise: Sendable {
     package private(set) var signal = 0.0
     /// Σ (x - g)² over the same.
     package private(set) var noise = 0.0
-    /// Elements where NaN or infinity stands on one side, and something else on the other.
+    /// Elements where NaN or infinity is on one side, and something else on the other.
     package private(set) var mismatches = 0
     private var isFinite = false
     private var isEmpty = true

@@ -51,7 +51,7 @@ public final class ThreadPool: Sendable {
         busy.store(false, ordering: .releasing)
     }
 
-    /// As `run`, for bodies that throw: the error of the lowest index that threw is thrown. Tasks behind it that
+    /// As `run`, for bodies that throw: the error of the lowest index that threw is thrown. Tasks after it that
     /// have not begun are left out.
     public func tryRun(_ count: Int, _ body: @Sendable (Int) throws -> Void) throws {
         let failure = Mutex<(index: Int, error: any Error)?>(nil)

@@ -14,14 +14,20 @@ public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
         case inputOutput = 74
     }
 
+    /// What kind of failure it is.
     public let kind: Kind
     /// What went wrong, as a sentence without full stop.
     public let message: String
     /// Where: from the file inwards, such as `model.onnx: node /blocks.3/MatMul`.
     public private(set) var place: [String]
+    /// What was found there; nil where the message says it.
     public let found: String?
+    /// What should have been there, or what values are allowed; nil where the message says it.
     public let expected: String?
 
+    /// - Parameters:
+    ///   - message: a sentence without full stop.
+    ///   - place: the innermost place; callers add those around it by `inside`.
     public init(
         _ kind: Kind, _ message: String, at place: String? = nil, found: (any CustomStringConvertible)? = nil,
         expected: (any CustomStringConvertible)? = nil
@@ -56,6 +62,7 @@ public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
         return error
     }
 
+    /// Place, message, what was found and what was expected, in one line.
     public var description: String {
         var text = place.isEmpty ? "" : place.joined(separator: ": ") + ": "
         text += message

@@ -10,7 +10,7 @@ public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
     case albefVQA = "albef-vqa"
     /// A statement about two images.
     case albefNLVR2 = "albef-nlvr2"
-    /// Visual entailment: three classes as released; any more for other answers that one pass tells apart.
+    /// Visual entailment: three classes as released; any more for other answers of one pass.
     case albefVE = "albef-ve"
     /// Answers generated.
     case mplugVQA = "mplug-vqa"
@@ -21,7 +21,7 @@ public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
     /// A box, generated as four coordinate tokens.
     case mplugGrounding = "mplug-grounding"
 
-    /// Tells the architecture from the tensors' names and shapes.
+    /// Recognises the architecture by the tensors' names and shapes.
     ///
     /// Captioning and question answering of mPLUG have the same tensors. Momentum twins, or settings of the fusion layers in
     /// the metadata, mark question answering: released captioning files have neither, and captioning runs no fusion layers.

@@ -46,7 +46,7 @@ struct BERT {
         }
     }
 
-    /// Where the word embeddings may stand. A language model's head is tied to them; the head's copy, loaded last, counts.
+    /// Where the word embeddings may be. A language model's head is tied to them; the head's copy, loaded last, counts.
     static func wordTables(_ prefix: String) -> [String] {
         let head = prefix.hasSuffix("bert.") ? ["\(prefix.dropLast(5))cls.predictions.decoder.weight"] : []
         return head + ["\(prefix)embeddings.word_embeddings.weight"]

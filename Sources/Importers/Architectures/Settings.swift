@@ -23,7 +23,8 @@ struct Configuration {
     subscript(key: String) -> JSON? { values[key] }
 }
 
-/// Finds what shapes cannot tell: an option, else the config file, else the checkpoint's metadata, else the released value.
+/// Finds what does not follow from shapes: an option, else the config file, else the checkpoint's metadata, else the
+/// released value.
 struct Settings {
     let configuration: Configuration?
     let metadata: [String: String]

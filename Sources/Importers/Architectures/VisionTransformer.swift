@@ -2,7 +2,7 @@ import ModelGraph
 import Support
 import Tensors
 
-/// What tells the two vision transformers apart: the names of their tensors and a few constants.
+/// How the two vision transformers differ: the names of their tensors and a few constants.
 struct VisionNames {
     let patchWeight: String
     let patchBias: String?

@@ -21,7 +21,7 @@ final class Weights {
     func shape(_ name: String) -> [Int]? { constants[name]?.shape }
 
     /// Width of the states of the BERT whose tensors' names begin so.
-    /// - Throws: `data` where it has no positions, which tell.
+    /// - Throws: `data` where it has no positions, whose width it is.
     func textWidth(_ prefix: String) throws -> Int {
         let name = "\(prefix)embeddings.position_embeddings.weight"
         guard let width = shape(name)?.last, width > 0 else { throw TripsError.data("text width", found: "none", expected: name) }
@@ -73,7 +73,7 @@ final class Weights {
 
     /// Ends the reading.
     /// - Parameters:
-    ///   - patterns: names of tensors that may stay behind although nobody knows what they are for.
+    ///   - patterns: names of tensors that may be left out although nobody knows what they are for.
     ///   - reason: why a tensor that was not taken has no place in the graphs; nil where it should not be there.
     /// - Throws: `data` with the complete list of tensors that are missing, unexpected or misshapen; `usage` where a pattern
     ///   matches none that would be unexpected.

@@ -71,17 +71,17 @@ extension ONNXRules {
 }
 
 extension ONNXCall {
-    /// The numbers that an operand's integers stand for; scale and zero point are the operands behind it.
+    /// The numbers that an operand's integers stand for; scale and zero point are the operands after it.
     func numbers(_ index: Int, axis: Int = 0) throws -> ValueID {
         try numbers(index, scale: index + 1, zero: index + 2, axis: axis)
     }
 
-    /// The same where scale and zero point stand elsewhere.
+    /// The same where scale and zero point are other operands.
     func numbers(_ index: Int, scale: Int, zero: Int, axis: Int = 0) throws -> ValueID {
         try step(DequantizeLinear(axis: axis), [required(index), required(scale), input(zero)], "operand_\(index)")
     }
 
-    /// Integers that stand for numbers, of the type of an operand. Their scale is another, and the zero point is behind that.
+    /// Integers in place of numbers, of the type of an operand. Their scale is another, and the zero point follows it.
     fileprivate func integers(_ numbers: ValueID, like index: Int, scale: Int) throws -> [ValueID] {
         let op = QuantizeLinear(outputType: try type(required(index)).dataType)
         return try add(op, [numbers, required(scale), input(scale + 1)])

@@ -23,7 +23,7 @@ final class ONNXGraphBuilder {
         }
     }
 
-    /// - Parameter nodes: the graph's nodes, functions inlined, all of known operators, each behind those that it reads.
+    /// - Parameter nodes: the graph's nodes, functions inlined, all of known operators, each after those that it reads.
     func build(_ nodes: [ONNXNode]) throws -> Graph {
         try addInputs()
         for node in nodes {
@@ -61,7 +61,7 @@ final class ONNXGraphBuilder {
             guard !input.name.isEmpty, seen.insert(input.name).inserted else {
                 throw TripsError.data("two inputs have one name, or one has none", found: "\"\(input.name)\"")
             }
-            // A default for an input counts as a constant: callers of such models never give another.
+            // A default for an input counts as a constant: it is how older files declare their weights.
             guard initializers[input.name] == nil else { continue }
             guard input.name.utf8.count <= Graph.maximalNameLength, input.shape?.count ?? 0 <= Graph.maximalRank else {
                 throw TripsError.data(
@@ -125,7 +125,7 @@ private struct SymbolNames {
     mutating func symbol(for name: String) -> String {
         if let known = symbols[name] { return known }
         var base = String(name.prefix(100).map { $0.isASCII && ($0.isLetter || $0.isNumber || "_./".contains($0)) ? $0 : "_" })
-        // Which would say that it is a quotient.
+        // "//" in a symbol means a quotient.
         base.replace("//", with: "__")
         if !(base.first?.isLetter ?? false) { base = "_" + base }
         let symbol = unique.unique(base)

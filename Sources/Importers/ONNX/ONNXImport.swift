@@ -40,7 +40,7 @@ public func importONNX(path: String, options: ONNXImportOptions = .init()) throw
     }
 }
 
-/// An operator of a model, and how often it stands there.
+/// An operator of a model, and how often it is used.
 public struct OperatorCount: Sendable, Hashable {
     /// ONNX's name of the operator.
     public var name: String

@@ -26,7 +26,7 @@ struct ONNXNode: Sendable {
     /// "" for the standard domain.
     var domain: String
     var overload: String
-    /// "" stands for an optional input that is absent.
+    /// "": an optional input that is absent.
     var inputs: [String]
     var outputs: [String]
     var attributes: [ONNXAttribute]
@@ -36,7 +36,7 @@ struct ONNXNode: Sendable {
     /// Name and domain as messages give it.
     var qualifiedType: String { domain.isEmpty ? type : "\(domain).\(type)" }
 
-    /// Where the node stands, for messages and for the graph.
+    /// The node's name, or the next best, for messages and for the graph.
     var label: String { name.isEmpty ? outputs.first { !$0.isEmpty } ?? type : name }
 
     /// Whether an attribute is a graph, as those of If and Loop are.

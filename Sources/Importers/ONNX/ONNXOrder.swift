@@ -1,6 +1,6 @@
 import Support
 
-/// The nodes that the graph's outputs need, each behind those whose outputs it reads: in the order given where that is
+/// The nodes that the graph's outputs need, each after those whose outputs it reads: in the order given where that is
 /// such an order.
 /// - Throws: `data` where two values have one name, or where there is a cycle.
 func ordered(_ nodes: [ONNXNode], for graph: ONNXGraph) throws -> [ONNXNode] {

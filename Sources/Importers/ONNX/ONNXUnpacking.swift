@@ -1,7 +1,7 @@
 import OnnxSchema
 import Support
 
-// The one place where protobuf-c's structs are read: everything behind their pointers is copied into Swift's.
+// The one place where protobuf-c's structs are read: everything that they point to is copied into Swift's.
 
 extension ONNXModel {
     /// Reads a model's structure from its file.

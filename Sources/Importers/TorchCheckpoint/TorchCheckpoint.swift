@@ -10,7 +10,7 @@ struct StoredBytes {
 }
 
 /// Reads the state dictionary of a file that `torch.save` wrote: a zip archive with `data.pkl` (PyTorch 1.6 and later), or a
-/// sequence of pickles with the storages behind it. Nothing that the file names is ever called.
+/// sequence of pickles followed by the storages. Nothing that the file names is ever called.
 func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
     let archive = try ZipArchive(file)
     return try locating(file.name) {
@@ -52,7 +52,7 @@ func readTorchZip(_ file: ReadableFile) throws -> Checkpoint {
 }
 
 extension ZipArchive {
-    /// As `bytes(of:)`. PyTorch can be told to compute no checksums; it then states 0.
+    /// As `bytes(of:)`. PyTorch computes no checksums where it was asked not to; it then states 0.
     fileprivate func bytes(ofTorch entry: Entry) throws -> [UInt8] {
         try bytes(of: entry, checkingSum: entry.checksum != 0)
     }

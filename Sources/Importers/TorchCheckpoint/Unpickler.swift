@@ -34,7 +34,7 @@ enum PickleValue {
     }
 }
 
-/// What the names in a checkpoint stand for here. Nothing that they name is ever run.
+/// What the names in a checkpoint mean here. Nothing that they name is ever run.
 enum PickleGlobal: Equatable {
     case orderedDictionary
     case size

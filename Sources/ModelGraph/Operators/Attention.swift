@@ -6,19 +6,19 @@ import Tensors
 /// Inputs: q [B, L, D]; k [B, M, D]; v [B, M, E]; optional additive mask that broadcasts to [B, heads, L, M]. Heads lie
 /// side by side in the last axis. Output [B, L, E]. A batch of 1 in k, v and mask serves every q of the batch.
 public struct Attention: Operator {
-    /// What a query gets whose keys are all masked by -∞.
+    /// The result for a query whose keys are all masked by -∞.
     public enum FullyMasked: String, Sendable, Hashable, Codable {
         case zero
-        /// Weights of 0, which it also gets if a score is NaN or ∞ and its weights are NaN for that.
+        /// Zero, and also for a query whose weights are NaN because one of its scores is NaN or ∞.
         case zeroForNaN
     }
 
     public var heads: Int
     /// nil: 1 / sqrt(D / heads).
     public var scale: Float?
-    /// Position i attends to positions 0 ... i only.
+    /// Query i attends to keys 0 ... i only.
     public var causal: Bool
-    /// How the two products are computed: `int8` quantizes queries, keys and values as the model runs.
+    /// How both products are computed: `int8` quantizes queries and keys, and weights and values, as the model runs.
     public var activations: ActivationPrecision
     /// nil: NaN, as plain softmax gives.
     public var fullyMasked: FullyMasked?

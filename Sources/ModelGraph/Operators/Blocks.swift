@@ -161,7 +161,7 @@ private func embeddingType(
 /// Turns a mask of ones and zeros into addends for attention scores: (1 - m) · maskedValue.
 ///
 /// Input: mask [B, L], integers, booleans or floating point. Output float32: [B, 1, 1, L], or [B, 1, L, L] where causal:
-/// 1 where m holds and the key is not behind the query, as BERT's decoder mode makes it.
+/// 1 where m holds and the key is not after the query, as BERT's decoder mode makes it.
 public struct PaddingMask: Operator {
     public var maskedValue: Float
     public var causal: Bool

@@ -7,7 +7,7 @@ public struct Einsum: Operator {
 
     public init(equation: String) { self.equation = equation }
 
-    /// The axes of each operand and of the result, as numbers that stand for the names.
+    /// The axes of each operand and of the result, as numbers in place of the names.
     package struct Plan: Sendable {
         /// For each operand the name of each axis.
         package var terms: [[Int]]

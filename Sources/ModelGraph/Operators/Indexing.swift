@@ -3,6 +3,7 @@ import Tensors
 
 /// Inputs: x; indices, negative ones from the end. Output: the slices of x along the axis that the indices name.
 public struct Gather: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
 
     public init(axis: Int = 0) { self.axis = axis }
@@ -17,6 +18,7 @@ public struct Gather: Operator {
 
 /// Inputs: x; indices of x's rank. Output: for each index the element at the index's own place, but on the axis.
 public struct GatherElements: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
 
     public init(axis: Int = 0) { self.axis = axis }
@@ -38,7 +40,7 @@ private func checkWithin(_ indices: ValueType, _ x: ValueType, except axis: Int)
     }
 }
 
-/// Inputs: x; indices [..., K], int64: places in the first K axes behind the batch. Output: what stands there.
+/// Inputs: x; indices [..., K], int64: places in the first K axes after the batch. Output: what is there.
 public struct GatherND: Operator {
     public var batchDimensions: Int
 
@@ -67,13 +69,14 @@ private func indexDepth(_ indices: ValueType, in rank: Int) throws -> Int {
     return depth
 }
 
-/// How an update meets what stands there.
+/// How an update is combined with what is there.
 public enum ScatterReduction: String, Sendable, Hashable, Codable, CaseIterable {
     case none, add, mul, min, max
 }
 
 /// Inputs: x; indices of x's rank; updates, as indices. Output: x with the updates at the places that GatherElements reads.
 public struct ScatterElements: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     public var reduction: ScatterReduction
 
@@ -110,6 +113,7 @@ public struct ScatterND: Operator {
 /// Inputs: x; k, one integer. Outputs: the k largest (or smallest) values along the axis, the most extreme first; their
 /// indices, int64. Among equal values the lower index comes first.
 public struct TopK: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     public var largest: Bool
 
@@ -138,7 +142,7 @@ public struct TopK: Operator {
 /// Inputs: indices; depth, one number; values, the off and the on value. Output: indices with a new axis of size depth: on
 /// at the index, off elsewhere; all off where the index lies outside.
 public struct OneHot: Operator {
-    /// Of the output.
+    /// Of the output; negative: counted from its end.
     public var axis: Int
 
     public init(axis: Int = -1) { self.axis = axis }

@@ -56,13 +56,14 @@ public struct Reshape: Operator {
 
 /// Input: x. Output: a matrix; axes before `axis` are its rows, the others its columns.
 public struct Flatten: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
 
     public init(axis: Int = 1) { self.axis = axis }
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
-        // The axis may also stand behind the last.
+        // The axis may also be the one after the last.
         let axis = try axis == x.rank ? x.rank : resolveAxis(axis, rank: x.rank)
         return [ValueType(x.dataType, [try product(x.shape[..<axis]), try product(x.shape[axis...])])]
     }
@@ -252,8 +253,9 @@ public struct Transpose: Operator {
     }
 }
 
-/// Inputs: one or more tensors of one type and rank. Output: them, one behind the other along the axis.
+/// Inputs: one or more tensors of one type and rank. Output: them, one after the other along the axis.
 public struct Concat: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
 
     public init(axis: Int) { self.axis = axis }
@@ -268,7 +270,7 @@ public struct Concat: Operator {
             if next.type.rank == expected.count { expected[axis] = next.type.shape[axis] }
             try next.shaped(expected, "input \(index)")
             shape[axis] = try shape[axis].adding(next.type.shape[axis])
-            // A constant size tells more than a symbol that must be equal to it.
+            // A constant size says more than a symbol that must be equal to it.
             for other in shape.indices where other != axis && shape[other].constant == nil {
                 if next.type.shape[other].constant != nil { shape[other] = next.type.shape[other] }
             }
@@ -279,6 +281,7 @@ public struct Concat: Operator {
 
 /// Inputs: x; optional sizes of the parts (absent: equal parts, the last may be smaller). Outputs: parts along the axis.
 public struct Split: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     public var outputs: Int
 
@@ -402,7 +405,7 @@ public struct Slice: Operator {
         return (count.lowerBound ?? -1) >= 0 ? (first, count) : nil
     }
 
-    /// The index that `index` stands for; nil where that depends on what the symbols are.
+    /// The place that `index` means, counted from the start; nil where that depends on what the symbols are.
     private static func position(_ index: Dimension, _ size: Dimension) throws -> Dimension? {
         guard let constant = index.constant else {
             if index == size { return size }

@@ -6,6 +6,7 @@ import Tensors
 /// Inputs: x; scale; optional bias, which broadcast to x. Outputs: as x; with statistics also the mean and the inverse
 /// standard deviation, float32.
 public struct LayerNormalization: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     public var epsilon: Float
     public var statistics: Bool
@@ -30,6 +31,7 @@ public struct LayerNormalization: Operator {
 ///
 /// Inputs: x; scale, which broadcasts to x. Output: as x.
 public struct RMSNormalization: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     public var epsilon: Float
 
@@ -106,6 +108,7 @@ public struct BatchNormalization: Operator {
 
 /// Divides by the p-norm along the axis; where that is 0 the result is 0. Input: x.
 public struct LpNormalization: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     /// 1 or 2.
     public var p: Int

@@ -1,15 +1,16 @@
 import Support
 import Tensors
 
-/// Integers that stand for x: round(x / scale) + zero point, saturated.
+/// Integers in place of x: round(x / scale) + zero point, saturated.
 ///
 /// Inputs: x; scale: a scalar, [size of the axis], or with blocks x's shape divided along the axis; optional zero point as
 /// scale, whose type is the output's.
 public struct QuantizeLinear: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     /// Elements along the axis that share a scale; 0: none but by axis.
     public var blockSize: Int
-    /// Where no zero point tells it.
+    /// Where no zero point states it.
     public var outputType: DataType
 
     public init(axis: Int = 1, blockSize: Int = 0, outputType: DataType = .uint8) {
@@ -32,8 +33,9 @@ public struct QuantizeLinear: Operator {
     }
 }
 
-/// The numbers that integers stand for: (x - zero point) · scale. Inputs as those of `QuantizeLinear`.
+/// The numbers that integers represent: (x - zero point) · scale. Inputs as those of `QuantizeLinear`.
 public struct DequantizeLinear: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
     public var blockSize: Int
 
@@ -52,7 +54,7 @@ public struct DequantizeLinear: Operator {
     }
 }
 
-/// Integers that stand for x: its smallest and largest number, 0 among them, become 0 and 255.
+/// Integers in place of x: its smallest and largest number, 0 among them, become 0 and 255.
 ///
 /// Input: x, float32. Outputs: integers, uint8; scale, float32 []; zero point, uint8 [].
 public struct DynamicQuantizeLinear: Operator {

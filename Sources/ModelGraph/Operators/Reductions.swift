@@ -44,6 +44,7 @@ public struct Reduce: Operator {
 public struct ArgReduce: Operator {
     public enum Kind: String, Sendable, Hashable, Codable, CaseIterable { case max, min }
     public var kind: Kind
+    /// Negative: counted from the last.
     public var axis: Int
     public var keepDimensions: Bool
     /// Of equal elements the last counts.
@@ -93,6 +94,7 @@ public struct CumSum: Operator {
 
 /// exp(x) / Σ exp(x) along the axis. Input: x.
 public struct Softmax: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
 
     public init(axis: Int = -1) { self.axis = axis }
@@ -106,6 +108,7 @@ public struct Softmax: Operator {
 
 /// x - log Σ exp(x) along the axis. Input: x.
 public struct LogSoftmax: Operator {
+    /// Negative: counted from the last.
     public var axis: Int
 
     public init(axis: Int = -1) { self.axis = axis }

@@ -34,7 +34,7 @@ public struct Resize: Operator {
     /// Weights of samples outside are 0, and the others add up to 1.
     public var excludeOutside: Bool
     public var antialias: Bool
-    /// What stands outside, for tfCropAndResize.
+    /// The number outside of x, for tfCropAndResize.
     public var extrapolation: Float
     /// How sizes are read.
     public var aspectRatio: AspectRatio

@@ -68,7 +68,7 @@ public struct PatchSelection: Operator {
         return kept >= Double(count) ? count : max(0, Int(kept))
     }
 
-    /// The image tokens behind the selection, the fused one counted, leading ones not.
+    /// The image tokens after the selection, the fused one counted, leading ones not.
     public func streamCount(of count: Int) -> Int {
         let kept = keptCount(of: count)
         return kept == count || fusion == .none ? kept : kept + 1

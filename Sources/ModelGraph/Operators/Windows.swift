@@ -97,7 +97,7 @@ public struct Window: Sendable, Hashable, Codable {
             var count = constant / axis.stride + 1
             if ceilMode, constant % axis.stride != 0 {
                 count += 1
-                // A window that would begin in the padding behind the end is left out.
+                // A window that would begin in the padding after the end is left out.
                 if (count - 1) * axis.stride >= size + axis.before { count -= 1 }
             }
             return Dimension(count)
@@ -165,7 +165,7 @@ public struct ConvTranspose: Operator {
     public var window: Window
     public var groups: Int
     public var kernelShape: [Int]?
-    /// Added to the sizes, behind the end; nil: 0.
+    /// Added to the sizes, at the end; nil: 0.
     public var outputPadding: [Int]?
     /// The sizes of the output; paddings follow from them. nil: they follow from the paddings.
     public var outputShape: [Int]?
@@ -243,7 +243,7 @@ public struct ConvTranspose: Operator {
 }
 
 /// The largest element of each window. Input: x [B, C, ...]. Outputs: the elements; with `indices` also where in x they
-/// stand, as int64 places in the flattened x.
+/// are, as int64 places in the flattened x.
 public struct MaxPool: Operator {
     public var kernelShape: [Int]
     public var window: Window

@@ -12,7 +12,7 @@ struct DropIdentities: Rewrite {
         if from == to {
             patch.replace(node.output, with: source)
         } else if node.op is Binary, from.dataType == to.dataType {
-            // Zeros may stand there for their shape alone: CLIP gives its class token a batch so.
+            // Zeros may be added for their shape alone: CLIP gives its class token a batch so.
             patch.replace(node.output, with: try patch.expand(source, to: to.shape, name: node.name))
         } else {
             return nil
@@ -42,7 +42,7 @@ struct DropIdentities: Rewrite {
         }
     }
 
-    /// x + 0, x - 0, x · 1, x / 1, x^1, x and true, x or false. The sum makes +0 of -0, which no other operator tells apart
+    /// x + 0, x - 0, x · 1, x / 1, x^1, x and true, x or false. The sum makes +0 of -0, which no other operator distinguishes
     /// but division by it.
     private func neutral(_ kind: Binary.Kind, _ node: Node, _ graph: Graph) throws -> ValueID? {
         if kind == .and || kind == .or {

@@ -5,7 +5,7 @@ import Tensors
 
 extension Graph {
     /// Computes what can be known before the model runs: constants, sizes, values that are the same everywhere; and drops
-    /// operators that do nothing. Weights stay where they are: what is made of them is computed when they are loaded.
+    /// operators that do nothing. Weights stay in their files: what is made of them is computed when they are loaded.
     /// - Parameter lookups: also look up constant indices in tables, which the recognition of embeddings must still see.
     /// - Throws: `data` where an operator cannot take its operands.
     @discardableResult
@@ -174,7 +174,7 @@ extension Graph {
     }
 
     /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do, but for
-    /// the numbers that integers stand for: better there than anew in each run.
+    /// the numbers that integers represent: better there than anew in each run.
     private func derivedOutput(of node: Node) throws -> Constant? {
         guard node.outputs.count == 1, !node.op.mayOutgrowOperands, let shape = type(of: node.output).constantShape else {
             return nil

@@ -3,7 +3,7 @@ import Support
 import Tensors
 
 extension Graph {
-    /// Lets a graph of 16-bit floating point compute in float32. Weights stay narrow where they lie and are widened when
+    /// Makes a graph of 16-bit floating point compute in float32. Weights stay narrow where they lie and are widened when
     /// they are loaded; inputs and outputs keep their types. The results are at least as exact as the source's.
     /// - Returns: how many nodes were widened.
     mutating func promoteHalves() throws -> Int {

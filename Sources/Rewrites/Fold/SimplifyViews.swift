@@ -49,7 +49,7 @@ struct SimplifyViews: Rewrite {
             made = try patch.reshape(row, to: to, name: name, outputName: outputName)
         case .slice(let start, let axis):
             let end = try start.adding(to[axis])
-            // A split states its parts' sizes; a slice of a size that is a symbol may not be able to tell them.
+            // A split states its parts' sizes; those of a slice of a size that is a symbol may be unknown.
             guard try Slice.range(of: from[axis], start, end)?.count == to[axis] else { return nil }
             made = try patch.slice(view.source, from: start, to: end, axis: axis, name: name, outputName: outputName)
         }

@@ -1,7 +1,7 @@
 import ModelGraph
 import Support
 
-/// The exact GELU by erf, its approximation by tanh, and the quick one by sigmoid, in whatever order their factors stand.
+/// The exact GELU by erf, its approximation by tanh, and the quick one by sigmoid, in whatever order their factors come.
 struct FuseGELU: Rewrite {
     let isClose: Closeness
     let name = "gelu"

@@ -26,7 +26,7 @@ struct FusePaddingMask: Rewrite {
         return patch
     }
 
-    /// The mask of rank 2 behind casts and reshapes.
+    /// The mask of rank 2 that casts and reshapes made a value of.
     static func mask(_ value: ValueID, _ graph: Graph) -> ValueID? {
         var current = value
         while graph.content(of: current) == nil, let node = graph.producer(of: current), let inner = node.input(0) {

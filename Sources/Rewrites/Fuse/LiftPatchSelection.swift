@@ -2,7 +2,7 @@ import ModelGraph
 import Tensors
 
 /// A graph that selects patches by itself, by TopK and GatherElements, gets PatchSelection where it does exactly what that
-/// operator does with text guidance: the kept tokens, and perhaps one fused of the others, behind [CLS].
+/// operator does with text guidance: the kept tokens, and perhaps one fused of the others, after [CLS].
 struct LiftPatchSelection: Rewrite {
     let isClose: Closeness
     let name = "patch selection"

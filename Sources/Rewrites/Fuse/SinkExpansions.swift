@@ -1,7 +1,7 @@
 import ModelGraph
 
-/// Lets elementwise operators work on what an expansion expands, and attention on a mask that is not expanded. Where
-/// broadcasting makes the expansion anyway, it goes away; elsewhere it moves behind the operator, so that a mask that was
+/// Makes elementwise operators work on what an expansion expands, and attention on a mask that is not expanded. Where
+/// broadcasting makes the expansion anyway, it goes away; elsewhere it moves after the operator, so that a mask that was
 /// written out for each query is seen to be one row for all of them.
 struct SinkExpansions: Rewrite {
     let name = "sink expansions"

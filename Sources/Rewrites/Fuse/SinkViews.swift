@@ -1,6 +1,6 @@
 import ModelGraph
 
-/// Lets operators that treat all rows alike work on the operand of a reshape or transpose instead of its result, so that
+/// Makes operators that treat all rows alike work on the operand of a reshape or transpose instead of its result, so that
 /// reshapes and transposes meet and cancel.
 struct SinkViews: Rewrite {
     let name = "sink views"
@@ -45,7 +45,7 @@ struct SinkViews: Rewrite {
         return shape.count == 1 && view.layout.keepsLastAxis(of: graph.shape(of: view.source))
     }
 
-    /// The reshape or transpose behind a value.
+    /// The reshape or transpose that computes a value.
     private func arranged(_ value: ValueID?, in graph: Graph) throws -> (source: ValueID, layout: ViewLayout, by: Node)? {
         guard let value, graph.content(of: value) == nil, let node = graph.producer(of: value),
             node.op is Reshape || node.op is Transpose,
@@ -56,7 +56,7 @@ struct SinkViews: Rewrite {
 }
 
 extension Patch {
-    /// Puts the view that `node` makes behind `inner`, in place of `output`.
+    /// Replaces `output` by the view of `inner` that `node` makes of its operand.
     fileprivate mutating func rearrange(_ inner: ValueID, as output: ValueID, like node: Node, in graph: Graph) throws {
         let outer =
             try node.op is Reshape

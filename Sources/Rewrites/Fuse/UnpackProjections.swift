@@ -1,6 +1,6 @@
 import ModelGraph
 
-/// Lets an attention whose operands are slices of a packed projection read projections of their own. FuseAttention makes
+/// Makes an attention whose operands are slices of a packed projection read projections of their own. FuseAttention makes
 /// them itself, unless a view stood between the projection and the heads that goes away later.
 struct UnpackProjections: Rewrite {
     let name = "packed projections"

@@ -41,7 +41,7 @@ struct AttentionMask {
 }
 
 extension Graph {
-    /// True where all that hides keys is that they stand behind the query.
+    /// True where all that hides keys is that they come after the query.
     fileprivate func isCausalRule(
         _ addends: [ValueID], _ replacement: AttentionPattern.Replacement?, _ scores: AttentionScores
     ) throws -> Bool {

@@ -18,7 +18,7 @@ struct AttentionOperand {
         /// with `lengthFirst`.
         case projection(offset: Int, lengthFirst: Bool)
         /// Of a value that holds the heads along an axis of its own: its shape with an axis for each of batch, heads, tokens and
-        /// elements, and the order that puts the heads behind the tokens.
+        /// elements, and the order that puts the heads after the tokens.
         case axes(shape: [Dimension], permutation: [Int])
     }
 }
@@ -26,7 +26,7 @@ struct AttentionOperand {
 // MARK: Recognising
 
 extension Graph {
-    /// Queries, keys and values with their heads; nil where these cannot be told, or do not fit each other.
+    /// Queries, keys and values with their heads; nil where these are not recognised, or do not fit each other.
     func headedOperands(of pattern: AttentionPattern) throws -> (q: AttentionOperand, k: AttentionOperand, v: AttentionOperand)? {
         let operands = [(pattern.q, false), (pattern.k, pattern.keysLast), (pattern.v, false)]
         let projections = try operands.map { try projectedOperand($0, isTurned: $1) }
@@ -51,7 +51,7 @@ extension Graph {
     }
 
     /// An operand that is no view of a projection: of a value [B, H, L, E] in any order of its axes, or of one [B · H, L, E], of
-    /// whose number of heads another operand tells.
+    /// whose number of heads another operand shows.
     private func operandWithHeadAxis(_ value: ValueID, isTurned: Bool, heads: Int?) throws -> AttentionOperand? {
         var shape = shape(of: value)
         if shape.count == 3, let heads, let batch = shape[0].divided(exactlyBy: Dimension(heads)) {

@@ -2,7 +2,7 @@ import ModelGraph
 import Support
 import Tensors
 
-/// softmax(q · kᵀ · scale + mask) · v as it stands in a graph.
+/// softmax(q · kᵀ · scale + mask) · v as a graph has it.
 struct AttentionPattern {
     /// [..., L, D]
     var q: ValueID
@@ -14,12 +14,12 @@ struct AttentionPattern {
     var scale = 1.0
     /// What is added to the scores, and their shape there.
     var addends: [(value: ValueID, scores: [Dimension])] = []
-    /// What replaces scores behind that.
+    /// What replaces scores after that.
     var replacement: Replacement?
     var causal = false
     var fullyMasked: Attention.FullyMasked?
 
-    /// A number that stands for scores where a condition holds, or where it does not.
+    /// A number that replaces scores where a condition holds, or where it does not.
     struct Replacement {
         let condition: ValueID
         let number: Double
@@ -56,7 +56,7 @@ extension Graph {
         return input
     }
 
-    /// x behind Where(IsNaN(x), 0, x).
+    /// x of Where(IsNaN(x), 0, x).
     private func zeroForNaN(_ value: ValueID) throws -> ValueID? {
         guard let (choice, _) = producer(of: value, Where.self), let x = choice.input(2), try number(choice.input(1)) == 0,
             operand(of: choice.input(0), .isNaN) == x, shape(of: x) == shape(of: value)

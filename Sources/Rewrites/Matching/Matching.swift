@@ -4,13 +4,13 @@ import Tensors
 
 /// Questions that patterns ask of a graph.
 extension Graph {
-    /// The node behind a value that is computed, where its operator is of this type.
+    /// The node that computes a value, where its operator is of this type.
     func producer<Op: Operator>(of value: ValueID?, _: Op.Type) -> (node: Node, op: Op)? {
         guard let value, content(of: value) == nil, let node = producer(of: value), let op = node.op as? Op else { return nil }
         return (node, op)
     }
 
-    /// The operands of the sum, product, ... behind a value.
+    /// The operands of the sum, product, ... that a value is.
     func operands(of value: ValueID?, _ kind: Binary.Kind) -> (a: ValueID, b: ValueID)? {
         guard let (node, op) = producer(of: value, Binary.self), op.kind == kind, let a = node.input(0), let b = node.input(1)
         else { return nil }
@@ -97,7 +97,7 @@ extension Node {
     var isElementwise: Bool { op is Cast || op is Unary || op is Binary || op is Where }
 }
 
-/// How far apart numbers of a source may lie that stand for the same one.
+/// How far apart two numbers of a source may be that are meant to be equal.
 struct Closeness: Sendable {
     /// float32 rounds by 6e-8; float16, whose numbers may have been multiplied, by 5e-4, and bfloat16 by 4e-3.
     let tolerance: Double

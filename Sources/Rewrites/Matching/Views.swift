@@ -43,7 +43,7 @@ extension Graph {
             || node.op is Identity || node.op is Slice || node.op is Gather || node.op is Split
     }
 
-    /// False where an operator could not tell a size: only it will, once the inputs' sizes are known, so it must stay.
+    /// False where the operator alone determines a size, which it does once the inputs' sizes are known: it must stay.
     private func tellsSizes(of output: ValueID, by input: ValueID) -> Bool {
         let known = Set(shape(of: input).flatMap(\.symbols))
         return shape(of: output).allSatisfy { size in size.madeUpSymbols.allSatisfy(known.contains) }

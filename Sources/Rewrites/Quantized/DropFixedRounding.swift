@@ -9,7 +9,7 @@ public let fixedRoundings = "fixed roundings of activations"
 /// taken as they are: layers and attention round what they read by rows, and lose less by that.
 ///
 /// Nothing saturates at the ends of the range either, but where the quantizer may have left out an activation in front, as the
-/// integers do the same: a range from 0 on stands for ReLU, and one whose width is a round number for a clip.
+/// integers do the same: a range from 0 on is taken for a ReLU, and one whose width is a round number for a clip.
 struct DropFixedRounding: Rewrite {
     let name = fixedRoundings
 

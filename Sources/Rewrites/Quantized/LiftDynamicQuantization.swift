@@ -2,7 +2,7 @@ import ModelGraph
 import Tensors
 
 /// Products of integers that x becomes as the model runs, as ONNX Runtime's dynamic quantization writes them, become products of
-/// x itself and the numbers that the weight's integers stand for. How x is rounded is then the layer's affair: see
+/// x itself and the numbers that the weight's integers represent. How x is rounded is then the layer's affair: see
 /// `readScaledIntegers`.
 struct LiftDynamicQuantization: Rewrite {
     let name = "dynamic quantization"
@@ -49,7 +49,7 @@ struct LiftDynamicQuantization: Rewrite {
     }
 
     /// Constants, one or `count` of them, of rank 0 or 1.
-    /// - Parameter axes: axes of size 1 behind those that differ.
+    /// - Parameter axes: axes of size 1 after those that differ.
     private func factors(_ value: ValueID, _ count: Int, of axes: Int, _ graph: Graph) throws -> Constant? {
         guard let constant = graph.constant(of: value) else { return nil }
         if try elementCount(of: constant.shape) == 1 { return try constant.reshaped([]) }

@@ -1,7 +1,7 @@
 import ModelGraph
 
 extension Graph {
-    /// Lets attention over quantized values run in 8 bits, too.
+    /// Makes attention over the results of int8 layers run in 8 bits, too.
     package mutating func quantizeAttention() throws {
         for node in nodes {
             guard var op = node.op as? Attention, let values = node.input(2).flatMap(producer(of:)),

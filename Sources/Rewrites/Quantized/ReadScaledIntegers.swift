@@ -2,8 +2,8 @@ import ModelGraph
 import Tensors
 
 extension Graph {
-    /// Lets linear layers and embeddings whose weights a source has as integers read those. It comes last: what recognises or changes
-    /// layers sees numbers.
+    /// Makes linear layers and embeddings whose weights a source has as integers read those. It comes last: other rewrites
+    /// recognise and change layers of numbers.
     /// - Returns: how often that was done.
     @discardableResult
     public mutating func readScaledIntegers(arithmetic: SourceArithmetic) throws -> AuditTrail {
@@ -25,7 +25,8 @@ private struct ReadScaledIntegers: Rewrite {
             let found = graph.constant(of: weight)?.scaledIntegers, found.integers.shape[1] > 0
         else { return nil }
         let centred = try found.aroundZero()
-        // Of a sum over x · W, what the zero point adds would depend on x.
+        // In a linear layer the zero point would add a multiple of the sum over x, which depends on the input; in a table it
+        // adds one number.
         guard let parts = centred ?? (node.op is Embedding && found.scales.shape == [1] ? found : nil),
             let scales = try parts.rowScales()
         else { return nil }

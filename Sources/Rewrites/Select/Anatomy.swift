@@ -7,7 +7,7 @@ struct Anatomy {
     /// Layers fed by word embeddings that do not see an image.
     var texts: [Tower] = []
     var text: Tower? { texts.last }
-    /// Layers behind the text tower that see an image, or (without an image in the graph) something else.
+    /// Layers after the text tower that see an image, or (without an image in the graph) something else.
     var fusion: [TransformerBlock] = []
     /// Layers whose tokens see no later ones.
     var decoder: Tower?

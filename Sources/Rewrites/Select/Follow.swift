@@ -6,12 +6,12 @@ import Tensors
 private struct Segment: Equatable {
     var old: Dimension
     var new: Dimension
-    /// How many of the first are no patches, and stay where they are.
+    /// How many of the first tokens are not patches; a selection keeps them in their places.
     var leading = 0
 
     var isChanged: Bool { old != new }
 
-    /// True for tokens of the first segment that stay where they are.
+    /// True for a range of tokens that are all leading ones.
     func isLeading(_ start: Dimension, _ end: Dimension) -> Bool {
         guard let start = start.constant, let end = end.constant else { return false }
         return 0...leading ~= start && end <= leading
@@ -61,9 +61,9 @@ private struct Segment: Equatable {
     }
 }
 
-/// Lets what is downstream of a selection follow the new number of tokens.
+/// Adapts what is downstream of a selection to the new number of tokens.
 ///
-/// Where image and text tokens stand side by side, the token axis of a state is a list of segments. Slices that end at
+/// Where image and text tokens are side by side, the token axis of a state is a list of segments. Slices that end at
 /// the border of a segment, masks that are the same for a whole segment, and reshapes that keep the axis are stated anew;
 /// anything else that holds the old number is in the way.
 private struct Following {
@@ -193,7 +193,7 @@ private struct Following {
         }
     }
 
-    /// The concatenation along the last axis that makes a value of parts, and the segments that stand in each; nil where a part
+    /// The concatenation along the last axis that makes a value of parts, and the segments in each; nil where a part
     /// ends inside a segment.
     private func joined(_ value: ValueID, alike segments: [Segment], _ graph: Graph) throws -> (concat: Node, groups: [Segment])? {
         let axis = graph.type(of: value).rank - 1
@@ -203,7 +203,7 @@ private struct Following {
         return (concat, groups)
     }
 
-    /// Gives the known operands of a concatenation the new sizes of the segments that they stand for.
+    /// Gives the known operands of a concatenation the new sizes of the segments that they cover.
     private mutating func restate(_ concat: Node, axis: Int, _ parts: [Segment], _ graph: inout Graph) throws {
         var inputs = concat.inputs
         for (index, part) in parts.enumerated() where part.isChanged {
@@ -289,7 +289,7 @@ private struct Following {
 }
 
 extension Graph {
-    /// Lets what is downstream of a selection that was just inserted follow its number of tokens.
+    /// Adapts what is downstream of a selection that was just inserted to its number of tokens.
     /// - Returns: the names of the values that were stated anew.
     /// - Throws: `usage` naming the value that cannot follow.
     mutating func follow(_ selection: Node) throws -> [String] {
@@ -301,13 +301,13 @@ extension Graph {
         try addKnown(Content(sizes: sizes, scalar: false), ValueType(.int64, [Dimension(sizes.count)]), name: name)
     }
 
-    /// Lets a slice take these tokens.
+    /// Makes a slice take these tokens.
     fileprivate mutating func setTokens(of slice: Node, from start: Dimension, to end: Dimension) throws {
         let range = try [start, end, 1].map { try addSizes([$0], name: "\(slice.name).range") }
         try setInputs(of: slice.id, [slice.inputs[0]] + range)
     }
 
-    /// Lets a reshape give these sizes.
+    /// Makes a reshape give these sizes.
     fileprivate mutating func setShape(of reshape: Node, _ sizes: [Dimension]) throws {
         try setInputs(of: reshape.id, [reshape.inputs[0], addSizes(sizes, name: "\(reshape.name).shape")])
     }

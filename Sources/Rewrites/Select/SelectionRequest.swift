@@ -63,17 +63,22 @@ public struct SelectionReport: Sendable {
     public struct Block: Sendable {
         /// Counted from 1.
         public var block: Int
+        /// Share of the image tokens that stays, in (0, 1].
         public var keepRate: Double
-        /// Image tokens without [CLS], the fused one counted.
+        /// Image tokens that enter, without leading ones such as [CLS]; a fused one counts.
         public var tokensBefore: Dimension
+        /// Image tokens that leave, counted alike.
         public var tokensAfter: Dimension
     }
 
+    /// What scores the patches.
     public var guidance: PatchSelection.Guidance
+    /// The inserted layers, in the order of their blocks.
     public var blocks: [Block]
-    /// Multiply-accumulate operations for a batch of 1; symbols are other sizes that inputs leave open.
+    /// Multiply-accumulate operations for one example without selection; symbols are other sizes that inputs leave open.
     public var costBefore: Dimension
+    /// The same with selection.
     public var costAfter: Dimension
-    /// Values that had to follow the smaller number of tokens.
+    /// Names of the values that were adapted to the smaller number of tokens.
     public var followed: [String]
 }

@@ -21,7 +21,7 @@ extension Graph {
         return stem(of: inner, kind, depth: depth - 1)
     }
 
-    /// How many tokens stand in front of the patches that a value [B, T, D] comes from: a class token, others that models learn
+    /// How many tokens come before the patches that a value [B, T, D] is made of: a class token, others that models learn
     /// beside it for distillation or as registers. 0 where it comes from none.
     func leadingTokens(of value: ValueID, depth: Int = 8) throws -> Int {
         guard depth > 0, content(of: value) == nil, let node = producer(of: value) else { return 0 }

@@ -5,11 +5,11 @@ struct TransformerBlock {
     enum Form { case preNorm, postNorm }
 
     let form: Form
-    /// The state that enters, and the one behind the layer.
+    /// The state that enters the layer, and the one that leaves it.
     let input: ValueID
     let output: ValueID
     let selfAttention: Node
-    /// The state behind the self-attention's residual sum (not yet normalised).
+    /// The self-attention's residual sum (not yet normalised).
     let residual: ValueID
 }
 
@@ -44,7 +44,7 @@ extension Graph {
             let (norm, _) = producer(of: normed, LayerNorm.self), let input = norm.input(0)
         else { return nil }
         for residual in sums(from: attention.output, with: input) {
-            // A selection may stand between the two halves.
+            // A selection may be between the two halves.
             let selections = consumers(of: residual).filter { $0.op is PatchSelection && $0.input(0) == residual }
             for state in [residual] + selections.map(\.output) {
                 let norms = consumers(of: state).filter { $0.op is LayerNorm }
