@@ -134,15 +134,15 @@ public struct Graph: Sendable {
     ) throws -> [ValueID] {
         let id = NodeID(nodeSlots.count)
         let types = try inferTypes(op, inputs, name: name)
-        var made: [ValueID] = []
+        var results: [ValueID] = []
         for (index, type) in types.enumerated() {
             let base = index < outputNames.count ? outputNames[index] : nil
             let valueName = base ?? (types.count == 1 ? name : "\(name).\(index)")
-            made.append(try addValue(valueName, type, producer: id, isNumbered: true))
+            results.append(try addValue(valueName, type, producer: id, isNumbered: true))
         }
-        nodeSlots.append(Node(id: id, name: name, op: op, inputs: inputs, outputs: made))
+        nodeSlots.append(Node(id: id, name: name, op: op, inputs: inputs, outputs: results))
         for input in Set(inputs.compactMap { $0 }) { values[input.index].consumers.append(id) }
-        return made
+        return results
     }
 
     /// The longest name of a value, in bytes; longer ones are cut.

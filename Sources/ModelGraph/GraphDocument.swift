@@ -165,12 +165,12 @@ extension Graph {
             }
         }
         for step in document.nodes {
-            let made = try add(
+            let results = try add(
                 step.op.op, step.inputs.map { try $0.map(lookUp) }, name: step.name, outputNames: step.outputs)
-            guard made.count == step.outputs.count else {
-                throw TripsError.data("number of outputs", at: step.name, found: step.outputs.count, expected: made.count)
+            guard results.count == step.outputs.count else {
+                throw TripsError.data("number of outputs", at: step.name, found: step.outputs.count, expected: results.count)
             }
-            for (name, value) in zip(step.outputs, made) { try define(name, value) }
+            for (name, value) in zip(step.outputs, results) { try define(name, value) }
         }
         guard document.traces.count <= Graph.maximalOutputs else {
             throw TripsError.data("number of traces", found: document.traces.count, expected: "at most \(Graph.maximalOutputs)")

@@ -92,10 +92,10 @@ extension Graph {
         for addition in patch.additions {
             switch addition {
             case .node(let op, let inputs, let name, let outputNames, let outputCount):
-                let made = try add(op, inputs, name: name, outputNames: outputNames)
-                guard made.count == outputCount else {
+                let results = try add(op, inputs, name: name, outputNames: outputNames)
+                guard results.count == outputCount else {
                     throw TripsError.data(
-                        "number of outputs of \(Swift.type(of: op).name)", found: made.count, expected: outputCount)
+                        "number of outputs of \(Swift.type(of: op).name)", found: results.count, expected: outputCount)
                 }
             case .constant(let constant, let name): _ = try addConstant(constant, name: name)
             case .known(let content, let type, let name): _ = try addKnown(content, type, name: name)

@@ -7,10 +7,10 @@ import Testing
 /// What is fused with convolutions, and what looks like it and stays; numbers are compared with those before.
 struct ConvolutionRewriteTests {
     enum Padding: CaseIterable {
-        case plain, withItsOwn, valid, someAxes, zeroValue
+        case plain, withItsOwn, valid, someAxes, zeroValue, sideBySide
         case sameUpper, ofOnes, reflected, ofChannels, cutting, open, patching
 
-        var isFused: Bool { [.plain, .withItsOwn, .valid, .someAxes, .zeroValue].contains(self) }
+        var isFused: Bool { [.plain, .withItsOwn, .valid, .someAxes, .zeroValue, .sideBySide].contains(self) }
     }
 
     @Test(arguments: Padding.allCases) func padding(_ form: Padding) throws {
@@ -36,6 +36,7 @@ struct ConvolutionRewriteTests {
             case .valid: Window(pads: [1, 1, 1, 1], autoPad: .valid)
             case .sameUpper: Window(autoPad: .sameUpper)
             case .patching: Window(strides: [2, 2])
+            case .sideBySide: Window(strides: [2, 2], pads: [1, 1, 0, 0])
             default: Window()
             }
         try m.output(m.node(Conv(window: window), [padded, m.constant([4, channels, 2, 2]), m.constant([4])]))

@@ -99,20 +99,20 @@ final class ONNXGraphBuilder {
     private func add(_ node: ONNXNode) throws {
         guard let rule = ONNXRules.rule(for: node) else { throw TripsError.data("unknown operator", found: node.type) }
         let call = try ONNXCall(node, inputs: try node.inputs.map { try value($0) }, builder: self)
-        let made = try rule.build(call)
+        let results = try rule.build(call)
         try call.checkAttributes()
         for (index, name) in node.outputs.enumerated() where !name.isEmpty {
-            guard index < made.count else {
-                throw TripsError.data("number of outputs", found: node.outputs.count, expected: "at most \(made.count)")
+            guard index < results.count else {
+                throw TripsError.data("number of outputs", found: node.outputs.count, expected: "at most \(results.count)")
             }
-            values[name] = made[index]
+            values[name] = results[index]
         }
     }
 
     func add(_ op: any Operator, _ operands: [ValueID?], name: String, outputNames: [String?] = []) throws -> [ValueID] {
-        let made = try graph.add(op, operands, name: name, outputNames: outputNames)
-        if let node = made.first.flatMap(graph.producer(of:)) { try graph.propagateSizes(through: node) }
-        return made
+        let results = try graph.add(op, operands, name: name, outputNames: outputNames)
+        if let node = results.first.flatMap(graph.producer(of:)) { try graph.propagateSizes(through: node) }
+        return results
     }
 }
 

@@ -444,13 +444,13 @@ private func kernelShape(_ call: ONNXCall) throws -> [Int] {
 }
 
 @Sendable private func constant(_ call: ONNXCall) throws -> [ValueID] {
-    func made<Element: TensorElement>(_ numbers: [Element], shape: [Int]? = nil) throws -> [ValueID] {
+    func added<Element: TensorElement>(_ numbers: [Element], shape: [Int]? = nil) throws -> [ValueID] {
         try call.output(Constant(Tensor(numbers, shape: shape ?? [numbers.count])))
     }
     if let tensor = try call.tensor("value") { return try call.output(tensor) }
-    if let number = try call.integer("value_int") { return try made([Int64(number)], shape: []) }
-    if let numbers = try call.integers("value_ints") { return try made(numbers.map { Int64($0) }) }
-    if let number = try call.float("value_float") { return try made([number], shape: []) }
-    if let numbers = try call.floats("value_floats") { return try made(numbers) }
+    if let number = try call.integer("value_int") { return try added([Int64(number)], shape: []) }
+    if let numbers = try call.integers("value_ints") { return try added(numbers.map { Int64($0) }) }
+    if let number = try call.float("value_float") { return try added([number], shape: []) }
+    if let numbers = try call.floats("value_floats") { return try added(numbers) }
     throw TripsError.data("a constant without value")
 }

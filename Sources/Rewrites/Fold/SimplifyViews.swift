@@ -37,23 +37,24 @@ struct SimplifyViews: Rewrite {
         else { return nil }
         var patch = Patch(for: graph)
         let (name, outputName) = (node.name, graph.name(of: output))
-        let made: ValueID
+        let simplified: ValueID
         switch form {
-        case .source: made = view.source
-        case .row(let index, let axis): made = try patch.row(index, of: view.source, axis: axis, name: name, outputName: outputName)
-        case .reshape: made = try patch.reshape(view.source, to: to, name: name, outputName: outputName)
+        case .source: simplified = view.source
+        case .row(let index, let axis):
+            simplified = try patch.row(index, of: view.source, axis: axis, name: name, outputName: outputName)
+        case .reshape: simplified = try patch.reshape(view.source, to: to, name: name, outputName: outputName)
         case .transpose(let permutation):
-            made = patch.add(Transpose(permutation: permutation), [view.source], name: name, outputName: outputName)
+            simplified = patch.add(Transpose(permutation: permutation), [view.source], name: name, outputName: outputName)
         case .keptRow(let index, let axis):
             let row = try patch.row(index, of: view.source, axis: axis, name: name)
-            made = try patch.reshape(row, to: to, name: name, outputName: outputName)
+            simplified = try patch.reshape(row, to: to, name: name, outputName: outputName)
         case .slice(let start, let axis):
             let end = try start.adding(to[axis])
             // A split states its parts' sizes; those of a slice of a size that is a symbol may be unknown.
             guard try Slice.range(of: from[axis], start, end)?.count == to[axis] else { return nil }
-            made = try patch.slice(view.source, from: start, to: end, axis: axis, name: name, outputName: outputName)
+            simplified = try patch.slice(view.source, from: start, to: end, axis: axis, name: name, outputName: outputName)
         }
-        patch.replace(output, with: made)
+        patch.replace(output, with: simplified)
         return patch
     }
 

@@ -25,9 +25,9 @@ struct FuseAttention: Rewrite {
         let attention = Attention(
             heads: q.heads, scale: isClose(scale * Double(q.headSize).squareRoot(), 1) ? nil : Float(scale),
             causal: pattern.causal || mask.isCausal, fullyMasked: hidesNone ? nil : pattern.fullyMasked)
-        let made = patch.add(attention, operands + (mask.addend.map { [$0] } ?? []), name: node.name)
+        let attended = patch.add(attention, operands + (mask.addend.map { [$0] } ?? []), name: node.name)
         // [B, L, H · E] back into the place of [B, H, L, E].
-        let cut = try patch.reshape(made, to: [q.batch, q.length, Dimension(v.heads), Dimension(v.headSize)], name: node.name)
+        let cut = try patch.reshape(attended, to: [q.batch, q.length, Dimension(v.heads), Dimension(v.headSize)], name: node.name)
         var placed = patch.add(Transpose(permutation: [0, 2, 1, 3]), [cut], name: node.name)
         let shape = graph.shape(of: output)
         if shape != [q.batch, Dimension(v.heads), q.length, Dimension(v.headSize)] {

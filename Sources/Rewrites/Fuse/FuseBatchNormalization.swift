@@ -12,18 +12,18 @@ struct FuseBatchNormalization: Rewrite {
             ([weight, scale, shift, mean, variance] + [conv.input(2)].compactMap { $0 }).allSatisfy({ isWeight($0, graph) })
         else { return nil }
         var patch = Patch(for: graph)
-        func made(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) -> ValueID {
+        func binary(_ kind: Binary.Kind, _ a: ValueID, _ b: ValueID) -> ValueID {
             patch.add(Binary(kind), [a, b], name: node.name)
         }
         let number = Constant(try Tensor(scalar: op.epsilon), identity: "float32 \(op.epsilon)")
         let epsilon = patch.add(number, name: "\(node.name).epsilon")
-        let deviation = patch.add(Unary(.sqrt), [made(.add, variance, epsilon)], name: node.name)
-        let factor = made(.div, scale, deviation)
+        let deviation = patch.add(Unary(.sqrt), [binary(.add, variance, epsilon)], name: node.name)
+        let factor = binary(.div, scale, deviation)
         let ones = Array(repeating: Dimension(1), count: graph.shape(of: weight).count - 1)
         let rows = try patch.reshape(factor, to: [outputs] + ones, name: node.name)
-        let start = conv.input(2).map { made(.sub, $0, mean) } ?? patch.add(Unary(.neg), [mean], name: node.name)
-        let bias = made(.add, made(.mul, start, factor), shift)
-        let scaled = made(.mul, weight, rows)
+        let start = conv.input(2).map { binary(.sub, $0, mean) } ?? patch.add(Unary(.neg), [mean], name: node.name)
+        let bias = binary(.add, binary(.mul, start, factor), shift)
+        let scaled = binary(.mul, weight, rows)
         patch.replace(node, in: graph, with: convOp, [conv.input(0), scaled, bias], name: conv.name)
         return patch
     }

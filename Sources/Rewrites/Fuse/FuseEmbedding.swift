@@ -39,24 +39,24 @@ struct FuseEmbedding: Rewrite {
         else { return nil }
         var patch = Patch(for: graph)
         let (shape, outputName) = (graph.shape(of: node.output), graph.name(of: node.output))
-        let made: ValueID
+        let result: ValueID
         if graph.content(of: ids) != nil {
             guard let rows = try knownRows(ids, of: table, graph) else { return nil }
             let value = patch.add(rows, name: "\(graph.name(of: tableValue)).rows")
-            made = try rows.shape.map { Dimension($0) } == shape ? value : patch.expand(value, to: shape, name: node.name)
+            result = try rows.shape.map { Dimension($0) } == shape ? value : patch.expand(value, to: shape, name: node.name)
         } else if let inner = graph.producer(of: ids, Expand.self)?.node.input(0) {
             // Rows that are the same for all examples are looked up once.
             let rows = patch.add(gather, [tableValue, inner], name: node.name)
-            made = try patch.expand(rows, to: shape, name: node.name, outputName: outputName)
+            result = try patch.expand(rows, to: shape, name: node.name, outputName: outputName)
         } else if let places = try consecutive(ids, in: table, graph) {
             let axis = graph.type(of: ids).rank - 1
             let rows = patch.add(
                 try table.reshaped(Array(repeating: 1, count: axis) + table.shape), name: graph.name(of: tableValue))
-            made = try patch.slice(rows, from: places.start, to: places.start.adding(places.count), axis: axis, name: node.name)
+            result = try patch.slice(rows, from: places.start, to: places.start.adding(places.count), axis: axis, name: node.name)
         } else {
-            made = patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: outputName)
+            result = patch.add(Embedding(), [ids, tableValue], name: node.name, outputName: outputName)
         }
-        patch.replace(node.output, with: made)
+        patch.replace(node.output, with: result)
         return patch
     }
 

@@ -16,12 +16,12 @@ struct FusePaddingMask: Rewrite {
         guard let mask = Self.mask(kept, graph), try !graph.isCausal(kept) else { return nil }
         let shape = graph.shape(of: mask)
         var patch = Patch(for: graph)
-        let made = patch.add(PaddingMask(maskedValue: Float(factor)), [mask], name: node.name)
+        let addend = patch.add(PaddingMask(maskedValue: Float(factor)), [mask], name: node.name)
         let target = graph.shape(of: output)
         if target == [shape[0], 1, 1, shape[1]] {
-            patch.replace(output, with: made)
+            patch.replace(output, with: addend)
         } else {
-            patch.replace(output, with: try patch.reshape(made, to: target, name: node.name))
+            patch.replace(output, with: try patch.reshape(addend, to: target, name: node.name))
         }
         return patch
     }

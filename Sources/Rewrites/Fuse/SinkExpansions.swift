@@ -19,9 +19,9 @@ struct SinkExpansions: Rewrite {
             patch.replace(node, in: graph, with: node.op, inputs)
             return patch
         }
-        let made = patch.add(node.op, inputs, name: node.name)
+        let result = patch.add(node.op, inputs, name: node.name)
         patch.replace(
-            node.output, with: try patch.expand(made, to: shape, name: node.name, outputName: graph.name(of: node.output)))
+            node.output, with: try patch.expand(result, to: shape, name: node.name, outputName: graph.name(of: node.output)))
         return patch
     }
 }

@@ -13,8 +13,10 @@ struct UnpackProjections: Rewrite {
                 let start = ranges[0].start.constant, let count = ranges[0].count.constant
             else { continue }
             var patch = Patch(for: graph)
-            guard let made = try patch.addProjection(start..<start + count, of: packed, suffix: suffix, in: graph) else { continue }
-            patch.replace(operand, with: made)
+            guard let projection = try patch.addProjection(start..<start + count, of: packed, suffix: suffix, in: graph) else {
+                continue
+            }
+            patch.replace(operand, with: projection)
             return patch
         }
         return nil

@@ -8,8 +8,8 @@ extension Graph {
                 (values.op as? QuantizedLinear)?.activations == .int8
             else { continue }
             op.activations = .int8
-            let made = try add(op, node.inputs, name: node.name, outputNames: [name(of: node.output)])
-            replace(node.output, with: made[0])
+            let results = try add(op, node.inputs, name: node.name, outputNames: [name(of: node.output)])
+            replace(node.output, with: results[0])
         }
     }
 }
