@@ -65,7 +65,7 @@ public struct GoldenSet: Sendable {
 }
 
 /// Runs a model on a golden set's inputs. Those that do not suit it are bad data, not a wrong request: they come from a file.
-package func suiting<Result>(_ isFile: Bool = true, _ body: () throws -> Result) throws -> Result {
+package func asDataErrors<Result>(_ isFile: Bool = true, _ body: () throws -> Result) throws -> Result {
     do {
         return try body()
     } catch let error as TripsError where error.kind == .usage && isFile {

@@ -1,6 +1,6 @@
 import ModelGraph
 
-/// What an importer makes of a source, whatever its format: graphs over constants that still lie in the source.
+/// What an importer makes of a source, whatever its format: graphs over constants whose numbers are still in the source.
 public struct ImportedModel: Sendable {
     /// The graphs, in the order in which they run: `main` alone, or `encode` and then `decode`.
     public var graphs: [Graph]

@@ -10,7 +10,7 @@ package enum Layout {
     static let chunkSize = 1 << 19
     /// A chunk never takes more in the file.
     package static let maximalFrameSize = 1 << 20
-    /// Nothing that zstd compresses becomes smaller than this part of itself.
+    /// zstd compresses nothing by more than this.
     static let maximalRatio = 1 << 15
     package static let maximalManifestSize = 1 << 24
     /// A manifest is text; what is packed tighter is a bomb.

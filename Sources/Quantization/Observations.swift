@@ -69,7 +69,7 @@ final class Observations {
     private func observe(_ groups: [Int], _ sample: GoldenSet) throws -> [(Int, Tensor)] {
         guard let session else { return [] }
         let taps = try session.reachable(groups.map(Observations.tap), from: Set(sample.inputs.keys))
-        let results = try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: taps) } }
+        let results = try locating(sample.name) { try asDataErrors { try session.run(sample.inputs, outputs: taps) } }
         return try groups.compactMap { index in try results[Observations.tap(index)].map { (index, try $0.finiteRows()) } }
     }
 

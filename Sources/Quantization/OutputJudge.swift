@@ -59,7 +59,9 @@ package final class OutputJudge {
         try samples.map { sample in
             let given = Set(sample.inputs.keys)
             let (outputs, traces) = (try session.reachable(outputs, from: given), try session.reachable(positions, from: given))
-            return try locating(sample.name) { try suiting { try session.run(sample.inputs, outputs: outputs, traces: traces) } }
+            return try locating(sample.name) {
+                try asDataErrors { try session.run(sample.inputs, outputs: outputs, traces: traces) }
+            }
         }
     }
 

@@ -75,7 +75,7 @@ extension Graph {
             return !attention.causal && (mask.count < 2 || mask[mask.count - 2] == 1)
         }
         if node.op is Binary {
-            // What is no state must mean the same for each row.
+            // An operand that is not a state must be the same for each row.
             return node.inputs.indices.allSatisfy { place in
                 let rows = node.input(place).flatMap { shape(of: $0).dropLast().last }
                 return isNarrowed(place, of: node) || rows == nil || rows == 1

@@ -99,7 +99,7 @@ public func compare(
         try locating(golden.name) {
             let inputs = golden.passInputs, given = Set(inputs.keys)
             var stand = GoldenSet(name: golden.name, inputs: inputs, metadata: golden.metadata)
-            let found = try suiting(isFile) {
+            let found = try asDataErrors(isFile) {
                 stand.outputs = try other.session.run(inputs)
                 stand.intermediates = try other.session.run(
                     inputs, outputs: [], traces: try other.session.reachable(canonicalOrder(other.traceNames), from: given))

@@ -84,7 +84,7 @@ package struct Verifier {
             }
             let isolated = try IsolatedModel(
                 session, states: try fittingStates(golden), results: Set(golden.intermediates.keys).union(golden.outputs.keys))
-            let found = try suiting { try isolated.run(golden) }
+            let found = try asDataErrors { try isolated.run(golden) }
             var only = golden
             only.intermediates = golden.intermediates.filter { found[$0.key] != nil }
             only.outputs = golden.outputs.filter { found[$0.key] != nil }
@@ -120,7 +120,8 @@ package struct Verifier {
             })
         var found = try compute(golden, outputs: outputs, traces: traces)
         if !decoded.isEmpty {
-            found.merge(try suiting { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) { first, _ in
+            found.merge(try asDataErrors { try model.decode(decoded, inputs: golden.inputs, metadata: golden.metadata) }) {
+                first, _ in
                 first
             }
         }
@@ -141,7 +142,7 @@ package struct Verifier {
 
     private func compute(_ golden: GoldenSet, outputs: [String], traces: [String]) throws -> [String: Tensor] {
         if outputs.isEmpty && traces.isEmpty { return [:] }
-        return try suiting { try model.run(golden.inputs, outputs: outputs, traces: traces) }
+        return try asDataErrors { try model.run(golden.inputs, outputs: outputs, traces: traces) }
     }
 
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.

@@ -325,6 +325,15 @@ struct GraphDocumentTests {
         }
     }
 
+    @Test func attentionInFloatingPointIsWrittenWithoutItsPrecision() throws {
+        for (activations, isWritten) in [(ActivationPrecision.float32, false), (.int8, true)] {
+            let op = Attention(heads: 2, activations: activations)
+            let json = try JSONEncoder().encode(op)
+            #expect(String(decoding: json, as: UTF8.self).contains("activations") == isWritten)
+            #expect(try JSONDecoder().decode(Attention.self, from: json) == op)
+        }
+    }
+
     @Test func writesEveryOperatorUnderANameOfItsOwn() throws {
         let names = OperatorTable.all.map { $0.name }
         #expect(Set(names).count == names.count)

@@ -106,7 +106,7 @@ struct ONNXInliner {
         return (actual, copies)
     }
 
-    /// Adds what a call makes to what all calls have made.
+    /// Counts the nodes and bytes that a call adds.
     private mutating func count(_ function: ONNXFunction, calledBy call: ONNXNode) throws {
         inlinedNodes += function.nodes.count
         let label = call.label.utf8.count

@@ -41,7 +41,7 @@ enum PickleGlobal: Equatable {
     case rebuildTensor
     case rebuildParameter
     case storage(DataType)
-    /// What training scripts keep beside the weights: arguments, numbers and arrays of NumPy. Nobody looks at what it makes.
+    /// What training scripts keep beside the weights: arguments, numbers and arrays of NumPy. Its objects are not read.
     case unread
     /// Anything else, such as a class of the training program. Its objects may lie beside the model's tensors, not among them.
     case unknown(String)

@@ -12,7 +12,7 @@ struct DropIdentities: Rewrite {
         if from == to {
             patch.replace(node.output, with: source)
         } else if node.op is Binary, from.dataType == to.dataType {
-            // Zeros may be added for their shape alone: CLIP gives its class token a batch so.
+            // Zeros may be added for their shape alone: CLIP gives its class token a batch that way.
             patch.replace(node.output, with: try patch.expand(source, to: to.shape, name: node.name))
         } else {
             return nil
@@ -20,7 +20,7 @@ struct DropIdentities: Rewrite {
         return patch
     }
 
-    /// The operand that an operator may hand through, types aside.
+    /// The operand that an operator returns unchanged if the types are equal.
     private func unchanged(_ node: Node, _ graph: Graph) throws -> ValueID? {
         guard graph.content(of: node.output) == nil else { return nil }
         switch node.op {

@@ -78,8 +78,8 @@ extension Graph {
         return node.outputs.map { output in scalar.dataType == type(of: output).dataType ? .splat(scalar) : nil }
     }
 
-    /// Integers and booleans that are the same everywhere although an operand is not known: elements of a table of equal ones,
-    /// wherever they are read, and whether places from 0 on are at least 0. Exporters leave such token types and masks.
+    /// Integers and booleans that are the same everywhere although an operand is not known: what is read from a table of equal
+    /// elements, and whether places, counted from 0, are at least 0. Exporters leave such token types and masks.
     private func uniformOutput(despiteUnknown node: Node) throws -> Content? {
         switch node.op {
         case is Gather, is GatherElements, is GatherND, is Slice, is Expand:
@@ -173,8 +173,8 @@ extension Graph {
                 zero: Int(zero) - (x.dataType == .int8 ? 0 : 128)))
     }
 
-    /// What an operator makes of weights, computed when they are loaded; nil where that would take more room than they do, but for
-    /// the numbers that integers represent: better there than anew in each run.
+    /// The result of an operator on weights, computed when they are loaded; nil where it would take more room than they do. A
+    /// dequantized weight may: computing it in each run would be worse.
     private func derivedOutput(of node: Node) throws -> Constant? {
         guard node.outputs.count == 1, !node.op.mayOutgrowOperands, let shape = type(of: node.output).constantShape else {
             return nil
@@ -202,7 +202,7 @@ extension Graph {
         let room = try constants.reduce(0) { try $0 + $1.byteCount }
         guard try byteCount(of: dataType, shape) <= room || node.op is DequantizeLinear else { return nil }
         let op = node.op
-        // A bound below is not one above: which operands are absent is part of what is computed.
+        // A Clip without an upper bound is not one without a lower: which operands are absent is part of the identity.
         let absent = places.indices.filter { places[$0] == nil }
         return .derived("\(Swift.type(of: op).name) {\(attributeText(op))} without \(absent)", from: constants, dataType, shape) {
             [places] tensors in

@@ -12,7 +12,7 @@ struct SimplifyViews: Rewrite {
             for view in views.reversed() {
                 if let patch = try patch(output, of: view, by: node, in: graph) { return patch }
             }
-            // Three views or more, which are two.
+            // A chain of three views or more may be a transpose and a reshape.
             for view in views.dropFirst(2).reversed() {
                 if let patch = try patch(output, transposing: view, by: node, in: graph) { return patch }
             }
@@ -20,7 +20,7 @@ struct SimplifyViews: Rewrite {
         return nil
     }
 
-    /// What a view is in one operator, or two.
+    /// The views that take one operator, or two.
     private enum Form {
         case source
         case row(Dimension, axis: Int)
@@ -67,7 +67,7 @@ struct SimplifyViews: Rewrite {
         guard from.count == to.count else { return nil }
         if let permutation = permutation(layout, of: whole) { return .transpose(permutation) }
         guard let axis = try range(layout, from, to) else { return nil }
-        // A part of a batch may have any size, and is no row.
+        // That a part of a batch has one example does not make it a row.
         let isRow = to[axis] == 1 && axis > 0
         return isRow ? .keptRow(layout.offsets[axis], axis: axis) : .slice(layout.offsets[axis], axis: axis)
     }
@@ -132,7 +132,7 @@ struct SimplifyViews: Rewrite {
 }
 
 extension Patch {
-    /// Adds what takes one row along an axis, which goes away.
+    /// Adds a Gather of one row along an axis, which it removes.
     fileprivate mutating func row(_ index: Dimension, of value: ValueID, axis: Int, name: String, outputName: String? = nil) throws
         -> ValueID
     {

@@ -1,7 +1,7 @@
 import ModelGraph
 
-/// A lookup of all rows in their order is the table, arranged as the indices are. Hugging Face's masks read the padding
-/// so, by the places of the example and of the key.
+/// A lookup of all rows in their order is the table itself, in the shape of the indices. Hugging Face's masks read the padding
+/// that way, by the places of the example and of the key.
 struct DropLookups: Rewrite {
     let name = "lookups in order"
 

@@ -1,7 +1,7 @@
 import ModelGraph
 import Tensors
 
-/// The class token in front of the patches, and then the positions, join the patch embedding.
+/// The class token before the patches, and then the positions, become operands of the patch embedding.
 struct FuseTokens: Rewrite {
     let name = "class token and positions"
 
@@ -39,7 +39,7 @@ struct FuseTokens: Rewrite {
     }
 }
 
-/// The row of which a constant [B, 1, D] consists, written once for each example of a batch of constant size.
+/// The row that a constant [B, 1, D] repeats for each example of a batch of constant size.
 private func repeatedRow(_ value: ValueID, _ graph: Graph) throws -> Constant? {
     guard let constant = graph.constant(of: value), constant.shape.count == 3, constant.shape[1] == 1, constant.shape[0] > 0,
         constant.dataType == .float32, let width = constant.shape.last, try elementCount(of: constant.shape) <= 1 << 20

@@ -110,7 +110,7 @@ struct LiftPatchSelection: Rewrite {
             try areDropped(dropped, choice, graph), let (gather, _) = graph.producer(of: scores, GatherElements.self),
             gather.input(0) == choice.scores, gather.input(1) == dropped
         {
-            // Where all scores underflow: what the operator does, too.
+            // Where all scores underflow, the operator takes the mean, too.
             return try fusion(quotient, of: x, choice, graph) == .normalized ? .normalized : nil
         }
         var sum = value
@@ -129,7 +129,7 @@ struct LiftPatchSelection: Rewrite {
         return nil
     }
 
-    /// What is summed up where a value is true for a sum above 0.
+    /// The summand of a sum, where a value states whether the sum is above 0.
     private func positive(_ condition: ValueID?, _ graph: Graph) throws -> ValueID? {
         guard let condition else { return nil }
         for candidate in try [condition] + graph.views(of: condition).map(\.source) {

@@ -1,6 +1,6 @@
 import ModelGraph
 
-/// A sum of products of two operands over one axis becomes a product of matrices, as which attention is recognised.
+/// A sum of products of two operands over one axis becomes a product of matrices, the form in which attention is recognised.
 struct LowerEinsum: Rewrite {
     let name = "einsum"
 

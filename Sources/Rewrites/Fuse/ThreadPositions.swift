@@ -1,6 +1,6 @@
 import ModelGraph
 
-/// Hands the original positions of the tokens on from one selection to the next.
+/// Passes the original positions of the tokens from one selection to the next.
 struct ThreadPositions: Rewrite {
     let name = "positions of selected patches"
 

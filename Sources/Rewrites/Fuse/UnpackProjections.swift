@@ -1,7 +1,7 @@
 import ModelGraph
 
 /// Makes an attention whose operands are slices of a packed projection read projections of their own. FuseAttention makes
-/// them itself, unless a view stood between the projection and the heads that goes away later.
+/// them itself, unless there was a view between projection and heads that a later rewrite removed.
 struct UnpackProjections: Rewrite {
     let name = "packed projections"
 

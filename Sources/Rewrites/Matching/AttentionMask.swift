@@ -53,7 +53,7 @@ extension Graph {
         return try !replacement.whereTrue && replacement.number <= -10000 && isCausal(only)
     }
 
-    /// The addend that does what a replacement of scores does; nil where the number that replaces them does not hide them.
+    /// An addend that hides the keys whose scores are replaced; nil where the number that replaces them does not hide them.
     fileprivate func hiding(
         _ replacement: AttentionPattern.Replacement, besides sum: ValueID?, _ scores: AttentionScores, at node: Node,
         _ patch: inout Patch
@@ -84,8 +84,8 @@ extension Graph {
         return try patch.reshape(value, to: [scores.batch, heads] + mask[1...], name: "\(node.name).mask")
     }
 
-    /// True where a known value is the same all along its last axis, so that a softmax over that axis does not see it. Numbers
-    /// larger than the one that BERT hides with are seen: scores vanish beside them, and all keys look alike.
+    /// True where a known value is the same all along its last axis, so that it does not change a softmax over that axis. Numbers
+    /// larger than the one that BERT hides with do: adding them to scores rounds these away.
     fileprivate func isUniformAlongLastAxis(_ value: ValueID) throws -> Bool {
         guard let numbers = try numbers(of: value), let size = numbers.count == 1 ? 1 : shape(of: value).last?.constant, size > 0
         else { return false }
@@ -94,7 +94,7 @@ extension Graph {
         }
     }
 
-    /// True where a condition is known, and nowhere as it must be for scores to be replaced.
+    /// True where a condition is known, and scores are replaced nowhere.
     fileprivate func replacesNothing(_ replacement: AttentionPattern.Replacement) throws -> Bool {
         try numbers(of: replacement.condition)?.allSatisfy { ($0 != 0) != replacement.whereTrue } ?? false
     }

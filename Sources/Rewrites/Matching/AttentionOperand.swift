@@ -100,7 +100,7 @@ extension AttentionOperand {
         else { return nil }
         let others = (0..<last).filter { $0 != batchRuns.first?.axis && $0 != tokens.first?.axis }
         // Axes of size 1 leave no trace in the layout; what is left over must be of that kind.
-        // Rows of which each is an example of its own have no axis of tokens.
+        // Where each row is an example by itself, there is no axis of tokens.
         guard others.allSatisfy({ shape[$0] == 1 }), let lengthAxis = tokens.first?.axis ?? others.last else { return nil }
         let batchAxis = (0..<last).first { $0 != lengthAxis }
         self.init(

@@ -30,7 +30,7 @@ struct AttentionPattern {
 }
 
 extension Graph {
-    /// The attention that a product with the values, or ONNX's own operator, ends; nil where there is none.
+    /// The attention whose last node is this product with the values, or ONNX's own operator; nil where there is none.
     func attentionPattern(at node: Node) throws -> AttentionPattern? {
         if let op = node.op as? OnnxAttention { return onnxAttention(op, node) }
         guard node.op is MatMul, let v = node.input(1), let weights = node.input(0).map(behindReshapes) else { return nil }
@@ -78,7 +78,7 @@ extension Graph {
         return current
     }
 
-    /// True where a value leads to a product of matrices by scales, sums and reshapes.
+    /// True where a value is a product of matrices, through scales, sums and reshapes.
     fileprivate func isScores(_ value: ValueID, depth: Int = 8) throws -> Bool {
         if producer(of: value, MatMul.self) != nil { return true }
         guard depth > 0 else { return false }
@@ -97,7 +97,7 @@ extension Graph {
         var pattern = AttentionPattern(q: q, k: k, v: v, keysLast: false, scale: scale, causal: op.causal, fullyMasked: .zero)
         guard let mask = node.input(3) else { return pattern }
         let scores = [shape(of: q)[0], shape(of: q)[1], shape(of: q)[2], shape(of: k)[2]]
-        // Behind a mask that is shorter than the keys they are hidden.
+        // Keys beyond a mask that is shorter are hidden, which no Attention here does.
         guard let width = shape(of: mask).last, width == 1 || width == scores[3] else { return nil }
         if type(of: mask).dataType == .bool {
             pattern.replacement = .init(condition: mask, number: -.infinity, whereTrue: false, scores: scores)

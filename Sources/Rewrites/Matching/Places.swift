@@ -2,10 +2,10 @@ import ModelGraph
 import Operators
 import Tensors
 
-/// Integers that grow evenly along each axis, as exporters write places: ranges, added up, with axes put between them.
+/// Integers that grow by equal steps along each axis, as exporters compute places: sums of ranges, with axes inserted.
 struct Places {
     var first: Dimension
-    /// What an element is more than the one before it, for each axis; 0 along axes of one element.
+    /// The difference of neighbours, for each axis; 0 along axes of one element.
     var steps: [Dimension]
 
     /// Of numbers in row-major order; nil where they grow otherwise.
@@ -48,7 +48,7 @@ struct Places {
 }
 
 extension Graph {
-    /// The places that a value holds, where its numbers grow evenly.
+    /// The places that a value holds, where its numbers grow by equal steps.
     /// - Throws: `data` where a size overflows.
     func places(_ value: ValueID?, depth: Int = 12) throws -> Places? {
         guard let value, depth > 0, type(of: value).dataType == .int64 || type(of: value).dataType == .int32 else { return nil }

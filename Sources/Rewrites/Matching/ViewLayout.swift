@@ -120,7 +120,7 @@ struct ViewLayout: Equatable {
         return layout
     }
 
-    /// The elements at `index` along an axis, which goes away.
+    /// The elements at `index` along an axis, which is removed.
     func selected(_ axis: Int, at index: Dimension) throws -> ViewLayout? {
         guard var layout = try sliced(axis, from: index, count: 1) else { return nil }
         guard layout.axes[axis].isEmpty else { return nil }

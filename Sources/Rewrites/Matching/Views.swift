@@ -80,7 +80,7 @@ extension Graph {
             let index = try operand(indices).integers()?.first
         else { return nil }
         let axis = try resolveAxis(gather.axis, rank: from.count)
-        // Of an index beyond the axis nothing may be made that looks like one within it.
+        // An index beyond the axis must not become one within it.
         if let size = from[axis].constant, let index = index.constant, !(-size..<size ~= index) { return nil }
         let position = try (index.constant ?? 0) < 0 ? from[axis].adding(index) : index
         return switch shape(of: indices).count {
@@ -90,7 +90,7 @@ extension Graph {
         }
     }
 
-    /// What a slice with steps of 1 takes along each axis that it shortens; nil where that is not known.
+    /// The range that a slice with steps of 1 takes along each axis that it shortens; nil where that is not known.
     func sliceRanges(_ node: Node) throws -> [(axis: Int, start: Dimension, count: Dimension)]? {
         func integers(_ index: Int) throws -> [Dimension]? { try node.input(index).flatMap { try operand($0).integers() } }
         guard let x = node.input(0), let starts = try integers(1), let ends = try integers(2) else { return nil }

@@ -1,7 +1,7 @@
 import ModelGraph
 
-/// Numbers that become integers as the model runs and numbers again are taken as they are, as `LiftDynamicQuantization` does where
-/// the product between is one of integers.
+/// A rounding to integers and back as the model runs is dropped, as `LiftDynamicQuantization` drops it around a product of
+/// integers.
 struct DropDynamicRounding: Rewrite {
     let name = "dynamic roundings of activations"
 

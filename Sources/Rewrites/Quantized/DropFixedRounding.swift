@@ -5,11 +5,11 @@ import Tensors
 /// The audit trail's name for `DropFixedRounding`.
 public let fixedRoundings = "fixed roundings of activations"
 
-/// Numbers that become integers of a fixed range and numbers again, as static quantization writes it around each operator, are
-/// taken as they are: layers and attention round what they read by rows, and lose less by that.
+/// A rounding to integers of a fixed range and back, as static quantization writes it around each operator, is dropped: layers and
+/// attention round what they read by rows, and lose less by that.
 ///
-/// Nothing saturates at the ends of the range either, but where the quantizer may have left out an activation in front, as the
-/// integers do the same: a range from 0 on is taken for a ReLU, and one whose width is a round number for a clip.
+/// Then nothing saturates at the ends of the range, either. But a quantizer may have left out an activation because saturation does
+/// the same: a range from 0 on is taken for a ReLU, and one whose width is a round number for a clip.
 struct DropFixedRounding: Rewrite {
     let name = fixedRoundings
 
@@ -53,14 +53,15 @@ struct DropFixedRounding: Rewrite {
         }
     }
 
-    /// True for numbers of up to two digits, as people write them into a model; of other ranges one in ten thousand is as near.
+    /// True for numbers of up to two digits, as people write them into a model; one in ten thousand other ranges is as near by
+    /// chance.
     private func isRound(_ width: Double) -> Bool {
         let digits = width / pow(10, floor(log10(width)) - 1)
         return abs(digits - digits.rounded()) <= 1e-6 * digits
     }
 
-    /// True for what layers, normalisations and sums make. Sums with a single number, as of variance and epsilon, belong to what
-    /// an exporter took apart, and products of two computed values to attention.
+    /// True for the results of layers, normalisations and sums. Sums with a single number, as of variance and epsilon, belong to
+    /// what an exporter took apart, and products of two computed values to attention.
     private func mayStandBeforeActivation(_ x: ValueID, _ graph: Graph) throws -> Bool {
         guard let node = graph.producer(of: x) else { return false }
         switch node.op {

@@ -1,8 +1,8 @@
 import ModelGraph
 import Tensors
 
-/// Products of integers that x becomes as the model runs, as ONNX Runtime's dynamic quantization writes them, become products of
-/// x itself and the numbers that the weight's integers represent. How x is rounded is then the layer's affair: see
+/// Products of x, rounded to integers as the model runs, with integer weights, as ONNX Runtime's dynamic quantization writes them,
+/// become products of x itself with the numbers that the weight's integers represent. The layer then decides how x is rounded: see
 /// `readScaledIntegers`.
 struct LiftDynamicQuantization: Rewrite {
     let name = "dynamic quantization"

@@ -1,7 +1,8 @@
 import ModelGraph
 import Operators
 
-/// Integers that are moved about and then become numbers become numbers first, so that what made them stands before that.
+/// A dequantization after an operator that only moves elements is done before it, next to the quantization that made the
+/// integers.
 struct LiftMovedIntegers: Rewrite {
     let name = "moved integers"
 

@@ -3,7 +3,7 @@ import Tensors
 
 extension Graph {
     /// Makes linear layers and embeddings whose weights a source has as integers read those. It comes last: other rewrites
-    /// recognise and change layers of numbers.
+    /// recognise and change layers with floating-point weights.
     /// - Returns: how often that was done.
     @discardableResult
     public mutating func readScaledIntegers(arithmetic: SourceArithmetic) throws -> AuditTrail {

@@ -1,10 +1,10 @@
 import ModelGraph
 
-/// What a source does in 8 bits beside the weights that it has as integers.
+/// What a source computes in 8 bits, besides having weights as integers.
 public struct SourceArithmetic: Sendable {
-    /// What linear layers read.
+    /// How linear layers treat what they read.
     public var layers: ActivationPrecision
-    /// The products of attention.
+    /// How attention computes its products.
     public var attention: ActivationPrecision
 
     public init(layers: ActivationPrecision = .float32, attention: ActivationPrecision = .float32) {

@@ -17,7 +17,7 @@ private struct Segment: Equatable {
         return 0...leading ~= start && end <= leading
     }
 
-    /// True for the place of a token inside the segment that is still there after, at the same place.
+    /// True for a place in the segment whose token is still there after the selection, at the same place.
     func keeps(_ place: Dimension) throws -> Bool {
         if isChanged { return place.constant.map { 0..<leading ~= $0 } ?? false }
         return try place == 0 || (place.lowerBound ?? -1) >= 0 && (old.subtracting(place).lowerBound ?? 0) > 0
@@ -32,8 +32,8 @@ private struct Segment: Equatable {
         return borders
     }
 
-    /// Which tokens a slice takes after, and the segments in it; nil where it ends inside a segment. It may leave out leading
-    /// tokens of the first.
+    /// The range that a slice takes after the selection, and its segments; nil where it ends inside a segment. It may leave out
+    /// leading tokens of the first.
     static func cut(
         _ segments: [Segment], from start: Dimension, to end: Dimension
     ) throws -> (start: Dimension, end: Dimension, parts: [Segment])? {
@@ -64,7 +64,7 @@ private struct Segment: Equatable {
 /// Adapts what is downstream of a selection to the new number of tokens.
 ///
 /// Where image and text tokens are side by side, the token axis of a state is a list of segments. Slices that end at
-/// the border of a segment, masks that are the same for a whole segment, and reshapes that keep the axis are stated anew;
+/// the border of a segment, masks that are the same for a whole segment, and reshapes that keep the axis are adapted;
 /// anything else that holds the old number is in the way.
 private struct Following {
     private var segments: [ValueID: [Segment]] = [:]
@@ -74,7 +74,7 @@ private struct Following {
 
     init(old: Graph) { self.old = old }
 
-    /// - Returns: the names of the values that were stated anew.
+    /// - Returns: the names of the values that were adapted.
     mutating func run(_ graph: inout Graph, behind selection: Node) throws -> [String] {
         for visited in try graph.topologicalOrder() {
             guard let node = graph.node(visited.id) else { continue }
@@ -128,7 +128,7 @@ private struct Following {
         }
     }
 
-    // MARK: Stating anew
+    // MARK: Adapting
 
     private mutating func restate(_ node: Node, _ graph: inout Graph) throws {
         switch node.op {
@@ -290,7 +290,7 @@ private struct Following {
 
 extension Graph {
     /// Adapts what is downstream of a selection that was just inserted to its number of tokens.
-    /// - Returns: the names of the values that were stated anew.
+    /// - Returns: the names of the values that were adapted.
     /// - Throws: `usage` naming the value that cannot follow.
     mutating func follow(_ selection: Node) throws -> [String] {
         var following = Following(old: self)

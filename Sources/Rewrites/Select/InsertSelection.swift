@@ -68,8 +68,8 @@ extension Graph {
     }
 }
 
-/// A seed of its own for each block, or all of them would draw the same numbers. Below 2^53, which any reader of JSON
-/// keeps, as long as the seed that was asked for is.
+/// A seed for each block, as equal seeds would draw equal scores. It is below 2^53, up to which readers of JSON are exact, if the
+/// given seed is.
 private func seed(_ seed: Int, block: Int) -> Int {
     var generator = SplitMix64(state: UInt64(bitPattern: Int64(block)))
     return seed ^ Int(generator.next() >> 11)
