@@ -14,15 +14,18 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     ("Goldens", ["Support", "Tensors", "Importers"]),
     (
         "Quantization",
-        ["Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Runtime", "Goldens", "COpenBLAS"]
+        [
+            "Support", "Tensors", "ModelGraph", "Operators", "Rewrites", "PackageFormat", "Runtime", "Goldens", "Kernels",
+            "COpenBLAS",
+        ]
     ),
-    ("Preprocessing", ["Support", "Tensors", "CPictures"]),
+    ("Preprocessing", ["Support", "Tensors", "PackageFormat", "CPictures"]),
     ("Verification", ["Preprocessing", "Support", "Tensors", "ModelGraph", "PackageFormat", "Runtime", "Goldens"]),
     (
         "Trips",
         [
             "Support", "Tensors", "ModelGraph", "Importers", "Rewrites", "PackageFormat", "Runtime", "Goldens",
-            "Quantization", "Verification",
+            "Quantization", "Preprocessing", "Verification",
         ]
     ),
     (
@@ -72,7 +75,7 @@ let package = Package(
     products: [.library(name: "Trips", targets: ["Trips"])]
         + tools.map { .executable(name: $0, targets: [$0]) },
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2")
     ],
     targets: [
         .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),

@@ -52,13 +52,15 @@ public struct Generation: Sendable, Hashable, Codable {
     }
 
     public var method: Method
+    /// The token that starts a sequence.
     public var startID: Int
+    /// The token that ends it.
     public var endID: Int
-    /// Hypotheses kept at each step: 1 to `largestBeam`.
+    /// Hypotheses kept at each step: 1 (greedy) to 32.
     public var beam: Int
     /// Tokens before which the end token is suppressed.
     public var minimalLength: Int
-    /// Tokens at which generation stops.
+    /// Tokens at which generation stops: as many as the decoder has positions at most.
     public var maximalLength: Int
     /// Exponent of the length penalty ((5 + length) / 6)^alpha.
     public var alpha: Double
@@ -68,7 +70,7 @@ public struct Generation: Sendable, Hashable, Codable {
     public var targetCount: Int?
 
     public init(
-        method: Method, startID: Int, endID: Int, beam: Int = 1, minimalLength: Int = 1, maximalLength: Int,
+        method: Method, startID: Int = classID, endID: Int = separatorID, beam: Int = 1, minimalLength: Int = 1, maximalLength: Int,
         alpha: Double = 0.6, firstTargetID: Int? = nil, targetCount: Int? = nil
     ) {
         self.method = method
@@ -81,6 +83,14 @@ public struct Generation: Sendable, Hashable, Codable {
         self.firstTargetID = firstTargetID
         self.targetCount = targetCount
     }
+
+    /// The id of [CLS] in BERT's released vocabulary.
+    public static let classID = 101
+    /// The id of [SEP] there.
+    public static let separatorID = 102
+
+    /// As mPLUG's released models answer questions.
+    public static let released = Generation(method: .beam, beam: 5, maximalLength: 10)
 
     /// Memory follows the beam, and files state it.
     package static let largestBeam = 32

@@ -1,4 +1,5 @@
 import Foundation
+import PackageFormat
 import Support
 import Tensors
 
@@ -133,6 +134,15 @@ extension Picture {
             }
         }
         return try Tensor(values, shape: [1, 3, size, size])
+    }
+
+    /// The image input of a model as its package says: float32 [1, 3, size, size].
+    /// - Throws: `data` where the package names a filter that is not known, or a mean or deviation that cannot be.
+    public func modelInput(_ preprocessing: Manifest.Preprocessing) throws -> Tensor {
+        guard let filter = Resampling(rawValue: preprocessing.resampling) else {
+            throw TripsError.data("resampling of images", found: preprocessing.resampling, expected: "bilinear or bicubic")
+        }
+        return try modelInput(size: preprocessing.imageSize, mean: preprocessing.mean, deviation: preprocessing.deviation, filter)
     }
 
     /// The picture that a model input shows.

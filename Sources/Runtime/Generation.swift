@@ -11,74 +11,42 @@ public struct Hypothesis: Sendable, Equatable {
     public let score: Float
 }
 
-/// How a sequence is generated.
-public struct GenerationParameters: Sendable, Equatable {
-    /// Hypotheses kept at each step: 1 (greedy) to 32.
-    public var beam: Int
-    /// Tokens before which the end token is suppressed.
-    public var minimalLength: Int
-    /// Tokens at which generation stops: as many as the decoder has positions at most.
-    public var maximalLength: Int
-    public var startID: Int
-    public var endID: Int
-    /// Exponent of the length penalty.
-    public var alpha: Double
-
-    /// For decoders whose number of positions is unknown: golden files state the length, and memory grows with it.
-    static let largestLength = 512
-
-    public init(
-        beam: Int = 5, minimalLength: Int = 1, maximalLength: Int = 10, startID: Int = 101, endID: Int = 102, alpha: Double = 0.6
-    ) {
-        self.beam = beam
-        self.minimalLength = minimalLength
-        self.maximalLength = maximalLength
-        self.startID = startID
-        self.endID = endID
-        self.alpha = alpha
-    }
-
-    /// Those of a package.
-    package init(_ generation: Generation) {
-        self.init(
-            beam: generation.beam, minimalLength: generation.minimalLength, maximalLength: generation.maximalLength,
-            startID: generation.startID, endID: generation.endID, alpha: generation.alpha)
-    }
-}
-
 extension Session {
+    /// For decoders that do not state their positions: golden files state the length, and memory follows it.
+    private static let largestLength = 512
+
     /// Generates a sequence for one example with beam search, as mPLUG's generator scores it.
     ///
     /// A hypothesis that ends below the top of the beam is stored, and stays in the beam, end token and all; the search
     /// stops when the top one ends or at the maximal length. The best stored hypothesis is returned.
     /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range; `CancellationError` as `run`.
-    public func generate(_ inputs: [String: Tensor], _ parameters: GenerationParameters) throws -> Hypothesis {
-        let longest = try decoding().step.positions ?? GenerationParameters.largestLength
-        let limits = [("beam", parameters.beam, Generation.largestBeam), ("maximal length", parameters.maximalLength, longest)]
+    public func generate(_ inputs: [String: Tensor], _ generation: Generation) throws -> Hypothesis {
+        let longest = try decoding().step.positions ?? Session.largestLength
+        let limits = [("beam", generation.beam, Generation.largestBeam), ("maximal length", generation.maximalLength, longest)]
         for (name, number, largest) in limits {
             guard number >= 1, number <= largest else { throw TripsError.usage(name, found: number, expected: "1 to \(largest)") }
         }
-        guard parameters.alpha.isFinite else {
-            throw TripsError.usage("alpha", found: parameters.alpha, expected: "a finite number")
+        guard generation.alpha.isFinite else {
+            throw TripsError.usage("alpha", found: generation.alpha, expected: "a finite number")
         }
-        var decoder = try Decoder(self, inputs, hypotheses: parameters.beam, steps: parameters.maximalLength)
-        var prefixes = Array(repeating: [parameters.startID], count: parameters.beam)
-        var origins = Array(0..<parameters.beam)
+        var decoder = try Decoder(self, inputs, hypotheses: generation.beam, steps: generation.maximalLength)
+        var prefixes = Array(repeating: [generation.startID], count: generation.beam)
+        var origins = Array(0..<generation.beam)
         // All hypotheses are alike at first: only one may grow, or the beam would hold copies.
-        var cumulative = [Float](repeating: -.infinity, count: parameters.beam)
+        var cumulative = [Float](repeating: -.infinity, count: generation.beam)
         cumulative[0] = 0
         var best: Hypothesis?
-        for step in 0..<parameters.maximalLength {
+        for step in 0..<generation.maximalLength {
             let logits = try decoder.nextLogits(prefixes.map { $0[step] }, continuing: origins)
-            let penalty = Float(pow((5 + Double(step + 1)) / 6, parameters.alpha))
-            let suppressed = step < parameters.minimalLength ? parameters.endID : nil
-            let grown = expand(logits, cumulative, penalty, suppressed: suppressed, keeping: parameters.beam)
+            let penalty = Float(pow((5 + Double(step + 1)) / 6, generation.alpha))
+            let suppressed = step < generation.minimalLength ? generation.endID : nil
+            let grown = expand(logits, cumulative, penalty, suppressed: suppressed, keeping: generation.beam)
             origins = grown.map(\.row)
             prefixes = grown.map { prefixes[$0.row] + [$0.token] }
             cumulative = grown.map { $0.score * penalty }
-            let isDone = grown[0].token == parameters.endID || step + 1 == parameters.maximalLength
-            for (candidate, ids) in zip(grown, prefixes) where isDone || candidate.token == parameters.endID {
+            let isDone = grown[0].token == generation.endID || step + 1 == generation.maximalLength
+            for (candidate, ids) in zip(grown, prefixes) where isDone || candidate.token == generation.endID {
                 if best.map({ candidate.score > $0.score }) ?? true { best = Hypothesis(ids: ids, score: candidate.score) }
             }
             if isDone { break }
@@ -89,10 +57,13 @@ extension Session {
 
     /// The box [x0, y0, x1, y1], as fractions of the picture, that a grounding model answers: four greedy tokens.
     /// - Throws: `usage` where the package does not ground; `CancellationError` as `run`.
-    public func ground(_ inputs: [String: Tensor], startID: Int, firstTargetID: Int, targetCount: Int) throws -> [Float] {
-        guard targetCount > 1 else { throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more") }
+    public func ground(_ inputs: [String: Tensor], _ generation: Generation) throws -> [Float] {
+        let targetCount = generation.targetCount ?? 0
+        guard let firstTargetID = generation.firstTargetID, targetCount > 1 else {
+            throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more")
+        }
         var decoder = try Decoder(self, inputs, hypotheses: 1, steps: 4)
-        var ids = [startID]
+        var ids = [generation.startID]
         for step in 0..<4 {
             let logits = try decoder.nextLogits([ids[step]], continuing: [0])[0]
             ids.append(logits.indices.max { logits[$0] < logits[$1] } ?? 0)

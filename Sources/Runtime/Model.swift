@@ -9,19 +9,26 @@ public final class Model: Sendable {
     public let manifest: Manifest
     /// The graphs, in the order in which they feed each other.
     public let graphs: [Graph]
+    /// The tokenizer's vocabulary, uint8, UTF-8 text; nil where the package holds none.
+    package let vocabulary: Constant?
     let weights: WeightStore
 
     /// Opens a package. Weights are read when a session first needs them.
     /// - Throws: `TripsError`: `cannotOpen`, or `data` for what is not a sound package.
     public convenience init(contentsOf path: String) throws {
         let reader = try PackageReader(path: path)
-        self.init(graphs: try reader.graphs(), manifest: reader.manifest)
+        self.init(
+            graphs: try reader.graphs(), manifest: reader.manifest,
+            vocabulary: try reader.manifest.vocabulary.map(reader.constant(named:)))
     }
 
     /// A model from graphs in memory.
-    package init(graphs: [Graph], manifest: Manifest) {
+    package init(
+        graphs: [Graph], manifest: Manifest = Manifest(tool: .init(name: "", version: "")), vocabulary: Constant? = nil
+    ) {
         self.graphs = graphs
         self.manifest = manifest
+        self.vocabulary = vocabulary
         weights = WeightStore(owned: Set(graphs.flatMap(\.constantIdentities)))
     }
 
@@ -29,6 +36,7 @@ public final class Model: Sendable {
     init(graphs: [Graph], sharing model: Model) {
         self.graphs = graphs
         manifest = model.manifest
+        vocabulary = model.vocabulary
         weights = model.weights
     }
 

@@ -42,54 +42,19 @@ public struct ExampleOptions: ParsableArguments {
     }
 
     /// The tokenizer that was named, else the package's; nil where there is none.
-    public func tokenizer(of package: String) throws -> WordPiece? {
-        if let vocabulary { return try WordPiece(path: vocabulary) }
-        let reader = try PackageReader(path: package)
-        guard let name = reader.manifest.vocabulary else { return nil }
-        let bytes = try reader.constant(named: name).load().elements(UInt8.self)
-        guard let text = String(validating: bytes, as: UTF8.self) else {
-            throw TripsError.data("vocabulary", at: package, expected: "UTF-8 text")
-        }
-        return try WordPiece(vocabulary: text)
+    public func tokenizer(of model: Model) throws -> WordPiece? {
+        try vocabulary.map { try WordPiece(path: $0) } ?? model.tokenizer()
     }
 
-    /// The model's inputs for the picture and the text.
-    /// - Throws: `usage` where the model wants what was not given; `data` for pictures and vocabularies.
+    /// The model's inputs for the picture and the text. Says so where it is assumed how the model takes pictures.
+    /// - Throws: `usage` where the model does not take what was given; `data` for pictures and vocabularies.
     public func inputs(for model: Model, tokenizer: WordPiece?) throws -> [String: Tensor] {
-        var inputs: [String: Tensor] = [:]
-        let types = model.graphs.flatMap { graph in graph.inputs.map { (name: graph.name(of: $0), type: graph.type(of: $0)) } }
-        let images = types.filter { $0.type.rank == 4 }
-        guard image.count <= images.count else {
-            throw TripsError.usage("pictures", found: image.count, expected: "\(images.count) for this model")
-        }
-        for (path, input) in zip(image, images) {
-            let stated = model.manifest.preprocessing
-            guard let size = input.type.shape[3].constant ?? stated?.imageSize else {
-                throw TripsError.usage("the package does not say how large its images are", found: "\(input.type)")
-            }
-            var preprocessing = stated ?? .released(imageSize: size)
-            preprocessing.imageSize = size
-            inputs[input.name] = try Picture(path: path).modelInput(preprocessing)
-        }
-        if let text {
-            guard let ids = types.first(where: { $0.name == "input_ids" }) else {
-                throw TripsError.usage("this model has no input for words", found: "--text", expected: "an input input_ids")
-            }
-            guard let tokenizer else {
-                throw TripsError.usage("words need a vocabulary", expected: "--vocabulary vocab.txt, here or at conversion")
-            }
-            let fixed = ids.type.shape.last?.constant
-            let longest = model.maximalTextLength ?? .max
-            if let textLength, textLength > longest {
-                throw TripsError.usage(
-                    "--text-length", found: textLength, expected: "at most \(longest), the positions of this model")
-            }
-            if let fixed, fixed < 2 || fixed > min(longest, 65_536) {
-                throw TripsError.data("tokens of the input input_ids", found: fixed, expected: "2 to \(min(longest, 65_536))")
-            }
-            let tokens = try tokenizer.modelInput(text, maximalLength: textLength ?? min(40, longest), paddedTo: fixed)
-            inputs["input_ids"] = tokens.ids
-            inputs["attention_mask"] = tokens.mask
+        let inputs = try model.inputs(
+            images: image.map { try Picture(path: $0) }, text: text, tokenizer: tokenizer, maximalLength: textLength)
+        if !image.isEmpty && model.manifest.preprocessing == nil {
+            printDiagnostic(
+                "note: the package does not say how it takes pictures; assumed as the released models do: resized bicubically, "
+                    + "with CLIP's mean and deviation")
         }
         return inputs
     }

@@ -27,12 +27,21 @@ extension Tool {
     /// What to say of an error, and the exit code; nil where the parser knows both.
     package static func failure(for error: any Error) -> (message: String, code: Int32)? {
         switch error {
-        case let error as TripsError: (error.description, error.kind.rawValue)
+        case let error as TripsError: (spellingFlags(error.description), error.kind.rawValue)
         case let error as DecodingError: ("malformed data: \(error)", TripsError.Kind.data.rawValue)
         case is ExitCode: nil
         // 1 is a verdict; the parser gives it to every error that it does not know.
         default: exitCode(for: error) == .failure ? ("internal error: \(error)", EX_SOFTWARE) : nil
         }
+    }
+}
+
+/// Runs a check of the library; what it refuses becomes an error of the parser, which adds how the command is used.
+public func validating(_ check: () throws -> Void) throws {
+    do {
+        try check()
+    } catch let error as TripsError {
+        throw ValidationError(spellingFlags(error.description))
     }
 }
 

@@ -169,14 +169,3 @@ extension Accuracy {
         max(1, try session.inputs(for: [output]).compactMap { $0.type.shape.first?.constant }.max() ?? 8)
     }
 }
-
-extension Picture {
-    /// The image input of a model as its package says: float32 [1, 3, size, size].
-    /// - Throws: `data` where the package names a filter that is not known, or a mean or deviation that cannot be.
-    public func modelInput(_ preprocessing: Manifest.Preprocessing) throws -> Tensor {
-        guard let filter = Resampling(rawValue: preprocessing.resampling) else {
-            throw TripsError.data("resampling of images", found: preprocessing.resampling, expected: "bilinear or bicubic")
-        }
-        return try modelInput(size: preprocessing.imageSize, mean: preprocessing.mean, deviation: preprocessing.deviation, filter)
-    }
-}

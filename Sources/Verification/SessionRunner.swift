@@ -39,7 +39,7 @@ package struct SessionRunner: ModelRunner {
     package func decode(_ names: [String], inputs: [String: Tensor], metadata: GoldenMetadata) throws -> [String: Tensor] {
         var results: [String: Tensor] = [:]
         if names.contains("ids") || names.contains("score") {
-            let best = try session.generate(inputs, GenerationParameters(metadata, session.model.manifest.generation))
+            let best = try session.generate(inputs, Generation(metadata, session.model.manifest.generation))
             results["ids"] = try Tensor(best.ids.map { Int64($0) }, shape: [best.ids.count])
             results["score"] = try Tensor([best.score], shape: [1])
         }
@@ -51,10 +51,8 @@ package struct SessionRunner: ModelRunner {
             results["topk_ids"] = try Tensor(ranked.flatMap { $0.indices.map { Int64($0) } }, shape: [ranked.count, k])
             results["topk_probs"] = try Tensor(ranked.flatMap(\.probabilities), shape: [ranked.count, k])
         }
-        if names.contains("box"), let generation = session.model.manifest.generation, let first = generation.firstTargetID {
-            let box = try session.ground(
-                inputs, startID: generation.startID, firstTargetID: first, targetCount: generation.targetCount ?? 0)
-            results["box"] = try Tensor(box, shape: [4])
+        if names.contains("box"), let generation = session.model.manifest.generation {
+            results["box"] = try Tensor(session.ground(inputs, generation), shape: [4])
         }
         return results
     }
@@ -69,10 +67,10 @@ package struct SessionRunner: ModelRunner {
     }
 }
 
-extension GenerationParameters {
+extension Generation {
     /// The parameters that a golden set states; what it leaves out is as in the package, else as in the released models.
     init(_ metadata: GoldenMetadata, _ generation: Generation?) throws {
-        self = generation.map(GenerationParameters.init) ?? GenerationParameters()
+        self = generation ?? .released
         beam = try metadata.integer("beam") ?? beam
         minimalLength = try metadata.integer("min_length") ?? minimalLength
         maximalLength = try metadata.integer("max_length") ?? maximalLength

@@ -45,7 +45,7 @@ struct RunTool: Tool {
             try replacing.checkOutput(picture, besides: [model] + example.image + [answers, example.vocabulary].compactMap { $0 })
         }
         let package = try Model(contentsOf: model)
-        let tokenizer = try example.tokenizer(of: model)
+        let tokenizer = try example.tokenizer(of: package)
         let inputs = try example.inputs(for: package, tokenizer: tokenizer)
         let answer = try Answer(
             Session(package, threads: common.threads), inputs, tokenizer: tokenizer, candidates: try answers.map(lines) ?? [])

@@ -128,7 +128,7 @@ struct VerifyTool: Tool {
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset(fitting: package.manifest, reference.manifest))
         options.intermediates = intermediates
         var sets = goldens.map(ComparisonInput.reference)
-        if example.isGiven { sets.append(.set(try example.goldenSet(for: package, tokenizer: example.tokenizer(of: model)))) }
+        if example.isGiven { sets.append(.set(try example.goldenSet(for: package, tokenizer: example.tokenizer(of: package)))) }
         var found = try withProgress("comparing", of: sets.count) { advance in
             try Verification.compare(
                 package, with: reference, named: name, on: sets, options: options, judging: tolerances.isGiven,
@@ -177,7 +177,7 @@ struct VerifyTool: Tool {
             var drawing = IllustrationOptions()
             drawing.mean = package.manifest.preprocessing?.mean
             drawing.deviation = package.manifest.preprocessing?.deviation
-            drawing.tokenizer = try example.tokenizer(of: model)
+            drawing.tokenizer = try example.tokenizer(of: package)
             options.illustrations = drawing
         }
         return options

@@ -147,7 +147,7 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
             .mplugCaption,
             [
                 "position indices": 3, "copies of tied tensors": 2, "CLIP's text tower and projections": 19,
-                "text and fusion encoders, which captioning does not run (--architecture mplug-vqa does)": 104,
+                "text and fusion encoders, which captioning does not run (the architecture mplug-vqa does)": 104,
             ]
         ),
     ]) func whatIsLeftOutIsSummedUp(_ architecture: Architecture, _ reasons: [String: Int]) throws {
@@ -314,7 +314,7 @@ private func tinyVE(width: Int = 8, change: (inout [(name: String, constant: Con
                 $0 += [("aux_head.0.weight", emptyConstant("a", [3])), ("aux_head.0.bias", emptyConstant("b", [1]))]
             },
             metadata: ["heads": "2"])
-        expectFailure(.data, "2 missing, unexpected or misshapen", "unexpected: aux_head.0.weight [3]", "--leave-out") {
+        expectFailure(.data, "2 missing, unexpected or misshapen", "unexpected: aux_head.0.weight [3]", "`leftOut`") {
             try importCheckpoint(checkpoint)
         }
         let leftOut = try importCheckpoint(checkpoint, options: .init(leftOut: ["aux_head.*"])).leftOut

@@ -178,7 +178,7 @@ struct TowerTests {
         try m.graph.fuse(validating: true)
         let options = SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS)
         let error = try #require(#expect(throws: TripsError.self) { try m.graph.select(options) })
-        #expect(error.kind == .usage && "\(error)".contains("no class token") && "\(error)".contains("--vision-tower"), "\(error)")
+        #expect(error.kind == .usage && "\(error)".contains("no class token") && "\(error)".contains("`visionTower`"), "\(error)")
     }
 
     /// Two pictures: in which of them to select must be said, by a name of the tower's patches or layers.
@@ -192,7 +192,7 @@ struct TowerTests {
         }
         let error = try #require(#expect(throws: TripsError.self) { try m.graph.select(options(nil)) })
         #expect(
-            error.kind == .usage && "\(error)".contains("several vision towers") && "\(error)".contains("--vision-tower"),
+            error.kind == .usage && "\(error)".contains("several vision towers") && "\(error)".contains("`visionTower`"),
             "\(error)")
         func isRight(_ value: ValueID, _ graph: Graph) -> Bool {
             graph.dependents(of: graph.inputs.filter { graph.name(of: $0) == "right" }).contains(value)
@@ -265,7 +265,7 @@ struct TowerTests {
         let error = try #require(
             #expect(throws: TripsError.self) { try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5])) })
         #expect(
-            error.kind == .usage && "\(error)".contains("several text encoders") && "\(error)".contains("--text-guide"), "\(error)")
+            error.kind == .usage && "\(error)".contains("several text encoders") && "\(error)".contains("`textGuide`"), "\(error)")
         try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], textGuide: "y1"))
         let selection = try #require(m.graph.nodes.first { $0.op is PatchSelection })
         let query = try #require(selection.input(2))

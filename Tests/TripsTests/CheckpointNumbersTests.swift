@@ -141,9 +141,9 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
     func generatesTheReferenceSequence(_ architecture: String, _ name: String) throws {
         let golden = try golden("\(architecture)/\(name)")
         func number(_ key: String) throws -> Int { try #require(golden.metadata[key].flatMap { Int($0) }, "\(key)") }
-        let parameters = GenerationParameters(
-            beam: try number("beam"), minimalLength: try number("min_length"), maximalLength: try number("max_length"),
-            startID: try number("start_id"), endID: try number("end_id"), alpha: 0.6)
+        let parameters = Generation(
+            method: .beam, startID: try number("start_id"), endID: try number("end_id"), beam: try number("beam"),
+            minimalLength: try number("min_length"), maximalLength: try number("max_length"), alpha: 0.6)
         let hypothesis = try session(architecture).generate(golden.inputs, parameters)
         #expect(hypothesis.ids.map { Int64($0) } == (try #require(golden.outputs["ids"]).elements()))
         let score: [Float] = try #require(golden.outputs["score"]).elements()
@@ -179,13 +179,14 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         let weights = try SafetensorsFile(path: "\(fixtures)/\(architecture)/checkpoint.safetensors").tensors
         let table = try #require(weights.first { $0.name == "text_decoder.bert.embeddings.position_embeddings.weight" })
         let rows = table.constant.shape[0]
-        let longest = GenerationParameters(maximalLength: rows, startID: 1, endID: 2)
+        let longest = Generation(method: .beam, startID: 1, endID: 2, beam: 5, maximalLength: rows)
         #expect(try session.generate(inputs, longest).ids.count <= rows + 1)
         for (parameters, words) in [
-            (GenerationParameters(maximalLength: rows + 1), "found \(rows + 1); expected 1 to \(rows)"),
-            (GenerationParameters(beam: 33), "found 33; expected 1 to 32"),
-            (GenerationParameters(beam: 0), "found 0"), (GenerationParameters(alpha: .nan), "finite"),
-            (GenerationParameters(alpha: .infinity), "finite"),
+            (Generation(method: .beam, maximalLength: rows + 1), "found \(rows + 1); expected 1 to \(rows)"),
+            (Generation(method: .beam, beam: 33, maximalLength: 10), "found 33; expected 1 to 32"),
+            (Generation(method: .beam, beam: 0, maximalLength: 10), "found 0"),
+            (Generation(method: .beam, maximalLength: 10, alpha: .nan), "finite"),
+            (Generation(method: .beam, maximalLength: 10, alpha: .infinity), "finite"),
         ] {
             #expect { try session.generate(inputs, parameters) } throws: {
                 ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words)
@@ -196,7 +197,7 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
     /// An end that no vocabulary holds is never reached, and nothing is suppressed before it.
     @Test func anEndOutsideOfTheVocabularyIsNotReached() throws {
         let inputs = try golden("mplug-caption/golden-beam").inputs
-        let parameters = GenerationParameters(beam: 2, minimalLength: 3, maximalLength: 4, startID: 3, endID: 1 << 30)
+        let parameters = Generation(method: .beam, startID: 3, endID: 1 << 30, beam: 2, minimalLength: 3, maximalLength: 4)
         #expect(try session("mplug-caption").generate(inputs, parameters).ids.count == 5)
     }
 
@@ -205,7 +206,7 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         let (inputs, session) = (try golden("mplug-caption/golden-beam").inputs, try session("mplug-caption"))
         func generated(_ minimal: Int, end: Int) throws -> [Int] {
             try session.generate(
-                inputs, GenerationParameters(beam: 1, minimalLength: minimal, maximalLength: 6, startID: 3, endID: end)
+                inputs, Generation(method: .beam, startID: 3, endID: end, minimalLength: minimal, maximalLength: 6)
             ).ids
         }
         let free = try generated(0, end: 1 << 30)
@@ -254,13 +255,13 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         let session = try session("mplug-grounding")
         let generation = try #require(session.model.manifest.generation)
         #expect(generation.method == .greedy && generation.maximalLength == 4)
-        let box = try session.ground(
-            golden.inputs, startID: generation.startID, firstTargetID: #require(generation.firstTargetID),
-            targetCount: #require(generation.targetCount))
+        let box = try session.ground(golden.inputs, generation)
         let expected: [Float] = try #require(golden.outputs["box"]).elements()
         #expect(box == expected)
-        #expect { try session.ground(golden.inputs, startID: generation.startID, firstTargetID: 1, targetCount: 1) } throws: {
-            ($0 as? TripsError)?.kind == .usage
+        for change in [{ $0.targetCount = 1 }, { $0.firstTargetID = nil }] as [(inout Generation) -> Void] {
+            var generation = generation
+            change(&generation)
+            #expect { try session.ground(golden.inputs, generation) } throws: { ($0 as? TripsError)?.kind == .usage }
         }
     }
 

@@ -34,7 +34,7 @@ struct MPLUG: ModelFamily {
             for (name, value) in [("fusion_layers", options.fusionLayers), ("stride_layer", options.strideLayer)] where value != nil
             {
                 throw TripsError.usage(
-                    name, found: value, expected: "none, as mplug-caption runs no fusion layers; mplug-vqa (--architecture) does")
+                    name, found: value, expected: "none, as mplug-caption runs no fusion layers; the architecture mplug-vqa does")
             }
             return
         }
@@ -99,7 +99,7 @@ struct MPLUG: ModelFamily {
             return "CLIP's text tower and projections"
         }
         if architecture == .mplugCaption, root == "text_encoder" || root == "fusion_encoder" {
-            return "text and fusion encoders, which captioning does not run (--architecture mplug-vqa does)"
+            return "text and fusion encoders, which captioning does not run (the architecture mplug-vqa does)"
         }
         if architecture == .mplugGrounding, root == "vision_proj" || root == "text_proj" { return "projections of pre-training" }
         guard name.hasPrefix("fusion_encoder.") else { return nil }

@@ -101,7 +101,7 @@ final class Weights {
         }
         guard problems.isEmpty else {
             let list = problems.map { "\n  \($0)" }.joined()
-            let advice = unexpected == problems.count ? "\n  (--leave-out leaves behind what is unexpected and not needed)" : ""
+            let advice = unexpected == problems.count ? "\n  (`leftOut` leaves out what is unexpected and not needed)" : ""
             throw TripsError.data(
                 "the tensors are not those of this architecture: \(problems.count) missing, unexpected or misshapen\(list)\(advice)"
             )

@@ -78,20 +78,20 @@ extension Graph {
         guard anatomy.vision.count <= 1 else {
             let names = anatomy.vision.map { name(of: $0.input) }
             throw TripsError.usage(
-                "several vision towers", found: names.joined(separator: ", "), expected: "one of them, named by --vision-tower")
+                "several vision towers", found: names.joined(separator: ", "), expected: "one of them, named by `visionTower`")
         }
         guard let tower = anatomy.vision.first else {
             let states = try towers().filter { $0.blocks[0].form == .preNorm }.map { name(of: $0.input) }
             throw TripsError.usage(
                 "no vision tower was recognised", at: name,
                 found: states.isEmpty ? nil : "pre-norm transformer blocks behind \(states.joined(separator: ", "))",
-                expected: "pre-norm transformer blocks behind a patch embedding; --vision-tower names the state that enters them")
+                expected: "pre-norm transformer blocks behind a patch embedding; `visionTower` names the state that enters them")
         }
         if try leadingTokens(of: tower.input) == 0, let patches = stem(of: tower.input, PatchEmbedding.self) {
             throw TripsError.usage(
                 "the vision tower has no class token", at: name, found: "patches alone behind \(patches.name)",
                 expected:
-                    "a first token that every selection keeps; --vision-tower \(name(of: tower.input)) takes the first patch for it"
+                    "a first token that every selection keeps; `visionTower` \(name(of: tower.input)) takes the first patch for it"
             )
         }
         return tower
@@ -130,12 +130,12 @@ extension Graph {
         guard let text = texts.first else {
             throw TripsError.usage(
                 "text guidance needs a text encoder that does not see the image", found: "none in graph \(name)",
-                expected: "guidance image-cls; --text-guide names its last state where it is not recognised")
+                expected: "guidance image-cls; `textGuide` names its last state where it is not recognised")
         }
         guard texts.count == 1 else {
             throw TripsError.usage(
                 "several text encoders", found: texts.map { name(of: finalState(of: $0)) }.joined(separator: ", "),
-                expected: "one of them, named by --text-guide")
+                expected: "one of them, named by `textGuide`")
         }
         return finalState(of: text)
     }

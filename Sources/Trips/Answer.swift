@@ -15,27 +15,36 @@ public struct Answer: Sendable, Encodable {
     public var similarity: Double?
     /// Probabilities of classes, in the model's order.
     public var classes: [Class]?
-    /// Generated words, or ids where no vocabulary is at hand.
+    /// Generated words; nil without a tokenizer.
     public var text: String?
+    /// Generated tokens, start and end included.
     public var ids: [Int]?
+    /// Their log-probability, divided by the length penalty.
     public var score: Double?
     /// Given answers, the likeliest first.
     public var answers: [Class]?
     /// x0, y0, x1, y1 as fractions of the picture.
     public var box: [Float]?
+    /// In the order of their blocks.
     public var selections: [Selection] = []
     /// Seconds of the run, planning included.
     public var seconds = 0.0
 
+    /// A class or an answer, and how likely it is.
     public struct Class: Sendable, Encodable {
+        /// The class's name, or the answer's words.
         public var name: String
+        /// Of all classes, or of the answers that were ranked, 0 to 1.
         public var probability: Double
     }
 
     /// The original patches that a selection layer keeps, in rows from the top left.
     public struct Selection: Sendable, Encodable {
+        /// Counted from 1.
         public var block: Int
+        /// Numbers of the patches that stay, fused tokens not counted.
         public var kept: [Int]
+        /// Patches of the whole picture.
         public var patches: Int
     }
 }
@@ -43,15 +52,17 @@ public struct Answer: Sendable, Encodable {
 extension Answer {
     /// Runs a model.
     /// - Parameters:
+    ///   - inputs: as `Model.inputs(images:text:tokenizer:maximalLength:)` makes them.
+    ///   - tokenizer: to read the candidates and to spell generated text.
     ///   - candidates: answers to rank (ALBEF's visual question answering), or the names of a classifier's classes.
     /// - Throws: `usage` where inputs are missing, a model ranks answers and none are given, or names do not fit the classes.
-    public init(_ session: Session, _ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String]) throws {
+    public init(_ session: Session, _ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String] = []) throws {
         let clock = ContinuousClock()
         let start = clock.now
         let (manifest, outputs) = (session.model.manifest, Set(session.outputNames))
         guard candidates.isEmpty || outputs.contains("answer_logits") || outputs.contains("prediction") else {
             throw TripsError.usage(
-                "this model neither ranks answers nor tells classes apart", found: "--answers", expected: "no list of answers")
+                "this model neither ranks answers nor tells classes apart", found: "`candidates`", expected: "none")
         }
         let plain = session.outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
         try Answer.checkGiven(inputs, session.inputs(for: plain + outputs.intersection(["answer_logits", "next_logits"])))
@@ -78,17 +89,17 @@ extension Answer {
         if !traces.isEmpty { selections = try Answer.selections(session.run(inputs, outputs: [], traces: traces)) }
     }
 
-    /// Names the option that gives a picture or a text that is missing.
+    /// Refuses a run for which a picture or the text is missing.
     private static func checkGiven(_ inputs: [String: Tensor], _ needed: [(name: String, type: ValueType)]) throws {
         for (name, type) in needed where inputs[name] == nil {
-            let option = name == "input_ids" ? "--text" : type.rank == 4 ? "--image" : nil
+            let option = name == "input_ids" ? "`text`" : type.rank == 4 ? "`images`" : nil
             if let option { throw TripsError.usage("\(option) is missing", expected: "what this model reads as input \(name)") }
         }
     }
 
     private static func classNames(_ architecture: String?, count: Int, given: [String]) throws -> [String] {
         guard given.isEmpty || given.count == count else {
-            throw TripsError.usage("answers", found: given.count, expected: "\(count), one for each class")
+            throw TripsError.usage("`candidates`", found: given.count, expected: "\(count), one for each class")
         }
         if !given.isEmpty { return given }
         return switch (architecture, count) {
@@ -102,7 +113,7 @@ extension Answer {
         throws
     {
         guard let tokenizer, !candidates.isEmpty else {
-            throw TripsError.usage("this model ranks given answers", expected: "--answers FILE and a vocabulary")
+            throw TripsError.usage("this model ranks given answers", expected: "`candidates` and a vocabulary")
         }
         let encoded = candidates.map { tokenizer.encode($0) }
         let length = encoded.map(\.count).max() ?? 2
@@ -116,45 +127,21 @@ extension Answer {
     }
 
     private mutating func generate(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?) throws {
-        let generation = session.model.manifest.generation
-        if let generation, let first = generation.firstTargetID {
-            box = try session.ground(
-                inputs, startID: generation.startID, firstTargetID: first, targetCount: generation.targetCount ?? 0)
+        var generation = session.model.manifest.generation ?? .released
+        if generation.firstTargetID != nil {
+            box = try session.ground(inputs, generation)
             return
         }
-        var parameters = generation.map(GenerationParameters.init) ?? GenerationParameters()
-        if let tokenizer { (parameters.startID, parameters.endID) = (tokenizer.classID, tokenizer.separatorID) }
-        let best = try session.generate(inputs, parameters)
+        if let tokenizer { (generation.startID, generation.endID) = (tokenizer.classID, tokenizer.separatorID) }
+        let best = try session.generate(inputs, generation)
         (ids, score) = (best.ids, Double(best.score))
-        text = tokenizer?.decode(best.ids.filter { $0 != parameters.startID && $0 != parameters.endID })
+        text = tokenizer?.decode(best.ids.filter { $0 != generation.startID && $0 != generation.endID })
     }
 
     private static func selections(_ traces: [String: Tensor]) throws -> [Selection] {
         let trail = try SelectionTrail(traces)
         let patches = trail.layers.first?.scores.first?.count ?? 0
         return trail.layers.map { Selection(block: $0.number, kept: $0.kept.first?.filter { $0 >= 0 } ?? [], patches: patches) }
-    }
-
-    /// The answer in words, a line for each part.
-    public var lines: [String] {
-        var lines: [String] = []
-        if let matchProbability { lines.append("match        \(digits(matchProbability * 100, 1)) %") }
-        if let similarity { lines.append("similarity   \(digits(similarity, 4))") }
-        for entry in (classes ?? []).sorted(by: { $0.probability > $1.probability }).prefix(5) {
-            lines.append("\(entry.name): \(digits(entry.probability * 100, 1)) %")
-        }
-        for entry in answers ?? [] { lines.append("\(digits(entry.probability * 100, 1).leftPadded(to: 5)) %  \(entry.name)") }
-        if let text { lines.append("answer       \(text)") }
-        if let ids, text == nil { lines.append("tokens       \(ids.map(String.init).joined(separator: " "))") }
-        if let score { lines.append("score        \(digits(score, 4))") }
-        if let box {
-            lines.append(
-                "box          \(box.map { digits(Double($0), 3) }.joined(separator: " ")) (x0 y0 x1 y1, fractions of the picture)")
-        }
-        for selection in selections {
-            lines.append("block \(selection.block) keeps \(selection.kept.count) of \(selection.patches) patches")
-        }
-        return lines + ["time         \(digits(seconds * 1000, 1)) ms, planning included"]
     }
 
     /// The picture with the patches that the last selection dropped in the dark, and the box.
@@ -193,10 +180,6 @@ extension Picture {
             }
         }
     }
-}
-
-extension String {
-    func leftPadded(to width: Int) -> String { String(repeating: " ", count: max(0, width - count)) + self }
 }
 
 private func softmax(_ logits: some Collection<Double>) -> [Double] { logSoftmax(logits).map { exp($0) } }
