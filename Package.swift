@@ -90,7 +90,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["ModelGraph"], path: "Tests/TestSupport"),
     ]
         + modules.map { .target(name: $0.name, dependencies: $0.dependencies) }
-        + tools.map { .executableTarget(name: $0, dependencies: ["ToolSupport"]) }
+        + tools.map { .executableTarget(name: $0, dependencies: modules.map { .target(name: $0.name) }) }
         + (["Kernels"] + modules.map(\.name)).map {
             .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)] + (furtherTestDependencies[$0] ?? []))
         }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds everything optimised and runs all tests. Installs what is missing.
+# Checks the modules' imports, builds everything optimised and runs all tests. Installs what is missing.
 set -eu
 cd "$(dirname "$0")/.."
 tools/install-packages.sh chromium python3 python3-venv
@@ -23,6 +23,7 @@ if [ -z "$skipped" ]; then
     TRIPS_PYTHON=$PWD/.test-python/bin/python
     export TRIPS_PYTHON
 fi
+tools/check-imports.sh
 swift build -c release --build-tests
 
 # The report of the sample must load in a browser.
