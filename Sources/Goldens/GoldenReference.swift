@@ -42,7 +42,7 @@ public struct GoldenReference: Sendable, Equatable {
     /// - Parameters:
     ///   - inputNames: the model's inputs in order, for files that name none.
     ///   - outputNames: the model's outputs in order, the same.
-    ///   - needs: whether to load what stands under a key such as `mid.vision.3`; the names of others are kept in `unread`.
+    ///   - needs: whether to load the tensor of a key such as `mid.vision.3`; the names of others are kept in `unread`.
     /// - Throws: `data` for what is malformed, `cannotOpen` and `inputOutput` for files.
     public func load(
         inputNames: [String], outputNames: [String], needing needs: (String) -> Bool = { _ in true }

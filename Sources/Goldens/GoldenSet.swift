@@ -11,7 +11,7 @@ public struct GoldenSet: Sendable {
     public var outputs: [String: Tensor]
     /// By canonical name, such as `vision.3` or `selection.5.indices`.
     public var intermediates: [String: Tensor]
-    /// What the set says of itself.
+    /// The set's metadata.
     public var metadata: GoldenMetadata
     /// Keys of the file, such as `mid.vision.3`, that were not loaded because nobody needs them.
     public private(set) var unread: [String] = []
@@ -30,7 +30,7 @@ public struct GoldenSet: Sendable {
     /// A set from tensors under the keys `in.NAME`, `out.NAME` and `mid.NAME`; other keys are ignored.
     /// - Parameters:
     ///   - parts: all that the file holds.
-    ///   - needs: whether to load what stands under a key.
+    ///   - needs: whether to load the tensor of a key.
     init<Part>(
         name: String, keyed parts: [(key: String, part: Part)], metadata: GoldenMetadata, needing needs: (String) -> Bool,
         load: (Part) throws -> Tensor
@@ -74,7 +74,7 @@ package func asDataErrors<Result>(_ isFile: Bool = true, _ body: () throws -> Re
     }
 }
 
-/// What a golden set tells about itself: free text by key.
+/// The metadata of a golden set: free text by key.
 public struct GoldenMetadata: Sendable, Equatable {
     public var values: [String: String]
 

@@ -105,14 +105,22 @@ public struct Manifest: Sendable, Codable {
 
     /// How weights were brought to few bits.
     public struct Quantization: Sendable, Codable {
-        /// `int8`, `bf16` or `f16`.
-        public var scheme: String
+        /// Types of weights.
+        public enum Scheme: String, Sendable, Codable, CaseIterable {
+            /// With a scale for each row or group of inputs.
+            case int8
+            case bf16
+            case f16
+        }
+
+        /// The type of the weights.
+        public var scheme: Scheme
         /// The whole recipe in words.
         public var summary: String
         /// What became of each layer.
         public var layers: [Layer]
 
-        public init(scheme: String, summary: String, layers: [Layer] = []) {
+        public init(scheme: Scheme, summary: String, layers: [Layer] = []) {
             self.scheme = scheme
             self.summary = summary
             self.layers = layers
@@ -127,17 +135,22 @@ public struct Manifest: Sendable, Codable {
             /// Inputs that share a scale.
             public var groupSize: Int?
             /// Signal to noise of the layer's output on the calibration data, in dB.
-            public var signalToNoise: Double?
+            public var snr: Double?
             /// Why it is so, in words.
             public var note: String?
 
+            private enum CodingKeys: String, CodingKey {
+                case name, precision, groupSize, note
+                case snr = "signalToNoise"
+            }
+
             public init(
-                name: String, precision: String, groupSize: Int? = nil, signalToNoise: Double? = nil, note: String? = nil
+                name: String, precision: String, groupSize: Int? = nil, snr: Double? = nil, note: String? = nil
             ) {
                 self.name = name
                 self.precision = precision
                 self.groupSize = groupSize
-                self.signalToNoise = signalToNoise
+                self.snr = snr
                 self.note = note
             }
         }

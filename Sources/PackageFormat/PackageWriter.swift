@@ -49,12 +49,14 @@ public enum PackageWriter {
     ///   - extraTensors: tensors that no graph refers to; they keep their names.
     ///   - manifest: what is to be said of the package; the writer fills in the tables.
     ///   - progress: called with the bytes done and the bytes in all.
+    /// - Returns: the manifest as written, with its tables.
     /// - Throws: `cannotCreate`, `inputOutput`; `usage` for options out of range; `data` for numbers of the manifest that are;
     ///   what loading a constant throws.
+    @discardableResult
     public static func write(
         graphs: [Graph], extraTensors: [(name: String, constant: Constant)] = [], manifest: Manifest, to path: String,
         options: Options = Options(), pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
-    ) throws {
+    ) throws -> Manifest {
         let level = try options.checkedLevel()
         try manifest.generation?.check()
         var table = TensorTable(options)
@@ -79,6 +81,7 @@ public enum PackageWriter {
             try file.write(indexBytes)
             try file.write(Footer(indexOffset: indexOffset, fileSize: indexOffset + indexBytes.count + Footer.size).bytes())
         }
+        return manifest
     }
 
     private static func writeManifest(_ manifest: Manifest, isPlain: Bool, to file: AtomicFile) throws {

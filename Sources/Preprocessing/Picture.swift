@@ -22,7 +22,7 @@ public struct Picture: Sendable, Equatable {
     public static let maximalSide = 32768
     public static let maximalArea = 100_000_000
 
-    /// Reads a JPEG or PNG file, told apart by their first bytes. Transparency is dropped, orientation tags and colour
+    /// Reads a JPEG or PNG file, distinguished by their first bytes. Transparency is dropped, orientation tags and colour
     /// profiles are left alone, as Pillow's `convert("RGB")` does.
     /// - Throws: `cannotOpen`, or `data` for what is damaged, too large, or another format.
     public init(path: String) throws {

@@ -27,7 +27,7 @@ public enum Resampling: String, Sendable {
 
 extension Picture {
     /// The picture at another size, bit for bit what Pillow 13's `resize` gives: the filter is widened when shrinking,
-    /// sums are in fixed point with 22 bits behind the point and rounded to bytes after each of the two passes. Rows are
+    /// sums are in fixed point with 22 fractional bits and rounded to bytes after each of the two passes. Rows are
     /// filtered before columns, unless the height shrinks by more than twice what the width does.
     public func resized(width newWidth: Int, height newHeight: Int, _ filter: Resampling) throws -> Picture {
         guard newWidth > 0, newHeight > 0, newWidth <= Picture.maximalSide, newHeight <= Picture.maximalSide,

@@ -4,7 +4,7 @@ import Operators
 import Support
 import Tensors
 
-/// How the error made in one column of a weight is made good in those behind it, so that a layer's outputs on the calibration data
+/// How the error made in one column of a weight is compensated in the columns after it, so that a layer's outputs on the calibration data
 /// change least.
 ///
 /// With the Gram matrix H = (U + 1) D (U + 1)ᵀ of the inputs, U strictly upper, column k is rounded as
@@ -73,8 +73,8 @@ package struct Compensation: Sendable {
     /// Replaces a positive definite matrix, of which the lower triangle counts, by Uᵀ below the diagonal.
     private static func decompose(_ matrix: inout [Float], _ width: Int) -> Bool {
         _ = singleThreadedBLAS
-        // LAPACK's factor has the lower triangle in front. With rows and columns turned about it has the upper one, which is
-        // wanted; as LAPACK also counts columns first, turning all numbers about is all that it takes.
+        // LAPACK factors into L Lᵀ; U Uᵀ is wanted, which is L Lᵀ of the matrix with rows and columns reversed. Reversing all numbers
+        // does that, and moves the triangle that counts to where LAPACK, which is column-major, expects it.
         matrix.reverse()
         var (n, info) = (Int32(width), Int32(0))
         spotrf_("L", &n, &matrix, &n, &info)
@@ -96,7 +96,8 @@ package struct Compensation: Sendable {
         let (rows, step) = (matrix.shape[0], Compensation.rowStep)
         let (scales, values) = (try plain.scales.elements(Float.self), matrix.view.source(Float.self))
         let weight = try Tensor(.int8, [rows, columns]) { bytes in
-            let target = SharedPointer(bytes.assumingMemoryBound(to: Int8.self))
+            guard let base = bytes.assumingMemoryBound(to: Int8.self).baseAddress else { return }
+            let target = Target(base: base)
             pool.run(rows.dividedRoundingUp(by: step)) { index in
                 round(values, index * step..<min(rows, (index + 1) * step), columnFactor, scales, groupSize, into: target)
             }
@@ -107,7 +108,7 @@ package struct Compensation: Sendable {
     /// Some rows, block by block.
     private func round(
         _ values: Source<Float>, _ rows: Range<Int>, _ columnFactor: [Float]?, _ scales: [Float], _ groupSize: Int,
-        into target: SharedPointer<Int8>
+        into target: Target<Int8>
     ) {
         let block = Compensation.block, groups = groupCount(columns, groupSize)
         var errors = [Float](repeating: 0, count: rows.count * columns)
@@ -122,7 +123,7 @@ package struct Compensation: Sendable {
                     let scale = scales[row * groups + column / groupSize]
                     let value = values.base[row * columns + column] * (columnFactor?[column] ?? 1)
                     let unit = rounded(value + shares[place * block + column - start], scale)
-                    target[row * columns + column] = Int8(unit)
+                    target.base[row * columns + column] = Int8(unit)
                     let error = value - unit * scale
                     errors[place * columns + column] = error
                     pass(error, of: column, to: &shares, at: place * block, column + 1 - start..<end - start)
@@ -131,7 +132,7 @@ package struct Compensation: Sendable {
         }
     }
 
-    /// Adds what an error costs the columns behind it in its block to their shares, which start at `first`.
+    /// Adds what an error costs the later columns of its block to their shares, which start at `first`.
     private func pass(_ error: Float, of column: Int, to shares: inout [Float], at first: Int, _ later: Range<Int>) {
         within.withUnsafeBufferPointer { within in
             shares.withUnsafeMutableBufferPointer { shares in

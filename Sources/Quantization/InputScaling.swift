@@ -83,7 +83,7 @@ func roundingCost(_ weights: [Tensor], _ factors: [Float], groupSize: Int, impor
     return zip(squaredSteps(weights, factors, groupSize), signal).reduce(0) { $0 + $1.0 * $1.1 }
 }
 
-/// Rows of a weight that stand for all of them: the search needs sums over rows to a few percent only.
+/// A sample of a weight's rows: the search needs sums over rows to a few percent only.
 private func sampledRows(_ weight: Tensor) -> StrideTo<Int> {
     stride(from: 0, to: weight.shape[0], by: max(1, weight.shape[0] / 256))
 }

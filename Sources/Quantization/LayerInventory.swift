@@ -2,6 +2,21 @@ import ModelGraph
 import Support
 import Tensors
 
+/// Why a layer stays in floating point.
+enum StayReason: Equatable, CustomStringConvertible {
+    /// It gives patch selections their keys or queries.
+    case scoresPatches
+    /// It matches a pattern of `QuantizationOptions.keep`.
+    case kept(pattern: String)
+
+    var description: String {
+        switch self {
+        case .scoresPatches: "for exact patch scores"
+        case .kept(let pattern): "kept by the pattern \(pattern)"
+        }
+    }
+}
+
 /// A linear layer or an embedding with constant weights, in all places where the graphs use those weights.
 struct QuantizableLayer {
     let name: String
@@ -11,14 +26,14 @@ struct QuantizableLayer {
     /// Graph index and node of each use.
     var uses: [(graph: Int, node: NodeID)]
     /// Why it stays in floating point; nil where it can be quantized.
-    var reasonToStay: String?
+    var reasonToStay: StayReason?
 
     var outputs: Int { weight.shape[0] }
     var inputs: Int { weight.shape[1] }
     var kind: String { isEmbedding ? "Embedding \(outputs) × \(inputs)" : "Linear \(inputs) → \(outputs)" }
 
     /// The weights' numbers.
-    /// - Throws: `data` where one is NaN or infinite: no integer stands for that.
+    /// - Throws: `data` where one is NaN or infinite, which no integer can be.
     func load() throws -> Tensor {
         try locating(name) {
             let tensor = try weight.load()
@@ -59,7 +74,7 @@ struct LayerInventory {
                     layers.append(
                         QuantizableLayer(
                             name: graph.layerName(node), weight: constant, isEmbedding: isEmbedding, uses: []))
-                    if scoring.contains(node.id) { layers[index].reasonToStay = "for exact patch scores" }
+                    if scoring.contains(node.id) { layers[index].reasonToStay = .scoresPatches }
                 }
                 layers[index].uses.append((graphIndex, node.id))
                 layers[index].isEmbedding = layers[index].isEmbedding || isEmbedding
@@ -81,9 +96,9 @@ struct LayerInventory {
             }
             guard !matching.isEmpty else {
                 throw TripsError.usage(
-                    "--keep matches no layer", found: pattern, expected: "a pattern such as \(layers.first?.name ?? "*")")
+                    "`keep` matches no layer", found: pattern, expected: "a pattern such as \(layers.first?.name ?? "*")")
             }
-            for index in matching { layers[index].reasonToStay = "--keep \(pattern)" }
+            for index in matching { layers[index].reasonToStay = .kept(pattern: pattern) }
         }
     }
 
@@ -124,7 +139,7 @@ extension Graph {
         for node in nodes where node.op is PatchSelection {
             for input in [node.input(1), node.input(2)].compactMap({ $0 }) {
                 var producer = producer(of: input)
-                // Behind the projection a gather takes the guide's row, and a product may carry it over to the rows that keys come
+                // After the projection a gather takes the guide's row, and a product may carry it over to the rows that keys come
                 // from (`ScoringKeys`).
                 while let node = producer, let source = node.input(0), node.op is Gather || node.op is Reshape || node.op is MatMul
                 {

@@ -3,9 +3,9 @@ import Support
 import Tensors
 
 extension Graph {
-    /// What a layer normalisation in front tells of a value's channels: there a channel has mean 0 and variance 1 over the
-    /// row before it is scaled and shifted, so it spreads around its bias by about its weight. Nil where none precedes:
-    /// behind a linear layer, GELU or attention a trained model's channels are not as its weights alone would have them.
+    /// Statistics of a value's channels that follow from the layer normalisation before it: there a channel has mean 0 and
+    /// variance 1 over the row before it is scaled and shifted, so it spreads around its bias by about its weight. Nil where
+    /// none precedes: after a linear layer, GELU or attention, a trained model's weights alone do not determine the channels.
     func normStatistics(of value: ValueID) throws -> ChannelStatistics? {
         guard let node = producer(of: value) else { return nil }
         // Taking rows leaves the channels as they are; taking channels does not.

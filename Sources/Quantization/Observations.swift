@@ -52,7 +52,7 @@ final class Observations {
             }
             return
         }
-        let model = Model(graphs: tapped, manifest: Manifest(tool: .init(name: "calibration", version: "")))
+        let model = Model(graphs: tapped)
         (self.model, session) = (model, Session(model, threads: pool.ownThreads))
         for sample in samples {
             for (index, rows) in try observe(Array(inventory.groups.indices), sample) { add(rows, to: index) }
@@ -103,7 +103,7 @@ final class Observations {
     /// Channel by channel; nil for layers that were not reached.
     func statistics(_ index: Int) -> ChannelStatistics? {
         guard let record = records[index], record.rows > 0 else { return nil }
-        // A channel that some rows leave silent, as ReLU does, may speak in others: none counts as much quieter than they are.
+        // A channel that is 0 in these rows, as after ReLU, need not be so in others: none counts as less than an eighth of the mean.
         let floor = record.largest.reduce(0, +) / Float(max(1, record.largest.count)) / 8
         return ChannelStatistics(
             largest: record.largest.map { max($0, floor) }, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
@@ -143,8 +143,8 @@ final class Observations {
         }
     }
 
-    /// Signal to noise, in dB, of a layer's output on sampled rows; nil without data.
-    func outputDecibels(_ index: Int, _ weight: Tensor, _ layer: QuantizedLayer, _ options: QuantizationOptions) throws -> Double? {
+    /// SNR in dB of a layer's output on sampled rows; nil without data.
+    func outputSNR(_ index: Int, _ weight: Tensor, _ layer: QuantizedLayer, _ options: QuantizationOptions) throws -> Double? {
         guard !samples.isEmpty, let record = records[index], record.rows > 0 else { return nil }
         let rows = try Tensor(record.sample, shape: [record.sample.count / record.largest.count, record.largest.count])
         var graph = Graph(name: "layer")
@@ -158,15 +158,15 @@ final class Observations {
         let (integers, scales) = (try constant(layer.matrix.weight, "integers"), try constant(layer.matrix.scales, "scales"))
         try graph.addOutput("exact", graph.add(Linear(), [input, constant(weight, "weight")], name: "exact")[0])
         try graph.addOutput("rounded", graph.add(op, [input, integers, scales, bias, scale], name: "rounded")[0])
-        let model = Model(graphs: [graph], manifest: Manifest(tool: .init(name: "layer", version: "")))
+        let model = Model(graphs: [graph])
         let results = try Session(model, threads: pool.ownThreads).run(["rows": rows])
         guard let exact = results["exact"], let rounded = results["rounded"] else { return nil }
-        return decibels(try exact.elements(Float.self), try rounded.elements(Float.self))
+        return snr(try rounded.elements(), reference: try exact.elements())
     }
 }
 
 extension Tensor {
-    /// The rows [R, K] that hold neither NaN nor infinity: a single one would drown what all others tell.
+    /// The rows [R, K] that hold neither NaN nor infinity: a single one would outweigh all others.
     fileprivate func finiteRows() throws -> Tensor {
         let width = shape.last ?? 1
         guard width > 0, !withBytes({ $0.bindMemory(to: Float.self).allSatisfy(\.isFinite) }) else { return self }
@@ -195,15 +195,15 @@ package final class Gram {
         trips_sgemm_pack(&packed, columns, count, width, count, 0, width)
         let part = 2 * Int(TRIPS_PANEL)
         values.withUnsafeMutableBufferPointer { values in
-            let target = SharedPointer(values)
+            guard let base = values.baseAddress else { return }
+            let target = Target(base: base)
             pool.run(width.dividedRoundingUp(by: part)) { [packed] index in
                 let first = index * part
                 var epilogue = trips_epilogue(
                     bias: nil, residual: target.base, ldr: width, residual_rows: nil, activation: TRIPS_ACTIVATION_NONE)
-                target.base.map {
-                    trips_sgemm(
-                        columns, count, packed, width, count, $0, width, first, width, first, min(width, first + part), &epilogue)
-                }
+                trips_sgemm(
+                    columns, count, packed, width, count, target.base, width, first, width, first, min(width, first + part),
+                    &epilogue)
             }
         }
     }
@@ -215,9 +215,9 @@ package final class Gram {
     }
 }
 
-/// Signal to noise of `other` beside `exact` in dB, as `SignalToNoise` counts it.
-package func decibels(_ exact: [Float], _ other: [Float]) -> Double {
+/// SNR in dB, as `SignalToNoise` defines it.
+package func snr(_ numbers: [Float], reference: [Float]) -> Double {
     var ratio = SignalToNoise()
-    for (x, y) in zip(exact, other) { ratio.add(Double(y), reference: Double(x)) }
-    return ratio.decibels
+    for (x, g) in zip(numbers, reference) { ratio.add(Double(x), reference: Double(g)) }
+    return ratio.snr
 }

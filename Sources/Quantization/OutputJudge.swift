@@ -10,9 +10,9 @@ package final class OutputJudge {
     private let samples: [GoldenSet]
     private let reference: [[String: Tensor]]
     private let outputs: [String]
-    /// Original positions of the tokens behind each selection.
+    /// Names of the traces with the original positions of the tokens after each selection.
     private let positions: [String]
-    /// By output [B, P + T (+ L), D] that holds image tokens behind P leading ones: the positions of those.
+    /// By output [B, P + T (+ L), D] that holds image tokens after P leading ones: the trace with their positions.
     private let tokenPositions: [String: String]
     private let leading: Int
     private let threads: Int?
@@ -49,7 +49,7 @@ package final class OutputJudge {
     }
 
     private static func session(_ graphs: [Graph], _ threads: Int?) -> Session {
-        Session(Model(graphs: graphs, manifest: Manifest(tool: .init(name: "calibration", version: ""))), threads: threads)
+        Session(Model(graphs: graphs), threads: threads)
     }
 
     /// For each sample what its inputs suffice for: those of a package with two graphs may be for one of them.
@@ -68,7 +68,7 @@ package final class OutputJudge {
     /// Outputs that no sample's inputs suffice for.
     var unmeasured: [String] { outputs.filter { output in !reference.contains { $0[output] != nil } } }
 
-    /// Signal to noise in dB of each output, over all samples together, and the mean overlap of kept patches. Where those
+    /// SNR in dB of each output, over all samples together, and the mean overlap of kept patches. Where those
     /// differ, image tokens are compared with those of the same patch.
     package func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
         let results = try OutputJudge.run(OutputJudge.session(graphs, threads), samples, outputs, positions)
@@ -85,7 +85,7 @@ package final class OutputJudge {
         return (ratios, overlaps)
     }
 
-    /// The lowest ratio of all outputs; that of an output with NaN or infinity in other places is below all.
+    /// The lowest SNR of all outputs; negative infinite where an output has NaN or infinity in other places.
     package func worst(_ graphs: [Graph]) throws -> Double {
         try compare(graphs).outputs.values.map { $0.isNaN ? -.infinity : $0 }.min() ?? .infinity
     }
@@ -100,11 +100,11 @@ package final class OutputJudge {
             exact += try rows.map { try x.rows($0.map(\.before)) } ?? x.elements()
             found += try rows.map { try y.rows($0.map(\.after)) } ?? y.elements()
         }
-        return decibels(exact, found)
+        return snr(found, reference: exact)
     }
 
-    /// The rows of two tensors [B, P + T (+ L), D] that belong together: leading ones, the patches that both keep, and what stands
-    /// behind them; nil where all do as they stand.
+    /// The rows of two tensors [B, P + T (+ L), D] that belong together: leading ones, the patches that both keep, and what
+    /// follows them; nil where each row belongs to the same row.
     private func commonRows(_ shape: [Int], _ kept: Tensor, _ other: Tensor) throws -> [(before: Int, after: Int)]? {
         guard kept.shape == other.shape, shape.count == 3, kept.shape[0] == shape[0], kept.shape[1] + leading <= shape[1]
         else { return nil }
@@ -142,7 +142,7 @@ extension Tensor {
         return (0..<shape[0]).map { Array(numbers[$0 * width..<($0 + 1) * width]) }
     }
 
-    /// Rows of the last axis, one behind the other.
+    /// Rows of the last axis, concatenated.
     fileprivate func rows(_ rows: [Int]) throws -> [Float] {
         let (numbers, width) = (try elements(Float.self), shape.last ?? 1)
         return rows.flatMap { numbers[$0 * width..<($0 + 1) * width] }

@@ -1,32 +1,40 @@
 import Goldens
+import PackageFormat
 import Support
 import Tensors
 
 /// What to do with a model's weights.
 public struct QuantizationOptions: Sendable {
-    /// Types of weights.
-    public enum Scheme: String, Sendable, Codable {
-        /// With a scale for each row or group of inputs; activations too, unless `weightsOnly`.
-        case int8
-        case bf16
-        case f16
-    }
+    public typealias Scheme = Manifest.Quantization.Scheme
 
-    /// The type of the new weights.
+    /// The type of the new weights; with int8 activations are rounded as well, unless `weightsOnly`.
     public var scheme: Scheme
     /// int8 weights, fp32 arithmetic.
     public var weightsOnly = false
-    /// Layers that stay as they are: patterns of layer or weight names in which `*` stands for any text.
+    /// Layers that stay as they are: patterns of layer or weight names; `*` matches any text.
     public var keep: [String] = []
     /// Golden sets on whose inputs to calibrate; their outputs are not looked at.
     public var calibration: [GoldenSet] = []
     /// Put layers back to fp32, the most sensitive first, until every floating-point output that the calibration inputs
     /// suffice for has this signal-to-noise ratio, in dB.
-    public var minimalDecibels: Double?
+    public var minimalSNR: Double?
 
     public init(_ scheme: Scheme) { self.scheme = scheme }
 
-    /// - Throws: `data` where a number to calibrate on is NaN or infinite: it would drown what all others say.
+    /// - Throws: `usage` where options do not go together, or a number is out of range.
+    public func check() throws {
+        let names = (weightsOnly ? ["`weightsOnly`"] : []) + (minimalSNR == nil ? [] : ["`minimalSNR`"])
+        guard scheme == .int8 || names.isEmpty else {
+            throw TripsError.usage("only int8 has such options", found: names.joined(separator: ", "), expected: "none")
+        }
+        guard let minimalSNR else { return }
+        guard minimalSNR.isFinite, minimalSNR > 0 else {
+            throw TripsError.usage("`minimalSNR`", found: minimalSNR, expected: "a number of dB above 0")
+        }
+        guard !calibration.isEmpty else { throw TripsError.usage("`minimalSNR` needs `calibration`") }
+    }
+
+    /// - Throws: `data` where a number to calibrate on is NaN or infinite: it would outweigh all others.
     func checkCalibration() throws {
         for golden in calibration {
             for (name, tensor) in golden.inputs.sorted(by: { $0.key < $1.key })
@@ -40,14 +48,19 @@ public struct QuantizationOptions: Sendable {
     }
 }
 
+/// The type of a layer's weights.
+public enum WeightPrecision: String, Sendable, Codable {
+    case int8, bfloat16, float16, float32
+}
+
 /// What was done to one layer, and what it costs.
 public struct LayerReport: Sendable, Codable {
     /// The weight's, or the node's where the weight's is made up.
     public var name: String
     /// Such as `Linear 768 → 3072`.
     public var kind: String
-    /// Type of the weights, such as `int8`; `float32` where int8 was asked for and the layer stayed as it was.
-    public var precision: String
+    /// `float32` where int8 was asked for and the layer stayed as it was.
+    public var precision: WeightPrecision
     /// Why it stayed, or what was done about outliers.
     public var note: String?
     /// Bytes of the weights in the type in which they are stored, before compression.
@@ -55,16 +68,23 @@ public struct LayerReport: Sendable, Codable {
     public var bytesAfter: Int
     /// Inputs that share a scale.
     public var groupSize: Int?
-    /// Signal to noise of the weights, in dB, where each is rounded by itself.
-    public var weightDecibels: Double?
-    /// The largest range of an input channel over the median one; from calibration, or from the normalisation in front.
+    /// SNR of the weights in dB, where each is rounded by itself.
+    public var weightSNR: Double?
+    /// The largest range of an input channel over the median one; from calibration, or from the normalisation before the layer.
     public var outlierRatio: Double?
     /// Exponent of the input scale; nil without one.
     public var scalingStrength: Double?
-    /// Signal to noise of the layer's output on calibration rows, in dB.
-    public var outputDecibels: Double?
-    /// Signal to noise of the model's worst output when only this layer is quantized, in dB.
-    public var modelDecibels: Double?
+    /// SNR of the layer's output on calibration rows, in dB.
+    public var outputSNR: Double?
+    /// SNR of the model's worst output when only this layer is quantized, in dB.
+    public var modelSNR: Double?
+
+    private enum CodingKeys: String, CodingKey {
+        case name, kind, precision, note, bytesBefore, bytesAfter, groupSize, outlierRatio, scalingStrength
+        case weightSNR = "weightDecibels"
+        case outputSNR = "outputDecibels"
+        case modelSNR = "modelDecibels"
+    }
 }
 
 /// What quantization did and what it costs.
@@ -80,8 +100,8 @@ public struct QuantizationReport: Sendable, Codable {
     /// Of all layers' weights together, before compression.
     public var bytesBefore = 0
     public var bytesAfter = 0
-    /// With calibration: signal to noise of each output, in dB, over all calibration inputs together.
-    public var outputDecibels: [String: Double] = [:]
+    /// With calibration: SNR of each output, in dB, over all calibration inputs together.
+    public var outputSNR: [String: Double] = [:]
     /// With calibration: outputs for which its inputs do not suffice, so that nobody knows what they lost.
     public var unmeasuredOutputs: [String] = []
     /// With calibration: mean overlap (Jaccard) of the kept patches, by selection.
@@ -91,4 +111,10 @@ public struct QuantizationReport: Sendable, Codable {
     /// Median milliseconds of one run, before and after, measured alternating on this machine; nil where that was not asked for.
     public var millisecondsBefore: Double?
     public var millisecondsAfter: Double?
+
+    private enum CodingKeys: String, CodingKey {
+        case scheme, layers, quantizedBefore, attentions, bytesBefore, bytesAfter, unmeasuredOutputs, selectionOverlap, putBack
+        case millisecondsBefore, millisecondsAfter
+        case outputSNR = "outputDecibels"
+    }
 }

@@ -10,14 +10,12 @@ import Tensors
 ///   - graphs: those of a package, in order.
 ///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
 /// - Returns: graphs of the same inputs, outputs and traces, and what was done.
-/// - Throws: `usage` where a pattern matches no layer, all layers are quantized already, or the wanted ratio needs calibration;
+/// - Throws: `usage` where options do not go together, a pattern matches no layer, or all layers are quantized already;
 ///   `data` where a weight or an input to calibrate on is not finite, or those inputs suffice for no output.
-public func quantize(
+package func quantize(
     _ graphs: [Graph], _ options: QuantizationOptions, pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
 ) throws -> (graphs: [Graph], report: QuantizationReport) {
-    if options.minimalDecibels != nil && options.calibration.isEmpty {
-        throw TripsError.usage("--max-loss needs --calibration")
-    }
+    try options.check()
     try options.checkCalibration()
     if options.scheme != .int8 {
         return try narrow(graphs, to: options.scheme == .bf16 ? .bfloat16 : .float16, options, pool)
@@ -47,7 +45,7 @@ private struct Quantizer {
     var quantized: [QuantizedLayer?]
     var reports: [LayerReport]
     var report: QuantizationReport
-    /// Whether what is no layer but large is stored in 16 bits.
+    /// Whether large constants outside quantizable layers become bfloat16.
     var roundsRest = true
 
     init(_ graphs: [Graph], _ options: QuantizationOptions, _ pool: ThreadPool) throws {
@@ -59,19 +57,19 @@ private struct Quantizer {
         reports = try inventory.layers.map { layer in
             let bytes = try layer.weight.storedByteCount
             return LayerReport(
-                name: layer.name, kind: layer.kind, precision: "float32", note: layer.reasonToStay, bytesBefore: bytes,
+                name: layer.name, kind: layer.kind, precision: .float32, note: layer.reasonToStay?.description, bytesBefore: bytes,
                 bytesAfter: bytes)
         }
         report = QuantizationReport(scheme: options.weightsOnly ? "int8 weights, fp32 arithmetic" : "int8")
         report.quantizedBefore = inventory.quantizedBefore
     }
 
-    /// What is told of as progress.
-    private var steps: Int { inventory.layers.count * (options.minimalDecibels == nil ? 1 : 2) }
+    /// Number of progress steps.
+    private var steps: Int { inventory.layers.count * (options.minimalSNR == nil ? 1 : 2) }
 
     private var activations: ActivationPrecision { options.weightsOnly ? .float32 : .int8 }
 
-    /// Inputs that share a scale. Widened weights take fine groups for nothing but their bytes; the int8 product pays a
+    /// The number of inputs that share a scale. With fp32 arithmetic, fine groups cost only their bytes; the int8 product pays a
     /// conversion for each group, so there a row has one scale unless groups nearly halve the rounding error.
     private func groupSize(_ weights: [Tensor], _ scaling: InputScaling?, _ importance: [Float]?) -> Int {
         let inputs = weights[0].shape[1]
@@ -133,17 +131,17 @@ private struct Quantizer {
             }
             try finish(index, layer)
             describe(index, statistics, scaling)
-            reports[index].outputDecibels = try observations.outputDecibels(groupIndex, weight, layer, options)
+            reports[index].outputSNR = try observations.outputSNR(groupIndex, weight, layer, options)
         }
     }
 
     private mutating func finish(_ index: Int, _ layer: QuantizedLayer) throws {
         quantized[index] = layer
-        reports[index].precision = "int8"
+        reports[index].precision = .int8
         reports[index].bytesAfter =
             layer.matrix.weight.byteCount + layer.matrix.scales.byteCount + (try layer.inputScale?.byteCount ?? 0)
         reports[index].groupSize = layer.matrix.groupSize
-        reports[index].weightDecibels = layer.matrix.decibels
+        reports[index].weightSNR = layer.matrix.snr
     }
 
     private mutating func describe(_ index: Int, _ statistics: ChannelStatistics?, _ scaling: InputScaling?) {
@@ -167,18 +165,18 @@ private struct Quantizer {
     mutating func judge(_ progress: ((Int, Int) -> Void)?) throws {
         let judge = try OutputJudge(graphs, options.calibration, pool)
         report.unmeasuredOutputs = judge.unmeasured
-        guard let wanted = options.minimalDecibels else {
-            (report.outputDecibels, report.selectionOverlap) = try judge.compare(result().graphs)
+        guard let wanted = options.minimalSNR else {
+            (report.outputSNR, report.selectionOverlap) = try judge.compare(result().graphs)
             return
         }
         let candidates = quantized.indices.filter { quantized[$0] != nil }
         for index in candidates {
             let alone = try graphs(quantizing: [index])
-            reports[index].modelDecibels = try judge.worst(alone)
+            reports[index].modelSNR = try judge.worst(alone)
             progress?(inventory.layers.count + index + 1, steps)
         }
-        let order = candidates.sorted { (reports[$0].modelDecibels ?? 0) < (reports[$1].modelDecibels ?? 0) }
-        // The ratio grows with the number of layers put back: the smallest number that suffices is found by halving.
+        let order = candidates.sorted { (reports[$0].modelSNR ?? 0) < (reports[$1].modelSNR ?? 0) }
+        // The SNR grows with the number of layers put back: bisection finds the smallest number that suffices.
         var (low, high) = (0, order.count)
         while low < high {
             let middle = (low + high) / 2
@@ -187,12 +185,12 @@ private struct Quantizer {
         for index in order[..<low] {
             report.putBack.append(reports[index].name)
             quantized[index] = nil
-            reports[index].precision = "float32"
+            reports[index].precision = .float32
             reports[index].bytesAfter = reports[index].bytesBefore
             reports[index].note = "put back to reach \(wanted) dB"
         }
         if low == order.count { roundsRest = try judge.worst(result().graphs) >= wanted }
-        (report.outputDecibels, report.selectionOverlap) = try judge.compare(result().graphs)
+        (report.outputSNR, report.selectionOverlap) = try judge.compare(result().graphs)
     }
 
     // MARK: Graphs
@@ -269,13 +267,14 @@ extension Graph {
         return try addConstant(Constant(Tensor(values, shape: [values.count]), identity: identity), name: "\(name).corrected_bias")
     }
 
-    /// Stores what is no layer but large (patch projection, position tables) in bfloat16: 54 dB, far above what int8 leaves.
+    /// Stores large constants outside quantizable layers (patch projection, position tables) in bfloat16: 54 dB, far above what
+    /// int8 leaves.
     /// - Parameter layers: identities of weights that are quantized, or stay as they are.
     fileprivate mutating func roundRest(besides layers: Set<String>) throws {
         for node in nodes
         where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
             for (index, input) in node.inputs.enumerated() {
-                // The scales of a table are no numbers of their own.
+                // A table's scales must stay exact.
                 guard let input, !(node.op is QuantizedEmbedding && index == 2), let constant = constant(of: input),
                     constant.dataType == .float32, try constant.byteCount > 65_536, !layers.contains(constant.identity)
                 else { continue }
@@ -283,56 +282,4 @@ extension Graph {
             }
         }
     }
-}
-
-/// Rounds all large weights to a 16-bit type; arithmetic stays fp32. What is no weight, such as a mask, stays where a number in it
-/// is out of the type's range.
-private func narrow(
-    _ graphs: [Graph], to type: DataType, _ options: QuantizationOptions, _ pool: ThreadPool
-) throws -> (graphs: [Graph], report: QuantizationReport) {
-    let inventory = try LayerInventory(graphs, keep: options.keep)
-    guard inventory.quantizedBefore == 0 else {
-        throw TripsError.usage(
-            "layers are quantized already", found: "\(inventory.quantizedBefore) in int8",
-            expected: "--int8, which leaves them as they are, or weights in floating point")
-    }
-    let kept = Set(inventory.layers.filter { $0.reasonToStay?.hasPrefix("--keep") ?? false }.map(\.weight.identity))
-    var report = QuantizationReport(scheme: options.scheme.rawValue)
-    var seen = Set<String>()
-    let narrowed = try graphs.map { graph in
-        var graph = graph
-        var visited = Set<ValueID>()
-        for node in graph.nodes {
-            for case let input? in node.inputs where visited.insert(input).inserted {
-                guard let constant = graph.constant(of: input), constant.dataType == .float32, constant.shape.count >= 2 else {
-                    continue
-                }
-                let reason: String? =
-                    if kept.contains(constant.identity) {
-                        "--keep"
-                    } else if try type == .float16 && !graph.isWeight(input) && constant.load().number(beyond: type) != nil {
-                        "no weight, and beyond \(type)"
-                    } else {
-                        nil
-                    }
-                let rounded = reason == nil ? constant.rounded(to: type) : constant
-                if seen.insert(constant.identity).inserted {
-                    report.layers.append(
-                        LayerReport(
-                            name: graph.name(of: input), kind: "\(constant.shape)", precision: rounded.storedType.description,
-                            note: reason, bytesBefore: try constant.storedByteCount, bytesAfter: try rounded.storedByteCount))
-                }
-                if reason == nil { graph.setContent(.tensor(rounded), of: input) }
-            }
-        }
-        return graph
-    }
-    report.bytesBefore = report.layers.reduce(0) { $0 + $1.bytesBefore }
-    report.bytesAfter = report.layers.reduce(0) { $0 + $1.bytesAfter }
-    if !options.calibration.isEmpty {
-        let judge = try OutputJudge(graphs, options.calibration, pool)
-        report.unmeasuredOutputs = judge.unmeasured
-        (report.outputDecibels, report.selectionOverlap) = try judge.compare(narrowed)
-    }
-    return (narrowed, report)
 }

@@ -8,7 +8,7 @@ import Tensors
 /// One run on random tokens, of what depends on tokens alone.
 ///
 /// Random tokens make a text encoder's channels about as loud as real ones do, so such a run shows their ranges without
-/// anyone's data. (Noise in place of a picture does not: there the normalisations tell more.) Weights are loaded node by
+/// anyone's data. (Noise in place of a picture does not: there `normStatistics` is the better estimate.) Weights are loaded node by
 /// node and dropped again: the pass needs little memory.
 enum SyntheticPass {
     /// Tokens of the made-up text.
@@ -17,7 +17,7 @@ enum SyntheticPass {
     /// - Parameter visit: is called with each output, as soon as it is there, and its name.
     /// - Throws: what an operator throws.
     static func run(_ graphs: [Graph], visit: (String, Tensor) throws -> Void) throws {
-        let model = Model(graphs: graphs, manifest: Manifest(tool: .init(name: "synthetic", version: "")))
+        let model = Model(graphs: graphs)
         var known = try Session(model, threads: 1).syntheticInputs(batch: 1, length: textLength)
         for graph in graphs {
             for (name, tensor) in try run(graph, known, visit) where known[name] == nil { known[name] = tensor }

@@ -1,5 +1,6 @@
-import Foundation
+import Operators
 import Support
+import Synchronization
 import Tensors
 
 /// A matrix as int8 with a scale for each row and group of columns: w[n, k] ≈ scale[n, k / groupSize] · q[n, k].
@@ -13,8 +14,8 @@ package struct QuantizedMatrix {
     let error: Double
     let energy: Double
 
-    /// Signal to noise of the weights in dB.
-    package var decibels: Double { SignalToNoise(signal: energy, noise: error).decibels }
+    /// Of the weights, in dB.
+    package var snr: Double { SignalToNoise(signal: energy, noise: error).snr }
 }
 
 /// Rounds the rows of a matrix [N, K], each group of columns with the scale that gives the least weighted error.
@@ -27,28 +28,33 @@ package func roundWeights(
 ) throws -> QuantizedMatrix {
     let (rows, columns) = (matrix.shape[0], matrix.shape[1])
     let groups = groupCount(columns, groupSize)
-    let sums = RowSums(count: rows)
+    // Added up in order at the end, so that they do not depend on the threads.
+    let sums = Mutex([(error: Double, energy: Double)](repeating: (0, 0), count: rows))
     var scales = [Float](repeating: 0, count: rows * groups)
     let weight = try Tensor(.int8, [rows, columns]) { bytes in
-        let target = SharedPointer(bytes.assumingMemoryBound(to: Int8.self))
-        scales.withUnsafeMutableBufferPointer { scaleBuffer in
-            let scaleTarget = SharedPointer(scaleBuffer)
+        scales.withUnsafeMutableBufferPointer { scales in
+            guard let base = bytes.assumingMemoryBound(to: Int8.self).baseAddress, let scaleBase = scales.baseAddress else {
+                return
+            }
+            let (target, scaleTarget) = (Target(base: base), Target(base: scaleBase))
             pool.run(rows) { row in
                 var scaled = Array(matrix.view.elements(Float.self)[row * columns..<(row + 1) * columns])
                 if let columnFactor { for column in 0..<columns { scaled[column] *= columnFactor[column] } }
+                var sum = (error: 0.0, energy: 0.0)
                 for group in 0..<groups {
                     let range = group * groupSize..<min(columns, (group + 1) * groupSize)
                     let best = scaled.withUnsafeBufferPointer { bestScale($0, range, importance) }
-                    scaleTarget[row * groups + group] = best.scale
-                    for column in range { target[row * columns + column] = Int8(rounded(scaled[column], best.scale)) }
-                    sums.add(row, error: best.error, energy: best.energy)
+                    scaleTarget.base[row * groups + group] = best.scale
+                    for column in range { target.base[row * columns + column] = Int8(rounded(scaled[column], best.scale)) }
+                    sum = (sum.error + best.error, sum.energy + best.energy)
                 }
+                sums.withLock { [sum] in $0[row] = sum }
             }
         }
     }
+    let (error, energy) = sums.withLock { $0.reduce((0, 0)) { ($0.0 + $1.error, $0.1 + $1.energy) } }
     return QuantizedMatrix(
-        weight: weight, scales: try Tensor(scales, shape: [rows, groups]), groupSize: groupSize, error: sums.error,
-        energy: sums.energy)
+        weight: weight, scales: try Tensor(scales, shape: [rows, groups]), groupSize: groupSize, error: error, energy: energy)
 }
 
 /// ⌈columns / groupSize⌉
@@ -114,39 +120,4 @@ private func roundingError(
         column += 1
     }
     return total
-}
-
-/// A pointer that tasks of one parallel loop share; they write to separate parts.
-struct SharedPointer<Element>: @unchecked Sendable {
-    private let buffer: UnsafeMutableBufferPointer<Element>
-
-    init(_ buffer: UnsafeMutableBufferPointer<Element>) { self.buffer = buffer }
-
-    /// The first element; nil where there is none.
-    var base: UnsafeMutablePointer<Element>? { buffer.baseAddress }
-
-    subscript(index: Int) -> Element {
-        get { buffer[index] }
-        nonmutating set { buffer[index] = newValue }
-    }
-}
-
-/// Sums that tasks fill row by row, added up in order so that they do not depend on the threads.
-private final class RowSums: @unchecked Sendable {
-    private let buffer: UnsafeMutableBufferPointer<(error: Double, energy: Double)>
-
-    init(count: Int) {
-        buffer = .allocate(capacity: count)
-        buffer.initialize(repeating: (0, 0))
-    }
-
-    deinit { buffer.deallocate() }
-
-    func add(_ row: Int, error: Double, energy: Double) {
-        buffer[row].error += error
-        buffer[row].energy += energy
-    }
-
-    var error: Double { buffer.reduce(0) { $0 + $1.error } }
-    var energy: Double { buffer.reduce(0) { $0 + $1.energy } }
 }

@@ -39,7 +39,7 @@ package struct SignalToNoise: Sendable {
     /// 10 · log10(signal / noise), in dB. Infinite without noise, also where there is no signal; negative infinite for noise
     /// alone; NaN, which is worse than any number, where one side alone is not finite, where nothing is, and where a sum is
     /// too large for a number.
-    package var decibels: Double {
+    package var snr: Double {
         guard mismatches == 0, isFinite || isEmpty else { return .nan }
         if noise == 0 { return .infinity }
         return signal.isFinite && noise.isFinite ? 10 * log10(signal / noise) : .nan

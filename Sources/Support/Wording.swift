@@ -17,7 +17,7 @@ package func digits(_ number: Double, _ count: Int) -> String { String(format: "
 package func percent(_ share: Double) -> String { "\(digits(share * 100, share == 1 ? 0 : 1)) %" }
 
 /// A signal-to-noise ratio without its unit; `exact` where there is no noise.
-package func decibel(_ ratio: Double) -> String {
+package func snrText(_ ratio: Double) -> String {
     ratio.isNaN ? "nan" : ratio.isFinite ? digits(ratio, 1) : ratio > 0 ? "exact" : "-∞"
 }
 

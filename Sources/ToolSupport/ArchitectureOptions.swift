@@ -1,9 +1,9 @@
 import Importers
 import Trips
 
-/// What a checkpoint's tensors cannot tell.
+/// What a checkpoint's tensors do not determine.
 public struct ArchitectureOptions: ParsableArguments {
-    /// Stands among the architectures for tensors without a graph.
+    /// The value of --architecture for tensors without a graph.
     private static let withoutGraph = "tensors"
     private static let architectures = Architecture.allCases.map(\.rawValue) + [withoutGraph]
 
@@ -27,10 +27,10 @@ public struct ArchitectureOptions: ParsableArguments {
 
     @Option(
         name: .long, parsing: .unconditional,
-        help: ArgumentHelp("Every how many fusion layers one is connected (mPLUG).", valueName: "n"))
+        help: ArgumentHelp("Every N-th fusion layer attends to image and text together (mPLUG).", valueName: "n"))
     public var strideLayer: Int?
 
-    @Option(name: .long, help: ArgumentHelp("A bert_config.json that states what no option does.", valueName: "file"))
+    @Option(name: .long, help: ArgumentHelp("A bert_config.json, used for values not given as options.", valueName: "file"))
     public var config: String?
 
     @Option(
@@ -43,7 +43,7 @@ public struct ArchitectureOptions: ParsableArguments {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "Leave this tensor behind, which the architecture does not know, or all of a pattern with *: a head for training, say.",
+            "Leave out a tensor that the architecture does not know, such as a training head; * in the name matches any text.",
             discussion: "Repeatable. Without it, unknown tensors are an error.", valueName: "pattern"))
     public var leaveOut: [String] = []
 

@@ -22,7 +22,7 @@ extension Manifest {
         for left in leftOut {
             lines.append("left out      \(left.reason): \(counted(left.count, "tensor")), \(byteText(left.bytes))")
         }
-        if let quantization { lines.append("quantized     \(quantization.scheme): \(quantization.summary)") }
+        if let quantization { lines.append("quantized     \(quantization.scheme.rawValue): \(quantization.summary)") }
         if let preprocessing {
             lines.append(
                 "images        \(preprocessing.imageSize) px, \(preprocessing.resampling), mean "

@@ -3,13 +3,11 @@ import Trips
 
 /// How a package is written.
 public struct PackageOptions: ParsableArguments {
-    public enum Storage: String, CaseIterable, ExpressibleByArgument, Sendable { case f32, f16, bf16 }
-
     @Option(
         name: .long,
         help: ArgumentHelp(
             "Storage type of weights: f32, f16 or bf16.", discussion: "Default: as in the source.", valueName: "type"))
-    public var weights: Storage?
+    public var weights: PackageWriter.Options.Storage?
 
     @Option(
         name: .long, parsing: .unconditional,
@@ -28,13 +26,16 @@ public struct PackageOptions: ParsableArguments {
 
     /// The options of the package's writer.
     public func writing(force: Bool) -> PackageWriter.Options {
-        let storage: PackageWriter.Options.Storage =
-            switch weights {
-            case .f32: .f32
-            case .f16: .f16
-            case .bf16: .bf16
-            case nil: .asIs
-            }
-        return PackageWriter.Options(level: level, plain: plain, storage: storage, replacing: force)
+        PackageWriter.Options(level: level, plain: plain, storage: weights ?? .asIs, replacing: force)
+    }
+}
+
+extension PackageWriter.Options.Storage: ExpressibleByArgument {
+    /// Without `asIs`, which is what no option means.
+    public static var allValueStrings: [String] { allCases.filter { $0 != .asIs }.map(\.rawValue) }
+
+    public init?(argument: String) {
+        guard Self.allValueStrings.contains(argument) else { return nil }
+        self.init(rawValue: argument)
     }
 }

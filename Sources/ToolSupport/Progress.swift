@@ -12,7 +12,7 @@ public final class Progress {
         isShown = !quiet && isatty(2) == 1
     }
 
-    /// Shows a bar while `body` works; it is gone before an error is told.
+    /// Shows a bar while `body` works; it is gone before an error is printed.
     public static func shown<Result>(_ label: String, quiet: Bool, while body: (Progress) throws -> Result) rethrows -> Result {
         let progress = Progress(label, quiet: quiet)
         defer { progress.end() }

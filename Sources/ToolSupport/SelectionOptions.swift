@@ -46,7 +46,7 @@ public struct SelectionOptions: ParsableArguments {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "A value inside the vision tower, where it is not recognised (ONNX).", valueName: "name"))
+            "A value inside the vision tower, where the tower is not recognised (ONNX).", valueName: "name"))
     public var visionTower: String?
 
     @Option(
@@ -60,7 +60,7 @@ public struct SelectionOptions: ParsableArguments {
     public func validate() throws { _ = try request() }
 
     /// What is asked for; nil where nothing is selected.
-    /// - Throws: `ValidationError` for values out of range, and for options that say nothing without `--select` or under this guidance.
+    /// - Throws: `ValidationError` for values out of range, and for options that have no effect here.
     public func request() throws -> SelectionRequest? {
         let rates = try keepRates()
         guard let select else {

@@ -2,7 +2,7 @@
 @preconcurrency import Glibc
 import Support
 
-/// Brings what was printed to its reader; `print` itself does not tell whether that succeeds.
+/// Flushes what was printed; `print` itself does not say whether writing succeeds.
 /// - Throws: `inputOutput`.
 func flushOutput() throws {
     guard fflush(stdout) == 0, ferror(stdout) == 0 else {

@@ -1,6 +1,6 @@
 import Verification
 
-/// What outputs are judged by.
+/// The tolerances that outputs are judged by.
 public struct ToleranceOptions: ParsableArguments {
     @Option(
         name: .long, parsing: .unconditionalSingleValue,
@@ -11,7 +11,7 @@ public struct ToleranceOptions: ParsableArguments {
     @Option(
         name: .long, parsing: .unconditionalSingleValue,
         help: ArgumentHelp(
-            "Relative tolerance, the same way.", discussion: "Default: 1e-3.", valueName: "x"))
+            "Relative tolerance: Y for all outputs, or NAME:Y.", discussion: "Default: 1e-3.", valueName: "x"))
     public var rtol: [ToleranceRule] = []
 
     @Option(
@@ -25,7 +25,7 @@ public struct ToleranceOptions: ParsableArguments {
         help: ArgumentHelp(
             "Tolerances that suit what the package holds: f32, f16, bf16, int8, or auto.",
             discussion: """
-                Default: f32. Below it, outputs are judged by SNR, and selections may flip between patches whose scores lie within the \
+                Default: f32. With f16, bf16 or int8, outputs are judged by SNR, and selections may flip between patches whose scores lie within the \
                 arithmetic's error.
                 """,
             valueName: "name"))

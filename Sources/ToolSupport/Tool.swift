@@ -45,6 +45,15 @@ public func validating(_ check: () throws -> Void) throws {
     }
 }
 
+/// The error for a missing first argument, which an option that takes several names may have taken for one of them.
+/// - Parameter options: what was given of such options, by their names.
+public func missingArgument(_ argument: String, besides options: KeyValuePairs<String, [String]>) -> ValidationError {
+    let given = options.filter { !$0.value.isEmpty }.map(\.key)
+    let names = given.joined(separator: " and ")
+    let advice = given.isEmpty ? "" : ": put it before \(names), which take\(given.count == 1 ? "s" : "") all names that follow"
+    return ValidationError("Missing expected argument '\(argument)'\(advice)")
+}
+
 /// Writes a line to standard error.
 public func printDiagnostic(_ line: String) { writeDiagnostic(line + "\n") }
 

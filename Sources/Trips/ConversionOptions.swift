@@ -5,7 +5,7 @@ import Rewrites
 
 /// How a model file is converted.
 public struct ConversionOptions: Sendable {
-    /// What shapes cannot tell of a checkpoint.
+    /// What the tensors of a checkpoint do not determine.
     public var checkpoint = CheckpointOptions()
     /// Pack a checkpoint's tensors as they are, without a graph.
     public var tensorsOnly = false
@@ -21,7 +21,7 @@ public struct ConversionOptions: Sendable {
     public init() {}
 }
 
-/// A stage of the road from a source to a package.
+/// A stage on the way from a source to a package.
 public enum ConversionStage: String, Sendable, CaseIterable {
     case fold, fuse, select
 }

@@ -13,7 +13,7 @@ public struct PreparedModel: Sendable {
     public var graphs: [Graph] { imported.graphs }
     /// What the rewrites did, by graph.
     public var trails: [(graph: String, trail: AuditTrail)] = []
-    /// What was selected; nil where nothing was asked for.
+    /// What was selected; nil where no selection was asked for.
     public var selection: SelectionReport?
 
     package init(imported: ImportedModel) { self.imported = imported }
@@ -33,6 +33,7 @@ public struct ConversionReport: Sendable {
 /// Imports a model and rewrites it: folded, fused, and with selection layers where the options ask for them.
 /// - Parameters:
 ///   - source: an ONNX model, a safetensors file or the index of several, or a PyTorch checkpoint.
+///   - options: what to import and where to select.
 ///   - lastStage: where to stop.
 /// - Throws: `TripsError`; see the importers and the rewrites.
 public func prepare(
@@ -75,6 +76,7 @@ private func insertSelection(_ request: SelectionRequest, into model: inout Prep
 /// - Parameters:
 ///   - source: as for `prepare`.
 ///   - path: where the package goes; it appears there whole or not at all.
+///   - options: what to import, to select and to keep, and how the package is written.
 ///   - progress: called with the bytes of weights written and their number.
 /// - Throws: `TripsError` of any kind.
 @discardableResult
@@ -94,9 +96,9 @@ public func convert(
         manifest.vocabulary = vocabulary.name
         extra.append(vocabulary)
     }
-    try PackageWriter.write(
+    manifest = try PackageWriter.write(
         graphs: model.graphs, extraTensors: extra, manifest: manifest, to: path, options: options.writing, progress: progress)
-    return try report(source, path, model)
+    return try report(source, path, model, manifest)
 }
 
 extension PreparedModel {
@@ -114,7 +116,7 @@ extension PreparedModel {
             let rows = layers.contains { ($0.op as? QuantizedLinear)?.activations == .int8 }
             parts.append("activations \(rows ? "rounded by rows" : "in fp32") in place of \(rounded) fixed roundings")
         }
-        return .init(scheme: "int8", summary: parts.joined(separator: ", "))
+        return .init(scheme: .int8, summary: parts.joined(separator: ", "))
     }
 }
 
@@ -140,10 +142,10 @@ private func packTensors(
     let checkpoint = try Checkpoint.open(path: source)
     let model = ImportedModel(graphs: [], format: checkpoint.format, weightFiles: checkpoint.shards)
     for file in model.weightFiles { try AtomicFile.checkTarget(path, isNot: file) }
-    let manifest = try manifest(source, options, model)
-    try PackageWriter.write(
-        graphs: [], extraTensors: checkpoint.tensors, manifest: manifest, to: path, options: options.writing, progress: progress)
-    return try report(source, path, PreparedModel(imported: model))
+    let manifest = try PackageWriter.write(
+        graphs: [], extraTensors: checkpoint.tensors, manifest: manifest(source, options, model), to: path,
+        options: options.writing, progress: progress)
+    return try report(source, path, PreparedModel(imported: model), manifest)
 }
 
 private func isONNX(_ source: String) -> Bool { source.lowercased().hasSuffix(".onnx") }
@@ -187,20 +189,21 @@ private func readVocabulary(_ path: String) throws -> (name: String, constant: C
     return ("vocabulary", Constant(try Tensor(bytes, shape: [bytes.count]), identity: "vocabulary"))
 }
 
-private func report(_ source: String, _ path: String, _ model: PreparedModel) throws -> ConversionReport {
+private func report(_ source: String, _ path: String, _ model: PreparedModel, _ manifest: Manifest) throws -> ConversionReport {
     let sizes = try ([source] + model.imported.weightFiles).map { try ReadableFile(path: $0).size }
     return ConversionReport(
-        model: model, manifest: try PackageReader(path: path).manifest, sourceBytes: sizes.reduce(0, +),
+        model: model, manifest: manifest, sourceBytes: sizes.reduce(0, +),
         packageBytes: try ReadableFile(path: path).size)
 }
 
 extension CheckpointOptions {
-    /// Those that are asked for, by their names on the command line.
+    /// Names of the properties that are set.
     fileprivate var given: [String] {
         let options: [(name: String, isGiven: Bool)] = [
-            ("architecture", architecture != nil), ("vision-heads", visionHeads != nil), ("text-heads", textHeads != nil),
-            ("fusion-layers", fusionLayers != nil), ("stride-layer", strideLayer != nil), ("config", configurationPath != nil),
-            ("image-size", imageSize != nil), ("leave-out", !leftOut.isEmpty),
+            ("architecture", architecture != nil), ("visionHeads", visionHeads != nil), ("textHeads", textHeads != nil),
+            ("fusionLayers", fusionLayers != nil), ("strideLayer", strideLayer != nil),
+            ("configurationPath", configurationPath != nil),
+            ("imageSize", imageSize != nil), ("leftOut", !leftOut.isEmpty),
         ]
         return options.filter(\.isGiven).map(\.name)
     }
@@ -211,19 +214,19 @@ extension ConversionOptions {
     fileprivate func check(for source: String) throws {
         if isONNX(source) {
             return try refuse(
-                (tensorsOnly ? ["architecture"] : []) + checkpoint.given, "an ONNX model states this itself",
+                (tensorsOnly ? ["tensorsOnly"] : []) + checkpoint.given, "an ONNX model states this itself",
                 expected: "a checkpoint, or a graph exported again")
         }
-        try refuse(followsLinks ? ["follow-links"] : [], "a checkpoint has no external data", expected: "an ONNX model")
+        try refuse(followsLinks ? ["followsLinks"] : [], "a checkpoint has no external data", expected: "an ONNX model")
         guard tensorsOnly else { return }
         try refuse(
-            checkpoint.given + (selection == nil ? [] : ["select"]) + (vocabulary == nil ? [] : ["vocabulary"]),
+            checkpoint.given + (selection == nil ? [] : ["selection"]) + (vocabulary == nil ? [] : ["vocabulary"]),
             "the tensors are packed as they are", expected: "an architecture with a graph")
     }
 
     private func refuse(_ given: [String], _ reason: String, expected: String) throws {
         guard given.isEmpty else {
-            throw TripsError.usage(reason, found: given.map { "--\($0)" }.joined(separator: ", "), expected: expected)
+            throw TripsError.usage(reason, found: given.map { "`\($0)`" }.joined(separator: ", "), expected: expected)
         }
     }
 
@@ -240,6 +243,8 @@ extension ConversionOptions {
             recorded["fuse"] = selection.fusion.rawValue
             recorded["order"] = selection.order.rawValue
             if selection.guidance == .random { recorded["seed"] = "\(selection.seed)" }
+            recorded["vision-tower"] = selection.visionTower
+            recorded["text-guide"] = selection.textGuide
         }
         if writing.storage != .asIs { recorded["weights"] = writing.storage.rawValue }
         if writing.plain { recorded["plain"] = "true" }

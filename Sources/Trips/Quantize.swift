@@ -11,13 +11,15 @@ import Tensors
 /// - Parameters:
 ///   - source: a `.trips` package with weights in floating point; layers in int8 that it came with stay as they are.
 ///   - path: where the new package goes; it appears there whole or not at all.
+///   - options: the type of the weights, what to calibrate on, and what stays.
+///   - writing: how the package is written.
 ///   - measuring: also run both packages side by side, on the first calibration inputs that suffice for an output, and report
 ///     the times.
 ///   - threads: threads to work with; nil: as many as there are processors.
 ///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
 /// - Throws: `usage` where the options do not suit the model; as `PackageReader` and `PackageWriter`.
 @discardableResult
-public func quantizePackage(
+public func quantize(
     _ source: String, to path: String, _ options: QuantizationOptions, writing: PackageWriter.Options = .init(),
     measuring: Bool = true, threads: Int? = nil, progress: ((Int, Int) -> Void)? = nil
 ) throws -> QuantizationReport {
@@ -26,7 +28,7 @@ public func quantizePackage(
     let graphs = try reader.graphs()
     guard !graphs.isEmpty else { throw TripsError.usage("the package holds no graph", at: fileName(of: source)) }
     let pool = threads.map { ThreadPool(threads: $0) } ?? .shared
-    var (quantized, report) = try quantize(graphs, options, pool: pool, progress: progress)
+    var (quantized, report) = try Quantization.quantize(graphs, options, pool: pool, progress: progress)
     var manifest = reader.manifest
     manifest.quantization = record(report, options, before: manifest.quantization)
     var extra: [(name: String, constant: Constant)] = []
@@ -62,11 +64,11 @@ private func record(
     if report.quantizedBefore > 0, let before { summary += "; \(report.quantizedBefore) layers as before: \(before.summary)" }
     let names = Set(report.layers.map(\.name))
     return Manifest.Quantization(
-        scheme: options.scheme.rawValue, summary: summary,
+        scheme: options.scheme, summary: summary,
         layers: (before?.layers.filter { !names.contains($0.name) } ?? [])
             + report.layers.map { layer in
                 .init(
-                    name: layer.name, precision: layer.precision, groupSize: layer.groupSize, signalToNoise: layer.outputDecibels,
+                    name: layer.name, precision: layer.precision.rawValue, groupSize: layer.groupSize, snr: layer.outputSNR,
                     note: layer.note)
             })
 }

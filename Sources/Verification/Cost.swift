@@ -2,7 +2,7 @@ import ModelGraph
 import Support
 import Tensors
 
-/// Sizes that stand for symbols: one example with a text.
+/// The sizes that symbols take: one example with a text.
 package struct ExampleSizes: Sendable, Equatable {
     package var textLength: Int
 
@@ -39,19 +39,19 @@ extension Graph {
             .filter { !$0.hasPrefix("?") }
     }
 
-    /// The same graph, its open sizes told by what others of the package give it: a decoder's number of image tokens, say.
+    /// The same graph with the open sizes that the package's other graphs determine, such as a decoder's number of image tokens.
     package func fed(by graphs: [Graph]) throws -> Graph {
-        var told: [String: Dimension] = [:]
+        var known: [String: Dimension] = [:]
         for input in inputs {
             for other in graphs where other.name != name {
                 guard let output = other.outputs.first(where: { $0.name == name(of: input) })?.value else { continue }
                 for (own, given) in zip(shape(of: input), other.shape(of: output)) where given.madeUpSymbols.isEmpty {
-                    if let symbol = own.symbols.first, own == Dimension(symbol: symbol) { told[symbol] = given }
+                    if let symbol = own.symbols.first, own == Dimension(symbol: symbol) { known[symbol] = given }
                 }
             }
         }
         var graph = self
-        try graph.bind(told)
+        try graph.bind(known)
         return graph
     }
 

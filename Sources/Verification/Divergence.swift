@@ -16,7 +16,7 @@ struct TraceOrder: Comparable {
         let stages = ["text": 0, "vision": 1, "selection": 1, "fusion": 2, "decoder": 3]
         stage = stages[parts.first ?? ""] ?? 4
         layer = parts.count > 1 ? Int(parts[1]) ?? 0 : 0
-        // A selection stands inside its block: before the state that leaves it.
+        // A selection is inside its block: before the state that leaves it.
         part =
             switch selection?.part {
             case .scores: 0
@@ -52,7 +52,7 @@ extension Divergence {
             case 0, 1: entered = noise[order.stage] ?? 0
             default: entered = (0...order.stage).compactMap { noise[$0] }.max() ?? 0
             }
-            // What could not be compared says nothing of the error; a NaN that passes stands in the reference, too.
+            // What could not be compared has no error; a NaN that passes is in the reference, too.
             guard let snr = judgement.metrics?.snr, !snr.isNaN || judgement.verdict == .fail else { continue }
             let left = snr.isNaN ? .infinity : pow(10, -snr / 20)
             if left > Divergence.jumpFactor * max(entered, noiseFloor) {

@@ -21,7 +21,7 @@ public struct Illustration: Sendable {
     public var set: String
     /// The image as a PNG file.
     public var png: [UInt8]
-    /// What the model was asked or told about it, where that is known.
+    /// The text that goes with it, where that is known.
     public var text: String?
     /// Patches in a row.
     public var columns: Int

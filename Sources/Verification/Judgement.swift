@@ -4,7 +4,7 @@ import Tensors
 /// What came out of comparing one tensor with its reference.
 public enum Verdict: String, Sendable, Codable {
     case pass, fail
-    /// Compared, or not even that, but without a say in the verdict.
+    /// Not judged, perhaps compared: it does not count in the verdict.
     case unjudged
 }
 
@@ -52,7 +52,7 @@ package func judge(
 ) throws -> Judgement {
     guard x.dataType == g.dataType else {
         var judgement = Judgement.failed("data type \(x.dataType); expected \(g.dataType)")
-        // Numbers that a script has cast say nothing against the model; how far they are is worth knowing.
+        // A script may have cast the numbers: how far they are is worth knowing even so.
         if x.dataType.isFloatingPoint, g.dataType.isFloatingPoint, x.shape == g.shape {
             (judgement.dataType, judgement.shape) = (g.dataType, g.shape)
             judgement.metrics = Metrics(try x.numbers(), reference: try g.numbers(), shape: g.shape)
@@ -101,7 +101,7 @@ extension Judgement {
                 reason = "\(alignment.unmatched) tokens have no counterpart after a flipped selection"
             }
         case .snr(let minimum):
-            // Put so that NaN reaches nothing.
+            // Negated so that a NaN SNR fails.
             if !(metrics.snr >= minimum) {
                 verdict = .fail
                 reason = "SNR \(short(metrics.snr)) dB; expected \(short(minimum)) or more"

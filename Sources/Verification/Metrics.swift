@@ -17,7 +17,7 @@ public struct ErrorSpread: Sendable, Codable, Equatable {
 }
 
 /// How far a tensor of numbers is from its reference. Elements that are not finite in both are left out of the errors.
-public struct Metrics: Sendable, Equatable {
+public struct Metrics: Sendable {
     /// Number of elements.
     public var count = 0
     /// |x - g|
@@ -33,19 +33,13 @@ public struct Metrics: Sendable, Equatable {
     /// 10 · log10(Σ g² / Σ (g - x)²) in dB; infinite for equal tensors, NaN where one side alone is not finite or nothing
     /// is: NaN is below every number that is asked for.
     public var snr = Double.infinity
-    /// Elements where NaN or infinity stands in one tensor and something else in the other.
+    /// Elements that are NaN or infinite in one tensor and something else in the other.
     public var nonFiniteMismatches = 0
     /// How many elements have |x - g| below 10^-12, then in half decades from there, and from 100 up.
     public var histogram = [Int](repeating: 0, count: Metrics.histogramEdges.count + 1)
 
     /// The lower edges of the histogram's bins but the first.
     public static let histogramEdges = (0...28).map { pow(10, -12 + Double($0) / 2) }
-
-    public static func == (left: Metrics, right: Metrics) -> Bool {
-        left.count == right.count && left.absolute == right.absolute && left.relative == right.relative
-            && left.worstIndex == right.worstIndex && same(left.snr, right.snr) && same(left.cosine, right.cosine)
-            && left.nonFiniteMismatches == right.nonFiniteMismatches && left.histogram == right.histogram
-    }
 
     /// Compares `x` with the reference `g` of the same shape.
     package init(_ x: [Double], reference g: [Double], shape: [Int]) {
@@ -81,7 +75,7 @@ public struct Metrics: Sendable, Equatable {
             worstIndex = coordinates(of: worst, in: shape)
             worstPair = (x[worst], g[worst])
         }
-        (snr, nonFiniteMismatches) = (ratio.decibels, ratio.mismatches)
+        (snr, nonFiniteMismatches) = (ratio.snr, ratio.mismatches)
         cosine = snr.isNaN ? .nan : Metrics.cosine(product, ratio.signal, power)
     }
 
@@ -127,7 +121,7 @@ func coordinates(of offset: Int, in shape: [Int]) -> [Int] {
 public struct Agreement: Sendable, Codable, Equatable {
     /// Rows compared.
     public var rows = 0
-    /// The share of rows whose largest element stands at the same place.
+    /// The share of rows whose largest element is at the same place.
     public var top1 = 1.0
     /// The mean share of the reference's k largest that are among the model's k largest.
     public var topK = 1.0

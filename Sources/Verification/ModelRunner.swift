@@ -1,7 +1,7 @@
 import Goldens
 import Tensors
 
-/// Something that answers like a model: a package in a session, or a stand-in for tests.
+/// What the verifier needs of a model: a package in a session, or a fake in tests.
 package protocol ModelRunner {
     /// All inputs in order.
     var inputNames: [String] { get }
@@ -10,26 +10,19 @@ package protocol ModelRunner {
     /// Intermediates that can be asked for.
     var traceNames: [String] { get }
 
-    /// How many tokens stand in front of the patches, [CLS] among them.
+    /// How many tokens precede the patches, [CLS] among them.
     var leadingTokens: Int { get }
 
-    /// Whether the patches that selections keep stand in the order of their scores.
+    /// Whether the patches that selections keep are in the order of their scores.
     var isOrderedByScore: Bool { get }
 
     /// Computes outputs and intermediates, both under their names. Inputs that they do not need are ignored.
     /// - Throws: `usage` for inputs that are missing or do not suit the model.
     func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor]
 
-    /// Which of these names stand for results of decoding (`ids`, `score`, `topk_ids`, `topk_probs`, `box`).
+    /// Which of these names are results of decoding (`ids`, `score`, `topk_ids`, `topk_probs`, `box`).
     func decodedNames(among names: [String]) -> [String]
 
     /// Decodes with the golden set's parameters.
     func decode(_ names: [String], inputs: [String: Tensor], metadata: GoldenMetadata) throws -> [String: Tensor]
-}
-
-extension ModelRunner {
-    package var leadingTokens: Int { 1 }
-    package var isOrderedByScore: Bool { false }
-    package func decodedNames(among _: [String]) -> [String] { [] }
-    package func decode(_: [String], inputs _: [String: Tensor], metadata _: GoldenMetadata) throws -> [String: Tensor] { [:] }
 }

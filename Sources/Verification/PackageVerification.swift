@@ -9,7 +9,7 @@ extension TolerancePreset {
     /// The preset that suits what packages hold: the coarsest of their weights' types.
     public init(fitting manifests: Manifest...) {
         let stored = Set(manifests.flatMap { $0.tensors.map(\.storedType) })
-        if stored.contains(.int8) || manifests.contains(where: { $0.quantization?.scheme == "int8" }) {
+        if stored.contains(.int8) || manifests.contains(where: { $0.quantization?.scheme == .int8 }) {
             self = .int8
         } else if stored.contains(.bfloat16) {
             self = .bf16
@@ -25,7 +25,7 @@ extension TolerancePreset {
 ///   - isolating: also feed each block with the reference's own states (needs goldens with intermediates).
 ///   - timing: also take the time of each kind of operator, on the first set; the verdict does not depend on it.
 ///   - threads: for the runtime; nil: all processors.
-///   - observe: called behind each set with what was found in it.
+///   - observe: called after each set with what was found in it.
 /// - Throws: `data` and `cannotOpen` for golden sets, `usage` for tolerances that name nothing.
 public func verify(
     _ model: Model, against goldens: [GoldenReference], options: VerificationOptions = VerificationOptions(),
@@ -33,7 +33,8 @@ public func verify(
     timing: Bool = false, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
     let runner = SessionRunner(Session(model, threads: threads))
-    var verifier = try Verifier(runner, options: options, isolating: isolating)
+    let preset = TolerancePreset(fitting: model.manifest)
+    var verifier = try Verifier(runner, options: options, arithmetic: preset, isolating: isolating)
     var times: [KindTime]?
     for reference in goldens {
         let golden = try reference.load(inputNames: runner.inputNames, outputNames: runner.outputNames) { key in
@@ -43,12 +44,12 @@ public func verify(
         if isolating { try verifier.isolate(runner.session, golden) }
         if timing && times == nil { times = (try? KindTime.measure(runner.session, on: golden)) ?? [] }
     }
-    let preset = TolerancePreset(fitting: model.manifest)
     var report = verifier.finished(label: preset.rawValue)
     report.times = times ?? []
     if !report.passes && preset != .f32 && options.tolerances.areDefault {
         report.notes.append(
-            "\(preset.rawValue) weights were judged by the tolerances of fp32 (--preset auto takes those that suit them)")
+            "\(preset.rawValue) weights were judged by the tolerances of fp32 (`preset` \(preset.rawValue) suits them)"
+        )
     }
     let alone = report.isolated?.count { $0.verdict == .fail } ?? 0
     if report.passes && alone > 0 {
@@ -75,7 +76,12 @@ public enum ComparisonInput: Sendable {
 
 /// Compares two packages value by value on the inputs of golden sets: the reference's values take the place of the
 /// goldens' outputs. Costs and times are measured on the first set.
-/// - Parameter judging: false leaves the verdict open.
+/// - Parameters:
+///   - name: of the reference, for the report.
+///   - judging: false leaves the verdict open.
+///   - threads: for the runtime; nil: all processors.
+///   - observe: called after each set with what was found in it.
+/// - Throws: as `verify`.
 public func compare(
     _ model: Model, with reference: Model, named name: String, on inputs: [ComparisonInput], options: VerificationOptions,
     judging: Bool, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
@@ -83,35 +89,51 @@ public func compare(
     let (own, other) = (SessionRunner(Session(model, threads: threads)), SessionRunner(Session(reference, threads: threads)))
     var options = options
     if !judging { options.intermediates = true }
-    var verifier = try Verifier(own, options: options)
+    let preset = TolerancePreset(fitting: model.manifest, reference.manifest)
+    var verifier = try Verifier(own, options: options, arithmetic: preset)
     var effect: Effect?
     for input in inputs {
-        let (golden, isFile): (GoldenSet, Bool) =
-            switch input {
-            case .reference(let source):
-                (
-                    try source.load(inputNames: own.inputNames, outputNames: own.outputNames) { key in
-                        key.hasPrefix("in.") && options.needs(key, isolating: false, inputNames: own.inputNames + other.inputNames)
-                    }, true
-                )
-            case .set(let set): (set, false)
+        let golden = try input.load { source in
+            try source.load(inputNames: own.inputNames, outputNames: own.outputNames) { key in
+                key.hasPrefix("in.") && options.needs(key, isolating: false, inputNames: own.inputNames + other.inputNames)
             }
+        }
         try locating(golden.name) {
-            let inputs = golden.passInputs, given = Set(inputs.keys)
-            var stand = GoldenSet(name: golden.name, inputs: inputs, metadata: golden.metadata)
-            let found = try asDataErrors(isFile) {
-                stand.outputs = try other.session.run(inputs)
-                stand.intermediates = try other.session.run(
-                    inputs, outputs: [], traces: try other.session.reachable(canonicalOrder(other.traceNames), from: given))
-                let traces = try own.session.reachable(own.traceNames, from: given)
-                    .filter { stand.intermediates[$0] != nil || SelectionTrace($0) != nil }
-                return try own.run(inputs, outputs: try own.session.reachable(own.outputNames, from: given), traces: traces)
-            }
-            try observe(try verifier.add(found, against: stand, judging: judging))
+            let (found, expected) = try asDataErrors(input.isFile) { try sideBySide(own, other, on: golden) }
+            try observe(try verifier.add(found, against: expected, judging: judging))
             if effect == nil { effect = try Effect.measure(model, beside: reference, named: name, on: golden, threads: threads) }
         }
     }
     var report = verifier.finished(label: "against \(name)")
     report.effect = effect
     return report
+}
+
+extension ComparisonInput {
+    fileprivate func load(_ read: (GoldenReference) throws -> GoldenSet) throws -> GoldenSet {
+        switch self {
+        case .reference(let source): try read(source)
+        case .set(let set): set
+        }
+    }
+
+    fileprivate var isFile: Bool {
+        if case .reference = self { true } else { false }
+    }
+}
+
+/// Runs two models on the inputs of a golden set.
+/// - Returns: what `own` computes, and what `reference` computes as a golden set.
+private func sideBySide(
+    _ own: SessionRunner, _ reference: SessionRunner, on golden: GoldenSet
+) throws -> (found: [String: Tensor], expected: GoldenSet) {
+    let inputs = golden.passInputs, given = Set(inputs.keys)
+    var expected = GoldenSet(name: golden.name, inputs: inputs, metadata: golden.metadata)
+    expected.outputs = try reference.session.run(inputs)
+    expected.intermediates = try reference.session.run(
+        inputs, outputs: [], traces: try reference.session.reachable(canonicalOrder(reference.traceNames), from: given))
+    let traces = try own.session.reachable(own.traceNames, from: given)
+        .filter { expected.intermediates[$0] != nil || SelectionTrace($0) != nil }
+    let found = try own.run(inputs, outputs: try own.session.reachable(own.outputNames, from: given), traces: traces)
+    return (found, expected)
 }

@@ -5,7 +5,9 @@ import Support
 
 /// Worst and median of a figure over golden sets, and the set that gave the worst.
 public struct Spread: Sendable {
+    /// The worst value; whether that is the largest or the smallest depends on the figure.
     public private(set) var worst: Double
+    /// The name of the golden set that gave it.
     public private(set) var worstSet: String
     private var values: [Double]
     private let higherIsWorse: Bool
@@ -25,14 +27,19 @@ public struct Spread: Sendable {
 
 /// One output or intermediate over all golden sets.
 public struct TensorSummary: Sendable {
+    /// Of the output, or canonical name of the intermediate.
     public let name: String
+    /// Whether it is an intermediate rather than an output.
     public var isIntermediate: Bool
-    /// Golden sets that have it, of these those that failed, and those that were not judged.
+    /// Number of golden sets that have it.
     public var sets = 0
+    /// Those of them in which it failed.
     public var failedSets = 0
+    /// Those of them in which it was not judged.
     public var unjudgedSets = 0
     /// The comparison of the worst set: a failed one if there is any, else one that was judged; of these that of lowest SNR.
     public var worst: Judgement
+    /// The name of that set.
     public var worstSet: String
     /// Signal-to-noise ratio in dB; nil where no set could be compared.
     public var snr: Spread?
@@ -73,8 +80,9 @@ extension Judgement {
 public struct SelectionSummary: Sendable {
     /// The number of its block, from 1.
     public let layer: Int
+    /// Number of golden sets that have it.
     public var sets = 0
-    /// Those in which other patches were kept than in the reference.
+    /// Those of them in which other patches were kept than in the reference.
     public var setsWithFlips = 0
     /// Patches kept by both of those kept by either.
     public var overlap: Spread
@@ -154,7 +162,7 @@ public struct VerificationReport: Sendable {
     public var illustrations: [Illustration] = []
     /// What a person must know to read the verdict.
     public var notes: [String] = []
-    /// What the golden sets say of themselves; the first to say something counts.
+    /// Metadata of the golden sets; of a key that several have, the first value.
     public var metadata: [String: String] = [:]
 
     public init() {}
@@ -165,7 +173,7 @@ public struct VerificationReport: Sendable {
         return verdicts.contains(.fail) ? .fail : verdicts.contains(.pass) ? .pass : .unjudged
     }
 
-    /// True where everything that is judged passes. Blocks that stand alone tell where an error is made, and are no part of it.
+    /// True where everything that is judged passes. Blocks judged alone show where an error is made, and do not count.
     public var passes: Bool { verdict != .fail }
 
     mutating func add(_ result: SetResult) {

@@ -99,8 +99,8 @@ extension VerificationReport {
                 "<td class=\"shape\">\(worst.shape.isEmpty ? "" : "\(worst.shape)")</td>",
                 number(metrics.map { short($0.absolute.maximum) }), number(metrics.map { short($0.absolute.percentile99) }),
                 number(metrics.map { short($0.absolute.median) }), number(metrics.map { short($0.relative.maximum) }),
-                number(metrics.map { digits($0.cosine, 6) }), number(metrics.map { decibel($0.snr) }),
-                several ? number(summary.snr.map { decibel($0.median) }) + "<td>\(escaped(summary.worstSet))</td>" : "",
+                number(metrics.map { digits($0.cosine, 6) }), number(metrics.map { snrText($0.snr) }),
+                several ? number(summary.snr.map { snrText($0.median) }) + "<td>\(escaped(summary.worstSet))</td>" : "",
                 usesTolerance ? "<td class=\"use\">\(use)</td>" : "",
             ]
             return "<tr>\(cells.joined())</tr>"
@@ -397,7 +397,7 @@ private func titleCells(_ titles: [String]) -> String {
 }
 
 private func number(_ text: String?) -> String { "<td class=\"number\">\(text ?? "")</td>" }
-private func inDecibels(_ snr: Double) -> String { decibel(snr) + (snr.isFinite ? " dB" : "") }
+private func inDecibels(_ snr: Double) -> String { snrText(snr) + (snr.isFinite ? " dB" : "") }
 private func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 1)) ms" }
 
 private let styleSheet = """

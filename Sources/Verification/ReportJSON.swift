@@ -3,7 +3,7 @@ import PackageFormat
 import Runtime
 import Support
 
-/// What is told about a package beside the verdict.
+/// What a report states about a package besides the verdict.
 public struct PackageFacts: Sendable, Encodable {
     /// The file's name, without folders.
     public var file: String
@@ -11,6 +11,7 @@ public struct PackageFacts: Sendable, Encodable {
     public var bytes: Int
     /// Of its coarsest weights.
     public var preset: TolerancePreset
+    /// What the package says of itself.
     public var manifest: ManifestFacts
     /// By graph, for one example; a text of open length has up to 40 tokens.
     public var multiplyAccumulates: [String: Int]
@@ -37,13 +38,21 @@ public struct PackageFacts: Sendable, Encodable {
 
     /// The manifest without its graphs and tensors.
     public struct ManifestFacts: Sendable, Encodable {
+        /// The version of `formats/trips-package.md`.
         public var formatVersion: Int
+        /// What wrote the package.
         public var tool: Manifest.Tool
+        /// The version of libzstd that wrote it.
         public var libzstd: String
+        /// What the package was made from.
         public var source: Manifest.Source?
+        /// Such as `albef-pretrain`; nil for ONNX models.
         public var architecture: String?
+        /// The options of the conversion.
         public var options: [String: String]
+        /// The selection layers, in the order of their blocks.
         public var selections: [Manifest.Selection]
+        /// The scheme and the recipe, in words; nil where the weights are as in the source.
         public var quantization: String?
 
         init(_ manifest: Manifest) {
@@ -54,7 +63,7 @@ public struct PackageFacts: Sendable, Encodable {
             architecture = manifest.architecture
             options = manifest.options
             selections = manifest.selections
-            quantization = manifest.quantization.map { "\($0.scheme): \($0.summary)" }
+            quantization = manifest.quantization.map { "\($0.scheme.rawValue): \($0.summary)" }
         }
     }
 }

@@ -28,7 +28,7 @@ extension VerificationReport {
     }
 }
 
-/// Text as it may stand in HTML and XML.
+/// Text escaped for HTML and XML.
 func escaped(_ text: String) -> String {
     var result = ""
     for scalar in text.unicodeScalars {
@@ -38,7 +38,7 @@ func escaped(_ text: String) -> String {
         case ">": result += "&gt;"
         case "\"": result += "&quot;"
         case "\n", "\t": result.unicodeScalars.append(scalar)
-        // Not even escaped may these stand in XML.
+        // XML allows these not even escaped.
         case "\0"..<" ", "\u{FFFE}", "\u{FFFF}": result += "?"
         default: result.unicodeScalars.append(scalar)
         }

@@ -49,11 +49,11 @@ extension VerificationReport {
             if let metrics {
                 let place = metrics.absolute.maximum == 0 ? "" : "\(metrics.worstIndex)"
                 cells += [short(metrics.absolute.maximum), place, short(metrics.relative.maximum)]
-                cells += [digits(metrics.cosine, 6), decibel(metrics.snr)]
+                cells += [digits(metrics.cosine, 6), snrText(metrics.snr)]
             } else {
                 cells += ["", "", "", "", ""]
             }
-            if several { cells += [summary.snr.map { decibel($0.median) } ?? "", summary.worstSet] }
+            if several { cells += [summary.snr.map { snrText($0.median) } ?? "", summary.worstSet] }
             let failures = several && summary.failedSets > 0 ? " (\(summary.failedSets) of \(summary.sets))" : ""
             let reason = judgement.reason.map { ": \($0)" } ?? ""
             cells += [judgement.toleranceText, mark(summary.verdict) + failures + reason]
@@ -115,7 +115,7 @@ extension VerificationReport {
         let lines = [
             divergence.firstFailure.map { "first to fail, in the model's order: \($0)\(inSet)" },
             divergence.firstJump.map {
-                "first block whose error jumps: \($0.name), SNR \(decibel($0.before)) -> \(decibel($0.after)) dB\(inSet)"
+                "first block whose error jumps: \($0.name), SNR \(snrText($0.before)) -> \(snrText($0.after)) dB\(inSet)"
             },
         ].compactMap { $0 }
         return lines.isEmpty ? nil : lines.joined(separator: "\n")

@@ -12,7 +12,7 @@ package struct SelectionTrail: Sendable {
         package let indices: [[Int]]
         /// [B][N]; empty where the run has none.
         package let scores: [[Double]]
-        /// [B][K (+ 1)], original patches of the stream behind the layer, -1 for a fused token.
+        /// [B][K (+ 1)], original patches of the stream after the layer, -1 for a fused token.
         package let positions: [[Int]]
         /// [B][K]: the original patches that stay, fused tokens among them as -1.
         package let kept: [[Int]]
@@ -25,14 +25,14 @@ package struct SelectionTrail: Sendable {
         }
     }
     package let layers: [Layer]
-    /// Whether kept tokens stand in the order of their scores.
+    /// Whether kept tokens are in the order of their scores.
     let isOrderedByScore: Bool
 
     /// Reads the layers from traces `selection.L.indices`, `.scores` and `.positions`.
     ///
-    /// Where positions are absent they follow from the indices, in whatever order these stand, and the scores: the stream ends
+    /// Where positions are absent they follow from the indices, in whatever order these are, and the scores: the stream ends
     /// in a fused token if the next layer's scores count one more. The trail ends before a layer whose tensors are no
-    /// indices and positions: behind it nobody knows which patch a token shows.
+    /// indices and positions: after it nobody knows which patch a token shows.
     /// - Parameter isOrderedByScore: false: kept tokens stay in their order.
     package init(_ traces: [String: Tensor], isOrderedByScore: Bool = false) throws {
         self.isOrderedByScore = isOrderedByScore
@@ -72,7 +72,7 @@ package struct SelectionTrail: Sendable {
     /// The last selection that the tokens went through; nil where there is none.
     func last(before tokens: ImageTokens) -> Layer? {
         switch tokens {
-        case .behind(let block): layers.last { $0.number <= block }
+        case .after(let block): layers.last { $0.number <= block }
         case .final: layers.last
         }
     }
@@ -114,11 +114,11 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
     public var flips: Int
     /// The smallest gap between the reference's lowest kept and highest dropped score, relative to the former.
     public var margin: Double?
-    /// The largest such gap that a flip bridges, or two patches that change places in a stream ordered by score.
+    /// The largest such gap that a flip bridges, or that two patches bridge which change places in a stream ordered by score.
     public var flipGap: Double?
     /// The largest relative difference of scores.
     public var scoreError: Double?
-    /// True where the layer chose what its own scores say.
+    /// True where the layer kept the patches of its highest scores.
     public var followsItsScores: Bool?
     /// True where an earlier selection already changed what it could choose from, or the order of it.
     public var streamChanged: Bool
@@ -183,7 +183,7 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
         if let high = lost.max(), let low = gained.min() { bridge(low, high) }
     }
 
-    /// Patches that stand in another order than the reference's scores say.
+    /// Patches in another order than that of the reference's scores.
     private mutating func compareOrder(_ x: SelectionTrail.Layer, _ g: SelectionTrail.Layer, _ batch: Int) {
         guard x.scores.indices.contains(batch), g.scores.indices.contains(batch), x.scores[batch].count == g.scores[batch].count
         else { return }
@@ -226,22 +226,18 @@ package func compareSelections(_ x: SelectionTrail, reference g: SelectionTrail)
 }
 
 /// Which image tokens of two runs show the same patch, where their selections flipped.
-public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
+public struct TokenAlignment: Sendable, CustomStringConvertible {
     /// For each example of the batch, pairs of token places: the run's, the reference's. [CLS] and text included.
     let pairs: [[(own: Int, reference: Int)]]
     /// Tokens of the reference without a partner.
     public let unmatched: Int
 
-    public static func == (left: TokenAlignment, right: TokenAlignment) -> Bool {
-        left.description == right.description
-    }
-
     public var description: String {
         "\(pairs.reduce(0) { $0 + $1.count }) tokens compared by patch, \(unmatched) without a counterpart"
     }
 
-    /// The alignment of tensors [B, P + T (+ L), D] whose image tokens, behind P `leading` ones, are those behind the given
-    /// selections; nil where the same patches stand in the same places, or the shapes are not such.
+    /// The alignment of tensors [B, P + T (+ L), D] whose image tokens, after P `leading` ones, are those that leave the given
+    /// selections; nil where the same patches are in the same places, or the tensors have other shapes.
     init?(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int], leading: Int) {
         let (own, theirs) = (x.positions, g.positions)
         guard shape.count == 3, goldenShape.count == 3, own != theirs, own.count == shape[0],
@@ -270,11 +266,11 @@ public struct TokenAlignment: Sendable, Equatable, CustomStringConvertible {
     }
 }
 
-/// Where in the model the image tokens of a tensor stand.
+/// After which block the image tokens of a tensor are taken.
 enum ImageTokens: Equatable {
-    /// `vision.7` stands behind block 7, `vision.0` before all.
-    case behind(block: Int)
-    /// Behind the last block.
+    /// `vision.7` is the state after block 7, `vision.0` enters the first.
+    case after(block: Int)
+    /// After the last block.
     case final
 
     /// Nil for tensors without image tokens.
@@ -282,7 +278,7 @@ enum ImageTokens: Equatable {
         let parts = name.split(separator: ".")
         if parts.first == "vision", parts.count == 2 {
             guard let block = Int(parts[1]) else { return nil }
-            self = .behind(block: block)
+            self = .after(block: block)
             return
         }
         let lowered = name.lowercased()

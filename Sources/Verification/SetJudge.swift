@@ -19,8 +19,8 @@ struct SetJudge {
 
     /// - Parameters:
     ///   - judging: false also compares tensors whose numbers of tokens differ.
-    ///   - leadingTokens: how many stand in front of the patches.
-    ///   - isOrderedByScore: whether kept patches stand in the order of their scores.
+    ///   - leadingTokens: how many precede the patches.
+    ///   - isOrderedByScore: whether kept patches are in the order of their scores.
     init(
         _ found: [String: Tensor], _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool, leadingTokens: Int,
         isOrderedByScore: Bool
@@ -63,7 +63,7 @@ struct SetJudge {
         return TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape, leading: leadingTokens)
     }
 
-    /// Behind a flip that the arithmetic explains, a later selection's scores and positions mean other patches.
+    /// After a flip that the arithmetic explains, a later selection's scores and positions mean other patches.
     private func excuse(_ judgement: inout Judgement, _ name: String) {
         guard tolerances.allowsFlips, judgement.verdict == .fail, let trace = SelectionTrace(name),
             let comparison = selections.first(where: { $0.layer == trace.layer })
@@ -85,7 +85,7 @@ private func differOnlyInTies(_ x: Tensor, _ g: Tensor, _ probabilities: Tensor)
     for start in stride(from: 0, to: theirs.count, by: k) {
         var rank = start
         while rank < start + k {
-            // The first stands for itself, whatever it is: NaN is within reach of no number.
+            // The first always belongs to its own tie: NaN is close to no number, not even itself.
             let others = (rank + 1..<start + k).prefix { abs(chances[$0] - chances[rank]) <= 1e-6 * abs(chances[rank]) }
             let tied = rank..<others.endIndex
             guard own[tied].sorted() == theirs[tied].sorted() else { return false }

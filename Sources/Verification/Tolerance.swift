@@ -68,7 +68,7 @@ public enum TolerancePreset: String, Sendable, CaseIterable, Codable {
     }
 }
 
-/// A tolerance for all tensors, or for those whose name matches a pattern (`*` stands for any run of characters).
+/// A tolerance for all tensors, or for those whose name matches a pattern (`*` matches any run of characters).
 public struct ToleranceRule: Sendable, Equatable {
     /// Which tensors it is for, with or without `out.` or `mid.`; nil: all.
     public var pattern: String?
@@ -98,7 +98,7 @@ public struct ToleranceRule: Sendable, Equatable {
 public struct Tolerances: Sendable {
     /// What no rule is for is judged by this.
     public var preset = TolerancePreset.f32
-    /// True where the preset was asked for: then selections may flip within the arithmetic's margin.
+    /// True where a preset other than fp32's was asked for: then selections may flip within the arithmetic's margin.
     public var allowsFlips = false
     /// Of |x - g|; where a rule of only one kind is given, the other is as in `f32`.
     public var absolute: [ToleranceRule] = []

@@ -10,8 +10,6 @@ public struct VerificationOptions: Sendable {
     public var tolerances = Tolerances()
     /// Judge `mid.*` too.
     public var intermediates = false
-    /// What the model computes in: errors below its own noise are no sign of a mistake.
-    public var arithmetic = TolerancePreset.f32
     /// What to draw of selections; nil: nothing.
     public var illustrations: IllustrationOptions?
 
@@ -22,14 +20,20 @@ public struct VerificationOptions: Sendable {
 package struct Verifier {
     private let model: any ModelRunner
     private var options: VerificationOptions
+    private let arithmetic: TolerancePreset
     private let isolating: Bool
     /// What was found so far.
     package private(set) var report = VerificationReport()
 
-    /// - Parameter isolating: each block is to be judged alone as well.
+    /// - Parameters:
+    ///   - arithmetic: what the model computes in: errors below its own noise are no sign of a mistake.
+    ///   - isolating: each block is to be judged alone as well.
     /// - Throws: `usage` where a tolerance names nothing that the model computes.
-    package init(_ model: any ModelRunner, options: VerificationOptions, isolating: Bool = false) throws {
+    package init(
+        _ model: any ModelRunner, options: VerificationOptions, arithmetic: TolerancePreset = .f32, isolating: Bool = false
+    ) throws {
         self.model = model
+        self.arithmetic = arithmetic
         self.options = options
         self.isolating = isolating
         let decoded = ["ids", "score", "topk_ids", "topk_probs", "box"]
@@ -167,9 +171,9 @@ package struct Verifier {
         let names = canonicalOrder(golden.intermediates.keys)
         guard options.intermediates else {
             let count = names.count + golden.unread.count { $0.hasPrefix("mid.") }
-            let how = isolating ? "judged only where a block stands alone, outside the verdict" : "not judged"
+            let how = isolating ? "judged only block by block, outside the verdict" : "not judged"
             if count > 0 {
-                result.notes.append("\(count) intermediates of the golden sets are \(how) (--intermediates judges them)")
+                result.notes.append("\(count) intermediates of the golden sets are \(how) (`intermediates` judges them)")
             }
             return result
         }
@@ -178,7 +182,7 @@ package struct Verifier {
             result.tensors.append(.init(name: name, isIntermediate: true, judgement: try judge.judgement(of: name, g)))
         }
         result.divergence = Divergence(
-            result.tensors.filter(\.isIntermediate).map { ($0.name, $0.judgement) }, noiseFloor: options.arithmetic.noiseFloor)
+            result.tensors.filter(\.isIntermediate).map { ($0.name, $0.judgement) }, noiseFloor: arithmetic.noiseFloor)
         return result
     }
 }

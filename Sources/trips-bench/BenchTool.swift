@@ -78,7 +78,7 @@ struct BenchTool: Tool {
         let sizes = try checkedSizes(of: inputs, session)
         let wanted = outputs.isEmpty ? nil : outputs
         let ready = clock.now
-        /// A model may have room for texts of one length only, and not say so before it runs.
+        /// A model may take texts of one length only, which shows when it runs.
         func firstRun(_ session: Session, _ path: String) throws {
             let length = sizes.textLength.map { " with \(counted($0, "text token")), which --text-length sets" } ?? ""
             _ = try locating(fileName(of: path) + length) { try session.run(inputs, outputs: wanted) }
@@ -219,7 +219,7 @@ struct Measurement: Encodable {
     }
 }
 
-/// A step's label for a table. Where it names several nodes, what their names share stands once:
+/// A step's label for a table. Of several nodes it shows what their names share once:
 /// `layer.0.self.{query key value}`. What is still too long loses its middle.
 private func shortLabel(_ label: String, limit: Int) -> String {
     let names = label.split(separator: " ").map { Array($0) }

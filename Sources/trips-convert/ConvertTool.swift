@@ -35,7 +35,7 @@ struct ConvertTool: Tool {
     @Option(name: .long, help: ArgumentHelp("Keep this WordPiece vocabulary (vocab.txt) in the package.", valueName: "file"))
     var vocabulary: String?
 
-    @Flag(name: .long, help: "Read external data behind links that leave the model's folder (ONNX).")
+    @Flag(name: .long, help: "Follow links out of the model's folder to external data (ONNX).")
     var followLinks = false
 
     @Option(

@@ -1,5 +1,6 @@
 import Foundation
 import Goldens
+import PackageFormat
 import Quantization
 import Runtime
 import Support
@@ -18,7 +19,7 @@ struct QuantizeTool: Tool {
     @Argument(help: ArgumentHelp("The package, with weights in floating point.", valueName: "in.trips"))
     var model = ""
 
-    @Flag(help: "Type of the new weights.") var scheme: SchemeFlag
+    @Flag(help: "Type of the new weights.") var scheme: QuantizationOptions.Scheme
 
     @Option(
         name: [.short, .long],
@@ -34,20 +35,20 @@ struct QuantizeTool: Tool {
             "Golden sets whose inputs to calibrate on.", valueName: "golden"))
     var calibration: [String] = []
 
-    @Flag(name: .long, help: "int8 weights, fp32 arithmetic.")
+    @Flag(name: .long, help: "With --int8: int8 weights, fp32 arithmetic.")
     var weightsOnly = false
 
     @Option(
         name: .long, parsing: .upToNextOption,
         help: ArgumentHelp(
-            "Layers that stay as they are; * stands for any text. A pattern that matches nothing is an error.", valueName: "pattern"
+            "Layers that stay as they are; * matches any text. A pattern that matches nothing is an error.", valueName: "pattern"
         ))
     var keep: [String] = []
 
     @Option(
         name: .long, parsing: .unconditional,
         help: ArgumentHelp(
-            "Put the worst layers back until the outputs have this signal-to-noise ratio, in dB (needs --calibration).",
+            "Put the most sensitive layers back until all outputs have this signal-to-noise ratio, in dB (needs --calibration).",
             valueName: "dB"))
     var maxLoss: Double?
 
@@ -58,21 +59,11 @@ struct QuantizeTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if model.isEmpty {
-            let advice =
-                calibration.isEmpty && keep.isEmpty
-                ? "" : ": put it before --calibration and --keep, which take all names behind them"
-            throw ValidationError("Missing expected argument '<in.trips>'\(advice)")
-        }
+        if model.isEmpty { throw missingArgument("<in.trips>", besides: ["--calibration": calibration, "--keep": keep]) }
         if let json, !ReplacingOptions.areDistinct([json, outputPath]) {
             throw ValidationError("--json and --output name one file")
         }
-        if weightsOnly && scheme != .int8 { throw ValidationError("--weights-only goes with --int8") }
-        if maxLoss != nil && calibration.isEmpty { throw ValidationError("--max-loss needs --calibration") }
-        if maxLoss != nil && scheme != .int8 { throw ValidationError("--max-loss goes with --int8") }
-        if let maxLoss, !(maxLoss.isFinite && maxLoss > 0) {
-            throw ValidationError("--max-loss \(maxLoss): expected a number of dB above 0")
-        }
+        try validating(options(calibration: calibration.map { GoldenSet(name: $0) }).check)
     }
 
     func run() throws {
@@ -81,8 +72,9 @@ struct QuantizeTool: Tool {
         let clock = ContinuousClock()
         let start = clock.now
         let report = try Progress.shown("quantizing", quiet: common.quiet) { progress in
-            try quantizePackage(
-                model, to: outputPath, try options(), writing: .init(replacing: replacing.force), threads: common.threads
+            try quantize(
+                model, to: outputPath, options(calibration: goldens()), writing: .init(replacing: replacing.force),
+                threads: common.threads
             ) { progress.update($0, of: $1) }
         }
         print(report.text)
@@ -96,19 +88,23 @@ struct QuantizeTool: Tool {
         if let json { try replacing.write(try jsonText(report) + "\n", to: json) }
     }
 
-    private func options() throws -> QuantizationOptions {
-        var options = QuantizationOptions(scheme.scheme)
+    private func options(calibration: [GoldenSet]) -> QuantizationOptions {
+        var options = QuantizationOptions(scheme)
         options.weightsOnly = weightsOnly
         options.keep = keep
-        options.minimalDecibels = maxLoss
+        options.minimalSNR = maxLoss
+        options.calibration = calibration
+        return options
+    }
+
+    private func goldens() throws -> [GoldenSet] {
         let names = calibration.isEmpty ? [] : try inputNames()
-        options.calibration = try calibration.flatMap(GoldenReference.references).map { reference in
+        return try calibration.flatMap(GoldenReference.references).map { reference in
             let golden = try reference.load(inputNames: names, outputNames: []) {
                 $0.hasPrefix("in.") && names.contains(String($0.dropFirst(3)))
             }
             return GoldenSet(name: golden.name, inputs: golden.passInputs)
         }
-        return options
     }
 
     private func inputNames() throws -> [String] {
@@ -121,35 +117,25 @@ struct QuantizeTool: Tool {
 }
 
 /// `--int8`, `--bf16` or `--f16`.
-enum SchemeFlag: String, EnumerableFlag {
-    case int8, bf16, f16
-
-    var scheme: QuantizationOptions.Scheme {
-        switch self {
-        case .int8: .int8
-        case .bf16: .bf16
-        case .f16: .f16
-        }
-    }
-}
+extension QuantizationOptions.Scheme: EnumerableFlag {}
 
 extension QuantizationReport {
     /// The report for people.
     var text: String {
         var parts = [layerTable]
-        let kept = Dictionary(grouping: layers.filter { $0.precision == "float32" }) { $0.note ?? "not quantized" }
+        let kept = Dictionary(grouping: layers.filter { $0.precision == .float32 }) { $0.note ?? "not quantized" }
         for (reason, layers) in kept.sorted(by: { $0.key < $1.key }) {
             parts.append(list("\(counted(layers.count, "layer")) as before: \(reason)", layers.map(\.name)))
         }
-        let noted = Dictionary(grouping: layers.filter { $0.precision == "int8" && $0.note != nil }) { $0.note ?? "" }
+        let noted = Dictionary(grouping: layers.filter { $0.precision == .int8 && $0.note != nil }) { $0.note ?? "" }
         for (note, layers) in noted.sorted(by: { $0.key < $1.key }) {
             parts.append(list("\(counted(layers.count, "layer")) in int8: \(note)", layers.map(\.name)))
         }
         if !putBack.isEmpty { parts.append(list("put back, the most sensitive first", putBack)) }
         parts.append("weights: \(byteText(bytesBefore)) -> \(byteText(bytesAfter)), \(scheme)")
-        if quantizedBefore > 0 { parts.append("\(counted(quantizedBefore, "layer")) in int8 before, as they were") }
+        if quantizedBefore > 0 { parts.append("\(counted(quantizedBefore, "layer")) in int8 before, unchanged") }
         if attentions > 0 { parts.append("attentions in int8: \(attentions)") }
-        if outputDecibels.isEmpty {
+        if outputSNR.isEmpty {
             parts.append("No calibration inputs: what this costs the outputs is not measured. --calibration GOLDEN measures it.")
         } else {
             parts.append(outputTable)
@@ -172,10 +158,10 @@ extension QuantizationReport {
         func number(_ value: Double?, _ form: (Double) -> String = { digits($0, 1) }) -> String { value.map(form) ?? "" }
         for layer in layers {
             table.add([
-                layer.name, layer.kind, layer.precision, byteText(layer.bytesBefore), byteText(layer.bytesAfter),
-                number(layer.weightDecibels),
+                layer.name, layer.kind, layer.precision.rawValue, byteText(layer.bytesBefore), byteText(layer.bytesAfter),
+                number(layer.weightSNR),
                 number(layer.outlierRatio) { digits($0, 1) + "x" }, number(layer.scalingStrength) { "range^-" + digits($0, 1) },
-                number(layer.outputDecibels), number(layer.modelDecibels),
+                number(layer.outputSNR), number(layer.modelSNR),
             ])
         }
         return table.text
@@ -183,7 +169,7 @@ extension QuantizationReport {
 
     private var outputTable: String {
         var table = TextTable([("output", .left), ("SNR dB", .right)])
-        for (name, ratio) in outputDecibels.sorted(by: { $0.key < $1.key }) { table.add([name, digits(ratio, 1)]) }
+        for (name, ratio) in outputSNR.sorted(by: { $0.key < $1.key }) { table.add([name, digits(ratio, 1)]) }
         for (name, overlap) in selectionOverlap.sorted(by: { $0.key < $1.key }) {
             table.add(["\(name): overlap of kept patches", digits(overlap, 3)])
         }

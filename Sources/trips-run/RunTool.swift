@@ -8,7 +8,7 @@ import Trips
 @main
 struct RunTool: Tool {
     static let configuration = CommandConfiguration(
-        commandName: "trips-run", abstract: "Asks a .trips package about a picture and a text.", version: Trips.version)
+        commandName: "trips-run", abstract: "Runs a .trips package on a picture and a text.", version: Trips.version)
 
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
     var model: String

@@ -13,15 +13,19 @@ struct VerifyTool: Tool {
     static let configuration = CommandConfiguration(
         commandName: "trips-verify",
         abstract: "Runs a .trips package on golden inputs and judges its outputs.",
-        usage: "trips-verify <model.trips> --golden <golden> ... [<options>]",
+        usage: """
+            trips-verify <model.trips> (--golden <golden> ... | --accuracy <test-set> | \
+            --against <other.trips> --image <file> --text <words>) [<options>]
+            """,
         discussion: """
             An element passes when |x - g| <= atol + rtol * |g|, an output when all its elements do. Exit code 0: every \
             output passes; 1: one fails, or has no counterpart.
             """,
         version: Trips.version)
 
+    // Has a default so that `validate` can say why it is missing.
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
-    var model: String
+    var model = ""
 
     @Option(
         name: .long, parsing: .upToNextOption,
@@ -39,7 +43,7 @@ struct VerifyTool: Tool {
         name: .long,
         help: ArgumentHelp(
             "Feed each block with the golden set's own states, so that each is judged alone.",
-            discussion: "It tells where an error is made; the verdict stays that of the outputs."))
+            discussion: "Shows where an error is made; the verdict stays that of the outputs."))
     var isolate = false
 
     @Option(
@@ -75,6 +79,7 @@ struct VerifyTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        if model.isEmpty { throw missingArgument("<model.trips>", besides: ["--golden": golden, "--image": example.image]) }
         if golden.isEmpty && accuracy == nil && !(against != nil && example.isGiven) {
             throw ValidationError("nothing to judge by: expected --golden, --accuracy, or --against with --image and --text")
         }
@@ -103,6 +108,7 @@ struct VerifyTool: Tool {
             found = try verify(package, goldens)
         }
         if let accuracy { found.accuracy = try measure(package, accuracy) }
+        found.notes = found.notes.map(spellingFlags)
         print(heading(package))
         print()
         print(found.text)
@@ -135,13 +141,16 @@ struct VerifyTool: Tool {
                 threads: common.threads
             ) { _ in advance() }
         }
-        let judged = goldens.isEmpty ? nil : try? referenceCurve(reference, goldens, name)
-        if let judged { found.curves.append(judged) }
+        if report != nil || json != nil, let curve = try referenceCurve(reference, goldens, name) { found.curves.append(curve) }
         return found
     }
 
-    /// How far the other package itself is from the golden sets, where those have intermediates.
+    /// How far the other package itself is from the golden sets that have intermediates; nil where none has.
     private func referenceCurve(_ reference: Model, _ goldens: [GoldenReference], _ name: String) throws -> DepthCurve? {
+        let goldens = try goldens.filter { golden in
+            try golden.load(inputNames: [], outputNames: [], needing: { _ in false }).unread.contains { $0.hasPrefix("mid.") }
+        }
+        if goldens.isEmpty { return nil }
         var options = VerificationOptions()
         options.intermediates = true
         var curve = try Verification.verify(reference, against: goldens, options: options, threads: common.threads).curves.first
@@ -172,7 +181,6 @@ struct VerifyTool: Tool {
         var options = VerificationOptions()
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset(fitting: package.manifest))
         options.intermediates = intermediates
-        options.arithmetic = TolerancePreset(fitting: package.manifest)
         if report != nil {
             var drawing = IllustrationOptions()
             drawing.mean = package.manifest.preprocessing?.mean
@@ -183,7 +191,7 @@ struct VerifyTool: Tool {
         return options
     }
 
-    // MARK: Telling
+    // MARK: Reporting
 
     /// What is being judged, in one line.
     private func heading(_ package: Model) -> String {

@@ -228,6 +228,9 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused(
             #"selections.0.guidance: unknown choice; found "stars"; expected text, image-cls, random"#,
             Forgery.manifest(tensors: tensor).replacing(#""selections":[]"#, with: #""selections":[\#(selection)]"#))
+        refused(
+            "quantization.scheme",
+            Forgery.manifest(tensors: tensor, more: #","quantization":{"scheme":"int3","summary":"","layers":[]}"#))
         refused("two tensors have one name", Forgery.manifest(tensors: tensor + "," + tensor))
         refused("length of a name", Forgery.manifest(tensors: Forgery.tensor("")))
         refused("length of a name", Forgery.manifest(tensors: Forgery.tensor(String(repeating: "n", count: 1025))))

@@ -184,7 +184,7 @@ import PackageFormat
         #expect(read.tool == given.tool && read.source == given.source && read.architecture == given.architecture)
         #expect(read.options == given.options && read.settings == given.settings && read.selections == given.selections)
         #expect(read.preprocessing == given.preprocessing && read.leftOut == given.leftOut)
-        #expect(read.quantization?.layers.first?.signalToNoise == .infinity)
+        #expect(read.quantization?.layers.first?.snr == .infinity)
     }
 
     @Test func graphsComeBack() throws {

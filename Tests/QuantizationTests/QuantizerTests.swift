@@ -56,7 +56,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
             node.op is QuantizedLinear ? node.input(4).flatMap(graphs[0].constant)?.identity : nil
         }
         #expect(scales.count == 2 && Set(scales).count == 1, "up and side; down has no normalisation in front")
-        #expect(report.layers.map(\.precision) == ["int8", "int8", "int8"])
+        #expect(report.layers.map(\.precision) == [.int8, .int8, .int8])
         #expect(report.bytesAfter < report.bytesBefore / 3)
     }
 
@@ -76,7 +76,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
             try graphs[0].value(named: name).flatMap(graphs[0].constant)?.load().elements(Float.self)
         }
         #expect(try numbers("good") == [1, 0.099975586, 2, 3] && numbers("mask") == [0, -.greatestFiniteMagnitude, 0, 0])
-        #expect(report.layers.map(\.precision) == ["float16", "float16", "float32"] && report.layers[2].note != nil)
+        #expect(report.layers.map(\.precision) == [.float16, .float16, .float32] && report.layers[2].note != nil)
         #expect(throws: TripsError.self) { try numbers("wide") }
     }
 
@@ -100,7 +100,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var options = QuantizationOptions(.int8)
         options.keep = ["*own.weight"]
         let (graphs, report) = try quantize([block()], options)
-        #expect(report.layers.first { $0.name == "down.weight" }?.precision == "float32")
+        #expect(report.layers.first { $0.name == "down.weight" }?.precision == .float32)
         #expect(graphs[0].nodes.count(where: { $0.op is Linear }) == 1)
         options.keep = ["no such layer"]
         #expect { try quantize([block()], options) } throws: {
@@ -131,7 +131,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         let (graphs, report) = try quantize([graph], options)
         let lookup = try #require(graphs[0].nodes.first { $0.op is Embedding })
         #expect(lookup.input(1).flatMap(graphs[0].constant)?.storedType == .float32)
-        #expect(report.layers.first { $0.name == "words" }?.precision == "float32")
+        #expect(report.layers.first { $0.name == "words" }?.precision == .float32)
     }
 
     @Test func whatIsStoredIn16BitsIsPutBackLast() throws {
@@ -141,12 +141,12 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         func places(_ graphs: [Graph]) -> DataType? {
             graphs[0].nodes.first { $0.op is Slice }?.input(0).flatMap(graphs[0].constant)?.storedType
         }
-        options.minimalDecibels = 45
+        options.minimalSNR = 45
         let enough = try quantize([graph], options)
-        #expect(places(enough.graphs) == .bfloat16 && (enough.report.outputDecibels["y"] ?? 0) >= 45)
-        options.minimalDecibels = 100
+        #expect(places(enough.graphs) == .bfloat16 && (enough.report.outputSNR["y"] ?? 0) >= 45)
+        options.minimalSNR = 100
         let exact = try quantize([graph], options)
-        #expect(places(exact.graphs) == .float32 && (exact.report.outputDecibels["y"] ?? 0) >= 100)
+        #expect(places(exact.graphs) == .float32 && (exact.report.outputSNR["y"] ?? 0) >= 100)
     }
 
     @Test func layersOfOneWeightKeepTheirOwnBiases() throws {
@@ -196,16 +196,16 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
             "y", graph.add(Linear(), [x, graph.addConstant(Constant(row, identity: "w"), name: "weight")], name: "layer")[0])
         var options = QuantizationOptions(.int8)
         options.calibration = [GoldenSet(name: "g", inputs: ["x": row])]
-        #expect(try quantize([graph], options).report.layers.map(\.precision) == ["int8"])
+        #expect(try quantize([graph], options).report.layers.map(\.precision) == [.int8])
     }
 
     @Test func layersArePutBackUntilTheOutputsAreGoodEnough() throws {
         var options = QuantizationOptions(.int8)
         options.calibration = try samples(2)
-        options.minimalDecibels = 60
+        options.minimalSNR = 60
         var told: [[Int]] = []
         let (_, report) = try quantize([block()], options) { told.append([$0, $1]) }
-        #expect(!report.putBack.isEmpty && (report.outputDecibels["y"] ?? 0) >= 60)
+        #expect(!report.putBack.isEmpty && (report.outputSNR["y"] ?? 0) >= 60)
         // The rounding, then the trial of each layer alone.
         let layers = report.layers.count
         #expect(told.map { $0[0] } == told.map { $0[0] }.sorted())
@@ -352,11 +352,11 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         let states = try samples(1)[0]
         options.calibration = [GoldenSet(name: "image", inputs: ["image": try #require(states.inputs["x"])]), states]
         let (_, report) = try quantize([encode, decode], options)
-        #expect(Set(report.outputDecibels.keys) == ["x", "y"] && report.outputDecibels.values.allSatisfy { $0 > 30 && $0 < 80 })
-        #expect(report.layers.allSatisfy { $0.outputDecibels != nil } && report.unmeasuredOutputs.isEmpty)
+        #expect(Set(report.outputSNR.keys) == ["x", "y"] && report.outputSNR.values.allSatisfy { $0 > 30 && $0 < 80 })
+        #expect(report.layers.allSatisfy { $0.outputSNR != nil } && report.unmeasuredOutputs.isEmpty)
         options.calibration = [states]
         let part = try quantize([encode, decode], options).1
-        #expect(part.outputDecibels.keys.sorted() == ["y"] && part.unmeasuredOutputs == ["x"])
+        #expect(part.outputSNR.keys.sorted() == ["y"] && part.unmeasuredOutputs == ["x"])
     }
 
     @Test func calibrationInputsThatDoNotSuitAreBadDataOfTheirFile() throws {
@@ -475,8 +475,8 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
     }
 
     @Test func aRatioWithNaNIsNaN() {
-        #expect(decibels([1, 2], [1, .nan]).isNaN && decibels([.infinity], [1]).isNaN)
-        #expect(decibels([1, .nan, -.infinity], [1, .nan, -.infinity]) == .infinity)
+        #expect(snr([1, .nan], reference: [1, 2]).isNaN && snr([1], reference: [.infinity]).isNaN)
+        #expect(snr([1, .nan, -.infinity], reference: [1, .nan, -.infinity]) == .infinity)
     }
 
     @Test func attentionOverQuantizedValuesIsQuantizedToo() throws {
@@ -532,7 +532,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         try graph.addOutput("keys", keys)
         try graph.addOutput("y", graph.add(Linear(), [selected[0], weight("after")], name: "after")[0])
         let (quantized, report) = try quantize([graph], QuantizationOptions(.int8))
-        #expect(report.layers.filter { $0.precision == "float32" }.map(\.name) == ["query"])
+        #expect(report.layers.filter { $0.precision == .float32 }.map(\.name) == ["query"])
         let inputs = [
             "tokens": try Tensor((0..<144).map { _ in Float(generator.uniform() - 0.5) * 4 }, shape: [1, 9, 16]),
             "guide": try Tensor((0..<16).map { _ in Float(generator.uniform() - 0.5) * 4 }, shape: [1, 16]),

@@ -42,16 +42,16 @@ extension Float {
             // Half a step, or what clipping to 127 steps cuts off.
             #expect(abs(exact[index] - back[index]) <= max(0.5001 * scale, abs(exact[index]) - 126.999 * scale))
         }
-        #expect(rounded.decibels > 40)
+        #expect(rounded.snr > 40)
     }
 
     @Test func smallerGroupsAndChosenScalesRoundBetter() throws {
         // A few large weights in each row: one scale for the row makes all others coarse.
         let matrix = try noise(16, 256, seed: 2) { $0 % 64 == 0 ? 20 * $1 : $1 }
         let (row, group) = (try roundWeights(matrix, groupSize: 256), try roundWeights(matrix, groupSize: 32))
-        #expect(group.decibels > row.decibels)
+        #expect(group.snr > row.snr)
         let exact = try matrix.elements(Float.self)
-        #expect(abs(Double(ratio(exact, try restored(row))) - row.decibels) < 0.01)
+        #expect(abs(Double(ratio(exact, try restored(row))) - row.snr) < 0.01)
     }
 
     /// Of many weights that are small beside a single one, all are rounded finer where that one is cut.

@@ -2,10 +2,10 @@ import Foundation
 import Support
 import Testing
 
-private func decibels(_ x: [Double], _ g: [Double]) -> Double {
+private func snr(_ x: [Double], _ g: [Double]) -> Double {
     var ratio = SignalToNoise()
     for (x, g) in zip(x, g) { ratio.add(x, reference: g) }
-    return ratio.decibels
+    return ratio.snr
 }
 
 @Suite struct SignalToNoiseTests {
@@ -22,7 +22,7 @@ private func decibels(_ x: [Double], _ g: [Double]) -> Double {
     ]
 
     @Test(arguments: examples) func ofFewNumbers(x: [Double], reference: [Double], expected: Double) {
-        let found = decibels(x, reference)
+        let found = snr(x, reference)
         #expect(found == expected || found.isNaN && expected.isNaN, "\(found)")
     }
 
@@ -34,8 +34,8 @@ private func decibels(_ x: [Double], _ g: [Double]) -> Double {
     }
 
     @Test func sumsAreJudgedAlike() {
-        #expect(SignalToNoise(signal: 100, noise: 1).decibels == 20 && SignalToNoise(signal: 0, noise: 0).decibels == .infinity)
-        #expect(SignalToNoise(signal: 1, noise: .infinity).decibels.isNaN)
+        #expect(SignalToNoise(signal: 100, noise: 1).snr == 20 && SignalToNoise(signal: 0, noise: 0).snr == .infinity)
+        #expect(SignalToNoise(signal: 1, noise: .infinity).snr.isNaN)
     }
 }
 

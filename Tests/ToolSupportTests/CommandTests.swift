@@ -329,8 +329,13 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 
 @Test(arguments: [
     ("trips-quantize", ["--int8", "x.trips", "--threads", "-1"], "--threads -1: expected 1 to"),
-    ("trips-quantize", ["--int8", "x.trips", "--calibration", "g", "--max-loss", "-5"], "--max-loss -5.0: expected"),
+    ("trips-quantize", ["--int8", "x.trips", "--calibration", "g", "--max-loss", "-5"], "--max-loss; found -5.0; expected"),
     ("trips-quantize", ["--int8", "--calibration", "g", "x.trips"], "put it before --calibration"),
+    ("trips-quantize", ["--int8", "x.trips", "--max-loss", "30"], "--max-loss needs --calibration"),
+    ("trips-quantize", ["--bf16", "x.trips", "--weights-only"], "only int8 has such options; found --weights-only"),
+    ("trips-verify", ["--golden", "g", "x.trips"], "put it before --golden"),
+    ("trips-verify", ["x.trips"], "--golden, --accuracy, or --against"),
+    ("trips-convert", ["x.onnx", "--vision-heads", "2"], "found --vision-heads"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "-0.5"], "--keep-rate -0.5: found"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"], "expected 1\n"),
     ("trips-convert", ["x.onnx", "--select", "2", "--seed", "7"], "expected --guidance random"),
@@ -364,7 +369,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     let scratch = try Scratch()
     guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
     guard let outcome = try run("trips-quantize", ["--int8", path, "--keep", "*", "-o", scratch.path + "/q.trips"]) else { return }
-    #expect(outcome.status == 0 && outcome.output.contains("layers as before: --keep *\n"))
+    #expect(outcome.status == 0 && outcome.output.contains("layers as before: kept by the pattern *\n"))
     #expect(outcome.output.contains("more; --json FILE lists all"))
 }
 

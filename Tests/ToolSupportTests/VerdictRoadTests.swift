@@ -76,7 +76,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
     let (model, goldens) = (try model("albef-pretrain", selecting: [2, 3]), try references("albef-pretrain/golden"))
     let report = try verify(model, against: goldens, isolating: true)
     #expect(!report.passes)
-    #expect(report.notes.contains { $0.contains("intermediates of the golden sets are judged only where a block stands alone") })
+    #expect(report.notes.contains { $0.contains("intermediates of the golden sets are judged only block by block") })
     let isolated = try #require(report.isolated)
     let verdicts = Dictionary(uniqueKeysWithValues: isolated.map { ($0.name, $0.verdict) })
     #expect(verdicts["vision.1"] == .pass && verdicts["text.1"] == .pass && verdicts["vision.2"] == .fail)
@@ -97,13 +97,13 @@ private func references(_ path: String) throws -> [GoldenReference] {
 
 @Test func coarseWeightsThatFailByTheTolerancesOfFinerOnesPointToTheirOwn() throws {
     var manifest = Manifest(tool: .init(name: "test", version: ""))
-    manifest.quantization = .init(scheme: "int8", summary: "", layers: [])
+    manifest.quantization = .init(scheme: .int8, summary: "", layers: [])
     let model = Model(graphs: try prepare(fixtures + "/albef-pretrain/checkpoint.safetensors").graphs, manifest: manifest)
     func pointsThere(_ golden: String, _ preset: TolerancePreset) throws -> Bool {
         var options = VerificationOptions()
         options.tolerances.preset = preset
         return try verify(model, against: references("albef-pretrain/\(golden)"), options: options).notes.contains {
-            $0.contains("--preset auto")
+            $0.contains("`preset` int8")
         }
     }
     #expect(try pointsThere("golden-select", .f32))

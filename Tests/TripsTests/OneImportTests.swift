@@ -13,4 +13,39 @@ import Trips
         #expect(imported.architecture == .albefRetrieval)
         #expect(report?.blocks.map(\.block) == [2])
     }
+
+    @Test func aModelIsAskedAboutAPictureAndAText() throws {
+        let scratch = try Scratch()
+        let path = scratch.path + "/m.trips"
+        var options = ConversionOptions()
+        options.vocabulary = scratch.path + "/vocab.txt"
+        // As many words as the model has ids for.
+        let words = try String(contentsOfFile: fixtures + "/preprocessing/vocab.txt", encoding: .utf8).split(separator: "\n")
+        try words.prefix(48).joined(separator: "\n").write(toFile: scratch.path + "/vocab.txt", atomically: true, encoding: .utf8)
+        try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: path, options)
+        let model = try Model(contentsOf: path)
+        let tokenizer = try #require(try model.tokenizer())
+        let picture = try Picture(path: fixtures + "/preprocessing/colour.jpg")
+        let inputs = try model.inputs(images: [picture], text: "the dog is on a", tokenizer: tokenizer)
+        #expect(Set(inputs.keys) == ["image", "input_ids", "attention_mask"])
+        let answer = try Answer(Session(model), inputs, tokenizer: tokenizer)
+        #expect((0...1).contains(answer.matchProbability ?? -1) && answer.similarity != nil)
+
+        func refused(_ words: String, _ body: () throws -> Void) {
+            #expect { try body() } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words) }
+        }
+        refused("`images`; found 2; expected 1") {
+            _ = try model.inputs(images: [picture, picture], text: nil, tokenizer: nil)
+        }
+        refused("words need a vocabulary") { _ = try model.inputs(images: [], text: "a dog", tokenizer: nil) }
+        refused("`maximalLength`; found 21; expected at most 20") {
+            _ = try model.inputs(images: [], text: "a dog", tokenizer: tokenizer, maximalLength: 21)
+        }
+        refused("`text` is missing") {
+            _ = try Answer(Session(model), model.inputs(images: [picture], text: nil, tokenizer: nil), tokenizer: tokenizer)
+        }
+        refused("`candidates`") { _ = try Answer(Session(model), inputs, tokenizer: tokenizer, candidates: ["yes"]) }
+        try convert("\(fixtures)/albef-pretrain/opset17.onnx", to: scratch.path + "/o.trips")
+        #expect(try Model(contentsOf: scratch.path + "/o.trips").tokenizer() == nil)
+    }
 }

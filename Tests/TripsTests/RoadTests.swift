@@ -75,10 +75,10 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         try throughPackage(example, in: fixtures) { path, model in
             #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 15))
             let package = try PackageReader(path: path)
-            #expect(package.manifest.quantization?.scheme == "int8")
+            #expect(package.manifest.quantization?.scheme == .int8)
             #expect(package.tensors.filter { $0.dataType == .int8 }.count == 66)
             for scheme in [QuantizationOptions.Scheme.int8, .bf16] {
-                #expect(throws: TripsError.self) { try quantizePackage(path, to: path + "-again", QuantizationOptions(scheme)) }
+                #expect(throws: TripsError.self) { try quantize(path, to: path + "-again", QuantizationOptions(scheme)) }
             }
         }
     }
@@ -93,7 +93,7 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         try throughPackage(example, in: fixtures) { path, model in
             #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 20))
             let quantization = try #require(try PackageReader(path: path).manifest.quantization)
-            #expect(quantization.scheme == "int8" && quantization.summary.contains("rounded by rows in place of"))
+            #expect(quantization.scheme == .int8 && quantization.summary.contains("rounded by rows in place of"))
             let operators = try PackageReader(path: path).graphs().flatMap(\.nodes).map(\.op)
             #expect(operators.count { ($0 as? Attention)?.activations == .int8 } == 11)
             #expect(!operators.contains { $0 is QuantizeLinear || $0 is DequantizeLinear || $0 is MatMul })
@@ -120,10 +120,10 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             var options = QuantizationOptions(.int8)
             options.keep = ["*visual_encoder*", "*word_embeddings*"]
             let (first, second) = (path + "-1", path + "-2")
-            let before = try quantizePackage(path, to: first, options, measuring: false)
+            let before = try quantize(path, to: first, options, measuring: false)
             #expect(before.quantizedBefore == 0)
-            let report = try quantizePackage(first, to: second, QuantizationOptions(.int8), measuring: false)
-            let kept = before.layers.filter { $0.precision == "float32" }.map(\.name)
+            let report = try quantize(first, to: second, QuantizationOptions(.int8), measuring: false)
+            let kept = before.layers.filter { $0.precision == .float32 }.map(\.name)
             #expect(report.quantizedBefore == before.layers.count - kept.count && report.layers.map(\.name) == kept)
             let (old, new) = (try PackageReader(path: first), try PackageReader(path: second))
             for tensor in old.tensors where tensor.dataType == .int8 {
@@ -166,30 +166,30 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
                     inputNames: ["image", "input_ids", "attention_mask"], outputNames: [])
             ]
             let int8 = path + "-int8"
-            let report = try quantizePackage(path, to: int8, options, measuring: false)
+            let report = try quantize(path, to: int8, options, measuring: false)
             // Eight bits of weights and activations through six blocks leave some 30 dB; 20 would be a mistake somewhere.
-            #expect(report.outputDecibels.values.allSatisfy { $0 > 20 } && report.outputDecibels.count == 5)
+            #expect(report.outputSNR.values.allSatisfy { $0 > 20 } && report.outputSNR.count == 5)
             #expect(try !passes(Model(contentsOf: int8), golden), "int8 is not fp32")
-            let blind = try quantizePackage(path, to: path + "-blind", QuantizationOptions(.int8), measuring: false)
-            #expect(blind.outputDecibels.isEmpty && blind.layers.contains { $0.scalingStrength != nil })
+            let blind = try quantize(path, to: path + "-blind", QuantizationOptions(.int8), measuring: false)
+            #expect(blind.outputSNR.isEmpty && blind.layers.contains { $0.scalingStrength != nil })
             // Times are taken on the first inputs that suffice for an output.
             var mixed = options
             mixed.calibration.insert(
                 GoldenSet(name: "mask", inputs: options.calibration[0].inputs.filter { $0.key == "attention_mask" }), at: 0)
-            #expect(try quantizePackage(path, to: path + "-timed", mixed).millisecondsAfter != nil)
-            #expect { try quantizePackage(int8, to: path + "-again", options) } throws: { ($0 as? TripsError)?.kind == .usage }
+            #expect(try quantize(path, to: path + "-timed", mixed).millisecondsAfter != nil)
+            #expect { try quantize(int8, to: path + "-again", options) } throws: { ($0 as? TripsError)?.kind == .usage }
         }
     }
 
     @Test func weightsThatAreStoredInSixteenBitsCountAsSuch() throws {
         try throughPackage(Self.examples[1], in: fixtures) { path, _ in
-            let whole = try quantizePackage(path, to: path + "-bf16", QuantizationOptions(.bf16), measuring: false)
+            let whole = try quantize(path, to: path + "-bf16", QuantizationOptions(.bf16), measuring: false)
             #expect(whole.bytesAfter * 2 == whole.bytesBefore)
-            let again = try quantizePackage(
+            let again = try quantize(
                 path + "-bf16", to: path + "-again", QuantizationOptions(.bf16), measuring: false, threads: 1)
             #expect(again.bytesBefore == whole.bytesAfter && again.bytesAfter == whole.bytesAfter)
-            let int8 = try quantizePackage(path + "-bf16", to: path + "-int8", QuantizationOptions(.int8), measuring: false)
-            let direct = try quantizePackage(path, to: path + "-direct", QuantizationOptions(.int8), measuring: false)
+            let int8 = try quantize(path + "-bf16", to: path + "-int8", QuantizationOptions(.int8), measuring: false)
+            let direct = try quantize(path, to: path + "-direct", QuantizationOptions(.int8), measuring: false)
             #expect(int8.bytesBefore * 2 == direct.bytesBefore)
         }
     }
@@ -236,7 +236,7 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         var options = ConversionOptions()
         options.vocabulary = "\(fixtures)/preprocessing/vocab.txt"
         try convert("\(fixtures)/albef-ve/checkpoint.safetensors", to: whole, options)
-        try quantizePackage(whole, to: int8, QuantizationOptions(.int8), measuring: false)
+        try quantize(whole, to: int8, QuantizationOptions(.int8), measuring: false)
         let words = try [whole, int8].map { path in
             let package = try PackageReader(path: path)
             return try package.constant(named: #require(package.manifest.vocabulary)).load().elements(UInt8.self)
@@ -280,6 +280,19 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         #expect(try convert(files[0], to: "\(folder)/b.trips", options).manifest.source?.sha256 != report.manifest.source?.sha256)
     }
 
+    @Test func namesOfTowersAreRecordedAmongTheOptions() throws {
+        let scratch = try Scratch()
+        var options = ConversionOptions()
+        let source = "\(fixtures)/albef-pretrain/checkpoint.safetensors"
+        let graph = try #require(try prepare(source).graphs.first)
+        let tower = try #require(graph.traces.first { $0.name == "vision.0" }.map { graph.name(of: $0.value) })
+        let guide = try #require(graph.traces.last { $0.name.hasPrefix("text.") }?.name)
+        options.selection = SelectionRequest(blocks: [2], visionTower: tower, textGuide: guide)
+        let manifest = try convert(source, to: scratch.path + "/a.trips", options).manifest
+        #expect(manifest.options["vision-tower"] == tower && manifest.options["text-guide"] == guide)
+        #expect(try PackageReader(path: scratch.path + "/a.trips").manifest.options == manifest.options)
+    }
+
     @Test func optionsThatWouldDoNothingAreUsage() throws {
         func message(_ source: String, _ change: (inout ConversionOptions) -> Void) -> String {
             var options = ConversionOptions()
@@ -296,9 +309,9 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             (options.tensorsOnly, options.checkpoint.visionHeads, options.checkpoint.imageSize) = (true, 2, 24)
             (options.vocabulary, options.selection) = ("vocab.txt", SelectionRequest(blocks: [2]))
         }
-        #expect(idle.contains("--vision-heads, --image-size, --select, --vocabulary"), "\(idle)")
-        #expect(message("opset17.onnx") { $0.tensorsOnly = true }.contains("--architecture"))
-        #expect(message("checkpoint.safetensors") { $0.followsLinks = true }.contains("--follow-links"))
+        #expect(idle.contains("`visionHeads`, `imageSize`, `selection`, `vocabulary`"), "\(idle)")
+        #expect(message("opset17.onnx") { $0.tensorsOnly = true }.contains("`tensorsOnly`"))
+        #expect(message("checkpoint.safetensors") { $0.followsLinks = true }.contains("`followsLinks`"))
         var options = ConversionOptions()
         options.tensorsOnly = true
         #expect { try prepare("\(fixtures)/albef-pretrain/checkpoint.safetensors", options) } throws: {

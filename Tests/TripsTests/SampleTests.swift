@@ -36,7 +36,7 @@ private let sample = fixtures + "/scenes"
         quantization.calibration = try GoldenReference.references(at: "\(sample)/golden-select.safetensors").map {
             try $0.load(inputNames: [], outputNames: [])
         }
-        try quantizePackage(selected, to: int8, quantization, measuring: false)
+        try quantize(selected, to: int8, quantization, measuring: false)
 
         let before = try Self.share(whole)
         #expect(before > Self.least)

@@ -19,6 +19,9 @@ private struct FakeModel: ModelRunner {
         if let missing = inputNames.first(where: { inputs[$0] == nil }) { throw TripsError.usage("input \(missing) is missing") }
         return values.filter { outputs.contains($0.key) || traces.contains($0.key) }
     }
+
+    func decodedNames(among _: [String]) -> [String] { [] }
+    func decode(_: [String], inputs _: [String: Tensor], metadata _: GoldenMetadata) throws -> [String: Tensor] { [:] }
 }
 
 private func floats(_ elements: [Float], _ shape: [Int]? = nil) throws -> Tensor {
