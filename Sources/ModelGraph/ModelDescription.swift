@@ -4,6 +4,7 @@ import Support
 
 /// A number that does not follow from the tensors' shapes.
 public struct Setting: Sendable, Hashable, Codable {
+    /// Where the number came from.
     public enum Source: String, Sendable, Hashable, Codable {
         case option
         case configuration = "config file"
@@ -13,8 +14,11 @@ public struct Setting: Sendable, Hashable, Codable {
         case tensors
     }
 
+    /// Such as `text_heads`.
     public var name: String
+    /// The number as text.
     public var value: String
+    /// Where it came from.
     public var source: Source
 
     public init(_ name: String, _ value: String, from source: Source) {
@@ -42,6 +46,7 @@ public struct LeftOut: Sendable, Hashable, Codable {
 
 /// How the graphs `encode` and `decode` produce an answer.
 public struct Generation: Sendable, Hashable, Codable {
+    /// How an answer is found.
     public enum Method: String, Sendable, Hashable, Codable {
         /// Beam search with a length penalty (mPLUG's generator).
         case beam
@@ -51,6 +56,7 @@ public struct Generation: Sendable, Hashable, Codable {
         case ranking
     }
 
+    /// How the answer is found.
     public var method: Method
     /// The token that starts a sequence.
     public var startID: Int

@@ -5,6 +5,7 @@ import Tensors
 
 /// What to do with a model's weights.
 public struct QuantizationOptions: Sendable {
+    /// Types of weights, as the manifest names them.
     public typealias Scheme = Manifest.Quantization.Scheme
 
     /// The type of the new weights; with int8 activations are rounded as well, unless `weightsOnly`.

@@ -36,7 +36,7 @@ public struct ArchitectureOptions: ParsableArguments {
     @Option(
         name: .long, parsing: .unconditional,
         help: ArgumentHelp(
-            "Resample the position embedding for images of this many pixels a side.",
+            "Resample the position embedding for images of this many pixels per side.",
             discussion: "Checkpoints only; an ONNX graph is exported again instead.", valueName: "pixels"))
     public var imageSize: Int?
 

@@ -6,7 +6,7 @@ public struct PackageOptions: ParsableArguments {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "Storage type of weights: f32, f16 or bf16.", discussion: "Default: as in the source.", valueName: "type"))
+            "Storage type of weights.", discussion: "Default: as in the source.", valueName: "type"))
     public var weights: PackageWriter.Options.Storage?
 
     @Option(

@@ -22,20 +22,20 @@ public struct SelectionOptions: ParsableArguments {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "What scores the patches: text, image-cls or random (for ablations).", discussion: "Default: text.", valueName: "guide")
+            "What scores the patches; random is for ablations.", discussion: "Default: text.", valueName: "guide")
     )
     public var guidance: PatchSelection.Guidance?
 
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "What becomes of dropped tokens: normalized, weighted or none.", discussion: "Default: normalized.", valueName: "form"))
+            "How dropped tokens are fused into one; none loses them.", discussion: "Default: normalized.", valueName: "form"))
     public var fuse: PatchSelection.Fusion?
 
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "Order of kept tokens: original or score.", discussion: "Default: original.", valueName: "order"))
+            "Order of kept tokens.", discussion: "Default: original.", valueName: "order"))
     public var order: PatchSelection.Order?
 
     @Option(
@@ -52,7 +52,7 @@ public struct SelectionOptions: ParsableArguments {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "The hidden state whose first row guides, where it is not recognised (ONNX).", valueName: "name"))
+            "The hidden state whose first row guides the selection, where it is not recognised (ONNX).", valueName: "name"))
     public var textGuide: String?
 
     public init() {}

@@ -5,7 +5,8 @@ public struct ToleranceOptions: ParsableArguments {
     @Option(
         name: .long, parsing: .unconditionalSingleValue,
         help: ArgumentHelp(
-            "Absolute tolerance: X for all outputs, or NAME:X (NAME may hold *).", discussion: "Default: 1e-4.", valueName: "x"))
+            "Absolute tolerance: X for all outputs, or NAME:X (* in NAME matches any text).", discussion: "Default: 1e-4.",
+            valueName: "x"))
     public var atol: [ToleranceRule] = []
 
     @Option(
@@ -23,7 +24,7 @@ public struct ToleranceOptions: ParsableArguments {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "Tolerances that suit what the package holds: f32, f16, bf16, int8, or auto.",
+            "Tolerances that suit weights of this type; auto takes the package's.",
             discussion: """
                 Default: f32. With f16, bf16 or int8, outputs are judged by SNR, and selections may flip between patches whose scores lie within the \
                 arithmetic's error.

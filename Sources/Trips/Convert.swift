@@ -10,6 +10,7 @@ import Tensors
 public struct PreparedModel: Sendable {
     /// What the importer made of the source, with the graphs as they were rewritten.
     public var imported: ImportedModel
+    /// As they were rewritten.
     public var graphs: [Graph] { imported.graphs }
     /// What the rewrites did, by graph.
     public var trails: [(graph: String, trail: AuditTrail)] = []

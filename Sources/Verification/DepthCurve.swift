@@ -4,6 +4,7 @@ import ModelGraph
 public struct DepthCurve: Sendable, Encodable {
     /// Which model it is of.
     public var label: String
+    /// In the order of computation.
     public var points: [Point]
 
     /// The state after one block.

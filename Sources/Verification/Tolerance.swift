@@ -72,6 +72,7 @@ public enum TolerancePreset: String, Sendable, CaseIterable, Codable {
 public struct ToleranceRule: Sendable, Equatable {
     /// Which tensors it is for, with or without `out.` or `mid.`; nil: all.
     public var pattern: String?
+    /// The tolerance; for an SNR in dB.
     public var value: Double
 
     public init(pattern: String? = nil, value: Double) {

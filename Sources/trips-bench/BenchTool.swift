@@ -38,7 +38,7 @@ struct BenchTool: Tool {
     )
     var outputs: [String] = []
 
-    @Option(name: .long, help: ArgumentHelp("Run another package in turn with this one.", valueName: "other.trips"))
+    @Option(name: .long, help: ArgumentHelp("Run another package alternately with this one.", valueName: "other.trips"))
     var compare: String?
 
     @Option(name: .long, help: ArgumentHelp("Write the steps of one run in Chrome's trace format.", valueName: "file"))

@@ -210,6 +210,16 @@ private func vocabulary(in scratch: Scratch) throws -> String {
     #expect(FileManager.default.fileExists(atPath: scratch.path + "/p.png"))
     #expect(wordless.status == 64 && wordless.errors.contains("--text is missing"), "\(wordless.errors)")
     #expect(blind.status == 64 && blind.errors.contains("--image is missing"), "\(blind.errors)")
+    #expect(!answer.errors.contains("assumed"))
+
+    // An ONNX model does not say how it takes pictures.
+    let other = scratch.path + "/o.trips"
+    guard
+        let made = try run("trips-convert", [fixtures + "/albef-pretrain/opset17.onnx", "--vocabulary", vocabulary, "-o", other]),
+        let assuming = try run("trips-run", [other] + arguments[1..<5])
+    else { return }
+    #expect(made.status == 0 && assuming.status == 0, "\(made.errors)\(assuming.errors)")
+    #expect(assuming.errors.contains("note: the package does not say how it takes pictures"))
 }
 
 /// A package of ALBEF's small model, from its checkpoint or from ONNX with fixed sizes.
