@@ -82,7 +82,7 @@ public struct Graph: Sendable {
     /// The nodes that read a value, each once, in the order in which they were added.
     public func consumers(of value: ValueID) -> [Node] { values[value.index].consumers.compactMap { nodeSlots[$0.index] } }
 
-    /// The first that read a value, as `consumers(of:)`.
+    /// As `consumers(of:)`, of the first `count` readers alone.
     package func consumers(of value: ValueID, atMost count: Int) -> [Node] {
         values[value.index].consumers.prefix(count).compactMap { nodeSlots[$0.index] }
     }

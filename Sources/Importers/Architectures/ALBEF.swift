@@ -35,7 +35,7 @@ struct ALBEF: ModelFamily {
         }
         if let stated = options.fusionLayers, stated != fusionLayers {
             throw TripsError.usage(
-                "fusion layers", found: stated, expected: "\(fusionLayers): ALBEF's tensors tell, and all of them run")
+                "fusion layers", found: stated, expected: "\(fusionLayers): the layers with cross-attention, all of which run")
         }
         if let stride = options.strideLayer {
             throw TripsError.usage("stride_layer", found: stride, expected: "none: ALBEF has no connected layers")

@@ -10,7 +10,7 @@ public enum Architecture: String, Sendable, Hashable, Codable, CaseIterable {
     case albefVQA = "albef-vqa"
     /// A statement about two images.
     case albefNLVR2 = "albef-nlvr2"
-    /// Visual entailment: three classes as released; any more for other answers of one pass.
+    /// Visual entailment: three classes as released; models that were trained for other answers may have more.
     case albefVE = "albef-ve"
     /// Answers generated.
     case mplugVQA = "mplug-vqa"

@@ -71,7 +71,7 @@ final class Weights {
         return count
     }
 
-    /// Ends the reading.
+    /// Checks that every tensor was taken, or has a reason to be left out.
     /// - Parameters:
     ///   - patterns: names of tensors that may be left out although nobody knows what they are for.
     ///   - reason: why a tensor that was not taken has no place in the graphs; nil where it should not be there.

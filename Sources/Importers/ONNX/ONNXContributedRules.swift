@@ -7,7 +7,7 @@ let contributedDomain = "com.microsoft"
 
 extension ONNXRules {
     /// What ONNX Runtime's static quantization writes beside the standard operators: each computes with the numbers that integers
-    /// stand for, and gives integers.
+    /// represent, and gives integers.
     static let contributed: [String: ONNXRule] = [
         "QLinearAdd": onPairs(.add), "QLinearMul": onPairs(.mul),
         "QLinearSigmoid": onNumbers { _ in Unary(.sigmoid) },
@@ -71,7 +71,7 @@ extension ONNXRules {
 }
 
 extension ONNXCall {
-    /// The numbers that an operand's integers stand for; scale and zero point are the operands after it.
+    /// The numbers that an operand's integers represent; scale and zero point are the operands after it.
     func numbers(_ index: Int, axis: Int = 0) throws -> ValueID {
         try numbers(index, scale: index + 1, zero: index + 2, axis: axis)
     }

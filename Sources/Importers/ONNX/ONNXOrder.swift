@@ -1,7 +1,7 @@
 import Support
 
-/// The nodes that the graph's outputs need, each after those whose outputs it reads: in the order given where that is
-/// such an order.
+/// The nodes that the graph's outputs need, each after those whose outputs it reads: in the order given if
+/// that is one.
 /// - Throws: `data` where two values have one name, or where there is a cycle.
 func ordered(_ nodes: [ONNXNode], for graph: ONNXGraph) throws -> [ONNXNode] {
     let producers = try producers(nodes, graph)

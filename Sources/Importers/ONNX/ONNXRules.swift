@@ -395,7 +395,7 @@ private func refusePrecision(_ call: ONNXCall) throws {
     }
 }
 
-/// A product of the numbers that integers stand for, as integers: the operands are x, the weight, and the result's scale and zero
+/// A product of the numbers that integers represent, as integers: the operands are x, the weight, and the result's scale and zero
 /// point, each integer followed by its scale and zero point; and for convolutions a bias in the scale of the sums.
 /// - Parameter axes: of x and the weight, along which scales may differ.
 private func quantizedProduct(_ call: ONNXCall, _ op: any Operator, inputs: Int, axes: (x: Int, weight: Int)) throws -> [ValueID] {
