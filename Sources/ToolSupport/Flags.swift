@@ -1,11 +1,12 @@
 /// The tools' options by the properties that they set: the library's messages name those, in backticks.
 private let flags = [
-    "architecture": "--architecture", "calibration": "--calibration", "candidates": "--answers", "configurationPath": "--config",
-    "followsLinks": "--follow-links", "fusionLayers": "--fusion-layers", "imageSize": "--image-size", "images": "--image",
-    "intermediates": "--intermediates", "keep": "--keep", "leftOut": "--leave-out", "maximalLength": "--text-length",
-    "minimalSNR": "--max-loss", "preset": "--preset", "selection": "--select", "strideLayer": "--stride-layer", "text": "--text",
-    "tensorsOnly": "--architecture tensors", "textGuide": "--text-guide", "textHeads": "--text-heads",
-    "visionHeads": "--vision-heads", "visionTower": "--vision-tower", "vocabulary": "--vocabulary", "weightsOnly": "--weights-only",
+    "architecture": "--architecture", "blocks": "--select", "calibration": "--calibration", "candidates": "--answers",
+    "configurationPath": "--config", "followsLinks": "--follow-links", "fusionLayers": "--fusion-layers",
+    "images": "--image", "imageSize": "--image-size", "intermediates": "--intermediates", "keep": "--keep",
+    "keepRates": "--keep-rate", "leftOut": "--leave-out", "maximalLength": "--text-length", "minimalSNR": "--max-loss",
+    "preset": "--preset", "selection": "--select", "strideLayer": "--stride-layer", "tensorsOnly": "--architecture tensors",
+    "text": "--text", "textGuide": "--text-guide", "textHeads": "--text-heads", "visionHeads": "--vision-heads",
+    "visionTower": "--vision-tower", "vocabulary": "--vocabulary", "weightsOnly": "--weights-only",
 ]
 
 /// A message of the library as users of the tools read it: `minimalSNR` in backticks becomes `--max-loss`.

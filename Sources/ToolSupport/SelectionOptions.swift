@@ -62,7 +62,6 @@ public struct SelectionOptions: ParsableArguments {
     /// What is asked for; nil where nothing is selected.
     /// - Throws: `ValidationError` for values out of range, and for options that have no effect here.
     public func request() throws -> SelectionRequest? {
-        let rates = try keepRates()
         guard let select else {
             let idle = [
                 ("--keep-rate", keepRate != nil), ("--guidance", guidance != nil), ("--fuse", fuse != nil),
@@ -80,30 +79,26 @@ public struct SelectionOptions: ParsableArguments {
         guard textGuide == nil || guidance ?? .text == .text else {
             throw ValidationError("--text-guide: no text guides here; expected --guidance text beside it")
         }
-        let blocks = try select.split(separator: ",", omittingEmptySubsequences: false).map { part in
-            guard let block = Int(part.trimmingCharacters(in: .whitespaces)), block > 0 else {
-                throw ValidationError("--select \(select): found \"\(part)\"; expected blocks from 1 on, such as 5,10")
-            }
-            return block
-        }
-        guard Set(blocks).count == blocks.count else { throw ValidationError("--select \(select): a block is named twice") }
-        guard rates.count == 1 || rates.count == blocks.count else {
-            let expected = blocks.count == 1 ? "1" : "1 or \(blocks.count), one per block"
-            throw ValidationError("--keep-rate: found \(rates.count) rates; expected \(expected)")
-        }
-        let pairs = zip(blocks, rates.count == 1 ? Array(repeating: rates[0], count: blocks.count) : rates).sorted { $0.0 < $1.0 }
-        return SelectionRequest(
-            blocks: pairs.map(\.0), keepRates: pairs.map(\.1), guidance: guidance ?? .text, fusion: fuse ?? .normalized,
-            order: order ?? .original, seed: seed ?? 0, visionTower: visionTower, textGuide: textGuide)
+        var request = SelectionRequest(
+            blocks: try numbers(select, of: "--select", expected: "blocks, such as 5,10"),
+            keepRates: try numbers(keepRate ?? "0.7", of: "--keep-rate", expected: "numbers, such as 0.7"),
+            guidance: guidance ?? .text, fusion: fuse ?? .normalized, order: order ?? .original, seed: seed ?? 0,
+            visionTower: visionTower, textGuide: textGuide)
+        try validating { try request.check() }
+        // In the model's order, so that the same request is recorded in the same way.
+        let rates = request.keepRates.count == 1 ? request.blocks.map { _ in request.keepRates[0] } : request.keepRates
+        let pairs = zip(request.blocks, rates).sorted { $0.0 < $1.0 }
+        (request.blocks, request.keepRates) = (pairs.map(\.0), pairs.map(\.1))
+        return request
     }
 
-    private func keepRates() throws -> [Double] {
-        let text = keepRate ?? "0.7"
-        return try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
-            guard let rate = Double(part.trimmingCharacters(in: .whitespaces)), rate > 0, rate <= 1 else {
-                throw ValidationError("--keep-rate \(text): found \"\(part)\"; expected a number above 0 and up to 1")
+    private func numbers<Number: LosslessStringConvertible>(_ text: String, of option: String, expected: String) throws -> [Number]
+    {
+        try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
+            guard let number = Number(part.trimmingCharacters(in: .whitespaces)) else {
+                throw ValidationError("\(option) \(text): found \"\(part)\"; expected \(expected)")
             }
-            return rate
+            return number
         }
     }
 }

@@ -35,24 +35,31 @@ public struct SelectionRequest: Sendable, Hashable, Codable {
         self.textGuide = textGuide
     }
 
-    /// The blocks, ascending, each with its rate.
-    /// - Throws: `usage` where a block is given twice or lies beyond the tower, or a rate is out of range.
-    func rates(blockCount: Int) throws -> [(block: Int, rate: Double)] {
-        guard !blocks.isEmpty else { throw TripsError.usage("no block to select at", expected: "blocks 1 ... \(blockCount)") }
-        for block in blocks where block < 1 || block > blockCount {
-            throw TripsError.usage("selection block", found: block, expected: "1 ... \(blockCount), the vision tower's blocks")
+    /// - Parameter blockCount: the number of blocks that there are; nil: not known yet.
+    /// - Throws: `usage` where no block is given, one twice or one that is not there, or a rate is out of range.
+    public func check(blockCount: Int? = nil) throws {
+        let expected = blockCount.map { "1 ... \($0), the vision tower's blocks" } ?? "numbers from 1 on"
+        guard !blocks.isEmpty else { throw TripsError.usage("`blocks`", found: "none", expected: expected) }
+        for block in blocks where block < 1 || block > blockCount ?? .max {
+            throw TripsError.usage("`blocks`", found: block, expected: expected)
         }
         guard Set(blocks).count == blocks.count else {
-            throw TripsError.usage("selection blocks", found: "\(blocks)", expected: "each block once")
+            throw TripsError.usage("`blocks`", found: "\(blocks)", expected: "each block once")
         }
         guard keepRates.count == 1 || keepRates.count == blocks.count else {
             throw TripsError.usage(
-                "keep rates", found: "\(keepRates.count) for \(blocks.count) blocks", expected: "one for all, or one for each block"
-            )
+                "`keepRates`", found: "\(keepRates.count) for \(counted(blocks.count, "block"))",
+                expected: "one for all, or one for each block")
         }
         for rate in keepRates where !(rate > 0 && rate <= 1) {
-            throw TripsError.usage("keep rate", found: rate, expected: "above 0, at most 1")
+            throw TripsError.usage("`keepRates`", found: rate, expected: "above 0, at most 1")
         }
+    }
+
+    /// The blocks, ascending, each with its rate.
+    /// - Throws: as `check`.
+    func rates(blockCount: Int) throws -> [(block: Int, rate: Double)] {
+        try check(blockCount: blockCount)
         return blocks.enumerated().map { ($1, keepRates.count == 1 ? keepRates[0] : keepRates[$0]) }.sorted { $0.0 < $1.0 }
     }
 }
