@@ -347,7 +347,10 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
     ("trips-verify", ["x.trips"], "--golden, --accuracy, or --against"),
     ("trips-convert", ["x.onnx", "--vision-heads", "2"], "found --vision-heads"),
     ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "-0.5"], "--keep-rate; found -0.5; expected above 0"),
-    ("trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"], "--keep-rate; found 2 for 1 block; expected one for all"),
+    (
+        "trips-convert", ["x.onnx", "--select", "2", "--keep-rate", "0.5,0.6"],
+        "--keep-rate; found 2 for 1 block; expected one for all"
+    ),
     ("trips-convert", ["x.onnx", "--select", "2", "--seed", "7"], "expected --guidance random"),
     ("trips-convert", ["x.onnx", "--select", "2", "--guidance", "image-cls", "--text-guide", "t"], "expected --guidance text"),
     ("trips-bench", ["x.trips", "--batch", "-1"], "--batch -1: expected 1 to"),
