@@ -17,8 +17,8 @@ public final class ThreadPool: Sendable {
     private let state: State
     private let busy = Atomic<Bool>(false)
 
-    /// The number of processors that the process may run on.
-    public static var availableProcessors: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
+    /// Processors that the process may use at the same time, by its affinity mask and the quotas of its control groups.
+    public static var availableProcessors: Int { Processors.available }
 
     public init(threads: Int) {
         self.threads = max(1, threads)

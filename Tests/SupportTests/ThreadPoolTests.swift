@@ -17,6 +17,26 @@ import Support
         }
     }
 
+    @Test(
+        arguments: [
+            ("max 100000\n", nil), ("100000 100000\n", 1), ("150000 100000", 2), ("1000 100000", 1), ("0 100000", nil),
+            ("100000 0", nil), ("100000", nil), ("a b", nil), ("", nil),
+        ] as [(String, Int?)]) func aQuotaOfTimeIsAsManyProcessors(text: String, expected: Int?)
+    {
+        #expect(Processors.processors(forQuota: text) == expected)
+    }
+
+    @Test(
+        arguments: [
+            ("\t0\n", 1), ("0-3,8", 5), ("2,4-5", 3), ("", nil), ("3-1", nil), ("0-", nil), ("-1", nil), ("1-2-3", nil), ("x", nil),
+            ("0-9223372036854775807", nil),
+        ] as [(String, Int?)]) func listsOfProcessorsAreCounted(text: String, expected: Int?)
+    {
+        #expect(Processors.processors(inList: text) == expected)
+    }
+
+    @Test func thereIsAProcessorToRunOn() { #expect((1...1024).contains(ThreadPool.availableProcessors)) }
+
     @Test func loopsMayBeNested() {
         let pool = ThreadPool(threads: 3)
         let sum = Atomic<Int>(0)
