@@ -100,11 +100,21 @@ public struct Generation: Sendable, Hashable, Codable {
 
     /// Memory follows the beam, and files state it.
     package static let largestBeam = 32
+    /// Of tokens in a sequence, and of ids for coordinates.
+    private static let largestCount = 65_536
 
-    /// - Throws: `data` where the beam is out of range.
+    /// - Throws: `data` where a number is out of range.
     package func check() throws {
-        guard beam >= 1, beam <= Generation.largestBeam else {
-            throw TripsError.data("beam", at: "generation", found: beam, expected: "1 to \(Generation.largestBeam)")
+        var limits: [(name: String, number: Int, range: ClosedRange<Int>)] = [
+            ("beam", beam, 1...Generation.largestBeam), ("maximalLength", maximalLength, 1...Generation.largestCount),
+        ]
+        if let targetCount { limits.append(("targetCount", targetCount, 2...Generation.largestCount)) }
+        for (name, number, range) in limits where !range.contains(number) {
+            throw TripsError.data(
+                name, at: "generation", found: number, expected: "\(range.lowerBound) to \(range.upperBound)")
+        }
+        guard alpha.isFinite else {
+            throw TripsError.data("alpha", at: "generation", found: alpha, expected: "a finite number")
         }
     }
 }

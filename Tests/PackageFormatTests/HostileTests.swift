@@ -246,11 +246,15 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused("malformed", Forgery.manifest(tensors: Forgery.tensor(dataType: "F33")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F16", storedType: "F32")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F32", storedType: "I8")))
-        for beam in [0, -1, 33] {
+        for (beam, length, targets, words) in [
+            (0, 9, 2, "beam; found 0; expected 1 to 32"), (-1, 9, 2, "beam; found -1; expected 1 to 32"),
+            (33, 9, 2, "beam; found 33; expected 1 to 32"), (1, 0, 2, "maximalLength; found 0; expected 1 to 65536"),
+            (1, 9, 1, "targetCount; found 1; expected 2 to 65536"),
+        ] {
             let generation =
                 #","generation":{"method":"beam","startID":1,"endID":2,"beam":\#(beam),"minimalLength":1,"#
-                + #""maximalLength":9,"alpha":0.6}"#
-            refused("generation: beam; found \(beam); expected 1 to 32", Forgery.manifest(tensors: tensor, more: generation))
+                + #""maximalLength":\#(length),"alpha":0.6,"firstTargetID":1,"targetCount":\#(targets)}"#
+            refused("generation: \(words)", Forgery.manifest(tensors: tensor, more: generation))
         }
         refused("vocabulary", Forgery.manifest(tensors: tensor, more: #","vocabulary":"b""#))
     }
