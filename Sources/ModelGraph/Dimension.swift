@@ -50,6 +50,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
     /// True for such a symbol alone.
     var isMadeUp: Bool {
         terms.count == 1 && terms[0].coefficient == 1 && terms[0].symbols.count == 1 && terms[0].symbols[0].hasPrefix("?")
+            && Quotient(terms[0].symbols[0]) == nil
     }
 
     /// All symbols in it, in quotients too.

@@ -37,6 +37,9 @@ public struct Graph: Sendable {
     /// nil where a node was removed.
     var nodeSlots: [Node?] = []
     var names: [String: ValueID] = [:]
+    /// By symbol that was made up, the values that mention it in their type or content, or did: each size that becomes known
+    /// would otherwise take a search through all values.
+    var mentions: [String: Set<ValueID>] = [:]
     /// The last numbers that `freeName` gave, since names were last set free.
     var lastNumbers: [String: Int] = [:]
 
@@ -179,6 +182,7 @@ public struct Graph: Sendable {
         if case .tensor(let constant) = content {
             values[value.index].type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
         }
+        noteMentions(in: value)
     }
 
     // MARK: Changing
@@ -232,6 +236,7 @@ public struct Graph: Sendable {
         values.append(
             ValueRecord(
                 name: name, wantedName: name == wantedName ? nil : wantedName, type: named, content: content, producer: producer))
+        noteMentions(in: id)
         return id
     }
 

@@ -22,6 +22,7 @@ extension Graph {
                 if let symbol = old.symbols.first { determined[symbol] = new }
             }
             values[output.index].type = named
+            noteMentions(in: output)
             changed = true
         }
         if !determined.isEmpty { try substitute(determined) }
@@ -38,13 +39,28 @@ extension Graph {
     }
 
     private mutating func substitute(_ symbols: [String: Dimension]) throws {
-        for index in values.indices {
+        // The inputs' own symbols are in most values.
+        let areMadeUp = symbols.keys.allSatisfy { $0.hasPrefix("?") }
+        let places = areMadeUp ? Set(symbols.keys.flatMap { mentions[$0] ?? [] }).sorted() : values.indices.map { ValueID($0) }
+        for symbol in symbols.keys { mentions[symbol] = nil }
+        for value in places {
+            let index = value.index
             if values[index].type.shape.contains(where: { $0.constant == nil }) {
                 values[index].type.shape = try values[index].type.shape.map { try $0.substituting(symbols) }
             }
             if case .dimensions(let dimensions) = values[index].content {
                 values[index].content = .dimensions(try dimensions.map { try $0.substituting(symbols) })
             }
+            noteMentions(in: value)
+        }
+    }
+
+    /// Keeps `mentions` up to date where a value's type or content is set.
+    mutating func noteMentions(in value: ValueID) {
+        var sizes = values[value.index].type.shape
+        if case .dimensions(let dimensions) = values[value.index].content { sizes += dimensions }
+        for size in sizes where size.constant == nil {
+            for symbol in size.madeUpSymbols { mentions[symbol, default: []].insert(value) }
         }
     }
 

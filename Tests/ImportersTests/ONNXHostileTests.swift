@@ -136,6 +136,22 @@ import Testing
         #expect(try refusal(Onnx.model(Onnx.graph(crowd)).bytes).contains("found 100001"))
     }
 
+    /// Sizes that become known one after the other, each without a search through all values.
+    @Test func sizesThatBecomeKnownCostTheirOwnPlacesOnly() throws {
+        let nodes = (0..<10_000).flatMap { number in
+            [
+                Onnx.node("Floor", ["c"], ["f\(number)"]),
+                Onnx.node("Cast", ["f\(number)"], ["s\(number)"], [Onnx.attribute("to", int: 7)]),
+                Onnx.node("Reshape", ["x", "s\(number)"], ["y\(number)"]),
+            ]
+        }
+        let sum = Onnx.node("Sum", (0..<10_000).map { "y\($0)" }, ["y"])
+        let x = Onnx.value("x", ["batch"]), c = Onnx.floats("c", [1], [-1])
+        let imported = try #require(try outcome(Onnx.model(Onnx.graph(nodes + [sum], inputs: [x], initializers: [c])).bytes))
+        // A sum of n is n - 1 additions.
+        #expect(imported.nodes.count == 39_999)
+    }
+
     /// Small operands, a large result or a large one in between: nothing of that is made before the model runs.
     @Test func fewBytesStateNoWork() throws {
         let x = Onnx.value("x", ["batch", 3])
