@@ -57,7 +57,7 @@ public enum OperatorTable {
         MatMul.self, Gemm.self, Einsum.self, OnnxAttention.self,
         // Windows, Resizing
         Conv.self, ConvTranspose.self, MaxPool.self, AveragePool.self, GlobalPool.self, Resize.self,
-        // Quantized
+        // Quantization
         QuantizeLinear.self, DequantizeLinear.self, DynamicQuantizeLinear.self, MatMulInteger.self, ConvInteger.self,
     ]
 

@@ -77,7 +77,7 @@ private struct Term {
         for names in [batch + rows + inner, batch + inner + columns, batch + rows + columns] {
             let count = try elementCount(of: names.map { sizes[$0] })
             guard count <= limit else {
-                throw TripsError.data("elements in between of an Einsum", found: count, expected: "at most \(limit)")
+                throw TripsError.data("elements of an intermediate of Einsum", found: count, expected: "at most \(limit)")
             }
         }
         func extent(_ names: [Int]) -> Int { names.reduce(1) { $0 * sizes[$1] } }

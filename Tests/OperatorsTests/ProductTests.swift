@@ -61,7 +61,7 @@ struct ProductTests {
         // Three terms whose first two alone would make 65536 x 65536 elements.
         let long = try counting([1 << 16])
         #expect { try run(Einsum(equation: "i,j,ij->"), long, long, floats([2], [1, 1])) } throws: {
-            "\($0)".contains("elements in between of an Einsum; found 4294967296")
+            "\($0)".contains("elements of an intermediate of Einsum; found 4294967296")
         }
         try expect(run(Einsum(equation: "i,j->ij"), floats([1, 2]), floats([3, 4])), [2, 2], [3, 4, 6, 8])
         try expect(run(Einsum(equation: "...ij,...jk->...ik"), counting([2, 1, 2]), counting([1, 2, 1])), [2, 1, 1], [1, 3])

@@ -56,7 +56,7 @@ struct ALBEF: ModelFamily {
 
     func generation() -> Generation? {
         guard architecture == .albefVQA else { return nil }
-        return Generation(method: .ranking, startID: BERT.classID, endID: BERT.separatorID, maximalLength: 1)
+        return Generation(method: .ranking, maximalLength: 1)
     }
 
     func reasonToLeaveOut(_ name: String) -> String? { commonReasonToLeaveOut(name) }

@@ -4,9 +4,6 @@ import Tensors
 
 /// A BERT (Devlin et al. 2019) under one prefix: embeddings and post-norm layers, some with cross-attention.
 struct BERT {
-    /// The ids of [CLS] and [SEP] in the released vocabulary, which begin and end a text.
-    static let (classID, separatorID) = (101, 102)
-
     /// `text_encoder.` or `text_encoder.bert.`
     let prefix: String
     let width: Int

@@ -77,19 +77,12 @@ struct MPLUG: ModelFamily {
                 throw TripsError.data("target_ids", found: "\(targets.prefix(4))…", expected: "consecutive ids")
             }
             return Generation(
-                method: .greedy, startID: startID, endID: BERT.separatorID, maximalLength: 4, firstTargetID: first,
-                targetCount: targets.count)
+                method: .greedy, startID: startID, maximalLength: 4, firstTargetID: first, targetCount: targets.count)
         case .mplugCaption:
-            return beamSearch(minimalLength: 8, maximalLength: min(25, positions))
+            return Generation(method: .beam, beam: 5, minimalLength: 8, maximalLength: min(25, positions))
         default:
-            return beamSearch(minimalLength: 1, maximalLength: min(10, positions))
+            return Generation(method: .beam, beam: 5, maximalLength: min(10, positions))
         }
-    }
-
-    private func beamSearch(minimalLength: Int, maximalLength: Int) -> Generation {
-        Generation(
-            method: .beam, startID: BERT.classID, endID: BERT.separatorID, beam: 5, minimalLength: minimalLength,
-            maximalLength: maximalLength)
     }
 
     func reasonToLeaveOut(_ name: String) -> String? {
