@@ -73,7 +73,8 @@ extension Session {
 
     /// Ranks given answers by their likelihood (ALBEF's visual question answering).
     ///
-    /// The `k` answers with the likeliest first token are compared as a whole: softmax over their log-probabilities.
+    /// The `k` answers with the likeliest first token are compared as a whole: softmax over their log-probabilities, in which the
+    /// first token counts twice, as in ALBEF.
     /// - Parameters:
     ///   - inputs: those of the `encode` graph for one example, with `answer_ids` [C, A] and `answer_mask` [C, A].
     ///   - k: answers to compare, at most C.
