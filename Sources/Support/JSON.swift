@@ -122,8 +122,10 @@ private struct JSONParser {
     }
 
     private mutating func value(depth: Int) throws -> JSON {
-        guard depth <= maximalDepth else { throw error("at most \(maximalDepth) levels") }
         skipSpace()
+        if depth == maximalDepth, next == UInt8(ascii: "{") || next == UInt8(ascii: "[") {
+            throw error("at most \(maximalDepth) levels")
+        }
         switch next {
         case UInt8(ascii: "{"): return try object(depth: depth)
         case UInt8(ascii: "["): return try array(depth: depth)

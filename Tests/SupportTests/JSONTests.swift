@@ -18,10 +18,15 @@ import Support
         #expect(throws: TripsError.self) { try JSON(parsing: Array(text.utf8)) }
     }
 
-    @Test func refusesDuplicateKeysDepthAndInvalidUTF8() {
+    @Test func refusesDuplicateKeysDepthAndInvalidUTF8() throws {
         #expect { try JSON(parsing: Array(#"{"a":1,"a":2}"#.utf8)) } throws: { "\($0)".contains("\"a\" twice") }
         let deep = Array(String(repeating: "[", count: 100_000).utf8)
         #expect { try JSON(parsing: deep) } throws: { "\($0)".contains("at most 64 levels") }
+        func nested(_ depth: Int) throws {
+            _ = try JSON(parsing: Array((String(repeating: "[", count: depth) + String(repeating: "]", count: depth)).utf8))
+        }
+        try nested(64)
+        #expect { try nested(65) } throws: { "\($0)".contains("at most 64 levels") }
         #expect(throws: TripsError.self) { try JSON(parsing: [0x22, 0xFF, 0x22]) }
     }
 
