@@ -38,10 +38,12 @@ public struct TestSet: Sendable {
             for (name, constant) in inputs {
                 let rows = constant.shape.first ?? 0
                 let index = indices[name]
-                guard (index?.count ?? rows) == labels.count, index?.allSatisfy({ $0 >= 0 && $0 < rows }) ?? true else {
+                guard (index?.count ?? rows) == labels.count else {
                     throw TripsError.data(
-                        "examples of in.\(name)", found: "\(index?.count ?? rows)",
-                        expected: "\(labels.count), as labels; indices below \(rows)")
+                        "examples of in.\(name)", found: "\(index?.count ?? rows)", expected: "\(labels.count), as labels")
+                }
+                if let row = index?.first(where: { $0 < 0 || $0 >= rows }) {
+                    throw TripsError.data("index.\(name)", found: row, expected: "rows below \(rows), as in.\(name) has")
                 }
             }
             return (labels, inputs, indices)

@@ -85,9 +85,9 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     try refuses("a test set", ("labels", Tensor([Int64](), shape: [0])), x)
     try refuses("expected integers [N]", ("labels", Tensor([0, 1] as [Int64], shape: [2, 1])), x)
     try refuses("expected integers [N]", ("labels", Tensor([0, 1] as [Float], shape: [2])), x)
-    for index in [try integers(1), try integers(0, 1, 1), try integers(0, 2), try integers(-1, 0)] {
-        try refuses("examples of in.x", labels, x, ("index.x", index))
-    }
+    for index in [try integers(1), try integers(0, 1, 1)] { try refuses("examples of in.x", labels, x, ("index.x", index)) }
+    try refuses("index.x; found 2; expected rows below 2", labels, x, ("index.x", integers(0, 2)))
+    try refuses("index.x; found -1; expected rows below 2", labels, x, ("index.x", integers(-1, 0)))
 }
 
 @Test func aModelForNoExamplesDoesNotKeepTheCountAtItsStart() throws {
@@ -120,6 +120,25 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
         #expect(found.right == 3 && found.count == 5 && found.halves == [1, 1.0 / 3], "batches of \(batch)")
     }
     #expect(throws: TripsError.self, "too few for one batch") { try measured(batch: 6) }
+}
+
+@Test func inputsThatDoNotSuitTheModelAreBadData() throws {
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
+    var graph = Graph(name: "main")
+    let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 3]))
+    try graph.addOutput("prediction", graph.add(Unary(.relu), [x], name: "relu")[0])
+    let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+    let numbers = try Tensor([Float](repeating: 1, count: 6), shape: [2, 3])
+    for (name, input) in [
+        ("in.y", numbers), ("in.x", try numbers.reshaped([3, 2])), ("in.x", try numbers.converted(to: .float64)),
+    ] {
+        try write(
+            [("labels", Tensor([Int64](repeating: 0, count: input.shape[0]), shape: [input.shape[0]])), (name, input)], to: path)
+        #expect { try Accuracy.measure(model, on: TestSet(path: path), output: "prediction") } throws: {
+            ($0 as? TripsError)?.kind == .data
+        }
+    }
 }
 
 @Test func onlyRowsOfClassesAreAnswers() throws {
