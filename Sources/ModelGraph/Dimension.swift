@@ -195,7 +195,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         guard text.utf8.count <= 4096 else { throw malformed() }
         var sum: [Term] = []
         let signed = text.replacing("-", with: "+-")
-        for part in signed.split(separator: "+", omittingEmptySubsequences: true) {
+        for part in signed.split(separator: "+", omittingEmptySubsequences: false).dropFirst(text.hasPrefix("-") ? 1 : 0) {
             var term = Term(symbols: [], coefficient: part.hasPrefix("-") ? -1 : 1)
             for factor in part.drop(while: { $0 == "-" }).split(separator: "*", omittingEmptySubsequences: false) {
                 if let number = Int(factor) {
@@ -211,13 +211,17 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
             guard term.symbols.count <= Dimension.maximalDegree else { throw malformed() }
             sum.append(Term(symbols: term.symbols.sorted(), coefficient: term.coefficient))
         }
-        guard !sum.isEmpty else { throw malformed() }
         try self.init(collecting: sum)
     }
 
-    /// Letters, digits and `_ . / ?`, no digit in front.
-    private static func isSymbol(_ text: some StringProtocol) -> Bool {
-        text.first.map { !$0.isNumber } ?? false && text.allSatisfy { $0.isLetter || $0.isNumber || "_./?".contains($0) }
+    /// Letters, digits and `_ . /`, no digit in front. `//` is for quotients of symbols without it. Symbols that the graph made up
+    /// from a value's name begin with `?`, and may hold more of them, and `//`.
+    private static func isSymbol(_ text: Substring) -> Bool {
+        guard let first = text.first, !first.isNumber else { return false }
+        let others = first == "?" ? "_./?" : "_./"
+        guard text.allSatisfy({ $0.isLetter || $0.isNumber || others.contains($0) }) else { return false }
+        if first == "?" || !text.contains("//") { return true }
+        return Quotient(String(text)).map { !$0.dividend.contains("//") } ?? false
     }
 
     private static let maximalDegree = 16
@@ -255,7 +259,7 @@ extension Dimension: Codable {
         if let number = try? container.decode(Int.self) {
             self.init(number)
         } else {
-            try self.init(parsing: container.decode(String.self))
+            self = try locating(decoder.codingPath.place) { try Dimension(parsing: container.decode(String.self)) }
         }
     }
 }

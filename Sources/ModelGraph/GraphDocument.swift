@@ -26,11 +26,19 @@ public struct GraphDocument: Sendable, Codable {
     }
 
     /// A number of any data type, with all its bits.
-    public enum Splat: Sendable, Hashable, Codable {
+    public enum Splat: Sendable, Hashable, Codable, CustomStringConvertible {
         case real(Double)
         case integer(Int64)
         /// Beyond the largest `Int64`.
         case large(UInt64)
+
+        public var description: String {
+            switch self {
+            case .real(let number): "\(number)"
+            case .integer(let number): "\(number)"
+            case .large(let number): "\(number)"
+            }
+        }
 
         public func encode(to encoder: any Encoder) throws {
             var container = encoder.singleValueContainer()
@@ -68,11 +76,30 @@ public struct GraphDocument: Sendable, Codable {
         }
 
         /// The number as a tensor of rank 0.
+        /// - Throws: `data` where the type has no such number; a floating-point type has all in its range.
         func tensor(_ type: DataType) throws -> Tensor {
+            let tensor =
+                switch self {
+                case .real(let number): try Tensor(scalar: number).converted(to: type)
+                case .integer(let number): try Tensor(scalar: number).converted(to: type)
+                case .large(let number): try Tensor(scalar: number).converted(to: type)
+                }
+            guard try isHeld(by: tensor) else { throw TripsError.data("a number of \(type)", found: self) }
+            return tensor
+        }
+
+        private func isHeld(by tensor: Tensor) throws -> Bool {
+            guard tensor.dataType.isFloatingPoint else { return try whole.map { try $0 == Splat(tensor).whole } ?? false }
+            if case .real(let number) = self, number.isInfinite { return true }
+            return try !tensor.numbers()[0].isInfinite
+        }
+
+        /// nil for fractions and what is not finite.
+        private var whole: Int128? {
             switch self {
-            case .real(let number): try Tensor(scalar: number).converted(to: type)
-            case .integer(let number): try Tensor(scalar: number).converted(to: type)
-            case .large(let number): try Tensor(scalar: number).converted(to: type)
+            case .real(let number): Int128(exactly: number)
+            case .integer(let number): Int128(number)
+            case .large(let number): Int128(number)
             }
         }
     }
@@ -159,8 +186,11 @@ extension Graph {
             return value
         }
         for input in document.inputs { try define(input.name, addInput(input.name, input.type)) }
+        let inputSizes = document.inputs.flatMap(\.type.shape)
+        let given = Set(inputSizes.flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } })
         for known in document.constants {
             try locating("constant \"\(known.name)\"") {
+                try known.checkSymbols(given)
                 try define(known.name, addKnown(content(known, constant), known.type, name: known.name))
             }
         }
@@ -197,11 +227,26 @@ extension Graph {
             else {
                 throw TripsError.data("sizes", found: "\(sizes.count) for \(known.type)", expected: "one integer for each element")
             }
+            for number in sizes.compactMap(\.constant) {
+                _ = try GraphDocument.Splat.integer(Int64(number)).tensor(known.type.dataType)
+            }
             return .dimensions(sizes)
         case (nil, nil, let number?):
             return .splat(try number.tensor(known.type.dataType))
         default:
             throw TripsError.data("a constant states its content in more or fewer than one way")
+        }
+    }
+}
+
+extension GraphDocument.Known {
+    /// - Parameter given: the symbols that are sizes of inputs.
+    /// - Throws: `data` where a size is known neither from the inputs' nor, made up, from a value's that is computed.
+    fileprivate func checkSymbols(_ given: Set<String>) throws {
+        let symbols = (type.shape + (sizes ?? [])).flatMap(\.symbols)
+        if let unknown = symbols.first(where: { !$0.hasPrefix("?") && !given.contains($0) }) {
+            throw TripsError.data(
+                "a symbol that is no input's size", found: unknown, expected: given.sorted().joined(separator: ", "))
         }
     }
 }

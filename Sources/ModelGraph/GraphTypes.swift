@@ -98,6 +98,9 @@ extension Graph {
 
     func inferTypes(_ op: any Operator, _ inputs: [ValueID?], name: String) throws -> [ValueType] {
         try locating("\(Swift.type(of: op).name) \"\(name)\"") {
+            if let most = Swift.type(of: op).maximalInputs, inputs.count > most {
+                throw TripsError.data("number of inputs", found: inputs.count, expected: "at most \(most)")
+            }
             let types = try op.infer(inputs.map { $0.map(operand) })
             try types.forEach(checkType)
             return types

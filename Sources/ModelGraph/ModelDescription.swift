@@ -106,7 +106,8 @@ public struct Generation: Sendable, Hashable, Codable {
     /// - Throws: `data` where a number is out of range.
     package func check() throws {
         var limits: [(name: String, number: Int, range: ClosedRange<Int>)] = [
-            ("beam", beam, 1...Generation.largestBeam), ("maximalLength", maximalLength, 1...Generation.largestCount),
+            ("beam", beam, 1...Generation.largestBeam), ("minimalLength", minimalLength, 0...Generation.largestCount),
+            ("maximalLength", maximalLength, 1...Generation.largestCount),
         ]
         if let targetCount { limits.append(("targetCount", targetCount, 2...Generation.largestCount)) }
         for (name, number, range) in limits where !range.contains(number) {

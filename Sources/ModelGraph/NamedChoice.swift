@@ -9,11 +9,14 @@ extension NamedChoice {
         let name = try decoder.singleValueContainer().decode(String.self)
         guard let choice = Self(rawValue: name) else {
             throw TripsError.data(
-                "unknown choice",
-                at: decoder.codingPath.map { $0.intValue.map(String.init) ?? $0.stringValue }.joined(separator: "."),
-                found: "\"\(name.prefix(60))\"",
+                "unknown choice", at: decoder.codingPath.place, found: "\"\(name.prefix(60))\"",
                 expected: Self.allCases.map(\.rawValue).joined(separator: ", "))
         }
         self = choice
     }
+}
+
+extension [any CodingKey] {
+    /// The path in a document as the place of an error, such as `graphs.0.nodes.7`.
+    package var place: String { map { $0.intValue.map(String.init) ?? $0.stringValue }.joined(separator: ".") }
 }

@@ -7,6 +7,9 @@ public protocol Operator: Sendable, Hashable, Codable {
     /// The name in packages and in print; the type's own unless stated.
     static var name: String { get }
 
+    /// The most inputs that a node has, absent ones counted: 1 unless stated; nil for any number.
+    static var maximalInputs: Int? { get }
+
     /// The types of the outputs.
     /// - Parameter inputs: nil: an optional input that is absent.
     /// - Throws: `data` where the operator cannot take these inputs. Unknown sizes are `Dimension.unknown`.
@@ -18,6 +21,7 @@ public protocol Operator: Sendable, Hashable, Codable {
 
 extension Operator {
     public static var name: String { String(describing: Self.self) }
+    public static var maximalInputs: Int? { 1 }
     public func multiplyAccumulates(_: [ValueType?], _: [ValueType]) throws -> Dimension? { nil }
 
     package func isEqual(to other: any Operator) -> Bool { (other as? Self) == self }

@@ -20,9 +20,37 @@ public struct OperatorBox: Sendable, Codable {
         let container = try decoder.container(keyedBy: Key.self)
         let name = try container.decode(String.self, forKey: .name)
         guard let type = OperatorTable.types[name] else {
-            throw TripsError.data("unknown operator", found: name)
+            throw TripsError.data("unknown operator", at: decoder.codingPath.place, found: name)
         }
-        op = try type.init(from: container.superDecoder(forKey: .attributes))
+        let attributes = try container.superDecoder(forKey: .attributes)
+        op = try type.init(from: attributes)
+        try refuseUnknownKeys(of: attributes, decodedAs: op)
+    }
+}
+
+/// A key as it stands in the document.
+private struct AnyKey: CodingKey {
+    let stringValue: String
+    let intValue: Int? = nil
+
+    init(stringValue: String) { self.stringValue = stringValue }
+    init?(intValue: Int) { nil }
+}
+
+/// A misspelt attribute would be read as one that is absent.
+/// - Parameter value: whose stored properties are all keys that there may be.
+private func refuseUnknownKeys(of decoder: any Decoder, decodedAs value: Any) throws {
+    let container = try decoder.container(keyedBy: AnyKey.self)
+    let properties = Mirror(reflecting: value).children
+    for key in container.allKeys {
+        guard let property = properties.first(where: { $0.label == key.stringValue }) else {
+            throw TripsError.data(
+                "unknown attribute", at: decoder.codingPath.place, found: "\"\(key.stringValue.prefix(60))\"",
+                expected: properties.compactMap(\.label).joined(separator: ", "))
+        }
+        if property.value is Window || property.value is Conv {
+            try refuseUnknownKeys(of: container.superDecoder(forKey: key), decodedAs: property.value)
+        }
     }
 }
 

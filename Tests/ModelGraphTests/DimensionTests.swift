@@ -91,7 +91,7 @@ struct DimensionTests {
         #expect(Dimension(symbol: "?x.0").lowerBound == 0)
     }
 
-    @Test(arguments: ["0", "-3", "n", "2*batch*n-n+1", "-n", "?x.0+1", "_a.b/c2", "2*batch*n//16+1"])
+    @Test(arguments: ["0", "-3", "n", "2*batch*n-n+1", "-n", "?x.0+1", "?/a//b.0", "-n+1", "_a.b/c2", "2*batch*n//16+1"])
     func readsWhatItWrites(_ text: String) throws {
         let size = try Dimension(parsing: text)
         #expect(try Dimension(parsing: size.description) == size)
@@ -101,6 +101,7 @@ struct DimensionTests {
 
     @Test(arguments: [
         "", "+", "n*", "*n", "n + 1", "2n", "n\n", "n(1)", "9223372036854775807*9", String(repeating: "n*", count: 40) + "n",
+        "n+", "+n", "-", "n--1", "n//m", "n//0", "//2", "n//2//3", "n///2", "n?",
     ])
     func refusesOtherText(_ text: String) {
         #expect(throws: TripsError.self) { try Dimension(parsing: text) }

@@ -1,6 +1,8 @@
 import struct Foundation.Data
 import class Foundation.JSONDecoder
 import class Foundation.JSONEncoder
+import class Foundation.JSONSerialization
+import struct Foundation.URL
 import ModelGraph
 import Support
 import Tensors
@@ -317,11 +319,69 @@ struct GraphDocumentTests {
         #expect(broken(sizes(ValueType(.int64, [1]), [1, 2])))
         #expect(broken(sizes(ValueType(.float32, [2]), [1, 2])))
         #expect(broken(sizes(ValueType(.int64, [Dimension(symbol: "n")]), [1])))
+        #expect(!broken(sizes(ValueType(.int8, [1]), [-128])))
+        #expect(broken(sizes(ValueType(.int8, [1]), [128])))
+        #expect(broken(sizes(ValueType(.uint64, [1]), [-1])))
+        // Symbols: sizes of inputs, or of values.
+        #expect(!broken(sizes(ValueType(.int64, [2]), [Dimension(symbol: "n"), Dimension(symbol: "?y.0")])))
+        #expect(broken(sizes(ValueType(.int64, [1]), [Dimension(symbol: "m")])))
+        // No more inputs than the operator has.
+        #expect(broken { $0.nodes[0].inputs.append(nil) })
+        #expect(broken { $0.nodes[0].inputs.append($0.inputs[0].name) })
+    }
+
+    @Test func aNumberForAllElementsIsOneThatTheTypeHas() throws {
+        func read(_ number: String, _ type: DataType) throws -> Tensor {
+            let known = #"{"name": "c", "type": {"dataType": "\#(type.rawValue)", "shape": ["n"]}, "splat": \#(number)}"#
+            let document =
+                #"{"name": "main", "inputs": [{"name": "x", "type": {"dataType": "F32", "shape": ["n"]}}],"#
+                + #""constants": [\#(known)], "nodes": [], "outputs": [{"name": "y", "value": "c"}], "traces": []}"#
+            let decoder = JSONDecoder()
+            decoder.nonConformingFloatDecodingStrategy = .convertFromString(
+                positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+            let graph = try Graph(decoder.decode(GraphDocument.self, from: Data(document.utf8))) { _ in
+                Constant(try Tensor(scalar: 0))
+            }
+            guard case .splat(let scalar) = graph.content(of: graph.outputs[0].value) else { throw TripsError.data("no splat") }
+            return scalar
+        }
+        for (number, type) in [
+            ("9223372036854775807", DataType.int64), ("-9223372036854775808", .int64), ("18446744073709551615", .uint64),
+            ("1e3", .int16), ("255", .uint8), ("0", .bool), ("1", .bool), ("0.1", .bfloat16), ("65519", .float16),
+            ("\"inf\"", .float32),
+            ("\"nan\"", .float16), ("9007199254740993", .float64),
+        ] {
+            #expect(try read(number, type).dataType == type, "\(number)")
+        }
+        for (number, type) in [
+            ("9223372036854775808", DataType.int64), ("-1", .uint64), ("18446744073709551616", .uint64), ("1.5", .int64),
+            ("300", .uint8),
+            ("-129", .int8), ("2", .bool), ("0.5", .bool), ("\"inf\"", .int64), ("\"nan\"", .int64), ("1e39", .float32),
+            ("65520", .float16), ("1e300", .int64),
+        ] {
+            #expect { try read(number, type) } throws: { "\($0)".contains("a number of \(type)") }
+        }
     }
 
     @Test func refusesUnknownOperators() {
         #expect(throws: TripsError.self) {
             try JSONDecoder().decode(OperatorBox.self, from: Data(#"{"name": "Launch", "attributes": {}}"#.utf8))
+        }
+    }
+
+    @Test func refusesUnknownAttributes() throws {
+        func read(_ name: String, _ attributes: String) throws {
+            let json = #"{"name": "\#(name)", "attributes": {\#(attributes)}}"#
+            _ = try JSONDecoder().decode(OperatorBox.self, from: Data(json.utf8))
+        }
+        try read("Attention", #""heads": 2, "causal": false, "scale": null"#)
+        try read("ConvInteger", #""convolution": {"window": {"autoPad": "NOTSET", "pads": [1, 1]}, "groups": 1}"#)
+        for (name, attributes) in [
+            ("Attention", #""heads": 2, "causal": false, "Scale": 0.5"#), ("Linear", #""bias": true"#),
+            ("ConvInteger", #""convolution": {"window": {"autoPad": "NOTSET", "pad": [1, 1]}, "groups": 1}"#),
+            ("ConvInteger", #""convolution": {"window": {"autoPad": "NOTSET"}, "groups": 1, "kernel": [1]}"#),
+        ] {
+            #expect { try read(name, attributes) } throws: { "\($0)".contains("unknown attribute") }
         }
     }
 
@@ -334,20 +394,68 @@ struct GraphDocumentTests {
         }
     }
 
+    /// Each operator once, with all attributes that may be absent.
+    private static let operators: [any Operator] = [
+        PatchEmbedding(), Linear(), QuantizedLinear(groupSize: 64, activations: .int8), LayerNorm(epsilon: 1e-12),
+        Attention(heads: 2, scale: 0.5, activations: .int8, fullyMasked: .zero), GELU(.quick), Embedding(), QuantizedEmbedding(),
+        L2Normalize(epsilon: 1e-12), PaddingMask(maskedValue: -10000, causal: true),
+        PatchSelection(heads: 4, scale: 0.5, keepRate: 0.7, guidance: .imageCLS),
+        Unary(.selu, alpha: 0.5, beta: 2), Binary(.mod), Where(), Clip(), Cast(to: .bool), Identity(),
+        Shape(start: 1, end: -1), Size(), ConstantOfShape(), Arange(), Expand(), Tile(), Reshape(allowZero: true),
+        Flatten(axis: -1),
+        Squeeze(), Unsqueeze(), Transpose(permutation: [1, 0]), Concat(axis: 1), Split(axis: -1, outputs: 3), Slice(),
+        Pad(mode: .wrap),
+        Gather(axis: 1), GatherElements(axis: 1), GatherND(batchDimensions: 1), ScatterElements(axis: 1, reduction: .min),
+        ScatterND(reduction: .max), TopK(axis: 0, largest: false), OneHot(axis: 0), NonZero(), Trilu(upper: false),
+        Reduce(.logSumExp, keepDimensions: false), ArgReduce(.min, axis: 1, selectLastIndex: true), CumSum(reverse: true),
+        Softmax(axis: 1), LogSoftmax(axis: 1),
+        BatchNormalization(epsilon: 1e-3), LayerNormalization(statistics: true), RMSNormalization(), GroupNormalization(groups: 4),
+        InstanceNormalization(), LpNormalization(p: 1),
+        MatMul(), Gemm(alpha: 2, transposeB: true), Einsum(equation: "ij->ji"),
+        OnnxAttention(queryHeads: 4, keyHeads: 2, scale: 0.5, scores: .masked),
+        Conv(window: window, groups: 2, kernelShape: [3]),
+        ConvTranspose(window: window, kernelShape: [3], outputPadding: [1], outputShape: [9]),
+        MaxPool(kernelShape: [3], window: window, indices: true), AveragePool(kernelShape: [3], window: window, countPadding: true),
+        GlobalPool(.max), Resize(mode: .cubic, axes: [2]),
+        QuantizeLinear(outputType: .int8), DequantizeLinear(axis: 0, blockSize: 32), DynamicQuantizeLinear(), MatMulInteger(),
+        ConvInteger(Conv(window: window, kernelShape: [3])),
+    ]
+
+    private static let window = Window(strides: [2], dilations: [1], pads: [1, 1], autoPad: .sameLower)
+
     @Test func writesEveryOperatorUnderANameOfItsOwn() throws {
         let names = OperatorTable.all.map { $0.name }
         #expect(Set(names).count == names.count)
-        let samples: [any Operator] = [
-            Unary(.leakyRelu, alpha: 0.5), Binary(.mod), Transpose(permutation: [1, 0]), Slice(), Pad(mode: .wrap),
-            Resize(mode: .cubic, axes: [2]),
-            Conv(window: Window(strides: [2], autoPad: .sameLower)), OnnxAttention(scores: .masked), ScatterND(reduction: .max),
-            Arange(),
-            Reduce(.logSumExp, keepDimensions: false), QuantizeLinear(outputType: .int8), Einsum(equation: "ij->ji"),
-            PatchSelection(heads: 4, keepRate: 0.7, guidance: .imageCLS),
-        ]
-        for op in samples {
+        #expect(Self.operators.map { type(of: $0).name } == names)
+        for op in Self.operators {
             let again = try JSONDecoder().decode(OperatorBox.self, from: JSONEncoder().encode(OperatorBox(op))).op
             #expect(again.isEqual(to: op), "\(op)")
         }
+    }
+
+    /// An operator has a section or a line of a table, which names its attributes; those of windows are listed once.
+    @Test func theSpecificationHasEveryOperatorAndAttribute() throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let text = try String(contentsOf: root.appendingPathComponent("formats/operators.md"), encoding: .utf8)
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        for op in Self.operators {
+            let name = type(of: op).name
+            let line = lines.first { $0.hasPrefix("| `\(name)` |") }.map { [$0] }
+            let section = lines.drop { $0 != "### `\(name)`" }.dropFirst().prefix { !$0.hasPrefix("#") }
+            let entry = (line ?? Array(section)).joined(separator: "\n")
+            #expect(!entry.isEmpty, "\(name)")
+            for attribute in try attributes(of: JSONSerialization.jsonObject(with: JSONEncoder().encode(op))) {
+                let isListed =
+                    attribute.isNested || name == "Resize"
+                    ? text.contains("`\(attribute.name)`") : entry.contains("`\(attribute.name)`")
+                #expect(isListed, "\(attribute.name) of \(name)")
+            }
+        }
+    }
+
+    private func attributes(of json: Any, isNested: Bool = false) -> [(name: String, isNested: Bool)] {
+        guard let object = json as? [String: Any] else { return [] }
+        return object.flatMap { name, value in [(name, isNested)] + attributes(of: value, isNested: true) }
     }
 }

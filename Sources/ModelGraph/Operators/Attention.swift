@@ -6,6 +6,7 @@ import Tensors
 /// Inputs: q [B, L, D]; k [B, M, D]; v [B, M, E]; optional additive mask that broadcasts to [B, heads, L, M]. Heads lie
 /// side by side in the last axis. Output [B, L, E]. A batch of 1 in k, v and mask serves every q of the batch.
 public struct Attention: Operator {
+    public static let maximalInputs: Int? = 4
     /// The result for a query whose keys are all masked by -∞.
     public enum FullyMasked: String, Sendable, Hashable, Codable {
         case zero

@@ -5,6 +5,7 @@ import Tensors
 ///
 /// Inputs: a; b, of one type (the exponent of a power may have another). Output: as a; booleans for comparisons.
 public struct Binary: Operator {
+    public static let maximalInputs: Int? = 2
     public enum Kind: String, Sendable, Hashable, Codable, CaseIterable {
         case add, sub, mul
         /// Integers are divided towards zero.

@@ -8,6 +8,7 @@ import Tensors
 ///
 /// Inputs: x [..., K]; weight [N, K], a row for each output; optional bias [N]. Output [..., N].
 public struct Linear: Operator {
+    public static let maximalInputs: Int? = 3
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -43,6 +44,7 @@ public enum ActivationPrecision: String, Sendable, Hashable, Codable {
 /// Inputs: x [..., K]; weight int8 [N, K]; scales [N, G], one for each output and group of K/G inputs (the last group may be
 /// shorter: group g starts at g · groupSize); optional bias [N]; optional input scale s [K]. All but the weight are float32.
 public struct QuantizedLinear: Operator {
+    public static let maximalInputs: Int? = 5
     /// Inputs that share a scale.
     public var groupSize: Int
     public var activations: ActivationPrecision
@@ -74,6 +76,7 @@ public struct QuantizedLinear: Operator {
 ///
 /// Inputs: x [..., D]; weight [D]; optional bias [D]. Output as x.
 public struct LayerNorm: Operator {
+    public static let maximalInputs: Int? = 3
     /// Added to the variance.
     public var epsilon: Float
 
@@ -119,6 +122,7 @@ public struct L2Normalize: Operator {
 /// Inputs: ids [B, L], integers; table [V, D]; optional positions that broadcast to [B, L, D]; optional token types, the
 /// same. Output [B, L, D].
 public struct Embedding: Operator {
+    public static let maximalInputs: Int? = 4
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -131,6 +135,7 @@ public struct Embedding: Operator {
 ///
 /// Inputs: ids [B, L]; table int8 [V, D]; scales float32 [V]; optional positions; optional token types. Output float32.
 public struct QuantizedEmbedding: Operator {
+    public static let maximalInputs: Int? = 5
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {

@@ -3,6 +3,7 @@ import Tensors
 
 /// Sums of products over named axes (Einstein's notation). Inputs: one tensor for each term of the equation.
 public struct Einsum: Operator {
+    public static let maximalInputs: Int? = nil
     public var equation: String
 
     public init(equation: String) { self.equation = equation }

@@ -3,6 +3,7 @@ import Tensors
 
 /// Inputs: condition, booleans; x; y, of one type. All are broadcast. Output: x where the condition holds, else y.
 public struct Where: Operator {
+    public static let maximalInputs: Int? = 3
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -15,6 +16,7 @@ public struct Where: Operator {
 
 /// Inputs: x; optional min; optional max, both scalars. Output: min(max(x, min), max).
 public struct Clip: Operator {
+    public static let maximalInputs: Int? = 3
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {

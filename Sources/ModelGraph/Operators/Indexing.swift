@@ -3,6 +3,7 @@ import Tensors
 
 /// Inputs: x; indices, negative ones from the end. Output: the slices of x along the axis that the indices name.
 public struct Gather: Operator {
+    public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
 
@@ -18,6 +19,7 @@ public struct Gather: Operator {
 
 /// Inputs: x; indices of x's rank. Output: for each index the element at the index's own place, but on the axis.
 public struct GatherElements: Operator {
+    public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
 
@@ -42,6 +44,7 @@ private func checkWithin(_ indices: ValueType, _ x: ValueType, except axis: Int)
 
 /// Inputs: x; indices [..., K], int64: places in the first K axes after the batch. Output: what is there.
 public struct GatherND: Operator {
+    public static let maximalInputs: Int? = 2
     public var batchDimensions: Int
 
     public init(batchDimensions: Int = 0) { self.batchDimensions = batchDimensions }
@@ -76,6 +79,7 @@ public enum ScatterReduction: String, Sendable, Hashable, Codable, CaseIterable 
 
 /// Inputs: x; indices of x's rank; updates, as indices. Output: x with the updates at the places that GatherElements reads.
 public struct ScatterElements: Operator {
+    public static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
     public var axis: Int
     public var reduction: ScatterReduction
@@ -96,6 +100,7 @@ public struct ScatterElements: Operator {
 
 /// Inputs: x; indices [..., K], int64: places in x's first K axes; updates for each. Output: x with the updates.
 public struct ScatterND: Operator {
+    public static let maximalInputs: Int? = 3
     public var reduction: ScatterReduction
 
     public init(reduction: ScatterReduction = .none) { self.reduction = reduction }
@@ -113,6 +118,7 @@ public struct ScatterND: Operator {
 /// Inputs: x; k, one integer. Outputs: the k largest (or smallest) values along the axis, the most extreme first; their
 /// indices, int64. Among equal values the lower index comes first.
 public struct TopK: Operator {
+    public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
     public var largest: Bool
@@ -142,6 +148,7 @@ public struct TopK: Operator {
 /// Inputs: indices; depth, one number; values, the off and the on value. Output: indices with a new axis of size depth: on
 /// at the index, off elsewhere; all off where the index lies outside.
 public struct OneHot: Operator {
+    public static let maximalInputs: Int? = 3
     /// Of the output; negative: counted from its end.
     public var axis: Int
 
@@ -184,6 +191,7 @@ public struct NonZero: Operator {
 
 /// Inputs: x, matrices; optional k, the diagonal (absent: 0). Output: x above (or below) the diagonal, 0 elsewhere.
 public struct Trilu: Operator {
+    public static let maximalInputs: Int? = 2
     public var upper: Bool
 
     public init(upper: Bool = true) { self.upper = upper }

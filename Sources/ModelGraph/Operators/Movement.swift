@@ -3,6 +3,7 @@ import Tensors
 
 /// Inputs: x; shape, where one size may be -1: what is left. Output: the same elements in that shape.
 public struct Reshape: Operator {
+    public static let maximalInputs: Int? = 2
     /// Zeros mean size 0; otherwise the size of the same axis of x.
     public var allowZero: Bool
 
@@ -71,6 +72,7 @@ public struct Flatten: Operator {
 
 /// Inputs: x; optional axes of size 1 (absent: all such). Output: x without them.
 public struct Squeeze: Operator {
+    public static let maximalInputs: Int? = 2
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -96,6 +98,7 @@ public struct Squeeze: Operator {
 
 /// Inputs: x; axes of the output. Output: x with new axes of size 1.
 public struct Unsqueeze: Operator {
+    public static let maximalInputs: Int? = 2
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -147,6 +150,7 @@ public struct Size: Operator {
 
 /// Inputs: shape; optional value, one element (absent: float32 0). Output: a tensor of that shape, the value everywhere.
 public struct ConstantOfShape: Operator {
+    public static let maximalInputs: Int? = 2
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -158,6 +162,7 @@ public struct ConstantOfShape: Operator {
 
 /// Inputs: start; limit; delta, scalars of one type. Output: start, start + delta, … as long as the limit is not reached.
 public struct Arange: Operator {
+    public static let maximalInputs: Int? = 3
     public static let name = "Range"
 
     public init() {}
@@ -196,6 +201,7 @@ public struct Arange: Operator {
 
 /// Inputs: x; shape. Output: x broadcast with the shape.
 public struct Expand: Operator {
+    public static let maximalInputs: Int? = 2
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -207,6 +213,7 @@ public struct Expand: Operator {
 
 /// Inputs: x; repeats, one for each axis. Output: x, laid side by side.
 public struct Tile: Operator {
+    public static let maximalInputs: Int? = 2
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -255,6 +262,7 @@ public struct Transpose: Operator {
 
 /// Inputs: one or more tensors of one type and rank. Output: them, one after the other along the axis.
 public struct Concat: Operator {
+    public static let maximalInputs: Int? = nil
     /// Negative: counted from the last.
     public var axis: Int
 
@@ -281,6 +289,7 @@ public struct Concat: Operator {
 
 /// Inputs: x; optional sizes of the parts (absent: equal parts, the last may be smaller). Outputs: parts along the axis.
 public struct Split: Operator {
+    public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
     public var outputs: Int
@@ -326,6 +335,7 @@ public struct Split: Operator {
 
 /// Inputs: x; starts; ends; optional axes (absent: the first ones); optional steps (absent: 1). Output: a part of x.
 public struct Slice: Operator {
+    public static let maximalInputs: Int? = 5
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -423,6 +433,7 @@ public struct Slice: Operator {
 /// Inputs: x; pads, all begins and then all ends, negative ones crop; optional value (absent: 0); optional axes (absent:
 /// all). Output: x with more at its borders.
 public struct Pad: Operator {
+    public static let maximalInputs: Int? = 4
     public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
         case constant, reflect, edge, wrap
     }

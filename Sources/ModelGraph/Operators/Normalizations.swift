@@ -6,6 +6,7 @@ import Tensors
 /// Inputs: x; scale; optional bias, which broadcast to x. Outputs: as x; with statistics also the mean and the inverse
 /// standard deviation, float32.
 public struct LayerNormalization: Operator {
+    public static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
     public var axis: Int
     public var epsilon: Float
@@ -31,6 +32,7 @@ public struct LayerNormalization: Operator {
 ///
 /// Inputs: x; scale, which broadcasts to x. Output: as x.
 public struct RMSNormalization: Operator {
+    public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
     public var epsilon: Float
@@ -52,6 +54,7 @@ public struct RMSNormalization: Operator {
 ///
 /// Inputs: x [B, C, ...]; scale; bias, a number for each channel, or for each group. Output: as x.
 public struct GroupNormalization: Operator {
+    public static let maximalInputs: Int? = 3
     public var groups: Int
     public var epsilon: Float
 
@@ -77,6 +80,7 @@ public struct GroupNormalization: Operator {
 
 /// Normalises each channel of each example. Inputs: x [B, C, ...]; scale [C]; bias [C]. Output: as x.
 public struct InstanceNormalization: Operator {
+    public static let maximalInputs: Int? = 3
     public var epsilon: Float
 
     public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
@@ -92,6 +96,7 @@ public struct InstanceNormalization: Operator {
 
 /// Inputs: x [B, C, ...]; scale [C]; bias [C]; mean [C]; variance [C]. Output: as x, normalised by the stated statistics.
 public struct BatchNormalization: Operator {
+    public static let maximalInputs: Int? = 5
     public var epsilon: Float
 
     public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }

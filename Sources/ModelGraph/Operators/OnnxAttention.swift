@@ -8,6 +8,7 @@ import Tensors
 /// no padding, int64 [B]. Outputs: y as q; present key and present value [B, heads, P + M, D]; scores
 /// [B, heads, L, P + M]: the first `outputs` of them.
 public struct OnnxAttention: Operator {
+    public static let maximalInputs: Int? = 7
     /// Which scores are put out.
     public enum Scores: Int, Sendable, Hashable, Codable, CaseIterable {
         case products = 0, capped, masked, softmax

@@ -6,6 +6,7 @@ import Tensors
 /// Inputs: image [B, C, H, W]; weight [D, C, p, q]; optional bias [D]; optional class token (D elements), which goes
 /// first; optional positions, added to all tokens ([1, T, D]). Output: tokens [B, T, D], row by row, T = H/p · W/q (+ 1).
 public struct PatchEmbedding: Operator {
+    public static let maximalInputs: Int? = 5
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {

@@ -10,6 +10,7 @@ import Tensors
 /// Outputs: tokens [B, P + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
 /// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
 public struct PatchSelection: Operator {
+    public static let maximalInputs: Int? = 4
     public enum Guidance: String, Sendable, Hashable, NamedChoice {
         /// Text [CLS], softmax over the image tokens.
         case text

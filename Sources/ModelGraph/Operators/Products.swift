@@ -3,6 +3,7 @@ import Tensors
 
 /// The product of matrices, with broadcast batches (NumPy's matmul). Inputs: a [..., M, K]; b [..., K, N].
 public struct MatMul: Operator {
+    public static let maximalInputs: Int? = 2
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -28,6 +29,7 @@ public struct MatMul: Operator {
 
 /// alpha · a' · b' + beta · c. Inputs: matrices a; b; optional c, which broadcasts to the output.
 public struct Gemm: Operator {
+    public static let maximalInputs: Int? = 3
     public var alpha: Float
     public var beta: Float
     public var transposeA: Bool

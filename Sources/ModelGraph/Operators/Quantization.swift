@@ -6,6 +6,7 @@ import Tensors
 /// Inputs: x; scale: a scalar, [size of the axis], or with blocks x's shape divided along the axis; optional zero point as
 /// scale, whose type is the output's.
 public struct QuantizeLinear: Operator {
+    public static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
     public var axis: Int
     /// Elements along the axis that share a scale; 0: none but by axis.
@@ -35,6 +36,7 @@ public struct QuantizeLinear: Operator {
 
 /// The numbers that integers represent: (x - zero point) · scale. Inputs as those of `QuantizeLinear`.
 public struct DequantizeLinear: Operator {
+    public static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
     public var axis: Int
     public var blockSize: Int
@@ -71,6 +73,7 @@ public struct DynamicQuantizeLinear: Operator {
 /// Inputs: a [..., M, K]; b [..., K, N]; optional zero point of a: one, [M] for a matrix, or [..., M, 1]; optional zero point of b:
 /// one, [N] or [..., 1, N]. Output int32 [..., M, N].
 public struct MatMulInteger: Operator {
+    public static let maximalInputs: Int? = 4
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
@@ -96,6 +99,7 @@ public struct MatMulInteger: Operator {
 /// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional zero point of x, one; optional zero point of the weight, one or
 /// [O]. Output int32 [B, O, ...].
 public struct ConvInteger: Operator {
+    public static let maximalInputs: Int? = 4
     public var convolution: Conv
 
     public init(_ convolution: Conv = Conv()) { self.convolution = convolution }

@@ -3,6 +3,7 @@ import Tensors
 
 /// Inputs: x; optional axes (absent or empty: all). Output: x with these axes reduced to one number.
 public struct Reduce: Operator {
+    public static let maximalInputs: Int? = 2
     public enum Kind: String, Sendable, Hashable, Codable, CaseIterable {
         case sum, mean, max, min, prod, l1, l2, logSum, logSumExp, sumSquare
     }
@@ -71,6 +72,7 @@ public struct ArgReduce: Operator {
 
 /// Inputs: x; axis, one integer. Output: the sums of the elements up to each place along the axis.
 public struct CumSum: Operator {
+    public static let maximalInputs: Int? = 2
     /// The element itself does not count.
     public var exclusive: Bool
     /// From the end.

@@ -5,6 +5,7 @@ import Tensors
 ///
 /// Inputs: x; optional roi (for tfCropAndResize); optional scales; optional sizes: one of the two, for each of the axes.
 public struct Resize: Operator {
+    public static let maximalInputs: Int? = 4
     public enum Mode: String, Sendable, Hashable, Codable, CaseIterable { case nearest, linear, cubic }
     public enum Coordinates: String, Sendable, Hashable, Codable, CaseIterable {
         case halfPixel = "half_pixel"

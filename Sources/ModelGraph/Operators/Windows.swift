@@ -128,6 +128,7 @@ extension Operand {
 
 /// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional bias [O]. Output [B, O, ...].
 public struct Conv: Operator {
+    public static let maximalInputs: Int? = 3
     public var window: Window
     public var groups: Int
     /// nil: the weight's.
@@ -162,6 +163,7 @@ public struct Conv: Operator {
 
 /// The transpose of a convolution. Inputs: x [B, C, ...]; weight [C, O / groups, ...]; optional bias [O]. Output [B, O, ...].
 public struct ConvTranspose: Operator {
+    public static let maximalInputs: Int? = 3
     public var window: Window
     public var groups: Int
     public var kernelShape: [Int]?
