@@ -6,7 +6,7 @@
     read_trips.py MODEL.trips --save OUT.npz       all tensors (bfloat16 as float32)
     read_trips.py MODEL.trips --digests            SHA-256 of each tensor's stored numbers
 
-With --verify every byte is checked first.
+With --verify every byte is checked first; what is saved or digested is checked in any case.
 """
 import argparse
 import hashlib
@@ -52,21 +52,26 @@ def unique(pairs):
 
 
 def decompress(frames, size):
-    """What all frames hold, which must be `size` bytes.
+    """What all frames hold, which must be `size` bytes, and the number of frames.
 
     It is taken in pieces of 1 KB, which hold 32 MB at most: frames that hold far too much are not decompressed whole.
     """
-    out, frame = bytearray(), None
-    for start in range(0, len(frames), 1024):
+    out, frame, count, start = bytearray(), None, 0, 0
+    while start < len(frames):
+        if frame is None:
+            header = zstandard.get_frame_parameters(frames[start:start + 18])
+            require(header.has_checksum and header.content_size != zstandard.CONTENTSIZE_UNKNOWN and not header.dict_id,
+                    "a frame without checksum or size, or with a dictionary")
+            frame, count = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj(), count + 1
         piece = frames[start:start + 1024]
-        while piece:
-            frame = frame or zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-            out += frame.decompress(piece)
-            require(len(out) <= size, f"more than {size} bytes after decompression")
-            piece, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+        out += frame.decompress(piece)
+        require(len(out) <= size, f"more than {size} bytes after decompression")
+        start += len(piece)
+        if frame.eof:
+            start, frame = start - len(frame.unused_data), None
     require(frame is None, "a frame that is cut off")
     require(len(out) == size, f"{len(out)} bytes after decompression instead of {size}")
-    return bytes(out)
+    return bytes(out), count
 
 
 class Package:
@@ -94,16 +99,21 @@ class Package:
 
         frame = self.read(40, frame_size)
         require(zlib.crc32(frame) == checksum, "manifest: wrong checksum")
-        text = decompress(frame, manifest_size)
+        text, frames = decompress(frame, manifest_size)
+        require(frames == 1, f"manifest: {frames} frames")
+        entries = {}
         if self.plain:
             require(len(text) >= 8 and struct.unpack_from("<Q", text)[0] == len(text) - 8, "safetensors header")
-            text = json.loads(text[8:], object_pairs_hook=unique)["__metadata__"]["trips"]
+            entries = json.loads(text[8:], object_pairs_hook=unique)
+            text = entries.pop("__metadata__")["trips"]
         self.manifest = json.loads(text, object_pairs_hook=unique)
         require(self.manifest["formatVersion"] == version, "version")
         unknown = set(self.manifest["features"]) - FEATURES
         require(not unknown, f"required, but not known here: {', '.join(sorted(unknown))}")
+        require(self.plain != ("byte-planes" in self.manifest["features"]), "features unlike the header's")
+        require(not self.plain or "half-byte-planes" not in self.manifest["features"], "features unlike the header's")
 
-        self.tensors, first = {}, 0
+        self.tensors, first, offset = {}, 0, 0
         for record in self.manifest["tensors"]:
             elements = 1
             for dimension in record["shape"]:
@@ -113,7 +123,11 @@ class Package:
             last = first + -(-byte_count // CHUNK)
             require(record["name"] not in self.tensors and last <= count, "tensors")
             self.tensors[record["name"]] = (record, byte_count, range(first, last))
-            first = last
+            if self.plain:
+                entry = {"dtype": record["storedType"], "shape": record["shape"], "data_offsets": [offset, offset + byte_count]}
+                require(entries.pop(record["name"], None) == entry, f"{record['name']}: unlike the safetensors header")
+            first, offset = last, offset + byte_count
+        require(not entries, "the safetensors header lists other tensors")
         require(first == count, "more chunks than the tensors take")
 
     def read(self, offset, count):
@@ -127,7 +141,8 @@ class Package:
         require(size // 32768 <= self.sizes[number] <= 1 << 20, f"size of chunk {number}")
         frames = self.read(self.offsets[number], int(self.sizes[number]))
         require(not check or zlib.crc32(frames) == self.checksums[number], f"chunk {number}: wrong checksum")
-        data = decompress(frames, size)
+        data, _ = decompress(frames, size)
+        require(stored != "BOOL" or max(data, default=0) <= 1, f"chunk {number}: a boolean that is neither 0 nor 1")
         width = WIDTHS[stored]
         if self.plain or width == 1 and (stored != "I8" or "half-byte-planes" not in self.manifest["features"]):
             return data
@@ -171,7 +186,7 @@ def main():
             json.dump(package.manifest, sys.stdout, indent=2, ensure_ascii=False)
             print()
         elif options.save:
-            numpy.savez(options.save, **{name: package.tensor(name) for name in package.tensors})
+            numpy.savez(options.save, **{name: package.tensor(name, check=True) for name in package.tensors})
         elif options.digests:
             digests = {}
             for name, (record, _, _) in package.tensors.items():

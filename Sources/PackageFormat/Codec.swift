@@ -152,7 +152,10 @@ final class ChunkDecoder: @unchecked Sendable {
 
     /// Decodes frames into elements of the stored type; `target` is as large as the chunk.
     func decode(_ frames: UnsafeRawBufferPointer, _ arrangement: Arrangement, into target: UnsafeMutableRawBufferPointer) throws {
-        guard arrangement != .asIs, let base = target.baseAddress else { return try decompress(frames, into: target) }
+        guard arrangement != .asIs, let base = target.baseAddress else {
+            try decompress(frames, into: target)
+            return
+        }
         try decompress(frames, into: UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<target.count]))
         arrangement.merge(planes.base.assumingMemoryBound(to: UInt8.self), into: base, count: target.count)
     }
@@ -162,7 +165,10 @@ final class ChunkDecoder: @unchecked Sendable {
         _ frames: UnsafeRawBufferPointer, _ arrangement: Arrangement, _ storedType: DataType, as dataType: DataType,
         count: Int, into target: UnsafeMutableRawBufferPointer
     ) throws {
-        guard storedType != dataType, let base = target.baseAddress else { return try decode(frames, arrangement, into: target) }
+        guard storedType != dataType, let base = target.baseAddress else {
+            try decode(frames, arrangement, into: target)
+            return try checkElements(UnsafeRawBufferPointer(target), storedType)
+        }
         let source = UnsafeRawPointer(narrow.base)
         try decode(
             frames, arrangement, into: UnsafeMutableRawBufferPointer(rebasing: narrow.bytes[..<(count * storedType.byteWidth)]))
@@ -179,19 +185,59 @@ final class ChunkDecoder: @unchecked Sendable {
     }
 
     /// Decompresses a chunk of `size` bytes, for the checks alone, zstd's own among them.
-    func check(_ frames: UnsafeRawBufferPointer, size: Int) throws {
+    func check(_ frames: UnsafeRawBufferPointer, _ storedType: DataType, size: Int) throws {
         _ = ZSTD_DCtx_setParameter(context, ZSTD_d_experimentalParam3, Int32(ZSTD_d_validateChecksum.rawValue))
         defer { ignoreChecksums() }
-        try decompress(frames, into: UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<size]))
+        let bytes = UnsafeMutableRawBufferPointer(rebasing: planes.bytes[..<size])
+        try decompress(frames, into: bytes)
+        try checkElements(UnsafeRawBufferPointer(bytes), storedType)
+    }
+
+    /// What reads booleans takes them for the numbers 0 and 1.
+    private func checkElements(_ bytes: UnsafeRawBufferPointer, _ storedType: DataType) throws {
+        guard storedType == .bool, let byte = bytes.first(where: { $0 > 1 }) else { return }
+        throw TripsError.data("a boolean", found: byte, expected: "0 or 1")
     }
 
     /// Decompresses to exactly as many bytes as `target` has.
-    func decompress(_ frames: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws {
+    /// - Returns: the number of frames.
+    @discardableResult
+    func decompress(_ frames: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws -> Int {
+        let frameCount = try checkFrames(frames)
         let count = try checked(
             ZSTD_decompressDCtx(context, target.baseAddress, target.count, frames.baseAddress, frames.count))
         guard count == target.count else { throw TripsError.data("size after decompression", found: count, expected: target.count) }
+        return frameCount
     }
 }
+
+/// Checks the headers of frames that follow each other: zstd itself would skip what a skippable frame hides, and prove nothing
+/// of a frame without checksum.
+/// - Returns: their number.
+private func checkFrames(_ frames: UnsafeRawBufferPointer) throws -> Int {
+    var (rest, count) = (frames, 0)
+    while !rest.isEmpty {
+        var header = ZSTD_frameHeader()
+        guard try checked(ZSTD_getFrameHeader(&header, rest.baseAddress, rest.count)) == 0 else {
+            throw TripsError.data("a frame that is cut off")
+        }
+        guard header.frameType == ZSTD_frame, header.checksumFlag != 0, header.dictID == 0,
+            header.frameContentSize != unknownContentSize
+        else {
+            throw TripsError.data(
+                "frame \(count)",
+                found: header.frameType == ZSTD_frame ? "no checksum, no size, or a dictionary" : "a skippable one",
+                expected: "a frame with checksum and size, without dictionary")
+        }
+        let size = try checked(ZSTD_findFrameCompressedSize(rest.baseAddress, rest.count))
+        rest = UnsafeRawBufferPointer(rebasing: rest[size...])
+        count += 1
+    }
+    return count
+}
+
+/// ZSTD_CONTENTSIZE_UNKNOWN
+private let unknownContentSize = UInt64.max
 
 /// The result of a call into libzstd.
 private func checked(_ result: Int) throws -> Int {

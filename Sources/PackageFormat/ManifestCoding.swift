@@ -27,6 +27,11 @@ extension Manifest {
         guard unknown.isEmpty else {
             throw TripsError.data("the package requires what this version does not know", found: unknown.joined(separator: ", "))
         }
+        try check()
+    }
+
+    /// - Throws: `data` for what a package cannot hold.
+    func check() throws {
         var names = Set<String>()
         for tensor in tensors {
             try locating("tensor \"\(tensor.name.prefix(80))\"") {
@@ -34,10 +39,32 @@ extension Manifest {
                 guard names.insert(tensor.name).inserted else { throw TripsError.data("two tensors have one name") }
             }
         }
-        guard Set(graphs.map(\.name)).count == graphs.count else { throw TripsError.data("two graphs have one name") }
+        try checkGraphs()
         try generation?.check()
-        if let vocabulary, !names.contains(vocabulary) {
+        try preprocessing?.check()
+        guard let vocabulary else { return }
+        guard let tensor = tensors.first(where: { $0.name == vocabulary }) else {
             throw TripsError.data("the vocabulary's tensor is not there", found: vocabulary)
+        }
+        guard tensor.dataType == .uint8, tensor.shape.count == 1 else {
+            throw TripsError.data("type of the vocabulary", found: "\(tensor.dataType)\(tensor.shape)", expected: "uint8 of rank 1")
+        }
+    }
+
+    /// Graphs feed each other by the names of outputs, and results are asked for by name whatever the graph.
+    private func checkGraphs() throws {
+        guard Set(graphs.map(\.name)).count == graphs.count else { throw TripsError.data("two graphs have one name") }
+        var (results, read) = (Set<String>(), Set<String>())
+        for graph in graphs {
+            for name in (graph.outputs + graph.traces).map(\.name) where !results.insert(name).inserted {
+                throw TripsError.data("two outputs or traces have one name", at: "graph \"\(graph.name)\"", found: name)
+            }
+            if let name = graph.outputs.map(\.name).first(where: read.contains) {
+                throw TripsError.data(
+                    "a graph before this one reads its output", at: "graph \"\(graph.name)\"", found: name,
+                    expected: "graphs in the order in which they feed each other")
+            }
+            read.formUnion(graph.inputs.map(\.name))
         }
     }
 
@@ -46,6 +73,23 @@ extension Manifest {
         decoder.nonConformingFloatDecodingStrategy = .convertFromString(
             positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
         return decoder
+    }
+}
+
+extension Manifest.Preprocessing {
+    /// The largest width and height of images.
+    private static let largestSize = 10_000
+
+    fileprivate func check() throws {
+        guard 1...Self.largestSize ~= imageSize else {
+            throw TripsError.data("imageSize", at: "preprocessing", found: imageSize, expected: "1 to \(Self.largestSize)")
+        }
+        guard mean.count == 3, deviation.count == 3, (mean + deviation).allSatisfy(\.isFinite), deviation.allSatisfy({ $0 > 0 })
+        else {
+            throw TripsError.data(
+                "mean and deviation", at: "preprocessing", found: "\(mean), \(deviation)",
+                expected: "three numbers each, deviations above 0")
+        }
     }
 }
 
@@ -157,7 +201,6 @@ private func decoding<Value>(_ body: () throws -> Value) throws -> Value {
             case .dataCorrupted(let context): (context, context.debugDescription)
             @unknown default: (DecodingError.Context(codingPath: [], debugDescription: ""), "\(error)")
             }
-        let place = context.codingPath.map { $0.intValue.map(String.init) ?? $0.stringValue }.joined(separator: ".")
-        throw TripsError.data("malformed manifest: \(message)", at: place.isEmpty ? nil : place)
+        throw TripsError.data("malformed manifest: \(message)", at: context.codingPath.isEmpty ? nil : context.codingPath.place)
     }
 }

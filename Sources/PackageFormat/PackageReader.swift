@@ -64,6 +64,14 @@ public struct PackageReader: Sendable {
     public func verify(pool: ThreadPool = .shared) throws {
         let tasks = tensors.flatMap { entry in entry.chunks.map { (entry, $0) } }
         try pool.tryRun(tasks.count) { try file.verify(tasks[$0].0, chunk: tasks[$0].1) }
+        try checkVocabulary()
+    }
+
+    private func checkVocabulary() throws {
+        guard let name = manifest.vocabulary else { return }
+        guard String(validating: try constant(named: name).load().elements(UInt8.self), as: UTF8.self) != nil else {
+            throw TripsError.data("malformed text", at: "\(file.name): tensor \"\(name)\"", expected: "UTF-8")
+        }
     }
 }
 
@@ -130,9 +138,10 @@ final class PackageFile: Sendable {
             throw TripsError.data("wrong checksum", found: crc32(frame), expected: header.manifestChecksum)
         }
         var bytes = [UInt8](repeating: 0, count: header.manifestSize)
-        try decoders.lend { decoder in
+        let frames = try decoders.lend { decoder in
             try frame.withUnsafeBytes { source in try bytes.withUnsafeMutableBytes { try decoder.decompress(source, into: $0) } }
         }
+        guard frames == 1 else { throw TripsError.data("frames of the manifest", found: frames, expected: 1) }
         let manifest = try header.isPlain ? SafetensorsHeader.manifest(in: bytes) : Manifest(parsing: bytes)
         guard manifest.formatVersion == header.version, manifest.features.contains(Layout.bytePlanes) != header.isPlain,
             !(header.isPlain && manifest.features.contains(Layout.halfBytePlanes))
@@ -233,7 +242,8 @@ final class PackageFile: Sendable {
     func verify(_ entry: TensorEntry, chunk: Int) throws {
         try locating("\(name): tensor \"\(entry.name)\"") {
             try withFrames(chunk) { decoder, frames in
-                try decoder.check(frames, size: size(ofChunk: chunk - entry.chunks.lowerBound, entry.storedByteCount))
+                try decoder.check(
+                    frames, entry.storedType, size: size(ofChunk: chunk - entry.chunks.lowerBound, entry.storedByteCount))
             }
         }
     }

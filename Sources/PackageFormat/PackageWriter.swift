@@ -58,7 +58,6 @@ public enum PackageWriter {
         options: Options = Options(), pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
     ) throws -> Manifest {
         let level = try options.checkedLevel()
-        try manifest.generation?.check()
         var table = TensorTable(options)
         for (name, constant) in extraTensors { try table.add(constant, named: name) }
         var manifest = manifest
@@ -72,6 +71,7 @@ public enum PackageWriter {
         manifest.features = Layout.features(plain: options.plain, tensors.map(\.record.storedType))
         manifest.libzstd = String(cString: ZSTD_versionString())
         manifest.tensors = tensors.map(\.record)
+        try manifest.check()
         try AtomicFile.write(to: path, replacing: options.replacing) { file in
             try writeManifest(manifest, isPlain: options.plain, to: file)
             let data = DataWriter(file: file, level: level, features: manifest.features, total: table.byteCount, progress: progress)

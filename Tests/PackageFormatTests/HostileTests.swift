@@ -10,6 +10,8 @@ struct Forgery {
     var manifest = Forgery.manifest()
     /// What stands in the manifest's frame instead.
     var manifestBytes: [UInt8]?
+    /// What stands in the place of that frame.
+    var manifestFrame: [UInt8]?
     var manifestSize: Int?
     var chunks: [[UInt8]] = []
     var statedSizes: [Int]?
@@ -43,7 +45,7 @@ struct Forgery {
 
     func bytes() throws -> [UInt8] {
         let json = manifestBytes ?? Array(manifest.utf8)
-        let frame = try ChunkEncoder().encode(json, level: 3)
+        let frame = try manifestFrame ?? ChunkEncoder().encode(json, level: 3)
         var file = try Header(
             isPlain: isPlain, manifestFrameSize: frame.count, manifestSize: manifestSize ?? json.count,
             manifestChecksum: crc32(frame)
@@ -185,6 +187,61 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refuses("size of chunk 0") { try forgery.read() }
     }
 
+    /// zstd would skip what hides in the file, and prove nothing of frames without checksum.
+    @Test func framesAreChecked() throws {
+        let skippable: [UInt8] = [0x50, 0x2A, 0x4D, 0x18, 2, 0, 0, 0, 7, 7]
+        func read(chunk: [UInt8]) throws {
+            var forgery = try Forgery.sound()
+            forgery.chunks = [chunk]
+            try forgery.read()
+        }
+        let content = [0x81, 0, 0] + [UInt8](repeating: 7, count: 16)
+        let checksum = try Forgery.chunk(16).suffix(4)
+        let magic: [UInt8] = [0x28, 0xB5, 0x2F, 0xFD]
+        try read(chunk: magic + [0x24, 16] + content + checksum)
+        try read(chunk: Forgery.chunk(8) + Forgery.chunk(0) + Forgery.chunk(8))
+        refuses("no checksum") { try read(chunk: magic + [0x20, 16] + content) }
+        refuses("no size") { try read(chunk: magic + [0x04, 0] + content + checksum) }
+        refuses("a dictionary") { try read(chunk: magic + [0x25, 5, 16] + content + checksum) }
+        refuses("frame 1; found a skippable one") { try read(chunk: Forgery.chunk(16) + skippable) }
+        refuses("frame 0; found a skippable one") { try read(chunk: skippable + Forgery.chunk(16)) }
+        refuses("cut off") { try read(chunk: Forgery.chunk(16) + magic) }
+        refuses("zstd") { try read(chunk: Forgery.chunk(16) + [0, 0, 0, 0, 0]) }
+
+        var forgery = try Forgery.sound()
+        let (json, encoder) = (Array(forgery.manifest.utf8), try ChunkEncoder())
+        forgery.manifestFrame = try encoder.encode(Array(json[..<50]), level: 3) + encoder.encode(Array(json[50...]), level: 3)
+        refuses("frames of the manifest; found 2") { try forgery.read() }
+        forgery.manifestFrame = try encoder.encode(json, level: 3) + skippable
+        refuses("frame 1; found a skippable one") { try forgery.read() }
+    }
+
+    @Test func booleansAreChecked() throws {
+        var forgery = try Forgery.sound()
+        forgery.manifest = Forgery.manifest(tensors: Forgery.tensor(dataType: "BOOL", storedType: "BOOL", shape: "[16]"))
+        let bytes = try forgery.bytes()
+        refuses("a boolean; found 7; expected 0 or 1") { try Forgery.load(bytes) }
+        refuses("a boolean; found 7; expected 0 or 1") { try Forgery.open(bytes) { try $0.verify() } }
+    }
+
+    @Test func vocabulariesAreChecked() throws {
+        func read(type: String = "U8", shape: String = "[16]", verifying: Bool = true) throws {
+            var forgery = try Forgery.sound()
+            let tensor = Forgery.tensor(dataType: type, storedType: type, shape: shape)
+            forgery.manifest = Forgery.manifest(tensors: tensor, more: #","vocabulary":"a""#)
+            if !verifying {
+                forgery.chunks = [
+                    try [UInt8](repeating: 0xFF, count: 16).withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: 3) }
+                ]
+            }
+            try forgery.read()
+        }
+        try read()
+        refuses("type of the vocabulary") { try read(type: "I8") }
+        refuses("type of the vocabulary") { try read(shape: "[4,4]") }
+        refuses("malformed text; expected UTF-8") { try read(verifying: false) }
+    }
+
     @Test func bombsAreRefused() throws {
         var forgery = try Forgery.sound()
         forgery.manifest = Forgery.manifest(tensors: Forgery.tensor(shape: "[1099511627776]"))
@@ -246,15 +303,26 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused("malformed", Forgery.manifest(tensors: Forgery.tensor(dataType: "F33")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F16", storedType: "F32")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F32", storedType: "I8")))
-        for (beam, length, targets, words) in [
-            (0, 9, 2, "beam; found 0; expected 1 to 32"), (-1, 9, 2, "beam; found -1; expected 1 to 32"),
-            (33, 9, 2, "beam; found 33; expected 1 to 32"), (1, 0, 2, "maximalLength; found 0; expected 1 to 65536"),
-            (1, 9, 1, "targetCount; found 1; expected 2 to 65536"),
+        for (beam, shortest, length, targets, words) in [
+            (0, 1, 9, 2, "beam; found 0; expected 1 to 32"), (-1, 1, 9, 2, "beam; found -1; expected 1 to 32"),
+            (33, 1, 9, 2, "beam; found 33; expected 1 to 32"), (1, 1, 0, 2, "maximalLength; found 0; expected 1 to 65536"),
+            (1, 1, 9, 1, "targetCount; found 1; expected 2 to 65536"),
+            (1, -1, 9, 2, "minimalLength; found -1; expected 0 to 65536"),
         ] {
             let generation =
-                #","generation":{"method":"beam","startID":1,"endID":2,"beam":\#(beam),"minimalLength":1,"#
+                #","generation":{"method":"beam","startID":1,"endID":2,"beam":\#(beam),"minimalLength":\#(shortest),"#
                 + #""maximalLength":\#(length),"alpha":0.6,"firstTargetID":1,"targetCount":\#(targets)}"#
             refused("generation: \(words)", Forgery.manifest(tensors: tensor, more: generation))
+        }
+        for (size, mean, deviation, words) in [
+            (0, "[0,0,0]", "[1,1,1]", "imageSize; found 0; expected 1 to 10000"),
+            (10001, "[0,0,0]", "[1,1,1]", "imageSize; found 10001; expected 1 to 10000"),
+            (8, "[0,0]", "[1,1,1]", "mean and deviation"), (8, "[0,0,0]", "[1,1,1,1]", "mean and deviation"),
+            (8, "[0,0,0]", "[1,0,1]", "mean and deviation"), (8, #"[0,0,"inf"]"#, "[1,1,1]", "mean and deviation"),
+        ] {
+            let preprocessing =
+                #","preprocessing":{"imageSize":\#(size),"mean":\#(mean),"deviation":\#(deviation),"resampling":"bicubic"}"#
+            refused("preprocessing: \(words)", Forgery.manifest(tensors: tensor, more: preprocessing))
         }
         refused("vocabulary", Forgery.manifest(tensors: tensor, more: #","vocabulary":"b""#))
     }
@@ -280,13 +348,21 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused(
             "unknown operator; found Explode",
             nodes: #"{"name":"n","op":{"name":"Explode","attributes":{}},"inputs":[],"outputs":["y"]}"#)
+        refused(
+            "graphs.0.nodes.0.op.attributes: unknown attribute; found \"axes\"",
+            nodes: #"{"name":"n","op":{"name":"Softmax","attributes":{"axis":0,"axes":[0]}},"inputs":[],"outputs":["y"]}"#)
+        refused(
+            "graphs.0.inputs.0.type.shape.1: not a dimension", inputs: #"{"name":"x","type":{"dataType":"F32","shape":[1,"n+"]}}"#)
         refused("read before it is defined", outputs: #"{"name":"y","value":"nowhere"}"#)
     }
 
     @Test func namesOfGraphsOutputsAndTracesAreTheirOwnAndFew() throws {
-        func graph(_ outputs: [String], _ traces: [String] = []) -> String {
-            func list(_ names: [String]) -> String { names.map { #"{"name":"\#($0)","value":"x"}"# }.joined(separator: ",") }
-            return #"{"name":"main","inputs":[{"name":"x","type":{"dataType":"F32","shape":[1]}}],"constants":[],"nodes":[],"#
+        func graph(_ outputs: [String], _ traces: [String] = [], name: String = "main", input: String = "x") -> String {
+            func list(_ names: [String]) -> String {
+                names.map { #"{"name":"\#($0)","value":"\#(input)"}"# }.joined(separator: ",")
+            }
+            return #"{"name":"\#(name)","inputs":[{"name":"\#(input)","type":{"dataType":"F32","shape":[1]}}],"#
+                + #""constants":[],"nodes":[],"#
                 + #""outputs":[\#(list(outputs))],"traces":[\#(list(traces))]}"#
         }
         func read(_ graphs: String...) throws {
@@ -297,8 +373,17 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         let many = (0...10_000).map { String($0) }
         try read(graph(["y"], ["vision.0", "vision.1"]))
         refuses("two graphs have one name") { try read(graph(["y"]), graph(["z"])) }
-        refuses("two outputs have one name") { try read(graph(["y", "y"])) }
-        refuses("two traces have one name") { try read(graph(["y"], ["vision.0", "vision.0"])) }
+        let repeated = "two outputs or traces have one name"
+        refuses(repeated) { try read(graph(["y", "y"])) }
+        refuses(repeated) { try read(graph(["y"], ["vision.0", "vision.0"])) }
+        refuses(repeated) { try read(graph(["y"], ["y"])) }
+        refuses(repeated) { try read(graph(["y"], name: "a"), graph(["y"])) }
+        refuses(repeated) { try read(graph(["y"], ["vision.0"], name: "a"), graph(["z"], ["vision.0"])) }
+        refuses(repeated) { try read(graph(["y"], name: "a"), graph(["z"], ["y"])) }
+        try read(graph(["y"], name: "encode"), graph(["z"], name: "decode", input: "y"))
+        refuses(#"graph "encode": a graph before this one reads its output; found y"#) {
+            try read(graph(["z"], name: "decode", input: "y"), graph(["y"], name: "encode"))
+        }
         refuses("number of outputs") { try read(graph(many)) }
         refuses("number of traces") { try read(graph(["y"], many)) }
     }

@@ -77,13 +77,38 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
         }
     }
 
+    @Test func theReaderInPythonRefusesWhatThePackageDoesNotSay() throws {
+        guard try hasModules("numpy, zstandard") else { return }
+        let folder = try TemporaryFolder()
+        func status(_ forgery: Forgery, _ options: String...) throws -> Int32? {
+            try write(forgery.bytes(), to: folder["a.trips"])
+            return try run(Self.python, [Self.root + "/tools/read_trips.py", folder["a.trips"]] + options)?.status
+        }
+        var forgery = try Forgery.sound()
+        #expect(try status(forgery, "--verify") == 0)
+        forgery.manifest = Forgery.manifest(features: "[]", tensors: Forgery.tensor())
+        #expect(try status(forgery) == 1, "planes without their feature")
+        forgery = try Forgery.sound()
+        forgery.manifest = Forgery.manifest(tensors: Forgery.tensor(dataType: "BOOL", storedType: "BOOL", shape: "[16]"))
+        #expect(try status(forgery, "--verify") == 1, "booleans of 7")
+        forgery = try Forgery.sound()
+        forgery.isPlain = true
+        let manifest = String(
+            decoding: try JSONEncoder().encode(Forgery.manifest(features: "[]", tensors: Forgery.tensor())), as: UTF8.self)
+        for (offsets, expected) in [("[0,16]", Int32(0)), ("[16,32]", 1)] {
+            let json = #"{"__metadata__":{"trips":\#(manifest)},"a":{"dtype":"F32","shape":[4],"data_offsets":\#(offsets)}}"#
+            forgery.manifestBytes = (0..<8).map { UInt8(truncatingIfNeeded: json.utf8.count >> (8 * $0)) } + Array(json.utf8)
+            #expect(try status(forgery, "--verify") == expected, "offsets \(offsets)")
+        }
+    }
+
     /// Each block of four bytes says that one byte stands 131072 times: 16 GB in a chunk of 500 KB.
     @Test func theReaderInPythonStopsAtWhatIsTooLarge() throws {
         guard try hasModules("numpy, zstandard") else { return }
         let folder = try TemporaryFolder()
         var forgery = try Forgery.sound()
         let blocks: [UInt8] = [0x02, 0x00, 0x10, 7]
-        forgery.chunks = [[0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x38] + Array(repeatElement(blocks, count: 125_000).joined())]
+        forgery.chunks = [[0x28, 0xB5, 0x2F, 0xFD, 0x44, 0x38, 0, 0] + Array(repeatElement(blocks, count: 125_000).joined())]
         try write(forgery.bytes(), to: folder["large.trips"])
         let script = """
             import resource, runpy, sys

@@ -90,7 +90,7 @@ enum Samples {
     }
 
     /// Two layers with one weight between them, an embedding and a constant of each kind.
-    static func graph(named name: String = "main") throws -> Graph {
+    static func graph(named name: String = "main", output: String = "y", trace: String = "vision.1") throws -> Graph {
         var graph = Graph(name: name)
         let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 96]))
         let tied = constant(try weights([96, 96], seed: 3), "tied")
@@ -99,8 +99,8 @@ enum Samples {
         let bias = try graph.addConstant(constant(weights([96], seed: 4), "bias"), name: "bias")
         let hidden = try graph.add(Linear(), [x, first, bias], name: "first")
         let y = try graph.add(Linear(), [hidden[0], second, nil], name: "second")
-        try graph.addOutput("y", y[0])
-        graph.addTrace("vision.1", hidden[0])
+        try graph.addOutput(output, y[0])
+        graph.addTrace(trace, hidden[0])
         return graph
     }
 }

@@ -66,6 +66,13 @@ struct TowerTests {
         #expect(try m.layers() == ["vision.0", "vision.1"])
     }
 
+    /// Results are asked for by name.
+    @Test func aNameThatAnOutputHasIsNoTraces() throws {
+        var m = Exported()
+        try m.graph.addOutput("vision.1", m.vision())
+        #expect(try m.layers() == ["vision.0"])
+    }
+
     @Test func sumsOfEmbeddingsEnterATextTower() throws {
         var m = Exported()
         try m.output(m.text(m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])))

@@ -16,9 +16,9 @@ extension Graph {
         nameFusion(anatomy.fusion)
     }
 
-    /// A state may be an output too; a trace that exists stays.
+    /// A state may be an output too; a trace that exists stays, and so does an output of that name.
     private mutating func nameTrace(_ name: String, _ value: ValueID) {
-        if !traces.contains(where: { $0.name == name }) { addTrace(name, value) }
+        if !(outputs + traces).contains(where: { $0.name == name }) { addTrace(name, value) }
     }
 
     private mutating func nameStates(of blocks: [TransformerBlock], _ prefix: String) {
