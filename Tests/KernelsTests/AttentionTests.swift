@@ -147,6 +147,18 @@ extension KernelTests {
         }
     }
 
+    /// A processor spends some hundred cycles on each denormal number, and softmax has many where scores lie far apart.
+    @Test func scoresFarBelowTheLargestAreNone() {
+        let n = 4000
+        let dots = (0..<n).map { -Float($0) / 20 }
+        onEachPath { path in
+            guard path != TRIPS_PATH_SCALAR else { return }
+            var scores = [Float](repeating: .nan, count: n), scratch = dots
+            trips_selection_scores(&scores, &scratch, n, 1, 1)
+            #expect(scores.allSatisfy { $0 == 0 || $0.isNormal } && scores[n - 1] == 0 && scores[1000] > 0, "\(name(path))")
+        }
+    }
+
     /// What a query gets that sees no key at all, or all keys from so far down that nothing is left of their scores: in floating
     /// point and in 8 bits.
     @Test(arguments: [1, 40, 70]) func queriesWhoseKeysAreAllMasked(lk: Int) {
