@@ -11,6 +11,8 @@ final class WeightStore: Sendable {
         var products: [String: PackedProduct] = [:]
     }
     private let state = Mutex(State())
+    /// Held while a model's own are loaded, so that sessions that start at the same time do not each make them.
+    private let preparing = Mutex(())
     /// Identities of the constants that belong to the model. Others are created by planning and freed with their plan.
     private let owned: Set<String>
 
@@ -37,6 +39,10 @@ final class WeightStore: Sendable {
 
     /// Loads the model's own among these in parallel. Constants that planning created are left to their plan.
     func prepare(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
+        try preparing.withLock { _ in try load(recipes, constants) }
+    }
+
+    private func load(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
         var seen = Set<String>()
         let made = state.withLock { Set($0.products.keys) }
         let recipes = recipes.filter {
