@@ -14,7 +14,7 @@ func narrow(
     if !options.calibration.isEmpty {
         let judge = try OutputJudge(graphs, options.calibration, pool)
         report.unmeasuredOutputs = judge.unmeasured
-        (report.outputSNR, report.selectionOverlap) = try judge.compare(narrowed)
+        report.record(try judge.compare(narrowed))
     }
     return (narrowed, report)
 }

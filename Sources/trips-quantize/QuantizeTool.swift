@@ -168,10 +168,12 @@ extension QuantizationReport {
     }
 
     private var outputTable: String {
-        var table = TextTable([("output", .left), ("SNR dB", .right)])
-        for (name, ratio) in outputSNR.sorted(by: { $0.key < $1.key }) { table.add([name, digits(ratio, 1)]) }
+        var table = TextTable([("output", .left), ("SNR dB", .right), ("worst input", .right)])
+        for (name, ratio) in outputSNR.sorted(by: { $0.key < $1.key }) {
+            table.add([name, digits(ratio, 1), lowestOutputSNR[name].map { digits($0, 1) } ?? ""])
+        }
         for (name, overlap) in selectionOverlap.sorted(by: { $0.key < $1.key }) {
-            table.add(["\(name): overlap of kept patches", digits(overlap, 3)])
+            table.add(["\(name): overlap of kept patches", digits(overlap, 3), ""])
         }
         let unmeasured = unmeasuredOutputs.joined(separator: ", ")
         return table.text + "\n(against the model as it was, over the calibration inputs"

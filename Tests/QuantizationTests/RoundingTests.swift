@@ -25,6 +25,17 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Float {
     return 10 * exact.reduce(0) { $0 + $1 * $1 }.log10(over: noise)
 }
 
+/// Of rows [R, K] around 0.
+private func scatter(_ x: Tensor, parts: Int) throws -> ScatterMatrix {
+    let (rows, columns, values) = (x.shape[0], x.shape[1], try x.elements(Float.self))
+    let variances = (0..<columns).map { column in
+        (0..<rows).reduce(0.0) { $0 + Double(values[$1 * columns + column] * values[$1 * columns + column]) }
+    }
+    let scatter = ScatterMatrix(center: Array(repeating: 0, count: columns), variances: variances)
+    for part in 0..<parts { scatter.add(x, rows: rows * part / parts..<rows * (part + 1) / parts) }
+    return scatter
+}
+
 extension Float {
     fileprivate func log10(over other: Float) -> Float { Float(Foundation.log10(Double(self / other))) }
 }
@@ -96,16 +107,57 @@ extension Float {
                 }
             }, shape: [rows, inputs])
         let weight = try noise(outputs, inputs, seed: 5)
-        let gram = Gram(width: inputs)
-        gram.add(x)
+        let scatter = try scatter(x, parts: 8)
+        #expect(scatter.shrinkage < 0.05)
         func output(_ weights: [Float]) throws -> [Float] {
             try evaluate(Linear(), [x, Tensor(weights, shape: [outputs, inputs])])[0].elements(Float.self)
         }
         let exact = try output(weight.elements(Float.self))
         let plain = ratio(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
         let moved = ratio(
-            exact, try output(restored(#require(Compensation(gram, columnFactor: nil)).round(weight, groupSize: inputs))))
+            exact, try output(restored(#require(Compensation(scatter, columnFactor: nil)).round(weight, groupSize: inputs))))
         #expect(moved > plain + 3)
+    }
+
+    /// With as many rows as inputs the correlations that chance makes are as strong as any: relied on in full, they cost 3 dB on other
+    /// rows.
+    @Test(arguments: [2, 16, 64, 128]) func compensationByFewRowsCostsOtherRowsLittle(rows: Int) throws {
+        let (inputs, outputs) = (64, 48)
+        let weight = try noise(outputs, inputs, seed: 8)
+        let (seen, others) = (try noise(rows, inputs, seed: 9), try noise(400, inputs, seed: 10))
+        let scatter = try scatter(seen, parts: min(rows, 8))
+        #expect(scatter.shrinkage > 0.7)
+        func output(_ weights: [Float]) throws -> [Float] {
+            try evaluate(Linear(), [others, Tensor(weights, shape: [outputs, inputs])])[0].elements(Float.self)
+        }
+        let exact = try output(weight.elements(Float.self))
+        let plain = ratio(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
+        let compensation = try #require(Compensation(scatter, columnFactor: nil))
+        #expect(ratio(exact, try output(restored(compensation.round(weight, groupSize: inputs)))) > plain - 0.5)
+    }
+
+    @Test func oneRowSaysNothingOfOthers() throws {
+        #expect(try scatter(noise(1, 64, seed: 11), parts: 1).shrinkage == 1)
+    }
+
+    /// Around a center, in parts, on any number of threads: the sum of products.
+    @Test(arguments: [1, 3]) func theScatterIsTheSumOfProducts(threads: Int) throws {
+        let (rows, columns) = (37, 70)
+        let x = try noise(rows, columns, seed: 12)
+        let values = try x.elements(Float.self)
+        let center = (0..<columns).map { Float($0 % 5) / 10 }
+        func product(_ a: Int, _ b: Int) -> Double {
+            (0..<rows).reduce(0.0) { $0 + Double(values[$1 * columns + a] - center[a]) * Double(values[$1 * columns + b] - center[b]) }
+        }
+        let scatter = ScatterMatrix(center: center, variances: (0..<columns).map { product($0, $0) })
+        let pool = ThreadPool(threads: threads)
+        for part in [0..<10, 10..<11, 11..<37] { scatter.add(x, rows: part, pool: pool) }
+        for a in 0..<columns {
+            for b in 0...a {
+                // 37 products of numbers below 2, summed in fp32.
+                #expect(abs(Double(scatter.values[a * columns + b]) - product(a, b)) < 1e-4, "\(a), \(b)")
+            }
+        }
     }
 
     /// Beside the plain form of GPTQ in double precision: each column's error is moved onto those behind it by the inverse Gram matrix
@@ -118,17 +170,16 @@ extension Float {
         for index in 1..<x.count where index % inputs > 0 { x[index] += 0.8 * x[index - 1] }
         let factors = (0..<inputs).map { 0.5 + Float($0 % 7) / 4 }
         let weight = try noise(outputs, inputs, seed: 7)
-        let gram = Gram(width: inputs)
-        for rows in [x[..<(100 * inputs)], x[(100 * inputs)...]] {
-            gram.add(try Tensor(Array(rows), shape: [rows.count / inputs, inputs]))
-        }
-        let found = try #require(Compensation(gram, columnFactor: factors)).round(weight, groupSize: 50, columnFactor: factors)
+        let scatter = try scatter(Tensor(x, shape: [samples, inputs]), parts: 2)
+        let correlated = 1 - Double(scatter.shrinkage)
+        #expect(correlated > 0.2 && correlated < 1)
+        let found = try #require(Compensation(scatter, columnFactor: factors)).round(weight, groupSize: 50, columnFactor: factors)
 
         var hessian = Array(repeating: Array(repeating: 0.0, count: inputs), count: inputs)
         for a in 0..<inputs {
             for b in 0..<inputs {
                 let sum = (0..<samples).reduce(0.0) { $0 + Double(x[$1 * inputs + a]) * Double(x[$1 * inputs + b]) }
-                hessian[a][b] = sum / Double(factors[a] * factors[b])
+                hessian[a][b] = (a == b ? 1 : correlated) * sum / Double(factors[a] * factors[b])
             }
         }
         let damping = 0.01 * (0..<inputs).reduce(0.0) { $0 + hessian[$1][$1] } / Double(inputs)
