@@ -49,15 +49,12 @@ public struct Metrics: Sendable {
         absoluteErrors.reserveCapacity(g.count)
         relativeErrors.reserveCapacity(g.count)
         var ratio = SignalToNoise()
-        var (product, power) = (0.0, 0.0)
         var (worst, worstError) = (-1, -1.0)
         for index in g.indices {
             let (value, reference) = (x[index], g[index])
             guard ratio.add(value, reference: reference) else { continue }
             let error = abs(value - reference)
             if error > worstError { (worst, worstError) = (index, error) }
-            product += value * reference
-            power += value * value
             absoluteErrors.append(Float(error))
             absolute.mean += error
             if reference != 0 {
@@ -76,11 +73,26 @@ public struct Metrics: Sendable {
             worstPair = (x[worst], g[worst])
         }
         (snr, nonFiniteMismatches) = (ratio.snr, ratio.mismatches)
-        cosine = snr.isNaN ? .nan : Metrics.cosine(product, ratio.signal, power)
+        cosine = snr.isNaN ? .nan : Metrics.cosine(x, g)
     }
 
-    private static func cosine(_ product: Double, _ signal: Double, _ power: Double) -> Double {
-        signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
+    /// Elements that are not finite are the same on both sides, and left out.
+    private static func cosine(_ x: [Double], _ g: [Double]) -> Double {
+        let (left, right) = (unitScale(x), unitScale(g))
+        var (product, power, signal) = (0.0, 0.0, 0.0)
+        for (value, reference) in zip(x, g) where value.isFinite {
+            let (value, reference) = (value * left, reference * right)
+            product += value * reference
+            power += value * value
+            signal += reference * reference
+        }
+        return signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
+    }
+
+    /// A power of two that brings the largest finite number near 1, where squares neither overflow nor all vanish.
+    private static func unitScale(_ numbers: [Double]) -> Double {
+        let largest = numbers.reduce(0) { $1.isFinite ? max($0, abs($1)) : $0 }
+        return largest == 0 ? 1 : scalbn(1, min(-Int(largest.exponent), 1022))
     }
 
     static func bin(_ error: Double) -> Int {

@@ -111,6 +111,20 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try verdict([1, 0], [0, 0], .snr(0)) == .fail)
 }
 
+/// Squares of such numbers are none.
+@Test(arguments: [1e-200, 1e-320, 1e200, 1e308]) func anSNRIsTakenOfNumbersOfAnySize(size: Double) throws {
+    func judged(_ x: [Double], _ g: [Double]) throws -> Judgement {
+        try judge(
+            Tensor(x.map { $0 * size }, shape: [2]), golden: Tensor(g.map { $0 * size }, shape: [2]), name: "y", criterion: .snr(20)
+        )
+    }
+    #expect(try judged([0, 0], [0.3, 0.4]).verdict == .fail && judged([0.5, -0.5], [-0.5, 0.5]).verdict == .fail)
+    let close = try judged([1, 0.5], [1, 0.6])
+    #expect(close.verdict == .pass && abs((close.metrics?.snr ?? 0) - 10 * log10(136)) < 0.1)
+    #expect(abs((close.metrics?.cosine ?? 0) - 1.3 / (1.25 * 1.36).squareRoot()) < 1e-3)
+    #expect(try judged([1, 0.5], [1, 0.5]).metrics?.snr == .infinity)
+}
+
 @Test func anSNRWithNaNReachesNothing() throws {
     let (inf, nan) = (Float.infinity, Float.nan)
     let metrics = try #require(judge(floats([1, nan]), golden: floats([1, 2]), name: "y", criterion: standard).metrics)
