@@ -223,6 +223,31 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     #expect(wrong.selections.first?.worst.followsItsScores == false)
 }
 
+/// Whatever the arithmetic: the model keeps the highest scores, and the reference, of the same scores, others.
+@Test(arguments: [[2, 3, 4], [1, 2, 3], [0, 1, 1], [0, 0, 0]] as [[Int64]], [TolerancePreset.f32, .f16, .bf16, .int8])
+func aReferenceThatKeptOthersThanItsScoresSayExplainsNothing(kept: [Int64], preset: TolerancePreset) throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let set = try golden(["image_embeds": y], selection(kept, scores))
+    let result = try report(selectingModel([0, 1, 2], scores, y), set, intermediates: true, preset: preset)
+    #expect(result.intermediates.first { $0.name == "selection.2.indices" }?.verdict == .fail)
+    let comparison = try #require(result.selections.first?.worst)
+    #expect(comparison.flips == Set([0, 1, 2]).subtracting(kept).count && !comparison.isExplained(within: 0.5))
+}
+
+/// Neither where an earlier flip, which is explained, changed what it chose from.
+@Test func aReferenceThatKeptOthersThanItsLaterScoresSayExplainsNothing() throws {
+    func judged(_ reference: [Int64]) throws -> VerificationReport {
+        var (model, set) = try modelThatFlips()
+        set.intermediates["selection.5.indices"] = try indices(reference)
+        model.values["selection.5.indices"] = try indices([0, 1])
+        return try report(model, set, intermediates: true, preset: .int8)
+    }
+    #expect(try judged([0, 1]).passes)
+    let result = try judged([2, 3])
+    #expect(result.intermediates.filter { $0.verdict == .fail }.map(\.name).contains("selection.5.indices"))
+    #expect(result.selections.last?.worst.explanation == "not what the reference's scores say")
+}
+
 /// What follows from a flip that the arithmetic explains is not judged; what follows from another one fails.
 @Test func positionsBehindAWrongSelectionFail() throws {
     let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
