@@ -96,9 +96,6 @@ extension Judgement {
             if failures > 0 {
                 verdict = .fail
                 reason = "\(failures) of \(g.count) elements beyond tolerance"
-            } else if let alignment, alignment.unmatched > 0 {
-                verdict = .fail
-                reason = "\(alignment.unmatched) tokens have no counterpart after a flipped selection"
             }
         case .snr(let minimum):
             // Negated so that a NaN SNR fails.
@@ -112,7 +109,15 @@ extension Judgement {
                 reason = "not equal"
             }
         }
-        if verdict == .pass, let alignment { reason = alignment.description }
+        if verdict == .pass, let alignment { decide(alignment, by: criterion) }
+    }
+
+    private mutating func decide(_ alignment: TokenAlignment, by criterion: Criterion) {
+        reason = alignment.description
+        if alignment.unmatched == 0 { return }
+        if case .snr = criterion, alignment.isExplained { return }
+        verdict = .fail
+        reason = "\(alignment.unmatched) tokens have no counterpart after a flipped selection"
     }
 }
 

@@ -242,6 +242,8 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
     let pairs: [[(own: Int, reference: Int)]]
     /// Tokens of the reference without a partner.
     public let unmatched: Int
+    /// Whether the arithmetic explains the flips, so that an SNR may leave out tokens without a partner.
+    let isExplained: Bool
 
     public var description: String {
         "\(pairs.reduce(0) { $0 + $1.count }) tokens compared by patch, \(unmatched) without a counterpart"
@@ -249,7 +251,10 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
 
     /// The alignment of tensors [B, P + T (+ L), D] whose image tokens, after P `leading` ones, are those that leave the given
     /// selections; nil where the same patches are in the same places, or the tensors have other shapes.
-    init?(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int], leading: Int) {
+    init?(
+        _ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int], leading: Int,
+        isExplained: Bool
+    ) {
         let (own, theirs) = (x.positions, g.positions)
         guard shape.count == 3, goldenShape.count == 3, own != theirs, own.count == shape[0],
             theirs.count == goldenShape[0], shape[0] == goldenShape[0], shape[2] == goldenShape[2],
@@ -260,6 +265,7 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
             tokenPairs(own[batch], reference: theirs[batch], leading: leading, behind: goldenShape[1] - leading - tokens)
         }
         unmatched = goldenShape[0] * goldenShape[1] - pairs.reduce(0) { $0 + $1.count }
+        self.isExplained = isExplained
     }
 
     /// The rows of both tensors that belong together.

@@ -209,6 +209,11 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     let embeds = try #require(lenient.outputs.first?.worst)
     #expect(embeds.alignment?.unmatched == 1 && embeds.metrics?.snr == .infinity)
 
+    // A ratio leaves out no token without a partner where flips are not allowed.
+    let unallowed = try report(selectingModel([0, 1, 3], close, own), set, minimalSNR: 10)
+    #expect(unallowed.outputs.first?.worst.reason == "1 tokens have no counterpart after a flipped selection")
+    #expect(unallowed.outputs.first?.verdict == .fail && unallowed.outputs.first?.worst.metrics?.snr == .infinity)
+
     // The same behind [CLS] and two registers.
     let (longer, other) = (try floats([1, 7, 8, 2, 3, 9, 5], [1, 7, 1]), try floats([1, 7, 8, 2, 3, 4, 5], [1, 7, 1]))
     var model = try selectingModel([0, 1, 3], close, longer)
@@ -221,6 +226,9 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     let wrong = try report(selectingModel([0, 1, 4], scores, own), set, intermediates: true, preset: .int8)
     #expect(!wrong.passes)
     #expect(wrong.selections.first?.worst.followsItsScores == false)
+    // Also where only outputs are judged.
+    let outputs = try report(selectingModel([0, 1, 4], scores, own), set, preset: .int8).outputs
+    #expect(outputs.map(\.verdict) == [.fail] && outputs.first?.worst.reason?.contains("no counterpart") == true)
 }
 
 /// Whatever the arithmetic: the model keeps the highest scores, and the reference, of the same scores, others.
