@@ -144,10 +144,12 @@ public struct VerificationReport: Sendable {
     public var intermediates: [TensorSummary] = []
     /// By block.
     public var selections: [SelectionSummary] = []
-    /// With intermediates: where the error begins, in the set where it begins earliest.
+    /// With intermediates: where the error begins; of each kind the earliest over the golden sets.
     public var divergence: Divergence?
-    /// The golden set that it was seen in.
-    public var divergenceSet: String?
+    /// The golden set of `divergence.firstFailure`.
+    public var failureSet: String?
+    /// The golden set of `divergence.firstJump`.
+    public var jumpSet: String?
     /// Each block fed with the reference's own states; outside the verdict.
     public var isolated: [TensorSummary]?
     /// SNR along the model, for this package and others.
@@ -188,11 +190,18 @@ public struct VerificationReport: Sendable {
                 selections.append(SelectionSummary(comparison, set: result.name))
             }
         }
-        if let found = result.divergence, divergence == nil || found.isEarlier(than: divergence) {
-            (divergence, divergenceSet) = (found, result.name)
-        }
+        if let found = result.divergence { add(found, set: result.name) }
         illustrations += result.illustrations
         for note in result.notes where !notes.contains(note) { notes.append(note) }
+    }
+
+    private mutating func add(_ found: Divergence, set: String) {
+        var earliest = divergence ?? Divergence()
+        if comesEarlier(found.firstFailure, earliest.firstFailure) {
+            (earliest.firstFailure, failureSet) = (found.firstFailure, set)
+        }
+        if comesEarlier(found.firstJump?.name, earliest.firstJump?.name) { (earliest.firstJump, jumpSet) = (found.firstJump, set) }
+        divergence = earliest
     }
 
     mutating func addIsolated(_ entries: [SetResult.Entry], set: String) {

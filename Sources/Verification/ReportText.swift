@@ -111,11 +111,12 @@ extension VerificationReport {
 
     private var divergenceLines: String? {
         guard let divergence else { return nil }
-        let inSet = sets.count > 1 ? divergenceSet.map { " (\($0))" } ?? "" : ""
+        func place(_ set: String?) -> String { sets.count > 1 ? set.map { " (\($0))" } ?? "" : "" }
         let lines = [
-            divergence.firstFailure.map { "first to fail, in the model's order: \($0)\(inSet)" },
+            divergence.firstFailure.map { "first to fail, in the model's order: \($0)\(place(failureSet))" },
             divergence.firstJump.map {
-                "first block whose error jumps: \($0.name), SNR \(snrText($0.before)) -> \(snrText($0.after)) dB\(inSet)"
+                "first block whose error jumps: \($0.name), SNR \(snrText($0.before)) -> \(snrText($0.after)) dB"
+                    + place(jumpSet)
             },
         ].compactMap { $0 }
         return lines.isEmpty ? nil : lines.joined(separator: "\n")

@@ -102,7 +102,33 @@ private func report(
         let reference = Dictionary(uniqueKeysWithValues: states.map { ($0, $0 == state ? other : y) })
         try verifier.verify(GoldenSet(name: name, inputs: ["image": y], outputs: ["y": y], intermediates: reference))
     }
-    #expect(verifier.report.divergenceSet == "early" && verifier.report.divergence?.firstFailure == "vision.1")
+    #expect(verifier.report.failureSet == "early" && verifier.report.divergence?.firstFailure == "vision.1")
+}
+
+/// A failure is named though another set's error jumps earlier, in whatever order they come.
+@Test(arguments: [["jump", "failure"], ["failure", "jump"]]) func theFirstToFailIsNamedBesideAnEarlierJump(order: [String]) throws {
+    let (y, near, far) = (try floats([1]), try floats([1.0001]), try floats([2]))
+    let states = ["vision.1", "vision.2", "vision.3"]
+    let references = ["jump": [near, near, near], "failure": [y, y, far]]
+    var options = VerificationOptions()
+    options.intermediates = true
+    let values = Dictionary(uniqueKeysWithValues: (["y"] + states).map { ($0, y) })
+    var verifier = try Verifier(FakeModel(outputNames: ["y"], traceNames: states, values: values), options: options)
+    for name in order {
+        let reference = Dictionary(uniqueKeysWithValues: zip(states, references[name] ?? []))
+        try verifier.verify(GoldenSet(name: name, inputs: ["image": y], outputs: ["y": y], intermediates: reference))
+    }
+    let report = verifier.report
+    #expect(report.divergence?.firstFailure == "vision.3" && report.failureSet == "failure")
+    #expect(report.divergence?.firstJump?.name == "vision.1" && report.jumpSet == "jump")
+    #expect(
+        report.text.contains("first to fail, in the model's order: vision.3 (failure)\nfirst block whose error jumps: vision.1"))
+    #expect(report.text.contains("dB (jump)\n"))
+    let json = try report.json(
+        PackageFacts(
+            file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
+    #expect(json.contains(#""firstFailure" : "vision.3""#))
+    #expect(json.contains(#""set" : "failure""#) && json.contains(#""set" : "jump""#))
 }
 
 @Test func missingInputsAreBadData() throws {
