@@ -56,6 +56,16 @@ public struct TestSet: Sendable {
         return part
     }
 
+    /// The right answer of an example.
+    /// - Throws: `data` where it is none of so many classes.
+    public func label(of example: Int, among classes: Int) throws -> Int {
+        let label = labels[example]
+        guard label >= 0 && label < classes else {
+            throw TripsError.data("label of example \(example)", at: name, found: label, expected: "0 ..< \(classes)")
+        }
+        return label
+    }
+
     /// The inputs of some examples as one batch.
     /// - Throws: `data`, `inputOutput`.
     public func batch(_ range: Range<Int>) throws -> [String: Tensor] {

@@ -122,6 +122,38 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     #expect(throws: TripsError.self, "too few for one batch") { try measured(batch: 6) }
 }
 
+/// A model that answers with its inputs, negated.
+private func echo(classes: Int) throws -> Model {
+    var graph = Graph(name: "main")
+    let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), Dimension(classes)]))
+    try graph.addOutput("prediction", graph.add(Unary(.neg), [x], name: "neg")[0])
+    return Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+}
+
+@Test func aRowOfNaNIsNoRightAnswer() throws {
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
+    let nan = Float.nan
+    let x = try Tensor([nan, nan, nan, nan, -1, nan, -1, nan, -.infinity, nan, nan, .infinity], shape: [4, 3])
+    for (labels, right) in [([0, 1, 2, 2] as [Int64], 3), ([1, 0, 0, 0], 0)] {
+        try write([("labels", Tensor(labels, shape: [4])), ("in.x", x)], to: path)
+        #expect(try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction").right == right)
+    }
+}
+
+@Test(arguments: [-1, 3, .max, .min] as [Int64]) func aLabelThatIsNoClassIsNamed(label: Int64) throws {
+    let scratch = try Scratch()
+    let path = scratch.path + "/test-set.safetensors"
+    var labels = [Int64](repeating: 2, count: 20)
+    labels[17] = label
+    let x = try Tensor([Float](repeating: 1, count: 60), shape: [20, 3])
+    try write([("labels", Tensor(labels, shape: [20])), ("in.x", x)], to: path)
+    #expect { try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction") } throws: {
+        ($0 as? TripsError)?.kind == .data
+            && "\($0)".contains("test-set.safetensors: label of example 17; found \(label); expected 0 ..< 3")
+    }
+}
+
 @Test func onlyRowsOfClassesAreAnswers() throws {
     let scratch = try Scratch()
     let path = scratch.path + "/test-set.safetensors"
