@@ -59,7 +59,7 @@ package func judge(
         }
         return judgement
     }
-    guard x.shape == g.shape || allowingOtherLengths && alignment != nil else {
+    guard x.shape == g.shape || allowingOtherLengths && alignment != nil && g.dataType.isFloatingPoint else {
         return .failed("shape \(x.shape); expected \(g.shape)")
     }
     guard g.dataType.isFloatingPoint else { return try judgeIntegers(x, g) }
@@ -67,7 +67,9 @@ package func judge(
     var shape = g.shape
     if let alignment { (values, reference, shape) = alignment.gather(values, reference, x.shape, g.shape) }
     var judgement = Judgement(verdict: .pass, criterion: criterion, dataType: g.dataType, shape: g.shape)
-    judgement.metrics = Metrics(values, reference: reference, shape: shape)
+    var metrics = Metrics(values, reference: reference, shape: shape)
+    if let alignment { metrics.worstIndex = alignment.placeInReference(metrics.worstIndex) }
+    judgement.metrics = metrics
     judgement.alignment = alignment
     if name.contains("logits") || name == "prediction" {
         judgement.agreement = Agreement(values, reference: reference, shape: shape)

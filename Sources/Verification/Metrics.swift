@@ -24,7 +24,7 @@ public struct Metrics: Sendable {
     public var absolute = ErrorSpread()
     /// |x - g| / |g|, elements with g = 0 left out.
     public var relative = ErrorSpread()
-    /// Where |x - g| is largest.
+    /// Where |x - g| is largest, in the reference's shape.
     public var worstIndex: [Int] = []
     /// The model's element there, and the reference's.
     public var worstPair: (value: Double, reference: Double)?

@@ -281,6 +281,13 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
         }
         return (own, theirs, [theirs.count / max(1, width), width])
     }
+
+    /// Where an element of the gathered rows [row, column] is in the reference: [example, token, column].
+    func placeInReference(_ index: [Int]) -> [Int] {
+        guard index.count == 2 else { return index }
+        let rows = pairs.enumerated().flatMap { batch, tokens in tokens.map { [batch, $0.reference] } }
+        return rows[index[0]] + [index[1]]
+    }
 }
 
 /// After which block the image tokens of a tensor are taken.

@@ -257,6 +257,24 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     #expect(outputs.map(\.verdict) == [.fail] && outputs.first?.worst.reason?.contains("no counterpart") == true)
 }
 
+/// In the second example the model keeps patch 1 instead of 3, and errs in what shows patch 2.
+@Test func theWorstPlaceOfTokensThatFlippedIsTheReferences() throws {
+    let name = "image_embeds"
+    func tensors(_ kept: [Int64], _ scores: [Float], _ tokens: [Float]) throws -> [String: Tensor] {
+        try [
+            "selection.2.indices": Tensor([0, 1] + kept, shape: [2, 2]),
+            "selection.2.scores": floats([0.5, 0.4, 0.1, 0.1] + scores, [2, 4]),
+            name: floats([1, 1, 2, 2, 3, 3, 9, 9] + tokens, [2, 4, 2]),
+        ]
+    }
+    let own = try tensors([1, 2], [0, 0.2001, 0.4, 0.2], [1, 1, 5, 5, 6, 6.5, 9, 9])
+    let reference = try tensors([2, 3], [0, 0.2, 0.4, 0.2001], [1, 1, 6, 6, 4, 4, 9, 9])
+    let model = FakeModel(outputNames: [name], traceNames: ["selection.2.indices", "selection.2.scores"], values: own)
+    let set = try golden(reference.filter { $0.key == name }, reference.filter { $0.key != name })
+    let metrics = try #require(report(model, set, preset: .int8).outputs.first?.worst.metrics)
+    #expect(metrics.worstIndex == [1, 1, 1] && metrics.worstPair?.value == 6.5 && metrics.count == 14)
+}
+
 /// Whatever the arithmetic: the model keeps the highest scores, and the reference, of the same scores, others.
 @Test(arguments: [[2, 3, 4], [1, 2, 3], [0, 1, 1], [0, 0, 0]] as [[Int64]], [TolerancePreset.f32, .f16, .bf16, .int8])
 func aReferenceThatKeptOthersThanItsScoresSayExplainsNothing(kept: [Int64], preset: TolerancePreset) throws {
