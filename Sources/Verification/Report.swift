@@ -37,7 +37,8 @@ public struct TensorSummary: Sendable {
     public var failedSets = 0
     /// Those of them in which it was not judged.
     public var unjudgedSets = 0
-    /// The comparison of the worst set: a failed one if there is any, else one that was judged; of these that of lowest SNR.
+    /// The comparison of the worst set: a failed one if there is any, else one that was judged; of these that of the largest
+    /// `toleranceUse`, by other criteria that of lowest SNR.
     public var worst: Judgement
     /// The name of that set.
     public var worstSet: String
@@ -71,6 +72,7 @@ public struct TensorSummary: Sendable {
 extension Judgement {
     fileprivate func isWorse(than other: Judgement) -> Bool {
         if verdict != other.verdict { return verdict == .fail || other.verdict == .unjudged }
+        if let toleranceUse, let others = other.toleranceUse, toleranceUse != others { return toleranceUse > others }
         guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict == .fail }
         return Verification.isWorse(metrics.snr, others.snr)
     }

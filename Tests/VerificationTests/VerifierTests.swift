@@ -194,6 +194,23 @@ private func report(
     #expect(abs(try #require(summary.maximalError).median - 1e-5) < 1e-6)
 }
 
+/// By their tolerance, not by an SNR that nothing asked for; by SNR where that was asked for.
+@Test(arguments: [["near", "small"], ["small", "near"]]) func theWorstSetIsThatOfTheCriterion(order: [String]) throws {
+    // 90 % of the tolerance at 0 dB, 0.1 % at -19 dB.
+    let references: [String: Float] = ["near": 9e-5, "small": 1e-8]
+    for (minimalSNR, worst) in [(nil, "near"), (-100, "small")] as [(Double?, String)] {
+        var options = VerificationOptions()
+        options.tolerances.snr = minimalSNR.map { [ToleranceRule(value: $0)] } ?? []
+        var verifier = try Verifier(FakeModel(outputNames: ["y"], values: ["y": floats([1e-7])]), options: options)
+        for name in order {
+            let reference = try floats([#require(references[name])])
+            try verifier.verify(GoldenSet(name: name, inputs: ["image": floats([0])], outputs: ["y": reference]))
+        }
+        let summary = try #require(verifier.report.outputs.first)
+        #expect(summary.worstSet == worst && summary.snr?.worstSet == "small" && summary.verdict == .pass)
+    }
+}
+
 // MARK: Selections
 
 private let scores: [Float] = [0.4, 0.3, 0.1001, 0.1, 0.0999]
