@@ -417,6 +417,22 @@ private func modelThatFlips() throws -> (model: FakeModel, set: GoldenSet) {
     #expect(html.contains("<h2>Errors of ") && !html.contains("Errors of selection.5.scores"))
 }
 
+@Test func theHistogramIsOfTheTensorOfLowestSNR() throws {
+    let (z, near) = (try floats([1, 2]), try floats([1.00001, 2]))
+    let facts = PackageFacts(
+        file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
+    func html(_ own: [Float], _ reference: [Float]) throws -> String {
+        let model = FakeModel(outputNames: ["y", "z"], values: ["y": try floats(own), "z": near])
+        return try report(model, golden(["y": floats(reference), "z": z])).html(facts)
+    }
+    // NaN is below every number, and an error where the reference has nothing is infinitely far below.
+    let mismatched = try html([.nan, 1], [1, 1])
+    #expect(mismatched.contains("Errors of y,") && mismatched.contains("2 elements, NaN or infinity on one side at 1 place;"))
+    #expect(try html([.nan, .nan], [1, 1]).contains("Errors of y,") && html([1, 1], [0, 0]).contains("Errors of y,"))
+    // What is the same on both sides has no error, NaN or not.
+    #expect(try html([.nan, .nan], [.nan, .nan]).contains("Errors of z,") && html([1, 1], [1, 1]).contains("Errors of z,"))
+}
+
 @Test func figuresAreOfASetThatWasJudged() throws {
     let (model, flipped) = try modelThatFlips()
     var same = flipped
