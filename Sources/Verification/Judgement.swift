@@ -35,6 +35,12 @@ public struct Judgement: Sendable {
 
     package static func failed(_ reason: String) -> Judgement { Judgement(verdict: .fail, reason: reason) }
 
+    /// Leaves the verdict open. What could not be compared keeps its reason.
+    mutating func withdraw() {
+        (verdict, toleranceUse) = (.unjudged, nil)
+        if criterion != nil { reason = alignment?.description }
+    }
+
     /// `toleranceUse` as `12.5 %` or, far beyond it, `107x`; empty where there is none.
     package var toleranceText: String {
         guard let use = toleranceUse else { return "" }

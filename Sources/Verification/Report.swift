@@ -73,7 +73,7 @@ extension Judgement {
     fileprivate func isWorse(than other: Judgement) -> Bool {
         if verdict != other.verdict { return verdict == .fail || other.verdict == .unjudged }
         if let toleranceUse, let others = other.toleranceUse, toleranceUse != others { return toleranceUse > others }
-        guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict == .fail }
+        guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict != .pass }
         return Verification.isWorse(metrics.snr, others.snr)
     }
 }

@@ -24,7 +24,10 @@ extension VerificationReport {
         let failed = judged.filter { $0.verdict == .fail }
         let count = counted(sets.count, "golden set")
         if judged.isEmpty && outputs.isEmpty { return "DONE  nothing judged" }
-        if judged.isEmpty { return "COMPARED  \(counted(outputs.count, "output")) over \(count), nothing judged" }
+        if judged.isEmpty {
+            let compared = outputs.count { $0.snr != nil }
+            return "COMPARED  \(counted(compared, "output")) over \(count), nothing judged"
+        }
         if failed.isEmpty {
             let counts = [(judged.count { !$0.isIntermediate }, "output"), (judged.count(where: \.isIntermediate), "intermediate")]
             return "PASS  \(counts.filter { $0.0 > 0 }.map(counted).joined(separator: " and ")) over \(count)"

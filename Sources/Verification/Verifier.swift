@@ -68,11 +68,7 @@ package struct Verifier {
     mutating func add(_ found: [String: Tensor], against golden: GoldenSet, judging: Bool) throws -> SetResult {
         var result = try compare(found, with: golden, judging: judging)
         if !judging {
-            for index in result.tensors.indices {
-                result.tensors[index].judgement.verdict = .unjudged
-                result.tensors[index].judgement.reason = result.tensors[index].judgement.alignment?.description
-                result.tensors[index].judgement.toleranceUse = nil
-            }
+            for index in result.tensors.indices { result.tensors[index].judgement.withdraw() }
             result.divergence = nil
         }
         report.add(result)

@@ -123,6 +123,31 @@ private func references(_ path: String) throws -> [GoldenReference] {
     #expect(open.effect?.savings?.hasSuffix(" times less") == true)
 }
 
+@Test func whatCannotBeComparedSaysWhy() throws {
+    func model(_ outputs: String..., width: Int) throws -> Model {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 4]))
+        let weights = try graph.addConstant(
+            Constant(Tensor([Float](repeating: 1, count: 4 * width), shape: [4, width]), identity: "weights"), name: "weights")
+        for name in outputs { try graph.addOutput(name, graph.add(MatMul(), [x, weights], name: name)[0]) }
+        return Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+    }
+    let sets = try ["a", "b"].map { name in
+        ComparisonInput.set(GoldenSet(name: name, inputs: ["x": try Tensor([1, 2, 3, 4] as [Float], shape: [1, 4])]))
+    }
+    func compared(_ own: Model, _ reference: Model) throws -> VerificationReport {
+        try compare(own, with: reference, named: "other", on: sets, options: VerificationOptions(), judging: false)
+    }
+    let found = try compared(model("y", width: 2), model("y", "z", width: 3))
+    #expect(found.outputs.map(\.worst.reason) == ["shape [1, 2]; expected [1, 3]", "no counterpart"])
+    #expect(found.text.contains("unjudged: no counterpart"))
+    #expect(found.verdictLine == "COMPARED  0 outputs over 2 golden sets, nothing judged")
+    #expect(found.junit.contains("<skipped message=\"no counterpart\"/>"))
+    let same = try compared(model("y", width: 3), model("y", "z", width: 3))
+    #expect(same.outputs.map(\.worst.reason) == [nil, "no counterpart"] && same.passes && same.verdict == .unjudged)
+    #expect(same.verdictLine == "COMPARED  1 output over 2 golden sets, nothing judged")
+}
+
 @Test func costsAreThoseOfTheRun() throws {
     let model = try model("mplug-vqa")
     func cost(_ inputs: [String: Tensor]) throws -> Int {
