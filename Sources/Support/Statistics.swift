@@ -22,9 +22,10 @@ package struct SignalToNoise: Sendable {
     }
 
     /// Takes in an element x and the reference's g.
+    /// - Parameter error: |x - g|, where that is known more exactly than from the two.
     /// - Returns: whether both are finite.
     @discardableResult
-    package mutating func add(_ x: Double, reference g: Double) -> Bool {
+    package mutating func add(_ x: Double, reference g: Double, error: Double? = nil) -> Bool {
         isEmpty = false
         guard x.isFinite && g.isFinite else {
             if !same(x, g) { mismatches += 1 }
@@ -32,7 +33,7 @@ package struct SignalToNoise: Sendable {
         }
         isFinite = true
         signal.add(g)
-        let error = x - g
+        let error = error ?? x - g
         if error.isFinite {
             noise.add(error)
         } else {

@@ -129,16 +129,26 @@ extension Judgement {
     }
 }
 
+/// Exactly, also where numbers exceed what double precision holds.
 private func judgeIntegers(_ x: Tensor, _ g: Tensor) throws -> Judgement {
     var judgement = Judgement(verdict: .pass, criterion: .equal, dataType: g.dataType, shape: g.shape)
     let (values, reference) = try (x.integers(), g.integers())
     let differing = g.count == 0 ? [] : reference.indices.filter { values[$0] != reference[$0] }
-    judgement.metrics = Metrics(values.map { Double($0) }, reference: reference.map { Double($0) }, shape: g.shape)
+    // `integers` leaves the bits of uint64 as they are.
+    let isUnsigned = g.dataType == .uint64
+    func number(_ bits: Int) -> Double { isUnsigned ? Double(UInt(bitPattern: bits)) : Double(bits) }
+    func text(_ bits: Int) -> String { isUnsigned ? "\(UInt(bitPattern: bits))" : "\(bits)" }
+    func distance(_ x: Int, _ g: Int) -> Double {
+        let isBelow = isUnsigned ? UInt(bitPattern: x) < UInt(bitPattern: g) : x < g
+        return Double(UInt(bitPattern: isBelow ? g &- x : x &- g))
+    }
+    judgement.metrics = Metrics(
+        values.map(number), reference: reference.map(number), shape: g.shape, errors: zip(values, reference).map(distance))
     if let first = differing.first {
         judgement.verdict = .fail
         judgement.reason =
             "\(differing.count) of \(g.count) elements differ, first at \(coordinates(of: first, in: g.shape)): "
-            + "\(values[first]); expected \(reference[first])"
+            + "\(text(values[first])); expected \(text(reference[first]))"
     }
     return judgement
 }

@@ -42,7 +42,8 @@ public struct Metrics: Sendable {
     public static let histogramEdges = (0...28).map { pow(10, -12 + Double($0) / 2) }
 
     /// Compares `x` with the reference `g` of the same shape.
-    package init(_ x: [Double], reference g: [Double], shape: [Int]) {
+    /// - Parameter errors: |x - g|, where that is known more exactly than from `x` and `g`.
+    package init(_ x: [Double], reference g: [Double], shape: [Int], errors: [Double]? = nil) {
         count = g.count
         var absoluteErrors: [Float] = []
         var relativeErrors: [Float] = []
@@ -52,8 +53,8 @@ public struct Metrics: Sendable {
         var (worst, worstError) = (-1, -1.0)
         for index in g.indices {
             let (value, reference) = (x[index], g[index])
-            guard ratio.add(value, reference: reference) else { continue }
-            let error = abs(value - reference)
+            guard ratio.add(value, reference: reference, error: errors?[index]) else { continue }
+            let error = errors?[index] ?? abs(value - reference)
             if error > worstError { (worst, worstError) = (index, error) }
             absoluteErrors.append(Float(error))
             absolute.mean += error

@@ -101,6 +101,25 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try judge(yes, golden: no, name: "y", criterion: .snr(-10)).verdict == .fail)
 }
 
+/// Double precision holds integers up to 2^53 alone.
+@Test func largeIntegersDifferByWhatTheyDiffer() throws {
+    func compared<Element: TensorElement>(_ x: Element, _ g: Element) throws -> (reason: String?, metrics: Metrics) {
+        let judgement = try judge(Tensor([x], shape: [1]), golden: Tensor([g], shape: [1]), name: "y", criterion: standard)
+        return (judgement.reason, try #require(judgement.metrics))
+    }
+    let signed = try compared((1 << 53) + 1 as Int64, 1 << 53)
+    #expect(signed.metrics.absolute.maximum == 1 && abs(signed.metrics.snr - 1060 * log10(2)) < 1e-9)
+    let unsigned = try compared((1 << 53) + 1 as UInt64, 1 << 53)
+    #expect(unsigned.metrics.absolute.maximum == 1 && unsigned.metrics.snr.isFinite)
+    let largest = try compared(UInt64.max, 0)
+    #expect(largest.reason?.hasSuffix("18446744073709551615; expected 0") == true)
+    #expect(largest.metrics.absolute.maximum == 0x1p64 && largest.metrics.worstPair?.value == 0x1p64)
+    let extremes = try compared(Int64.min, .max)
+    #expect(extremes.reason?.hasSuffix("-9223372036854775808; expected 9223372036854775807") == true)
+    #expect(extremes.metrics.absolute.maximum == 0x1p64 && extremes.metrics.worstPair?.value == -0x1p63)
+    #expect(try compared(UInt64.max, .max).metrics.snr == .infinity)
+}
+
 @Test func snrIsTakenOverTheWholeTensor() throws {
     // Σ g² = 100, Σ (g - x)² = 1: 20 dB.
     let judgement = try judge(floats([6, 9]), golden: floats([6, 8]), name: "y", criterion: .snr(20))
