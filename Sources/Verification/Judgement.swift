@@ -44,6 +44,8 @@ public struct Judgement: Sendable {
     /// `toleranceUse` as `12.5 %` or, far beyond it, `107x`; empty where there is none.
     package var toleranceText: String {
         guard let use = toleranceUse else { return "" }
+        // What fails is not to read as if it passed.
+        if use > 1 && use < 1.001 { return "\(apart(use * 100, 100).left) %" }
         return use < 10 ? percent(use) : use < 1e6 ? "\(digits(use, 0))x" : "\(short(use))x"
     }
 }
@@ -109,7 +111,8 @@ extension Judgement {
             // Negated so that a NaN SNR fails.
             if !(metrics.snr >= minimum) {
                 verdict = .fail
-                reason = "SNR \(short(metrics.snr)) dB; expected \(short(minimum)) or more"
+                let (found, expected) = apart(metrics.snr, minimum)
+                reason = "SNR \(found) dB; expected \(expected) or more"
             }
         case .equal, .sets:
             if metrics.absolute.maximum > 0 {

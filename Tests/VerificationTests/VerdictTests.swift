@@ -144,6 +144,21 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try judged([1, 0.5], [1, 0.5]).metrics?.snr == .infinity)
 }
 
+/// However close.
+@Test func whatMissesItsLimitDoesNotReadAsTheLimit() throws {
+    func reason(_ error: Float, _ minimum: Double) throws -> String? {
+        try judge(floats([1 + error, 1, 1, 1]), golden: floats([1, 1, 1, 1]), name: "y", criterion: .snr(minimum)).reason
+    }
+    #expect(try reason(0.00633, 50) == "SNR 49.99 dB; expected 50 or more")
+    #expect(try reason(0.00633, 49.994) == "SNR 49.993 dB; expected 49.994 or more")
+    #expect(try reason(0.1, 50) == "SNR 26 dB; expected 50 or more")
+    func share(_ x: Float) throws -> String {
+        try judge(floats([x]), golden: floats([0]), name: "y", criterion: .elementwise(absolute: 1, relative: 0)).toleranceText
+    }
+    #expect(try share(1) == "100 %" && share(0.99999) == "100.0 %" && share(1.0003) == "100.03 %" && share(1.0006) == "100.1 %")
+    #expect(try share(1.000001) == "100.0001 %" && share(.infinity.nextDown) == "3.4e+38x" && share(12.3) == "12x")
+}
+
 @Test func anSNRWithNaNReachesNothing() throws {
     let (inf, nan) = (Float.infinity, Float.nan)
     let metrics = try #require(judge(floats([1, nan]), golden: floats([1, 2]), name: "y", criterion: standard).metrics)
