@@ -177,6 +177,12 @@ public struct VerificationReport: Sendable {
         return verdicts.contains(.fail) ? .fail : verdicts.contains(.pass) ? .pass : .unjudged
     }
 
+    /// The tensors that count in the verdict.
+    var judged: [TensorSummary] { (outputs + intermediates).filter { $0.verdict != .unjudged } }
+
+    /// Those that fail.
+    var failed: [TensorSummary] { judged.filter { $0.verdict == .fail } }
+
     /// True where everything that is judged passes. Blocks judged alone show where an error is made, and do not count.
     public var passes: Bool { verdict != .fail }
 
@@ -226,6 +232,9 @@ extension [TensorSummary] {
         }
     }
 }
+
+/// A time as reports print it.
+func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 2)) ms" }
 
 /// What one golden set showed.
 public struct SetResult: Sendable {

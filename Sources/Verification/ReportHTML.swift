@@ -52,8 +52,6 @@ extension VerificationReport {
     // MARK: Sections
 
     private func header(_ package: PackageFacts) -> String {
-        let judged = (outputs + intermediates).filter { $0.verdict != .unjudged }
-        let failed = judged.filter { $0.verdict == .fail }
         let summary: String
         switch verdict {
         case .pass:
@@ -357,4 +355,3 @@ private func titleCells(_ titles: [String]) -> String {
 
 private func number(_ text: String?) -> String { "<td class=\"number\">\(text ?? "")</td>" }
 func inDecibels(_ snr: Double) -> String { snrText(snr) + (snr.isFinite ? " dB" : "") }
-private func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 1)) ms" }

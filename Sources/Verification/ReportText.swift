@@ -20,8 +20,6 @@ extension VerificationReport {
 
     /// The verdict in one line.
     public var verdictLine: String {
-        let judged = (outputs + intermediates).filter { $0.verdict != .unjudged }
-        let failed = judged.filter { $0.verdict == .fail }
         let count = counted(sets.count, "golden set")
         if judged.isEmpty && outputs.isEmpty { return "DONE  nothing judged" }
         if judged.isEmpty {
@@ -125,8 +123,6 @@ extension VerificationReport {
         return lines.isEmpty ? nil : lines.joined(separator: "\n")
     }
 }
-
-private func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 2)) ms" }
 
 private func mark(_ verdict: Verdict) -> String {
     switch verdict {

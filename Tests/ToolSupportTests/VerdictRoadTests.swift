@@ -166,7 +166,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 @Test(arguments: ["mplug-caption", "mplug-vqa", "albef-vqa"]) func statedCostsAreThoseOfARun(name: String) throws {
     let model = try model(name)
     let stated = try model.graphs.map { try #require(try $0.fed(by: model.graphs).exampleCost()) }
-    let length = try #require(stated.map(\.sizes.textLength).min())
+    let length = try #require(stated.map(\.textLength).min())
     let inputs = try Session(model, threads: 1).syntheticInputs(batch: 1, length: length)
     let run = try Effect.measure(model, beside: model, named: "itself", on: GoldenSet(name: "inputs", inputs: inputs))
     #expect(stated.reduce(0) { $0 + $1.multiplyAccumulates } == run.multiplyAccumulates)
