@@ -150,11 +150,7 @@ private func expand(
         var logarithms = logSoftmax(values)
         if let suppressed, logarithms.indices.contains(suppressed) { logarithms[suppressed] = -1e20 }
         for (token, logarithm) in logarithms.enumerated() {
-            let score = (logarithm + cumulative[row]) / penalty
-            if best.count == count, score <= best[count - 1].score { continue }
-            let place = best.firstIndex { score > $0.score } ?? best.count
-            best.insert((row, token, score), at: place)
-            if best.count > count { best.removeLast() }
+            best.insert((row, token, (logarithm + cumulative[row]) / penalty), amongLargest: count) { $0.score }
         }
     }
     // A vocabulary smaller than the beam leaves rows empty: they hold a hypothesis that cannot grow.

@@ -47,11 +47,8 @@ extension IndexLimit {
     func check(_ tensor: Tensor, name: String) throws {
         let numbers = try tensor.integers()
         guard let place = numbers.firstIndex(where: { $0 < -size || $0 >= size }) else { return }
-        var (rest, position) = (place, [Int]())
-        for size in tensor.shape.reversed() {
-            position.insert(rest % size, at: 0)
-            rest /= size
-        }
-        throw TripsError.data("element \(position) of input \(name)", found: numbers[place], expected: "-\(size) ..< \(size)")
+        throw TripsError.data(
+            "element \(coordinates(of: place, in: tensor.shape)) of input \(name)", found: numbers[place],
+            expected: "-\(size) ..< \(size)")
     }
 }

@@ -139,6 +139,17 @@ package func denseStrides(_ shape: [Int]) -> [Int] {
     return strides
 }
 
+/// The index along each axis of the element at `offset` in row-major order.
+package func coordinates(of offset: Int, in shape: [Int]) -> [Int] {
+    var rest = offset
+    var result: [Int] = []
+    for size in shape.reversed() where size > 0 {
+        result.append(rest % size)
+        rest /= size
+    }
+    return result.reversed()
+}
+
 /// Swift types that are elements of tensors. Booleans are bytes that hold 0 or 1.
 public protocol TensorElement: Sendable {
     static var dataType: DataType { get }

@@ -119,17 +119,6 @@ func isWorse(_ left: Double, _ right: Double) -> Bool {
     left.isNaN ? !right.isNaN : left < right
 }
 
-/// The index along each axis of the element at `offset` in row-major order.
-func coordinates(of offset: Int, in shape: [Int]) -> [Int] {
-    var rest = offset
-    var result: [Int] = []
-    for size in shape.reversed() where size > 0 {
-        result.append(rest % size)
-        rest /= size
-    }
-    return result.reversed()
-}
-
 /// How well two tensors of logits agree on what they would choose. Rows are the last axis.
 public struct Agreement: Sendable, Codable, Equatable {
     /// Rows compared.
@@ -168,12 +157,7 @@ public struct Agreement: Sendable, Codable, Equatable {
 /// The places of the `k` largest elements, the largest first; the lower place wins ties.
 private func largest(_ k: Int, of row: ArraySlice<Double>) -> [Int] {
     var best: [(place: Int, value: Double)] = []
-    for (place, value) in row.enumerated() {
-        if best.count == k, let last = best.last, value <= last.value { continue }
-        let position = best.firstIndex { value > $0.value } ?? best.count
-        best.insert((place, value), at: position)
-        if best.count > k { best.removeLast() }
-    }
+    for element in row.enumerated() { best.insert((element.offset, element.element), amongLargest: k) { $0.value } }
     return best.map(\.place)
 }
 
