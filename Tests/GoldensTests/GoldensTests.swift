@@ -2,6 +2,7 @@ import Foundation
 import Goldens
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// An array file as NumPy writes it.
@@ -74,24 +75,22 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
 
 @Test func missingGoldensCannotBeOpened() throws {
     #expect { try GoldenReference.references(at: "/nonexistent/golden.npz") } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("goldens-\(UUID().uuidString)").path
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(atPath: folder) }
-    #expect { try GoldenReference.references(at: folder) } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
+    let folder = try TemporaryFolder()
+    #expect { try GoldenReference.references(at: folder.path) } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
 }
 
 @Test func testDataFoldersAreFoundInNumericOrder() throws {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("goldens-\(UUID().uuidString)").path
-    defer { try? FileManager.default.removeItem(atPath: folder) }
+    let folder = try TemporaryFolder()
     for number in [10, 2, 0] {
-        try FileManager.default.createDirectory(atPath: "\(folder)/test_data_set_\(number)", withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(atPath: folder["test_data_set_\(number)"], withIntermediateDirectories: true)
     }
-    #expect(try GoldenReference.references(at: folder).map(\.name) == ["test_data_set_0", "test_data_set_2", "test_data_set_10"])
+    #expect(
+        try GoldenReference.references(at: folder.path).map(\.name) == ["test_data_set_0", "test_data_set_2", "test_data_set_10"])
     let strangers = ["input_0.txt", "input_0_1.pb", "inner_0.pb", "input_-1.pb", "input_x.pb"]
-    for name in strangers { try Data([1]).write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/\(name)")) }
-    #expect(throws: TripsError.self) { try GoldenReference.references(at: "\(folder)/test_data_set_2") }
-    try Data().write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/input_0.pb"))
-    #expect(try GoldenReference.references(at: "\(folder)/test_data_set_2").map(\.name) == ["test_data_set_2"])
+    for name in strangers { try folder.write([1], "test_data_set_2/\(name)") }
+    #expect(throws: TripsError.self) { try GoldenReference.references(at: folder["test_data_set_2"]) }
+    try folder.write([], "test_data_set_2/input_0.pb")
+    #expect(try GoldenReference.references(at: folder["test_data_set_2"]).map(\.name) == ["test_data_set_2"])
 }
 
 /// A zip archive with one entry whose deflated bytes are no more than stated.
@@ -109,9 +108,8 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
 }
 
 @Test func archivesAreInflatedInProportionAndOnlyWhereNeeded() throws {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("golden-\(UUID().uuidString).npz").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
-    try Data(archive("in.image.npy", inflatesTo: 40_000_000)).write(to: URL(fileURLWithPath: path))
+    let folder = try TemporaryFolder()
+    let path = try folder.write(archive("in.image.npy", inflatesTo: 40_000_000), "golden.npz")
     let reference = try GoldenReference.references(at: path)[0]
     #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("in.image.npy")
@@ -122,7 +120,6 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
 
 /// Of two arrays each may inflate as far as it does, but not both.
 @Test func arraysTogetherAreInflatedInProportion() throws {
-    let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().path + "/Fixtures"
     let reference = try GoldenReference.references(at: fixtures + "/hostile/large-together.npz")[0]
     #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("out.a.npy")

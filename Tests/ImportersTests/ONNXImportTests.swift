@@ -11,7 +11,7 @@ import Testing
 func imported(_ model: WireWriter) throws -> Graph {
     let folder = try TemporaryFolder()
     return try withExtendedLifetime(folder) {
-        let graph = try #require(try importONNX(path: folder.write(model.bytes)).graphs.first)
+        let graph = try #require(try importONNX(path: folder.write(model.bytes, "model.onnx")).graphs.first)
         try graph.validate()
         return graph
     }
@@ -187,10 +187,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         ]
         let node = Onnx.node(type, operands, ["y"], attributes, domain: domain)
         let graph = try imported(Onnx.model(Onnx.graph([node], inputs: [Onnx.value("unread", [1])], initializers: tensors)))
-        var numbers: [ValueID: Tensor] = [:]
-        func number(_ value: ValueID) throws -> Tensor? { try numbers[value] ?? graph.operand(value).tensor() }
-        for node in graph.nodes { numbers[node.output] = try evaluate(node.op, node.inputs.map { try $0.flatMap(number) })[0] }
-        return try #require(numbers[graph.outputs[0].value]).numbers()
+        return try #require(graph.evaluated()[graph.outputs[0].value]).numbers()
     }
 
     /// Products of the numbers that the integers stand for; a bias is in the scale of the sums.
@@ -306,12 +303,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             let (cosine, sine) = (cosines[places[token] * 2 + pair], sines[places[token] * 2 + pair])
             (expected[a], expected[b]) = (x[a] * cosine - x[b] * sine, x[a] * sine + x[b] * cosine)
         }
-        var numbers = [graph.inputs[0]: try Tensor(x, shape: shape)]
-        for node in try graph.topologicalOrder() {
-            let operands = try node.inputs.map { input in try input.flatMap { try numbers[$0] ?? graph.operand($0).tensor() } }
-            for (output, tensor) in zip(node.outputs, try evaluate(node.op, operands)) { numbers[output] = tensor }
-        }
-        let y = try #require(numbers[graph.outputs[0].value])
+        let y = try #require(graph.evaluated(["x": Tensor(x, shape: shape)])[graph.outputs[0].value])
         #expect(try y.shape == shape && y.elements(Float.self) == expected)
     }
 
@@ -374,7 +366,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
                 Onnx.node("Relu", ["x"], ["d"]),
             ]))
         let folder = try TemporaryFolder()
-        let path = try folder.write(model.bytes)
+        let path = try folder.write(model.bytes, "model.onnx")
         let error = #expect(throws: TripsError.self) { try importONNX(path: path) }
         #expect(
             error?.description == """
@@ -441,7 +433,9 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             ("DequantizeLinear", ["i", "s"], "output_dtype", 1, 23, nil),
             ("Split", ["x"], "num_outputs", 2, 18, "num_outputs"), ("Split", ["x"], "num_outputs", 1, 18, nil),
         ] as [(String, [String], String, Int, Int, String?)])
-    func attributesOfWhatIsComputed(type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?)
+    func attributesOfWhatIsComputed(
+        type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?
+    )
         throws
     {
         let model = Onnx.model(
@@ -496,7 +490,9 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     /// Whether what was dropped is known: with a ratio of 0 nothing is, in training either.
-    @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func dropoutInTraining(ratio: Float, isNothing: Bool) throws {
+    @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func dropoutInTraining(
+        ratio: Float, isNothing: Bool
+    ) throws {
         let model = Onnx.model(
             Onnx.graph(
                 [Onnx.node("Dropout", ["x", "ratio", "training"], ["a"]), Onnx.node("Relu", ["a"], ["y"])],

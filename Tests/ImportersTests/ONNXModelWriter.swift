@@ -1,5 +1,3 @@
-import Foundation
-
 /// Writes protobuf's wire format, as much of it as ONNX models need.
 struct WireWriter {
     var bytes: [UInt8] = []
@@ -109,23 +107,5 @@ enum Onnx {
     ) -> WireWriter {
         WireWriter().text(1, name).texts(4, inputs).texts(5, outputs).texts(6, attributes).messages(7, nodes)
             .message(9, operatorSet("", 17)).message(9, operatorSet("local", 1)).text(10, "local").messages(11, defaults)
-    }
-}
-
-/// A folder that is removed afterwards.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        path = FileManager.default.temporaryDirectory.appending(path: "trips-\(UUID().uuidString)").path()
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    func write(_ bytes: [UInt8], _ name: String = "model.onnx") throws -> String {
-        let file = path + "/" + name
-        try Data(bytes).write(to: URL(filePath: file))
-        return file
     }
 }

@@ -3,6 +3,7 @@ import ModelGraph
 import Operators
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// The operators that ONNX Runtime's optimizers write, beside the numbers that ONNX Runtime 1.32 computed without optimizing.
@@ -45,13 +46,8 @@ import Testing
         let graph = try imported(
             Onnx.model(
                 Onnx.graph([node], inputs: [Onnx.value("unread", [1])], outputs: results, initializers: Self.tensors)))
-        var numbers: [ValueID: Tensor] = [:]
-        func number(_ value: ValueID) throws -> Tensor? { try numbers[value] ?? graph.operand(value).tensor() }
-        for node in graph.nodes {
-            let results = try evaluate(node.op, node.inputs.map { try $0.flatMap(number) })
-            for (output, tensor) in zip(node.outputs, results) { numbers[output] = tensor }
-        }
-        return try graph.outputs.map { try #require(try number($0.value)).converted(to: .float32).elements() }
+        let numbers = try graph.evaluated()
+        return try graph.outputs.map { try #require(numbers[$0.value]).converted(to: .float32).elements() }
     }
 
     /// What stands there has five decimals.

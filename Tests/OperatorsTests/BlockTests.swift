@@ -1,6 +1,7 @@
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 import Operators

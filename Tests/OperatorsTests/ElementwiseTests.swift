@@ -1,5 +1,6 @@
 import ModelGraph
 import Tensors
+import TestSupport
 import Testing
 
 import Operators

@@ -3,6 +3,7 @@ import ModelGraph
 import PackageFormat
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// A package put together by hand, each part with a right checksum, so that any one of them can be wrong in itself.
@@ -76,7 +77,7 @@ struct Forgery {
 
     static func open(_ bytes: [UInt8], _ body: (PackageReader) throws -> Void) throws {
         let folder = try TemporaryFolder()
-        try write(bytes, to: folder["a.trips"])
+        try folder.write(bytes, "a.trips")
         try body(PackageReader(path: folder["a.trips"]))
     }
 }

@@ -6,6 +6,7 @@ import Quantization
 import Runtime
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// LayerNorm with loud channels, two projections of it, GELU, and a projection back: a block's feed-forward part.
@@ -41,11 +42,6 @@ private func samples(_ count: Int) throws -> [GoldenSet] {
 private func run(_ graphs: [Graph], _ inputs: [String: Tensor]) throws -> [Float] {
     let model = Model(graphs: graphs, manifest: Manifest(tool: .init(name: "test", version: "")))
     return try Session(model, threads: 1).run(inputs)["y"]?.elements(Float.self) ?? []
-}
-
-private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
-    let noise = zip(exact, other).reduce(0.0) { $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1) }
-    return 10 * log10(exact.reduce(0.0) { $0 + Double($1) * Double($1) } / noise)
 }
 
 @Suite struct QuantizerTests {
@@ -88,10 +84,10 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         calibrated.calibration = try samples(4)
         var narrow = QuantizationOptions(.int8)
         narrow.weightsOnly = true
-        let plain = ratio(exact, try run(quantize([graph], QuantizationOptions(.int8)).graphs, test))
-        let better = ratio(exact, try run(quantize([graph], calibrated).graphs, test))
-        let weights = ratio(exact, try run(quantize([graph], narrow).graphs, test))
-        let bf16 = ratio(exact, try run(quantize([graph], QuantizationOptions(.bf16)).graphs, test))
+        let plain = signalToNoise(exact, try run(quantize([graph], QuantizationOptions(.int8)).graphs, test))
+        let better = signalToNoise(exact, try run(quantize([graph], calibrated).graphs, test))
+        let weights = signalToNoise(exact, try run(quantize([graph], narrow).graphs, test))
+        let bf16 = signalToNoise(exact, try run(quantize([graph], QuantizationOptions(.bf16)).graphs, test))
         // 8 bits with a scale per row hold about 40 dB of a row; bf16's 8 significant bits hold about 54.
         #expect(plain > 30 && better > plain && weights > plain && bf16 > 45)
     }
@@ -177,7 +173,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         options.calibration = try samples(2)
         let test = try samples(1)[0].inputs
         // Equal layers: what rounding takes from both is the same, and the biases are not rounded.
-        #expect(try ratio(run([graph], test), run(quantize([graph], options).graphs, test)) > 100)
+        #expect(try signalToNoise(run([graph], test), run(quantize([graph], options).graphs, test)) > 100)
     }
 
     /// Such as the rows of padding that attends to nothing.
@@ -342,11 +338,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
             }
             return graph
         }
-        var generator = SplitMix64(state: 6)
-        func noise(_ shape: [Int]) throws -> Tensor {
-            try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform()) }, shape: shape)
-        }
-        let golden = GoldenSet(name: "", inputs: ["tokens": try noise([2, 8, 4]), "words": try noise([2, 1, 4])])
+        let golden = GoldenSet(name: "", inputs: ["tokens": try noise([2, 8, 4]), "words": try noise([2, 1, 4], seed: 2)])
         let found = try OutputJudge([selecting(1)], [golden], .shared).compare([selecting(2)])
         // Other patches are kept; those that both keep, and all other tokens, are the same.
         #expect(found.overlap.allSatisfy { $0.value < 1 } && found.overlap.count == 1)
@@ -424,7 +416,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         var options = QuantizationOptions(.int8)
         options.calibration = [GoldenSet(name: "silent", inputs: ["x": silent])]
         let quantized = try quantize([graph], options).graphs
-        #expect(try ratio(run([graph], ["x": spoken]), run(quantized, ["x": spoken])) > 30)
+        #expect(try signalToNoise(run([graph], ["x": spoken]), run(quantized, ["x": spoken])) > 30)
     }
 
     @Test func weightsThatNoIntegerStandsForAreRefused() throws {
@@ -547,7 +539,7 @@ private func ratio(_ exact: [Float], _ other: [Float]) -> Double {
         let outputs = try [1, 3].map { try Session(model, threads: $0).run(input)["y"]?.elements(Float.self) ?? [] }
         #expect(!outputs[0].isEmpty && outputs[0].map(\.bitPattern) == outputs[1].map(\.bitPattern))
         // 8 bits for weights, rows, queries, keys, values and weights of the sum hold about 40 dB each.
-        #expect(ratio(try run([graph], input), outputs[0]) > 30)
+        #expect(signalToNoise(try run([graph], input), outputs[0]) > 30)
 
         var narrow = QuantizationOptions(.int8)
         narrow.weightsOnly = true

@@ -5,6 +5,7 @@ import Rewrites
 import Support
 import Synchronization
 import Tensors
+import TestSupport
 import Testing
 
 import Runtime
@@ -35,10 +36,8 @@ private func twoGraphs() throws -> Model {
     return Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: "")))
 }
 
-private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
-    var generator = SplitMix64(state: seed)
-    return try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) }, shape: shape)
-}
+/// Numbers below 1/2.
+private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor { try TestSupport.noise(shape, seed: seed, scale: 0.5) }
 
 /// Copies nothing, and cancels the task in which it runs.
 private struct Cancelling: Computable {

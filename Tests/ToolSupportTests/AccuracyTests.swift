@@ -40,8 +40,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 
 @Test func rightAnswersAreCountedAlsoWhereExamplesShareAnImage() throws {
     let folder = fixtures + "/albef-ve"
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     let golden = try GoldenReference.references(at: folder + "/golden.safetensors")[0].load(inputNames: [], outputNames: [])
     let prediction = try #require(golden.outputs["prediction"]).elements(Float.self)
     let answer = Int64(try #require(prediction.indices.max { prediction[$0] < prediction[$1] }))
@@ -70,8 +70,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func testSetsWhoseTensorsDoNotBelongTogetherAreRefused() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     func integers(_ numbers: Int64...) throws -> Tensor { try Tensor(numbers, shape: [numbers.count]) }
     func refuses(_ text: String, _ tensors: (String, Tensor)...) throws {
         try write(tensors, to: path)
@@ -91,8 +91,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func aModelForNoExamplesDoesNotKeepTheCountAtItsStart() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     try write(
         [("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", Tensor([Float](repeating: 1, count: 6), shape: [2, 3]))], to: path)
     var graph = Graph(name: "main")
@@ -102,8 +102,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func theLastBatchIsAsLargeAsThePackageTakes() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     // The third and the fifth answer are wrong.
     let x = try Tensor([1, 0, 0, 1, 1, 0, 1, 0, 0, 1] as [Float], shape: [5, 2])
     try write([("labels", Tensor([Int64(0), 1, 1, 0, 0], shape: [5])), ("in.x", x)], to: path)
@@ -155,8 +155,8 @@ private func echo(classes: Int) throws -> Model {
 }
 
 @Test func onlyRowsOfClassesAreAnswers() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     for shape in [[2, 3, 1], [2, 0], [2]] {
         let x = try Tensor([Float](repeating: 1, count: shape.reduce(1, *)), shape: shape)
         try write([("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", x)], to: path)

@@ -6,10 +6,10 @@ private let model = fixtures + "/sample/albef.onnx"
 
 /// What becomes of the output where writing fails or the process ends. The tool is run by a shell, which sets the limits.
 @Suite struct AtomicityTests {
-    private let scratch: Scratch
+    private let scratch: TemporaryFolder
     private let converter = toolFolder.appendingPathComponent("trips-convert").path
 
-    init() throws { scratch = try Scratch() }
+    init() throws { scratch = try TemporaryFolder() }
 
     private var folder: String { scratch.path }
 

@@ -77,7 +77,7 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     ["--architecture", "clip"], ["--image-size", "0"], ["--level", "23"], ["--threads", "0"], ["--until", "end"],
     ["--until", "fuse", "--list-operators"], ["--weights", "int4"],
 ]) func requestsOutOfRangeAreUsageErrors(arguments: [String]) throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     guard
         let outcome = try run("trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors"] + arguments, in: scratch.path)
     else { return }
@@ -86,8 +86,8 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
 }
 
 @Test func filesThatAreMissingDamagedOrInTheWayHaveTheirOwnCodes() throws {
-    let scratch = try Scratch()
-    let (damaged, taken) = (scratch.path + "/damaged.onnx", scratch.path + "/taken.trips")
+    let scratch = try TemporaryFolder()
+    let (damaged, taken) = (scratch["damaged.onnx"], scratch["taken.trips"])
     try Data("not a model".utf8).write(to: URL(fileURLWithPath: damaged))
     try Data("precious".utf8).write(to: URL(fileURLWithPath: taken))
     let checkpoint = fixtures + "/albef-pretrain/checkpoint.safetensors"
@@ -109,7 +109,7 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
 }
 
 @Test func theRoadFromCheckpointToVerdict() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     let folder = fixtures + "/albef-pretrain"
     guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3"], in: scratch.path) else {
         return
@@ -117,7 +117,7 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
     #expect(converted.status == 0, "\(converted.errors)")
     #expect(converted.errors.isEmpty, "progress is for terminals alone")
     #expect(converted.output.contains("block 2") && converted.output.contains("without selection"))
-    let package = scratch.path + "/checkpoint.trips"
+    let package = scratch["checkpoint.trips"]
     #expect(FileManager.default.fileExists(atPath: package))
 
     guard let verdict = try run("trips-verify", [package, "--golden", folder + "/golden-select.safetensors", "--intermediates"])
@@ -140,9 +140,9 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
 }
 
 @Test func reportsComeInThreeForms() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     let folder = fixtures + "/albef-pretrain"
-    let package = scratch.path + "/m.trips"
+    let package = scratch["m.trips"]
     guard let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3", "-o", package]) else {
         return
     }
@@ -181,16 +181,16 @@ private let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-i
 }
 
 /// The 48 words that the fixtures' models have.
-private func vocabulary(in scratch: Scratch) throws -> String {
-    let path = scratch.path + "/vocab.txt"
+private func vocabulary(in scratch: TemporaryFolder) throws -> String {
+    let path = scratch["vocab.txt"]
     let words = try String(contentsOfFile: fixtures + "/preprocessing/vocab.txt", encoding: .utf8).split(separator: "\n").prefix(48)
     try words.joined(separator: "\n").write(toFile: path, atomically: true, encoding: .utf8)
     return path
 }
 
 @Test func aPictureAndATextAreAnswered() throws {
-    let scratch = try Scratch()
-    let package = scratch.path + "/m.trips"
+    let scratch = try TemporaryFolder()
+    let package = scratch["m.trips"]
     let vocabulary = try vocabulary(in: scratch)
     guard
         let converted = try run(
@@ -200,20 +200,20 @@ private func vocabulary(in scratch: Scratch) throws -> String {
     #expect(converted.status == 0, "\(converted.errors)")
     let arguments = [
         package, "--image", fixtures + "/preprocessing/colour.jpg", "--text", "the dog is on a", "--picture",
-        scratch.path + "/p.png",
+        scratch["p.png"],
     ]
     guard let answer = try run("trips-run", arguments),
         let wordless = try run("trips-run", [package, "--image", fixtures + "/preprocessing/colour.jpg"]),
         let blind = try run("trips-run", [package, "--text", "the dog"])
     else { return }
     #expect(answer.status == 0 && answer.output.contains("match") && answer.output.contains("block 3 keeps"), "\(answer.errors)")
-    #expect(FileManager.default.fileExists(atPath: scratch.path + "/p.png"))
+    #expect(FileManager.default.fileExists(atPath: scratch["p.png"]))
     #expect(wordless.status == 64 && wordless.errors.contains("--text is missing"), "\(wordless.errors)")
     #expect(blind.status == 64 && blind.errors.contains("--image is missing"), "\(blind.errors)")
     #expect(!answer.errors.contains("assumed"))
 
     // An ONNX model does not say how it takes pictures.
-    let other = scratch.path + "/o.trips"
+    let other = scratch["o.trips"]
     guard
         let made = try run("trips-convert", [fixtures + "/albef-pretrain/opset17.onnx", "--vocabulary", vocabulary, "-o", other]),
         let assuming = try run("trips-run", [other] + arguments[1..<5])
@@ -223,7 +223,7 @@ private func vocabulary(in scratch: Scratch) throws -> String {
 }
 
 /// A package of ALBEF's small model, from its checkpoint or from ONNX with fixed sizes.
-private func package(_ source: String, in scratch: Scratch, _ arguments: [String] = []) throws -> String? {
+private func package(_ source: String, in scratch: TemporaryFolder, _ arguments: [String] = []) throws -> String? {
     let path = scratch.path + "/\((source as NSString).deletingPathExtension).trips"
     guard let converted = try run("trips-convert", [fixtures + "/albef-pretrain/" + source, "-o", path] + arguments) else {
         return nil
@@ -233,7 +233,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test func theBenchmarkReportsWhatRan() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     guard let fixed = try package("opset17.onnx", in: scratch), let open = try package("checkpoint.safetensors", in: scratch) else {
         return
     }
@@ -256,11 +256,11 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test func noInputIsReplacedByItsOutput() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     guard let path = try package("checkpoint.safetensors", in: scratch), let other = try package("opset17.onnx", in: scratch) else {
         return
     }
-    let golden = scratch.path + "/golden.safetensors"
+    let golden = scratch["golden.safetensors"]
     try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/golden.safetensors", toPath: golden)
     let inputs = [path, other, golden].map { URL(fileURLWithPath: $0) }
     let before = try inputs.map { try Data(contentsOf: $0) }
@@ -275,16 +275,16 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
         #expect(outcome.status == 64 && outcome.errors.contains("would replace the input"), "\(tool): \(outcome.errors)")
     }
     #expect(try inputs.map { try Data(contentsOf: $0) } == before)
-    #expect(mkfifo(scratch.path + "/pipe", 0o600) == 0)
-    guard let special = try run("trips-quantize", ["--int8", path, "-o", scratch.path + "/pipe", "--force"]) else { return }
+    #expect(mkfifo(scratch["pipe"], 0o600) == 0)
+    guard let special = try run("trips-quantize", ["--int8", path, "-o", scratch["pipe"], "--force"]) else { return }
     #expect(special.status == 73)
 }
 
 @Test func namesOfOneCharacterAreNames() throws {
-    let scratch = try Scratch()
-    let golden = scratch.path + "/g"
+    let scratch = try TemporaryFolder()
+    let golden = scratch["g"]
     try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/test_data_set_0", toPath: golden)
-    try Data(#"{"seed": "of the folder beside"}"#.utf8).write(to: URL(fileURLWithPath: scratch.path + "/golden.json"))
+    try Data(#"{"seed": "of the folder beside"}"#.utf8).write(to: URL(fileURLWithPath: scratch["golden.json"]))
     guard
         let converted = try run(
             "trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors", "-o", "é"], in: scratch.path),
@@ -298,7 +298,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test func outputThatCannotBeWrittenIsAnError() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
     let process = Process()
     process.executableURL = toolFolder.appendingPathComponent("trips-inspect")
@@ -379,25 +379,25 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test func longListsOfLayersAreCut() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
-    guard let outcome = try run("trips-quantize", ["--int8", path, "--keep", "*", "-o", scratch.path + "/q.trips"]) else { return }
+    guard let outcome = try run("trips-quantize", ["--int8", path, "--keep", "*", "-o", scratch["q.trips"]]) else { return }
     #expect(outcome.status == 0 && outcome.output.contains("layers as before: kept by the pattern *\n"))
     #expect(outcome.output.contains("more; --json FILE lists all"))
 }
 
 @Test func notesOnQuantizedLayersAreShown() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     guard let path = try package("checkpoint.safetensors", in: scratch) else { return }
-    guard let outcome = try run("trips-quantize", ["--int8", path, "-o", scratch.path + "/q.trips"]) else { return }
+    guard let outcome = try run("trips-quantize", ["--int8", path, "-o", scratch["q.trips"]]) else { return }
     #expect(outcome.status == 0 && outcome.output.contains("in int8: nothing is known of its input\n"))
 }
 
 @Test func keepingAllPatchesIsNotCalledASelection() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     let arguments = [fixtures + "/albef-pretrain/checkpoint.safetensors", "--select", "2", "--keep-rate"]
-    guard let all = try run("trips-convert", arguments + ["1", "-o", scratch.path + "/a.trips"]),
-        let some = try run("trips-convert", arguments + ["0.95", "-o", scratch.path + "/b.trips"])
+    guard let all = try run("trips-convert", arguments + ["1", "-o", scratch["a.trips"]]),
+        let some = try run("trips-convert", arguments + ["0.95", "-o", scratch["b.trips"]])
     else { return }
     #expect(!all.output.contains("depend on the text") && all.output.contains("Nothing is dropped"))
     #expect(all.output.contains("as without selection"))
@@ -406,8 +406,8 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test func aCaptionEndsWhereTheDecoderHasNoMorePositions() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/caption.trips"
+    let scratch = try TemporaryFolder()
+    let path = scratch["caption.trips"]
     // 20 positions, fewer than a caption's released length.
     guard let converted = try run("trips-convert", [fixtures + "/mplug-caption/checkpoint.safetensors", "-o", path]) else { return }
     #expect(converted.output.contains("up to 20 tokens"))
@@ -421,7 +421,7 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test func packagesWithoutAGraphCannotBeTimed() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     guard let path = try package("checkpoint.safetensors", in: scratch, ["--architecture", "tensors"]),
         let other = try package("opset17.onnx", in: scratch)
     else { return }
@@ -446,13 +446,13 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 
 /// Nothing tells before it runs that only texts of 24 tokens fit.
 @Test func textsOfOtherLengthsPointToTheOption() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     var graph = Graph(name: "main")
     let ids = try graph.addInput("input_ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
     let places = try graph.addConstant(
         Constant(Tensor((0..<24).map { Int64($0) }, shape: [1, 24]), identity: "places"), name: "places")
     try graph.addOutput("sum", graph.add(Binary(.add), [ids, places], name: "sum")[0])
-    let path = scratch.path + "/fixed.trips"
+    let path = scratch["fixed.trips"]
     try PackageWriter.write(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: "")), to: path)
     guard let wrong = try run("trips-bench", [path, "--runs", "1"]),
         let right = try run("trips-bench", [path, "--runs", "1", "--text-length", "24"])
@@ -468,11 +468,11 @@ private func package(_ source: String, in scratch: Scratch, _ arguments: [String
 }
 
 @Test func whatAModelDoesNotReadIsUsage() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/caption.trips"
+    let scratch = try TemporaryFolder()
+    let path = scratch["caption.trips"]
     guard let converted = try run("trips-convert", [fixtures + "/mplug-caption/checkpoint.safetensors", "-o", path]) else { return }
     #expect(converted.status == 0)
-    let empty = scratch.path + "/empty.txt"
+    let empty = scratch["empty.txt"]
     try Data("\n".utf8).write(to: URL(fileURLWithPath: empty))
     let arguments = [path, "--image", fixtures + "/preprocessing/colour.png"]
     guard let text = try run("trips-run", arguments + ["--text", "a dog"]),

@@ -50,8 +50,8 @@ private func references(_ path: String) throws -> [GoldenReference] {
 }
 
 @Test func outputsWithoutElementsProveNothing() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/empty.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["empty.safetensors"]
     let header =
         #"{"in.image":{"dtype":"F32","shape":[0,3,64,64],"data_offsets":[0,0]},"out.itm_logits":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#
     try (withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) } + Data(header.utf8)).write(

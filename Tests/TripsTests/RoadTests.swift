@@ -3,8 +3,6 @@ import TestSupport
 import Testing
 import Trips
 
-private let shared = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared"
-
 /// A model file with a golden set, and how to select.
 struct RoadCase: Sendable, CustomTestStringConvertible {
     let source: String
@@ -19,12 +17,12 @@ struct RoadCase: Sendable, CustomTestStringConvertible {
 private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws
     -> Result
 {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     var options = ConversionOptions()
     if !example.blocks.isEmpty {
         options.selection = SelectionRequest(blocks: example.blocks, keepRates: example.rates, guidance: example.guidance)
     }
-    let path = scratch.path + "/model.trips"
+    let path = scratch["model.trips"]
     try convert("\(folder)/\(example.source)", to: path, options)
     return try body(path, Model(contentsOf: path))
 }
@@ -148,13 +146,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         RoadCase(source: "mplug_vqa/checkpoint.safetensors", golden: "mplug_vqa/golden_encode.safetensors"),
     ]
 
-    @Test(arguments: conformance) func modelsOfTheirOwnCodeAgree(_ example: RoadCase) throws {
-        guard FileManager.default.fileExists(atPath: "\(shared)/conformance") else {
-            print("skipped: no conformance models beside the package (\(example))")
-            return
-        }
-        #expect(
-            try throughPackage(example, in: "\(shared)/conformance") { try passes($1, "\(shared)/conformance/\(example.golden)") })
+    @Test(.needsSharedFolder, arguments: conformance) func modelsOfTheirOwnCodeAgree(_ example: RoadCase) throws {
+        #expect(try throughPackage(example, in: conformanceFolder) { try passes($1, "\(conformanceFolder)/\(example.golden)") })
     }
 
     @Test func quantizingLeavesTheOutputsClose() throws {
@@ -198,11 +191,11 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         (PackageWriter.Options.Storage.asIs, DataType.bfloat16), (.f32, .float32), (.f16, .float16), (.bf16, .bfloat16),
     ])
     func weightsAreStoredInTheTypeAskedFor(_ storage: PackageWriter.Options.Storage, _ type: DataType) throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         var options = ConversionOptions()
         (options.checkpoint.visionHeads, options.checkpoint.textHeads, options.writing.storage) = (2, 2, storage)
         let source = "\(fixtures)/albef-ve/sharded-bf16/model.safetensors.index.json"
-        let matrices = try convert(source, to: scratch.path + "/a.trips", options).manifest.tensors.filter {
+        let matrices = try convert(source, to: scratch["a.trips"], options).manifest.tensors.filter {
             $0.dataType == .float32 && $0.shape.count >= 2
         }
         #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
@@ -210,12 +203,12 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
 
     @Test(arguments: [(PackageWriter.Options.Storage.asIs, TolerancePreset.f32), (.f16, .f16), (.bf16, .bf16)])
     func tolerancesFitTheCoarsestWeights(_ storage: PackageWriter.Options.Storage, _ preset: TolerancePreset) throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         let source = "\(fixtures)/albef-ve/checkpoint.safetensors"
         var options = ConversionOptions()
-        let fine = try convert(source, to: scratch.path + "/fine.trips", options).manifest
+        let fine = try convert(source, to: scratch["fine.trips"], options).manifest
         options.writing.storage = storage
-        let stored = try convert(source, to: scratch.path + "/stored.trips", options).manifest
+        let stored = try convert(source, to: scratch["stored.trips"], options).manifest
         #expect(TolerancePreset(fitting: stored) == preset)
         // Of two packages that are compared, the coarser one decides.
         #expect(TolerancePreset(fitting: stored, fine) == preset && TolerancePreset(fitting: fine, stored) == preset)
@@ -231,8 +224,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func quantizingKeepsTheVocabulary() throws {
-        let scratch = try Scratch()
-        let (whole, int8) = (scratch.path + "/whole.trips", scratch.path + "/int8.trips")
+        let scratch = try TemporaryFolder()
+        let (whole, int8) = (scratch["whole.trips"], scratch["int8.trips"])
         var options = ConversionOptions()
         options.vocabulary = "\(fixtures)/preprocessing/vocab.txt"
         try convert("\(fixtures)/albef-ve/checkpoint.safetensors", to: whole, options)
@@ -245,8 +238,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func theInputIsNotReplaced() throws {
-        let scratch = try Scratch()
-        let folder = scratch.path + "/sharded"
+        let scratch = try TemporaryFolder()
+        let folder = scratch["sharded"]
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
         var options = ConversionOptions()
         options.writing.replacing = true
@@ -262,8 +255,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func theSourceOfAPackageIsAllOfItsFiles() throws {
-        let scratch = try Scratch()
-        let folder = scratch.path + "/sharded"
+        let scratch = try TemporaryFolder()
+        let folder = scratch["sharded"]
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
         let files = ["model.safetensors.index.json", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"]
             .map { "\(folder)/\($0)" }
@@ -281,16 +274,16 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func namesOfTowersAreRecordedAmongTheOptions() throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         var options = ConversionOptions()
         let source = "\(fixtures)/albef-pretrain/checkpoint.safetensors"
         let graph = try #require(try prepare(source).graphs.first)
         let tower = try #require(graph.traces.first { $0.name == "vision.0" }.map { graph.name(of: $0.value) })
         let guide = try #require(graph.traces.last { $0.name.hasPrefix("text.") }?.name)
         options.selection = SelectionRequest(blocks: [2], visionTower: tower, textGuide: guide)
-        let manifest = try convert(source, to: scratch.path + "/a.trips", options).manifest
+        let manifest = try convert(source, to: scratch["a.trips"], options).manifest
         #expect(manifest.options["vision-tower"] == tower && manifest.options["text-guide"] == guide)
-        #expect(try PackageReader(path: scratch.path + "/a.trips").manifest.options == manifest.options)
+        #expect(try PackageReader(path: scratch["a.trips"]).manifest.options == manifest.options)
     }
 
     @Test func optionsThatWouldDoNothingAreUsage() throws {
@@ -298,8 +291,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             var options = ConversionOptions()
             change(&options)
             do {
-                let scratch = try Scratch()
-                try convert("\(fixtures)/albef-pretrain/\(source)", to: scratch.path + "/a.trips", options)
+                let scratch = try TemporaryFolder()
+                try convert("\(fixtures)/albef-pretrain/\(source)", to: scratch["a.trips"], options)
                 return "nothing was thrown"
             } catch {
                 return (error as? TripsError)?.kind == .usage ? "\(error)" : "not usage: \(error)"
