@@ -121,6 +121,12 @@ import Runtime
             s.add(Binary(.mul), [x, convolved()]),
         ]
         try s.check(outputs)
+        let kinds = [
+            ["Conv+Relu", "Unary"], ["Conv", "Binary"], ["Conv", "Unary"], ["Conv", "Binary"], ["Conv", "Conv", "Unary", "Binary"],
+            ["Conv", "Clip"], ["Conv", "Unary"], ["Conv+Add", "Binary"], ["Conv", "Binary"], ["Conv", "Binary"],
+        ]
+        let found = try s.kinds(outputs)
+        #expect(found.sorted() == kinds.joined().sorted(), "\(found)")
     }
 
     /// Weights that are computed, and other types.
