@@ -16,7 +16,7 @@ private func npy(_ type: String, fortran: Bool = false, _ shape: String, _ paylo
 
 private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUnsafeBytes { Array($0) } }
 
-@Test(arguments: [1, 2, 3] as [UInt8]) func numpyArraysOfEveryVersion(version: UInt8) throws {
+@Test(arguments: [1, 2, 3] as [UInt8]) func numpyArraysOfEveryVersionAreRead(version: UInt8) throws {
     let tensor = try readNPY(npy("<f4", "(2, 3)", bytes([1, 2, 3, 4, 5, 6] as [Float]), version: version))
     #expect(tensor.shape == [2, 3])
     #expect(try tensor.elements(Float.self) == [1, 2, 3, 4, 5, 6])
@@ -31,7 +31,7 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
     #expect(try cube.elements(UInt8.self) == [0, 2, 1, 3])
 }
 
-@Test func numpyBigEndianScalarsAndEmptyArrays() throws {
+@Test func numpyBigEndianScalarsAndEmptyArraysAreRead() throws {
     #expect(try readNPY(npy(">i8", "()", [0, 0, 0, 0, 0, 0, 1, 2])).elements(Int64.self) == [258])
     let empty = try readNPY(npy("<f8", "(0, 7)", []))
     #expect(empty.shape == [0, 7] && empty.count == 0)

@@ -110,7 +110,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         #expect(checkpoint.others == [LeftOut(reason: "beside the model: optimizer, ema", count: 2, bytes: 5)])
     }
 
-    @Test func parametersAndOrderedDictionaries() throws {
+    @Test func readsParametersAndOrderedDictionaries() throws {
         let folder = try TemporaryFolder()
         let parameter =
             Pickle.global("torch._utils", "_rebuild_parameter")

@@ -8,7 +8,7 @@ import Testing
         "albef_pretrain/model_opset17", "albef_pretrain/model_opset14_nofold", "albef_trips/model_opset17",
         "mplug_vqa/encoder_opset17", "mplug_vqa/decoder_opset17",
     ])
-    func imports(model: String) throws {
+    func modelsAreImported(model: String) throws {
         let path = "\(conformanceFolder)/\(model).onnx"
         let imported = try importONNX(path: path)
         let graph = try #require(imported.graphs.first)

@@ -433,7 +433,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             ("DequantizeLinear", ["i", "s"], "output_dtype", 1, 23, nil),
             ("Split", ["x"], "num_outputs", 2, 18, "num_outputs"), ("Split", ["x"], "num_outputs", 1, 18, nil),
         ] as [(String, [String], String, Int, Int, String?)])
-    func attributesOfWhatIsComputed(
+    func refusesAttributesOfWhatIsNotComputed(
         type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?
     )
         throws
@@ -450,7 +450,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         #expect { try imported(model) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains(refusal) }
     }
 
-    @Test func attributesThatAreWords() throws {
+    @Test func readsAttributesThatAreWords() throws {
         func made(_ type: String, _ operands: [String], _ attribute: String, _ word: String) throws -> Node? {
             try imported(
                 Onnx.model(
@@ -469,7 +469,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     /// Extremes, sums and means of any number of values, each beside the next; and places that pooling puts out where they are asked for.
-    @Test func operatorsOfOtherNumbersOfValues() throws {
+    @Test func takesOperatorsOfAnyNumberOfValues() throws {
         func graph(_ type: String, _ operands: [String], _ results: [String], _ attributes: [WireWriter] = []) throws -> Graph {
             try imported(
                 Onnx.model(
@@ -490,7 +490,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     /// Whether what was dropped is known: with a ratio of 0 nothing is, in training either.
-    @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func dropoutInTraining(
+    @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func refusesDropoutInTrainingUnlessItDropsNothing(
         ratio: Float, isNothing: Bool
     ) throws {
         let model = Onnx.model(

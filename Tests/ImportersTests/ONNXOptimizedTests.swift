@@ -63,7 +63,7 @@ import Testing
         #expect(isClose(found, expected), "\(type) \(operands) gives \(found)", sourceLocation: place)
     }
 
-    @Test func activations() throws {
+    @Test func readsActivations() throws {
         try expect("Gelu", ["x"], gives: [0.34573, -0.15866, 1.9545, 1.39979, 0.14968, -0.16997])
         try expect("FastGelu", ["x"], gives: [0.34571, -0.15881, 1.9546, 1.39957, 0.14968, -0.17004])
         try expect("FastGelu", ["x", "row"], gives: [0.84119, -0.10043, 2.99636, 1.9546, -0.10032, 0.14968])
@@ -73,7 +73,7 @@ import Testing
         try expect("QuickGelu", ["x"], swish, gives: [0.31123, -0.26894, 1.76159, 1.22636, 0.14054, -0.24062])
     }
 
-    @Test func products() throws {
+    @Test func readsProducts() throws {
         let half = [Onnx.attribute("alpha", float: 0.5)]
         try expect("FusedMatMul", ["x", "y"], half + [Onnx.attribute("transB", int: 1)], gives: [-0.25, 0.25, 0.90625, -1.78125])
         try expect(
@@ -95,7 +95,7 @@ import Testing
     }
 
     /// Those of floating-point rows may be rounded on the way: 8 bits of a range of 3 leave a step of 0.012.
-    @Test func productsOfIntegers() throws {
+    @Test func readsProductsOfIntegers() throws {
         try expect("MatMulIntegerToFloat", ["a", "m", "half", "quarter", "z", "", "pair"], gives: [1.5, 15.75, 7.625, -13.25])
         try expect("MatMulIntegerToFloat", ["a", "around128", "half", "quarter", "z", "z128"], gives: [1, 16.75, 7.125, -12.25])
         try expect("MatMulIntegerToFloat", ["a", "m", "half", "scales", "z"], gives: [1, 33.5, 7.125, -24.5])
@@ -103,7 +103,7 @@ import Testing
         try expect("DynamicQuantizeMatMul", ["x", "around128", "quarter", "z128"], gives: [-1.87647, 1.25588, 1.06471, -2.32647])
     }
 
-    @Test func normalisedSums() throws {
+    @Test func readsNormalisedSums() throws {
         let epsilon = [Onnx.attribute("epsilon", float: 0.01)]
         let skipped = try outputs("SkipLayerNormalization", ["x3", "y3", "gain", "row"], epsilon, named: ["r", "", "", "sum"])
         #expect(isClose(skipped[0], [1.07649, -3.30009, 1.41178, -0.77247, 1.53595, 1.12725]))
@@ -125,7 +125,7 @@ import Testing
         }
     }
 
-    @Test func attention() throws {
+    @Test func readsAttention() throws {
         let (heads, operands) = ([Onnx.attribute("num_heads", int: 2)], ["rows", "qkv", "qkv_bias"])
         try expect(
             "Attention", operands + ["seen"], heads,

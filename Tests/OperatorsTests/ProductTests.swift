@@ -236,7 +236,7 @@ struct WindowTests {
     }
 
     /// A mask of one column is that of all keys; one that ends before the keys hides the others.
-    @Test func masksOfFewerColumns() throws {
+    @Test func takesMasksOfFewerColumns() throws {
         let (q, k, v) = (try noise([1, 2, 3, 4]), try noise([1, 2, 5, 4], seed: 2), try noise([1, 2, 5, 4], seed: 3))
         let column = try noise([3, 1], seed: 4)
         let wide = try run(Expand(), column, integers([3, 5]))
@@ -247,7 +247,7 @@ struct WindowTests {
     }
 
     /// Nobody sees keys behind the stated number, and the last query sees all others, as if the first of them were of the past.
-    @Test func keysThatArePadding() throws {
+    @Test func hidesKeysThatArePadding() throws {
         let (q, k, v) = (try noise([1, 2, 3, 4]), try noise([1, 2, 5, 4], seed: 2), try noise([1, 2, 5, 4], seed: 3))
         func part(_ x: Tensor, _ start: Int64, _ end: Int64) throws -> Tensor {
             try run(Slice(), x, integers([start]), integers([end]), integers([2]))

@@ -6,7 +6,7 @@ import Tensors
 import TestSupport
 import Testing
 
-/// The shared models: numbers kept, one graph by whichever road.
+/// The shared models: numbers kept, one graph by either importer.
 @Suite(.needsSharedFolder) struct ConformanceTests {
     /// All arithmetic is fp32, and intermediates grow to some ten: sums in another order differ by some 1e-6 of that.
     static let (absolute, relative) = (1e-4, 1e-5)

@@ -145,7 +145,7 @@ struct FoldTests {
     }
 
     /// The patches of a picture of open size are counted by the exporter, and follow from the convolution.
-    @Test(arguments: [[8, 12], [11, 14]]) func patchesOfAnOpenPicture(sizes: [Int]) throws {
+    @Test(arguments: [[8, 12], [11, 14]]) func patchesOfAnOpenPictureAreCounted(sizes: [Int]) throws {
         var m = Exported()
         let dimensions = [Dimension(symbol: "batch"), 3, Dimension(symbol: "height"), Dimension(symbol: "width")]
         let image = try m.input("image", [2, 3] + sizes, dimensions: dimensions)

@@ -70,7 +70,7 @@ private struct CausalMask: Staged {
 struct MaskNearMissTests {
     enum AlmostPadding: CaseIterable { case twoMinus, float64, roundedNumbers, smallNumber, anotherRank }
 
-    @Test(arguments: AlmostPadding.allCases) func paddingMask(change: AlmostPadding) throws {
+    @Test(arguments: AlmostPadding.allCases) func whatIsAlmostAPaddingMaskStays(change: AlmostPadding) throws {
         var m = Exported()
         let type: DataType = change == .float64 ? .float64 : .float32
         func number(_ value: Float, _ shape: [Int] = []) throws -> ValueID {
@@ -87,7 +87,7 @@ struct MaskNearMissTests {
         #expect(try !m.fused().contains("PaddingMask"))
     }
 
-    @Test func paddingMaskOfBooleans() throws {
+    @Test func paddingMasksMayBeBoolean() throws {
         var m = Exported()
         let mask = try m.graph.addInput("mask", ValueType(.bool, [2, 3]))
         m.inputs["mask"] = try Tensor([true, true, false, true, false, false], shape: [2, 3])
@@ -158,7 +158,7 @@ struct MaskNearMissTests {
         }
     }
 
-    @Test(arguments: Causal.allCases) func causalMasks(form: Causal) throws {
+    @Test(arguments: Causal.allCases) func onlyTrianglesOfAllTokensAreCausal(form: Causal) throws {
         var s = CausalMask()
         form.replaceStages(&s)
         try s.m.output(s.make(\.addends))
@@ -171,7 +171,7 @@ struct MaskNearMissTests {
     }
 
     /// Masks of a length that is open, made of a triangle.
-    @Test(arguments: OpenMask.allCases) func openMasks(form: OpenMask) throws {
+    @Test(arguments: OpenMask.allCases) func onlyTrianglesThatHideAreCausal(form: OpenMask) throws {
         var a = try Attending(isOpen: true)
         let size = try a.m.node(Gather(axis: 0), [a.m.node(Shape(), [a.x]), a.m.integers([1])])
         let isUpper = form == .upperChoice || form == .upperCondition

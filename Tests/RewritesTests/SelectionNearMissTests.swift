@@ -178,7 +178,7 @@ struct SelectionNearMissTests {
         }
     }
 
-    @Test(arguments: Form.allCases) func selection(form: Form) throws {
+    @Test(arguments: Form.allCases) func onlySelectionsAreRecognised(form: Form) throws {
         var s = Selecting()
         form.replaceStages(&s)
         try s.m.output(s.make(\.tokens))

@@ -73,7 +73,7 @@ struct TowerTests {
     }
 
     /// MPNet's layers add a term for the distance of places to each head's scores, which does not make them a decoder's.
-    @Test(arguments: [false, true]) func layersWithTermsForDistances(causal: Bool) throws {
+    @Test(arguments: [false, true]) func termsForDistancesMakeNoDecoder(causal: Bool) throws {
         var m = Exported()
         let ids = try m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])
         let x = try m.norm(m.binary(.add, m.node(Gather(axis: 0), [m.constant([10, 8]), ids]), m.constant([5, 8])))
@@ -92,7 +92,7 @@ struct TowerTests {
         #expect(try m.layers() == ["\(kind).0", "\(kind).1"])
     }
 
-    /// A second road through the layers behind one of them.
+    /// A second path through the layers behind one of them.
     @Test func aForkIsNoOtherText() throws {
         var m = Exported()
         let state = try m.text(m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]]))

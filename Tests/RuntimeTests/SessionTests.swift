@@ -321,7 +321,7 @@ private struct BatchRecord: Computable {
 
     /// The first example's queries see no key.
     @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [ActivationPrecision.float32, .int8])
-    func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
+    func queriesWithoutKeysGetZerosWhereAskedFor(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
         var inputs = try Dictionary(
             uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         inputs["mask"] = try Tensor((0..<10).map { Float($0 < 5 || $0 == 7 ? -Float.infinity : 0) }, shape: [2, 1, 1, 5])
@@ -343,7 +343,7 @@ private struct BatchRecord: Computable {
 
     /// The first query of the second example is no number.
     @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [ActivationPrecision.float32, .int8])
-    func queriesThatAreNoNumbers(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
+    func queriesThatAreNoNumbersReachNoOtherRow(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
         var inputs = try Dictionary(
             uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         var numbers = try #require(inputs["q"]).elements(Float.self)
@@ -429,7 +429,7 @@ private struct BatchRecord: Computable {
     }
 
     /// A small input may state sizes: a plan is then one for its numbers. A large one may not, nor may numbers that are computed.
-    @Test func sizesThatInputsState() throws {
+    @Test func onlySmallInputsStateSizes() throws {
         func session(counts: Int, _ sizes: (inout Graph, ValueID) throws -> ValueID) throws -> Session {
             var graph = Graph(name: "main")
             let x = try graph.addInput("x", ValueType(.float32, [1, 2]))

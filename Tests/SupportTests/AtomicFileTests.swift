@@ -93,7 +93,7 @@ import Testing
         }
     }
 
-    @Test func foldersThatCannotTakeIt() throws {
+    @Test func foldersThatCannotTakeItAreRefused() throws {
         #expect(mkfifo(folder["pipe"], 0o600) == 0)
         for path in [folder["absent/a"], "/proc/a", folder["pipe"], folder.path] {
             #expect(kind { try AtomicFile.write(to: path, replacing: true) { try $0.write([1]) } } == .cannotCreate, "\(path)")

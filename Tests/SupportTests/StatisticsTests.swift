@@ -25,7 +25,7 @@ private func snr(_ x: [Double], _ g: [Double]) -> Double {
         ([1, 1e-170], [1, 0], 3400), ([1e-170, 1], [0, 1], 3400), ([3e-300, 2], [1e-300, 1], 0), ([2, 3e-300], [1, 1e-300], 0),
     ]
 
-    @Test(arguments: examples) func ofFewNumbers(x: [Double], reference: [Double], expected: Double) {
+    @Test(arguments: examples) func ratiosOfFewNumbersAreExact(x: [Double], reference: [Double], expected: Double) {
         let found = snr(x, reference)
         #expect(found == expected || found.isNaN && expected.isNaN || abs(found - expected) < 1e-9, "\(found)")
     }
@@ -57,7 +57,7 @@ private func snr(_ x: [Double], _ g: [Double]) -> Double {
         #expect(logSoftmax([10000, 10000] as [Float]) == [-log(2 as Float), -log(2 as Float)])
     }
 
-    @Test func whatIsNotFinite() {
+    @Test func rowsThatAreNotFiniteAreNoNumbers() {
         #expect(logSoftmax([0, -.infinity] as [Double]) == [0, -.infinity])
         for row in [[0, .nan], [.nan, 0], [0, .infinity], [-.infinity, -.infinity]] as [[Double]] {
             #expect(logSoftmax(row).count { $0.isNaN } == row.count, "\(row)")

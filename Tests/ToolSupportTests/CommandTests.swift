@@ -69,7 +69,7 @@ import Verification
         #expect([missing, malformed, occupied, nowhere, noPackage, badPackage].allSatisfy { $0.output.isEmpty })
     }
 
-    @Test func theRoadFromCheckpointToVerdict() throws {
+    @Test func aCheckpointIsConvertedVerifiedAndInspected() throws {
         let scratch = try TemporaryFolder()
         let folder = fixtures + "/albef-pretrain"
         let converted = try run("trips-convert", [folder + "/checkpoint.safetensors", "--select", "2,3"], in: scratch.path)

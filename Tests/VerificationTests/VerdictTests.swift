@@ -175,7 +175,7 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try judge(floats([], [0, 4]), golden: floats([], [0, 4]), name: "y", criterion: standard).verdict == .pass)
 }
 
-@Test func metricsOfAHandMadeTensor() throws {
+@Test func metricsAreThoseOfTheirDefinitions() throws {
     let x = [1.0, 2.5, -3, 4]
     let metrics = Metrics(x, reference: [1, 2, -3, 5], shape: [2, 2])
     #expect(metrics.absolute == ErrorSpread(maximum: 1, mean: 0.375, median: 0, percentile99: 1))
@@ -201,7 +201,7 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
         judgement.verdict == .fail && judgement.metrics?.absolute.maximum == .infinity && judgement.metrics?.histogram.last == 1)
 }
 
-@Test func agreementOfLogits() throws {
+@Test func agreementIsOfRanksAndProbabilities() throws {
     let g = [3.0, 2, 1, 0, 0, 1, 2, 3]
     let same = try #require(Agreement(g, reference: g, shape: [2, 4], k: 2))
     #expect(same == Agreement(g.map { $0 + 1 }, reference: g, shape: [2, 4], k: 2))

@@ -4,7 +4,7 @@ import Testing
 import Trips
 
 /// A model file with a golden set, and how to select.
-struct RoadCase: Sendable, CustomTestStringConvertible {
+struct EndToEndCase: Sendable, CustomTestStringConvertible {
     let source: String
     let golden: String
     var blocks: [Int] = []
@@ -14,7 +14,7 @@ struct RoadCase: Sendable, CustomTestStringConvertible {
 }
 
 /// Converts to a package in a folder of its own, and opens that.
-private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws
+private func throughPackage<Result>(_ example: EndToEndCase, in folder: String, _ body: (String, Model) throws -> Result) throws
     -> Result
 {
     let scratch = try TemporaryFolder()
@@ -41,35 +41,35 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     return try verify(model, against: GoldenReference.references(at: golden), options: options).passes
 }
 
-@Suite struct RoadTests {
+@Suite struct EndToEndTests {
     static let examples = [
-        RoadCase(source: "sample/albef.onnx", golden: "sample/golden.safetensors"),
-        RoadCase(source: "sample/albef.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
-        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.safetensors"),
-        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.npz"),
-        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain"),
-        RoadCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-batch3.safetensors"),
-        RoadCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-select.safetensors", blocks: [2, 3]),
-        RoadCase(source: "albef-pretrain/select.onnx", golden: "albef-pretrain/golden-select.safetensors"),
-        RoadCase(
+        EndToEndCase(source: "sample/albef.onnx", golden: "sample/golden.safetensors"),
+        EndToEndCase(source: "sample/albef.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.safetensors"),
+        EndToEndCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.npz"),
+        EndToEndCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain"),
+        EndToEndCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-batch3.safetensors"),
+        EndToEndCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-select.safetensors", blocks: [2, 3]),
+        EndToEndCase(source: "albef-pretrain/select.onnx", golden: "albef-pretrain/golden-select.safetensors"),
+        EndToEndCase(
             source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden-image-cls.safetensors", blocks: [2, 3],
             guidance: .imageCLS),
-        RoadCase(source: "mplug-vqa/checkpoint.safetensors", golden: "mplug-vqa/golden-beam.safetensors"),
-        RoadCase(source: "albef-vqa/checkpoint.safetensors", golden: "albef-vqa/golden-ranking.safetensors"),
-        RoadCase(source: "mplug-grounding/checkpoint.safetensors", golden: "mplug-grounding/golden-box.safetensors"),
+        EndToEndCase(source: "mplug-vqa/checkpoint.safetensors", golden: "mplug-vqa/golden-beam.safetensors"),
+        EndToEndCase(source: "albef-vqa/checkpoint.safetensors", golden: "albef-vqa/golden-ranking.safetensors"),
+        EndToEndCase(source: "mplug-grounding/checkpoint.safetensors", golden: "mplug-grounding/golden-box.safetensors"),
     ]
 
-    @Test(arguments: examples) func theSampleGoesTheWholeRoad(_ example: RoadCase) throws {
+    @Test(arguments: examples) func packagesGiveTheGoldens(_ example: EndToEndCase) throws {
         #expect(try throughPackage(example, in: fixtures) { try passes($1, "\(fixtures)/\(example.golden)") })
     }
 
     /// Activations are rounded by rows here and as a whole there, each to 8 bits, which leaves some 40 dB in a layer; nine layers
     /// were seen to leave 28 to 41. Selection is compared with what the model gives in fp32; it may let single patches swap.
     @Test(arguments: [
-        RoadCase(source: "sample/albef-int8.onnx", golden: "sample/golden-int8.safetensors"),
-        RoadCase(source: "sample/albef-int8.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "sample/albef-int8.onnx", golden: "sample/golden-int8.safetensors"),
+        EndToEndCase(source: "sample/albef-int8.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
     ])
-    func whatAnotherRuntimeQuantizedIsRead(_ example: RoadCase) throws {
+    func whatAnotherRuntimeQuantizedIsRead(_ example: EndToEndCase) throws {
         try throughPackage(example, in: fixtures) { path, model in
             #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 15))
             let package = try PackageReader(path: path)
@@ -84,10 +84,10 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     /// ONNX Runtime itself leaves 0 to 24 dB of what the model gives in fp32, as its roundings are fixed; rounded by rows, 26 to 37
     /// were seen.
     @Test(arguments: [
-        RoadCase(source: "sample/albef-static.onnx", golden: "sample/golden.safetensors"),
-        RoadCase(source: "sample/albef-static.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "sample/albef-static.onnx", golden: "sample/golden.safetensors"),
+        EndToEndCase(source: "sample/albef-static.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
     ])
-    func fixedRoundingsAreLeftOut(_ example: RoadCase) throws {
+    func fixedRoundingsAreLeftOut(_ example: EndToEndCase) throws {
         try throughPackage(example, in: fixtures) { path, model in
             #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 20))
             let quantization = try #require(try PackageReader(path: path).manifest.quantization)
@@ -114,7 +114,7 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
 
     /// What --keep left in fp32 becomes int8 later; the rest stays byte by byte.
     @Test func layersThatStayedAreQuantizedLater() throws {
-        try throughPackage(RoadCase(source: "sample/albef.onnx", golden: ""), in: fixtures) { path, _ in
+        try throughPackage(EndToEndCase(source: "sample/albef.onnx", golden: ""), in: fixtures) { path, _ in
             var options = QuantizationOptions(.int8)
             options.keep = ["*visual_encoder*", "*word_embeddings*"]
             let (first, second) = (path + "-1", path + "-2")
@@ -136,17 +136,17 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     static let conformance = [
-        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain/golden.safetensors"),
-        RoadCase(source: "albef_pretrain/model_opset14_nofold.onnx", golden: "albef_pretrain/golden.safetensors"),
-        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain"),
-        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_trips/golden.safetensors", blocks: [2, 5]),
-        RoadCase(source: "albef_trips/model_opset17.onnx", golden: "albef_trips/golden.safetensors"),
-        RoadCase(source: "mplug_vqa/encoder_opset17.onnx", golden: "mplug_vqa/golden_encode.safetensors"),
-        RoadCase(source: "mplug_vqa/decoder_opset17.onnx", golden: "mplug_vqa/golden_decode.safetensors"),
-        RoadCase(source: "mplug_vqa/checkpoint.safetensors", golden: "mplug_vqa/golden_encode.safetensors"),
+        EndToEndCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain/golden.safetensors"),
+        EndToEndCase(source: "albef_pretrain/model_opset14_nofold.onnx", golden: "albef_pretrain/golden.safetensors"),
+        EndToEndCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain"),
+        EndToEndCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_trips/golden.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "albef_trips/model_opset17.onnx", golden: "albef_trips/golden.safetensors"),
+        EndToEndCase(source: "mplug_vqa/encoder_opset17.onnx", golden: "mplug_vqa/golden_encode.safetensors"),
+        EndToEndCase(source: "mplug_vqa/decoder_opset17.onnx", golden: "mplug_vqa/golden_decode.safetensors"),
+        EndToEndCase(source: "mplug_vqa/checkpoint.safetensors", golden: "mplug_vqa/golden_encode.safetensors"),
     ]
 
-    @Test(.needsSharedFolder, arguments: conformance) func modelsOfTheirOwnCodeAgree(_ example: RoadCase) throws {
+    @Test(.needsSharedFolder, arguments: conformance) func modelsOfTheirOwnCodeAgree(_ example: EndToEndCase) throws {
         #expect(try throughPackage(example, in: conformanceFolder) { try passes($1, "\(conformanceFolder)/\(example.golden)") })
     }
 
@@ -215,7 +215,7 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func aPackageSaysWhatItsSelectionsKeepAndHowItTakesImages() throws {
-        let example = RoadCase(source: "albef-pretrain/checkpoint.safetensors", golden: "", blocks: [2, 3])
+        let example = EndToEndCase(source: "albef-pretrain/checkpoint.safetensors", golden: "", blocks: [2, 3])
         try throughPackage(example, in: fixtures) { _, model in
             // Of 16 patches 70 % and a fused token, of these the same; [CLS] is not counted.
             #expect(model.manifest.selections.map { [$0.tokensBefore, $0.tokensAfter] } == [["16", "13"], ["13", "11"]])
