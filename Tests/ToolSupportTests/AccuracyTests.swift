@@ -131,7 +131,7 @@ private func echo(classes: Int) throws -> Model {
 }
 
 @Test func aRowOfNaNIsNoRightAnswer() throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     let path = scratch.path + "/test-set.safetensors"
     let nan = Float.nan
     let x = try Tensor([nan, nan, nan, nan, -1, nan, -1, nan, -.infinity, nan, nan, .infinity], shape: [4, 3])
@@ -142,7 +142,7 @@ private func echo(classes: Int) throws -> Model {
 }
 
 @Test(arguments: [-1, 3, .max, .min] as [Int64]) func aLabelThatIsNoClassIsNamed(label: Int64) throws {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     let path = scratch.path + "/test-set.safetensors"
     var labels = [Int64](repeating: 2, count: 20)
     labels[17] = label
