@@ -170,12 +170,15 @@ public struct OneHot: Operator {
 
 /// Input: x. Output: int64 [rank, count], the indices of the elements that are not zero, in order.
 public struct NonZero: Operator {
+    /// Elements of a constant up to which it is loaded to count those that are not zero: each inference does so again.
+    private static let largestCounted = 1 << 22
+
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x")
         var count = Dimension.unknown
-        if case .tensor(let constant) = x.content {
+        if case .tensor(let constant) = x.content, try elementCount(of: constant.shape) <= NonZero.largestCounted {
             count = Dimension(try constant.load().converted(to: .bool).elements(Bool.self).count { $0 })
         }
         return [ValueType(.int64, [Dimension(x.type.rank), count])]
