@@ -64,11 +64,11 @@ public struct GoldenSet: Sendable {
     }
 }
 
-/// Runs a model on a golden set's inputs. Those that do not suit it are bad data, not a wrong request: they come from a file.
-package func asDataErrors<Result>(_ isFile: Bool = true, _ body: () throws -> Result) throws -> Result {
+/// Rethrows `usage` errors of `body` as `data`: the inputs come from a file.
+package func asDataErrors<Result>(_ body: () throws -> Result) throws -> Result {
     do {
         return try body()
-    } catch let error as TripsError where error.kind == .usage && isFile {
+    } catch let error as TripsError where error.kind == .usage {
         let data = TripsError.data(error.message, found: error.found, expected: error.expected)
         throw error.place.reversed().reduce(data) { $0.inside($1) }
     }

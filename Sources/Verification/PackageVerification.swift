@@ -99,7 +99,8 @@ public func compare(
             }
         }
         try locating(golden.name) {
-            let (found, expected) = try asDataErrors(input.isFile) { try sideBySide(own, other, on: golden) }
+            let run = { try sideBySide(own, other, on: golden) }
+            let (found, expected) = try input.isFile ? asDataErrors(run) : run()
             try observe(try verifier.add(found, against: expected, judging: judging))
             if effect == nil { effect = try Effect.measure(model, beside: reference, named: name, on: golden, threads: threads) }
         }
