@@ -159,7 +159,7 @@ private func importModel(_ source: String, _ options: ConversionOptions) throws 
 }
 
 private func manifest(_ source: String, _ options: ConversionOptions, _ model: ImportedModel) throws -> Manifest {
-    var manifest = Manifest(tool: .init(name: "trips", version: version))
+    var manifest = Manifest(tool: .init(name: "trips", version: libraryVersion))
     let producer = model.producer.filter { !$0.value.isEmpty }.map { "\($0.name) \($0.value)" }.joined(separator: ", ")
     manifest.source = .init(
         file: fileName(of: source), format: model.format.rawValue,

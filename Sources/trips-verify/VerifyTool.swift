@@ -21,7 +21,7 @@ struct VerifyTool: Tool {
             An element passes when |x - g| <= atol + rtol * |g|, an output when all its elements do. Exit code 0: every \
             output passes; 1: one fails, or has no counterpart.
             """,
-        version: Trips.version)
+        version: libraryVersion)
 
     // Has a default so that `validate` can say why it is missing.
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
