@@ -49,11 +49,6 @@ public struct QuantizationOptions: Sendable {
     }
 }
 
-/// The type of a layer's weights.
-public enum WeightPrecision: String, Sendable, Codable {
-    case int8, bfloat16, float16, float32
-}
-
 /// What was done to one layer, and what it costs.
 public struct LayerReport: Sendable, Codable {
     /// The weight's, or the node's where the weight's is made up.
