@@ -9,6 +9,15 @@ public struct Window: Sendable, Hashable, Codable {
         case sameUpper = "SAME_UPPER"
         case sameLower = "SAME_LOWER"
         case valid = "VALID"
+
+        /// True where sizes decide the paddings.
+        package var isSame: Bool { self == .sameUpper || self == .sameLower }
+
+        /// The paddings before and after of a total; `sameUpper` puts the odd element at the end, all others at the beginning.
+        func split(_ total: Int) -> (before: Int, after: Int) {
+            let less = total / 2
+            return self == .sameUpper ? (less, total - less) : (total - less, less)
+        }
     }
     /// nil: 1 for each axis.
     public var strides: [Int]?
@@ -64,12 +73,11 @@ public struct Window: Sendable, Hashable, Codable {
     /// The paddings of each axis once the input's sizes are known.
     package func resolved(kernel: [Int], sizes: [Int]) throws -> [Axis] {
         var axes = try axes(kernel: kernel)
-        guard autoPad == .sameUpper || autoPad == .sameLower else { return axes }
+        guard autoPad.isSame else { return axes }
         for index in axes.indices {
             let (size, stride) = (sizes[index], axes[index].stride)
             let total = max(0, (size.dividedRoundingUp(by: stride) - 1) * stride + axes[index].extent - size)
-            axes[index].before = autoPad == .sameUpper ? total / 2 : total - total / 2
-            axes[index].after = total - axes[index].before
+            (axes[index].before, axes[index].after) = autoPad.split(total)
         }
         return axes
     }
@@ -80,7 +88,7 @@ public struct Window: Sendable, Hashable, Codable {
             throw TripsError.data("kernel shape", found: "\(kernel)", expected: "\(sizes.count) sizes")
         }
         return try zip(axes(kernel: kernel), sizes).map { axis, size in
-            if autoPad == .sameUpper || autoPad == .sameLower {
+            if autoPad.isSame {
                 guard let size = size.constant else { return size.divided(exactlyBy: Dimension(axis.stride)) ?? .unknown }
                 return Dimension(size.dividedRoundingUp(by: axis.stride))
             }
@@ -208,7 +216,7 @@ public struct ConvTranspose: Operator {
         return try axes.indices.map { index in
             let axis = axes[index]
             let scaled = try sizes[index].multiplied(by: Dimension(axis.stride))
-            if window.autoPad == .sameUpper || window.autoPad == .sameLower { return scaled }
+            if window.autoPad.isSame { return scaled }
             let rest = axis.extent - axis.stride + extra[index] - axis.before - axis.after
             return try checkedSize(scaled.adding(Dimension(rest)), "size of the output")
         }
@@ -226,12 +234,11 @@ public struct ConvTranspose: Operator {
     package func resolved(kernel: [Int], sizes: [Int], outputs: [Int]) throws -> [Window.Axis] {
         var axes = try window.axes(kernel: kernel)
         let stated = !(outputShape ?? []).isEmpty
-        guard stated || window.autoPad == .sameUpper || window.autoPad == .sameLower else { return axes }
+        guard stated || window.autoPad.isSame else { return axes }
         let extra = try extra(count: axes.count)
         for index in axes.indices {
             let total = max(0, axes[index].stride * (sizes[index] - 1) + extra[index] + axes[index].extent - outputs[index])
-            axes[index].before = window.autoPad == .sameUpper ? total / 2 : total - total / 2
-            axes[index].after = total - axes[index].before
+            (axes[index].before, axes[index].after) = window.autoPad.split(total)
         }
         return axes
     }
