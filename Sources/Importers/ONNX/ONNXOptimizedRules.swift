@@ -118,7 +118,7 @@ extension ONNXRules {
         guard heads > 0 else { throw TripsError.data("attribute num_heads", found: heads, expected: "1 or more") }
         try call.refuse(flag: "do_rotary")
         try call.refuse(flag: "past_present_share_buffer")
-        let maskedValue = Double(try call.float("mask_filter_value") ?? -10000)
+        let maskedValue = try call.float("mask_filter_value").map { Double($0) } ?? Attention.maskedScore
         var packed = product
         if let bias = call.input(2) { packed = try call.step(Binary(.add), [packed, bias], "projections") }
         let sizes = try call.integers("qkv_hidden_sizes").map { try call.constant($0, "sizes") }

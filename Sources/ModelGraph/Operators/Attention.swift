@@ -23,6 +23,9 @@ public struct Attention: Operator {
     /// nil: NaN, as plain softmax gives.
     public var fullyMasked: FullyMasked?
 
+    /// What BERT adds to the scores of hidden keys; the exponential of this and of anything less is 0 in fp32.
+    package static let maskedScore = -10000.0
+
     public init(
         heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision = .float32,
         fullyMasked: FullyMasked? = nil
