@@ -121,7 +121,7 @@ extension Graph {
     /// Whether a constant is stored as it is, whatever type is asked for: what belongs to integers; and what is no weight, but a
     /// mask that writes −∞ as a number which the type cannot hold.
     fileprivate func staysExact(_ value: ValueID, _ constant: Constant, _ options: PackageWriter.Options) throws -> Bool {
-        if consumers(of: value).contains(where: { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }) { return true }
+        if consumers(of: value).contains(where: { $0.op.isQuantized }) { return true }
         let type = options.storedType(constant)
         guard type == .float16, type != constant.storedType, !isWeight(value) else { return false }
         return try constant.load().number(beyond: type) != nil

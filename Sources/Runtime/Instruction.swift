@@ -33,9 +33,6 @@ extension Node {
         guard let value = input(index) else { throw TripsError.data("input \(index) is missing", at: name) }
         return value
     }
-
-    /// Whether it changes the shape alone, neither the elements nor their order.
-    var isReshape: Bool { op is Reshape || op is Squeeze || op is Unsqueeze || op is Flatten || op is Identity }
 }
 
 /// Any operator, computed as `Operators` computes it.

@@ -106,7 +106,7 @@ extension PreparedModel {
     /// What a source that is quantized became; nil where it is not.
     package var quantization: Manifest.Quantization? {
         let rounded = trails.reduce(0) { $0 + $1.trail.count(of: fixedRoundings) }
-        let layers = graphs.flatMap(\.nodes).filter { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }
+        let layers = graphs.flatMap(\.nodes).filter { $0.op.isQuantized }
         let widened = graphs.reduce(0) { sum, graph in
             sum + graph.nodes.count { $0.op is Linear && $0.input(1).flatMap(graph.constant(of:))?.scaledIntegers != nil }
         }
