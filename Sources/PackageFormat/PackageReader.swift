@@ -184,7 +184,7 @@ final class PackageFile: Sendable {
     /// Reads a tensor, its chunks in parallel, and widens it to its data type.
     func load(_ entry: TensorEntry) throws -> Tensor {
         try locating("\(name): tensor \"\(entry.name)\"") {
-            try Tensor.filled(entry.dataType, entry.shape) { target in
+            try Tensor.uninitialized(entry.dataType, entry.shape) { target in
                 target.preferLargePages()
                 try ThreadPool.shared.tryRun(entry.chunks.count) { number in
                     try self.decode(entry, number) { _, part in
