@@ -29,7 +29,7 @@ public struct Setting: Sendable, Hashable, Codable {
 }
 
 /// Tensors that were left out for one reason.
-public struct LeftOut: Sendable, Hashable, Codable {
+public struct SkippedTensors: Sendable, Hashable, Codable {
     /// Such as `momentum twins`.
     public var reason: String
     /// Number of tensors.

@@ -26,7 +26,7 @@ public struct Manifest: Sendable, Codable {
     /// How the weights were brought to few bits; nil where they are as in the source.
     public var quantization: Quantization?
     /// What the source holds and the package does not.
-    public var leftOut: [LeftOut] = []
+    public var leftOut: [SkippedTensors] = []
     /// How the graphs `encode` and `decode` are meant to be run.
     public var generation: Generation?
     /// How pictures become image inputs; nil where the source does not say.

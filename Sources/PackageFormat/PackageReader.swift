@@ -86,7 +86,7 @@ final class PackageFile: Sendable {
     private let index: ChunkIndex
     /// Where each chunk begins, and the end of the last.
     private let offsets: [Int]
-    private let decoders = Lender { try ChunkDecoder() }
+    private let decoders = ObjectPool { try ChunkDecoder() }
 
     var path: String { file.path }
     var name: String { file.name }
@@ -130,7 +130,7 @@ final class PackageFile: Sendable {
             throw TripsError.data("wrong checksum", found: crc32(frame), expected: header.manifestChecksum)
         }
         var bytes = [UInt8](repeating: 0, count: header.manifestSize)
-        try decoders.lend { decoder in
+        try decoders.borrow { decoder in
             try frame.withUnsafeBytes { source in try bytes.withUnsafeMutableBytes { try decoder.decompress(source, into: $0) } }
         }
         let manifest = try header.isPlain ? SafetensorsHeader.manifest(in: bytes) : Manifest(parsing: bytes)
@@ -185,11 +185,11 @@ final class PackageFile: Sendable {
     func load(_ entry: TensorEntry) throws -> Tensor {
         try locating("\(name): tensor \"\(entry.name)\"") {
             try Tensor.uninitialized(entry.dataType, entry.shape) { target in
-                target.preferLargePages()
+                target.preferHugePages()
                 try ThreadPool.shared.tryRun(entry.chunks.count) { number in
                     try self.decode(entry, number) { _, part in
                         let memory = UnsafeMutableRawBufferPointer(rebasing: target.bytes[part])
-                        target.bringIn(memory)
+                        target.prefault(memory)
                         return memory
                     }
                 }
@@ -239,7 +239,7 @@ final class PackageFile: Sendable {
     }
 
     private func withFrames(_ chunk: Int, _ body: (ChunkDecoder, UnsafeRawBufferPointer) throws -> Void) throws {
-        try decoders.lend { decoder in
+        try decoders.borrow { decoder in
             try locating("chunk \(chunk)") {
                 let buffer = UnsafeMutableRawBufferPointer(rebasing: decoder.compressed.bytes[..<Int(index.sizes[chunk])])
                 try file.read(into: buffer, at: offsets[chunk])

@@ -199,7 +199,7 @@ private final class DataWriter: Sendable {
 
     private let level: Int32?
     private let features: [String]
-    private let encoders = Lender { try ChunkEncoder() }
+    private let encoders = ObjectPool { try ChunkEncoder() }
     private let output: Mutex<Output>
 
     init(file: AtomicFile, level: Int32?, features: [String], total: Int, progress: ((Int, Int) -> Void)?) {
@@ -262,7 +262,7 @@ private final class DataWriter: Sendable {
 
     private func write(_ chunk: Chunk, number: Int) throws {
         let arrangement = Arrangement(chunk.tensor.dataType, features: features)
-        let frames = try encoders.lend { encoder in
+        let frames = try encoders.borrow { encoder in
             try chunk.tensor.withBytes {
                 try encoder.encode(UnsafeRawBufferPointer(rebasing: $0[chunk.range]), arrangement, level: level)
             }

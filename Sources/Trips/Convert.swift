@@ -153,7 +153,7 @@ private func isONNX(_ source: String) -> Bool { source.lowercased().hasSuffix(".
 
 private func importModel(_ source: String, _ options: ConversionOptions) throws -> ImportedModel {
     if isONNX(source) {
-        return try importONNX(path: source, options: ONNXImportOptions(followLinks: options.followsLinks))
+        return try importONNX(path: source, options: ONNXImportOptions(followsLinks: options.followsLinks))
     }
     return try importCheckpoint(path: source, options: options.checkpoint)
 }

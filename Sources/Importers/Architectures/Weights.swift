@@ -79,8 +79,8 @@ final class Weights {
     ///   matches none that would be unexpected.
     func finish(
         _ order: [(name: String, constant: Constant)], leavingOut patterns: [String], reason: (String) -> String?
-    ) throws -> [LeftOut] {
-        var leftOut: [LeftOut] = []
+    ) throws -> [SkippedTensors] {
+        var leftOut: [SkippedTensors] = []
         var idle = Set(patterns)
         var unexpected = 0
         for (name, constant) in order where !taken.contains(name) {
@@ -96,7 +96,7 @@ final class Weights {
                 leftOut[index].count += 1
                 leftOut[index].bytes += bytes
             } else {
-                leftOut.append(LeftOut(reason: reason, count: 1, bytes: bytes))
+                leftOut.append(SkippedTensors(reason: reason, count: 1, bytes: bytes))
             }
         }
         guard problems.isEmpty else {

@@ -141,7 +141,7 @@ extension ONNXRules {
         let scale = try call.float("scale") ?? 0
         let op = OnnxAttention(scale: scale == 0 ? nil : scale, causal: try call.flag("unidirectional"))
         let rows = try call.step(op, operands + [scores], "rows")
-        let turned = try call.step(Transpose(permutation: [0, 2, 1, 3]), [rows], "turned")
-        return try call.add(Reshape(), [turned, call.constant([0, 0, -1], "shape")])
+        let transposed = try call.step(Transpose(permutation: [0, 2, 1, 3]), [rows], "transposed")
+        return try call.add(Reshape(), [transposed, call.constant([0, 0, -1], "shape")])
     }
 }

@@ -5,14 +5,14 @@ import Tensors
 /// Makes constants of a model's tensors, without reading the numbers of those that lie in files.
 final class ONNXTensorReader {
     private let file: ReadableFile
-    private let followLinks: Bool
+    private let followsLinks: Bool
     private var externalFiles: [String: (path: String, size: Int)] = [:]
     /// Paths of the files with external data, in the order in which tensors name them.
     private(set) var externalPaths: [String] = []
 
-    init(_ file: ReadableFile, followLinks: Bool) {
+    init(_ file: ReadableFile, followsLinks: Bool) {
         self.file = file
-        self.followLinks = followLinks
+        self.followsLinks = followsLinks
     }
 
     /// - Throws: `data` where the type is unsupported or the payload does not fill the shape, and what opening an
@@ -126,7 +126,7 @@ final class ONNXTensorReader {
         }
         let folder = Support.folder(of: file.path)
         // The path that was checked is the one that is opened, now and later.
-        let path = try followLinks ? folder + "/" + location : confinedPath(location, in: folder)
+        let path = try followsLinks ? folder + "/" + location : confinedPath(location, in: folder)
         let found = (path, try ReadableFile(path: path).size)
         externalFiles[location] = found
         externalPaths.append(path)

@@ -88,7 +88,7 @@ extension Graph {
             }
             return .splat(scalar)
         case let binary as Binary where binary.kind == .greaterOrEqual:
-            guard let places = try places(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
+            guard let places = try affineIndices(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
                 let start = places.first.lowerBound, let bound = try number(node.input(1)), Double(start) >= bound
             else { return nil }
             return .splat(try Tensor(scalar: true))

@@ -22,15 +22,15 @@ extension Graph {
                 return false
             }
             switch op.kind {
-            case .greater: return try arePlaces(key: a, query: b)
-            case .less: return try arePlaces(key: b, query: a)
+            case .greater: return try countPositions(key: a, query: b)
+            case .less: return try countPositions(key: b, query: a)
             default: return false
             }
         case let binary as Binary:
             guard let y = node.input(1) else { return false }
             switch binary.kind {
-            case .lessOrEqual: return try arePlaces(key: x, query: y)
-            case .greaterOrEqual: return try arePlaces(key: y, query: x)
+            case .lessOrEqual: return try countPositions(key: x, query: y)
+            case .greaterOrEqual: return try countPositions(key: y, query: x)
             case .mul:
                 if try number(y) == 1 { return try isCausal(x, depth: depth - 1) }
                 return try number(x) == 1 && isCausal(y, depth: depth - 1)
@@ -53,13 +53,13 @@ extension Graph {
     }
 
     /// True where one value counts the places along the last axis, and the other along the axis before it.
-    private func arePlaces(key: ValueID, query: ValueID) throws -> Bool {
+    private func countPositions(key: ValueID, query: ValueID) throws -> Bool {
         let (keys, queries) = (shape(of: key), shape(of: query))
         guard let length = keys.last, queries.count >= 2, queries.last == 1, queries[queries.count - 2] == length,
             keys.dropLast().allSatisfy({ $0 == 1 }), queries.dropLast(2).allSatisfy({ $0 == 1 })
         else { return false }
         func count(_ value: ValueID, axis: Int) throws -> Bool {
-            guard let places = try places(value) else { return false }
+            guard let places = try affineIndices(value) else { return false }
             return places.first == 0
                 && places.steps.indices.allSatisfy { places.steps[$0] == (places.steps.count - $0 == axis ? 1 : 0) }
         }
