@@ -101,7 +101,7 @@ struct QuantizeTool: Tool {
         let names = calibration.isEmpty ? [] : try inputNames()
         return try calibration.flatMap(GoldenReference.references).map { reference in
             let golden = try reference.load(inputNames: names, outputNames: []) {
-                $0.hasPrefix("in.") && names.contains(String($0.dropFirst(3)))
+                $0.inputName.map(names.contains) ?? false
             }
             return GoldenSet(name: golden.name, inputs: golden.passInputs)
         }
