@@ -73,7 +73,7 @@ final class Weights {
 
     /// Checks that every tensor was taken, or has a reason to be left out.
     /// - Parameters:
-    ///   - patterns: names of tensors that may be left out although nobody knows what they are for.
+    ///   - patterns: names of tensors that may be left out although the architecture does not know them.
     ///   - reason: why a tensor that was not taken has no place in the graphs; nil where it should not be there.
     /// - Throws: `data` with the complete list of tensors that are missing, unexpected or misshapen; `usage` where a pattern
     ///   matches none that would be unexpected.

@@ -61,8 +61,8 @@ extension ONNXRules {
         return [result, result, result, sum]
     }
 
-    /// Rows for words, places and kinds of text, added and normalised. The second output counts words that are no padding: there is
-    /// none where no mask is given.
+    /// Embeddings of words, positions and token types, added and normalised. The second output counts words that are no padding:
+    /// there is none where no mask is given.
     @Sendable private static func embedLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
         call.ignore("mask_index_type")
         try refuse(call, 7, "mask")
