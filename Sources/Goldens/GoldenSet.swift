@@ -78,6 +78,7 @@ package func asDataErrors<Result>(_ body: () throws -> Result) throws -> Result 
 
 /// The metadata of a golden set: free text by key.
 public struct GoldenMetadata: Sendable, Equatable {
+    /// All of it, by key.
     public var values: [String: String]
 
     public init(_ values: [String: String] = [:]) { self.values = values }
@@ -88,6 +89,7 @@ public struct GoldenMetadata: Sendable, Equatable {
         for member in json.members ?? [] { values[member.key] = GoldenMetadata.text(member.value) }
     }
 
+    /// The text under a key; nil where there is none.
     public subscript(key: String) -> String? { values[key] }
 
     /// The whole number under a key.

@@ -4,11 +4,13 @@ import Tensors
 
 /// A tensor of a package, with its place in the file.
 public struct TensorEntry: Sendable {
+    /// Unlike all others of the package.
     public let name: String
     /// The type in which graphs see the tensor.
     public let dataType: DataType
     /// The type in which its numbers are stored.
     public let storedType: DataType
+    /// Sizes, the slowest first.
     public let shape: [Int]
     /// Bytes of the numbers in the stored type.
     public let storedByteCount: Int

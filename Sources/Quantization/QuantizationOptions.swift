@@ -61,6 +61,7 @@ public struct LayerReport: Sendable, Codable {
     public var note: String?
     /// Bytes of the weights in the type in which they are stored, before compression.
     public var bytesBefore: Int
+    /// The same for the new weights.
     public var bytesAfter: Int
     /// Inputs that share a scale.
     public var groupSize: Int?

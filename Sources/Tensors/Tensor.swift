@@ -3,7 +3,9 @@ import Support
 
 /// A dense row-major array that does not change after it is made. Copies share their memory.
 public struct Tensor: Sendable {
+    /// The type of the elements.
     public let dataType: DataType
+    /// Sizes, the slowest first.
     public let shape: [Int]
     private let storage: AlignedMemory
 

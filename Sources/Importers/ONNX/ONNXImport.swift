@@ -55,6 +55,7 @@ public struct OperatorCount: Sendable, Hashable {
     /// Why it is refused; nil where it is supported.
     public var refusal: String?
 
+    /// True where nothing is refused.
     public var isSupported: Bool { refusal == nil }
 }
 

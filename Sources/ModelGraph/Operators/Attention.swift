@@ -13,6 +13,7 @@ public struct Attention: Operator {
         case zeroForNaN
     }
 
+    /// A divisor of both widths, D and E.
     public var heads: Int
     /// nil: 1 / sqrt(D / heads).
     public var scale: Float?

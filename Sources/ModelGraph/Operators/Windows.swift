@@ -25,6 +25,7 @@ public struct Window: Sendable, Hashable, Codable {
     public var dilations: [Int]?
     /// All begins, then all ends; nil: 0.
     public var pads: [Int]?
+    /// `pads` counts only where this is `notSet`.
     public var autoPad: AutoPad
 
     public init(strides: [Int]? = nil, dilations: [Int]? = nil, pads: [Int]? = nil, autoPad: AutoPad = .notSet) {
@@ -136,7 +137,9 @@ extension Operand {
 
 /// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional bias [O]. Output [B, O, ...].
 public struct Conv: Operator {
+    /// How the kernel slides.
     public var window: Window
+    /// Groups of channels that are convolved apart.
     public var groups: Int
     /// nil: the weight's.
     public var kernelShape: [Int]?
@@ -170,8 +173,11 @@ public struct Conv: Operator {
 
 /// The transpose of a convolution. Inputs: x [B, C, ...]; weight [C, O / groups, ...]; optional bias [O]. Output [B, O, ...].
 public struct ConvTranspose: Operator {
+    /// That of the convolution whose transpose it is.
     public var window: Window
+    /// Groups of channels that are convolved apart.
     public var groups: Int
+    /// nil: the weight's.
     public var kernelShape: [Int]?
     /// Added to the sizes, at the end; nil: 0.
     public var outputPadding: [Int]?
@@ -254,7 +260,9 @@ public struct ConvTranspose: Operator {
 public struct MaxPool: Operator {
     public var kernelShape: [Int]
     public var window: Window
+    /// A last window that reaches beyond the end counts.
     public var ceilMode: Bool
+    /// Places are an output, too.
     public var indices: Bool
     /// Places count down the columns of the spatial axes.
     public var columnMajor: Bool
@@ -282,6 +290,7 @@ public struct MaxPool: Operator {
 public struct AveragePool: Operator {
     public var kernelShape: [Int]
     public var window: Window
+    /// A last window that reaches beyond the end counts.
     public var ceilMode: Bool
     /// Elements of the padding count, as zeros.
     public var countPadding: Bool
