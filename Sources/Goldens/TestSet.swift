@@ -27,8 +27,8 @@ public struct TestSet: Sendable {
             var (labels, inputs, indices): ([Int]?, [String: Constant], [String: [Int]]) = (nil, [:], [:])
             for (key, constant) in file.tensors {
                 if key == "labels" { labels = try numbers(constant, key) }
-                if key.hasPrefix("index.") { indices[String(key.dropFirst(6))] = try numbers(constant, key) }
-                if key.hasPrefix("in.") { inputs[String(key.dropFirst(3))] = constant }
+                if key.hasPrefix("index.") { indices[String(key.dropFirst("index.".count))] = try numbers(constant, key) }
+                if let name = GoldenKey(key)?.inputName { inputs[name] = constant }
             }
             guard let labels, !labels.isEmpty, !inputs.isEmpty else {
                 throw TripsError.data(

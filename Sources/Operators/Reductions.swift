@@ -20,7 +20,7 @@ private struct ReducedRows {
             return
         }
         let strides = denseStrides(x.shape)
-        let moved = try Tensor.written(x.dataType, order.map { x.shape[$0] }) {
+        let moved = try Tensor.zeroed(x.dataType, order.map { x.shape[$0] }) {
             $0.copy(from: x, strides: order.map { strides[$0] }, on: pool)
         }
         (view, owner) = (moved.view, moved)

@@ -18,7 +18,7 @@ extension Resize: Computable {
                 var (current, owner, shape) = (views[0], Optional<Tensor>.none, x.shape)
                 for task in tasks {
                     shape[task.axis] = task.places.count
-                    let next = try Tensor.written(y.dataType, shape) { target in
+                    let next = try Tensor.zeroed(y.dataType, shape) { target in
                         task.apply(T.self, current, target, extrapolation: Double(extrapolation), on: pool)
                     }
                     withExtendedLifetime(owner) { current = next.view }

@@ -65,7 +65,7 @@ struct LayerInventory {
 
     /// - Throws: `usage` where a pattern matches no layer, or all layers are quantized already.
     init(_ graphs: [Graph], keep patterns: [String]) throws {
-        quantizedBefore = graphs.reduce(0) { $0 + $1.nodes.count { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding } }
+        quantizedBefore = graphs.reduce(0) { $0 + $1.nodes.count { $0.op.isQuantized } }
         var indices: [String: Int] = [:]
         for (graphIndex, graph) in graphs.enumerated() {
             let scoring = graph.scoringNodes

@@ -1,4 +1,5 @@
 import ModelGraph
+import PackageFormat
 import Runtime
 import Support
 import Tensors
@@ -70,7 +71,7 @@ private struct Narrowing {
         let (before, after) = (try constant.storedByteCount, try rounded.storedByteCount)
         report.layers.append(
             LayerReport(
-                name: name, kind: "\(constant.shape)", precision: WeightPrecision(rawValue: "\(rounded.storedType)") ?? .float32,
+                name: name, kind: "\(constant.shape)", precision: WeightPrecision(rounded.storedType),
                 note: reason, bytesBefore: before, bytesAfter: after))
         report.bytesBefore += before
         report.bytesAfter += after

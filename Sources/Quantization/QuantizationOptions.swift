@@ -49,11 +49,6 @@ public struct QuantizationOptions: Sendable {
     }
 }
 
-/// The type of a layer's weights.
-public enum WeightPrecision: String, Sendable, Codable {
-    case int8, bfloat16, float16, float32
-}
-
 /// What was done to one layer, and what it costs.
 public struct LayerReport: Sendable, Codable {
     /// The weight's, or the node's where the weight's is made up.
@@ -66,6 +61,7 @@ public struct LayerReport: Sendable, Codable {
     public var note: String?
     /// Bytes of the weights in the type in which they are stored, before compression.
     public var bytesBefore: Int
+    /// The same for the new weights.
     public var bytesAfter: Int
     /// Inputs that share a scale.
     public var groupSize: Int?

@@ -33,7 +33,7 @@ extension Graph {
     /// The first value that holds the same integers in the same order.
     private func origin(ofIntegers value: ValueID) -> ValueID {
         var current = value
-        while let node = producer(of: current), node.isReshape || node.op is Cast, let source = node.input(0),
+        while let node = producer(of: current), node.op.isReshape || node.op is Cast, let source = node.input(0),
             type(of: source).dataType.isInteger, type(of: source).dataType.isExact(in: type(of: current).dataType)
         {
             current = source

@@ -4,6 +4,7 @@ import Tensors
 
 /// Runs a model. A session keeps the plans and the memory of its last runs; it is used by one thread at a time.
 public final class Session {
+    /// What it runs.
     public let model: Model
     private let pool: ThreadPool
     private var plans: [(key: PlanKey, plan: Plan)] = []

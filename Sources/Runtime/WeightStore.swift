@@ -62,7 +62,7 @@ final class WeightStore: Sendable {
         // The largest first: the last tasks are small, so that threads finish together.
         let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
         try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
-        parts.first?.block.gatherIntoLargePages()
+        parts.first?.block.collapseIntoHugePages()
     }
 
     /// Bytes of all forms that are held.
@@ -155,7 +155,7 @@ struct MemoryPart: Sendable {
             end = next.inWholeCacheLines
         }
         let block = try AlignedMemory(byteCount: end)
-        block.preferLargePages()
+        block.preferHugePages()
         return zip(starts, byteCounts).map { MemoryPart(block, $0..<$0 + $1) }
     }
 }
@@ -176,7 +176,7 @@ final class PackedProduct: Sendable {
         guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
         (outputs, inputs) = try recipe.sizes()
         (form, self.memory, target) = (recipe.form, memory, Target(base: base.assumingMemoryBound(to: Float.self)))
-        memory.block.bringIn(memory.bytes)
+        memory.block.prefault(memory.bytes)
         let pack = try packing(recipe)
         // Decoded and packed in pieces, which stay in cache.
         try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in

@@ -53,5 +53,5 @@ public func costText(_ graph: Graph, among graphs: [Graph]) -> String? {
     else { return "\(macText(cost)) for \(example)" }
     if whole == cost { return "\(macText(cost)) for \(example), as without selection" }
     return
-        "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
+        "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))× fewer) for \(example)"
 }

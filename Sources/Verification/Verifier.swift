@@ -126,7 +126,7 @@ package struct Verifier {
             }
         }
         var result = try compare(found, with: golden, judging: true)
-        let given = Array(golden.inputs.keys) + golden.unread.filter { $0.hasPrefix("in.") }.map { String($0.dropFirst(3)) }
+        let given = Array(golden.inputs.keys) + golden.unread.compactMap(\.inputName)
         let unread = Set(given).subtracting(model.inputNames)
         if !unread.isEmpty && decoded.isEmpty {
             result.notes.append("inputs that the model does not have: \(listed(unread)); it has \(listed(model.inputNames))")
@@ -166,7 +166,7 @@ package struct Verifier {
         }
         let names = canonicalOrder(golden.intermediates.keys)
         guard options.intermediates else {
-            let count = names.count + golden.unread.count { $0.hasPrefix("mid.") }
+            let count = names.count + golden.unread.count(where: \.isIntermediate)
             let how = isolating ? "judged only block by block, outside the verdict" : "not judged"
             if count > 0 {
                 result.notes.append("\(count) intermediates of the golden sets are \(how) (`intermediates` judges them)")

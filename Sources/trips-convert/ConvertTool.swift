@@ -13,7 +13,7 @@ struct ConvertTool: Tool {
         commandName: "trips-convert",
         abstract:
             "Converts an ONNX model or a checkpoint of ALBEF or mPLUG to a .trips package, with patch selection if asked for.",
-        version: Trips.version)
+        version: libraryVersion)
 
     @Argument(
         help: ArgumentHelp(

@@ -13,7 +13,7 @@ struct QuantizeTool: Tool {
         commandName: "trips-quantize",
         abstract: "Gives a .trips package narrower weights, and says what that costs.",
         usage: "trips-quantize (--int8 | --bf16 | --f16) <in.trips> [-o <out.trips>] [--calibration <golden> ...] [<options>]",
-        version: Trips.version)
+        version: libraryVersion)
 
     // Has a default so that `validate` can say why it is missing.
     @Argument(help: ArgumentHelp("The package, with weights in floating point.", valueName: "in.trips"))
@@ -101,7 +101,7 @@ struct QuantizeTool: Tool {
         let names = calibration.isEmpty ? [] : try inputNames()
         return try calibration.flatMap(GoldenReference.references).map { reference in
             let golden = try reference.load(inputNames: names, outputNames: []) {
-                $0.hasPrefix("in.") && names.contains(String($0.dropFirst(3)))
+                $0.inputName.map(names.contains) ?? false
             }
             return GoldenSet(name: golden.name, inputs: golden.passInputs)
         }

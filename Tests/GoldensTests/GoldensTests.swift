@@ -115,7 +115,7 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("in.image.npy")
     }
     let set = try reference.load(inputNames: [], outputNames: []) { _ in false }
-    #expect(set.inputs.isEmpty && set.unread == ["in.image"])
+    #expect(set.inputs.isEmpty && set.unread == [.input("image")])
 }
 
 /// Of two arrays each may inflate as far as it does, but not both.
@@ -124,7 +124,7 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
     #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("out.a.npy")
     }
-    for key in ["in.image", "out.a"] {
+    for key in [.input("image"), .output("a")] as [GoldenKey] {
         let set = try reference.load(inputNames: [], outputNames: []) { $0 == key }
         #expect(set.inputs.count + set.outputs.count == 1)
     }

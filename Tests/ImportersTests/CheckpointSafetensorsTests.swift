@@ -171,7 +171,7 @@ import Testing
         let checkpoint = try Checkpoint.open(path: map(["a", "b"]))
         #expect(checkpoint.format == .shardedTorch)
         #expect(checkpoint.shards.map { ($0 as NSString).lastPathComponent } == ["a.bin", "b.bin"])
-        #expect(checkpoint.others == [LeftOut(reason: "beside the model: moment", count: 1, bytes: 1)])
+        #expect(checkpoint.others == [SkippedTensors(reason: "beside the model: moment", count: 1, bytes: 1)])
         #expect(try checkpoint.tensors.map { try $0.constant.load().elements(UInt8.self) } == [[7], [9]])
         try folder.write(Array("<html>".utf8), "c.bin")
         expectFailure(.data, "c.bin", "no PyTorch checkpoint") { try Checkpoint.open(path: map(["a", "c"])) }

@@ -107,7 +107,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
             Pickle.dictionary((wrapper, state), ("optimizer", moments), ("ema", averaged), ("counts", counts)))
         let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.pth"))
         #expect(checkpoint.tensors.map(\.name) == ["a"])
-        #expect(checkpoint.others == [LeftOut(reason: "beside the model: optimizer, ema", count: 2, bytes: 5)])
+        #expect(checkpoint.others == [SkippedTensors(reason: "beside the model: optimizer, ema", count: 2, bytes: 5)])
     }
 
     @Test func readsParametersAndOrderedDictionaries() throws {
@@ -191,7 +191,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         }
         let counted = Pickle.dictionary(("args", instance), ("model", Pickle.dictionary(("a", tensor))))
         let others = try open(archive(Pickle.whole(counted), twelve)).others
-        #expect(others == [LeftOut(reason: "tensors beside the model", count: 1, bytes: 3)])
+        #expect(others == [SkippedTensors(reason: "tensors beside the model", count: 1, bytes: 3)])
     }
 
     struct Hostile: Sendable, CustomTestStringConvertible {

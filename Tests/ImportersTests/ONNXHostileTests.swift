@@ -442,7 +442,7 @@ import Testing
         let model = Onnx.model(
             Onnx.graph([Onnx.node("Identity", ["w"], ["y"])], inputs: [], initializers: [external([("location", location)])]))
         let path = try folder.write(model.bytes, "inner/model.onnx")
-        #expect { try importONNX(path: path, options: .init(followLinks: followLinks)) } throws: {
+        #expect { try importONNX(path: path, options: .init(followsLinks: followLinks)) } throws: {
             ($0 as? TripsError)?.kind == .data && "\($0)".contains("a path inside the model's folder")
         }
     }
@@ -455,7 +455,7 @@ import Testing
         let tensor = external([("location", "weights.bin")])
         let error = #expect(throws: TripsError.self) { try constant(tensor) }
         #expect(error?.message.contains("leaves the folder") == true)
-        #expect(try constant(tensor, options: .init(followLinks: true)).load().elements() == [Float(8), 9])
+        #expect(try constant(tensor, options: .init(followsLinks: true)).load().elements() == [Float(8), 9])
 
         try folder.write(raw([Float(3), 4]), "inside.bin")
         try FileManager.default.removeItem(atPath: link)

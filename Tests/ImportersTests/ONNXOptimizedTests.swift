@@ -156,6 +156,9 @@ import Testing
             #expect(throws: TripsError.self) { try outputs("Attention", refused, heads) }
         }
         #expect(throws: TripsError.self) { try outputs("Attention", operands) }
+        #expect { try outputs("Attention", operands, [Onnx.attribute("num_heads", int: 0)]) } throws: {
+            "\($0)".contains("attribute num_heads; found 0; expected 1 or more")
+        }
         #expect(throws: TripsError.self) { try outputs("Attention", operands, heads + [Onnx.attribute("do_rotary", int: 1)]) }
     }
 }

@@ -46,6 +46,15 @@ struct GraphTests {
         #expect(graph.batchSymbols == ["n", "layers", "Text_Batch"])
     }
 
+    @Test func tracesMustBeComputed() throws {
+        var graph = try sample()
+        let unused = try #require(graph.value(named: "unused"))
+        graph.prune()
+        try graph.validate()
+        graph.addTrace("late", unused)
+        #expect { try graph.validate() } throws: { "\($0)".contains("a trace is not computed; found late") }
+    }
+
     @Test func namesTheNodeInErrors() throws {
         var graph = try sample()
         let (x, w) = (graph.inputs[0], try #require(graph.value(named: "w")))

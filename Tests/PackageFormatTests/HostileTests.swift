@@ -258,6 +258,10 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             refused("generation: \(words)", Forgery.manifest(tensors: tensor, more: generation))
         }
         refused("vocabulary", Forgery.manifest(tensors: tensor, more: #","vocabulary":"b""#))
+        let images = #","preprocessing":{"imageSize":4,"mean":[0,0,0],"deviation":[1,1,1],"resampling":"nearest"}"#
+        refused(
+            "preprocessing.resampling: unknown choice; found \"nearest\"; expected bilinear, bicubic",
+            Forgery.manifest(tensors: tensor, more: images))
     }
 
     @Test func graphsAreChecked() throws {

@@ -54,10 +54,10 @@ enum Samples {
         ]
         manifest.quantization = .init(
             scheme: .int8, summary: "per channel",
-            layers: [.init(name: "a", precision: "int8", groupSize: 64, snr: .infinity)])
+            layers: [.init(name: "a", precision: .int8, groupSize: 64, snr: .infinity)])
         manifest.leftOut = [.init(reason: "momentum twins", count: 200, bytes: 1000)]
         manifest.preprocessing = .init(
-            imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: "bicubic")
+            imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: .bicubic)
         return manifest
     }
 

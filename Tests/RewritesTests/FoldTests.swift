@@ -48,6 +48,19 @@ struct FoldTests {
         #expect(try m.fused().contains("Where") == (condition == 0))
     }
 
+    @Test func nonZeroElementsOfConstantsAreCountedUnlessTheyAreMany() throws {
+        var m = Exported()
+        let places = try m.node(NonZero(), [m.constant([5000])])
+        #expect(m.graph.type(of: places).constantShape?.count == 2)
+        try m.output(places)
+        try m.graph.fold()
+        #expect(m.graph.constant(of: places)?.shape == m.graph.type(of: places).constantShape)
+        let many = Constant.derived("unread", from: [], .float32, [1 << 23]) { _ in throw TripsError.data("is read") }
+        let open = try m.node(NonZero(), [m.graph.addConstant(many, name: "many")])
+        #expect(m.graph.type(of: open).constantShape == nil)
+        try m.graph.validate()
+    }
+
     /// A bound that is absent does not let the other take its place.
     @Test func whatIsTheSameEverywhereIsClipped() throws {
         var m = Exported()

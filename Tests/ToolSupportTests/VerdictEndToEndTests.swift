@@ -185,7 +185,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 
 @Test func patchesThatWereDroppedAreDark() throws {
     let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
-    let answer = try Answer(Session(model("albef-pretrain", selecting: [2])), golden.inputs, tokenizer: nil, candidates: [])
+    let answer = try Session(model("albef-pretrain", selecting: [2])).answer(golden.inputs, tokenizer: nil)
     let kept = Set(try #require(answer.selections.last).kept)
     // A pixel for each patch.
     let picture = try answer.illustrated(Picture(width: 4, height: 4, pixels: Array(repeating: 200, count: 48)))
@@ -194,7 +194,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 
 @Test func theBoxIsDrawnByItsEdge() throws {
     let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
-    var answer = try Answer(Session(model("albef-pretrain", selecting: [2])), golden.inputs, tokenizer: nil, candidates: [])
+    var answer = try Session(model("albef-pretrain", selecting: [2])).answer(golden.inputs, tokenizer: nil)
     answer.selections = []
     // From the second column to the fifth, whichever corner is named first, and what lies outside cut off.
     for box in [[0.2, 0, 0.8, 1], [0.8, 1, 0.2, 0], [0.2, -3, 0.8, 7]] as [[Float]] {

@@ -130,7 +130,7 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             }
             #expect(try !new.graphs().flatMap(\.nodes).contains { $0.op is Linear || $0.op is Embedding })
             let quantization = try #require(new.manifest.quantization)
-            #expect(quantization.layers.count == before.layers.count && quantization.layers.allSatisfy { $0.precision == "int8" })
+            #expect(quantization.layers.count == before.layers.count && quantization.layers.allSatisfy { $0.precision == .int8 })
             #expect(quantization.summary.contains("\(report.quantizedBefore) layers as before"))
         }
     }

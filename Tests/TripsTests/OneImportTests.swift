@@ -28,7 +28,7 @@ import Trips
         let picture = try Picture(path: fixtures + "/preprocessing/colour.jpg")
         let inputs = try model.inputs(images: [picture], text: "the dog is on a", tokenizer: tokenizer)
         #expect(Set(inputs.keys) == ["image", "input_ids", "attention_mask"])
-        let answer = try Answer(Session(model), inputs, tokenizer: tokenizer)
+        let answer = try Session(model).answer(inputs, tokenizer: tokenizer)
         #expect((0...1).contains(answer.matchProbability ?? -1) && answer.similarity != nil)
 
         func refused(_ words: String, _ body: () throws -> Void) {
@@ -42,9 +42,9 @@ import Trips
             _ = try model.inputs(images: [], text: "a dog", tokenizer: tokenizer, maximalLength: 21)
         }
         refused("`text` is missing") {
-            _ = try Answer(Session(model), model.inputs(images: [picture], text: nil, tokenizer: nil), tokenizer: tokenizer)
+            _ = try Session(model).answer(model.inputs(images: [picture], text: nil, tokenizer: nil), tokenizer: tokenizer)
         }
-        refused("`candidates`") { _ = try Answer(Session(model), inputs, tokenizer: tokenizer, candidates: ["yes"]) }
+        refused("`candidates`") { _ = try Session(model).answer(inputs, tokenizer: tokenizer, candidates: ["yes"]) }
         try convert("\(fixtures)/albef-pretrain/opset17.onnx", to: scratch["o.trips"])
         #expect(try Model(contentsOf: scratch["o.trips"]).tokenizer() == nil)
     }

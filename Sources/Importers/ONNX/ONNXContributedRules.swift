@@ -14,11 +14,11 @@ extension ONNXRules {
         "QLinearLeakyRelu": onNumbers { Unary(.leakyRelu, alpha: try $0.float("alpha")) },
         "QLinearSoftmax": onNumbers(softmax),
         "QLinearGlobalAveragePool": onNumbers { call in
-            guard try !call.flag("channels_last") else { throw TripsError.data("attribute channels_last", found: 1, expected: 0) }
+            try call.refuse(flag: "channels_last")
             return GlobalPool(.average)
         },
         "QLinearAveragePool": onNumbers { call in
-            guard try !call.flag("channels_last") else { throw TripsError.data("attribute channels_last", found: 1, expected: 0) }
+            try call.refuse(flag: "channels_last")
             return try averagePool(call)
         },
         "QLinearWhere": ONNXRule { call in
@@ -26,7 +26,7 @@ extension ONNXRules {
             return try call.integers(call.step(Where(), operands, "numbers"), like: 1, scale: 7)
         },
         "QLinearConcat": ONNXRule { call in
-            guard let axis = try call.integer("axis") else { throw TripsError.data("attribute axis is missing") }
+            let axis = try call.required("axis", call.integer)
             let parts = try stride(from: 2, to: call.inputs.count, by: 3).map { try call.numbers($0) }
             return try call.integers(call.step(Concat(axis: axis), parts, "numbers"), like: 2, scale: 0)
         },

@@ -61,8 +61,8 @@ extension ONNXRules {
         return [result, result, result, sum]
     }
 
-    /// Rows for words, places and kinds of text, added and normalised. The second output counts words that are no padding: there is
-    /// none where no mask is given.
+    /// Embeddings of words, positions and token types, added and normalised. The second output counts words that are no padding:
+    /// there is none where no mask is given.
     @Sendable private static func embedLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
         call.ignore("mask_index_type")
         try refuse(call, 7, "mask")
@@ -104,16 +104,9 @@ extension ONNXRules {
     }
 
     @Sendable private static func fusedGemm(_ call: ONNXCall) throws -> [ValueID] {
-        let activations: [String: Unary.Kind] = ["Relu": .relu, "Tanh": .tanh, "Sigmoid": .sigmoid]
-        let name = try call.text("activation") ?? ""
-        guard let activation = activations[name] else {
-            let known = activations.keys.sorted().joined(separator: ", ")
-            throw TripsError.data("attribute activation", found: "\"\(name.prefix(80))\"", expected: known)
-        }
-        let op = Gemm(
-            alpha: try call.float("alpha") ?? 1, beta: try call.float("beta") ?? 1, transposeA: try call.flag("transA"),
-            transposeB: try call.flag("transB"))
-        return try call.add(Unary(activation), [call.step(op, call.inputs, "product")])
+        let activations: KeyValuePairs<String, Unary.Kind> = ["Relu": .relu, "Sigmoid": .sigmoid, "Tanh": .tanh]
+        let activation = try call.choice("activation", in: activations)
+        return try call.add(Unary(activation), [call.step(call.gemm(), call.inputs, "product")])
     }
 
     /// Queries, keys and values come from one product.
@@ -121,11 +114,11 @@ extension ONNXRules {
     ///   - mask: the operand [B, M] that is 1 where a key is seen.
     ///   - addend: the operand that is added to the scores.
     private static func attention(_ call: ONNXCall, _ product: ValueID, mask: Int, addend: Int?) throws -> [ValueID] {
-        guard let heads = try call.integer("num_heads"), heads > 0 else { throw TripsError.data("attribute num_heads is missing") }
-        for name in ["do_rotary", "past_present_share_buffer"] where try call.flag(name) {
-            throw TripsError.data("attribute \(name)", found: 1, expected: 0)
-        }
-        let hidden = Double(try call.float("mask_filter_value") ?? -10000)
+        let heads = try call.required("num_heads", call.integer)
+        guard heads > 0 else { throw TripsError.data("attribute num_heads", found: heads, expected: "1 or more") }
+        try call.refuse(flag: "do_rotary")
+        try call.refuse(flag: "past_present_share_buffer")
+        let maskedValue = try call.float("mask_filter_value").map { Double($0) } ?? Attention.maskedScore
         var packed = product
         if let bias = call.input(2) { packed = try call.step(Binary(.add), [packed, bias], "projections") }
         let sizes = try call.integers("qkv_hidden_sizes").map { try call.constant($0, "sizes") }
@@ -142,13 +135,13 @@ extension ONNXRules {
             let shaped = try call.step(Unsqueeze(), [seen, call.constant([1, 2], "axes")], "mask")
             let numbers = try call.step(Cast(to: .float32), [shaped], "seen")
             let unseen = try call.step(Binary(.sub), [call.constant(1, .float32, "one"), numbers], "unseen")
-            let masked = try call.step(Binary(.mul), [unseen, call.constant(hidden, .float32, "hidden")], "masked")
+            let masked = try call.step(Binary(.mul), [unseen, call.constant(maskedValue, .float32, "masked_value")], "masked")
             scores = try scores.map { try call.step(Binary(.add), [$0, masked], "addend") } ?? masked
         }
         let scale = try call.float("scale") ?? 0
         let op = OnnxAttention(scale: scale == 0 ? nil : scale, causal: try call.flag("unidirectional"))
         let rows = try call.step(op, operands + [scores], "rows")
-        let turned = try call.step(Transpose(permutation: [0, 2, 1, 3]), [rows], "turned")
-        return try call.add(Reshape(), [turned, call.constant([0, 0, -1], "shape")])
+        let transposed = try call.step(Transpose(permutation: [0, 2, 1, 3]), [rows], "transposed")
+        return try call.add(Reshape(), [transposed, call.constant([0, 0, -1], "shape")])
     }
 }

@@ -283,6 +283,7 @@ public struct Concat: Operator {
 public struct Split: Operator {
     /// Negative: counted from the last.
     public var axis: Int
+    /// The number of parts.
     public var outputs: Int
 
     public init(axis: Int = 0, outputs: Int) {
@@ -423,6 +424,7 @@ public struct Slice: Operator {
 /// Inputs: x; pads, all begins and then all ends, negative ones crop; optional value (absent: 0); optional axes (absent:
 /// all). Output: x with more at its borders.
 public struct Pad: Operator {
+    /// What stands at the new places: a number, or elements of x (mirrored, the nearest, or from the other side).
     public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
         case constant, reflect, edge, wrap
     }

@@ -8,7 +8,9 @@ import Tensors
 public struct LayerNormalization: Operator {
     /// Negative: counted from the last.
     public var axis: Int
+    /// Added to the variance.
     public var epsilon: Float
+    /// Mean and inverse standard deviation are outputs, too.
     public var statistics: Bool
 
     public init(axis: Int = -1, epsilon: Float = 1e-5, statistics: Bool = false) {
@@ -33,6 +35,7 @@ public struct LayerNormalization: Operator {
 public struct RMSNormalization: Operator {
     /// Negative: counted from the last.
     public var axis: Int
+    /// Added to the mean square.
     public var epsilon: Float
 
     public init(axis: Int = -1, epsilon: Float = 1e-5) {
@@ -52,7 +55,9 @@ public struct RMSNormalization: Operator {
 ///
 /// Inputs: x [B, C, ...]; scale; bias, a number for each channel, or for each group. Output: as x.
 public struct GroupNormalization: Operator {
+    /// Groups of neighbouring channels, of equal size.
     public var groups: Int
+    /// Added to the variance.
     public var epsilon: Float
 
     public init(groups: Int, epsilon: Float = 1e-5) {
@@ -77,6 +82,7 @@ public struct GroupNormalization: Operator {
 
 /// Normalises each channel of each example. Inputs: x [B, C, ...]; scale [C]; bias [C]. Output: as x.
 public struct InstanceNormalization: Operator {
+    /// Added to the variance.
     public var epsilon: Float
 
     public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
@@ -92,6 +98,7 @@ public struct InstanceNormalization: Operator {
 
 /// Inputs: x [B, C, ...]; scale [C]; bias [C]; mean [C]; variance [C]. Output: as x, normalised by the stated statistics.
 public struct BatchNormalization: Operator {
+    /// Added to the variance.
     public var epsilon: Float
 
     public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }

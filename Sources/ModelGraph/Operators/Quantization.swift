@@ -37,6 +37,7 @@ public struct QuantizeLinear: Operator {
 public struct DequantizeLinear: Operator {
     /// Negative: counted from the last.
     public var axis: Int
+    /// As that of `QuantizeLinear`.
     public var blockSize: Int
 
     public init(axis: Int = 1, blockSize: Int = 0) {
@@ -96,6 +97,7 @@ public struct MatMulInteger: Operator {
 /// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional zero point of x, one; optional zero point of the weight, one or
 /// [O]. Output int32 [B, O, ...].
 public struct ConvInteger: Operator {
+    /// Windows and groups.
     public var convolution: Conv
 
     public init(_ convolution: Conv = Conv()) { self.convolution = convolution }

@@ -88,7 +88,7 @@ extension Graph {
             }
             return .splat(scalar)
         case let binary as Binary where binary.kind == .greaterOrEqual:
-            guard let places = try places(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
+            guard let places = try affineIndices(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
                 let start = places.first.lowerBound, let bound = try number(node.input(1)), Double(start) >= bound
             else { return nil }
             return .splat(try Tensor(scalar: true))
@@ -183,9 +183,7 @@ extension Graph {
         guard computations <= Graph.largestDerivation else { return nil }
         let dataType = type(of: node.output).dataType
         if let x = node.input(0), let constant = constant(of: x) {
-            if node.op is Reshape || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten || node.op is Identity {
-                return try constant.reshaped(shape)
-            }
+            if node.op.isReshape { return try constant.reshaped(shape) }
             if let transpose = node.op as? Transpose, try transpose.resolved(rank: constant.shape.count) == [1, 0] {
                 return try constant.transposed()
             }
