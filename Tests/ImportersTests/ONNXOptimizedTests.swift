@@ -107,6 +107,13 @@ import Testing
         try expect("DynamicQuantizeMatMul", ["x", "around128", "quarter", "z128"], gives: [-1.87647, 1.25588, 1.06471, -2.32647])
     }
 
+    /// ONNX Runtime writes the operator into models of operator sets that do not have it.
+    @Test(arguments: [11, 16]) func layerNormalizationOfOlderOperatorSets(opset: Int) throws {
+        let node = Onnx.node("LayerNormalization", ["x", "gain", "row"], ["y"], [Onnx.attribute("epsilon", float: 0.01)])
+        let graph = try imported(Onnx.model(Onnx.graph([node], initializers: [Onnx.floats("gain", [3], [1, 2, 0.5]), Onnx.floats("row", [3], [0.5, -0.5, 1])]), opset: opset))
+        #expect((graph.nodes.first?.op as? LayerNormalization)?.epsilon == 0.01)
+    }
+
     @Test func normalisedSums() throws {
         let epsilon = [Onnx.attribute("epsilon", float: 0.01)]
         let skipped = try outputs("SkipLayerNormalization", ["x3", "y3", "gain", "row"], epsilon, named: ["r", "", "", "sum"])

@@ -162,7 +162,8 @@ enum ONNXRules {
             call.ignore("momentum", "training_mode")  // of training alone
             return try call.add(BatchNormalization(epsilon: call.float("epsilon") ?? 1e-5))
         },
-        "LayerNormalization": .same(17, inputs: 3) { call in
+        // ONNX Runtime's optimizer writes it into older operator sets too.
+        "LayerNormalization": .same(inputs: 3) { call in
             try checkStash(call)
             return LayerNormalization(
                 axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5,
