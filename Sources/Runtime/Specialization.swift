@@ -16,7 +16,8 @@ extension Graph {
             if let tensor = known[name] { graph.setContent(.tensor(Constant(tensor, identity: "input \(name)")), of: input) }
         }
         for input in inputs { try graph.checkShape(of: input, shapes) { $0.rank == $1.count } }
-        try graph.bind(graph.symbols(for: shapes))
+        // Inputs that are taken as constants have lost the symbols that other values share with them.
+        try graph.bind(symbols(for: shapes))
         for input in inputs { try graph.checkShape(of: input, shapes) { $0.constantShape == $1 } }
         try graph.fold(lookups: true)
         graph.prune()

@@ -454,6 +454,22 @@ private struct BatchRecord: Computable {
         }
     }
 
+    /// A size depends on the numbers of an input whose own sizes occur in other values.
+    @Test func sizesThatInputsStateAndHave() throws {
+        var graph = Graph(name: "main")
+        let sizes = [Dimension(symbol: "batch"), Dimension(symbol: "length")]
+        let ids = try graph.addInput("ids", ValueType(.int64, sizes))
+        let shape = try graph.addKnown(.dimensions(sizes), ValueType(.int64, [2]), name: "shape")
+        let one = try graph.addConstant(Constant(Tensor([Float(1)], shape: [1])), name: "one")
+        let places = try graph.add(NonZero(), [ids], name: "places")[0]
+        let count = try graph.add(Shape(start: 1), [places], name: "count")[0]
+        try graph.addOutput("counted", graph.add(Expand(), [one, count], name: "counted")[0])
+        try graph.addOutput("shaped", graph.add(Expand(), [one, shape], name: "shaped")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let results = try session.run(["ids": Tensor([Int64(1), 0, 2, 0, 0, 3], shape: [2, 3])])
+        #expect(results["counted"]?.shape == [3] && results["shaped"]?.shape == [2, 3])
+    }
+
     /// What the package says is known has a size that nothing tells.
     @Test func sizesThatNothingTellsAreRefused() throws {
         let open = Dimension(symbol: "nowhere")
