@@ -207,6 +207,9 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             try result(type, operands, attributes, domain: "com.microsoft")
         }
         let (a, b) = (["a", "half", "z"], ["b", "quarter", "z"])
+        #expect(try own("DequantizeLinear", a) == [-1.5, 8, 3.5, 5, 2, -6.5])
+        #expect(try own("DequantizeLinear", ["kernel_bias", "scales"], [Onnx.attribute("axis", int: 0)]) == [1, -4, 0])
+        #expect(try own("QuantizeLinear", ["scales", "quarter", "z"]) == [94, 95, 97])
         #expect(try own("QLinearWhere", ["which"] + a + b + ["odd", "z"]) == [90, 92, 100, 79, 93, 81])
         let window = [Onnx.attribute("kernel_shape", ints: [2, 2]), Onnx.attribute("pads", ints: [1, 0, 0, 1])]
         let pooled = try own("QLinearAveragePool", ["image", "half", "z", "odd", "z"], window)

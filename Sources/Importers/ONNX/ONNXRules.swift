@@ -194,26 +194,29 @@ enum ONNXRules {
         },
         "Attention": .same(23, inputs: 7, attention),
         "RotaryEmbedding": ONNXRule(since: 23, build: rotaryEmbedding),
-        "QuantizeLinear": .same(inputs: 3) { call in
-            call.ignore("saturate")  // of the 8-bit floating-point types alone
-            try refusePrecision(call)
-            return QuantizeLinear(
-                axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0,
-                outputType: try statedType("output_dtype", call) ?? .uint8)
-        },
-        "DequantizeLinear": .same(inputs: 3) { call in
-            let scale = try call.type(call.required(1)).dataType
-            guard try statedType("output_dtype", call) ?? scale == scale else {
-                throw TripsError.data("attribute output_dtype", expected: "the type of the scale, \(scale)")
-            }
-            return DequantizeLinear(axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0)
-        },
+        "QuantizeLinear": quantizeLinear, "DequantizeLinear": dequantizeLinear,
         "DynamicQuantizeLinear": .same(11, inputs: 1) { _ in DynamicQuantizeLinear() },
         "MatMulInteger": .same(inputs: 4) { _ in MatMulInteger() },
         "ConvInteger": .same(inputs: 4) { ConvInteger(try convolution($0)) },
         "QLinearMatMul": ONNXRule { try quantizedProduct($0, MatMul(), inputs: 8, axes: (-2, -1)) },
         "QLinearConv": ONNXRule { try quantizedProduct($0, convolution($0), inputs: 9, axes: (1, 0)) },
     ]
+
+    static let quantizeLinear = ONNXRule.same(inputs: 3) { call in
+        call.ignore("saturate")  // of the 8-bit floating-point types alone
+        try refusePrecision(call)
+        return QuantizeLinear(
+            axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0,
+            outputType: try statedType("output_dtype", call) ?? .uint8)
+    }
+
+    static let dequantizeLinear = ONNXRule.same(inputs: 3) { call in
+        let scale = try call.type(call.required(1)).dataType
+        guard try statedType("output_dtype", call) ?? scale == scale else {
+            throw TripsError.data("attribute output_dtype", expected: "the type of the scale, \(scale)")
+        }
+        return DequantizeLinear(axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0)
+    }
 
     private static let windows: [String: ONNXRule] = [
         "Conv": .same(inputs: 3) { try convolution($0) },
