@@ -38,9 +38,10 @@ import Testing
     }()
 
     private func outputs(
-        _ type: String, _ operands: [String], _ attributes: [WireWriter] = [], named names: [String] = ["r"]
+        _ type: String, _ operands: [String], _ attributes: [WireWriter] = [], named names: [String] = ["r"],
+        domain: String = "com.microsoft"
     ) throws -> [[Float]] {
-        let node = Onnx.node(type, operands, names, attributes, domain: "com.microsoft")
+        let node = Onnx.node(type, operands, names, attributes, domain: domain)
         let results = names.filter { !$0.isEmpty }.map { Onnx.value($0, []) }
         let graph = try imported(
             Onnx.model(
@@ -123,6 +124,16 @@ import Testing
             "SkipLayerNormalization", ["x3", "y3", "gain", "row", "row"], epsilon,
             gives: [0.96203, -3.27219, 1.46203, 0.04483, -2.32069, 1.68276])
         #expect(throws: TripsError.self) { try outputs("SkipLayerNormalization", ["x3", "y3", "gain"], named: ["r", "mean"]) }
+        for domain in ["", "com.microsoft"] {
+            let simplified = try outputs("SimplifiedLayerNormalization", ["x3", "gain"], epsilon, domain: domain)[0]
+            #expect(isClose(simplified, [0.37689, -1.50756, 0.75378, 1.52433, 0.50811, -0.38108]))
+        }
+        let both = try outputs("SkipSimplifiedLayerNormalization", ["x3", "y3", "gain"], epsilon, named: ["r", "", "", "sum"])
+        #expect(isClose(both[0], [1.09862, -0.73242, 0.64086, -1.47979, 1.47979, 0]))
+        #expect(both[1] == [1.5, -0.5, 1.75, -0.5, 0.25, 0])
+        try expect(
+            "SkipSimplifiedLayerNormalization", ["x3", "y3", "gain", "row"], epsilon,
+            gives: [0.97619, -0.97619, 0.67113, 0, -0.82855, 0.82855])
         let tables = ["ids", "kind", "words", "places", "kinds", "gain", "row"]
         let embedded = try outputs("EmbedLayerNormalization", tables, epsilon, named: ["r", "count", "sum"])
         #expect(isClose(embedded[0], [-0.75746, -0.33775, 1.58817, -0.77623, -0.10731, 1.53994, -0.46055, -1.33075, 1.68796]))

@@ -11,6 +11,8 @@ extension ONNXRules {
         "BiasGelu": ONNXRule { try gelu($0, .erf) },
         "QuickGelu": .same(inputs: 1) { Unary(.swish, alpha: try $0.float("alpha") ?? 1.702) },
         "SkipLayerNormalization": ONNXRule(build: skipLayerNormalization),
+        "SimplifiedLayerNormalization": simplifiedLayerNormalization,
+        "SkipSimplifiedLayerNormalization": ONNXRule(build: skipSimplifiedLayerNormalization),
         "EmbedLayerNormalization": ONNXRule(build: embedLayerNormalization),
         "FusedMatMul": ONNXRule(build: fusedMatMul),
         "FusedGemm": ONNXRule(build: fusedGemm),
@@ -49,16 +51,28 @@ extension ONNXRules {
         return try call.add(Binary(.add), [call.step(MatMul(), [x, weight], "product"), bias])
     }
 
-    /// x + skip + bias, normalised; the fourth output is the sum.
     @Sendable private static func skipLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
-        guard call.node.outputs.dropFirst().prefix(2).allSatisfy(\.isEmpty) else {
-            throw TripsError.data("outputs of SkipLayerNormalization", found: "mean or deviation", expected: "none of these")
-        }
-        var sum = try call.step(Binary(.add), [call.required(0), call.required(1)], "skip")
-        if let bias = call.input(4) { sum = try call.step(Binary(.add), [sum, bias], "sum") }
+        let sum = try skipSum(call, bias: 4)
         let rows = LayerNormalization(epsilon: try call.float("epsilon") ?? 1e-12)
         let result = try call.step(rows, [sum, call.required(2), call.input(3)], "rows")
         return [result, result, result, sum]
+    }
+
+    @Sendable private static func skipSimplifiedLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
+        let sum = try skipSum(call, bias: 3)
+        let rows = RMSNormalization(epsilon: try call.float("epsilon") ?? 1e-12)
+        let result = try call.step(rows, [sum, call.required(2)], "rows")
+        return [result, result, result, sum]
+    }
+
+    /// x + skip + bias, which is normalised; also the node's fourth output.
+    private static func skipSum(_ call: ONNXCall, bias: Int) throws -> ValueID {
+        guard call.node.outputs.dropFirst().prefix(2).allSatisfy(\.isEmpty) else {
+            throw TripsError.data("outputs of \(call.node.type)", found: "mean or deviation", expected: "none of these")
+        }
+        let sum = try call.step(Binary(.add), [call.required(0), call.required(1)], "skip")
+        guard let bias = call.input(bias) else { return sum }
+        return try call.step(Binary(.add), [sum, bias], "sum")
     }
 
     /// Rows for words, places and kinds of text, added and normalised. The second output counts words that are no padding: there is

@@ -169,10 +169,8 @@ enum ONNXRules {
                 axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5,
                 statistics: call.node.outputs.dropFirst().contains { !$0.isEmpty })
         },
-        "RMSNormalization": .same(23, inputs: 2) { call in
-            try checkStash(call)
-            return RMSNormalization(axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5)
-        },
+        "RMSNormalization": .same(23, inputs: 2, rmsNormalization),
+        "SimplifiedLayerNormalization": simplifiedLayerNormalization,
         "GroupNormalization": .same(18, inputs: 3) { call in
             try checkStash(call)
             return GroupNormalization(groups: try requiredInteger("num_groups", call), epsilon: try call.float("epsilon") ?? 1e-5)
@@ -180,6 +178,9 @@ enum ONNXRules {
         "InstanceNormalization": .same(inputs: 3) { InstanceNormalization(epsilon: try $0.float("epsilon") ?? 1e-5) },
         "LpNormalization": .same(inputs: 1) { LpNormalization(axis: try $0.integer("axis") ?? -1, p: try $0.integer("p") ?? 2) },
     ]
+
+    /// ONNX Runtime's name for RMSNormalization, in its own domain and in the standard one.
+    static let simplifiedLayerNormalization = ONNXRule.same(inputs: 2, rmsNormalization)
 
     private static let products: [String: ONNXRule] = [
         "MatMul": .same(inputs: 2) { _ in MatMul() },
@@ -364,6 +365,11 @@ private func checkStash(_ call: ONNXCall) throws {
     if let type = try call.dataType("stash_type"), type != .float32 {
         throw TripsError.data("attribute stash_type", found: type, expected: DataType.float32)
     }
+}
+
+@Sendable private func rmsNormalization(_ call: ONNXCall) throws -> RMSNormalization {
+    try checkStash(call)
+    return RMSNormalization(axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5)
 }
 
 // MARK: Products
