@@ -34,6 +34,9 @@ import Testing
             Onnx.tensor("levels", [4, 12], type: 3).blob(9, raw((0..<48).map { Int8($0 * 7 % 11 - 5) })),
             Onnx.floats("qkv_bias", [12], (0..<12).map { Float($0 % 5 - 2) / 4 }),
             Onnx.floats("addend", [1, 2, 3, 3], (0..<18).map { Float($0 % 4 - 1) / 2 }),
+            Onnx.floats("image", [1, 2, 3, 3], (0..<18).map { Float($0 * 5 % 9 - 4) / 4 }),
+            Onnx.floats("kernel", [2, 2, 2, 2], (0..<16).map { Float($0 * 3 % 7 - 3) / 4 }),
+            Onnx.floats("image_sum", [1, 2, 2, 2], (0..<8).map { Float($0 - 3) / 2 }),
         ]
     }()
 
@@ -97,6 +100,31 @@ import Testing
         try expect("FusedGemm", layer, tanh, gives: [-0.35836, -0.87983, 0.92971, -0.8867])
         try expect("FusedGemm", layer, [Onnx.attribute("activation", text: "Relu")], gives: [0, 0, 2.8125, 0])
         #expect(throws: TripsError.self) { try outputs("FusedGemm", layer, [Onnx.attribute("activation", text: "Elu")]) }
+    }
+
+    @Test func convolutions() throws {
+        func activation(_ name: String, _ numbers: [Float] = []) -> [WireWriter] {
+            [Onnx.attribute("activation", text: name)] + (numbers.isEmpty ? [] : [Onnx.attribute("activation_params", floats: numbers)])
+        }
+        let layer = ["image", "kernel", "pair"]
+        try expect("FusedConv", ["image", "kernel"], activation("Relu"), gives: [1.125, 0, 0, 0.75, 0, 0, 0, 0])
+        try expect("FusedConv", layer + ["image_sum"], activation("Relu"), gives: [0.125, 0, 0, 1.25, 0, 0, 0.5, 1])
+        try expect(
+            "FusedConv", ["image", "kernel", "", "image_sum"], gives: [-0.375, -1.9375, -1.625, 0.75, 0.5, 1, 1.5, 2])
+        let others: [(String, [Float], [Float])] = [
+            ("LeakyRelu", [0.1], [1.625, -0.04375, -0.0625, 1.25, -0.1, -0.1, -0.1, -0.1]),
+            ("Clip", [-0.5, 1], [1, -0.4375, -0.5, 1, -0.5, -0.5, -0.5, -0.5]),
+            ("HardSigmoid", [0.2, 0.5], [0.825, 0.4125, 0.375, 0.75, 0.3, 0.3, 0.3, 0.3]),
+            ("Tanh", [], [0.92535, -0.41157, -0.5546, 0.84828, -0.76159, -0.76159, -0.76159, -0.76159]),
+        ]
+        for (name, numbers, expected) in others {
+            try expect("FusedConv", layer, activation(name, numbers), gives: expected)
+        }
+        for refused in [activation("Softplus"), activation("LeakyRelu"), activation("Clip", [1])] {
+            #expect(throws: TripsError.self) { try outputs("FusedConv", layer, refused) }
+        }
+        let image = Onnx.graph([Onnx.node("Conv", ["x", "x"], ["y"], domain: "com.microsoft.nchwc")])
+        #expect { try imported(Onnx.model(image)) } throws: { "\($0)".contains("extended level of optimization") }
     }
 
     /// Those of floating-point rows may be rounded on the way: 8 bits of a range of 3 leave a step of 0.012.

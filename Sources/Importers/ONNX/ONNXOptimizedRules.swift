@@ -15,7 +15,7 @@ extension ONNXRules {
         "SkipSimplifiedLayerNormalization": ONNXRule(build: skipSimplifiedLayerNormalization),
         "EmbedLayerNormalization": ONNXRule(build: embedLayerNormalization),
         "FusedMatMul": ONNXRule(build: fusedMatMul),
-        "FusedGemm": ONNXRule(build: fusedGemm),
+        "FusedGemm": ONNXRule(build: fusedGemm), "FusedConv": ONNXRule(build: fusedConvolution),
         "Attention": ONNXRule { call in
             try refuse(call, 4, "past")
             try refuse(call, 6, "past sequence length")

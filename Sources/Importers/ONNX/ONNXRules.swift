@@ -422,7 +422,7 @@ private func quantizedProduct(_ call: ONNXCall, _ op: any Operator, inputs: Int,
 
 // MARK: Windows
 
-private func convolution(_ call: ONNXCall) throws -> Conv {
+func convolution(_ call: ONNXCall) throws -> Conv {
     Conv(window: try window(call), groups: try call.integer("group") ?? 1, kernelShape: try call.integers("kernel_shape"))
 }
 
