@@ -38,7 +38,8 @@ import Testing
             Onnx.floats("memory_heads", [1, 2, 2, 2], [0.75, -0.25, -0.5, 0.25, 0.5, 0, 1, -0.75]),
             Onnx.floats("memory_addend", [1, 2, 3, 2], (0..<12).map { Float($0 % 4 - 1) / 2 }),
             Onnx.floats(
-                "memory_pairs", [1, 2, 2, 2, 2], [0.75, -0.25, 0.75, -0.25, 0.5, 0, 0.5, 0, -0.5, 0.25, -0.5, 0.25, 1, -0.75, 1, -0.75]),
+                "memory_pairs", [1, 2, 2, 2, 2],
+                [0.75, -0.25, 0.75, -0.25, 0.5, 0, 0.5, 0, -0.5, 0.25, -0.5, 0.25, 1, -0.75, 1, -0.75]),
             Onnx.floats(
                 "rows_packed", [1, 3, 2, 3, 2],
                 [[0.5, -1], [2, 1.5], [0.25, -0.75], [1, 0], [-0.5, 0.75], [0.5, -0.25]].flatMap { $0 + $0 + $0 }),
@@ -114,7 +115,8 @@ import Testing
 
     @Test func convolutions() throws {
         func activation(_ name: String, _ numbers: [Float] = []) -> [WireWriter] {
-            [Onnx.attribute("activation", text: name)] + (numbers.isEmpty ? [] : [Onnx.attribute("activation_params", floats: numbers)])
+            [Onnx.attribute("activation", text: name)]
+                + (numbers.isEmpty ? [] : [Onnx.attribute("activation_params", floats: numbers)])
         }
         let layer = ["image", "kernel", "pair"]
         try expect("FusedConv", ["image", "kernel"], activation("Relu"), gives: [1.125, 0, 0, 0.75, 0, 0, 0, 0])
@@ -149,7 +151,11 @@ import Testing
     /// ONNX Runtime writes the operator into models of operator sets that do not have it.
     @Test(arguments: [11, 16]) func layerNormalizationOfOlderOperatorSets(opset: Int) throws {
         let node = Onnx.node("LayerNormalization", ["x", "gain", "row"], ["y"], [Onnx.attribute("epsilon", float: 0.01)])
-        let graph = try imported(Onnx.model(Onnx.graph([node], initializers: [Onnx.floats("gain", [3], [1, 2, 0.5]), Onnx.floats("row", [3], [0.5, -0.5, 1])]), opset: opset))
+        let graph = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [node], initializers: [Onnx.floats("gain", [3], [1, 2, 0.5]), Onnx.floats("row", [3], [0.5, -0.5, 1])]),
+                opset: opset))
         #expect((graph.nodes.first?.op as? LayerNormalization)?.epsilon == 0.01)
     }
 
@@ -216,7 +222,9 @@ import Testing
                 -0.84085, -0.38036, 0.90565, -0.82458, -0.89692, -0.39097,
                 0.90256, -0.88639, -2.16019, -0.62997, 0.90273, -0.88298,
             ])
-        for refused in [operands + ["pair"], operands + ["addend"], operands + ["", "addend"], operands + ["", "", "", "lengths"]] {
+        for refused in [
+            operands + ["pair"], operands + ["addend"], operands + ["", "addend"], operands + ["", "", "", "lengths"],
+        ] {
             #expect(throws: TripsError.self) { try outputs("Attention", refused, heads) }
         }
         #expect(throws: TripsError.self) { try outputs("Attention", operands) }
@@ -225,7 +233,10 @@ import Testing
 
     @Test func attentionOfProjections() throws {
         let (heads, operands) = ([Onnx.attribute("num_heads", int: 2)], ["rows", "memory", "memory"])
-        func expect(_ operands: [String], _ attributes: [WireWriter] = [], gives expected: [Float], at place: SourceLocation = #_sourceLocation) throws {
+        func expect(
+            _ operands: [String], _ attributes: [WireWriter] = [], gives expected: [Float],
+            at place: SourceLocation = #_sourceLocation
+        ) throws {
             try self.expect("MultiHeadAttention", operands, heads + attributes, gives: expected, at: place)
         }
         let plain: [Float] = [
@@ -249,7 +260,9 @@ import Testing
         try expect(["rows", "memory_heads", "memory_heads"], gives: plain)
         try expect(
             ["rows", "memory_heads", "memory_heads", "qkv_bias"],
-            gives: [0.2609, -0.05436, 0.72249, -0.33374, 0.16637, -0.01655, 0.77751, -0.41626, -0.17852, 0.12141, 0.77204, -0.40806])
+            gives: [
+                0.2609, -0.05436, 0.72249, -0.33374, 0.16637, -0.01655, 0.77751, -0.41626, -0.17852, 0.12141, 0.77204, -0.40806,
+            ])
         try expect(["rows", "memory_pairs", "", "qkv_bias"], gives: biased)
         let packed = ["rows_packed", "", "", "qkv_bias", "seen_by_row"]
         #expect(try outputs("MultiHeadAttention", packed, heads) == outputs("MultiHeadAttention", own, heads))
@@ -260,7 +273,9 @@ import Testing
         for (refused, found) in [(["", "", "", "memory_heads"], "past key"), (["", "", "", "", "memory_heads"], "past value")] {
             #expect { try outputs("MultiHeadAttention", operands + refused, heads) } throws: { "\($0)".contains("found \(found)") }
         }
-        #expect { try outputs("MultiHeadAttention", operands, heads, named: ["r", "keys"]) } throws: { "\($0)".contains("present keys") }
+        #expect { try outputs("MultiHeadAttention", operands, heads, named: ["r", "keys"]) } throws: {
+            "\($0)".contains("present keys")
+        }
         for refused in [["rows", "row", "memory"], ["row"], ["rows", "memory"], operands + ["pair"], operands + ["", "pair"]] {
             #expect(throws: TripsError.self) { try outputs("MultiHeadAttention", refused, heads) }
         }

@@ -131,6 +131,8 @@ enum ONNXRules {
         "Slice": .same(inputs: 5) { _ in Slice() },
         "Pad": .same(inputs: 4) { Pad(mode: try $0.choice("mode", default: .constant)) },
         "Resize": .same(inputs: 4, resize),
+        "DepthToSpace": ONNXRule(build: depthToSpace), "SpaceToDepth": ONNXRule(build: spaceToDepth),
+        "EyeLike": ONNXRule(build: eyeLike),
     ]
 
     private static let indexing: [String: ONNXRule] = [
