@@ -108,7 +108,7 @@ extension Graph {
     /// RoBERTa looks up for each token how many come before it, padding not counted, and starts at row 2.
     private func countedPositions(_ node: Node) -> Int? {
         guard let lookup = lookup(node), lookup.axis == 0, let table = lookup.table, let rows = shape(of: table).first?.constant,
-            let last = lookup.indices.flatMap({ beyondCount($0) }), last >= 0, last < rows - 1
+            let last = lookup.indices.flatMap({ beyondCount($0) }), last >= -1, last < rows - 1
         else { return nil }
         return rows - 1 - last
     }
