@@ -52,6 +52,9 @@ enum Onnx {
     static func attribute(_ name: String, int: Int) -> WireWriter { WireWriter().text(1, name).int(3, int).int(20, 2) }
     static func attribute(_ name: String, ints: [Int]) -> WireWriter { WireWriter().text(1, name).ints(8, ints).int(20, 7) }
     static func attribute(_ name: String, float: Float) -> WireWriter { WireWriter().text(1, name).float(2, float).int(20, 1) }
+    static func attribute(_ name: String, floats: [Float]) -> WireWriter {
+        floats.reduce(WireWriter().text(1, name)) { $0.float(7, $1) }.int(20, 6)
+    }
     static func attribute(_ name: String, text: String) -> WireWriter { WireWriter().text(1, name).text(4, text).int(20, 3) }
     static func attribute(_ name: String, tensor: WireWriter) -> WireWriter {
         WireWriter().text(1, name).message(5, tensor).int(20, 4)

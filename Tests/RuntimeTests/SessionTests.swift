@@ -186,6 +186,31 @@ private struct BatchRecord: Computable {
         #expect(try session.run(inputs)["y"]?.shape == [1, 8 - start, 4])
     }
 
+    /// RoBERTa counts its tokens from row 2 on.
+    @Test func aTextIsMadeUpNoLongerThanWhatCountsIt() throws {
+        var graph = Graph(name: "main")
+        let ids = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let (one, axis) = try (
+            graph.addConstant(Constant(integers: [1], shape: []), name: "one"),
+            graph.addConstant(Constant(integers: [1], shape: []), name: "axis")
+        )
+        let words = try graph.add(Cast(to: .int64), [graph.add(Binary(.greater), [ids, one], name: "words")[0]], name: "words")[0]
+        let counts = try graph.add(Binary(.mul), [graph.add(CumSum(), [words, axis], name: "counts")[0], words], name: "counts")[0]
+        let places = try graph.add(Binary(.add), [counts, one], name: "places")[0]
+        let table = try graph.addConstant(Constant(noise([8, 4], seed: 1), identity: "table"), name: "table")
+        let rows = try graph.add(Embedding(), [places, table], name: "rows")[0]
+        let vocabulary = try graph.addConstant(Constant(noise([50, 4], seed: 2), identity: "vocabulary"), name: "vocabulary")
+        let sum = try graph.add(Binary(.add), [rows, graph.add(Embedding(), [ids, vocabulary], name: "ids")[0]], name: "sum")[0]
+        try graph.addOutput("y", sum)
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let inputs = try session.syntheticInputs(batch: 2, length: 9)
+        #expect(inputs["ids"]?.shape == [2, 6])
+        #expect(try session.run(inputs)["y"]?.shape == [2, 6, 4])
+        let longest = try Tensor([Int64](repeating: 9, count: 6), shape: [1, 6])
+        #expect(try session.run(["ids": longest])["y"]?.shape == [1, 6, 4])
+        #expect(throws: TripsError.self) { try session.run(["ids": Tensor([Int64](repeating: 9, count: 8), shape: [1, 8])]) }
+    }
+
     /// Rows that only quantized products read are normalised where each thread quantizes them; others are put where all find them.
     @Test(arguments: [37, 400]) func normalisedRowsAreTheSameWhereOthersReadThemToo(rows: Int) throws {
         var graph = Graph(name: "main")
@@ -450,6 +475,27 @@ private struct BatchRecord: Computable {
         }
         #expect { try large.run(["x": x, "counts": Tensor([Int64](repeating: 1, count: 100), shape: [100])]) } throws: {
             ($0 as? TripsError)?.kind == .data && "\($0)".contains("tiles") && "\($0)".contains("a size depends on")
+        }
+    }
+
+    /// A size depends on the numbers of an input whose own sizes occur in other values.
+    @Test func sizesThatInputsStateAndHave() throws {
+        var graph = Graph(name: "main")
+        let sizes = [Dimension(symbol: "batch"), Dimension(symbol: "length")]
+        let ids = try graph.addInput("ids", ValueType(.int64, sizes))
+        let shape = try graph.addKnown(.dimensions(sizes), ValueType(.int64, [2]), name: "shape")
+        let one = try graph.addConstant(Constant(Tensor([Float(1)], shape: [1])), name: "one")
+        let places = try graph.add(NonZero(), [ids], name: "places")[0]
+        let count = try graph.add(Shape(start: 1), [places], name: "count")[0]
+        try graph.addOutput("counted", graph.add(Expand(), [one, count], name: "counted")[0])
+        try graph.addOutput("shaped", graph.add(Expand(), [one, shape], name: "shaped")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let results = try session.run(["ids": Tensor([Int64(1), 0, 2, 0, 0, 3], shape: [2, 3])])
+        #expect(results["counted"]?.shape == [3] && results["shaped"]?.shape == [2, 3])
+        let size = try #require(graph.sizeOfNumbers())
+        #expect(size.inputs == ["ids"] && size.place == "places")
+        #expect { try session.run(["ids": Tensor([Int64](repeating: 1, count: 65), shape: [1, 65])]) } throws: {
+            "\($0)".contains("inputs of at most 64 elements")
         }
     }
 

@@ -171,7 +171,16 @@ final class ONNXCall {
 
     /// A value of this type that is the same number everywhere.
     func add(splat number: Double, _ type: ValueType, _ name: String) throws -> ValueID {
-        let scalar = try Tensor(scalar: number).converted(to: type.dataType)
-        return try builder.graph.addKnown(.splat(scalar), type, name: "\(prefix).\(name)")
+        try add(.splat(Tensor(scalar: number).converted(to: type.dataType)), type, name)
+    }
+
+    func add(_ content: Content, _ type: ValueType, _ name: String) throws -> ValueID {
+        try builder.graph.addKnown(content, type, name: "\(prefix).\(name)")
+    }
+
+    /// Sizes as an operand, int64 of rank 1.
+    func sizes(_ sizes: [Dimension], _ name: String) throws -> ValueID {
+        let type = ValueType(.int64, [Dimension(sizes.count)])
+        return try add(Content(sizes: sizes, type), type, name)
     }
 }

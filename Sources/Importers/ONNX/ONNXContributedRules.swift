@@ -7,8 +7,9 @@ let contributedDomain = "com.microsoft"
 
 extension ONNXRules {
     /// What ONNX Runtime's static quantization writes beside the standard operators: each computes with the numbers that integers
-    /// represent, and gives integers.
+    /// represent, and gives integers. Rounding itself is written into this domain where the standard operator set lacks the type.
     static let contributed: [String: ONNXRule] = [
+        "QuantizeLinear": quantizeLinear, "DequantizeLinear": dequantizeLinear,
         "QLinearAdd": onPairs(.add), "QLinearMul": onPairs(.mul),
         "QLinearSigmoid": onNumbers { _ in Unary(.sigmoid) },
         "QLinearLeakyRelu": onNumbers { Unary(.leakyRelu, alpha: try $0.float("alpha")) },

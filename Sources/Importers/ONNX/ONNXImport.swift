@@ -121,6 +121,9 @@ private func checkOperators(_ nodes: [ONNXNode]) throws {
 
 /// Why a node is refused; nil where it is not.
 private func refusal(of node: ONNXNode) -> String? {
+    guard node.domain != "com.microsoft.nchwc" else {
+        return "a layout for one machine: save the model at ONNX Runtime's extended level of optimization"
+    }
     guard node.domain.isEmpty || node.domain == contributedDomain else { return "unknown domain" }
     guard let rule = ONNXRules.rule(for: node) else { return node.holdsGraph ? "subgraphs are not read" : "unknown operator" }
     guard node.domain.isEmpty else { return rule.refusal(node) }

@@ -122,6 +122,8 @@ enum ONNXRules {
         "Slice": .same(inputs: 5) { _ in Slice() },
         "Pad": .same(inputs: 4) { Pad(mode: try $0.choice("mode", default: .constant)) },
         "Resize": .same(inputs: 4, resize),
+        "DepthToSpace": ONNXRule(build: depthToSpace), "SpaceToDepth": ONNXRule(build: spaceToDepth),
+        "EyeLike": ONNXRule(build: eyeLike),
     ]
 
     private static let indexing: [String: ONNXRule] = [
@@ -153,16 +155,15 @@ enum ONNXRules {
             call.ignore("momentum", "training_mode")  // of training alone
             return try call.add(BatchNormalization(epsilon: call.float("epsilon") ?? 1e-5))
         },
-        "LayerNormalization": .same(17, inputs: 3) { call in
+        // ONNX Runtime's optimizer writes it into older operator sets too.
+        "LayerNormalization": .same(inputs: 3) { call in
             try checkStash(call)
             return LayerNormalization(
                 axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5,
                 statistics: call.node.outputs.dropFirst().contains { !$0.isEmpty })
         },
-        "RMSNormalization": .same(23, inputs: 2) { call in
-            try checkStash(call)
-            return RMSNormalization(axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5)
-        },
+        "RMSNormalization": .same(23, inputs: 2, rmsNormalization),
+        "SimplifiedLayerNormalization": simplifiedLayerNormalization,
         "GroupNormalization": .same(18, inputs: 3) { call in
             try checkStash(call)
             return GroupNormalization(
@@ -172,32 +173,38 @@ enum ONNXRules {
         "LpNormalization": .same(inputs: 1) { LpNormalization(axis: try $0.integer("axis") ?? -1, p: try $0.integer("p") ?? 2) },
     ]
 
+    /// ONNX Runtime's name for RMSNormalization, in its own domain and in the standard one.
+    static let simplifiedLayerNormalization = ONNXRule.same(inputs: 2, rmsNormalization)
+
     private static let products: [String: ONNXRule] = [
         "MatMul": .same(inputs: 2) { _ in MatMul() },
         "Gemm": .same(inputs: 3) { try $0.gemm() },
         "Einsum": .same(12, inputs: .max) { Einsum(equation: try $0.required("equation", $0.text)) },
         "Attention": .same(23, inputs: 7, attention),
         "RotaryEmbedding": ONNXRule(since: 23, build: rotaryEmbedding),
-        "QuantizeLinear": .same(inputs: 3) { call in
-            call.ignore("saturate")  // of the 8-bit floating-point types alone
-            try refusePrecision(call)
-            return QuantizeLinear(
-                axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0,
-                outputType: try statedType("output_dtype", call) ?? .uint8)
-        },
-        "DequantizeLinear": .same(inputs: 3) { call in
-            let scale = try call.type(call.required(1)).dataType
-            guard try statedType("output_dtype", call) ?? scale == scale else {
-                throw TripsError.data("attribute output_dtype", expected: "the type of the scale, \(scale)")
-            }
-            return DequantizeLinear(axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0)
-        },
+        "QuantizeLinear": quantizeLinear, "DequantizeLinear": dequantizeLinear,
         "DynamicQuantizeLinear": .same(11, inputs: 1) { _ in DynamicQuantizeLinear() },
         "MatMulInteger": .same(inputs: 4) { _ in MatMulInteger() },
         "ConvInteger": .same(inputs: 4) { ConvInteger(try convolution($0)) },
         "QLinearMatMul": ONNXRule { try quantizedProduct($0, MatMul(), inputs: 8, axes: (-2, -1)) },
         "QLinearConv": ONNXRule { try quantizedProduct($0, convolution($0), inputs: 9, axes: (1, 0)) },
     ]
+
+    static let quantizeLinear = ONNXRule.same(inputs: 3) { call in
+        call.ignore("saturate")  // of the 8-bit floating-point types alone
+        try refusePrecision(call)
+        return QuantizeLinear(
+            axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0,
+            outputType: try statedType("output_dtype", call) ?? .uint8)
+    }
+
+    static let dequantizeLinear = ONNXRule.same(inputs: 3) { call in
+        let scale = try call.type(call.required(1)).dataType
+        guard try statedType("output_dtype", call) ?? scale == scale else {
+            throw TripsError.data("attribute output_dtype", expected: "the type of the scale, \(scale)")
+        }
+        return DequantizeLinear(axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0)
+    }
 
     private static let windows: [String: ONNXRule] = [
         "Conv": .same(inputs: 3) { try convolution($0) },
@@ -343,6 +350,11 @@ private func checkStash(_ call: ONNXCall) throws {
     }
 }
 
+@Sendable private func rmsNormalization(_ call: ONNXCall) throws -> RMSNormalization {
+    try checkStash(call)
+    return RMSNormalization(axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5)
+}
+
 // MARK: Products
 
 private func attention(_ call: ONNXCall) throws -> OnnxAttention {
@@ -393,7 +405,7 @@ private func quantizedProduct(_ call: ONNXCall, _ op: any Operator, inputs: Int,
 
 // MARK: Windows
 
-private func convolution(_ call: ONNXCall) throws -> Conv {
+func convolution(_ call: ONNXCall) throws -> Conv {
     Conv(window: try window(call), groups: try call.integer("group") ?? 1, kernelShape: try call.integers("kernel_shape"))
 }
 
