@@ -56,7 +56,8 @@ extension ONNXRules {
 /// What ONNX Runtime's operators for attention have in common.
 extension ONNXCall {
     func attentionHeads() throws -> Int {
-        guard let heads = try integer("num_heads"), heads > 0 else { throw TripsError.data("attribute num_heads is missing") }
+        let heads = try required("num_heads", integer)
+        guard heads > 0 else { throw TripsError.data("attribute num_heads", found: heads, expected: "1 or more") }
         return heads
     }
 
