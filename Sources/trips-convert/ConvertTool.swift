@@ -79,7 +79,7 @@ struct ConvertTool: Tool {
     private func sizeNote(_ graph: Graph) -> String? {
         graph.sizeOfNumbers().map { size in
             "note: a size depends on the numbers of \(size.inputs.joined(separator: ", ")), at \(size.place): runs take at most "
-                + "\(Graph.smallInput) elements of them"
+                + "\(Graph.smallInput) elements of each"
         }
     }
 
