@@ -65,10 +65,8 @@ let development: [Target] =
                 linkerSettings: [.unsafeFlags(["-use-ld=lld"])])
         }
 
-let furtherTestDependencies: [String: [Target.Dependency]] = [
-    "ModelGraph": ["TestSupport"], "Importers": ["TestSupport"], "Rewrites": ["Importers", "Goldens", "TestSupport"],
-    "Trips": ["TestSupport"], "ToolSupport": ["TestSupport"],
-]
+// Beside the module itself and TestSupport.
+let furtherTestDependencies: [String: [Target.Dependency]] = ["Rewrites": ["Importers", "Goldens"]]
 
 let package = Package(
     name: "trips",
@@ -87,12 +85,13 @@ let package = Package(
         .target(name: "OnnxSchema", dependencies: ["CProtobufC"]),
         .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
         .target(name: "Kernels"),
-        .target(name: "TestSupport", dependencies: ["ModelGraph"], path: "Tests/TestSupport"),
+        .target(name: "TestSupport", dependencies: ["Support", "Tensors", "ModelGraph", "Operators"], path: "Tests/TestSupport"),
     ]
         + modules.map { .target(name: $0.name, dependencies: $0.dependencies) }
         + tools.map { .executableTarget(name: $0, dependencies: modules.map { .target(name: $0.name) }) }
         + (["Kernels"] + modules.map(\.name)).map {
-            .testTarget(name: "\($0)Tests", dependencies: [.target(name: $0)] + (furtherTestDependencies[$0] ?? []))
+            .testTarget(
+                name: "\($0)Tests", dependencies: [.target(name: $0), "TestSupport"] + (furtherTestDependencies[$0] ?? []))
         }
         + development,
     swiftLanguageModes: [.v6]

@@ -38,6 +38,7 @@ Equal Less LessOrEqual Greater GreaterOrEqual And Or Not Xor IsNaN IsInf
 Erf Exp Log Sqrt Pow Tanh Sigmoid Relu LeakyRelu Elu Gelu Softplus HardSigmoid HardSwish Swish Softmax LogSoftmax
 Clip Where Cast CastLike Identity Dropout Sin Cos Constant
 Shape Size ConstantOfShape Range Expand Tile Reshape Flatten Squeeze Unsqueeze Transpose Concat Split Slice Pad
+DepthToSpace SpaceToDepth EyeLike
 Gather GatherElements GatherND ScatterElements ScatterND TopK ArgMax ArgMin CumSum Trilu OneHot NonZero
 MatMul Gemm Einsum Conv ConvTranspose MaxPool AveragePool GlobalAveragePool
 BatchNormalization LayerNormalization RMSNormalization RotaryEmbedding GroupNormalization InstanceNormalization LpNormalization

@@ -34,7 +34,7 @@ sample=Tests/Fixtures/sample
     --report "$work/report.html" > /dev/null
 (cd "$work" && "$OLDPWD/tools/check_report.sh" report.html)
 
-swift test -c release --skip-build
+TRIPS_REQUIRE_TOOLS=1 swift test -c release --skip-build
 # A warning only: how help is laid out depends on the version of the argument parser.
 tools/describe_tools.sh --check || true
 [ -z "$skipped" ] || echo "$skipped" >&2

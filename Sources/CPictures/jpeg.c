@@ -69,7 +69,12 @@ static int decode(const uint8_t *bytes, size_t count, trips_picture_size *size, 
         size->width = info.image_width;
         size->height = info.image_height;
     } else {
-        if (info.image_width != size->width || info.image_height != size->height || info.num_components > 4) {
+        if (info.image_width != size->width || info.image_height != size->height) {
+            snprintf(message, 200, "%u x %u pixels; expected %u x %u", info.image_width, info.image_height, size->width,
+                     size->height);
+            longjmp(errors.escape, 1);
+        }
+        if (info.num_components > 4) {
             snprintf(message, 200, "%d colour components; expected 1, 3 or 4", info.num_components);
             longjmp(errors.escape, 1);
         }

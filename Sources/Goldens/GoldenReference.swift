@@ -42,10 +42,10 @@ public struct GoldenReference: Sendable, Equatable {
     /// - Parameters:
     ///   - inputNames: the model's inputs in order, for files that name none.
     ///   - outputNames: the model's outputs in order, the same.
-    ///   - needs: whether to load the tensor of a key such as `mid.vision.3`; the names of others are kept in `unread`.
+    ///   - needs: whether to load the tensor of a key; the other keys are kept in `unread`.
     /// - Throws: `data` for what is malformed, `cannotOpen` and `inputOutput` for files.
     public func load(
-        inputNames: [String], outputNames: [String], needing needs: (String) -> Bool = { _ in true }
+        inputNames: [String], outputNames: [String], needing needs: (GoldenKey) -> Bool = { _ in true }
     ) throws -> GoldenSet {
         switch form {
         case .safetensors: try loadSafetensorsGolden(path: path, name: name, needing: needs)

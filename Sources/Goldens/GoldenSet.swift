@@ -13,8 +13,8 @@ public struct GoldenSet: Sendable {
     public var intermediates: [String: Tensor]
     /// The set's metadata.
     public var metadata: GoldenMetadata
-    /// Keys of the file, such as `mid.vision.3`, that were not loaded because nobody needs them.
-    public private(set) var unread: [String] = []
+    /// Keys of the file whose tensors were not asked for.
+    public private(set) var unread: [GoldenKey] = []
 
     public init(
         name: String, inputs: [String: Tensor] = [:], outputs: [String: Tensor] = [:],
@@ -32,25 +32,27 @@ public struct GoldenSet: Sendable {
     ///   - parts: all that the file holds.
     ///   - needs: whether to load the tensor of a key.
     init<Part>(
-        name: String, keyed parts: [(key: String, part: Part)], metadata: GoldenMetadata, needing needs: (String) -> Bool,
+        name: String, keyed parts: [(key: String, part: Part)], metadata: GoldenMetadata, needing needs: (GoldenKey) -> Bool,
         load: (Part) throws -> Tensor
     ) throws {
         self.init(name: name, metadata: metadata)
-        guard parts.contains(where: { $0.key.hasPrefix("in.") }) else {
+        let keyed = parts.compactMap { part in GoldenKey(part.key).map { (key: $0, part: part.part) } }
+        guard keyed.contains(where: { $0.key.inputName != nil }) else {
             throw TripsError.data(
                 "a golden set without inputs", at: name, found: parts.first.map { "keys such as \($0.key)" } ?? "no tensors",
                 expected: "in.NAME, out.NAME, mid.NAME")
         }
-        for (key, part) in parts where ["in.", "out.", "mid."].contains(where: key.hasPrefix) {
+        for (key, part) in keyed {
             guard needs(key) else {
                 unread.append(key)
                 continue
             }
             let tensor = try load(part)
-            let rest = { (prefix: String) in key.hasPrefix(prefix) ? String(key.dropFirst(prefix.count)) : nil }
-            if let input = rest("in.") { inputs[input] = tensor }
-            if let output = rest("out.") { outputs[output] = tensor }
-            if let intermediate = rest("mid.") { intermediates[intermediate] = tensor }
+            switch key {
+            case .input(let name): inputs[name] = tensor
+            case .output(let name): outputs[name] = tensor
+            case .intermediate(let name): intermediates[name] = tensor
+            }
         }
     }
 
@@ -64,11 +66,11 @@ public struct GoldenSet: Sendable {
     }
 }
 
-/// Runs a model on a golden set's inputs. Those that do not suit it are bad data, not a wrong request: they come from a file.
-package func asDataErrors<Result>(_ isFile: Bool = true, _ body: () throws -> Result) throws -> Result {
+/// Rethrows `usage` errors of `body` as `data`: the inputs come from a file.
+package func asDataErrors<Result>(_ body: () throws -> Result) throws -> Result {
     do {
         return try body()
-    } catch let error as TripsError where error.kind == .usage && isFile {
+    } catch let error as TripsError where error.kind == .usage {
         let data = TripsError.data(error.message, found: error.found, expected: error.expected)
         throw error.place.reversed().reduce(data) { $0.inside($1) }
     }
@@ -76,6 +78,7 @@ package func asDataErrors<Result>(_ isFile: Bool = true, _ body: () throws -> Re
 
 /// The metadata of a golden set: free text by key.
 public struct GoldenMetadata: Sendable, Equatable {
+    /// All of it, by key.
     public var values: [String: String]
 
     public init(_ values: [String: String] = [:]) { self.values = values }
@@ -86,6 +89,7 @@ public struct GoldenMetadata: Sendable, Equatable {
         for member in json.members ?? [] { values[member.key] = GoldenMetadata.text(member.value) }
     }
 
+    /// The text under a key; nil where there is none.
     public subscript(key: String) -> String? { values[key] }
 
     /// The whole number under a key.

@@ -4,7 +4,7 @@ import Tensors
 
 /// Reads a NumPy archive (.npz) with keys `in.NAME`, `out.NAME`, `mid.NAME`.
 /// - Throws: `data` also where what is needed inflates to more than `inflatedLimit`.
-func loadNPZGolden(path: String, name: String, needing needs: (String) -> Bool) throws -> GoldenSet {
+func loadNPZGolden(path: String, name: String, needing needs: (GoldenKey) -> Bool) throws -> GoldenSet {
     let archive = try ZipArchive(ReadableFile(path: path))
     let parts = archive.entries.filter { $0.name.hasSuffix(".npy") }.map { (key: String($0.name.dropLast(4)), part: $0) }
     let limit = inflatedLimit(fileSize: archive.file.size)

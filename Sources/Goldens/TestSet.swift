@@ -27,8 +27,8 @@ public struct TestSet: Sendable {
             var (labels, inputs, indices): ([Int]?, [String: Constant], [String: [Int]]) = (nil, [:], [:])
             for (key, constant) in file.tensors {
                 if key == "labels" { labels = try numbers(constant, key) }
-                if key.hasPrefix("index.") { indices[String(key.dropFirst(6))] = try numbers(constant, key) }
-                if key.hasPrefix("in.") { inputs[String(key.dropFirst(3))] = constant }
+                if key.hasPrefix("index.") { indices[String(key.dropFirst("index.".count))] = try numbers(constant, key) }
+                if let name = GoldenKey(key)?.inputName { inputs[name] = constant }
             }
             guard let labels, !labels.isEmpty, !inputs.isEmpty else {
                 throw TripsError.data(
@@ -56,6 +56,16 @@ public struct TestSet: Sendable {
         var part = self
         part.count = min(max(0, count), self.count)
         return part
+    }
+
+    /// The right answer of an example.
+    /// - Throws: `data` where it is none of so many classes.
+    public func label(of example: Int, among classes: Int) throws -> Int {
+        let label = labels[example]
+        guard label >= 0 && label < classes else {
+            throw TripsError.data("label of example \(example)", at: name, found: label, expected: "0 ..< \(classes)")
+        }
+        return label
     }
 
     /// The inputs of some examples as one batch.

@@ -11,7 +11,7 @@ public struct ImportedModel: Sendable {
     /// What does not follow from the shapes, each with where it was taken from.
     public var settings: [Setting]
     /// Tensors of the source that no graph reads, summed up by reason.
-    public var leftOut: [LeftOut]
+    public var leftOut: [SkippedTensors]
     /// What the source says of itself, such as its producer and its operator set, in the source's order.
     public var producer: [(name: String, value: String)]
     /// How the `decode` graph is meant to be run; nil where nothing is generated.
@@ -21,7 +21,7 @@ public struct ImportedModel: Sendable {
 
     public init(
         graphs: [Graph], format: SourceFormat, architecture: Architecture? = nil, settings: [Setting] = [],
-        leftOut: [LeftOut] = [], producer: [(name: String, value: String)] = [], generation: Generation? = nil,
+        leftOut: [SkippedTensors] = [], producer: [(name: String, value: String)] = [], generation: Generation? = nil,
         weightFiles: [String] = []
     ) {
         self.graphs = graphs

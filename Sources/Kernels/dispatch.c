@@ -44,7 +44,7 @@ const char *trips_path_name(trips_path path) {
 /// Whether two paths give the same bits for small int8 products, with bytes and weights at both ends of their range.
 static bool products_agree(const trips_table *left, const trips_table *right) {
     enum { M = 37, N = 61, K = 148, LDA = 192, MOST_BYTES = 64 * (K + 3 * 8) };
-    static const size_t groups[] = {0, 64};
+    static const size_t rows[] = {9, 16, 32, M}, groups[] = {0, 52, 64};
     uint8_t a[M * LDA] = {0};
     int8_t w[N * K];
     float scales[3 * N], row_scales[M], outputs[2][M * N];
@@ -56,9 +56,11 @@ static bool products_agree(const trips_table *left, const trips_table *right) {
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         if (trips_igemm_pack_size(N, K, groups[g]) > sizeof packed) return false;
         trips_igemm_pack_ref(packed, w, K, scales, N, K, groups[g], 0, N);
-        left->igemm(a, LDA, row_scales, packed, N, K, groups[g], outputs[0], N, 0, M, 0, N, NULL);
-        right->igemm(a, LDA, row_scales, packed, N, K, groups[g], outputs[1], N, 0, M, 0, N, NULL);
-        if (memcmp(outputs[0], outputs[1], sizeof outputs[0]) != 0) return false;
+        for (size_t m = 0; m < sizeof rows / sizeof *rows; m++) {
+            left->igemm(a, LDA, row_scales, packed, N, K, groups[g], outputs[0], N, 0, rows[m], 0, N, NULL);
+            right->igemm(a, LDA, row_scales, packed, N, K, groups[g], outputs[1], N, 0, rows[m], 0, N, NULL);
+            if (memcmp(outputs[0], outputs[1], rows[m] * N * sizeof *outputs[0]) != 0) return false;
+        }
     }
     return true;
 }

@@ -3,12 +3,15 @@ import Tensors
 
 /// An application of an operator.
 public struct Node: Sendable {
+    /// Names the node in its graph.
     public let id: NodeID
     /// Where it comes from, for messages: the source's node name, or the layer.
     public let name: String
+    /// What it computes.
     public let op: any Operator
     /// nil: an optional input that is absent.
     public internal(set) var inputs: [ValueID?]
+    /// The values that it computes, in the order in which its operator has them.
     public let outputs: [ValueID]
 
     /// The first output: that of most operators is the only one.
@@ -24,6 +27,7 @@ public struct Node: Sendable {
 ///
 /// A value belongs to one graph and its copies. Asking another graph about it traps, or answers for a value of that graph.
 public struct Graph: Sendable {
+    /// Such as `main`, `encode` or `decode`.
     public let name: String
     /// What the caller gives, in order.
     public internal(set) var inputs: [ValueID] = []

@@ -108,6 +108,7 @@ public struct GraphDocument: Sendable, Codable {
     public struct Step: Sendable, Codable {
         /// The node's name, for people.
         public var name: String
+        /// The operator with its attributes.
         public var op: OperatorBox
         /// Names of the values that it reads; nil where an optional one is absent.
         public var inputs: [String?]

@@ -29,7 +29,7 @@ public struct Setting: Sendable, Hashable, Codable {
 }
 
 /// Tensors that were left out for one reason.
-public struct LeftOut: Sendable, Hashable, Codable {
+public struct SkippedTensors: Sendable, Hashable, Codable {
     /// Such as `momentum twins`.
     public var reason: String
     /// Number of tensors.
@@ -99,23 +99,26 @@ public struct Generation: Sendable, Hashable, Codable {
     public static let released = Generation(method: .beam, beam: 5, maximalLength: 10)
 
     /// Memory follows the beam, and files state it.
-    package static let largestBeam = 32
+    private static let largestBeam = 32
     /// Of tokens in a sequence, and of ids for coordinates.
-    private static let largestCount = 65_536
+    package static let largestCount = 65_536
 
-    /// - Throws: `data` where a number is out of range.
-    package func check() throws {
-        var limits: [(name: String, number: Int, range: ClosedRange<Int>)] = [
+    /// - Parameters:
+    ///   - kind: of the error.
+    ///   - positions: those of the decoder, as far as they are known.
+    /// - Throws: an error of this kind where a number is out of range.
+    package func check(_ kind: TripsError.Kind = .data, positions: Int = largestCount) throws {
+        var limits = [
             ("beam", beam, 1...Generation.largestBeam), ("minimalLength", minimalLength, 0...Generation.largestCount),
-            ("maximalLength", maximalLength, 1...Generation.largestCount),
+            ("maximalLength", maximalLength, 1...max(1, positions)),
         ]
         if let targetCount { limits.append(("targetCount", targetCount, 2...Generation.largestCount)) }
         for (name, number, range) in limits where !range.contains(number) {
-            throw TripsError.data(
-                name, at: "generation", found: number, expected: "\(range.lowerBound) to \(range.upperBound)")
+            throw TripsError(
+                kind, name, at: "generation", found: number, expected: "\(range.lowerBound) to \(range.upperBound)")
         }
         guard alpha.isFinite else {
-            throw TripsError.data("alpha", at: "generation", found: alpha, expected: "a finite number")
+            throw TripsError(kind, "alpha", at: "generation", found: alpha, expected: "a finite number")
         }
     }
 }

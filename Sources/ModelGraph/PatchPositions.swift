@@ -6,7 +6,8 @@ package func patchOverlap(_ left: [Int], _ right: [Int]) -> Double {
     return either == 0 ? 1 : Double(a.intersection(b).count) / Double(either)
 }
 
-/// Which tokens of two streams correspond: leading ones, those of the same original patch, and those of a text after them.
+/// Which tokens of two streams correspond, each to one alone: leading ones, those of the same original patch, and those of a text
+/// after them.
 /// - Parameters:
 ///   - own: original patches of one stream's image tokens, -1 for a fused one.
 ///   - reference: those of the other's.
@@ -15,9 +16,9 @@ package func patchOverlap(_ left: [Int], _ right: [Int]) -> Double {
 /// - Returns: places in both streams, in the reference's order.
 package func tokenPairs(_ own: [Int], reference: [Int], leading: Int, behind: Int) -> [(own: Int, reference: Int)] {
     let (own, reference) = (tokenIdentities(own), tokenIdentities(reference))
-    let places = Dictionary(own.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
+    var places = Dictionary(own.enumerated().map { ($0.element, $0.offset) }, uniquingKeysWith: { first, _ in first })
     let image = reference.enumerated().compactMap { place, patch in
-        places[patch].map { (own: leading + $0, reference: leading + place) }
+        places.removeValue(forKey: patch).map { (own: leading + $0, reference: leading + place) }
     }
     let text = (0..<behind).map { (own: leading + own.count + $0, reference: leading + reference.count + $0) }
     return (0..<leading).map { (own: $0, reference: $0) } + image + text

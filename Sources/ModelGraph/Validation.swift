@@ -3,7 +3,8 @@ import Tensors
 
 extension Graph {
     /// Checks that this is a legal graph: no cycles; everything that is read is an input, a constant or computed by a node
-    /// of the graph; consumers are recorded; types are what the shape rules give; inputs are not known; names are unique.
+    /// of the graph; consumers are recorded; types are what the shape rules give; inputs are not known; no two values, and no
+    /// two outputs, have one name.
     /// - Throws: `data` naming the first value or node that breaks a rule.
     public func validate() throws {
         var defined = Set<ValueID>()
@@ -19,10 +20,17 @@ extension Graph {
         for node in try topologicalOrder() {
             try locating("node \"\(node.name)\"") { try validate(node, &defined, &readers) }
         }
-        for (outputName, value) in outputs where !defined.contains(value) && content(of: value) == nil {
-            throw TripsError.data("an output is not computed", found: "\(outputName) = \(name(of: value))")
+        for (kind, results) in [("an output", outputs), ("a trace", traces)] {
+            for (resultName, value) in results where !defined.contains(value) && content(of: value) == nil {
+                throw TripsError.data("\(kind) is not computed", found: "\(resultName) = \(name(of: value))")
+            }
         }
         guard Set(outputs.map(\.name)).count == outputs.count else { throw TripsError.data("two outputs have one name") }
+        var names = Set<String>()
+        for value in defined.union(readers.keys).union((outputs + traces).map(\.value)).sorted()
+        where !names.insert(name(of: value)).inserted {
+            throw TripsError.data("two values have one name", found: name(of: value))
+        }
     }
 
     /// - Parameter readers: the recorded consumers of values met so far.

@@ -18,6 +18,7 @@ public struct NodeID: Hashable, Sendable, Comparable {
 /// Data type and shape of a value.
 public struct ValueType: Hashable, Sendable, CustomStringConvertible, Codable {
     public var dataType: DataType
+    /// A size for each axis, the slowest first.
     public var shape: [Dimension]
 
     public init(_ dataType: DataType, _ shape: [Dimension]) {
@@ -25,6 +26,7 @@ public struct ValueType: Hashable, Sendable, CustomStringConvertible, Codable {
         self.shape = shape
     }
 
+    /// The number of axes.
     public var rank: Int { shape.count }
 
     /// The shape, where no symbol is left in it.
@@ -69,7 +71,9 @@ extension Content {
 
 /// A value as a shape rule sees it.
 public struct Operand: Sendable {
+    /// Data type and shape.
     public let type: ValueType
+    /// What is known of the value before the model runs; nil where nothing is.
     public let content: Content?
 
     /// Elements of an operand that states sizes, axes or paddings: more than any real one has.

@@ -102,11 +102,16 @@ extension QuantizedLinear: Computable {
     }
 }
 
-/// A row as integers of -127 ... 127 and the scale that gives it back.
+/// A row as integers of -127 ... 127 and the scale that gives it back; as in the kernels (`trips_quantize_rows`), a row of tiny numbers
+/// is 0, and one that is not finite throughout is NaN.
 private func quantizedRow(_ x: Source<Float>, count: Int) -> (levels: [Int8], scale: Float) {
     var largest = Float(0)
-    for index in 0..<count { largest = max(largest, x[index].magnitude) }
-    let inverse = largest > 0 ? 127 / largest : 0
+    for index in 0..<count {
+        guard x[index].isFinite else { return (Array(repeating: 0, count: count), .nan) }
+        largest = max(largest, x[index].magnitude)
+    }
+    guard largest >= 1e-35 else { return (Array(repeating: 0, count: count), 0) }
+    let inverse = 127 / largest
     let levels = (0..<count).map { index -> Int8 in saturating((x[index] * inverse).rounded(.toNearestOrEven)) }
     return (levels, largest / 127)
 }

@@ -33,7 +33,7 @@ private func allocate(_ types: [ValueType], fill: ([MutableTensorView]) throws -
         }
         return (type.dataType, shape)
     }
-    return try Tensor.written(types, fill)
+    return try Tensor.zeroed(types, fill)
 }
 
 extension Operator {
@@ -115,7 +115,7 @@ func widened(
     var owners: [Tensor] = []
     let wideInputs = try inputs.map { input in
         guard let input, input.dataType.isHalf else { return input }
-        let wide = try Tensor.written(.float32, input.shape) { convert(input, into: $0) }
+        let wide = try Tensor.zeroed(.float32, input.shape) { convert(input, into: $0) }
         owners.append(wide)
         return wide.view
     }

@@ -43,7 +43,7 @@ private struct Term {
         let strides = order.map { name in
             names.indices.filter { names[$0] == name && tensor.shape[$0] != 1 }.reduce(0) { $0 + dense[$1] }
         }
-        let moved = try Tensor.written(tensor.dataType, order.map { sizes[$0] }) { view in
+        let moved = try Tensor.zeroed(tensor.dataType, order.map { sizes[$0] }) { view in
             withExtendedLifetime(tensor) { view.copy(from: tensor.view, strides: strides, on: pool) }
         }
         return Term(tensor: moved, names: order)

@@ -11,7 +11,7 @@ func converting(
     try withExtendedLifetime(tensors) {
         let converted = zip(views, tensors).map { $1?.view ?? $0 }
         if output.dataType == dataType { return try body(converted, output) }
-        let result = try Tensor.written(dataType, output.shape) { try body(converted, $0) }
+        let result = try Tensor.zeroed(dataType, output.shape) { try body(converted, $0) }
         withExtendedLifetime(result) { convert(result.view, into: output) }
     }
 }

@@ -31,7 +31,7 @@ extension OnnxAttention: Computable {
         let bias = try additiveMask(inputs.optional(3), shape, dataType, pool)
         let valid = try inputs.optional(6)?.integers().map { min(max($0, 0), keys) }
         let scores = try Scratch<T>(elementCount(of: shape))
-        let y = try Tensor.written(dataType, [batch, heads, length, valueWidth]) { y in
+        let y = try Tensor.zeroed(dataType, [batch, heads, length, valueWidth]) { y in
             try scores.withTarget { scores in
                 let work = HeadWork<T>(
                     op: self, query: q.view.source(), key: k.view.source(), value: v.view.source(), bias: bias?.view.source(),

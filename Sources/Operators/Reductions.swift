@@ -20,7 +20,7 @@ private struct ReducedRows {
             return
         }
         let strides = denseStrides(x.shape)
-        let moved = try Tensor.written(x.dataType, order.map { x.shape[$0] }) {
+        let moved = try Tensor.zeroed(x.dataType, order.map { x.shape[$0] }) {
             $0.copy(from: x, strides: order.map { strides[$0] }, on: pool)
         }
         (view, owner) = (moved.view, moved)
@@ -43,6 +43,9 @@ extension Reduce: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             let axes = try self.axes(inputs.optional(1)?.operand(), rank: x.shape.count)
+            if let lines = AxisRows(x.shape, joining: axes), lines.inner > 1, kind == .max || kind == .min, x.dataType != .bool {
+                return try dispatch(x.dataType, Extremes(x: x, y: outputs[0], lines: lines, largest: kind == .max, pool: pool))
+            }
             let rows = try ReducedRows(x, axes: axes, on: pool)
             if x.dataType == .bool {
                 let all = kind == .min
@@ -51,6 +54,48 @@ extension Reduce: Computable {
                 }
             }
             try dispatch(x.dataType, Reduction(kind: kind, rows: rows, y: outputs[0], pool: pool))
+        }
+    }
+}
+
+extension AxisRows {
+    /// Neighbouring axes as one; nil where others lie between them.
+    fileprivate init?(_ shape: [Int], joining axes: [Int]) {
+        guard let first = axes.min(), let last = axes.max(), Set(axes).count == last - first + 1 else { return nil }
+        self.init([shape[..<first], shape[first...last], shape[(last + 1)...]].map { $0.reduce(1, *) }, axis: 1)
+    }
+}
+
+/// The largest or least elements along an axis behind which there are others, line by line.
+private struct Extremes: TypedBody {
+    let x: TensorView, y: MutableTensorView, lines: AxisRows, largest: Bool, pool: ThreadPool
+
+    func floating<T: Real & Number>(_: T.Type) {
+        if largest {
+            search(from: -T.infinity) { $0 > $1 || $0.isNaN ? $0 : $1 }
+        } else {
+            search(from: T.infinity) { $0 < $1 || $0.isNaN ? $0 : $1 }
+        }
+    }
+
+    func integer<T: FixedWidthInteger & Number>(_: T.Type) {
+        if largest { search(from: T.min) { max($0, $1) } } else { search(from: T.max) { min($0, $1) } }
+    }
+
+    private func search<T: Number>(from start: T, _ better: @Sendable (T, T) -> T) {
+        let (source, target, lines) = (x.source(T.self), y.target(T.self), lines)
+        parallel(lines.count, grain: taskGrain / max(1, lines.size), on: pool) { part in
+            var first = part.lowerBound
+            while first < part.upperBound {
+                let count = min(part.upperBound - first, lines.inner - first % lines.inner)
+                let (line, result) = (source + lines.start(first), target + first)
+                result.base.update(repeating: start, count: count)
+                for place in 0..<lines.size {
+                    let elements = line + place * lines.inner
+                    for index in 0..<count { result[index] = better(result[index], elements[index]) }
+                }
+                first += count
+            }
         }
     }
 }
@@ -206,13 +251,31 @@ private func softmax(_ x: TensorView, _ y: MutableTensorView, axis: Int, logarit
     if x.dataType == .float64 { run(Double.self) } else { run(Float.self) }
 }
 
+/// The largest number of a row, NaN aside; four running ones let the processor overlap them.
+@inline(__always)
+private func largest<T: Real>(_ x: Source<T>, count: Int, stride: Int) -> T {
+    var (first, second, third, fourth) = (-T.infinity, -T.infinity, -T.infinity, -T.infinity)
+    var index = 0
+    while index + 4 <= count {
+        first = max(first, x[index &* stride])
+        second = max(second, x[(index + 1) &* stride])
+        third = max(third, x[(index + 2) &* stride])
+        fourth = max(fourth, x[(index + 3) &* stride])
+        index += 4
+    }
+    while index < count {
+        first = max(first, x[index &* stride])
+        index += 1
+    }
+    return max(max(first, second), max(third, fourth))
+}
+
 /// Softmax of one row, whose elements lie `stride` apart. Where all of them are -∞ it is NaN, or what `fullyMasked` says.
 @inline(__always)
 func softmaxRow<T: Real>(
     _ x: Source<T>, _ y: Target<T>, count: Int, stride: Int = 1, logarithm: Bool = false, fullyMasked: Attention.FullyMasked? = nil
 ) {
-    var top = -T.infinity
-    for index in 0..<count { top = max(top, x[index &* stride]) }
+    let top = largest(x, count: count, stride: stride)
     if fullyMasked != nil, (0..<count).allSatisfy({ x[$0 &* stride] == -.infinity }) {
         for index in 0..<count { y[index &* stride] = 0 }
         return

@@ -270,13 +270,7 @@ private struct MaxSearch: UniformBody {
             let best = target + channel * plan.windowCount + windows.lowerBound
             best.base.update(repeating: T.lowest, count: windows.count)
             guard let places else {
-                for run in runs.joined() {
-                    let (from, to) = (image + run.from, best + run.to)
-                    for index in 0..<run.count {
-                        let value = from[index &* plan.step]
-                        to[index] = value > to[index] || value != value ? value : to[index]
-                    }
-                }
+                for runs in runs { for run in runs { take(run, of: image, into: best) } }
                 return
             }
             let place = places + channel * plan.windowCount + windows.lowerBound
@@ -293,6 +287,22 @@ private struct MaxSearch: UniformBody {
             for window in 0..<windows.count where place[window] >= 0 {
                 place[window] = Int64(channel * plan.area + counted(Int(place[window])))
             }
+        }
+    }
+
+    private func take<T: Number>(_ run: WindowPlan.Run, of image: Source<T>, into best: Target<T>) {
+        let (from, to) = (image + run.from, best + run.to)
+        @inline(__always) func take(step: Int) {
+            for index in 0..<run.count {
+                let value = from[index &* step]
+                to[index] = value > to[index] || value != value ? value : to[index]
+            }
+        }
+        // Steps that the compiler knows become vector instructions.
+        switch plan.step {
+        case 1: take(step: 1)
+        case 2: take(step: 2)
+        default: take(step: plan.step)
         }
     }
 

@@ -247,14 +247,14 @@ private func checked(_ result: Int) throws -> Int {
     return result
 }
 
-/// Objects that threads borrow one at a time.
-final class Lender<Object: AnyObject & Sendable>: Sendable {
+/// Objects that threads borrow, each by one at a time.
+final class ObjectPool<Object: AnyObject & Sendable>: Sendable {
     private let idle = Mutex<[Object]>([])
     private let make: @Sendable () throws -> Object
 
     init(_ make: @escaping @Sendable () throws -> Object) { self.make = make }
 
-    func lend<Result>(_ body: (Object) throws -> Result) throws -> Result {
+    func borrow<Result>(_ body: (Object) throws -> Result) throws -> Result {
         let object = try idle.withLock { $0.popLast() } ?? make()
         defer { idle.withLock { $0.append(object) } }
         return try body(object)

@@ -26,7 +26,7 @@ public struct Manifest: Sendable, Codable {
     /// How the weights were brought to few bits; nil where they are as in the source.
     public var quantization: Quantization?
     /// What the source holds and the package does not.
-    public var leftOut: [LeftOut] = []
+    public var leftOut: [SkippedTensors] = []
     /// How the graphs `encode` and `decode` are meant to be run.
     public var generation: Generation?
     /// How pictures become image inputs; nil where the source does not say.
@@ -130,8 +130,8 @@ public struct Manifest: Sendable, Codable {
         public struct Layer: Sendable, Codable {
             /// The weight's name, or the node's.
             public var name: String
-            /// What the layer became, such as `int8`, or `float32` where it was kept.
-            public var precision: String
+            /// What the layer became; `float32` where it was kept.
+            public var precision: WeightPrecision
             /// Inputs that share a scale.
             public var groupSize: Int?
             /// Signal to noise of the layer's output on the calibration data, in dB.
@@ -145,7 +145,7 @@ public struct Manifest: Sendable, Codable {
             }
 
             public init(
-                name: String, precision: String, groupSize: Int? = nil, snr: Double? = nil, note: String? = nil
+                name: String, precision: WeightPrecision, groupSize: Int? = nil, snr: Double? = nil, note: String? = nil
             ) {
                 self.name = name
                 self.precision = precision
@@ -164,10 +164,10 @@ public struct Manifest: Sendable, Codable {
         public var mean: [Double]
         /// Per channel: the mean is taken off, then the values are divided by this.
         public var deviation: [Double]
-        /// `bicubic` or `bilinear`.
-        public var resampling: String
+        /// How sizes are changed.
+        public var resampling: Resampling
 
-        public init(imageSize: Int, mean: [Double], deviation: [Double], resampling: String) {
+        public init(imageSize: Int, mean: [Double], deviation: [Double], resampling: Resampling) {
             self.imageSize = imageSize
             self.mean = mean
             self.deviation = deviation
@@ -178,7 +178,7 @@ public struct Manifest: Sendable, Codable {
         public static func released(imageSize: Int) -> Preprocessing {
             Preprocessing(
                 imageSize: imageSize, mean: [0.48145466, 0.4578275, 0.40821073], deviation: [0.26862954, 0.26130258, 0.27577711],
-                resampling: "bicubic")
+                resampling: .bicubic)
         }
     }
 
@@ -198,6 +198,28 @@ public struct Manifest: Sendable, Codable {
             self.dataType = dataType
             self.storedType = storedType
             self.shape = shape
+        }
+    }
+}
+
+/// Filters for changing a picture's size.
+public enum Resampling: String, Sendable, NamedChoice {
+    case bilinear
+    /// Keys' cubic convolution with a = -0.5.
+    case bicubic
+}
+
+/// The type of a layer's weights.
+public enum WeightPrecision: String, Sendable, NamedChoice {
+    case int8, bfloat16, float16, float32
+
+    /// The precision of weights that are stored in a type; what is neither 8-bit nor half precision is computed in float32.
+    package init(_ storedType: DataType) {
+        switch storedType {
+        case .int8, .uint8: self = .int8
+        case .bfloat16: self = .bfloat16
+        case .float16: self = .float16
+        case .float32, .float64, .int64, .int32, .int16, .uint64, .uint32, .uint16, .bool: self = .float32
         }
     }
 }

@@ -4,11 +4,13 @@ import Tensors
 
 /// A tensor of a package, with its place in the file.
 public struct TensorEntry: Sendable {
+    /// Unlike all others of the package.
     public let name: String
     /// The type in which graphs see the tensor.
     public let dataType: DataType
     /// The type in which its numbers are stored.
     public let storedType: DataType
+    /// Sizes, the slowest first.
     public let shape: [Int]
     /// Bytes of the numbers in the stored type.
     public let storedByteCount: Int
@@ -94,7 +96,7 @@ final class PackageFile: Sendable {
     private let index: ChunkIndex
     /// Where each chunk begins, and the end of the last.
     private let offsets: [Int]
-    private let decoders = Lender { try ChunkDecoder() }
+    private let decoders = ObjectPool { try ChunkDecoder() }
 
     var path: String { file.path }
     var name: String { file.name }
@@ -138,7 +140,7 @@ final class PackageFile: Sendable {
             throw TripsError.data("wrong checksum", found: crc32(frame), expected: header.manifestChecksum)
         }
         var bytes = [UInt8](repeating: 0, count: header.manifestSize)
-        let frames = try decoders.lend { decoder in
+        let frames = try decoders.borrow { decoder in
             try frame.withUnsafeBytes { source in try bytes.withUnsafeMutableBytes { try decoder.decompress(source, into: $0) } }
         }
         guard frames == 1 else { throw TripsError.data("frames of the manifest", found: frames, expected: 1) }
@@ -193,12 +195,12 @@ final class PackageFile: Sendable {
     /// Reads a tensor, its chunks in parallel, and widens it to its data type.
     func load(_ entry: TensorEntry) throws -> Tensor {
         try locating("\(name): tensor \"\(entry.name)\"") {
-            try Tensor.filled(entry.dataType, entry.shape) { target in
-                target.preferLargePages()
+            try Tensor.uninitialized(entry.dataType, entry.shape) { target in
+                target.preferHugePages()
                 try ThreadPool.shared.tryRun(entry.chunks.count) { number in
                     try self.decode(entry, number) { _, part in
                         let memory = UnsafeMutableRawBufferPointer(rebasing: target.bytes[part])
-                        target.bringIn(memory)
+                        target.prefault(memory)
                         return memory
                     }
                 }
@@ -249,7 +251,7 @@ final class PackageFile: Sendable {
     }
 
     private func withFrames(_ chunk: Int, _ body: (ChunkDecoder, UnsafeRawBufferPointer) throws -> Void) throws {
-        try decoders.lend { decoder in
+        try decoders.borrow { decoder in
             try locating("chunk \(chunk)") {
                 let buffer = UnsafeMutableRawBufferPointer(rebasing: decoder.compressed.bytes[..<Int(index.sizes[chunk])])
                 try file.read(into: buffer, at: offsets[chunk])

@@ -121,7 +121,7 @@ extension Graph {
     /// Whether a constant is stored as it is, whatever type is asked for: what belongs to integers; and what is no weight, but a
     /// mask that writes −∞ as a number which the type cannot hold.
     fileprivate func staysExact(_ value: ValueID, _ constant: Constant, _ options: PackageWriter.Options) throws -> Bool {
-        if consumers(of: value).contains(where: { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }) { return true }
+        if consumers(of: value).contains(where: { $0.op.isQuantized }) { return true }
         let type = options.storedType(constant)
         guard type == .float16, type != constant.storedType, !isWeight(value) else { return false }
         return try constant.load().number(beyond: type) != nil
@@ -199,7 +199,7 @@ private final class DataWriter: Sendable {
 
     private let level: Int32?
     private let features: [String]
-    private let encoders = Lender { try ChunkEncoder() }
+    private let encoders = ObjectPool { try ChunkEncoder() }
     private let output: Mutex<Output>
 
     init(file: AtomicFile, level: Int32?, features: [String], total: Int, progress: ((Int, Int) -> Void)?) {
@@ -262,7 +262,7 @@ private final class DataWriter: Sendable {
 
     private func write(_ chunk: Chunk, number: Int) throws {
         let arrangement = Arrangement(chunk.tensor.dataType, features: features)
-        let frames = try encoders.lend { encoder in
+        let frames = try encoders.borrow { encoder in
             try chunk.tensor.withBytes {
                 try encoder.encode(UnsafeRawBufferPointer(rebasing: $0[chunk.range]), arrangement, level: level)
             }

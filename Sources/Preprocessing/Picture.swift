@@ -5,6 +5,7 @@ import Support
 public struct Picture: Sendable, Equatable {
     /// In pixels.
     public let width: Int
+    /// In pixels.
     public let height: Int
     /// 3 · width · height bytes.
     public var pixels: [UInt8]

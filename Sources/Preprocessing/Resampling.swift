@@ -3,12 +3,7 @@ import PackageFormat
 import Support
 import Tensors
 
-/// Filters for changing a picture's size.
-public enum Resampling: String, Sendable {
-    case bilinear
-    /// Keys' cubic convolution with a = -0.5.
-    case bicubic
-
+extension Resampling {
     /// How far from its centre the filter reaches, in source pixels when enlarging.
     fileprivate var support: Double { self == .bilinear ? 1 : 2 }
 
@@ -137,18 +132,15 @@ extension Picture {
     }
 
     /// The image input of a model as its package says: float32 [1, 3, size, size].
-    /// - Throws: `data` where the package names a filter that is not known, or a size, mean or deviation that cannot be.
+    /// - Throws: `data` where the package states a size, mean or deviation that cannot be.
     public func modelInput(_ preprocessing: Manifest.Preprocessing) throws -> Tensor {
-        guard let filter = Resampling(rawValue: preprocessing.resampling) else {
-            throw TripsError.data("resampling of images", found: preprocessing.resampling, expected: "bilinear or bicubic")
-        }
         let size = preprocessing.imageSize
         guard 1...Picture.maximalSide ~= size, size * size <= Picture.maximalArea else {
             throw TripsError.data(
                 "size of images", found: size, expected: "1 to \(Picture.maximalSide), at most \(Picture.maximalArea) pixels in all"
             )
         }
-        return try modelInput(size: size, mean: preprocessing.mean, deviation: preprocessing.deviation, filter)
+        return try modelInput(size: size, mean: preprocessing.mean, deviation: preprocessing.deviation, preprocessing.resampling)
     }
 
     /// The picture that a model input shows.

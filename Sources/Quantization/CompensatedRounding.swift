@@ -4,10 +4,9 @@ import Operators
 import Support
 import Tensors
 
-/// How the error made in one column of a weight is compensated in the columns after it, so that a layer's outputs on the calibration data
-/// change least.
+/// How the error made in one column of a weight is compensated in the columns after it, so that a layer's outputs change least.
 ///
-/// With the Gram matrix H = (U + 1) D (U + 1)ᵀ of the inputs, U strictly upper, column k is rounded as
+/// With the scatter matrix H = (U + 1) D (U + 1)ᵀ of the inputs, U strictly upper, column k is rounded as
 /// w[k] + Σ_{j < k} (w[j] − ŵ[j]) U[j, k] (LDLQ, arXiv 2307.13304). Up to rounding these are the numbers that GPTQ
 /// (arXiv 2210.17323) finds by way of H's inverse.
 package struct Compensation: Sendable {
@@ -24,11 +23,12 @@ package struct Compensation: Sendable {
 
     /// Nil where the inputs do not allow it.
     /// - Parameters:
-    ///   - gram: Σ x xᵀ of the inputs, before the input scale.
+    ///   - scatter: of the inputs before the input scale. Its correlations count as far as they can be relied on; without any, each
+    ///     weight would be rounded by itself.
     ///   - columnFactor: multiplied into the weight's columns (the inverse of an input scale); nil: all 1.
-    package init?(_ gram: Gram, columnFactor: [Float]?) {
-        let (columns, block) = (gram.width, Compensation.block)
-        guard let factor = Compensation.factor(gram, columnFactor) else { return nil }
+    package init?(_ scatter: ScatterMatrix, columnFactor: [Float]?) {
+        let (columns, block) = (scatter.width, Compensation.block)
+        guard let factor = Compensation.factor(scatter, columnFactor) else { return nil }
         self.columns = columns
         let starts = Array(stride(from: 0, to: columns, by: block))
         let widths = starts.map { min(block, columns - $0) }
@@ -49,17 +49,17 @@ package struct Compensation: Sendable {
         (self.before, self.within) = (before, within)
     }
 
-    /// Uᵀ [columns, columns], of which the part below the diagonal counts; nil where the Gram matrix cannot be factored.
-    private static func factor(_ gram: Gram, _ columnFactor: [Float]?) -> [Float]? {
-        let width = gram.width
+    /// Uᵀ [columns, columns], of which the part below the diagonal counts; nil where the matrix cannot be factored.
+    private static func factor(_ scatter: ScatterMatrix, _ columnFactor: [Float]?) -> [Float]? {
+        let (width, correlated) = (scatter.width, 1 - scatter.shrinkage)
+        let inverse = columnFactor.map { $0.map { 1 / $0 } } ?? Array(repeating: 1, count: width)
         var damping: Float = 0.01
         for _ in 0..<3 {
-            var matrix = gram.values
+            var matrix = scatter.values
             var trace: Float = 0
             for row in 0..<width {
-                if let columnFactor {
-                    for column in 0...row { matrix[row * width + column] /= columnFactor[row] * columnFactor[column] }
-                }
+                for column in 0..<row { matrix[row * width + column] *= correlated * inverse[row] * inverse[column] }
+                matrix[row * width + row] *= inverse[row] * inverse[row]
                 trace += matrix[row * width + row]
             }
             guard trace > 0, trace.isFinite else { return nil }

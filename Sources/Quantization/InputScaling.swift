@@ -18,7 +18,7 @@ package struct ChannelStatistics: Sendable {
 }
 
 /// The factors by which the input channels of a linear layer are multiplied before its rows are quantized, and the
-/// weights divided: they move range from activations, where one loud channel costs all others their precision, to
+/// weights divided: they move range from activations, where one channel of large range costs all others their precision, to
 /// weights, where a scale for each row takes it up (SmoothQuant, arXiv 2211.10438, applied inside the row quantization).
 package struct InputScaling {
     /// [K]; nil where all 1 is best.

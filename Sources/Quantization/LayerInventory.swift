@@ -56,12 +56,16 @@ struct InputGroup {
 struct LayerInventory {
     private(set) var layers: [QuantizableLayer] = []
     private(set) var groups: [InputGroup] = []
+    /// Large constants that belong to no layer: patch projections, position tables.
+    private(set) var rest: [(name: String, constant: Constant)] = []
+    /// Identities of those that a pattern keeps.
+    private(set) var keptRest = Set<String>()
     /// Layers that are quantized already: a source may have come with them.
     let quantizedBefore: Int
 
     /// - Throws: `usage` where a pattern matches no layer, or all layers are quantized already.
     init(_ graphs: [Graph], keep patterns: [String]) throws {
-        quantizedBefore = graphs.reduce(0) { $0 + $1.nodes.count { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding } }
+        quantizedBefore = graphs.reduce(0) { $0 + $1.nodes.count { $0.op.isQuantized } }
         var indices: [String: Int] = [:]
         for (graphIndex, graph) in graphs.enumerated() {
             let scoring = graph.scoringNodes
@@ -84,6 +88,7 @@ struct LayerInventory {
             throw TripsError.usage(
                 "all layers are quantized already", found: "\(quantizedBefore) in int8", expected: "weights in floating point")
         }
+        try collectRest(graphs)
         try keep(patterns, graphs)
         collectGroups(graphs)
     }
@@ -94,11 +99,22 @@ struct LayerInventory {
                 matches(layers[index].name, pattern: pattern)
                     || layers[index].uses.contains { matches(graphs[$0.graph].node($0.node)?.name ?? "", pattern: pattern) }
             }
-            guard !matching.isEmpty else {
+            let others = rest.filter { matches($0.name, pattern: pattern) }
+            keptRest.formUnion(others.map(\.constant.identity))
+            guard !matching.isEmpty || !others.isEmpty else {
                 throw TripsError.usage(
                     "`keep` matches no layer", found: pattern, expected: "a pattern such as \(layers.first?.name ?? "*")")
             }
             for index in matching { layers[index].reasonToStay = .kept(pattern: pattern) }
+        }
+    }
+
+    private mutating func collectRest(_ graphs: [Graph]) throws {
+        var seen = Set(layers.map(\.weight.identity))
+        for graph in graphs {
+            for (value, constant) in try graph.largeConstants() where seen.insert(constant.identity).inserted {
+                rest.append((graph.name(of: value), constant))
+            }
         }
     }
 
@@ -115,6 +131,24 @@ struct LayerInventory {
                 groups.append(InputGroup(graph: use.graph, input: input, layers: [index]))
             }
         }
+    }
+}
+
+extension Graph {
+    /// fp32 constants of patch projections and tables, from 64 kB on. In bfloat16 they have 54 dB, far above what int8 leaves.
+    func largeConstants() throws -> [(ValueID, Constant)] {
+        var found: [(ValueID, Constant)] = []
+        for node in nodes
+        where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
+            for (index, input) in node.inputs.enumerated() {
+                // A table's scales must stay exact.
+                guard let input, !(node.op is QuantizedEmbedding && index == 2), let constant = constant(of: input),
+                    constant.dataType == .float32, try constant.byteCount > 65_536
+                else { continue }
+                found.append((input, constant))
+            }
+        }
+        return found
     }
 }
 

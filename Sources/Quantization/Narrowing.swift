@@ -1,4 +1,5 @@
 import ModelGraph
+import PackageFormat
 import Runtime
 import Support
 import Tensors
@@ -14,7 +15,7 @@ func narrow(
     if !options.calibration.isEmpty {
         let judge = try OutputJudge(graphs, options.calibration, pool)
         report.unmeasuredOutputs = judge.unmeasured
-        (report.outputSNR, report.selectionOverlap) = try judge.compare(narrowed)
+        report.record(try judge.compare(narrowed))
     }
     return (narrowed, report)
 }
@@ -70,7 +71,7 @@ private struct Narrowing {
         let (before, after) = (try constant.storedByteCount, try rounded.storedByteCount)
         report.layers.append(
             LayerReport(
-                name: name, kind: "\(constant.shape)", precision: WeightPrecision(rawValue: "\(rounded.storedType)") ?? .float32,
+                name: name, kind: "\(constant.shape)", precision: WeightPrecision(rounded.storedType),
                 note: reason, bytesBefore: before, bytesAfter: after))
         report.bytesBefore += before
         report.bytesAfter += after

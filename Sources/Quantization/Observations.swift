@@ -1,6 +1,5 @@
 import Foundation
 import Goldens
-import Kernels
 import ModelGraph
 import Operators
 import PackageFormat
@@ -15,8 +14,20 @@ final class Observations {
         var squares: [Double]
         var sums: [Double]
         var rows = 0
+        /// Parts of the rows, and over these the sums of the means and of their squares.
+        var parts = 0
+        var partMeans: [Double]
+        var partSquares: [Double]
         /// Some rows, spread over all calibration inputs, to judge layers on.
         var sample: [Float] = []
+
+        /// Σ (x - c)² of each channel.
+        func variances(around center: [Float]) -> [Double] {
+            center.indices.map { column in
+                let c = Double(center[column])
+                return max(0, squares[column] - 2 * c * sums[column] + Double(rows) * c * c)
+            }
+        }
     }
 
     private let model: Model?
@@ -25,12 +36,14 @@ final class Observations {
     private let inventory: LayerInventory
     private let pool: ThreadPool
     private var records: [Int: Record] = [:]
-    private var grams: [Int: Gram] = [:]
+    private var scatters: [Int: ScatterMatrix] = [:]
 
-    /// Bytes of the Gram matrices that one pass over the samples gathers.
-    private static let gramBudget = 160 << 20
-    /// Inputs beyond which a layer's Gram matrix would take more than a gigabyte.
-    static let widestGram = 16384
+    /// Bytes of the scatter matrices that one pass over the samples gathers.
+    private static let scatterBudget = 160 << 20
+    /// Inputs beyond which a layer's scatter matrix would take more than a gigabyte.
+    static let widestScatter = 16384
+    /// So many parts, or more, are rows divided into to see how they differ. A sample is one, or several where samples are few.
+    private static let fewestParts = 8
     private static let sampledRows = 256
 
     init(_ graphs: [Graph], _ inventory: LayerInventory, _ samples: [GoldenSet], _ pool: ThreadPool) throws {
@@ -80,14 +93,25 @@ final class Observations {
             records[index]
             ?? Record(
                 largest: Array(repeating: 0, count: width), squares: Array(repeating: 0, count: width),
-                sums: Array(repeating: 0, count: width))
+                sums: Array(repeating: 0, count: width), partMeans: Array(repeating: 0, count: width),
+                partSquares: Array(repeating: 0, count: width))
         let values = tensor.view.elements(Float.self)
-        for row in 0..<rows {
+        for part in parts(of: rows) {
+            var sums = [Double](repeating: 0, count: width)
+            for row in part {
+                for column in 0..<width {
+                    let value = values[row * width + column]
+                    record.largest[column] = max(record.largest[column], abs(value))
+                    record.squares[column] += Double(value * value)
+                    sums[column] += Double(value)
+                }
+            }
+            record.parts += 1
             for column in 0..<width {
-                let value = values[row * width + column]
-                record.largest[column] = max(record.largest[column], abs(value))
-                record.squares[column] += Double(value * value)
-                record.sums[column] += Double(value)
+                let mean = sums[column] / Double(part.count)
+                record.sums[column] += sums[column]
+                record.partMeans[column] += mean
+                record.partSquares[column] += mean * mean
             }
         }
         record.rows += rows
@@ -100,50 +124,67 @@ final class Observations {
         records[index] = record
     }
 
+    /// The rows of a sample, divided.
+    private func parts(of rows: Int) -> [Range<Int>] {
+        let count = min(rows, max(1, Observations.fewestParts.dividedRoundingUp(by: max(1, samples.count))))
+        return (0..<count).map { rows * $0 / count..<rows * ($0 + 1) / count }
+    }
+
     /// Channel by channel; nil for layers that were not reached.
     func statistics(_ index: Int) -> ChannelStatistics? {
         guard let record = records[index], record.rows > 0 else { return nil }
         // A channel that is 0 in these rows, as after ReLU, need not be so in others: none counts as less than an eighth of the mean.
         let floor = record.largest.reduce(0, +) / Float(max(1, record.largest.count)) / 8
+        let center = center(index) ?? Array(repeating: 0, count: record.sums.count)
+        let variances = record.variances(around: center)
         return ChannelStatistics(
-            largest: record.largest.map { max($0, floor) }, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
+            largest: record.largest.map { max($0, floor) }, meanSquare: variances.map { Float($0 / Double(record.rows)) })
     }
 
-    /// The mean of each channel; nil without data.
-    func mean(_ index: Int) -> [Float]? {
+    /// What a correction of the bias may rely on as the mean of each channel: the measured one, drawn towards 0 where the parts differ
+    /// on it (James and Stein). Nil without data.
+    func center(_ index: Int) -> [Float]? {
         guard !samples.isEmpty, let record = records[index], record.rows > 0 else { return nil }
-        return record.sums.map { Float($0 / Double(record.rows)) }
+        let parts = Double(record.parts)
+        return record.sums.indices.map { column in
+            let mean = record.sums[column] / Double(record.rows)
+            guard record.parts > 1, mean != 0 else { return 0 }
+            let scatter = record.partSquares[column] - record.partMeans[column] * record.partMeans[column] / parts
+            return Float(mean * max(0, 1 - scatter / (parts * (parts - 1)) / (mean * mean)))
+        }
     }
 
-    /// Σ x xᵀ over all rows; nil without data, and for very wide rows. Several groups are gathered in one pass and dropped once
-    /// they are asked for.
-    func gram(_ index: Int) throws -> Gram? {
-        guard !samples.isEmpty, gramWidth(index) != nil else { return nil }
-        if grams[index] == nil { try gatherGrams(from: index) }
-        return grams.removeValue(forKey: index)
+    /// Over all rows around the center; nil without data, and for very wide rows. Several groups are gathered in one pass and dropped
+    /// once they are asked for.
+    func scatter(_ index: Int) throws -> ScatterMatrix? {
+        guard !samples.isEmpty, scatterWidth(index) != nil else { return nil }
+        if scatters[index] == nil { try gatherScatters(from: index) }
+        return scatters.removeValue(forKey: index)
     }
 
-    private func gramWidth(_ index: Int) -> Int? {
-        guard let record = records[index], record.rows > 0, record.largest.count <= Observations.widestGram else { return nil }
+    private func scatterWidth(_ index: Int) -> Int? {
+        guard let record = records[index], record.rows > 0, record.largest.count <= Observations.widestScatter else { return nil }
         return record.largest.count
     }
 
-    private func gatherGrams(from first: Int) throws {
+    private func gatherScatters(from first: Int) throws {
         var chosen: [Int] = []
         var bytes = 0
         for index in inventory.groups.indices[first...] {
-            guard let width = gramWidth(index) else { continue }
+            guard let width = scatterWidth(index), let center = center(index), let record = records[index] else { continue }
             bytes += width * width * MemoryLayout<Float>.size
-            if !chosen.isEmpty && bytes > Observations.gramBudget { break }
+            if !chosen.isEmpty && bytes > Observations.scatterBudget { break }
             chosen.append(index)
-            grams[index] = Gram(width: width)
+            scatters[index] = ScatterMatrix(center: center, variances: record.variances(around: center))
         }
         for sample in samples {
-            for (index, rows) in try observe(chosen, sample) { grams[index]?.add(rows, pool: pool) }
+            for (index, rows) in try observe(chosen, sample) {
+                for part in parts(of: rows.count / max(1, rows.shape.last ?? 1)) { scatters[index]?.add(rows, rows: part, pool: pool) }
+            }
         }
     }
 
-    /// SNR in dB of a layer's output on sampled rows; nil without data.
+    /// SNR in dB of a layer's products, its own bias aside, on sampled rows; nil without data.
     func outputSNR(_ index: Int, _ weight: Tensor, _ layer: QuantizedLayer, _ options: QuantizationOptions) throws -> Double? {
         guard !samples.isEmpty, let record = records[index], record.rows > 0 else { return nil }
         let rows = try Tensor(record.sample, shape: [record.sample.count / record.largest.count, record.largest.count])
@@ -161,7 +202,7 @@ final class Observations {
         let model = Model(graphs: [graph])
         let results = try Session(model, threads: pool.ownThreads).run(["rows": rows])
         guard let exact = results["exact"], let rounded = results["rounded"] else { return nil }
-        return snr(try rounded.elements(), reference: try exact.elements())
+        return snr(try rounded.numbers(), reference: try exact.numbers())
     }
 }
 
@@ -176,48 +217,9 @@ extension Tensor {
     }
 }
 
-/// A sum of outer products of rows.
-package final class Gram {
-    package let width: Int
-    /// [width, width], of which the lower triangle counts.
-    private(set) var values: [Float]
-
-    package init(width: Int) {
-        self.width = width
-        values = Array(repeating: 0, count: width * width)
-    }
-
-    /// Adds the outer products of the rows of [R, width].
-    package func add(_ tensor: Tensor, pool: ThreadPool = .shared) {
-        let (width, count) = (width, tensor.count / max(1, width))
-        let columns = Gram.transposed(tensor.view.elements(Float.self), rows: count, columns: width)
-        var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(width, count))
-        trips_sgemm_pack(&packed, columns, count, width, count, 0, width)
-        let part = 2 * Int(TRIPS_PANEL)
-        values.withUnsafeMutableBufferPointer { values in
-            guard let base = values.baseAddress else { return }
-            let target = Target(base: base)
-            pool.run(width.dividedRoundingUp(by: part)) { [packed] index in
-                let first = index * part
-                var epilogue = trips_epilogue(
-                    bias: nil, residual: target.base, ldr: width, residual_rows: nil, activation: TRIPS_ACTIVATION_NONE)
-                trips_sgemm(
-                    columns, count, packed, width, count, target.base, width, first, width, first, min(width, first + part),
-                    &epilogue)
-            }
-        }
-    }
-
-    private static func transposed(_ source: UnsafeBufferPointer<Float>, rows: Int, columns: Int) -> [Float] {
-        var result = [Float](repeating: 0, count: rows * columns)
-        for row in 0..<rows { for column in 0..<columns { result[column * rows + row] = source[row * columns + column] } }
-        return result
-    }
-}
-
 /// SNR in dB, as `SignalToNoise` defines it.
-package func snr(_ numbers: [Float], reference: [Float]) -> Double {
+package func snr(_ numbers: [Double], reference: [Double]) -> Double {
     var ratio = SignalToNoise()
-    for (x, g) in zip(numbers, reference) { ratio.add(Double(x), reference: Double(g)) }
+    for (x, g) in zip(numbers, reference) { ratio.add(x, reference: g) }
     return ratio.snr
 }

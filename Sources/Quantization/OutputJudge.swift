@@ -22,7 +22,9 @@ package final class OutputJudge {
         threads = pool.ownThreads
         let session = OutputJudge.session(graphs, threads)
         outputs = session.outputNames.filter { name in
-            graphs.contains { graph in graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType == .float32 } }
+            graphs.contains { graph in
+                graph.outputs.contains { $0.name == name && graph.type(of: $0.value).dataType.isFloatingPoint }
+            }
         }
         let positions = graphs.flatMap { graph in
             graph.traces.filter { trace in
@@ -52,7 +54,8 @@ package final class OutputJudge {
         Session(Model(graphs: graphs), threads: threads)
     }
 
-    /// For each sample what its inputs suffice for: those of a package with two graphs may be for one of them.
+    /// For each sample what its inputs suffice for: those of a package with two graphs may be for one of them. Outputs without
+    /// elements say nothing.
     private static func run(
         _ session: Session, _ samples: [GoldenSet], _ outputs: [String], _ positions: [String]
     ) throws -> [[String: Tensor]] {
@@ -60,7 +63,7 @@ package final class OutputJudge {
             let given = Set(sample.inputs.keys)
             let (outputs, traces) = (try session.reachable(outputs, from: given), try session.reachable(positions, from: given))
             return try locating(sample.name) {
-                try asDataErrors { try session.run(sample.inputs, outputs: outputs, traces: traces) }
+                try asDataErrors { try session.run(sample.inputs, outputs: outputs, traces: traces).filter { $0.value.count > 0 } }
             }
         }
     }
@@ -68,39 +71,51 @@ package final class OutputJudge {
     /// Outputs that no sample's inputs suffice for.
     var unmeasured: [String] { outputs.filter { output in !reference.contains { $0[output] != nil } } }
 
-    /// SNR in dB of each output, over all samples together, and the mean overlap of kept patches. Where those
-    /// differ, image tokens are compared with those of the same patch.
-    package func compare(_ graphs: [Graph]) throws -> (outputs: [String: Double], overlap: [String: Double]) {
+    /// What changed graphs make of the samples.
+    package struct Comparison {
+        /// SNR in dB of each output, over all samples together.
+        package var pooled: [String: Double] = [:]
+        /// The same of the sample where it is lowest. Samples of small numbers count little in the pooled one.
+        package var lowest: [String: Double] = [:]
+        /// Mean overlap of kept patches, by selection.
+        package var overlap: [String: Double] = [:]
+    }
+
+    /// Where the kept patches differ, image tokens are compared with those of the same patch.
+    package func compare(_ graphs: [Graph]) throws -> Comparison {
         let results = try OutputJudge.run(OutputJudge.session(graphs, threads), samples, outputs, positions)
-        var ratios: [String: Double] = [:]
-        for output in outputs where reference.contains(where: { $0[output] != nil }) {
-            ratios[output] = try ratio(output, results)
+        var comparison = Comparison()
+        for output in outputs {
+            let pairs = try zip(reference, results).compactMap { try numbers(of: output, $0, $1) }
+            guard !pairs.isEmpty else { continue }
+            comparison.pooled[output] = snr(pairs.flatMap(\.found), reference: pairs.flatMap(\.exact))
+            let ratios = pairs.map { snr($0.found, reference: $0.exact) }
+            comparison.lowest[output] = ratios.contains(where: \.isNaN) ? .nan : ratios.min()
         }
-        var overlaps: [String: Double] = [:]
         for name in positions {
             let pairs = zip(reference, results).compactMap { pair in pair.0[name].flatMap { a in pair.1[name].map { (a, $0) } } }
             guard !pairs.isEmpty else { continue }
-            overlaps[name] = try pairs.map { try overlap($0, $1) }.reduce(0, +) / Double(pairs.count)
+            comparison.overlap[name] = try pairs.map { try overlap($0, $1) }.reduce(0, +) / Double(pairs.count)
         }
-        return (ratios, overlaps)
+        return comparison
     }
 
-    /// The lowest SNR of all outputs; negative infinite where an output has NaN or infinity in other places.
+    /// The lowest SNR of all outputs and samples; negative infinite where an output has NaN or infinity in other places.
     package func worst(_ graphs: [Graph]) throws -> Double {
-        try compare(graphs).outputs.values.map { $0.isNaN ? -.infinity : $0 }.min() ?? .infinity
+        try compare(graphs).lowest.values.map { $0.isNaN ? -.infinity : $0 }.min() ?? .infinity
     }
 
-    private func ratio(_ output: String, _ results: [[String: Tensor]]) throws -> Double {
-        var (exact, found): ([Float], [Float]) = ([], [])
-        for (before, after) in zip(reference, results) {
-            guard let x = before[output], let y = after[output] else { continue }
-            let positions = tokenPositions[output].flatMap { name in before[name].flatMap { kept in after[name].map { (kept, $0) } }
-            }
-            let rows = try x.shape == y.shape ? positions.flatMap { try commonRows(x.shape, $0, $1) } : nil
-            exact += try rows.map { try x.rows($0.map(\.before)) } ?? x.elements()
-            found += try rows.map { try y.rows($0.map(\.after)) } ?? y.elements()
-        }
-        return snr(found, reference: exact)
+    /// Nil where the sample does not suffice for the output.
+    private func numbers(
+        of output: String, _ before: [String: Tensor], _ after: [String: Tensor]
+    ) throws -> (found: [Double], exact: [Double])? {
+        guard let x = before[output], let y = after[output] else { return nil }
+        let positions = tokenPositions[output].flatMap { name in before[name].flatMap { kept in after[name].map { (kept, $0) } } }
+        let rows = try x.shape == y.shape ? positions.flatMap { try commonRows(x.shape, $0, $1) } : nil
+        return try (
+            found: rows.map { try y.rows($0.map(\.after)) } ?? y.numbers(),
+            exact: rows.map { try x.rows($0.map(\.before)) } ?? x.numbers()
+        )
     }
 
     /// The rows of two tensors [B, P + T (+ L), D] that belong together: leading ones, the patches that both keep, and what
@@ -143,8 +158,8 @@ extension Tensor {
     }
 
     /// Rows of the last axis, concatenated.
-    fileprivate func rows(_ rows: [Int]) throws -> [Float] {
-        let (numbers, width) = (try elements(Float.self), shape.last ?? 1)
+    fileprivate func rows(_ rows: [Int]) throws -> [Double] {
+        let (numbers, width) = (try numbers(), shape.last ?? 1)
         return rows.flatMap { numbers[$0 * width..<($0 + 1) * width] }
     }
 }

@@ -16,8 +16,8 @@ public struct QuantizationOptions: Sendable {
     public var keep: [String] = []
     /// Golden sets on whose inputs to calibrate; their outputs are not looked at.
     public var calibration: [GoldenSet] = []
-    /// Put layers back to fp32, the most sensitive first, until every floating-point output that the calibration inputs
-    /// suffice for has this signal-to-noise ratio, in dB.
+    /// Put layers back to fp32, the most sensitive first, until every floating-point output has this signal-to-noise
+    /// ratio, in dB, on each calibration input that suffices for it.
     public var minimalSNR: Double?
 
     public init(_ scheme: Scheme) { self.scheme = scheme }
@@ -49,11 +49,6 @@ public struct QuantizationOptions: Sendable {
     }
 }
 
-/// The type of a layer's weights.
-public enum WeightPrecision: String, Sendable, Codable {
-    case int8, bfloat16, float16, float32
-}
-
 /// What was done to one layer, and what it costs.
 public struct LayerReport: Sendable, Codable {
     /// The weight's, or the node's where the weight's is made up.
@@ -66,6 +61,7 @@ public struct LayerReport: Sendable, Codable {
     public var note: String?
     /// Bytes of the weights in the type in which they are stored, before compression.
     public var bytesBefore: Int
+    /// The same for the new weights.
     public var bytesAfter: Int
     /// Inputs that share a scale.
     public var groupSize: Int?
@@ -75,7 +71,7 @@ public struct LayerReport: Sendable, Codable {
     public var outlierRatio: Double?
     /// Exponent of the input scale; nil without one.
     public var scalingStrength: Double?
-    /// SNR of the layer's output on calibration rows, in dB.
+    /// SNR of the layer's products, its own bias aside, on calibration rows, in dB.
     public var outputSNR: Double?
     /// SNR of the model's worst output when only this layer is quantized, in dB.
     public var modelSNR: Double?
@@ -101,8 +97,11 @@ public struct QuantizationReport: Sendable, Codable {
     /// Of all layers' weights together, before compression.
     public var bytesBefore = 0
     public var bytesAfter = 0
-    /// With calibration: SNR of each output, in dB, over all calibration inputs together.
+    /// With calibration: SNR of each output, in dB, over all calibration inputs together. Other inputs may lose more, as the weights
+    /// were rounded for these.
     public var outputSNR: [String: Double] = [:]
+    /// The same of the calibration input where it is lowest, as `verify` judges each.
+    public var lowestOutputSNR: [String: Double] = [:]
     /// With calibration: outputs for which its inputs do not suffice, so that nobody knows what they lost.
     public var unmeasuredOutputs: [String] = []
     /// With calibration: mean overlap (Jaccard) of the kept patches, by selection.
@@ -117,5 +116,11 @@ public struct QuantizationReport: Sendable, Codable {
         case scheme, layers, quantizedBefore, attentions, bytesBefore, bytesAfter, unmeasuredOutputs, selectionOverlap, putBack
         case millisecondsBefore, millisecondsAfter
         case outputSNR = "outputDecibels"
+        case lowestOutputSNR = "lowestOutputDecibels"
+    }
+
+    /// Takes over what is known of the outputs.
+    mutating func record(_ comparison: OutputJudge.Comparison) {
+        (outputSNR, lowestOutputSNR, selectionOverlap) = (comparison.pooled, comparison.lowest, comparison.overlap)
     }
 }

@@ -53,6 +53,10 @@ private struct Quantizer {
         self.options = options
         self.pool = pool
         inventory = try LayerInventory(graphs, keep: options.keep)
+        guard inventory.quantizedBefore > 0 || !inventory.layers.isEmpty else {
+            throw TripsError.usage(
+                "no layer can be quantized", expected: "linear layers or embeddings with constant weights in fp32")
+        }
         quantized = Array(repeating: nil, count: inventory.layers.count)
         reports = try inventory.layers.map { layer in
             let bytes = try layer.weight.storedByteCount
@@ -101,9 +105,8 @@ private struct Quantizer {
     }
 
     private mutating func round(_ group: InputGroup, _ observations: Observations, _ groupIndex: Int) throws {
-        let members = group.layers.filter { !inventory.layers[$0].isEmbedding }
-        guard let first = members.first else { return }
-        let weights = try members.map { try inventory.layers[$0].load() }
+        let first = group.layers[0]
+        let weights = try group.layers.map { try inventory.layers[$0].load() }
         let statistics = try observations.statistics(groupIndex) ?? graphs[group.graph].normStatistics(of: group.input)
         let scaling =
             options.weightsOnly
@@ -117,16 +120,16 @@ private struct Quantizer {
         }
         let size = groupSize(weights, scaling, importance)
         let inverse = factors.map { $0.map { 1 / $0 } }
-        let compensation = try observations.gram(groupIndex).flatMap { Compensation($0, columnFactor: inverse) }
+        let compensation = try observations.scatter(groupIndex).flatMap { Compensation($0, columnFactor: inverse) }
         let inputScale = try factors.map {
             Constant(try Tensor($0, shape: [$0.count]), identity: "input scale of \(inventory.layers[first].weight.identity)")
         }
-        for (index, weight) in zip(members, weights) {
+        for (index, weight) in zip(group.layers, weights) {
             let matrix =
                 try compensation?.round(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
                 ?? roundWeights(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
             var layer = QuantizedLayer(matrix: matrix, inputScale: inputScale)
-            if let mean = observations.mean(groupIndex) {
+            if let mean = observations.center(groupIndex) {
                 layer.biasCorrection = try biasCorrection(weight, layer, mean: mean)
             }
             try finish(index, layer)
@@ -149,8 +152,8 @@ private struct Quantizer {
             reports[index].note = "nothing is known of its input"
             return
         }
-        if !options.calibration.isEmpty && statistics.largest.count > Observations.widestGram {
-            reports[index].note = "more than \(Observations.widestGram) inputs: each weight is rounded by itself"
+        if !options.calibration.isEmpty && statistics.largest.count > Observations.widestScatter {
+            reports[index].note = "more than \(Observations.widestScatter) inputs: each weight is rounded by itself"
         }
         let sorted = statistics.largest.sorted()
         if let largest = sorted.last, sorted[sorted.count / 2] > 0 {
@@ -166,7 +169,7 @@ private struct Quantizer {
         let judge = try OutputJudge(graphs, options.calibration, pool)
         report.unmeasuredOutputs = judge.unmeasured
         guard let wanted = options.minimalSNR else {
-            (report.outputSNR, report.selectionOverlap) = try judge.compare(result().graphs)
+            report.record(try judge.compare(result().graphs))
             return
         }
         let candidates = quantized.indices.filter { quantized[$0] != nil }
@@ -190,16 +193,16 @@ private struct Quantizer {
             reports[index].note = "put back to reach \(wanted) dB"
         }
         if low == order.count { roundsRest = try judge.worst(result().graphs) >= wanted }
-        (report.outputSNR, report.selectionOverlap) = try judge.compare(result().graphs)
+        report.record(try judge.compare(result().graphs))
     }
 
     // MARK: Graphs
 
     func result() throws -> (graphs: [Graph], report: QuantizationReport) {
         var report = report
-        report.layers = reports
-        report.bytesBefore = reports.reduce(0) { $0 + $1.bytesBefore }
-        report.bytesAfter = reports.reduce(0) { $0 + $1.bytesAfter }
+        report.layers = reports + (try restReports())
+        report.bytesBefore = report.layers.reduce(0) { $0 + $1.bytesBefore }
+        report.bytesAfter = report.layers.reduce(0) { $0 + $1.bytesAfter }
         let result = try graphs(quantizing: Set(quantized.indices))
         report.attentions = result.reduce(0) { sum, graph in
             sum + graph.nodes.count(where: { ($0.op as? Attention)?.activations == .int8 })
@@ -207,9 +210,21 @@ private struct Quantizer {
         return (result, report)
     }
 
+    /// What became of large constants that belong to no layer.
+    private func restReports() throws -> [LayerReport] {
+        try inventory.rest.map { name, constant in
+            let before = try constant.storedByteCount
+            let stays = !roundsRest || inventory.keptRest.contains(constant.identity)
+            return LayerReport(
+                name: name, kind: "\(constant.shape)", precision: stays ? .float32 : .bfloat16,
+                note: stays ? (roundsRest ? "kept by a pattern" : "kept for the wanted SNR") : nil, bytesBefore: before,
+                bytesAfter: stays ? before : min(before, 2 * (try elementCount(of: constant.shape))))
+        }
+    }
+
     /// The model with only these layers quantized.
     private func graphs(quantizing chosen: Set<Int>) throws -> [Graph] {
-        let layers = Set(inventory.layers.map(\.weight.identity))
+        let kept = Set(inventory.layers.map(\.weight.identity)).union(inventory.keptRest)
         return try graphs.enumerated().map { graphIndex, graph in
             var graph = graph
             for index in chosen.sorted() {
@@ -219,7 +234,7 @@ private struct Quantizer {
                 }
             }
             if !options.weightsOnly { try graph.quantizeAttention() }
-            if roundsRest { try graph.roundRest(besides: layers) }
+            if roundsRest { try graph.roundRest(besides: kept) }
             graph.prune()
             return graph
         }
@@ -267,19 +282,11 @@ extension Graph {
         return try addConstant(Constant(Tensor(values, shape: [values.count]), identity: identity), name: "\(name).corrected_bias")
     }
 
-    /// Stores large constants outside quantizable layers (patch projection, position tables) in bfloat16: 54 dB, far above what
-    /// int8 leaves.
-    /// - Parameter layers: identities of weights that are quantized, or stay as they are.
-    fileprivate mutating func roundRest(besides layers: Set<String>) throws {
-        for node in nodes
-        where node.op is PatchEmbedding || node.op is Embedding || node.op is QuantizedEmbedding || node.op is Slice {
-            for (index, input) in node.inputs.enumerated() {
-                // A table's scales must stay exact.
-                guard let input, !(node.op is QuantizedEmbedding && index == 2), let constant = constant(of: input),
-                    constant.dataType == .float32, try constant.byteCount > 65_536, !layers.contains(constant.identity)
-                else { continue }
-                setContent(.tensor(constant.rounded(to: .bfloat16)), of: input)
-            }
+    /// Stores in bfloat16 what is no layer.
+    /// - Parameter kept: identities of constants that stay as they are.
+    fileprivate mutating func roundRest(besides kept: Set<String>) throws {
+        for (value, constant) in try largeConstants() where !kept.contains(constant.identity) {
+            setContent(.tensor(constant.rounded(to: .bfloat16)), of: value)
         }
     }
 }

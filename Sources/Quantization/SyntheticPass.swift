@@ -7,8 +7,8 @@ import Tensors
 
 /// One run on random tokens, of what depends on tokens alone.
 ///
-/// Random tokens make a text encoder's channels about as loud as real ones do, so such a run shows their ranges without
-/// anyone's data. (Noise in place of a picture does not: there `normStatistics` is the better estimate.) Weights are loaded node by
+/// Random tokens give a text encoder's channels about the ranges that real ones do, so such a run shows them without anyone's
+/// data. (Noise in place of a picture does not: there `normStatistics` is the better estimate.) Weights are loaded node by
 /// node and dropped again: the pass needs little memory.
 enum SyntheticPass {
     /// Tokens of the made-up text.

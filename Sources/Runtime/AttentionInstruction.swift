@@ -34,13 +34,13 @@ struct AttentionInstruction: Instruction {
 
     func scratchBytes(threads: Int) -> Int { threads * threadScratch }
 
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
         let attend = inBytes ? try byteWork(memory) : try floatWork(memory)
         let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
         let (batch, queries) = (batch, queries)
         let mask = try node.input(3).map { try MaskRows(memory.view($0)) }
         let output = try memory.mutableView(node.output).target(Float.self)
-        let scratch = Target(base: memory.scratch.assumingMemoryBound(to: UInt8.self))
+        let scratch = Target(base: scratch.assumingMemoryBound(to: UInt8.self))
         return { pool in
             pool.run(batch * heads) { index, thread in
                 let (example, head) = (index / heads, index % heads)

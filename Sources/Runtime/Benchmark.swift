@@ -34,10 +34,10 @@ extension [StepTime] {
     }
 }
 
-/// The instruction set whose kernels run on this processor, such as `avx512vnni`.
-public var kernelPath: String { String(cString: trips_path_name(trips_kernels_path())) }
-
 extension Session {
+    /// The instruction set whose kernels run on this processor, such as `avx512vnni`.
+    public static var kernelPath: String { String(cString: trips_path_name(trips_kernels_path())) }
+
     /// Runs and takes the time of each step.
     /// - Parameter runs: runs to take the median of, after one that is not counted.
     /// - Throws: as `run`.
@@ -61,12 +61,11 @@ extension Session {
             }
         }
     }
-
 }
 
 /// Milliseconds of each run of each session on the same inputs, in turn so that all see the machine in the same state.
 /// - Throws: as `Session.run`.
-public func measureInTurn(
+package func measureInTurn(
     _ sessions: [Session], _ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int
 ) throws -> [[Double]] {
     let clock = ContinuousClock()
@@ -81,7 +80,7 @@ public func measureInTurn(
 
 /// Median milliseconds of two models on the same inputs, run in turn.
 /// - Throws: as `Session.run`.
-public func compareTimes(
+package func compareTimes(
     _ first: Model, _ second: Model, inputs: [String: Tensor], threads: Int? = nil
 ) throws -> (first: Double, second: Double) {
     let sessions = [Session(first, threads: threads), Session(second, threads: threads)]

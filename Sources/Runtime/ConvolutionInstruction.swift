@@ -63,10 +63,13 @@ struct ConvolutionInstruction: Instruction {
     /// Whether threads divide one slice after the other among them, rather than each taking whole slices.
     private func sharesPlanes(_ threads: Int) -> Bool { layout.slices < 8 * threads }
 
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
         let work = try BoundConvolution(self, memory)
         if let kernel = layout.depthwiseKernel { return bindDepthwise(work, kernel, threads: memory.threads) }
-        return sharesPlanes(memory.threads) ? bindSharing(work, memory) : bindBySlice(work, memory)
+        let threads = memory.threads
+        return sharesPlanes(threads)
+            ? bindSharing(work, self.scratch(scratch, planes: 1), threads: threads)
+            : bindBySlice(work, self.scratch(scratch, planes: threads), threads: threads)
     }
 
     private func bindDepthwise(_ work: BoundConvolution, _ kernel: Int, threads: Int) -> @Sendable (ThreadPool) throws -> Void {
@@ -79,8 +82,10 @@ struct ConvolutionInstruction: Instruction {
     }
 
     /// Threads divide one slice after the other among them.
-    private func bindSharing(_ work: BoundConvolution, _ memory: PlanMemory) -> @Sendable (ThreadPool) throws -> Void {
-        let (layout, parts, scratch) = (layout, layout.parts(threads: memory.threads), scratch(memory, planes: 1))
+    private func bindSharing(
+        _ work: BoundConvolution, _ scratch: ConvolutionScratch, threads: Int
+    ) -> @Sendable (ThreadPool) throws -> Void {
+        let (layout, parts) = (layout, layout.parts(threads: threads))
         return { pool in
             for slice in 0..<layout.slices {
                 if layout.needsPlanes {
@@ -94,10 +99,11 @@ struct ConvolutionInstruction: Instruction {
     }
 
     /// Each task takes whole slices.
-    private func bindBySlice(_ work: BoundConvolution, _ memory: PlanMemory) -> @Sendable (ThreadPool) throws -> Void {
-        let (layout, parts) = (layout, layout.parts(threads: memory.threads))
-        let scratch = scratch(memory, planes: memory.threads)
-        let tasks = (0..<layout.slices).split(into: 8 * memory.threads)
+    private func bindBySlice(
+        _ work: BoundConvolution, _ scratch: ConvolutionScratch, threads: Int
+    ) -> @Sendable (ThreadPool) throws -> Void {
+        let (layout, parts) = (layout, layout.parts(threads: threads))
+        let tasks = (0..<layout.slices).split(into: 8 * threads)
         return { pool in
             pool.run(tasks.count) { index, thread in
                 let planes = scratch.planes(thread)
@@ -112,8 +118,8 @@ struct ConvolutionInstruction: Instruction {
     }
 
     /// - Parameter planes: copies of a slice, before the threads' sums.
-    private func scratch(_ memory: PlanMemory, planes: Int) -> ConvolutionScratch {
-        let first = memory.scratch.assumingMemoryBound(to: Float.self)
+    private func scratch(_ bytes: UnsafeMutableRawPointer, planes: Int) -> ConvolutionScratch {
+        let first = bytes.assumingMemoryBound(to: Float.self)
         let planesCount = layout.planesBytes / MemoryLayout<Float>.size
         return ConvolutionScratch(
             planes: Target(base: first), planesCount: planesCount, sums: Target(base: first + planes * planesCount),

@@ -22,14 +22,7 @@ extension Session {
     /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range; `CancellationError` as `run`.
     public func generate(_ inputs: [String: Tensor], _ generation: Generation) throws -> Hypothesis {
-        let longest = try decoding().step.positions ?? Session.largestLength
-        let limits = [("beam", generation.beam, Generation.largestBeam), ("maximal length", generation.maximalLength, longest)]
-        for (name, number, largest) in limits {
-            guard number >= 1, number <= largest else { throw TripsError.usage(name, found: number, expected: "1 to \(largest)") }
-        }
-        guard generation.alpha.isFinite else {
-            throw TripsError.usage("alpha", found: generation.alpha, expected: "a finite number")
-        }
+        try generation.check(.usage, positions: decoding().step.positions ?? Session.largestLength)
         var decoder = try Decoder(self, inputs, hypotheses: generation.beam, steps: generation.maximalLength)
         var prefixes = Array(repeating: [generation.startID], count: generation.beam)
         var origins = Array(0..<generation.beam)
@@ -55,6 +48,9 @@ extension Session {
         return best
     }
 
+    /// Tokens of a box.
+    private static let coordinates = 4
+
     /// The box [x0, y0, x1, y1], as fractions of the picture, that a grounding model answers: four greedy tokens.
     /// - Throws: `usage` where the package does not ground; `CancellationError` as `run`.
     public func ground(_ inputs: [String: Tensor], _ generation: Generation) throws -> [Float] {
@@ -62,9 +58,9 @@ extension Session {
         guard let firstTargetID = generation.firstTargetID, targetCount > 1 else {
             throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more")
         }
-        var decoder = try Decoder(self, inputs, hypotheses: 1, steps: 4)
+        var decoder = try Decoder(self, inputs, hypotheses: 1, steps: Session.coordinates)
         var ids = [generation.startID]
-        for step in 0..<4 {
+        for step in 0..<Session.coordinates {
             let logits = try decoder.nextLogits([ids[step]], continuing: [0])[0]
             ids.append(logits.indices.max { logits[$0] < logits[$1] } ?? 0)
         }
@@ -151,11 +147,7 @@ private func expand(
         var logarithms = logSoftmax(values)
         if let suppressed, logarithms.indices.contains(suppressed) { logarithms[suppressed] = -1e20 }
         for (token, logarithm) in logarithms.enumerated() {
-            let score = (logarithm + cumulative[row]) / penalty
-            if best.count == count, score <= best[count - 1].score { continue }
-            let place = best.firstIndex { score > $0.score } ?? best.count
-            best.insert((row, token, score), at: place)
-            if best.count > count { best.removeLast() }
+            best.insert((row, token, (logarithm + cumulative[row]) / penalty), amongLargest: count) { $0.score }
         }
     }
     // A vocabulary smaller than the beam leaves rows empty: they hold a hypothesis that cannot grow.

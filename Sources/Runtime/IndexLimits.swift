@@ -22,7 +22,8 @@ extension Graph {
         }
     }
 
-    private func lookup(_ node: Node) -> (table: ValueID?, axis: Int, indices: ValueID?)? {
+    /// The table, its axis and the indices of an operator that looks up rows.
+    func lookup(_ node: Node) -> (table: ValueID?, axis: Int, indices: ValueID?)? {
         switch node.op {
         case is Embedding, is QuantizedEmbedding: (node.input(1), 0, node.input(0))
         case let gather as Gather: (node.input(0), gather.axis, node.input(1))
@@ -33,7 +34,7 @@ extension Graph {
     /// The first value that holds the same integers in the same order.
     private func origin(ofIntegers value: ValueID) -> ValueID {
         var current = value
-        while let node = producer(of: current), node.isReshape || node.op is Cast, let source = node.input(0),
+        while let node = producer(of: current), node.op.isReshape || node.op is Cast, let source = node.input(0),
             type(of: source).dataType.isInteger, type(of: source).dataType.isExact(in: type(of: current).dataType)
         {
             current = source
@@ -47,11 +48,8 @@ extension IndexLimit {
     func check(_ tensor: Tensor, name: String) throws {
         let numbers = try tensor.integers()
         guard let place = numbers.firstIndex(where: { $0 < -size || $0 >= size }) else { return }
-        var (rest, position) = (place, [Int]())
-        for size in tensor.shape.reversed() {
-            position.insert(rest % size, at: 0)
-            rest /= size
-        }
-        throw TripsError.data("element \(position) of input \(name)", found: numbers[place], expected: "-\(size) ..< \(size)")
+        throw TripsError.data(
+            "element \(coordinates(of: place, in: tensor.shape)) of input \(name)", found: numbers[place],
+            expected: "-\(size) ..< \(size)")
     }
 }

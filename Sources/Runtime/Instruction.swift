@@ -18,7 +18,8 @@ protocol Instruction {
     /// Working memory during the step.
     func scratchBytes(threads: Int) -> Int
     /// The step as a function, with all addresses resolved.
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void
+    /// - Parameter scratch: as many bytes as `scratchBytes` says, for the step alone.
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void
 }
 
 extension Instruction {
@@ -32,9 +33,6 @@ extension Node {
         guard let value = input(index) else { throw TripsError.data("input \(index) is missing", at: name) }
         return value
     }
-
-    /// Whether it changes the shape alone, neither the elements nor their order.
-    var isReshape: Bool { op is Reshape || op is Squeeze || op is Unsqueeze || op is Flatten || op is Identity }
 }
 
 /// Any operator, computed as `Operators` computes it.
@@ -48,7 +46,7 @@ struct GenericInstruction: Instruction {
     var kind: String { type(of: op).name }
     var writes: [ValueID] { node.outputs }
 
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
         let inputs = try node.inputs.map { try $0.map(memory.view) }
         let outputs = try node.outputs.map(memory.mutableView)
         return { [op, node] pool in try locating(node.name) { try op.compute(inputs, into: outputs, on: pool) } }

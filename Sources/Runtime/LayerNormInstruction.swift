@@ -17,7 +17,7 @@ struct LayerNormInstruction: Instruction {
     var multiplyAccumulates: Int { 0 }
     var writes: [ValueID] { node.outputs }
 
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
         let (work, rows, width) = (try rowWork(memory), rows, width)
         let target = try memory.mutableView(node.output).target(Float.self)
         return { pool in

@@ -51,7 +51,7 @@ struct LinearInstruction: Instruction {
     private static let rowStep = 8
     private var stepBytes: Int { (LinearInstruction.rowStep * inputs * MemoryLayout<Float>.size).inWholeCacheLines }
 
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
         let (rows, inputs, step) = (rows, inputs, LinearInstruction.rowStep)
         let products = try members.map { try BoundProduct($0, memory) }
         let tiles = ProductTile.bands(of: rows, threads: memory.threads).flatMap { band in
@@ -68,9 +68,9 @@ struct LinearInstruction: Instruction {
                 }
             }
         }
-        let quantized = QuantizedRows(memory.scratch, rows: rows, inputs: inputs)
+        let quantized = QuantizedRows(scratch, rows: rows, inputs: inputs)
         let inputScale = try inputScale.map(memory.weights.tensor)
-        let source = try rowSource(memory)
+        let source = try rowSource(memory, scratch + QuantizedRows.byteCount(rows: rows, inputs: inputs))
         return { pool in
             pool.run(rows.dividedRoundingUp(by: step)) { index, thread in
                 let range = index * step..<min(rows, (index + 1) * step)
@@ -84,7 +84,9 @@ struct LinearInstruction: Instruction {
     }
 
     /// Address of the rows: in place, or normalised into thread scratch.
-    private func rowSource(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, _ thread: Int) -> UnsafePointer<Float> {
+    private func rowSource(
+        _ memory: PlanMemory, _ scratch: UnsafeMutableRawPointer
+    ) throws -> @Sendable (Range<Int>, _ thread: Int) -> UnsafePointer<Float> {
         let (inputs, stepBytes) = (inputs, stepBytes)
         guard let norm else {
             let x = try memory.view(input).source(Float.self)
@@ -92,8 +94,7 @@ struct LinearInstruction: Instruction {
         }
         let normalize = try norm.rowWork(memory)
         let kept = keepsNorm ? try memory.mutableView(input).target(Float.self) : nil
-        let apart = Target(
-            base: (memory.scratch + QuantizedRows.byteCount(rows: rows, inputs: inputs)).assumingMemoryBound(to: Float.self))
+        let apart = Target(base: scratch.assumingMemoryBound(to: Float.self))
         return { rows, thread in
             let target =
                 kept.map { $0.base + rows.lowerBound * inputs } ?? apart.base + thread * stepBytes / MemoryLayout<Float>.stride

@@ -33,7 +33,7 @@ struct Lowering {
     }
 
     private mutating func lower(_ node: Node) throws {
-        if isLinear(node), var instruction = try linears(node) {
+        if node.op.isLinear, var instruction = try linears(node) {
             if instruction.quantizesRows, let norm = instructions.last as? LayerNormInstruction, norm.writes == [instruction.input],
                 norm.rows == instruction.rows
             {
@@ -49,7 +49,7 @@ struct Lowering {
         } else if let instruction = try convolution(node) {
             done.insert(node.id)
             emit(instruction)
-        } else if node.isReshape, let source = node.input(0), graph.content(of: source) == nil {
+        } else if node.op.isReshape, let source = node.input(0), graph.content(of: source) == nil {
             done.insert(node.id)
             aliases[node.output] = source
             written.insert(node.output)
@@ -69,8 +69,6 @@ struct Lowering {
 
     // MARK: Linear layers
 
-    private func isLinear(_ node: Node) -> Bool { node.op is Linear || node.op is QuantizedLinear }
-
     /// All linear layers that read the input of `node`, each with the operators fused into it.
     private mutating func linears(_ node: Node) throws -> LinearInstruction? {
         guard let input = node.input(0), graph.content(of: input) == nil, graph.type(of: input).dataType == .float32,
@@ -78,7 +76,7 @@ struct Lowering {
         else { return nil }
         var instruction = LinearInstruction(
             input: input, rows: shape.dropLast().reduce(1, *), inputs: width, inputScale: rowScale(first.recipe), members: [])
-        for other in graph.consumers(of: input) where isLinear(other) && other.input(0) == input && !done.contains(other.id) {
+        for other in graph.consumers(of: input) where other.op.isLinear && other.input(0) == input && !done.contains(other.id) {
             guard let member = try member(other), sharesRows(member.recipe, first.recipe) else { continue }
             done.insert(other.id)
             instruction.members.append(fusing(member))

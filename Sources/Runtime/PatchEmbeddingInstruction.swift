@@ -25,14 +25,14 @@ struct PatchEmbeddingInstruction: Instruction {
 
     func scratchBytes(threads: Int) -> Int { (tokens - first) * inputs * MemoryLayout<Float>.size }
 
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
         let (width, inputs, tokens, first, batch) = (weight[0], inputs, tokens, first, image[0])
         func input(_ index: Int) throws -> Source<Float>? { try node.input(index).map { try memory.view($0).source() } }
         let packed = try memory.weights.product(recipe)
         let output = try memory.mutableView(node.output).target(Float.self)
         let (bias, token, positions) = (try input(2), try input(3), try input(4))
         let pixels = try memory.view(node.requiredInput(0)).source(Float.self)
-        let rows = Target(base: memory.scratch.assumingMemoryBound(to: Float.self))
+        let rows = Target(base: scratch.assumingMemoryBound(to: Float.self))
         let patches = PatchRows(pixels: pixels, rows: rows, image: image, weight: weight)
         let tiles = ProductTile.bands(of: tokens - first, threads: memory.threads).flatMap {
             ProductTile.cover(rows: $0, of: packed)

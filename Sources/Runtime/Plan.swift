@@ -32,10 +32,9 @@ final class Plan {
         outputs = graph.outputs
         inputs = try graph.inputs.map { (graph.name(of: $0), try memory.mutableView($0)) }
         steps = try lowering.instructions.enumerated().map { index, instruction in
-            memory.step = index
-            return Step(
+            Step(
                 label: instruction.label, kind: instruction.kind, multiplyAccumulates: instruction.multiplyAccumulates,
-                run: try instruction.bind(memory))
+                run: try instruction.bind(memory, scratch: memory.scratch(of: index)))
         }
     }
 

@@ -9,8 +9,6 @@ final class PlanMemory {
     let weights: WeightStore
     /// Threads that divide a step.
     let threads: Int
-    /// The index of the instruction that is being bound.
-    var step = 0
     private let graph: Graph
     private let storage: ValueStorage
     private let arena: AlignedMemory
@@ -18,8 +16,8 @@ final class PlanMemory {
     private let scratchOffsets: [Int]
     private var constants: [ValueID: Tensor] = [:]
 
-    /// The working memory of the instruction that is being bound.
-    var scratch: UnsafeMutableRawPointer { arena.base + scratchOffsets[step] }
+    /// The working memory of the instruction of this index.
+    func scratch(of step: Int) -> UnsafeMutableRawPointer { arena.base + scratchOffsets[step] }
 
     /// Loads the weights, and lays out everything else.
     /// - Parameter graph: with sizes that are all numbers.

@@ -29,8 +29,8 @@ struct SelectionInstruction: Instruction {
 
     func scratchBytes(threads: Int) -> Int { batch * scratchNumbers * MemoryLayout<Float>.size }
 
-    func bind(_ memory: PlanMemory) throws -> @Sendable (ThreadPool) throws -> Void {
-        let streams = try (0..<batch).map { try SelectionStream(self, memory, example: $0) }
+    func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
+        let streams = try (0..<batch).map { try SelectionStream(self, memory, scratch, example: $0) }
         return { pool in
             let parts = streams.count < pool.threads ? pool.threads : 1
             pool.run(streams.count * parts) { streams[$0 / parts].score(part: $0 % parts, of: parts) }
@@ -61,7 +61,7 @@ private struct SelectionStream: Sendable {
         case numbers(Target<Int32>, first: Int, fused: Int)
     }
 
-    init(_ selection: SelectionInstruction, _ memory: PlanMemory, example: Int) throws {
+    init(_ selection: SelectionInstruction, _ memory: PlanMemory, _ scratch: UnsafeMutableRawPointer, example: Int) throws {
         let node = selection.node
         func input(_ index: Int, _ offset: Int) throws -> Source<Float> {
             Source(base: try memory.view(node.requiredInput(index)).source().base + offset)
@@ -90,7 +90,7 @@ private struct SelectionStream: Sendable {
         indices = try output(1, example * kept)
         scores = try output(2, example * count)
         positions = try output(3, example * total)
-        dots = Target(base: memory.scratch.assumingMemoryBound(to: Float.self) + example * selection.scratchNumbers)
+        dots = Target(base: scratch.assumingMemoryBound(to: Float.self) + example * selection.scratchNumbers)
         means = Target(base: dots.base + op.heads * (leading + count))
         weights = Target(base: means.base + leading + count)
         order = Target(base: UnsafeMutableRawPointer(weights.base + count).assumingMemoryBound(to: Int32.self))

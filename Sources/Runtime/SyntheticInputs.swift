@@ -29,15 +29,8 @@ extension Session {
         let types = try self.inputs(for: outputNames)
         let batches = model.graphs.reduce(into: Set()) { $0.formUnion($1.batchSymbols) }
         for (name, type) in types {
-            let shape = try type.shape.map { dimension in
-                let bindings = Dictionary(
-                    uniqueKeysWithValues: dimension.symbols.map { symbol in
-                        (symbol, batches.contains(symbol) ? batch : length)
-                    })
-                guard let size = try dimension.substituting(bindings).constant, size >= 0 else {
-                    throw TripsError.data("the size of input \(name) cannot be told", found: type)
-                }
-                return size
+            guard let shape = try type.shape(batch: batch, batches, length: length) else {
+                throw TripsError.data("the size of input \(name) cannot be told", found: type)
             }
             // A package may state any size; inputs of real models are far below this limit.
             let limit = min(batch, 1 << 16) << (type.dataType.isFloatingPoint ? 27 : 20)
@@ -74,17 +67,68 @@ extension Session {
     }
 }
 
+extension ValueType {
+    /// The shape where some symbols count examples and all others are lengths; nil where a size would be negative.
+    fileprivate func shape(batch: Int, _ batches: Set<String>, length: Int) throws -> [Int]? {
+        let sizes = try shape.compactMap { dimension in
+            try dimension.substituting(
+                Dictionary(uniqueKeysWithValues: dimension.symbols.map { ($0, batches.contains($0) ? batch : length) })
+            ).constant
+        }
+        return sizes.count == rank && sizes.allSatisfy { $0 >= 0 } ? sizes : nil
+    }
+}
+
 extension Graph {
-    /// Positions in the smallest table from which a text's are cut, from the first used row on; nil where there is none.
-    fileprivate var positionCount: Int? {
-        nodes.compactMap { node in
-            let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
-            guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
-                let table = slice.input(0), shape(of: table).count >= 2, let rows = shape(of: table).dropLast().last?.constant,
-                let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first, start >= 0, start <= rows
+    /// Where a size depends on the numbers of inputs, and of which; nil where none does, or where that shows in runs alone.
+    package func sizeOfNumbers() -> (inputs: [String], place: String)? {
+        guard nodes.contains(where: { $0.outputs.contains { shape(of: $0).contains { !$0.madeUpSymbols.isEmpty } } }) else {
+            return nil
+        }
+        let length = min(40, positionCount ?? 40)
+        var shapes: [String: [Int]] = [:]
+        for input in inputs { shapes[name(of: input)] = try? type(of: input).shape(batch: 1, batchSymbols, length: length) }
+        guard let graph = try? specialized(to: shapes), let open = graph.openValue else { return nil }
+        return (graph.inputs(behind: [open]).map(graph.name(of:)), graph.place(of: open))
+    }
+
+    /// Positions in the smallest table from which a text's are cut or looked up by count, from the first used row on; nil where there
+    /// is none.
+    fileprivate var positionCount: Int? { nodes.compactMap { cutPositions($0) ?? countedPositions($0) }.min() }
+
+    private func cutPositions(_ node: Node) -> Int? {
+        let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
+        guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
+            let table = slice.input(0), shape(of: table).count >= 2, let rows = shape(of: table).dropLast().last?.constant,
+            let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first, start >= 0, start <= rows
+        else { return nil }
+        return rows - start
+    }
+
+    /// RoBERTa looks up for each token how many come before it, padding not counted, and starts at row 2.
+    private func countedPositions(_ node: Node) -> Int? {
+        guard let lookup = lookup(node), lookup.axis == 0, let table = lookup.table, let rows = shape(of: table).first?.constant,
+            let last = lookup.indices.flatMap({ beyondCount($0) }), last >= -1, last < rows - 1
+        else { return nil }
+        return rows - 1 - last
+    }
+
+    /// What is added to a running count, in which each element counts up to 1; nil for other values.
+    private func beyondCount(_ value: ValueID, depth: Int = 8) -> Int? {
+        guard depth > 0, let node = producer(of: value), let x = node.input(0) else { return nil }
+        switch node.op {
+        case let sum as CumSum: return sum.exclusive ? -1 : 0
+        case is Cast: return beyondCount(x, depth: depth - 1)
+        case let binary as Binary where binary.kind == .mul:
+            return node.inputs.lazy.compactMap { $0.flatMap { beyondCount($0, depth: depth - 1) } }.first
+        case let binary as Binary where binary.kind == .add:
+            guard let y = node.input(1), let added = try? operand(y).constantIntegers(), added.count == 1,
+                let rest = beyondCount(x, depth: depth - 1)
             else { return nil }
-            return rows - start
-        }.min()
+            let (sum, overflow) = rest.addingReportingOverflow(added[0])
+            return overflow ? nil : sum
+        default: return nil
+        }
     }
 
     /// Rows of the table in which an input's numbers are looked up.

@@ -11,6 +11,8 @@ final class WeightStore: Sendable {
         var products: [String: PackedProduct] = [:]
     }
     private let state = Mutex(State())
+    /// Held while a model's own are loaded, so that sessions that start at the same time do not each make them.
+    private let preparing = Mutex(())
     /// Identities of the constants that belong to the model. Others are created by planning and freed with their plan.
     private let owned: Set<String>
 
@@ -37,6 +39,10 @@ final class WeightStore: Sendable {
 
     /// Loads the model's own among these in parallel. Constants that planning created are left to their plan.
     func prepare(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
+        try preparing.withLock { _ in try load(recipes, constants) }
+    }
+
+    private func load(_ recipes: [ProductRecipe], _ constants: [Constant]) throws {
         var seen = Set<String>()
         let made = state.withLock { Set($0.products.keys) }
         let recipes = recipes.filter {
@@ -56,7 +62,7 @@ final class WeightStore: Sendable {
         // The largest first: the last tasks are small, so that threads finish together.
         let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
         try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
-        parts.first?.block.gatherIntoLargePages()
+        parts.first?.block.collapseIntoHugePages()
     }
 
     /// Bytes of all forms that are held.
@@ -149,7 +155,7 @@ struct MemoryPart: Sendable {
             end = next.inWholeCacheLines
         }
         let block = try AlignedMemory(byteCount: end)
-        block.preferLargePages()
+        block.preferHugePages()
         return zip(starts, byteCounts).map { MemoryPart(block, $0..<$0 + $1) }
     }
 }
@@ -170,7 +176,7 @@ final class PackedProduct: Sendable {
         guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
         (outputs, inputs) = try recipe.sizes()
         (form, self.memory, target) = (recipe.form, memory, Target(base: base.assumingMemoryBound(to: Float.self)))
-        memory.block.bringIn(memory.bytes)
+        memory.block.prefault(memory.bytes)
         let pack = try packing(recipe)
         // Decoded and packed in pieces, which stay in cache.
         try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in

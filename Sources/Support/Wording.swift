@@ -4,10 +4,19 @@ import Foundation
 package func counted(_ count: Int, _ thing: String) -> String { "\(count) \(thing)\(count == 1 ? "" : "s")" }
 
 /// A number in few characters, such as `0.001` or `3.2e-06`.
-package func short(_ number: Double) -> String {
+package func short(_ number: Double) -> String { significant(number, 3) }
+
+/// Two numbers as `short` writes them, with as many digits more as tell them apart.
+package func apart(_ left: Double, _ right: Double) -> (left: String, right: String) {
+    let pairs = (3...17).lazy.map { (left: significant(left, $0), right: significant(right, $0)) }
+    return pairs.first { $0.left != $0.right } ?? (short(left), short(right))
+}
+
+/// A number with at most `count` significant digits.
+private func significant(_ number: Double, _ count: Int) -> String {
     if number.isNaN { return "nan" }
     if number.isInfinite { return number > 0 ? "∞" : "-∞" }
-    return String(format: "%.3g", number)
+    return String(format: "%.\(count)g", number)
 }
 
 /// A number with a fixed count of decimals.

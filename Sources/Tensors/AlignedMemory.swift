@@ -38,12 +38,12 @@ package final class AlignedMemory: @unchecked Sendable {
 
 /// Pages of blocks that are filled right after they are made, such as a model's weights.
 extension AlignedMemory {
-    private enum Pages: UInt8, AtomicRepresentable { case small, large }
+    private enum Pages: UInt8, AtomicRepresentable { case small, huge }
 
     /// CPU-time budget for pre-faulting, in nanoseconds; huge pages are given up once it is spent. Faulting in a huge page takes a
     /// sixth of the time of the small pages that it replaces; but ten times as long in a virtual machine whose host has reclaimed
     /// the free memory.
-    private static let patience = Atomic(10_000_000)
+    private static let prefaultBudget = Atomic(10_000_000)
 
     /// Approximate rate of faulting in small pages.
     private static let bytesPerNanosecond = 4
@@ -52,27 +52,27 @@ extension AlignedMemory {
     private var hasManyPages: Bool { byteCount > 4 << 20 }
 
     /// Asks for huge pages for a block that is about to be filled, unless the budget is spent. They are also faster to read.
-    package func preferLargePages() {
-        guard hasManyPages, AlignedMemory.patience.load(ordering: .relaxed) > 0 else { return }
-        pages.store(.large, ordering: .relaxed)
+    package func preferHugePages() {
+        guard hasManyPages, AlignedMemory.prefaultBudget.load(ordering: .relaxed) > 0 else { return }
+        pages.store(.huge, ordering: .relaxed)
         bytes.advise(.hugePages)
     }
 
     /// Pre-faults a part that is about to be written: one madvise costs less than a fault per page.
-    package func bringIn(_ part: UnsafeMutableRawBufferPointer) {
+    package func prefault(_ part: UnsafeMutableRawBufferPointer) {
         guard hasManyPages else { return }
         let start = threadTime()
         // Pages at the ends of a part, and all of them where Linux is older than the advice, are faulted in when they are touched.
         part.advise(.populateForWriting)
-        let left = AlignedMemory.patience.wrappingAdd(
+        let left = AlignedMemory.prefaultBudget.wrappingAdd(
             part.count / AlignedMemory.bytesPerNanosecond - (threadTime() - start), ordering: .relaxed
         ).newValue
         guard left <= 0 else { return }
-        if pages.exchange(.small, ordering: .relaxed) == .large { bytes.advise(.noHugePages) }
+        if pages.exchange(.small, ordering: .relaxed) == .huge { bytes.advise(.noHugePages) }
     }
 
     /// Lets khugepaged collapse the written pages into huge ones in the background.
-    package func gatherIntoLargePages() {
+    package func collapseIntoHugePages() {
         if hasManyPages { bytes.advise(.hugePages) }
     }
 

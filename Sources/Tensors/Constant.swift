@@ -3,7 +3,9 @@ import Synchronization
 
 /// A tensor that stays where it is until someone needs its numbers: type, shape, and how to get the bytes.
 public struct Constant: Sendable {
+    /// The type of the numbers that loading gives.
     public let dataType: DataType
+    /// Sizes, the slowest first.
     public let shape: [Int]
     /// The narrowest type that holds the numbers without loss: that in which the source stores them, or `dataType`.
     public let storedType: DataType

@@ -5,7 +5,7 @@ extension Tensor {
     /// integer to integer keeps the low bits; to `bool`, everything but zero is true.
     public func converted(to newType: DataType) throws -> Tensor {
         if newType == dataType { return self }
-        return try .written(newType, shape) { convert(view, into: $0) }
+        return try .zeroed(newType, shape) { convert(view, into: $0) }
     }
 
     /// The elements as integers, rounded as `converted` does.

@@ -26,6 +26,7 @@ public enum DataType: String, Sendable, Codable, CaseIterable, CustomStringConve
         }
     }
 
+    /// True for the floating-point types.
     public var isFloatingPoint: Bool {
         switch self {
         case .float64, .float32, .float16, .bfloat16: true

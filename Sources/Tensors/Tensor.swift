@@ -3,7 +3,9 @@ import Support
 
 /// A dense row-major array that does not change after it is made. Copies share their memory.
 public struct Tensor: Sendable {
+    /// The type of the elements.
     public let dataType: DataType
+    /// Sizes, the slowest first.
     public let shape: [Int]
     private let storage: AlignedMemory
 
@@ -23,12 +25,12 @@ public struct Tensor: Sendable {
 
     /// A tensor whose elements `fill` writes through a view; memory is zeroed before.
     /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
-    package static func written(_ dataType: DataType, _ shape: [Int], _ fill: (MutableTensorView) throws -> Void) throws -> Tensor {
-        try written([(dataType, shape)]) { try fill($0[0]) }[0]
+    package static func zeroed(_ dataType: DataType, _ shape: [Int], _ fill: (MutableTensorView) throws -> Void) throws -> Tensor {
+        try zeroed([(dataType, shape)]) { try fill($0[0]) }[0]
     }
 
     /// As above, for several tensors.
-    package static func written(
+    package static func zeroed(
         _ types: [(dataType: DataType, shape: [Int])], _ fill: ([MutableTensorView]) throws -> Void
     ) throws -> [Tensor] {
         let tensors = try types.map { type in
@@ -41,7 +43,8 @@ public struct Tensor: Sendable {
     }
 
     /// A tensor whose bytes `fill` writes. Memory is uninitialised; `fill` must write every byte.
-    package static func filled(_ dataType: DataType, _ shape: [Int], _ fill: (AlignedMemory) throws -> Void) throws -> Tensor {
+    package static func uninitialized(_ dataType: DataType, _ shape: [Int], _ fill: (AlignedMemory) throws -> Void) throws -> Tensor
+    {
         let storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape), zeroed: false)
         try fill(storage)
         return Tensor(dataType: dataType, shape: shape, storage: storage)
@@ -137,6 +140,17 @@ package func denseStrides(_ shape: [Int]) -> [Int] {
     var strides = Array(repeating: 1, count: shape.count)
     for axis in shape.indices.dropLast().reversed() { strides[axis] = strides[axis + 1] &* shape[axis + 1] }
     return strides
+}
+
+/// The index along each axis of the element at `offset` in row-major order.
+package func coordinates(of offset: Int, in shape: [Int]) -> [Int] {
+    var rest = offset
+    var result: [Int] = []
+    for size in shape.reversed() where size > 0 {
+        result.append(rest % size)
+        rest /= size
+    }
+    return result.reversed()
 }
 
 /// Swift types that are elements of tensors. Booleans are bytes that hold 0 or 1.

@@ -33,6 +33,7 @@ public struct ExampleOptions: ParsableArguments {
 
     public init() {}
 
+    /// True where there is an image or a text.
     public var isGiven: Bool { !image.isEmpty || text != nil }
 
     public func validate() throws {

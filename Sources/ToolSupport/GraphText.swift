@@ -46,12 +46,12 @@ public func graphText(_ graph: Graph) -> String {
 
 /// What a graph of a package costs, and what it would without its selections; nil where sizes stay unknown.
 public func costText(_ graph: Graph, among graphs: [Graph]) -> String? {
-    guard let graph = try? graph.fed(by: graphs), let (cost, sizes) = try? graph.exampleCost() else { return nil }
-    let example = "one example" + (graph.hasOpenLength ? " with \(counted(sizes.textLength, "text token"))" : "")
+    guard let graph = try? graph.fed(by: graphs), let (cost, length) = try? graph.exampleCost() else { return nil }
+    let example = "one example" + (graph.hasOpenLength ? " with \(counted(length, "text token"))" : "")
     guard graph.nodes.contains(where: { $0.op is PatchSelection }), let all = try? graph.withoutSelection(),
-        let whole = try? all.multiplyAccumulates(sizes), cost > 0
+        let whole = try? all.multiplyAccumulates(textLength: length), cost > 0
     else { return "\(macText(cost)) for \(example)" }
     if whole == cost { return "\(macText(cost)) for \(example), as without selection" }
     return
-        "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))x less) for \(example)"
+        "\(macText(whole)) without selection -> \(macText(cost)) (\(digits(Double(whole) / Double(cost), 2))× fewer) for \(example)"
 }

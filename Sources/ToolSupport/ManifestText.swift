@@ -25,7 +25,7 @@ extension Manifest {
         if let quantization { lines.append("quantized     \(quantization.scheme.rawValue): \(quantization.summary)") }
         if let preprocessing {
             lines.append(
-                "images        \(preprocessing.imageSize) px, \(preprocessing.resampling), mean "
+                "images        \(preprocessing.imageSize) px, \(preprocessing.resampling.rawValue), mean "
                     + preprocessing.mean.map { digits($0, 4) }.joined(separator: " ") + ", deviation "
                     + preprocessing.deviation.map { digits($0, 4) }.joined(separator: " "))
         }

@@ -32,7 +32,23 @@ public struct ToleranceOptions: ParsableArguments {
             valueName: "name"))
     public var preset: PresetChoice?
 
-    public enum PresetChoice: String, CaseIterable, ExpressibleByArgument, Sendable { case auto, f32, f16, bf16, int8 }
+    /// A preset, or the package's own.
+    public enum PresetChoice: ExpressibleByArgument, Sendable {
+        case auto, preset(TolerancePreset)
+
+        public static var allValueStrings: [String] { ["auto"] + TolerancePreset.allCases.map(\.rawValue) }
+        public static var defaultCompletionKind: CompletionKind { .list(allValueStrings) }
+
+        public init?(argument: String) {
+            if argument == "auto" {
+                self = .auto
+            } else if let preset = TolerancePreset(rawValue: argument) {
+                self = .preset(preset)
+            } else {
+                return nil
+            }
+        }
+    }
 
     public init() {}
 
@@ -48,10 +64,12 @@ public struct ToleranceOptions: ParsableArguments {
     /// - Parameter fitting: the preset that suits the package.
     public func tolerances(fitting: TolerancePreset) -> Tolerances {
         var tolerances = Tolerances()
-        if let preset {
-            tolerances.preset = preset == .auto ? fitting : TolerancePreset(rawValue: preset.rawValue) ?? .f32
-            tolerances.allowsFlips = tolerances.preset != .f32
+        switch preset {
+        case .auto: tolerances.preset = fitting
+        case .preset(let preset): tolerances.preset = preset
+        case nil: break
         }
+        tolerances.allowsFlips = tolerances.preset != .f32
         tolerances.absolute = atol
         tolerances.relative = rtol
         tolerances.snr = minSnr

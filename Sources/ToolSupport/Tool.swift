@@ -5,8 +5,8 @@ import Support
 
 /// A command of the package: parses its arguments, calls the library, reports.
 ///
-/// Exit codes: 0 done, 1 a verdict that fails, 64 usage, 65 bad input data, 66 input cannot be opened, 70 an error that
-/// nobody foresaw, 73 output cannot be created, 74 input or output failed part-way.
+/// Exit codes: 0 done, 1 a verdict that fails, 64 usage, 65 bad input data, 66 input cannot be opened, 70 an
+/// internal error, 73 output cannot be created, 74 input or output failed part-way.
 public protocol Tool: ParsableCommand {}
 
 extension Tool {
@@ -57,7 +57,7 @@ public func missingArgument(_ argument: String, besides options: KeyValuePairs<S
 /// Writes a line to standard error.
 public func printDiagnostic(_ line: String) { writeDiagnostic(line + "\n") }
 
-/// Writes to standard error; where nobody can read it, the work goes on.
+/// Writes to standard error; errors of writing are ignored.
 func writeDiagnostic(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
 
 /// The option that all tools share.

@@ -1,4 +1,5 @@
 import Foundation
+import Importers
 import ModelGraph
 import PackageFormat
 import Preprocessing
@@ -49,69 +50,45 @@ public struct Answer: Sendable, Encodable {
     }
 }
 
-extension Answer {
-    /// Runs a model.
+extension Session {
+    /// What the model says of its inputs.
     /// - Parameters:
     ///   - inputs: as `Model.inputs(images:text:tokenizer:maximalLength:)` makes them.
     ///   - tokenizer: to read the candidates and to spell generated text.
     ///   - candidates: answers to rank (ALBEF's visual question answering), or the names of a classifier's classes.
     /// - Throws: `usage` where inputs are missing, a model ranks answers and none are given, or names do not fit the classes.
-    public init(_ session: Session, _ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String] = []) throws {
+    public func answer(_ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String] = []) throws -> Answer {
         let clock = ContinuousClock()
         let start = clock.now
-        let (manifest, outputs) = (session.model.manifest, Set(session.outputNames))
+        let outputs = Set(outputNames)
         guard candidates.isEmpty || outputs.contains("answer_logits") || outputs.contains("prediction") else {
             throw TripsError.usage(
                 "this model neither ranks answers nor tells classes apart", found: "`candidates`", expected: "none")
         }
-        let plain = session.outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
-        try Answer.checkGiven(inputs, session.inputs(for: plain + outputs.intersection(["answer_logits", "next_logits"])))
+        let plain = outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
+        try checkGiven(inputs, for: plain + outputs.intersection(["answer_logits", "next_logits"]))
+        var answer = Answer()
         if outputs.contains("answer_logits") {
-            try rank(session, inputs, tokenizer, candidates)
+            answer.answers = try ranked(candidates, inputs, tokenizer)
         } else if outputs.contains("next_logits") {
-            try generate(session, inputs, tokenizer)
+            try generate(inputs, tokenizer, into: &answer)
         }
-        let results = try session.run(inputs, outputs: plain)
-        if let logits = try results["itm_logits"]?.numbers(), logits.count >= 2 {
-            matchProbability = softmax(logits.prefix(2))[1]
-        }
-        if let image = try results["image_feat"]?.numbers(),
-            let text = try results["text_feat"]?.numbers(), image.count == text.count
-        {
-            similarity = zip(image, text).reduce(0) { $0 + $1.0 * $1.1 }
-        }
-        if let logits = try results["prediction"]?.numbers() {
-            let names = try Answer.classNames(manifest.architecture, count: logits.count, given: candidates)
-            classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
-        }
-        seconds = start.duration(to: clock.now).milliseconds / 1e3
-        let traces = session.traceNames.filter { SelectionTrace($0) != nil }
-        if !traces.isEmpty { selections = try Answer.selections(session.run(inputs, outputs: [], traces: traces)) }
+        try answer.take(run(inputs, outputs: plain), architecture: model.manifest.architecture, candidates)
+        answer.seconds = start.duration(to: clock.now).milliseconds / 1e3
+        answer.selections = try selections(inputs)
+        return answer
     }
 
     /// Refuses a run for which a picture or the text is missing.
-    private static func checkGiven(_ inputs: [String: Tensor], _ needed: [(name: String, type: ValueType)]) throws {
-        for (name, type) in needed where inputs[name] == nil {
+    private func checkGiven(_ given: [String: Tensor], for results: [String]) throws {
+        for (name, type) in try inputs(for: results) where given[name] == nil {
             let option = name == "input_ids" ? "`text`" : type.rank == 4 ? "`images`" : nil
             if let option { throw TripsError.usage("\(option) is missing", expected: "what this model reads as input \(name)") }
         }
     }
 
-    private static func classNames(_ architecture: String?, count: Int, given: [String]) throws -> [String] {
-        guard given.isEmpty || given.count == count else {
-            throw TripsError.usage("`candidates`", found: given.count, expected: "\(count), one for each class")
-        }
-        if !given.isEmpty { return given }
-        return switch (architecture, count) {
-        case ("albef-nlvr2", 2): ["false", "true"]
-        case ("albef-ve", 3): ["contradiction", "neutral", "entailment"]
-        default: (0..<count).map { "class \($0)" }
-        }
-    }
-
-    private mutating func rank(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?, _ candidates: [String])
-        throws
-    {
+    /// The likeliest candidates.
+    private func ranked(_ candidates: [String], _ inputs: [String: Tensor], _ tokenizer: WordPiece?) throws -> [Answer.Class] {
         guard let tokenizer, !candidates.isEmpty else {
             throw TripsError.usage("this model ranks given answers", expected: "`candidates` and a vocabulary")
         }
@@ -122,26 +99,59 @@ extension Answer {
         var all = inputs
         all["answer_ids"] = try Tensor(padded.map { Int64($0) }, shape: [candidates.count, length])
         all["answer_mask"] = try Tensor(mask.map { Int64($0) }, shape: [candidates.count, length])
-        let ranked = try session.rankAnswers(all, k: min(5, candidates.count))
-        answers = zip(ranked.indices, ranked.probabilities).map { Class(name: candidates[$0], probability: Double($1)) }
+        let ranking = try rankAnswers(all, k: min(5, candidates.count))
+        return zip(ranking.indices, ranking.probabilities).map { Answer.Class(name: candidates[$0], probability: Double($1)) }
     }
 
-    private mutating func generate(_ session: Session, _ inputs: [String: Tensor], _ tokenizer: WordPiece?) throws {
-        var generation = session.model.manifest.generation ?? .released
+    /// Generates a text or a box.
+    private func generate(_ inputs: [String: Tensor], _ tokenizer: WordPiece?, into answer: inout Answer) throws {
+        var generation = model.manifest.generation ?? .released
         if generation.firstTargetID != nil {
-            box = try session.ground(inputs, generation)
+            answer.box = try ground(inputs, generation)
             return
         }
         if let tokenizer { (generation.startID, generation.endID) = (tokenizer.classID, tokenizer.separatorID) }
-        let best = try session.generate(inputs, generation)
-        (ids, score) = (best.ids, Double(best.score))
-        text = tokenizer?.decode(best.ids.filter { $0 != generation.startID && $0 != generation.endID })
+        let best = try generate(inputs, generation)
+        (answer.ids, answer.score) = (best.ids, Double(best.score))
+        answer.text = tokenizer?.decode(best.ids.filter { $0 != generation.startID && $0 != generation.endID })
     }
 
-    private static func selections(_ traces: [String: Tensor]) throws -> [Selection] {
-        let trail = try SelectionTrail(traces)
+    private func selections(_ inputs: [String: Tensor]) throws -> [Answer.Selection] {
+        let traces = traceNames.filter { SelectionTrace($0) != nil }
+        if traces.isEmpty { return [] }
+        let trail = try SelectionTrail(run(inputs, outputs: [], traces: traces))
         let patches = trail.layers.first?.scores.first?.count ?? 0
-        return trail.layers.map { Selection(block: $0.number, kept: $0.kept.first?.filter { $0 >= 0 } ?? [], patches: patches) }
+        return trail.layers.map { .init(block: $0.number, kept: $0.kept.first?.filter { $0 >= 0 } ?? [], patches: patches) }
+    }
+}
+
+extension Answer {
+    /// Reads the outputs that need no further runs.
+    fileprivate mutating func take(_ results: [String: Tensor], architecture: String?, _ candidates: [String]) throws {
+        if let logits = try results["itm_logits"]?.numbers(), logits.count >= 2 {
+            matchProbability = softmax(logits.prefix(2))[1]
+        }
+        if let image = try results["image_feat"]?.numbers(),
+            let text = try results["text_feat"]?.numbers(), image.count == text.count
+        {
+            similarity = zip(image, text).reduce(0) { $0 + $1.0 * $1.1 }
+        }
+        if let logits = try results["prediction"]?.numbers() {
+            let names = try Answer.classNames(architecture, count: logits.count, given: candidates)
+            classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
+        }
+    }
+
+    private static func classNames(_ architecture: String?, count: Int, given: [String]) throws -> [String] {
+        guard given.isEmpty || given.count == count else {
+            throw TripsError.usage("`candidates`", found: given.count, expected: "\(count), one for each class")
+        }
+        if !given.isEmpty { return given }
+        return switch (architecture.flatMap(Architecture.init(rawValue:)), count) {
+        case (.albefNLVR2, 2): ["false", "true"]
+        case (.albefVE, 3): ["contradiction", "neutral", "entailment"]
+        default: (0..<count).map { "class \($0)" }
+        }
     }
 
     /// The picture with the patches that the last selection dropped in the dark, and the box.

@@ -106,7 +106,7 @@ extension PreparedModel {
     /// What a source that is quantized became; nil where it is not.
     package var quantization: Manifest.Quantization? {
         let rounded = trails.reduce(0) { $0 + $1.trail.count(of: fixedRoundings) }
-        let layers = graphs.flatMap(\.nodes).filter { $0.op is QuantizedLinear || $0.op is QuantizedEmbedding }
+        let layers = graphs.flatMap(\.nodes).filter { $0.op.isQuantized }
         let widened = graphs.reduce(0) { sum, graph in
             sum + graph.nodes.count { $0.op is Linear && $0.input(1).flatMap(graph.constant(of:))?.scaledIntegers != nil }
         }
@@ -153,13 +153,13 @@ private func isONNX(_ source: String) -> Bool { source.lowercased().hasSuffix(".
 
 private func importModel(_ source: String, _ options: ConversionOptions) throws -> ImportedModel {
     if isONNX(source) {
-        return try importONNX(path: source, options: ONNXImportOptions(followLinks: options.followsLinks))
+        return try importONNX(path: source, options: ONNXImportOptions(followsLinks: options.followsLinks))
     }
     return try importCheckpoint(path: source, options: options.checkpoint)
 }
 
 private func manifest(_ source: String, _ options: ConversionOptions, _ model: ImportedModel) throws -> Manifest {
-    var manifest = Manifest(tool: .init(name: "trips", version: version))
+    var manifest = Manifest(tool: .init(name: "trips", version: libraryVersion))
     let producer = model.producer.filter { !$0.value.isEmpty }.map { "\($0.name) \($0.value)" }.joined(separator: ", ")
     manifest.source = .init(
         file: fileName(of: source), format: model.format.rawValue,

@@ -68,7 +68,7 @@ private func record(
         layers: (before?.layers.filter { !names.contains($0.name) } ?? [])
             + report.layers.map { layer in
                 .init(
-                    name: layer.name, precision: layer.precision.rawValue, groupSize: layer.groupSize, snr: layer.outputSNR,
+                    name: layer.name, precision: layer.precision, groupSize: layer.groupSize, snr: layer.outputSNR,
                     note: layer.note)
             })
 }

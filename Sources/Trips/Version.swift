@@ -1,2 +1,2 @@
 /// The version of the library and its tools.
-public let version = "0.1.0"
+public let libraryVersion = "0.1.0"

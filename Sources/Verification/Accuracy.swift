@@ -24,7 +24,8 @@ public struct Accuracy: Sendable, Encodable, Equatable {
 }
 
 extension Accuracy {
-    /// Runs a model over a test set; its answer is the place of the largest element of the output's last axis.
+    /// Runs a model over a test set; its answer is the place of the largest element of the output's last axis. Rows of NaN answer
+    /// nothing.
     /// - Parameters:
     ///   - output: the name of an output [B, classes].
     ///   - progress: called with the examples done.
@@ -49,9 +50,10 @@ extension Accuracy {
             }
             let (values, classes) = (try logits.numbers(), logits.shape[1])
             for row in start - range.lowerBound..<range.count {
+                let label = try testSet.label(of: range.lowerBound + row, among: classes)
                 let scores = values[row * classes..<(row + 1) * classes]
-                let best = scores.indices.max { scores[$0] < scores[$1] || scores[$0].isNaN && !scores[$1].isNaN }
-                right.append(best.map { $0 - row * classes == testSet.labels[range.lowerBound + row] } ?? false)
+                let best = scores.indices.filter { !scores[$0].isNaN }.max { scores[$0] < scores[$1] }
+                right.append(best.map { $0 - row * classes } == label)
             }
             seconds.append(time.milliseconds / 1e3 / Double(range.count))
             start = range.upperBound

@@ -2,13 +2,6 @@ import ModelGraph
 import Support
 import Tensors
 
-/// The sizes that symbols take: one example with a text.
-package struct ExampleSizes: Sendable, Equatable {
-    package var textLength: Int
-
-    package init(textLength: Int) { self.textLength = textLength }
-}
-
 extension Graph {
     /// The same graph with selections that keep everything.
     package func withoutSelection() throws -> Graph {
@@ -55,19 +48,18 @@ extension Graph {
         return graph
     }
 
-    /// What one example costs, with the longest usual text that the model takes; nil where sizes stay unknown.
-    package func exampleCost() throws -> (multiplyAccumulates: Int, sizes: ExampleSizes)? {
+    /// What one example costs, with the longest usual text that the model takes, and its length; nil where sizes stay unknown.
+    package func exampleCost() throws -> (multiplyAccumulates: Int, textLength: Int)? {
         for length in [40, 30, 20, 12, 8, 4] {
-            let sizes = ExampleSizes(textLength: length)
-            if let count = try multiplyAccumulates(sizes) { return (count, sizes) }
+            if let count = try multiplyAccumulates(textLength: length) { return (count, length) }
         }
         return nil
     }
 
-    /// Multiply-accumulate operations of one run; nil where sizes stay unknown, or do not suit the model.
-    package func multiplyAccumulates(_ sizes: ExampleSizes) throws -> Int? {
+    /// Multiply-accumulate operations of one example with a text; nil where sizes stay unknown, or do not suit the model.
+    package func multiplyAccumulates(textLength: Int) throws -> Int? {
         let batch = batchSymbols
-        let bindings = exampleSymbols.map { ($0, batch.contains($0) ? 1 : sizes.textLength) }
+        let bindings = exampleSymbols.map { ($0, batch.contains($0) ? 1 : textLength) }
         var bound = self
         do {
             try bound.bind(Dictionary(uniqueKeysWithValues: bindings))

@@ -36,6 +36,12 @@ struct TraceOrder: Comparable {
 /// The names in the order in which models compute them.
 package func canonicalOrder(_ names: some Sequence<String>) -> [String] { names.map(TraceOrder.init).sorted().map(\.name) }
 
+/// True where models compute the first of two intermediates earlier, or there is no second.
+func comesEarlier(_ name: String?, _ other: String?) -> Bool {
+    guard let name else { return false }
+    return other.map { TraceOrder(name) < TraceOrder($0) } ?? true
+}
+
 extension Divergence {
     /// How many times the noise that entered a block may leave it. Rounding grows by less than twice per block.
     static let jumpFactor = 5.0
@@ -61,12 +67,5 @@ extension Divergence {
             }
             noise[order.stage] = left
         }
-    }
-
-    func isEarlier(than other: Divergence?) -> Bool {
-        let own = [firstFailure, firstJump?.name].compactMap { $0 }.map(TraceOrder.init).min()
-        let others = [other?.firstFailure, other?.firstJump?.name].compactMap { $0 }.map(TraceOrder.init).min()
-        guard let own else { return false }
-        return others.map { own < $0 } ?? true
     }
 }

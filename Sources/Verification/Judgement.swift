@@ -35,9 +35,17 @@ public struct Judgement: Sendable {
 
     package static func failed(_ reason: String) -> Judgement { Judgement(verdict: .fail, reason: reason) }
 
+    /// Leaves the verdict open. What could not be compared keeps its reason.
+    mutating func withdraw() {
+        (verdict, toleranceUse) = (.unjudged, nil)
+        if criterion != nil { reason = alignment?.description }
+    }
+
     /// `toleranceUse` as `12.5 %` or, far beyond it, `107x`; empty where there is none.
     package var toleranceText: String {
         guard let use = toleranceUse else { return "" }
+        // What fails is not to read as if it passed.
+        if use > 1 && use < 1.001 { return "\(apart(use * 100, 100).left) %" }
         return use < 10 ? percent(use) : use < 1e6 ? "\(digits(use, 0))x" : "\(short(use))x"
     }
 }
@@ -59,7 +67,7 @@ package func judge(
         }
         return judgement
     }
-    guard x.shape == g.shape || allowingOtherLengths && alignment != nil else {
+    guard x.shape == g.shape || allowingOtherLengths && alignment != nil && g.dataType.isFloatingPoint else {
         return .failed("shape \(x.shape); expected \(g.shape)")
     }
     guard g.dataType.isFloatingPoint else { return try judgeIntegers(x, g) }
@@ -67,7 +75,9 @@ package func judge(
     var shape = g.shape
     if let alignment { (values, reference, shape) = alignment.gather(values, reference, x.shape, g.shape) }
     var judgement = Judgement(verdict: .pass, criterion: criterion, dataType: g.dataType, shape: g.shape)
-    judgement.metrics = Metrics(values, reference: reference, shape: shape)
+    var metrics = Metrics(values, reference: reference, shape: shape)
+    if let alignment { metrics.worstIndex = alignment.placeInReference(metrics.worstIndex) }
+    judgement.metrics = metrics
     judgement.alignment = alignment
     if name.contains("logits") || name == "prediction" {
         judgement.agreement = Agreement(values, reference: reference, shape: shape)
@@ -96,15 +106,13 @@ extension Judgement {
             if failures > 0 {
                 verdict = .fail
                 reason = "\(failures) of \(g.count) elements beyond tolerance"
-            } else if let alignment, alignment.unmatched > 0 {
-                verdict = .fail
-                reason = "\(alignment.unmatched) tokens have no counterpart after a flipped selection"
             }
         case .snr(let minimum):
             // Negated so that a NaN SNR fails.
             if !(metrics.snr >= minimum) {
                 verdict = .fail
-                reason = "SNR \(short(metrics.snr)) dB; expected \(short(minimum)) or more"
+                let (found, expected) = apart(metrics.snr, minimum)
+                reason = "SNR \(found) dB; expected \(expected) or more"
             }
         case .equal, .sets:
             if metrics.absolute.maximum > 0 {
@@ -112,20 +120,38 @@ extension Judgement {
                 reason = "not equal"
             }
         }
-        if verdict == .pass, let alignment { reason = alignment.description }
+        if verdict == .pass, let alignment { decide(alignment, by: criterion) }
+    }
+
+    private mutating func decide(_ alignment: TokenAlignment, by criterion: Criterion) {
+        reason = alignment.description
+        if alignment.unmatched == 0 { return }
+        if case .snr = criterion, alignment.isExplained { return }
+        verdict = .fail
+        reason = "\(alignment.unmatched) tokens have no counterpart after a flipped selection"
     }
 }
 
+/// Exactly, also where numbers exceed what double precision holds.
 private func judgeIntegers(_ x: Tensor, _ g: Tensor) throws -> Judgement {
     var judgement = Judgement(verdict: .pass, criterion: .equal, dataType: g.dataType, shape: g.shape)
     let (values, reference) = try (x.integers(), g.integers())
     let differing = g.count == 0 ? [] : reference.indices.filter { values[$0] != reference[$0] }
-    judgement.metrics = Metrics(values.map { Double($0) }, reference: reference.map { Double($0) }, shape: g.shape)
+    // `integers` leaves the bits of uint64 as they are.
+    let isUnsigned = g.dataType == .uint64
+    func number(_ bits: Int) -> Double { isUnsigned ? Double(UInt(bitPattern: bits)) : Double(bits) }
+    func text(_ bits: Int) -> String { isUnsigned ? "\(UInt(bitPattern: bits))" : "\(bits)" }
+    func distance(_ x: Int, _ g: Int) -> Double {
+        let isBelow = isUnsigned ? UInt(bitPattern: x) < UInt(bitPattern: g) : x < g
+        return Double(UInt(bitPattern: isBelow ? g &- x : x &- g))
+    }
+    judgement.metrics = Metrics(
+        values.map(number), reference: reference.map(number), shape: g.shape, errors: zip(values, reference).map(distance))
     if let first = differing.first {
         judgement.verdict = .fail
         judgement.reason =
             "\(differing.count) of \(g.count) elements differ, first at \(coordinates(of: first, in: g.shape)): "
-            + "\(values[first]); expected \(reference[first])"
+            + "\(text(values[first])); expected \(text(reference[first]))"
     }
     return judgement
 }

@@ -24,7 +24,7 @@ public struct Metrics: Sendable {
     public var absolute = ErrorSpread()
     /// |x - g| / |g|, elements with g = 0 left out.
     public var relative = ErrorSpread()
-    /// Where |x - g| is largest.
+    /// Where |x - g| is largest, in the reference's shape.
     public var worstIndex: [Int] = []
     /// The model's element there, and the reference's.
     public var worstPair: (value: Double, reference: Double)?
@@ -42,22 +42,20 @@ public struct Metrics: Sendable {
     public static let histogramEdges = (0...28).map { pow(10, -12 + Double($0) / 2) }
 
     /// Compares `x` with the reference `g` of the same shape.
-    package init(_ x: [Double], reference g: [Double], shape: [Int]) {
+    /// - Parameter errors: |x - g|, where that is known more exactly than from `x` and `g`.
+    package init(_ x: [Double], reference g: [Double], shape: [Int], errors: [Double]? = nil) {
         count = g.count
         var absoluteErrors: [Float] = []
         var relativeErrors: [Float] = []
         absoluteErrors.reserveCapacity(g.count)
         relativeErrors.reserveCapacity(g.count)
         var ratio = SignalToNoise()
-        var (product, power) = (0.0, 0.0)
         var (worst, worstError) = (-1, -1.0)
         for index in g.indices {
             let (value, reference) = (x[index], g[index])
-            guard ratio.add(value, reference: reference) else { continue }
-            let error = abs(value - reference)
+            guard ratio.add(value, reference: reference, error: errors?[index]) else { continue }
+            let error = errors?[index] ?? abs(value - reference)
             if error > worstError { (worst, worstError) = (index, error) }
-            product += value * reference
-            power += value * value
             absoluteErrors.append(Float(error))
             absolute.mean += error
             if reference != 0 {
@@ -76,11 +74,26 @@ public struct Metrics: Sendable {
             worstPair = (x[worst], g[worst])
         }
         (snr, nonFiniteMismatches) = (ratio.snr, ratio.mismatches)
-        cosine = snr.isNaN ? .nan : Metrics.cosine(product, ratio.signal, power)
+        cosine = snr.isNaN ? .nan : Metrics.cosine(x, g)
     }
 
-    private static func cosine(_ product: Double, _ signal: Double, _ power: Double) -> Double {
-        signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
+    /// Elements that are not finite are the same on both sides, and left out.
+    private static func cosine(_ x: [Double], _ g: [Double]) -> Double {
+        let (left, right) = (unitScale(x), unitScale(g))
+        var (product, power, signal) = (0.0, 0.0, 0.0)
+        for (value, reference) in zip(x, g) where value.isFinite {
+            let (value, reference) = (value * left, reference * right)
+            product += value * reference
+            power += value * value
+            signal += reference * reference
+        }
+        return signal == 0 || power == 0 ? (signal == power ? 1 : 0) : product / (signal.squareRoot() * power.squareRoot())
+    }
+
+    /// A power of two that brings the largest finite number near 1, where squares neither overflow nor all vanish.
+    private static func unitScale(_ numbers: [Double]) -> Double {
+        let largest = numbers.reduce(0) { $1.isFinite ? max($0, abs($1)) : $0 }
+        return largest == 0 ? 1 : scalbn(1, min(-Int(largest.exponent), 1022))
     }
 
     static func bin(_ error: Double) -> Int {
@@ -104,17 +117,6 @@ extension ErrorSpread {
 /// True where the first of two signal-to-noise ratios is the worse one: NaN is the worst.
 func isWorse(_ left: Double, _ right: Double) -> Bool {
     left.isNaN ? !right.isNaN : left < right
-}
-
-/// The index along each axis of the element at `offset` in row-major order.
-func coordinates(of offset: Int, in shape: [Int]) -> [Int] {
-    var rest = offset
-    var result: [Int] = []
-    for size in shape.reversed() where size > 0 {
-        result.append(rest % size)
-        rest /= size
-    }
-    return result.reversed()
 }
 
 /// How well two tensors of logits agree on what they would choose. Rows are the last axis.
@@ -155,12 +157,7 @@ public struct Agreement: Sendable, Codable, Equatable {
 /// The places of the `k` largest elements, the largest first; the lower place wins ties.
 private func largest(_ k: Int, of row: ArraySlice<Double>) -> [Int] {
     var best: [(place: Int, value: Double)] = []
-    for (place, value) in row.enumerated() {
-        if best.count == k, let last = best.last, value <= last.value { continue }
-        let position = best.firstIndex { value > $0.value } ?? best.count
-        best.insert((place, value), at: position)
-        if best.count > k { best.removeLast() }
-    }
+    for element in row.enumerated() { best.insert((element.offset, element.element), amongLargest: k) { $0.value } }
     return best.map(\.place)
 }
 

@@ -61,9 +61,12 @@ public func verify(
 
 extension VerificationOptions {
     /// Whether judging looks at what a golden set has under this key.
-    fileprivate func needs(_ key: String, isolating: Bool, inputNames: [String]) -> Bool {
-        if key.hasPrefix("in.") { return illustrations != nil || inputNames.contains(String(key.dropFirst(3))) }
-        return !key.hasPrefix("mid.") || intermediates || isolating || SelectionTrace(String(key.dropFirst("mid.".count))) != nil
+    fileprivate func needs(_ key: GoldenKey, isolating: Bool, inputNames: [String]) -> Bool {
+        switch key {
+        case .input(let name): illustrations != nil || inputNames.contains(name)
+        case .output: true
+        case .intermediate(let name): intermediates || isolating || SelectionTrace(name) != nil
+        }
     }
 }
 
@@ -95,11 +98,12 @@ public func compare(
     for input in inputs {
         let golden = try input.load { source in
             try source.load(inputNames: own.inputNames, outputNames: own.outputNames) { key in
-                key.hasPrefix("in.") && options.needs(key, isolating: false, inputNames: own.inputNames + other.inputNames)
+                key.inputName != nil && options.needs(key, isolating: false, inputNames: own.inputNames + other.inputNames)
             }
         }
         try locating(golden.name) {
-            let (found, expected) = try asDataErrors(input.isFile) { try sideBySide(own, other, on: golden) }
+            let run = { try sideBySide(own, other, on: golden) }
+            let (found, expected) = try input.isFile ? asDataErrors(run) : run()
             try observe(try verifier.add(found, against: expected, judging: judging))
             if effect == nil { effect = try Effect.measure(model, beside: reference, named: name, on: golden, threads: threads) }
         }

@@ -37,7 +37,8 @@ public struct TensorSummary: Sendable {
     public var failedSets = 0
     /// Those of them in which it was not judged.
     public var unjudgedSets = 0
-    /// The comparison of the worst set: a failed one if there is any, else one that was judged; of these that of lowest SNR.
+    /// The comparison of the worst set: a failed one if there is any, else one that was judged; of these that of the largest
+    /// `toleranceUse`, by other criteria that of lowest SNR.
     public var worst: Judgement
     /// The name of that set.
     public var worstSet: String
@@ -71,7 +72,8 @@ public struct TensorSummary: Sendable {
 extension Judgement {
     fileprivate func isWorse(than other: Judgement) -> Bool {
         if verdict != other.verdict { return verdict == .fail || other.verdict == .unjudged }
-        guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict == .fail }
+        if let toleranceUse, let others = other.toleranceUse, toleranceUse != others { return toleranceUse > others }
+        guard let metrics, let others = other.metrics else { return metrics == nil && other.metrics != nil && verdict != .pass }
         return Verification.isWorse(metrics.snr, others.snr)
     }
 }
@@ -144,10 +146,12 @@ public struct VerificationReport: Sendable {
     public var intermediates: [TensorSummary] = []
     /// By block.
     public var selections: [SelectionSummary] = []
-    /// With intermediates: where the error begins, in the set where it begins earliest.
+    /// With intermediates: where the error begins; of each kind the earliest over the golden sets.
     public var divergence: Divergence?
-    /// The golden set that it was seen in.
-    public var divergenceSet: String?
+    /// The golden set of `divergence.firstFailure`.
+    public var failureSet: String?
+    /// The golden set of `divergence.firstJump`.
+    public var jumpSet: String?
     /// Each block fed with the reference's own states; outside the verdict.
     public var isolated: [TensorSummary]?
     /// SNR along the model, for this package and others.
@@ -173,6 +177,12 @@ public struct VerificationReport: Sendable {
         return verdicts.contains(.fail) ? .fail : verdicts.contains(.pass) ? .pass : .unjudged
     }
 
+    /// The tensors that count in the verdict.
+    var judged: [TensorSummary] { (outputs + intermediates).filter { $0.verdict != .unjudged } }
+
+    /// Those that fail.
+    var failed: [TensorSummary] { judged.filter { $0.verdict == .fail } }
+
     /// True where everything that is judged passes. Blocks judged alone show where an error is made, and do not count.
     public var passes: Bool { verdict != .fail }
 
@@ -188,11 +198,18 @@ public struct VerificationReport: Sendable {
                 selections.append(SelectionSummary(comparison, set: result.name))
             }
         }
-        if let found = result.divergence, divergence == nil || found.isEarlier(than: divergence) {
-            (divergence, divergenceSet) = (found, result.name)
-        }
+        if let found = result.divergence { add(found, set: result.name) }
         illustrations += result.illustrations
         for note in result.notes where !notes.contains(note) { notes.append(note) }
+    }
+
+    private mutating func add(_ found: Divergence, set: String) {
+        var earliest = divergence ?? Divergence()
+        if comesEarlier(found.firstFailure, earliest.firstFailure) {
+            (earliest.firstFailure, failureSet) = (found.firstFailure, set)
+        }
+        if comesEarlier(found.firstJump?.name, earliest.firstJump?.name) { (earliest.firstJump, jumpSet) = (found.firstJump, set) }
+        divergence = earliest
     }
 
     mutating func addIsolated(_ entries: [SetResult.Entry], set: String) {
@@ -215,6 +232,9 @@ extension [TensorSummary] {
         }
     }
 }
+
+/// A time as reports print it.
+func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 2)) ms" }
 
 /// What one golden set showed.
 public struct SetResult: Sendable {

@@ -52,8 +52,6 @@ extension VerificationReport {
     // MARK: Sections
 
     private func header(_ package: PackageFacts) -> String {
-        let judged = (outputs + intermediates).filter { $0.verdict != .unjudged }
-        let failed = judged.filter { $0.verdict == .fail }
         let summary: String
         switch verdict {
         case .pass:
@@ -164,14 +162,15 @@ extension VerificationReport {
     private var histogramSection: String {
         // After a flipped selection the scores at one place are of different patches: those are unjudged.
         let compared = (outputs + intermediates).filter { $0.verdict != .unjudged || verdict == .unjudged }
-        let candidates = compared.filter { $0.worst.metrics.map { $0.snr.isFinite } ?? false }
-        guard let worst = candidates.min(by: { ($0.worst.metrics?.snr ?? 0) < ($1.worst.metrics?.snr ?? 0) }),
-            let metrics = worst.worst.metrics
-        else { return "" }
+        let differing = compared.compactMap { summary in summary.worst.metrics.map { (summary: summary, metrics: $0) } }
+            .filter { $0.metrics.snr < .infinity || $0.metrics.nonFiniteMismatches > 0 }
+        guard let (worst, metrics) = differing.min(by: { isWorse($0.metrics.snr, $1.metrics.snr) }) else { return "" }
+        let mismatches = metrics.nonFiniteMismatches
+        let unlike = mismatches > 0 ? ", NaN or infinity on one side at \(counted(mismatches, "place"))" : ""
         let words =
-            "\(metrics.count) elements; half of the errors are at most \(short(metrics.absolute.median)), 99 % at most "
-            + "\(short(metrics.absolute.percentile99)), the largest is \(short(metrics.absolute.maximum)) at \(metrics.worstIndex)"
-            + (metrics.worstPair.map { ": \(short($0.value)) for \(short($0.reference))" } ?? "")
+            "\(metrics.count) elements\(unlike); half of the errors are at most \(short(metrics.absolute.median)), 99 % at most "
+            + "\(short(metrics.absolute.percentile99)), the largest is \(short(metrics.absolute.maximum))"
+            + (metrics.worstPair.map { " at \(metrics.worstIndex): \(short($0.value)) for \(short($0.reference))" } ?? "")
         return """
             <section><h2>Errors of \(escaped(worst.name)), the tensor of lowest SNR</h2>
             <figure>\(histogramPlot(metrics, description: words))
@@ -356,4 +355,3 @@ private func titleCells(_ titles: [String]) -> String {
 
 private func number(_ text: String?) -> String { "<td class=\"number\">\(text ?? "")</td>" }
 func inDecibels(_ snr: Double) -> String { snrText(snr) + (snr.isFinite ? " dB" : "") }
-private func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 1)) ms" }

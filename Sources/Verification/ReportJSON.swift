@@ -102,7 +102,7 @@ private struct Document: Encodable {
         intermediates = report.intermediates.map(Entry.init)
         isolated = report.isolated?.map(Entry.init)
         selections = report.selections.map(Selection.init)
-        divergence = report.divergence.map { Place($0, report.divergenceSet) }
+        divergence = report.divergence.map { Place($0, failureSet: report.failureSet, jumpSet: report.jumpSet) }
         curves = report.curves
         times = report.times
         effect = report.effect
@@ -186,13 +186,20 @@ private struct Document: Encodable {
 
     struct Place: Encodable {
         let firstFailure: String?
-        let firstJump: Divergence.Jump?
+        let firstJump: Jump?
         let set: String?
 
-        init(_ divergence: Divergence, _ set: String?) {
+        struct Jump: Encodable {
+            let name: String
+            let before: Double
+            let after: Double
+            let set: String?
+        }
+
+        init(_ divergence: Divergence, failureSet: String?, jumpSet: String?) {
             firstFailure = divergence.firstFailure
-            firstJump = divergence.firstJump
-            self.set = set
+            firstJump = divergence.firstJump.map { Jump(name: $0.name, before: $0.before, after: $0.after, set: jumpSet) }
+            set = failureSet ?? jumpSet
         }
     }
 }

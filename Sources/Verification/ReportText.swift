@@ -20,11 +20,12 @@ extension VerificationReport {
 
     /// The verdict in one line.
     public var verdictLine: String {
-        let judged = (outputs + intermediates).filter { $0.verdict != .unjudged }
-        let failed = judged.filter { $0.verdict == .fail }
         let count = counted(sets.count, "golden set")
         if judged.isEmpty && outputs.isEmpty { return "DONE  nothing judged" }
-        if judged.isEmpty { return "COMPARED  \(counted(outputs.count, "output")) over \(count), nothing judged" }
+        if judged.isEmpty {
+            let compared = outputs.count { $0.snr != nil }
+            return "COMPARED  \(counted(compared, "output")) over \(count), nothing judged"
+        }
         if failed.isEmpty {
             let counts = [(judged.count { !$0.isIntermediate }, "output"), (judged.count(where: \.isIntermediate), "intermediate")]
             return "PASS  \(counts.filter { $0.0 > 0 }.map(counted).joined(separator: " and ")) over \(count)"
@@ -111,18 +112,17 @@ extension VerificationReport {
 
     private var divergenceLines: String? {
         guard let divergence else { return nil }
-        let inSet = sets.count > 1 ? divergenceSet.map { " (\($0))" } ?? "" : ""
+        func place(_ set: String?) -> String { sets.count > 1 ? set.map { " (\($0))" } ?? "" : "" }
         let lines = [
-            divergence.firstFailure.map { "first to fail, in the model's order: \($0)\(inSet)" },
+            divergence.firstFailure.map { "first to fail, in the model's order: \($0)\(place(failureSet))" },
             divergence.firstJump.map {
-                "first block whose error jumps: \($0.name), SNR \(snrText($0.before)) -> \(snrText($0.after)) dB\(inSet)"
+                "first block whose error jumps: \($0.name), SNR \(snrText($0.before)) -> \(snrText($0.after)) dB"
+                    + place(jumpSet)
             },
         ].compactMap { $0 }
         return lines.isEmpty ? nil : lines.joined(separator: "\n")
     }
 }
-
-private func milliseconds(_ seconds: Double) -> String { "\(digits(seconds * 1000, 2)) ms" }
 
 private func mark(_ verdict: Verdict) -> String {
     switch verdict {

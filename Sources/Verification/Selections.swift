@@ -110,7 +110,7 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
     public var tokens: Int
     /// |A ∩ B| / |A ∪ B| of the kept sets in original patches, fused tokens not counted, mean over the batch.
     public var overlap: Double
-    /// Kept patches that the reference dropped.
+    /// Kept patches that the reference dropped, or the reverse: the larger number, summed over the batch.
     public var flips: Int
     /// The smallest gap between the reference's lowest kept and highest dropped score, relative to the former.
     public var margin: Double?
@@ -134,6 +134,7 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
     /// Where flips come from.
     public var explanation: String {
         if followsItsScores == false { return "not what its own scores say" }
+        if let margin, margin < -scoreRounding { return "not what the reference's scores say" }
         if streamChanged { return "an earlier selection differs" }
         guard let flipGap, let scoreError else { return "no scores to explain it" }
         return "scores \(short(flipGap)) apart, score error \(short(scoreError))"
@@ -142,7 +143,9 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
     /// True where all flips are between patches whose reference scores lie closer than `tolerance`.
     public func isExplained(within tolerance: Double) -> Bool {
         if flips == 0 { return flipGap.map { $0 <= tolerance } ?? true }
-        return followsItsScores != false && (streamChanged || flipGap.map { $0 <= tolerance } ?? false)
+        // A reference that did not keep its own highest scores does not say why it kept others.
+        guard followsItsScores != false, margin.map({ $0 >= -tolerance }) ?? true else { return false }
+        return streamChanged || flipGap.map { $0 <= tolerance } ?? false
     }
 
     init(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, streamChanged: Bool, isOrderedByScore: Bool) {
@@ -154,12 +157,13 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
         var overlaps: [Double] = []
         for batch in g.kept.indices where batch < x.kept.count {
             overlaps.append(patchOverlap(x.kept[batch], g.kept[batch]))
-            flips += Set(g.kept[batch]).subtracting(x.kept[batch]).count
+            let (own, theirs) = (Set(x.kept[batch]), Set(g.kept[batch]))
+            flips += max(own.subtracting(theirs).count, theirs.subtracting(own).count)
             if g.scores.indices.contains(batch) { compareScores(x, g, batch) }
             if isOrderedByScore && !streamChanged { compareOrder(x, g, batch) }
             if x.scores.indices.contains(batch) {
                 let chosen = boundary(x.scores[batch], x.indices[batch])
-                let follows = chosen.map { $0.lowestKept >= $0.highestDropped * (1 - 1e-6) } ?? true
+                let follows = chosen.map { $0.lowestKept >= $0.highestDropped * (1 - scoreRounding) } ?? true
                 followsItsScores = follows && (followsItsScores ?? true)
             }
         }
@@ -180,7 +184,11 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
         let (own, theirs) = (Set(x.indices[batch]), Set(g.indices[batch]))
         let lost = theirs.subtracting(own).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
         let gained = own.subtracting(theirs).compactMap { scores.indices.contains($0) ? scores[$0] : nil }
-        if let high = lost.max(), let low = gained.min() { bridge(low, high) }
+        guard let lowestLost = lost.min(), let highestLost = lost.max(), let lowestGained = gained.min(),
+            let highestGained = gained.max()
+        else { return }
+        bridge(lowestGained, highestLost)
+        bridge(lowestLost, highestGained)
     }
 
     /// Patches in another order than that of the reference's scores.
@@ -202,6 +210,9 @@ public struct SelectionComparison: Sendable, Codable, Equatable {
         flipGap = max(flipGap ?? 0, gap.isNaN ? .infinity : gap)
     }
 }
+
+/// By how much of itself a kept score may be below a dropped one and count as equal.
+private let scoreRounding = 1e-6
 
 /// The scores on both sides of a selection's edge; nil where nothing was dropped.
 private func boundary(_ scores: [Double], _ kept: [Int]) -> (lowestKept: Double, highestDropped: Double)? {
@@ -231,6 +242,8 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
     let pairs: [[(own: Int, reference: Int)]]
     /// Tokens of the reference without a partner.
     public let unmatched: Int
+    /// Whether the arithmetic explains the flips, so that an SNR may leave out tokens without a partner.
+    let isExplained: Bool
 
     public var description: String {
         "\(pairs.reduce(0) { $0 + $1.count }) tokens compared by patch, \(unmatched) without a counterpart"
@@ -238,7 +251,10 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
 
     /// The alignment of tensors [B, P + T (+ L), D] whose image tokens, after P `leading` ones, are those that leave the given
     /// selections; nil where the same patches are in the same places, or the tensors have other shapes.
-    init?(_ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int], leading: Int) {
+    init?(
+        _ x: SelectionTrail.Layer, reference g: SelectionTrail.Layer, shape: [Int], goldenShape: [Int], leading: Int,
+        isExplained: Bool
+    ) {
         let (own, theirs) = (x.positions, g.positions)
         guard shape.count == 3, goldenShape.count == 3, own != theirs, own.count == shape[0],
             theirs.count == goldenShape[0], shape[0] == goldenShape[0], shape[2] == goldenShape[2],
@@ -249,6 +265,7 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
             tokenPairs(own[batch], reference: theirs[batch], leading: leading, behind: goldenShape[1] - leading - tokens)
         }
         unmatched = goldenShape[0] * goldenShape[1] - pairs.reduce(0) { $0 + $1.count }
+        self.isExplained = isExplained
     }
 
     /// The rows of both tensors that belong together.
@@ -263,6 +280,13 @@ public struct TokenAlignment: Sendable, CustomStringConvertible {
             }
         }
         return (own, theirs, [theirs.count / max(1, width), width])
+    }
+
+    /// Where an element of the gathered rows [row, column] is in the reference: [example, token, column].
+    func placeInReference(_ index: [Int]) -> [Int] {
+        guard index.count == 2 else { return index }
+        let rows = pairs.enumerated().flatMap { batch, tokens in tokens.map { [batch, $0.reference] } }
+        return rows[index[0]] + [index[1]]
     }
 }
 

@@ -60,16 +60,24 @@ struct SetJudge {
         guard flipped, let tokens = ImageTokens(of: name), let left = own.last(before: tokens),
             let right = theirs.last(before: tokens) ?? (judging ? nil : .unselected(own)), !judging || left.number == right.number
         else { return nil }
-        return TokenAlignment(left, reference: right, shape: x.shape, goldenShape: g.shape, leading: leadingTokens)
+        return TokenAlignment(
+            left, reference: right, shape: x.shape, goldenShape: g.shape, leading: leadingTokens,
+            isExplained: isExplained(upTo: left.number))
+    }
+
+    /// Whether all flips in blocks up to this one lie within the arithmetic's margin.
+    private func isExplained(upTo block: Int) -> Bool {
+        guard let margin = tolerances.flipMargin else { return false }
+        return selections.allSatisfy { $0.layer > block || $0.isExplained(within: margin) }
     }
 
     /// After a flip that the arithmetic explains, a later selection's scores and positions mean other patches.
     private func excuse(_ judgement: inout Judgement, _ name: String) {
-        guard tolerances.allowsFlips, judgement.verdict == .fail, let trace = SelectionTrace(name),
+        guard let margin = tolerances.flipMargin, judgement.verdict == .fail, let trace = SelectionTrace(name),
             let comparison = selections.first(where: { $0.layer == trace.layer })
         else { return }
         let excused = trace.part == .scores ? comparison.streamChanged : comparison.flips > 0 || own.isOrderedByScore
-        if excused && comparison.isExplained(within: 2 * tolerances.preset.scoreTolerance) {
+        if excused && comparison.isExplained(within: margin) {
             judgement.verdict = .unjudged
             judgement.reason = "patches flipped within the margin"
         }

@@ -132,6 +132,9 @@ public struct Tolerances: Sendable {
             relative: (named.1 ?? general.1)?.value ?? standard.relative)
     }
 
+    /// How far apart, relative to the higher, scores of patches that flip may lie; nil where none may flip.
+    var flipMargin: Double? { allowsFlips ? 2 * preset.scoreTolerance : nil }
+
     /// The criterion for the indices of a selection.
-    public var setCriterion: Criterion { .sets(margin: allowsFlips ? 2 * preset.scoreTolerance : nil) }
+    public var setCriterion: Criterion { .sets(margin: flipMargin) }
 }

@@ -68,11 +68,7 @@ package struct Verifier {
     mutating func add(_ found: [String: Tensor], against golden: GoldenSet, judging: Bool) throws -> SetResult {
         var result = try compare(found, with: golden, judging: judging)
         if !judging {
-            for index in result.tensors.indices {
-                result.tensors[index].judgement.verdict = .unjudged
-                result.tensors[index].judgement.reason = result.tensors[index].judgement.alignment?.description
-                result.tensors[index].judgement.toleranceUse = nil
-            }
+            for index in result.tensors.indices { result.tensors[index].judgement.withdraw() }
             result.divergence = nil
         }
         report.add(result)
@@ -130,7 +126,7 @@ package struct Verifier {
             }
         }
         var result = try compare(found, with: golden, judging: true)
-        let given = Array(golden.inputs.keys) + golden.unread.filter { $0.hasPrefix("in.") }.map { String($0.dropFirst(3)) }
+        let given = Array(golden.inputs.keys) + golden.unread.compactMap(\.inputName)
         let unread = Set(given).subtracting(model.inputNames)
         if !unread.isEmpty && decoded.isEmpty {
             result.notes.append("inputs that the model does not have: \(listed(unread)); it has \(listed(model.inputNames))")
@@ -170,7 +166,7 @@ package struct Verifier {
         }
         let names = canonicalOrder(golden.intermediates.keys)
         guard options.intermediates else {
-            let count = names.count + golden.unread.count { $0.hasPrefix("mid.") }
+            let count = names.count + golden.unread.count(where: \.isIntermediate)
             let how = isolating ? "judged only block by block, outside the verdict" : "not judged"
             if count > 0 {
                 result.notes.append("\(count) intermediates of the golden sets are \(how) (`intermediates` judges them)")

@@ -11,7 +11,7 @@ struct BenchTool: Tool {
     static let configuration = CommandConfiguration(
         commandName: "trips-bench",
         abstract: "Measures how long a .trips package takes: load, runs, and where the time goes.",
-        version: Trips.version)
+        version: libraryVersion)
 
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
     var model: String
@@ -92,7 +92,7 @@ struct BenchTool: Tool {
         let times = try measureInTurn([session] + [other].compactMap { $0 }, inputs, outputs: wanted, runs: runs)
         return Measurement(
             model: fileName(of: model), batch: sizes.batch, textLength: sizes.textLength,
-            threads: common.threads ?? ThreadPool.availableProcessors, kernels: kernelPath,
+            threads: common.threads ?? ThreadPool.availableProcessors, kernels: Session.kernelPath,
             loadMilliseconds: load, milliseconds: times[0], steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
             weightBytes: session.model.loadedBytes, peakBytes: peak,
             compared: compare.map { .init(model: fileName(of: $0), milliseconds: times[1]) })

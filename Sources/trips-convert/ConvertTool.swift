@@ -13,7 +13,7 @@ struct ConvertTool: Tool {
         commandName: "trips-convert",
         abstract:
             "Converts an ONNX model or a checkpoint of ALBEF or mPLUG to a .trips package, with patch selection if asked for.",
-        version: Trips.version)
+        version: libraryVersion)
 
     @Argument(
         help: ArgumentHelp(
@@ -72,6 +72,15 @@ struct ConvertTool: Tool {
             try convert(source, to: outputPath, options) { progress.update($0, of: $1) }
         }
         printReport(report, in: start.duration(to: clock.now))
+        report.model.graphs.compactMap(sizeNote).forEach(printDiagnostic)
+    }
+
+    /// Runs may refuse what depends on the inputs' numbers.
+    private func sizeNote(_ graph: Graph) -> String? {
+        graph.sizeOfNumbers().map { size in
+            "note: a size depends on the numbers of \(size.inputs.joined(separator: ", ")), at \(size.place): runs take at most "
+                + "\(Graph.smallInput) elements of each"
+        }
     }
 
     private func conversionOptions() throws -> ConversionOptions {

@@ -8,7 +8,7 @@ import Trips
 @main
 struct InspectTool: Tool {
     static let configuration = CommandConfiguration(
-        commandName: "trips-inspect", abstract: "Shows what a .trips package holds.", version: Trips.version)
+        commandName: "trips-inspect", abstract: "Shows what a .trips package holds.", version: libraryVersion)
 
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
     var model: String

@@ -13,7 +13,7 @@ struct QuantizeTool: Tool {
         commandName: "trips-quantize",
         abstract: "Gives a .trips package narrower weights, and says what that costs.",
         usage: "trips-quantize (--int8 | --bf16 | --f16) <in.trips> [-o <out.trips>] [--calibration <golden> ...] [<options>]",
-        version: Trips.version)
+        version: libraryVersion)
 
     // Has a default so that `validate` can say why it is missing.
     @Argument(help: ArgumentHelp("The package, with weights in floating point.", valueName: "in.trips"))
@@ -101,7 +101,7 @@ struct QuantizeTool: Tool {
         let names = calibration.isEmpty ? [] : try inputNames()
         return try calibration.flatMap(GoldenReference.references).map { reference in
             let golden = try reference.load(inputNames: names, outputNames: []) {
-                $0.hasPrefix("in.") && names.contains(String($0.dropFirst(3)))
+                $0.inputName.map(names.contains) ?? false
             }
             return GoldenSet(name: golden.name, inputs: golden.passInputs)
         }
@@ -168,10 +168,12 @@ extension QuantizationReport {
     }
 
     private var outputTable: String {
-        var table = TextTable([("output", .left), ("SNR dB", .right)])
-        for (name, ratio) in outputSNR.sorted(by: { $0.key < $1.key }) { table.add([name, digits(ratio, 1)]) }
+        var table = TextTable([("output", .left), ("SNR dB", .right), ("worst input", .right)])
+        for (name, ratio) in outputSNR.sorted(by: { $0.key < $1.key }) {
+            table.add([name, digits(ratio, 1), lowestOutputSNR[name].map { digits($0, 1) } ?? ""])
+        }
         for (name, overlap) in selectionOverlap.sorted(by: { $0.key < $1.key }) {
-            table.add(["\(name): overlap of kept patches", digits(overlap, 3)])
+            table.add(["\(name): overlap of kept patches", digits(overlap, 3), ""])
         }
         let unmeasured = unmeasuredOutputs.joined(separator: ", ")
         return table.text + "\n(against the model as it was, over the calibration inputs"

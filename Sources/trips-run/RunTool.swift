@@ -8,7 +8,7 @@ import Trips
 @main
 struct RunTool: Tool {
     static let configuration = CommandConfiguration(
-        commandName: "trips-run", abstract: "Runs a .trips package on a picture and a text.", version: Trips.version)
+        commandName: "trips-run", abstract: "Runs a .trips package on a picture and a text.", version: libraryVersion)
 
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
     var model: String
@@ -47,8 +47,8 @@ struct RunTool: Tool {
         let package = try Model(contentsOf: model)
         let tokenizer = try example.tokenizer(of: package)
         let inputs = try example.inputs(for: package, tokenizer: tokenizer)
-        let answer = try Answer(
-            Session(package, threads: common.threads), inputs, tokenizer: tokenizer, candidates: try answers.map(lines) ?? [])
+        let answer = try Session(package, threads: common.threads).answer(
+            inputs, tokenizer: tokenizer, candidates: try answers.map(lines) ?? [])
         if json {
             print(try jsonText(answer))
         } else {

@@ -21,7 +21,7 @@ struct VerifyTool: Tool {
             An element passes when |x - g| <= atol + rtol * |g|, an output when all its elements do. Exit code 0: every \
             output passes; 1: one fails, or has no counterpart.
             """,
-        version: Trips.version)
+        version: libraryVersion)
 
     // Has a default so that `validate` can say why it is missing.
     @Argument(help: ArgumentHelp("The package.", valueName: "model.trips"))
@@ -148,7 +148,7 @@ struct VerifyTool: Tool {
     /// How far the other package itself is from the golden sets that have intermediates; nil where none has.
     private func referenceCurve(_ reference: Model, _ goldens: [GoldenReference], _ name: String) throws -> DepthCurve? {
         let goldens = try goldens.filter { golden in
-            try golden.load(inputNames: [], outputNames: [], needing: { _ in false }).unread.contains { $0.hasPrefix("mid.") }
+            try golden.load(inputNames: [], outputNames: [], needing: { _ in false }).unread.contains(where: \.isIntermediate)
         }
         if goldens.isEmpty { return nil }
         var options = VerificationOptions()

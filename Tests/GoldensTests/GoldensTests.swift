@@ -2,6 +2,7 @@ import Foundation
 import Goldens
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// An array file as NumPy writes it.
@@ -15,7 +16,7 @@ private func npy(_ type: String, fortran: Bool = false, _ shape: String, _ paylo
 
 private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUnsafeBytes { Array($0) } }
 
-@Test(arguments: [1, 2, 3] as [UInt8]) func numpyArraysOfEveryVersion(version: UInt8) throws {
+@Test(arguments: [1, 2, 3] as [UInt8]) func numpyArraysOfEveryVersionAreRead(version: UInt8) throws {
     let tensor = try readNPY(npy("<f4", "(2, 3)", bytes([1, 2, 3, 4, 5, 6] as [Float]), version: version))
     #expect(tensor.shape == [2, 3])
     #expect(try tensor.elements(Float.self) == [1, 2, 3, 4, 5, 6])
@@ -30,7 +31,7 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
     #expect(try cube.elements(UInt8.self) == [0, 2, 1, 3])
 }
 
-@Test func numpyBigEndianScalarsAndEmptyArrays() throws {
+@Test func numpyBigEndianScalarsAndEmptyArraysAreRead() throws {
     #expect(try readNPY(npy(">i8", "()", [0, 0, 0, 0, 0, 0, 1, 2])).elements(Int64.self) == [258])
     let empty = try readNPY(npy("<f8", "(0, 7)", []))
     #expect(empty.shape == [0, 7] && empty.count == 0)
@@ -74,24 +75,22 @@ private func bytes<Element>(_ elements: [Element]) -> [UInt8] { elements.withUns
 
 @Test func missingGoldensCannotBeOpened() throws {
     #expect { try GoldenReference.references(at: "/nonexistent/golden.npz") } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("goldens-\(UUID().uuidString)").path
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(atPath: folder) }
-    #expect { try GoldenReference.references(at: folder) } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
+    let folder = try TemporaryFolder()
+    #expect { try GoldenReference.references(at: folder.path) } throws: { ($0 as? TripsError)?.kind == .cannotOpen }
 }
 
 @Test func testDataFoldersAreFoundInNumericOrder() throws {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("goldens-\(UUID().uuidString)").path
-    defer { try? FileManager.default.removeItem(atPath: folder) }
+    let folder = try TemporaryFolder()
     for number in [10, 2, 0] {
-        try FileManager.default.createDirectory(atPath: "\(folder)/test_data_set_\(number)", withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(atPath: folder["test_data_set_\(number)"], withIntermediateDirectories: true)
     }
-    #expect(try GoldenReference.references(at: folder).map(\.name) == ["test_data_set_0", "test_data_set_2", "test_data_set_10"])
+    #expect(
+        try GoldenReference.references(at: folder.path).map(\.name) == ["test_data_set_0", "test_data_set_2", "test_data_set_10"])
     let strangers = ["input_0.txt", "input_0_1.pb", "inner_0.pb", "input_-1.pb", "input_x.pb"]
-    for name in strangers { try Data([1]).write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/\(name)")) }
-    #expect(throws: TripsError.self) { try GoldenReference.references(at: "\(folder)/test_data_set_2") }
-    try Data().write(to: URL(fileURLWithPath: "\(folder)/test_data_set_2/input_0.pb"))
-    #expect(try GoldenReference.references(at: "\(folder)/test_data_set_2").map(\.name) == ["test_data_set_2"])
+    for name in strangers { try folder.write([1], "test_data_set_2/\(name)") }
+    #expect(throws: TripsError.self) { try GoldenReference.references(at: folder["test_data_set_2"]) }
+    try folder.write([], "test_data_set_2/input_0.pb")
+    #expect(try GoldenReference.references(at: folder["test_data_set_2"]).map(\.name) == ["test_data_set_2"])
 }
 
 /// A zip archive with one entry whose deflated bytes are no more than stated.
@@ -109,25 +108,23 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
 }
 
 @Test func archivesAreInflatedInProportionAndOnlyWhereNeeded() throws {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("golden-\(UUID().uuidString).npz").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
-    try Data(archive("in.image.npy", inflatesTo: 40_000_000)).write(to: URL(fileURLWithPath: path))
+    let folder = try TemporaryFolder()
+    let path = try folder.write(archive("in.image.npy", inflatesTo: 40_000_000), "golden.npz")
     let reference = try GoldenReference.references(at: path)[0]
     #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("in.image.npy")
     }
     let set = try reference.load(inputNames: [], outputNames: []) { _ in false }
-    #expect(set.inputs.isEmpty && set.unread == ["in.image"])
+    #expect(set.inputs.isEmpty && set.unread == [.input("image")])
 }
 
 /// Of two arrays each may inflate as far as it does, but not both.
 @Test func arraysTogetherAreInflatedInProportion() throws {
-    let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().path + "/Fixtures"
     let reference = try GoldenReference.references(at: fixtures + "/hostile/large-together.npz")[0]
     #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("out.a.npy")
     }
-    for key in ["in.image", "out.a"] {
+    for key in [.input("image"), .output("a")] as [GoldenKey] {
         let set = try reference.load(inputNames: [], outputNames: []) { $0 == key }
         #expect(set.inputs.count + set.outputs.count == 1)
     }

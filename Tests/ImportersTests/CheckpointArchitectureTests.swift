@@ -3,30 +3,19 @@ import Importers
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 
-/// The tensors of a released layout, without numbers.
-private func layout(_ name: String) throws -> Checkpoint? {
-    guard let path = sharedFile("models/\(name).json") else { return nil }
-    let document = try JSON(parsing: Array(Data(contentsOf: URL(fileURLWithPath: path))))
-    let tensors = try #require(document["tensors_list"]?.array).map { entry -> (name: String, constant: Constant) in
-        let fields = try #require(entry.array)
-        let tensor = try #require(fields[0].string), shape = try #require(fields[1].array).compactMap(\.integer)
-        // The ids of a grounding model are read as it is imported.
-        if tensor == "prefix_ids" { return (tensor, Constant(try Tensor([Int64(344)], shape: [1]), identity: tensor)) }
-        if tensor == "target_ids" {
-            return (tensor, Constant(try Tensor((0..<Int64(shape[0])).map { 345 + $0 }, shape: shape), identity: tensor))
-        }
-        return (tensor, emptyConstant(tensor, shape, fields[2].string == "int64" ? .int64 : .float32))
-    }
-    return Checkpoint(tensors: tensors, format: .torchZip)
+/// A checkpoint of a released layout, without numbers.
+private func checkpoint(of layout: String) throws -> Checkpoint {
+    try Checkpoint(tensors: releasedTensors(layout), format: .torchZip)
 }
 
 private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     model.graphs.flatMap(\.nodes).count { Swift.type(of: $0.op) == type }
 }
 
-@Suite struct ReleasedLayouts {
+@Suite(.needsSharedFolder) struct ReleasedLayouts {
     struct Expectation: Sendable, CustomTestStringConvertible {
         let file: String
         let architecture: Architecture
@@ -64,8 +53,7 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     ]
 
     @Test(arguments: released) func isRecognised(_ expected: Expectation) throws {
-        guard let checkpoint = try layout(expected.file) else { return }
-        let model = try importCheckpoint(checkpoint)
+        let model = try importCheckpoint(checkpoint(of: expected.file))
         #expect(model.architecture == expected.architecture)
         for graph in model.graphs { try graph.validate() }
         #expect(count(model, Attention.self) == expected.attentions)
@@ -79,13 +67,11 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     }
 
     @Test func nlvr2PretrainingIsRefusedByName() throws {
-        guard let checkpoint = try layout("albef_pretrain_nlvr2") else { return }
-        expectFailure(.data, "albef_pretrain_nlvr2", "ta_head") { try importCheckpoint(checkpoint) }
+        expectFailure(.data, "albef_pretrain_nlvr2", "ta_head") { try importCheckpoint(checkpoint(of: "albef_pretrain_nlvr2")) }
     }
 
     @Test func whatIsLeftOutIsSummedUp() throws {
-        guard let checkpoint = try layout("mplug_base_vqa") else { return }
-        let leftOut = try importCheckpoint(checkpoint).leftOut
+        let leftOut = try importCheckpoint(checkpoint(of: "mplug_base_vqa")).leftOut
         let reasons = Dictionary(uniqueKeysWithValues: leftOut.map { ($0.reason, $0) })
         #expect(reasons["momentum twins"]?.count == 1047)
         #expect(reasons["fusion layers that do not run"]?.count == 6 * 26)
@@ -97,7 +83,7 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
 
 @Suite struct SmallCheckpoints {
     @Test(arguments: Architecture.allCases) func fixtureBecomesLegalGraphs(_ architecture: Architecture) throws {
-        let folder = "\(packageRoot)/Tests/Fixtures/\(architecture.rawValue)"
+        let folder = "\(fixtures)/\(architecture.rawValue)"
         let model = try importCheckpoint(path: "\(folder)/checkpoint.safetensors")
         #expect(model.architecture == architecture)
         #expect(model.format == .safetensors)
@@ -151,13 +137,13 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
             ]
         ),
     ]) func whatIsLeftOutIsSummedUp(_ architecture: Architecture, _ reasons: [String: Int]) throws {
-        let path = "\(packageRoot)/Tests/Fixtures/\(architecture.rawValue)/checkpoint.safetensors"
+        let path = "\(fixtures)/\(architecture.rawValue)/checkpoint.safetensors"
         let leftOut = try importCheckpoint(path: path).leftOut
         #expect(Dictionary(uniqueKeysWithValues: leftOut.map { ($0.reason, $0.count) }) == reasons)
     }
 
     @Test func idsOfCoordinatesAreConsecutive() throws {
-        let file = try SafetensorsFile(path: "\(packageRoot)/Tests/Fixtures/mplug-grounding/checkpoint.safetensors")
+        let file = try SafetensorsFile(path: "\(fixtures)/mplug-grounding/checkpoint.safetensors")
         let ids = try #require(file.tensors.first { $0.name == "target_ids" }).constant
         var changed = try ids.load().converted(to: .int64).elements(Int64.self)
         changed[1] += 1
@@ -167,13 +153,13 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
     }
 
     @Test func captioningTakesNoFusionLayers() {
-        let path = "\(packageRoot)/Tests/Fixtures/mplug-caption/checkpoint.safetensors"
+        let path = "\(fixtures)/mplug-caption/checkpoint.safetensors"
         expectFailure(.usage, "fusion_layers", "mplug-vqa") { try importCheckpoint(path: path, options: .init(fusionLayers: 2)) }
         expectFailure(.usage, "stride_layer", "mplug-vqa") { try importCheckpoint(path: path, options: .init(strideLayer: 1)) }
     }
 
     @Test func torchFilesHoldTheSameTensors() throws {
-        let folder = "\(packageRoot)/Tests/Fixtures/albef-ve"
+        let folder = "\(fixtures)/albef-ve"
         let reference = try Checkpoint.open(path: "\(folder)/checkpoint.safetensors")
         for (file, format) in [("checkpoint.pth", SourceFormat.torchZip), ("checkpoint-older.pt", .torchLegacy)] {
             let checkpoint = try Checkpoint.open(path: "\(folder)/\(file)")
@@ -189,11 +175,11 @@ private func count(_ model: ImportedModel, _ type: any Operator.Type) -> Int {
         }
     }
 
-    @Test(arguments: [
-        ("albef_pretrain", Architecture.albefPretrain), ("albef_vqa", .albefVQA), ("mplug_vqa", .mplugVQA),
-    ]) func conformanceCheckpointIsRecognised(_ folder: String, _ architecture: Architecture) throws {
-        guard let path = sharedFile("conformance/\(folder)/checkpoint.safetensors") else { return }
-        let model = try importCheckpoint(path: path)
+    @Test(
+        .needsSharedFolder,
+        arguments: [("albef_pretrain", Architecture.albefPretrain), ("albef_vqa", .albefVQA), ("mplug_vqa", .mplugVQA)])
+    func conformanceCheckpointIsRecognised(_ folder: String, _ architecture: Architecture) throws {
+        let model = try importCheckpoint(path: "\(conformanceFolder)/\(folder)/checkpoint.safetensors")
         #expect(model.architecture == architecture)
         #expect(model.settings.contains(Setting("vision_heads", "4", from: .metadata)))
         for graph in model.graphs { try graph.validate() }

@@ -3,6 +3,7 @@ import Importers
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 @Suite struct SafetensorsReading {
@@ -117,11 +118,11 @@ import Testing
 
     @Test func foldersAndPipesAreNotOpened() throws {
         let folder = try TemporaryFolder()
-        let pipe = "\(folder.path)/pipe.safetensors"
+        let pipe = folder["pipe.safetensors"]
         #expect(mkfifo(pipe, 0o600) == 0)
         expectFailure(.cannotOpen) { try Checkpoint.open(path: pipe) }
         expectFailure(.cannotOpen) { try Checkpoint.open(path: folder.path) }
-        expectFailure(.cannotOpen) { try Checkpoint.open(path: "\(folder.path)/absent") }
+        expectFailure(.cannotOpen) { try Checkpoint.open(path: folder["absent"]) }
     }
 }
 
@@ -138,8 +139,8 @@ import Testing
 
     @Test func readsAllShards() throws {
         let folder = try TemporaryFolder()
-        _ = try folder.write(tensor("a", 7), "1.safetensors")
-        _ = try folder.write(tensor("b", 9), "2.safetensors")
+        try folder.write(tensor("a", 7), "1.safetensors")
+        try folder.write(tensor("b", 9), "2.safetensors")
         let checkpoint = try open(folder, "\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"")
         #expect(checkpoint.format == .shardedSafetensors)
         let numbers = try Dictionary(
@@ -154,7 +155,7 @@ import Testing
             let state = Pickle.dictionary((name, Pickle.tensor(Pickle.storage("ByteStorage", key: "0", count: 2), [1], [1])))
             let moment = Pickle.tensor(Pickle.storage("ByteStorage", key: "0", count: 2), offset: 1, [1], [1])
             let pickle = beside ? Pickle.dictionary(("model", state), ("moment", moment)) : state
-            _ = try folder.write(
+            try folder.write(
                 ZipWriter.archive([
                     .init(name: "a/data.pkl", data: Pickle.whole(pickle)), .init(name: "a/data/0", data: [byte, 0]),
                 ]),
@@ -170,12 +171,12 @@ import Testing
         let checkpoint = try Checkpoint.open(path: map(["a", "b"]))
         #expect(checkpoint.format == .shardedTorch)
         #expect(checkpoint.shards.map { ($0 as NSString).lastPathComponent } == ["a.bin", "b.bin"])
-        #expect(checkpoint.others == [LeftOut(reason: "beside the model: moment", count: 1, bytes: 1)])
+        #expect(checkpoint.others == [SkippedTensors(reason: "beside the model: moment", count: 1, bytes: 1)])
         #expect(try checkpoint.tensors.map { try $0.constant.load().elements(UInt8.self) } == [[7], [9]])
-        _ = try folder.write(Array("<html>".utf8), "c.bin")
+        try folder.write(Array("<html>".utf8), "c.bin")
         expectFailure(.data, "c.bin", "no PyTorch checkpoint") { try Checkpoint.open(path: map(["a", "c"])) }
         // An index is no shard.
-        _ = try folder.write(Array(Data(contentsOf: URL(fileURLWithPath: map(["a"])))), "d.bin")
+        try folder.write(Array(Data(contentsOf: URL(fileURLWithPath: map(["a"])))), "d.bin")
         expectFailure(.data, "d.bin", "no PyTorch checkpoint") { try Checkpoint.open(path: map(["d"])) }
     }
 
@@ -188,13 +189,13 @@ import Testing
     @Test func linksThatLeaveTheFolderAreRefused() throws {
         let outside = try TemporaryFolder(), folder = try TemporaryFolder()
         let target = try outside.write(tensor("a", 1), "1.safetensors")
-        try FileManager.default.createSymbolicLink(atPath: "\(folder.path)/1.safetensors", withDestinationPath: target)
+        try FileManager.default.createSymbolicLink(atPath: folder["1.safetensors"], withDestinationPath: target)
         expectFailure(.data, "leaves the folder") { try open(folder, "\"a\":\"1.safetensors\"") }
     }
 
     @Test func indexAndShardsMustAgree() throws {
         let folder = try TemporaryFolder()
-        _ = try folder.write(tensor("a", 1), "1.safetensors")
+        try folder.write(tensor("a", 1), "1.safetensors")
         expectFailure(.data, "does not place here", "\"a\"") { try open(folder, "\"b\":\"1.safetensors\"") }
         expectFailure(.data, "not in its shard", "\"b\"") { try open(folder, "\"a\":\"1.safetensors\",\"b\":\"1.safetensors\"") }
         expectFailure(.cannotOpen) { try open(folder, "\"a\":\"2.safetensors\"") }

@@ -1,37 +1,5 @@
-import Foundation
-import Importers
-import ModelGraph
 import Support
-import Tensors
 import Testing
-
-/// The root of the package.
-let packageRoot = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().path
-
-/// A file beside the package that the tests need; nil, with a notice, where it is absent.
-func sharedFile(_ name: String) -> String? {
-    let root = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(packageRoot)/../shared"
-    return existing("\(root)/\(name)")
-}
-
-/// A file of Tests/Fixtures.
-func fixture(_ name: String) -> String? { existing("\(packageRoot)/Tests/Fixtures/\(name)") }
-
-private func existing(_ path: String) -> String? {
-    if FileManager.default.fileExists(atPath: path) { return path }
-    print("skipped: \(path) is absent")
-    return nil
-}
-
-/// A constant that states a shape and holds nothing.
-func emptyConstant(_ name: String, _ shape: [Int], _ dataType: DataType = .float32) -> Constant {
-    Constant(dataType, shape, identity: name, source: NoNumbers())
-}
-
-private struct NoNumbers: ConstantSource {
-    func load(_: DataType, _: [Int]) throws -> Tensor { throw TripsError.data("this constant has no numbers") }
-}
 
 /// Expects an error of this kind whose text holds all of the words.
 func expectFailure<Result>(

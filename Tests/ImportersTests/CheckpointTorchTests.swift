@@ -4,6 +4,7 @@ import Kernels
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 private func archive(_ pickle: [UInt8], _ storages: [String: [UInt8]] = [:]) -> [UInt8] {
@@ -106,10 +107,10 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
             Pickle.dictionary((wrapper, state), ("optimizer", moments), ("ema", averaged), ("counts", counts)))
         let checkpoint = try Checkpoint.open(path: folder.write(archive(pickle, twelve), "model.pth"))
         #expect(checkpoint.tensors.map(\.name) == ["a"])
-        #expect(checkpoint.others == [LeftOut(reason: "beside the model: optimizer, ema", count: 2, bytes: 5)])
+        #expect(checkpoint.others == [SkippedTensors(reason: "beside the model: optimizer, ema", count: 2, bytes: 5)])
     }
 
-    @Test func parametersAndOrderedDictionaries() throws {
+    @Test func readsParametersAndOrderedDictionaries() throws {
         let folder = try TemporaryFolder()
         let parameter =
             Pickle.global("torch._utils", "_rebuild_parameter")
@@ -143,7 +144,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
 
     @Test func aPickleThatCallsTheSystemIsRefusedAndDoesNothing() throws {
         let folder = try TemporaryFolder()
-        let mark = "\(folder.path)/was-here"
+        let mark = folder["was-here"]
         let call = Pickle.global("os", "system") + Pickle.tuple(Pickle.string("touch \(mark)")) + Pickle.ascii("R")
         let first = Pickle.whole(call)
         let protocolZero = Pickle.ascii("cos\nsystem\n(S'touch \(mark)'\ntR.")
@@ -163,7 +164,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
 
     @Test(arguments: ["os-system.pth", "os-system-older.pt"]) func filesOfTorchThatCallTheSystemAreRefused(_ name: String) throws {
         let mark = "checkpoint-code-was-run"
-        expectFailure(.data, "system") { try Checkpoint.open(path: "\(packageRoot)/Tests/Fixtures/hostile/\(name)") }
+        expectFailure(.data, "system") { try Checkpoint.open(path: "\(fixtures)/hostile/\(name)") }
         #expect(!FileManager.default.fileExists(atPath: mark))
     }
 
@@ -190,7 +191,7 @@ private func bytes(_ checkpoint: Checkpoint, _ name: String) throws -> [UInt8] {
         }
         let counted = Pickle.dictionary(("args", instance), ("model", Pickle.dictionary(("a", tensor))))
         let others = try open(archive(Pickle.whole(counted), twelve)).others
-        #expect(others == [LeftOut(reason: "tensors beside the model", count: 1, bytes: 3)])
+        #expect(others == [SkippedTensors(reason: "tensors beside the model", count: 1, bytes: 3)])
     }
 
     struct Hostile: Sendable, CustomTestStringConvertible {

@@ -3,6 +3,7 @@ import Importers
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 @Suite struct ONNXHostileTests {
@@ -24,7 +25,7 @@ import Testing
 
     /// Imports and loads all constants; nil where the model is refused, as it may be.
     private func outcome(_ bytes: [UInt8]) throws -> Graph? {
-        let path = try folder.write(bytes)
+        let path = try folder.write(bytes, "model.onnx")
         do {
             let graph = try importONNX(path: path).graphs[0]
             for node in graph.nodes {
@@ -38,7 +39,7 @@ import Testing
     }
 
     private func refusal(_ bytes: [UInt8]) throws -> String {
-        let path = try folder.write(bytes)
+        let path = try folder.write(bytes, "model.onnx")
         let error = #expect(throws: TripsError.self) { try importONNX(path: path) }
         #expect(error?.kind == .data)
         return error.map { "\($0)" } ?? ""
@@ -322,7 +323,7 @@ import Testing
 
     private func constant(_ tensor: WireWriter, options: ONNXImportOptions = .init()) throws -> Constant {
         let model = Onnx.model(Onnx.graph([Onnx.node("Identity", ["w"], ["y"])], inputs: [], initializers: [tensor]))
-        let graph = try importONNX(path: folder.write(model.bytes), options: options).graphs[0]
+        let graph = try importONNX(path: folder.write(model.bytes, "model.onnx"), options: options).graphs[0]
         return try #require(graph.constant(of: graph.outputs[0].value))
     }
 
@@ -376,7 +377,7 @@ import Testing
         let numbers = (0..<1000).map { Float($0) }
         let node = Onnx.node("Constant", [], ["w"], [Onnx.attribute("value", tensor: Onnx.floats("", [1000], numbers))])
         let model = Onnx.model(Onnx.graph([node, Onnx.node("Identity", ["w"], ["y"])], inputs: []))
-        let path = try folder.write(model.bytes)
+        let path = try folder.write(model.bytes, "model.onnx")
         let graph = try importONNX(path: path).graphs[0]
         let constant = try #require(graph.constant(of: graph.outputs[0].value))
         #expect(constant.identity.hasPrefix(path + "@"))
@@ -399,11 +400,11 @@ import Testing
     }
 
     @Test func readsExternalData() throws {
-        _ = try folder.write(raw([Float(0), 1, 2, 3]), "weights.bin")
+        try folder.write(raw([Float(0), 1, 2, 3]), "weights.bin")
         let constant = try constant(external([("location", "weights.bin"), ("offset", "4"), ("length", "8"), ("checksum", "-")]))
         #expect(try constant.load().elements() == [Float(1), 2])
-        try FileManager.default.createDirectory(atPath: folder.path + "/sub", withIntermediateDirectories: true)
-        _ = try folder.write(raw([Float(5), 6]), "sub/weights.bin")
+        try FileManager.default.createDirectory(atPath: folder["sub"], withIntermediateDirectories: true)
+        try folder.write(raw([Float(5), 6]), "sub/weights.bin")
         #expect(try self.constant(external([("location", "sub/weights.bin")])).load().elements() == [Float(5), 6])
     }
 
@@ -420,9 +421,9 @@ import Testing
         [("location", "weights.bin"), ("length", "99999")], [("location", "weights.bin"), ("length", "0x8")],
     ])
     func refusesExternalData(entries: [(String, String)]) throws {
-        _ = try folder.write(raw([Float(0), 1, 2, 3]), "weights.bin")
-        try FileManager.default.createDirectory(atPath: folder.path + "/folder", withIntermediateDirectories: true)
-        #expect(mkfifo(folder.path + "/pipe", 0o600) == 0)
+        try folder.write(raw([Float(0), 1, 2, 3]), "weights.bin")
+        try FileManager.default.createDirectory(atPath: folder["folder"], withIntermediateDirectories: true)
+        #expect(mkfifo(folder["pipe"], 0o600) == 0)
         let error = #expect(throws: TripsError.self) { try constant(external(entries)) }
         #expect(error?.kind == .data || error?.kind == .cannotOpen)
         #expect(error?.place.first == "model.onnx")
@@ -433,15 +434,15 @@ import Testing
         arguments: ["../weights.bin", "../\u{301}weights.bin", "sub/../../weights.bin", "/weights.bin", "sub\\weights.bin"],
         [false, true])
     func refusesLocationsElsewhere(location: String, followLinks: Bool) throws {
-        let inner = folder.path + "/inner"
+        let inner = folder["inner"]
         try FileManager.default.createDirectory(atPath: inner + "/sub", withIntermediateDirectories: true)
         for name in ["weights.bin", "inner/weights.bin", "inner/sub\\weights.bin"] {
-            _ = try folder.write(raw([Float(1), 2]), name)
+            try folder.write(raw([Float(1), 2]), name)
         }
         let model = Onnx.model(
             Onnx.graph([Onnx.node("Identity", ["w"], ["y"])], inputs: [], initializers: [external([("location", location)])]))
         let path = try folder.write(model.bytes, "inner/model.onnx")
-        #expect { try importONNX(path: path, options: .init(followLinks: followLinks)) } throws: {
+        #expect { try importONNX(path: path, options: .init(followsLinks: followLinks)) } throws: {
             ($0 as? TripsError)?.kind == .data && "\($0)".contains("a path inside the model's folder")
         }
     }
@@ -449,23 +450,23 @@ import Testing
     @Test func confinesLinksToTheFolderUnlessToldOtherwise() throws {
         let elsewhere = try TemporaryFolder()
         let target = try elsewhere.write(raw([Float(8), 9]), "blob")
-        let link = folder.path + "/weights.bin"
+        let link = folder["weights.bin"]
         try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: target)
         let tensor = external([("location", "weights.bin")])
         let error = #expect(throws: TripsError.self) { try constant(tensor) }
         #expect(error?.message.contains("leaves the folder") == true)
-        #expect(try constant(tensor, options: .init(followLinks: true)).load().elements() == [Float(8), 9])
+        #expect(try constant(tensor, options: .init(followsLinks: true)).load().elements() == [Float(8), 9])
 
-        _ = try folder.write(raw([Float(3), 4]), "inside.bin")
+        try folder.write(raw([Float(3), 4]), "inside.bin")
         try FileManager.default.removeItem(atPath: link)
         try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: "inside.bin")
         #expect(try constant(tensor).load().elements() == [Float(3), 4])
     }
 
     @Test func refusesModelsThatAreNoFiles() throws {
-        #expect(mkfifo(folder.path + "/pipe.onnx", 0o600) == 0)
+        #expect(mkfifo(folder["pipe.onnx"], 0o600) == 0)
         for name in ["absent.onnx", "pipe.onnx", ""] {
-            let error = #expect(throws: TripsError.self) { try importONNX(path: folder.path + "/" + name) }
+            let error = #expect(throws: TripsError.self) { try importONNX(path: folder[name]) }
             #expect(error?.kind == .cannotOpen)
         }
     }

@@ -11,7 +11,7 @@ import Testing
 func imported(_ model: WireWriter) throws -> Graph {
     let folder = try TemporaryFolder()
     return try withExtendedLifetime(folder) {
-        let graph = try #require(try importONNX(path: folder.write(model.bytes)).graphs.first)
+        let graph = try #require(try importONNX(path: folder.write(model.bytes, "model.onnx")).graphs.first)
         try graph.validate()
         return graph
     }
@@ -176,6 +176,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             Onnx.tensor("image", [1, 2, 3, 3], type: 2).blob(9, raw((0..<18).map { UInt8(50 + 5 * $0) })),
             Onnx.tensor("kernel", [3, 2, 2, 2], type: 3).blob(9, raw((0..<24).map { Int8($0 - 12) })),
             Onnx.tensor("kernel_bias", [3], type: 6).blob(9, raw([Int32(4), -8, 0])),
+            Onnx.floats("deep", [1, 8, 3, 3], (0..<72).map { Float($0) }),
             Onnx.tensor("a", [2, 3], type: 2).blob(9, [90, 109, 100, 103, 97, 80]),
             Onnx.tensor("b", [2, 3], type: 2).blob(9, [95, 91, 120, 64, 93, 99]),
             Onnx.tensor("m", [3, 2], type: 3).blob(9, raw([Int8(1), -4, 2, 5, -3, 6])),
@@ -187,10 +188,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         ]
         let node = Onnx.node(type, operands, ["y"], attributes, domain: domain)
         let graph = try imported(Onnx.model(Onnx.graph([node], inputs: [Onnx.value("unread", [1])], initializers: tensors)))
-        var numbers: [ValueID: Tensor] = [:]
-        func number(_ value: ValueID) throws -> Tensor? { try numbers[value] ?? graph.operand(value).tensor() }
-        for node in graph.nodes { numbers[node.output] = try evaluate(node.op, node.inputs.map { try $0.flatMap(number) })[0] }
-        return try #require(numbers[graph.outputs[0].value]).numbers()
+        return try #require(graph.evaluated()[graph.outputs[0].value]).numbers()
     }
 
     /// Products of the numbers that the integers stand for; a bias is in the scale of the sums.
@@ -207,6 +205,9 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             try result(type, operands, attributes, domain: "com.microsoft")
         }
         let (a, b) = (["a", "half", "z"], ["b", "quarter", "z"])
+        #expect(try own("DequantizeLinear", a) == [-1.5, 8, 3.5, 5, 2, -6.5])
+        #expect(try own("DequantizeLinear", ["kernel_bias", "scales"], [Onnx.attribute("axis", int: 0)]) == [1, -4, 0])
+        #expect(try own("QuantizeLinear", ["scales", "quarter", "z"]) == [94, 95, 97])
         #expect(try own("QLinearWhere", ["which"] + a + b + ["odd", "z"]) == [90, 92, 100, 79, 93, 81])
         let window = [Onnx.attribute("kernel_shape", ints: [2, 2]), Onnx.attribute("pads", ints: [1, 0, 0, 1])]
         let pooled = try own("QLinearAveragePool", ["image", "half", "z", "odd", "z"], window)
@@ -228,6 +229,55 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         let older = [Onnx.attribute("axis", int: 0), Onnx.attribute("opset", int: 11)]
         #expect(throws: TripsError.self) { try own("QLinearSoftmax", softmax.0, older) }
         #expect(throws: TripsError.self) { try own("QLinearAdd", a) }
+    }
+
+    /// By ONNX's definitions: of channels that hold blocks first or last, and the way back.
+    @Test func movesBlocksBetweenChannelsAndPlaces() throws {
+        let side = 3
+        let size = [Onnx.attribute("blocksize", int: 2)]
+        func element(_ channel: Int, _ row: Int, _ column: Int) -> Double { Double((channel * side + row) * side + column) }
+        for (mode, isFirst) in [("DCR", true), ("CRD", false)] {
+            var expected: [Double] = []
+            for (channel, row, column) in (0..<72).map({ ($0 / 36, $0 / 6 % 6, $0 % 6) }) {
+                let block = row % 2 * 2 + column % 2
+                expected.append(element(isFirst ? block * 2 + channel : channel * 4 + block, row / 2, column / 2))
+            }
+            #expect(try result("DepthToSpace", ["deep"], size + [Onnx.attribute("mode", text: mode)]) == expected)
+        }
+        let open = try imported(
+            Onnx.model(
+                Onnx.graph(
+                    [Onnx.node("DepthToSpace", ["x"], ["a"], size), Onnx.node("SpaceToDepth", ["a"], ["y"], size)],
+                    inputs: [Onnx.value("x", ["batch", 8, "height", "width"])])))
+        #expect(open.type(of: open.outputs[0].value).description == "float32[batch, 8, height, width]")
+        let x = try Tensor((0..<72).map { Float($0) }, shape: [1, 8, 3, 3])
+        var numbers = [open.inputs[0]: x]
+        var bound = open
+        try bound.bind(["batch": 1, "height": 3, "width": 3])
+        for node in bound.nodes {
+            let operands = try node.inputs.map { input in try input.flatMap { try numbers[$0] ?? bound.operand($0).tensor() } }
+            numbers[node.output] = try evaluate(node.op, operands)[0]
+        }
+        #expect(try numbers[bound.outputs[0].value]?.elements(Float.self) == x.elements())
+        for refused in [
+            [], [Onnx.attribute("blocksize", int: 0)], [Onnx.attribute("blocksize", int: 3)],
+            [Onnx.attribute("blocksize", int: .max)],
+        ] {
+            #expect(throws: TripsError.self) { try result("DepthToSpace", ["deep"], refused) }
+        }
+        #expect(throws: TripsError.self) { try result("SpaceToDepth", ["deep"], size) }
+        #expect(throws: TripsError.self) { try result("SpaceToDepth", ["a"], size) }
+    }
+
+    @Test func onesAlongADiagonal() throws {
+        #expect(try result("EyeLike", ["a"], [Onnx.attribute("k", int: 1)]) == [0, 1, 0, 0, 0, 1])
+        #expect(
+            try result("EyeLike", ["m"], [Onnx.attribute("k", int: -1), Onnx.attribute("dtype", int: 1)]) == [0, 0, 1, 0, 0, 1])
+        #expect(try result("EyeLike", ["a"], [Onnx.attribute("k", int: .max)]) == [0, 0, 0, 0, 0, 0])
+        #expect(throws: TripsError.self) { try result("EyeLike", ["image"]) }
+        let open = try imported(
+            Onnx.model(Onnx.graph([Onnx.node("EyeLike", ["x"], ["y"])], inputs: [Onnx.value("x", ["rows", "columns"], type: 7)])))
+        #expect(open.type(of: open.outputs[0].value).description == "int64[rows, columns]")
     }
 
     @Test func normalisesOldSoftmaxOverAMatrix() throws {
@@ -306,12 +356,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             let (cosine, sine) = (cosines[places[token] * 2 + pair], sines[places[token] * 2 + pair])
             (expected[a], expected[b]) = (x[a] * cosine - x[b] * sine, x[a] * sine + x[b] * cosine)
         }
-        var numbers = [graph.inputs[0]: try Tensor(x, shape: shape)]
-        for node in try graph.topologicalOrder() {
-            let operands = try node.inputs.map { input in try input.flatMap { try numbers[$0] ?? graph.operand($0).tensor() } }
-            for (output, tensor) in zip(node.outputs, try evaluate(node.op, operands)) { numbers[output] = tensor }
-        }
-        let y = try #require(numbers[graph.outputs[0].value])
+        let y = try #require(graph.evaluated(["x": Tensor(x, shape: shape)])[graph.outputs[0].value])
         #expect(try y.shape == shape && y.elements(Float.self) == expected)
     }
 
@@ -374,7 +419,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
                 Onnx.node("Relu", ["x"], ["d"]),
             ]))
         let folder = try TemporaryFolder()
-        let path = try folder.write(model.bytes)
+        let path = try folder.write(model.bytes, "model.onnx")
         let error = #expect(throws: TripsError.self) { try importONNX(path: path) }
         #expect(
             error?.description == """
@@ -441,7 +486,9 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
             ("DequantizeLinear", ["i", "s"], "output_dtype", 1, 23, nil),
             ("Split", ["x"], "num_outputs", 2, 18, "num_outputs"), ("Split", ["x"], "num_outputs", 1, 18, nil),
         ] as [(String, [String], String, Int, Int, String?)])
-    func attributesOfWhatIsComputed(type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?)
+    func refusesAttributesOfWhatIsNotComputed(
+        type: String, operands: [String], attribute: String, number: Int, opset: Int, refusal: String?
+    )
         throws
     {
         let model = Onnx.model(
@@ -456,7 +503,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         #expect { try imported(model) } throws: { ($0 as? TripsError)?.kind == .data && "\($0)".contains(refusal) }
     }
 
-    @Test func attributesThatAreWords() throws {
+    @Test func readsAttributesThatAreWords() throws {
         func made(_ type: String, _ operands: [String], _ attribute: String, _ word: String) throws -> Node? {
             try imported(
                 Onnx.model(
@@ -475,7 +522,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     /// Extremes, sums and means of any number of values, each beside the next; and places that pooling puts out where they are asked for.
-    @Test func operatorsOfOtherNumbersOfValues() throws {
+    @Test func takesOperatorsOfAnyNumberOfValues() throws {
         func graph(_ type: String, _ operands: [String], _ results: [String], _ attributes: [WireWriter] = []) throws -> Graph {
             try imported(
                 Onnx.model(
@@ -496,7 +543,9 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
     }
 
     /// Whether what was dropped is known: with a ratio of 0 nothing is, in training either.
-    @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func dropoutInTraining(ratio: Float, isNothing: Bool) throws {
+    @Test(arguments: [(0, true), (0.5, false)] as [(Float, Bool)]) func refusesDropoutInTrainingUnlessItDropsNothing(
+        ratio: Float, isNothing: Bool
+    ) throws {
         let model = Onnx.model(
             Onnx.graph(
                 [Onnx.node("Dropout", ["x", "ratio", "training"], ["a"]), Onnx.node("Relu", ["a"], ["y"])],

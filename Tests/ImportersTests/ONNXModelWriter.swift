@@ -1,5 +1,3 @@
-import Foundation
-
 /// Writes protobuf's wire format, as much of it as ONNX models need.
 struct WireWriter {
     var bytes: [UInt8] = []
@@ -54,6 +52,9 @@ enum Onnx {
     static func attribute(_ name: String, int: Int) -> WireWriter { WireWriter().text(1, name).int(3, int).int(20, 2) }
     static func attribute(_ name: String, ints: [Int]) -> WireWriter { WireWriter().text(1, name).ints(8, ints).int(20, 7) }
     static func attribute(_ name: String, float: Float) -> WireWriter { WireWriter().text(1, name).float(2, float).int(20, 1) }
+    static func attribute(_ name: String, floats: [Float]) -> WireWriter {
+        floats.reduce(WireWriter().text(1, name)) { $0.float(7, $1) }.int(20, 6)
+    }
     static func attribute(_ name: String, text: String) -> WireWriter { WireWriter().text(1, name).text(4, text).int(20, 3) }
     static func attribute(_ name: String, tensor: WireWriter) -> WireWriter {
         WireWriter().text(1, name).message(5, tensor).int(20, 4)
@@ -109,23 +110,5 @@ enum Onnx {
     ) -> WireWriter {
         WireWriter().text(1, name).texts(4, inputs).texts(5, outputs).texts(6, attributes).messages(7, nodes)
             .message(9, operatorSet("", 17)).message(9, operatorSet("local", 1)).text(10, "local").messages(11, defaults)
-    }
-}
-
-/// A folder that is removed afterwards.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        path = FileManager.default.temporaryDirectory.appending(path: "trips-\(UUID().uuidString)").path()
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    func write(_ bytes: [UInt8], _ name: String = "model.onnx") throws -> String {
-        let file = path + "/" + name
-        try Data(bytes).write(to: URL(filePath: file))
-        return file
     }
 }

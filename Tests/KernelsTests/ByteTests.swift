@@ -4,7 +4,7 @@ import Testing
 private let counts = [0, 1, 2, 7, 15, 16, 31, 33, 64, 100, 1025, 5000]
 
 extension KernelTests {
-    @Test(arguments: [2, 4, 8]) func planes(width: Int) {
+    @Test(arguments: [2, 4, 8]) func planesAreSplitAndMerged(width: Int) {
         var random = Generator(state: 14)
         for n in counts {
             // One byte off any alignment.
@@ -34,7 +34,7 @@ extension KernelTests {
         }
     }
 
-    @Test func halfBytes() {
+    @Test func halfBytesAreSplitAndMerged() {
         var random = Generator(state: 15)
         for n in counts {
             let bytes = (0...n).map { _ in UInt8(truncatingIfNeeded: random.next() >> 17) }
@@ -59,7 +59,7 @@ extension KernelTests {
         }
     }
 
-    @Test func planeOfExponents() {
+    @Test func exponentsHaveAPlaneOfTheirOwn() {
         var planes = [UInt8](repeating: 0, count: 8)
         let values: [Float] = [-1, 1.5]
         values.withUnsafeBytes { trips_planes_split(&planes, $0.baseAddress!, 2, 4, true) }
@@ -67,7 +67,7 @@ extension KernelTests {
     }
 
     /// All 65536 halves. Numbers as the format defines them; the processor makes NaNs quiet.
-    @Test func halves() {
+    @Test func halvesWidenExactly() {
         let all = (0...UInt16.max).map { $0 }
         let expected = all.map { half -> UInt32 in
             let (exponent, fraction) = (Int(half >> 10 & 31), UInt32(half & 1023))
@@ -80,7 +80,7 @@ extension KernelTests {
         checkWidening(all, expected, trips_f16_to_f32_ref, trips_f16_to_f32)
     }
 
-    @Test func brainFloats() {
+    @Test func brainFloatsWidenExactly() {
         let all = (0...UInt16.max).map { $0 }
         checkWidening(all, all.map { UInt32($0) << 16 }, trips_bf16_to_f32_ref, trips_bf16_to_f32)
     }

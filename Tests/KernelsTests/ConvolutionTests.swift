@@ -4,7 +4,9 @@ import Testing
 extension KernelTests {
     /// Against the same chains with products rounded: each of up to 600 steps may differ by half an ulp of a sum that stays
     /// below 32, in proportion to 1 and more. What lies behind the last element is neither read nor written.
-    @Test(arguments: [(1, 9), (2, 0), (3, 9), (14, 1), (15, 27), (29, 40), (17, 600)]) func convolutions(m: Int, taps: Int) {
+    @Test(arguments: [(1, 9), (2, 0), (3, 9), (14, 1), (15, 27), (29, 40), (17, 600)]) func convolutionsMatchTheReference(
+        m: Int, taps: Int
+    ) {
         var random = Generator(state: 11)
         for n in [0, 1, 7, 8, 9, 16, 31, 33, 63, 64, 65, 127, 128, 129, 300] {
             let (w, bias, offsets) = (random.floats(m * taps), random.floats(m), (0..<taps).map { $0 * 5 % 12 })
@@ -29,7 +31,7 @@ extension KernelTests {
     }
 
     /// Every weight is in its tile, however the rows come.
-    @Test(arguments: [1, 13, 14, 15, 28, 30, 45]) func filterTiles(m: Int) {
+    @Test(arguments: [1, 13, 14, 15, 28, 30, 45]) func filterTilesHoldEveryWeight(m: Int) {
         let taps = 5, w = (0..<m * taps).map { Float($0) }, packed = packedFilters(w, taps: taps, m: m)
         for tile in 0..<trips_filter_tiles(m) {
             let rows = trips_filter_row(m, tile)..<trips_filter_row(m, tile + 1)
@@ -52,7 +54,7 @@ extension KernelTests {
     }
 
     /// Copies: equal to the reference, element by element.
-    @Test func phases() {
+    @Test func phasesMatchTheReference() {
         var random = Generator(state: 12)
         let axes = [
             trips_phase_axis(size: 1, phases: 1, places: 1, stride: 1, before: 0),
@@ -82,7 +84,7 @@ extension KernelTests {
 
     /// Against the same chains with products rounded: of up to 49 steps each may differ by half an ulp of a sum below 32. What is
     /// outside of the input is not read; the order is that of other convolutions, so that both give the same bits.
-    @Test(arguments: [3, 5, 7]) func channelsByThemselves(kernel: Int) {
+    @Test(arguments: [3, 5, 7]) func depthwiseConvolutionsMatchTheReference(kernel: Int) {
         var random = Generator(state: 14)
         for (rows, width, before, behind) in [
             (4, 1, 1, 1), (7, 7, 1, 1), (5, 9, 0, 0), (14, 14, 2, 2), (9, 33, 3, 3), (6, 70, -1, 2), (8, 20, 4, 3),
@@ -120,7 +122,7 @@ extension KernelTests {
     }
 
     /// Against the reference, whose exponentials are the C library's: within some ulps of numbers up to 10.
-    @Test func finishings() {
+    @Test func finishingsMatchTheReference() {
         var random = Generator(state: 13)
         func line(_ slope: Float, _ offset: Float, _ low: Float, _ high: Float, _ gated: Bool = false) -> trips_finishing {
             trips_finishing(

@@ -41,7 +41,7 @@ private struct Problem {
 }
 
 extension KernelTests {
-    @Test func quantizeRows() {
+    @Test func quantizedRowsMatchTheReference() {
         var random = Generator(state: 3)
         for k in [0, 1, 3, 4, 15, 16, 17, 64, 100, 256, 257, 300] {
             let rows = 19, ldx = k + 2, ldq = trips_quantized_row_size(k) + 4
@@ -74,7 +74,7 @@ extension KernelTests {
         }
     }
 
-    @Test func integerPacking() {
+    @Test func integerPackingMatchesTheReference() {
         var random = Generator(state: 4)
         for size in sizes {
             for group in groups {
@@ -88,7 +88,7 @@ extension KernelTests {
 
     /// The sums are integers: equal to plain arithmetic in 64 bits, on every path, at the ends of the range too. With scales of 1
     /// for one group and 0 for the others a product is that group's sums, rounded once.
-    @Test func integerSums() {
+    @Test func integerSumsAreExact() {
         var random = Generator(state: 5)
         for size in sizes {
             for group in groups {
@@ -117,7 +117,7 @@ extension KernelTests {
     }
 
     /// Integer sums are exact; scaling and adding up groups rounds a few times: 1e-5 relative to outputs up to about 10.
-    @Test func igemm() {
+    @Test func igemmMatchesTheReference() {
         var random = Generator(state: 6)
         for size in sizes + [(1, 96, 8), (31, 90, 300)] {
             for group in groups {
@@ -171,7 +171,7 @@ extension KernelTests {
     /// The same bytes and scales as those of the numbers that the product gives on that path; beside the reference, whose numbers
     /// differ by roundings, one step at most.
     @Test(arguments: [(1, 32), (2, 96), (5, 64), (14, 64), (17, 256), (31, 160), (70, 64)])
-    func igemmToBytes(m: Int, part: Int) {
+    func igemmToBytesQuantizesWhatIgemmGives(m: Int, part: Int) {
         var random = Generator(state: 13)
         for group in groups {
             for k in [12, 130] {
@@ -231,7 +231,7 @@ extension KernelTests {
         }
     }
 
-    @Test func dequantizeRows() {
+    @Test func dequantizedRowsMatchTheReference() {
         var random = Generator(state: 7)
         for size in sizes {
             for group in groups {

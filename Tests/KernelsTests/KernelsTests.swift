@@ -66,7 +66,7 @@ func rootMeanSquareError(_ x: [Float], _ y: [Float]) -> Float {
 @Suite(.serialized) struct KernelTests {}
 
 extension KernelTests {
-    @Test func dispatch() {
+    @Test func everyPathCanBeForced() {
         #expect(trips_path_available(TRIPS_PATH_SCALAR))
         #expect(trips_path_available(trips_kernels_path()))
         #expect(name(TRIPS_PATH_AVX512_VNNI) == "avx512vnni" && name(TRIPS_PATH_AVX512_AMX) == "avx512amx")

@@ -8,7 +8,7 @@ private let sizes: [(m: Int, n: Int, k: Int)] = [
 ]
 
 extension KernelTests {
-    @Test func packing() {
+    @Test func packingMatchesTheReference() {
         var random = Generator(state: 1)
         for (_, n, k) in sizes {
             let w = random.floats(n * (k + 3)), size = trips_sgemm_pack_size(n, k)
@@ -44,7 +44,7 @@ extension KernelTests {
 
     /// The reference may round products before adding them: each of k terms below 1 contributes at most
     /// half an ulp of a sum that grows like √k; 1e-5 holds with room for k = 1536.
-    @Test func sgemm() {
+    @Test func sgemmMatchesTheReference() {
         var random = Generator(state: 2)
         for (m, n, k) in sizes {
             let lda = k + 5, ldc = n + 3, a = random.floats(m * lda), w = random.floats(n * k)
@@ -94,7 +94,7 @@ extension KernelTests {
     }
 
     /// A residual whose rows are looked up gives the bits of one whose rows lie in that order.
-    @Test func residualRows() {
+    @Test func residualRowsMayBeLookedUp() {
         var random = Generator(state: 9)
         let (m, n, k, rows) = (29, 70, 40, 6)
         let a = random.floats(m * k), w = random.floats(n * k), residual = random.floats(rows * n)

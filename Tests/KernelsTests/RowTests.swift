@@ -7,7 +7,7 @@ private let lengths = [0, 1, 5, 8, 15, 16, 17, 31, 33, 64, 100, 768]
 extension KernelTests {
     /// Against the same sums in double: the mean and the variance of up to 768 values of size 100 ± 1 come
     /// from blocked fp32 sums, whose rounding, 1e-7 of the mean, is relative to a deviation of 0.6.
-    @Test func layerNorm() {
+    @Test func layerNormMatchesDoublePrecision() {
         var random = Generator(state: 10)
         for n in lengths where n > 0 {
             let rows = 3, ld = n + 2, x = random.floats(rows * ld).map { $0 + 100 }
@@ -29,7 +29,7 @@ extension KernelTests {
     }
 
     /// Up to 100 products of numbers up to 1 have rounding errors of up to 1e-5 of what they may add up to.
-    @Test func weightedRows() {
+    @Test func weightedRowsMatchTheReference() {
         var random = Generator(state: 13)
         for (count, n) in zip([0, 1, 7, 9, 64, 100], [5, 16, 129, 300, 768, 41]) {
             let ld = n + 3, x = random.floats(120 * ld), weights = random.floats(count)
@@ -57,7 +57,7 @@ extension KernelTests {
 
     /// Against Foundation in double, as the epilogue of a product with 1. Errors are relative to the result, or to 1 where
     /// that is below: GELU is promised 1e-7 of max(1, |x|), and an exponential loses an ulp. Behind an integer product it is promised less.
-    @Test func activations() {
+    @Test func activationsAreAsExactAsPromised() {
         var x: [Float] = [0, -0.0, 1e-30, -1e-30, 1e-4, 0.5, 1, -1, 88.7, -87, -103, 200, -200, .infinity, -.infinity, .nan]
         x += stride(from: -12, to: 12, by: 0.0137).map { Float($0) }
         let functions: [(trips_activation, exact: (Double) -> Double, tolerance: Double, coarse: Double)] = [

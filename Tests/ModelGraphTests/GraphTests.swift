@@ -2,7 +2,6 @@ import struct Foundation.Data
 import class Foundation.JSONDecoder
 import class Foundation.JSONEncoder
 import class Foundation.JSONSerialization
-import struct Foundation.URL
 import ModelGraph
 import Support
 import Tensors
@@ -46,6 +45,15 @@ struct GraphTests {
             _ = try graph.addInput(name, ValueType(.float32, sizes.map { Dimension(symbol: $0) }))
         }
         #expect(graph.batchSymbols == ["n", "layers", "Text_Batch"])
+    }
+
+    @Test func tracesMustBeComputed() throws {
+        var graph = try sample()
+        let unused = try #require(graph.value(named: "unused"))
+        graph.prune()
+        try graph.validate()
+        graph.addTrace("late", unused)
+        #expect { try graph.validate() } throws: { "\($0)".contains("a trace is not computed; found late") }
     }
 
     @Test func namesTheNodeInErrors() throws {
@@ -435,9 +443,7 @@ struct GraphDocumentTests {
 
     /// An operator has a section or a line of a table, which names its attributes; those of windows are listed once.
     @Test func theSpecificationHasEveryOperatorAndAttribute() throws {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        let text = try String(contentsOf: root.appendingPathComponent("formats/operators.md"), encoding: .utf8)
+        let text = try String(contentsOfFile: root + "/formats/operators.md", encoding: .utf8)
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         for op in Self.operators {
             let name = type(of: op).name

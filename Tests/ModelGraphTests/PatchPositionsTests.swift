@@ -24,6 +24,11 @@ import Testing
         #expect(pairs.map(\.reference) == [0, 2, 4, 5] && pairs.map(\.own) == [0, 1, 2, 3])
     }
 
+    @Test func aTokenBelongsToOneAlone() {
+        let pairs = tokenPairs([4, 6, 9, -1], reference: [4, 4, 6, -1], leading: 0, behind: 0)
+        #expect(pairs.map(\.reference) == [0, 2, 3] && pairs.map(\.own) == [0, 1, 3])
+    }
+
     @Test func fusedTokensAreToldApartFromTheEnd() {
         #expect(tokenIdentities([4, 7, -1, -1]) == [4, 7, -2, -1])
         // Without the older one, the newest is still the same.

@@ -1,6 +1,7 @@
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 import Operators
@@ -95,6 +96,17 @@ struct BlockTests {
             [(127.0 + 20 - 200) * 0.5 * 2])
         let zeros = try floats([0, 0, 0], [1, 3])
         try expect(run(QuantizedLinear(groupSize: 3, activations: .int8), zeros, weight, floats([2], [1, 1])), [1, 1], [0])
+    }
+
+    /// Groups of 3 are the plain form's, groups of 4 the kernels'.
+    @Test(arguments: [3, 4]) func rowsOfTinyNumbersAreZeroAndThoseWithNaNAreNaN(groupSize: Int) throws {
+        let x = try floats([1e-36, 1, .nan, 2, .infinity, 3].flatMap { [$0, 0.5e-36, 0, 1e-37] }, [6, 4])
+        let weight = try Tensor((0..<8).map { Int8($0) }, shape: [2, 4])
+        let scales = try floats(Array(repeating: 1, count: 2 * ((4 + groupSize - 1) / groupSize)), [2, (4 + groupSize - 1) / groupSize])
+        let found = try run(QuantizedLinear(groupSize: groupSize, activations: .int8), x, weight, scales).elements(Float.self)
+        #expect(found[0] == 0 && found[1] == 0, "a row of tiny numbers")
+        for row in [2, 4] { #expect(found[2 * row].isNaN && found[2 * row + 1].isNaN) }
+        for row in [1, 3, 5] { #expect(found[2 * row].isFinite && found[2 * row + 1] != 0) }
     }
 
     @Test func normalizes() throws {

@@ -1,5 +1,6 @@
 import ModelGraph
 import Tensors
+import TestSupport
 import Testing
 
 import Operators
@@ -75,7 +76,7 @@ struct UnaryTests {
 
 struct BinaryTests {
     /// NaN wins, on either side.
-    @Test func extremesOfPairsInEitherOrder() throws {
+    @Test func takesTheExtremesOfPairsInEitherOrder() throws {
         let (left, right): ([Float], [Float]) = ([1, 3, .nan, 2], [2, 1, 1, .nan])
         try expect(run(Binary(.max), floats(left), floats(right)), [4], [2, 3, .nan, .nan])
         try expect(run(Binary(.min), floats(left), floats(right)), [4], [1, 1, .nan, .nan])

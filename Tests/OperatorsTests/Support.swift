@@ -13,16 +13,6 @@ func counting(_ shape: [Int]) throws -> Tensor {
     try floats((0..<shape.reduce(1, *)).map { Float($0) }, shape)
 }
 
-/// Numbers without a pattern, between -1 and 1, the same in each run.
-func noise(_ shape: [Int], seed: UInt32 = 1) throws -> Tensor {
-    var state = seed
-    return try floats(
-        (0..<shape.reduce(1, *)).map { _ in
-            state = state &* 1_664_525 &+ 1_013_904_223
-            return Float(state >> 8) / 8_388_608 - 1
-        }, shape)
-}
-
 func run(_ op: any Operator, _ inputs: Tensor?...) throws -> Tensor { try evaluate(op, inputs)[0] }
 
 /// Checks shape and numbers; the tolerance is for the rounding of single precision unless stated.

@@ -3,6 +3,7 @@ import ModelGraph
 import PackageFormat
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// A package put together by hand, each part with a right checksum, so that any one of them can be wrong in itself.
@@ -78,7 +79,7 @@ struct Forgery {
 
     static func open(_ bytes: [UInt8], _ body: (PackageReader) throws -> Void) throws {
         let folder = try TemporaryFolder()
-        try write(bytes, to: folder["a.trips"])
+        try folder.write(bytes, "a.trips")
         try body(PackageReader(path: folder["a.trips"]))
     }
 }
@@ -325,6 +326,10 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             refused("preprocessing: \(words)", Forgery.manifest(tensors: tensor, more: preprocessing))
         }
         refused("vocabulary", Forgery.manifest(tensors: tensor, more: #","vocabulary":"b""#))
+        let images = #","preprocessing":{"imageSize":4,"mean":[0,0,0],"deviation":[1,1,1],"resampling":"nearest"}"#
+        refused(
+            "preprocessing.resampling: unknown choice; found \"nearest\"; expected bilinear, bicubic",
+            Forgery.manifest(tensors: tensor, more: images))
     }
 
     @Test func graphsAreChecked() throws {

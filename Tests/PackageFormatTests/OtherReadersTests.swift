@@ -3,10 +3,10 @@ import Kernels
 import PackageFormat
 import Support
 import Tensors
+import TestSupport
 import Testing
 
-/// Runs a program; nil where it is not there.
-private func run(_ program: String, _ arguments: [String], input: String? = nil) throws -> (status: Int32, output: Data)? {
+private func run(_ program: String, _ arguments: [String], input: String? = nil) throws -> (status: Int32, output: Data) {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = [program] + arguments
@@ -17,15 +17,20 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
     try process.run()
     let data = output.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
-    return process.terminationStatus == 127 ? nil : (process.terminationStatus, data)
+    return (process.terminationStatus, data)
+}
+
+private let python = ProcessInfo.processInfo.environment["TRIPS_PYTHON"] ?? "python3"
+private let reader = root + "/tools/read_trips.py"
+
+extension Trait where Self == ConditionTrait {
+    fileprivate static func needsPython(with modules: String) -> Self {
+        .enabled("\(python) does not have \(modules)") { try run(python, ["-c", "import \(modules)"]).status == 0 }
+    }
 }
 
 /// Other programs read packages: zstd, safetensors, and the reader in tools/ written from the specification alone.
 @Suite struct OtherReadersTests {
-    private static let python = ProcessInfo.processInfo.environment["TRIPS_PYTHON"] ?? "python3"
-    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().path
-
     private func package(in folder: TemporaryFolder, _ options: PackageWriter.Options) throws -> String {
         try PackageWriter.write(
             graphs: [Samples.graph()], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"],
@@ -33,56 +38,48 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
         return folder["a.trips"]
     }
 
-    private func hasModules(_ modules: String) throws -> Bool {
-        let found = try run(Self.python, ["-c", "import \(modules)"])?.status == 0
-        if !found { print("skipped: \(Self.python) does not have \(modules)") }
-        return found
-    }
-
-    @Test(arguments: [false, true])
+    @Test(.needsProgram("zstd"), arguments: [false, true])
     func zstdFindsPackagesSound(plain: Bool) throws {
         let folder = try TemporaryFolder()
         let path = try package(in: folder, .init(plain: plain))
-        guard let result = try run("zstd", ["-t", "-q"], input: path) else { return print("skipped: no zstd") }
-        #expect(result.status == 0)
+        #expect(try run("zstd", ["-t", "-q"], input: path).status == 0)
     }
 
-    @Test(arguments: [PackageWriter.Options(), .init(plain: true), .init(storage: .bf16), .init(level: 6, storage: .f16)])
+    @Test(
+        .needsPython(with: "numpy, zstandard"),
+        arguments: [PackageWriter.Options(), .init(plain: true), .init(storage: .bf16), .init(level: 6, storage: .f16)])
     func theReaderInPythonAgrees(options: PackageWriter.Options) throws {
-        guard try hasModules("numpy, zstandard") else { return }
         let folder = try TemporaryFolder()
         let path = try package(in: folder, options)
-        let result = try #require(try run(Self.python, [Self.root + "/tools/read_trips.py", path, "--digests"]))
+        let result = try run(python, [reader, path, "--digests"])
         #expect(result.status == 0)
         let digests = try JSONDecoder().decode([String: String].self, from: result.output)
         let package = try PackageReader(path: path)
         #expect(digests.count == package.tensors.count)
         for tensor in package.tensors {
             let stored = try package.constant(named: tensor.name).load().converted(to: tensor.storedType)
-            try write(stored.withBytes { Array($0) }, to: folder["numbers"])
+            try folder.write(stored.withBytes { Array($0) }, "numbers")
             #expect(
                 digests[tensor.name] == (try SHA256.hexadecimalDigest(of: ReadableFile(path: folder["numbers"]))), "\(tensor.name)")
         }
     }
 
-    @Test func theReaderInPythonRefusesChangedBytes() throws {
-        guard try hasModules("numpy, zstandard") else { return }
+    @Test(.needsPython(with: "numpy, zstandard")) func theReaderInPythonRefusesChangedBytes() throws {
         let folder = try TemporaryFolder()
         let sound = try bytes(of: package(in: folder, .init()))
         for place in [3, 20, 45, sound.count / 2, sound.count - 60, sound.count - 20] {
             var changed = sound
             changed[place] ^= 0x10
-            try write(changed, to: folder["b.trips"])
-            #expect(try run(Self.python, [Self.root + "/tools/read_trips.py", folder["b.trips"], "--verify"])?.status == 1)
+            try folder.write(changed, "b.trips")
+            #expect(try run(python, [reader, folder["b.trips"], "--verify"]).status == 1)
         }
     }
 
-    @Test func theReaderInPythonRefusesWhatThePackageDoesNotSay() throws {
-        guard try hasModules("numpy, zstandard") else { return }
+    @Test(.needsPython(with: "numpy, zstandard")) func theReaderInPythonRefusesWhatThePackageDoesNotSay() throws {
         let folder = try TemporaryFolder()
-        func status(_ forgery: Forgery, _ options: String...) throws -> Int32? {
-            try write(forgery.bytes(), to: folder["a.trips"])
-            return try run(Self.python, [Self.root + "/tools/read_trips.py", folder["a.trips"]] + options)?.status
+        func status(_ forgery: Forgery, _ options: String...) throws -> Int32 {
+            try folder.write(forgery.bytes(), "a.trips")
+            return try run(python, [reader, folder["a.trips"]] + options).status
         }
         var forgery = try Forgery.sound()
         #expect(try status(forgery, "--verify") == 0)
@@ -95,7 +92,7 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
         forgery.isPlain = true
         let manifest = String(
             decoding: try JSONEncoder().encode(Forgery.manifest(features: "[]", tensors: Forgery.tensor())), as: UTF8.self)
-        for (offsets, expected) in [("[0,16]", Int32(0)), ("[16,32]", 1)] {
+        for (offsets, expected) in [("[0,16]", 0 as Int32), ("[16,32]", 1)] {
             let json = #"{"__metadata__":{"trips":\#(manifest)},"a":{"dtype":"F32","shape":[4],"data_offsets":\#(offsets)}}"#
             forgery.manifestBytes = (0..<8).map { UInt8(truncatingIfNeeded: json.utf8.count >> (8 * $0)) } + Array(json.utf8)
             #expect(try status(forgery, "--verify") == expected, "offsets \(offsets)")
@@ -103,13 +100,12 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
     }
 
     /// Each block of four bytes says that one byte stands 131072 times: 16 GB in a chunk of 500 KB.
-    @Test func theReaderInPythonStopsAtWhatIsTooLarge() throws {
-        guard try hasModules("numpy, zstandard") else { return }
+    @Test(.needsPython(with: "numpy, zstandard")) func theReaderInPythonStopsAtWhatIsTooLarge() throws {
         let folder = try TemporaryFolder()
         var forgery = try Forgery.sound()
         let blocks: [UInt8] = [0x02, 0x00, 0x10, 7]
         forgery.chunks = [[0x28, 0xB5, 0x2F, 0xFD, 0x44, 0x38, 0, 0] + Array(repeatElement(blocks, count: 125_000).joined())]
-        try write(forgery.bytes(), to: folder["large.trips"])
+        try folder.write(forgery.bytes(), "large.trips")
         let script = """
             import resource, runpy, sys
             resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
@@ -120,17 +116,15 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
                 sys.exit(9)
             """
         for path in [folder["large.trips"], try package(in: folder, .init())] {
-            let result = try run(Self.python, ["-c", script, Self.root + "/tools/read_trips.py", path, "--verify"])
-            #expect(result?.status == (path == folder["large.trips"] ? 1 : 0))
+            let result = try run(python, ["-c", script, reader, path, "--verify"])
+            #expect(result.status == (path == folder["large.trips"] ? 1 : 0))
         }
     }
 
-    @Test func plainPackagesDecompressToSafetensors() throws {
-        guard try hasModules("numpy, safetensors") else { return }
+    @Test(.needsProgram("zstd"), .needsPython(with: "numpy, safetensors")) func plainPackagesDecompressToSafetensors() throws {
         let folder = try TemporaryFolder()
         let path = try package(in: folder, .init(plain: true))
-        guard let file = try run("zstd", ["-dc", "-q"], input: path) else { return print("skipped: no zstd") }
-        try file.output.write(to: URL(fileURLWithPath: folder["a.safetensors"]))
+        try folder.write(run("zstd", ["-dc", "-q"], input: path).output, "a.safetensors")
         let script = """
             import json, sys
             from safetensors import safe_open
@@ -139,7 +133,7 @@ private func run(_ program: String, _ arguments: [String], input: String? = nil)
                 keys = set(file.keys()) - {"type.bfloat16"}
                 print(json.dumps([manifest["architecture"], sorted(keys), file.get_tensor("matrix").tolist()[3][:4]]))
             """
-        let result = try #require(try run(Self.python, ["-c", script, folder["a.safetensors"]]))
+        let result = try run(python, ["-c", script, folder["a.safetensors"]])
         #expect(result.status == 0)
         let names = try Samples.tensors().map(\.name).filter { $0 != "type.bfloat16" } + ["first.weight", "bias"]
         let read = try #require(try JSONSerialization.jsonObject(with: result.output) as? [Any])

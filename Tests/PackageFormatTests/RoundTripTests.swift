@@ -3,6 +3,7 @@ import ModelGraph
 import Support
 import Synchronization
 import Tensors
+import TestSupport
 import Testing
 
 import PackageFormat
@@ -304,7 +305,7 @@ import PackageFormat
         let second = try PackageReader(path: folder["a.trips"]).tensors[1]
         var damaged = try bytes(of: folder["a.trips"])
         for place in second.offset..<second.offset + second.compressedByteCount { damaged[place] = 0 }
-        try write(damaged, to: folder["a.trips"])
+        try folder.write(damaged, "a.trips")
         let reader = try PackageReader(path: folder["a.trips"])
         #expect(try reader.constant(named: "first").load().count == 200_000)
         #expect(throws: TripsError.self) { try reader.constant(named: "second").load() }

@@ -1,53 +1,25 @@
 import Foundation
 import ModelGraph
+import PackageFormat
 import Support
 import Tensors
 
-import PackageFormat
-
-/// A folder that goes away with the value.
-final class TemporaryFolder {
-    let path = (NSTemporaryDirectory() as NSString).appendingPathComponent("trips-test-\(UInt64.random(in: 0...UInt64.max))")
-
-    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    subscript(_ name: String) -> String { (path as NSString).appendingPathComponent(name) }
-    var contents: [String] { (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? [] }
-}
-
 func bytes(of path: String) throws -> [UInt8] { try Array(Data(contentsOf: URL(fileURLWithPath: path))) }
-func write(_ bytes: [UInt8], to path: String) throws { try Data(bytes).write(to: URL(fileURLWithPath: path)) }
-
-/// Numbers that repeat from run to run (SplitMix64).
-struct Repeatable: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
 
 enum Samples {
     /// Numbers distributed as weights are: many small, few large.
     static func weights(_ shape: [Int], seed: UInt64 = 1) throws -> Tensor {
-        var random = Repeatable(state: seed)
+        var random = SplitMix64(state: seed)
         let count = try elementCount(of: shape)
-        let numbers = (0..<count).map { _ in
-            (0..<4).reduce(Float(0)) { sum, _ in sum + Float.random(in: -0.05...0.05, using: &random) }
-        }
+        let numbers = (0..<count).map { _ in (0..<4).reduce(Float(0)) { sum, _ in sum + Float(random.uniform() - 0.5) / 10 } }
         return try Tensor(numbers, shape: shape)
     }
 
     /// Random bytes as elements of any type.
     static func noise(_ type: DataType, _ shape: [Int], seed: UInt64 = 2) throws -> Tensor {
-        var random = Repeatable(state: seed)
+        var random = SplitMix64(state: seed)
         return try Tensor(type, shape) { bytes in
-            for index in bytes.indices { bytes[index] = UInt8.random(in: 0...(type == .bool ? 1 : 255), using: &random) }
+            for index in bytes.indices { bytes[index] = UInt8(random.next() >> (type == .bool ? 63 : 56)) }
         }
     }
 
@@ -82,10 +54,10 @@ enum Samples {
         ]
         manifest.quantization = .init(
             scheme: .int8, summary: "per channel",
-            layers: [.init(name: "a", precision: "int8", groupSize: 64, snr: .infinity)])
+            layers: [.init(name: "a", precision: .int8, groupSize: 64, snr: .infinity)])
         manifest.leftOut = [.init(reason: "momentum twins", count: 200, bytes: 1000)]
         manifest.preprocessing = .init(
-            imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: "bicubic")
+            imageSize: 384, mean: [0.48, 0.45, 0.4], deviation: [0.26, 0.26, 0.27], resampling: .bicubic)
         return manifest
     }
 

@@ -2,14 +2,14 @@ import Foundation
 import Preprocessing
 import Support
 import Tensors
+import TestSupport
 import Testing
 
-private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .appendingPathComponent("Fixtures/preprocessing").path
+private let samples = fixtures + "/preprocessing"
 
 /// Tensors of a safetensors file, as bytes; enough of the format for a file of our own.
 private func expected() throws -> [String: [UInt8]] {
-    let file = try ReadableFile(path: fixtures + "/expected.safetensors")
+    let file = try ReadableFile(path: samples + "/expected.safetensors")
     let length = try file.bytes(at: 0, count: 8).reversed().reduce(0) { $0 << 8 | Int($1) }
     let header = try JSON(parsing: file.bytes(at: 8, count: length))
     return try Dictionary(
@@ -26,13 +26,13 @@ private let files = [
 ]
 
 @Test(arguments: files) func picturesAreResizedAsPillowDoes(name: String) throws {
-    let picture = try Picture(path: "\(fixtures)/\(name)")
+    let picture = try Picture(path: "\(samples)/\(name)")
     let resized = try picture.resized(width: 24, height: 24, .bicubic)
     #expect(resized.pixels == (try expected()["\(name).resized"]))
 }
 
 @Test(arguments: files) func picturesAreNormalisedAsTorchvisionDoes(name: String) throws {
-    let input = try Picture(path: "\(fixtures)/\(name)").modelInput(
+    let input = try Picture(path: "\(samples)/\(name)").modelInput(
         size: 24, mean: [0.48145466, 0.4578275, 0.40821073], deviation: [0.26862954, 0.26130258, 0.27577711], .bicubic)
     #expect(input.shape == [1, 3, 24, 24])
     let bytes = try #require(try expected()["\(name).image"])
@@ -44,7 +44,7 @@ private let files = [
 
 @Test func modelInputsTurnBackIntoTheirPicture() throws {
     let (mean, deviation) = ([0.48, 0.45, 0.4], [0.26, 0.26, 0.27])
-    let square = try Picture(path: fixtures + "/colour.png").resized(width: 20, height: 20, .bilinear)
+    let square = try Picture(path: samples + "/colour.png").resized(width: 20, height: 20, .bilinear)
     let input = try square.modelInput(size: 20, mean: mean, deviation: deviation, .bicubic)
     #expect(try Picture(modelInput: input, mean: mean, deviation: deviation) == square)
 }
@@ -57,12 +57,12 @@ private let files = [
 }
 
 @Test func pngFilesReadBackAsTheyWereWritten() throws {
-    let picture = try Picture(path: fixtures + "/colour.jpg")
+    let picture = try Picture(path: samples + "/colour.jpg")
     #expect(try Picture(decoding: picture.png()) == picture)
 }
 
 @Test(arguments: files) func damagedPicturesAreRefused(name: String) throws {
-    let file = try ReadableFile(path: "\(fixtures)/\(name)")
+    let file = try ReadableFile(path: "\(samples)/\(name)")
     let bytes = try file.bytes(at: 0, count: file.size)
     for count in stride(from: 0, to: bytes.count - 16, by: 13) {
         #expect { try Picture(decoding: Array(bytes.prefix(count))) } throws: { ($0 as? TripsError)?.kind == .data }
@@ -71,7 +71,7 @@ private let files = [
 
 /// Of what libjpeg warns of, that which changes no pixel is let pass, as Pillow does.
 @Test func oddFilesWithAllTheirPixelsAreRead() throws {
-    let file = try ReadableFile(path: fixtures + "/colour.jpg")
+    let file = try ReadableFile(path: samples + "/colour.jpg")
     let sound = try file.bytes(at: 0, count: file.size)
     func changed(_ marker: [UInt8], _ change: (inout [UInt8], Int) -> Void) throws -> [UInt8] {
         var bytes = sound
@@ -151,8 +151,8 @@ private let files = [
 }
 
 @Test func sentencesAreCutAsHuggingFaceDoes() throws {
-    let tokenizer = try WordPiece(path: fixtures + "/vocab.txt")
-    let file = try ReadableFile(path: fixtures + "/sentences.json")
+    let tokenizer = try WordPiece(path: samples + "/vocab.txt")
+    let file = try ReadableFile(path: samples + "/sentences.json")
     let cases = try #require(try JSON(parsing: file.bytes(at: 0, count: file.size)).array)
     #expect(cases.count > 20)
     for entry in cases {
@@ -172,14 +172,13 @@ private let files = [
 }
 
 @Test func vocabulariesAreOfSomeSize() throws {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("vocab-\(UUID().uuidString).txt").path
-    defer { try? FileManager.default.removeItem(atPath: path) }
-    try Data("[PAD]\n[UNK]\n[CLS]\n[SEP]\n".utf8 + [UInt8](repeating: 0x0A, count: 16 << 20)).write(to: URL(fileURLWithPath: path))
+    let folder = try TemporaryFolder()
+    let path = try folder.write("[PAD]\n[UNK]\n[CLS]\n[SEP]\n".utf8 + [UInt8](repeating: 0x0A, count: 16 << 20), "vocab.txt")
     #expect { try WordPiece(path: path) } throws: { "\($0)".contains("at most 16 MiB") }
 }
 
 @Test func idsReadAsWords() throws {
-    let tokenizer = try WordPiece(path: fixtures + "/vocab.txt")
+    let tokenizer = try WordPiece(path: samples + "/vocab.txt")
     #expect(tokenizer.decode(tokenizer.encode("two dogs running")) == "two dogs running")
     #expect(throws: TripsError.self) { try WordPiece(vocabulary: "a\nb") }
 }

@@ -1,17 +1,10 @@
-import Foundation
 import ModelGraph
 import Operators
 import Quantization
 import Support
 import Tensors
+import TestSupport
 import Testing
-
-private func noise(_ rows: Int, _ columns: Int, seed: UInt64, _ shape: (Int, Float) -> Float = { $1 }) throws -> Tensor {
-    var generator = SplitMix64(state: seed)
-    return try Tensor(
-        (0..<rows * columns).map { shape($0 % columns, Float(generator.uniform() + generator.uniform() - 1)) },
-        shape: [rows, columns])
-}
 
 private func restored(_ matrix: QuantizedMatrix) throws -> [Float] {
     let units = try matrix.weight.elements(Int8.self)
@@ -20,18 +13,20 @@ private func restored(_ matrix: QuantizedMatrix) throws -> [Float] {
     return units.enumerated().map { Float($1) * scales[$0 / columns * groups + $0 % columns / matrix.groupSize] }
 }
 
-private func ratio(_ exact: [Float], _ other: [Float]) -> Float {
-    let noise = zip(exact, other).reduce(Float(0)) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
-    return 10 * exact.reduce(0) { $0 + $1 * $1 }.log10(over: noise)
-}
-
-extension Float {
-    fileprivate func log10(over other: Float) -> Float { Float(Foundation.log10(Double(self / other))) }
+/// Of rows [R, K] around 0.
+private func scatter(_ x: Tensor, parts: Int) throws -> ScatterMatrix {
+    let (rows, columns, values) = (x.shape[0], x.shape[1], try x.elements(Float.self))
+    let variances = (0..<columns).map { column in
+        (0..<rows).reduce(0.0) { $0 + Double(values[$1 * columns + column] * values[$1 * columns + column]) }
+    }
+    let scatter = ScatterMatrix(center: Array(repeating: 0, count: columns), variances: variances)
+    for part in 0..<parts { scatter.add(x, rows: rows * part / parts..<rows * (part + 1) / parts) }
+    return scatter
 }
 
 @Suite struct RoundingTests {
     @Test(arguments: [1, 5, 16, 64, 100]) func noWeightIsFurtherThanItsStepAllows(groupSize: Int) throws {
-        let matrix = try noise(7, 100, seed: 1)
+        let matrix = try noise([7, 100])
         let rounded = try roundWeights(matrix, groupSize: groupSize)
         let (exact, back) = (try matrix.elements(Float.self), try restored(rounded))
         let scales = try rounded.scales.elements(Float.self)
@@ -47,11 +42,12 @@ extension Float {
 
     @Test func smallerGroupsAndChosenScalesRoundBetter() throws {
         // A few large weights in each row: one scale for the row makes all others coarse.
-        let matrix = try noise(16, 256, seed: 2) { $0 % 64 == 0 ? 20 * $1 : $1 }
+        let even = try noise([16, 256], seed: 2).elements(Float.self)
+        let matrix = try Tensor(even.enumerated().map { $0 % 64 == 0 ? 20 * $1 : $1 }, shape: [16, 256])
         let (row, group) = (try roundWeights(matrix, groupSize: 256), try roundWeights(matrix, groupSize: 32))
         #expect(group.snr > row.snr)
         let exact = try matrix.elements(Float.self)
-        #expect(abs(Double(ratio(exact, try restored(row))) - row.snr) < 0.01)
+        #expect(abs(signalToNoise(exact, try restored(row)) - row.snr) < 0.01)
     }
 
     /// Of many weights that are small beside a single one, all are rounded finer where that one is cut.
@@ -63,7 +59,7 @@ extension Float {
         let scale = try rounded.scales.elements(Float.self)[0]
         #expect(scale < 0.99 / 127 && scale > 0.5 / 127)
         let whole = row.map { ($0 * 127).rounded() / 127 }
-        #expect(ratio(row, try restored(rounded)) > ratio(row, whole))
+        #expect(signalToNoise(row, try restored(rounded)) > signalToNoise(row, whole))
     }
 
     @Test func zeroRowsAndHugeValuesStayFinite() throws {
@@ -74,7 +70,7 @@ extension Float {
     }
 
     @Test func scalingPaysWhereChannelsAreLoud() throws {
-        let weight = try noise(64, 128, seed: 3)
+        let weight = try noise([64, 128], seed: 3)
         let loud = ChannelStatistics(
             largest: (0..<128).map { $0 % 40 == 0 ? 30 : 1 }, meanSquare: (0..<128).map { $0 % 40 == 0 ? 100 : 0.1 })
         let even = ChannelStatistics(largest: Array(repeating: 1, count: 128), meanSquare: Array(repeating: 0.1, count: 128))
@@ -95,17 +91,58 @@ extension Float {
                         * Float(generator.uniform() - 0.5)
                 }
             }, shape: [rows, inputs])
-        let weight = try noise(outputs, inputs, seed: 5)
-        let gram = Gram(width: inputs)
-        gram.add(x)
+        let weight = try noise([outputs, inputs], seed: 5)
+        let scatter = try scatter(x, parts: 8)
+        #expect(scatter.shrinkage < 0.05)
         func output(_ weights: [Float]) throws -> [Float] {
             try evaluate(Linear(), [x, Tensor(weights, shape: [outputs, inputs])])[0].elements(Float.self)
         }
         let exact = try output(weight.elements(Float.self))
-        let plain = ratio(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
-        let moved = ratio(
-            exact, try output(restored(#require(Compensation(gram, columnFactor: nil)).round(weight, groupSize: inputs))))
+        let plain = signalToNoise(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
+        let moved = signalToNoise(
+            exact, try output(restored(#require(Compensation(scatter, columnFactor: nil)).round(weight, groupSize: inputs))))
         #expect(moved > plain + 3)
+    }
+
+    /// With as many rows as inputs the correlations that chance makes are as strong as any: relied on in full, they cost 3 dB on other
+    /// rows.
+    @Test(arguments: [2, 16, 64, 128]) func compensationByFewRowsCostsOtherRowsLittle(rows: Int) throws {
+        let (inputs, outputs) = (64, 48)
+        let weight = try noise([outputs, inputs], seed: 8)
+        let (seen, others) = (try noise([rows, inputs], seed: 9), try noise([400, inputs], seed: 10))
+        let scatter = try scatter(seen, parts: min(rows, 8))
+        #expect(scatter.shrinkage > 0.7)
+        func output(_ weights: [Float]) throws -> [Float] {
+            try evaluate(Linear(), [others, Tensor(weights, shape: [outputs, inputs])])[0].elements(Float.self)
+        }
+        let exact = try output(weight.elements(Float.self))
+        let plain = signalToNoise(exact, try output(restored(roundWeights(weight, groupSize: inputs))))
+        let compensation = try #require(Compensation(scatter, columnFactor: nil))
+        #expect(signalToNoise(exact, try output(restored(compensation.round(weight, groupSize: inputs)))) > plain - 0.5)
+    }
+
+    @Test func oneRowSaysNothingOfOthers() throws {
+        #expect(try scatter(noise([1, 64], seed: 11), parts: 1).shrinkage == 1)
+    }
+
+    /// Around a center, in parts, on any number of threads: the sum of products.
+    @Test(arguments: [1, 3]) func theScatterIsTheSumOfProducts(threads: Int) throws {
+        let (rows, columns) = (37, 70)
+        let x = try noise([rows, columns], seed: 12)
+        let values = try x.elements(Float.self)
+        let center = (0..<columns).map { Float($0 % 5) / 10 }
+        func product(_ a: Int, _ b: Int) -> Double {
+            (0..<rows).reduce(0.0) { $0 + Double(values[$1 * columns + a] - center[a]) * Double(values[$1 * columns + b] - center[b]) }
+        }
+        let scatter = ScatterMatrix(center: center, variances: (0..<columns).map { product($0, $0) })
+        let pool = ThreadPool(threads: threads)
+        for part in [0..<10, 10..<11, 11..<37] { scatter.add(x, rows: part, pool: pool) }
+        for a in 0..<columns {
+            for b in 0...a {
+                // 37 products of numbers below 2, summed in fp32.
+                #expect(abs(Double(scatter.values[a * columns + b]) - product(a, b)) < 1e-4, "\(a), \(b)")
+            }
+        }
     }
 
     /// Beside the plain form of GPTQ in double precision: each column's error is moved onto those behind it by the inverse Gram matrix
@@ -117,18 +154,17 @@ extension Float {
         var x = (0..<samples * inputs).map { _ in Float(generator.uniform() - 0.5) }
         for index in 1..<x.count where index % inputs > 0 { x[index] += 0.8 * x[index - 1] }
         let factors = (0..<inputs).map { 0.5 + Float($0 % 7) / 4 }
-        let weight = try noise(outputs, inputs, seed: 7)
-        let gram = Gram(width: inputs)
-        for rows in [x[..<(100 * inputs)], x[(100 * inputs)...]] {
-            gram.add(try Tensor(Array(rows), shape: [rows.count / inputs, inputs]))
-        }
-        let found = try #require(Compensation(gram, columnFactor: factors)).round(weight, groupSize: 50, columnFactor: factors)
+        let weight = try noise([outputs, inputs], seed: 7)
+        let scatter = try scatter(Tensor(x, shape: [samples, inputs]), parts: 2)
+        let correlated = 1 - Double(scatter.shrinkage)
+        #expect(correlated > 0.2 && correlated < 1)
+        let found = try #require(Compensation(scatter, columnFactor: factors)).round(weight, groupSize: 50, columnFactor: factors)
 
         var hessian = Array(repeating: Array(repeating: 0.0, count: inputs), count: inputs)
         for a in 0..<inputs {
             for b in 0..<inputs {
                 let sum = (0..<samples).reduce(0.0) { $0 + Double(x[$1 * inputs + a]) * Double(x[$1 * inputs + b]) }
-                hessian[a][b] = sum / Double(factors[a] * factors[b])
+                hessian[a][b] = (a == b ? 1 : correlated) * sum / Double(factors[a] * factors[b])
             }
         }
         let damping = 0.01 * (0..<inputs).reduce(0.0) { $0 + hessian[$1][$1] } / Double(inputs)

@@ -52,7 +52,7 @@ struct AttentionNearMissTests {
             guardOfAnotherRank
     }
 
-    @Test(arguments: AlmostAttention.allCases) func attention(change: AlmostAttention) throws {
+    @Test(arguments: AlmostAttention.allCases) func whatIsAlmostAttentionStays(change: AlmostAttention) throws {
         let isOneExample =
             change == .maskOfMoreExamples || change == .conditionOfMoreExamples || change == .nothingHiddenOfMoreExamples
         var a = try Attending(batch: isOneExample ? 1 : 2)
@@ -118,7 +118,7 @@ struct AttentionNearMissTests {
     }
 
     /// Heads that do not lie side by side in the last axis of what they are cut from, one example after the other, are laid out so.
-    @Test(arguments: Cut.allCases) func heads(cut: Cut) throws {
+    @Test(arguments: Cut.allCases) func headsThatLieOtherwiseAreLaidOut(cut: Cut) throws {
         var a = try Attending()
         func part(_ x: ValueID, _ start: Int, _ count: Int, axis: Int) throws -> ValueID {
             try a.m.node(Slice(), [x, a.m.integers([start]), a.m.integers([start + count]), a.m.integers([axis])])
@@ -149,7 +149,7 @@ struct AttentionNearMissTests {
     }
 
     /// Operands that nothing cuts out of rows are laid out as if they were; not so a query for each token alone, nor one for all.
-    @Test(arguments: 0..<4) func operandsWithoutHeads(form: Int) throws {
+    @Test(arguments: 0..<4) func operandsWithoutHeadsAreLaidOut(form: Int) throws {
         var a = try Attending()
         switch form {
         case 0:
@@ -175,7 +175,7 @@ struct AttentionNearMissTests {
     }
 
     /// Parts of a packed projection, of fewer tokens.
-    @Test func packedProjectionsOfFewerTokens() throws {
+    @Test func packedProjectionsOfFewerTokensAreFused() throws {
         var a = try Attending()
         let packed = try a.m.linear(a.x, 8, 24)
         func heads(_ index: Int) throws -> ValueID {
@@ -194,7 +194,7 @@ struct AttentionNearMissTests {
     }
 
     /// Square masks, of which only those that hide the later keys and no others are causal.
-    @Test(arguments: MaskForm.allCases) func squareMasks(form: MaskForm) throws {
+    @Test(arguments: MaskForm.allCases) func squareMasksThatHideTheLaterKeysAreCausal(form: MaskForm) throws {
         var a = try Attending()
         let scores = try a.scores()
         func square(_ number: (Int, Int) -> Float) throws -> ValueID {
@@ -232,7 +232,7 @@ struct AttentionNearMissTests {
 
     /// Scores of examples and heads in one axis: a mask of one row fits, and so does one that tells them apart.
     @Test(arguments: [(2, [5, 5]), (2, [1, 5, 5]), (2, [4, 5, 5]), (1, [2, 5, 5]), (1, [1, 2, 5, 5])] as [(Int, [Int])])
-    func masksOfScoresWithThreeAxes(batch: Int, mask: [Int]) throws {
+    func masksOfScoresWithThreeAxesAreFused(batch: Int, mask: [Int]) throws {
         var a = try Attending(batch: batch)
         func heads() throws -> ValueID { try a.m.reshape(a.heads(a.x, batch, 5), [2 * batch, 5, 4]) }
         (a.q, a.k, a.v) = (try heads(), try heads(), try heads())
@@ -240,7 +240,7 @@ struct AttentionNearMissTests {
         #expect(try a.isFused() == (mask.count < 4))
     }
 
-    @Test func masksOfScoresWithOtherNumbersOfAxes() throws {
+    @Test func masksOfScoresWithOtherNumbersOfAxesStay() throws {
         var a = try Attending()
         let wide = try a.m.reshape(a.scores(), [1, 2, 2, 5, 5])
         try a.finish(a.m.reshape(a.m.binary(.add, wide, a.m.input("mask", [1, 2, 1, 5, 5])), [2, 2, 5, 5]))
@@ -257,7 +257,7 @@ struct AttentionNearMissTests {
     }
 
     /// Keys and values of one example serve all queries.
-    @Test func oneSourceForAllExamples() throws {
+    @Test func oneSourceServesAllExamples() throws {
         var a = try Attending()
         let source = try a.m.input("source", [1, 7, 8])
         (a.k, a.v) = (try a.heads(source, 1, 7), try a.heads(source, 1, 7))
@@ -266,7 +266,7 @@ struct AttentionNearMissTests {
     }
 
     /// The heads of all examples would be taken for rows of each other.
-    @Test(arguments: [false, true]) func scoresThatAreArrangedAnew(behindSoftmax: Bool) throws {
+    @Test(arguments: [false, true]) func scoresThatAreArrangedAnewStay(behindSoftmax: Bool) throws {
         var a = try Attending(length: 3)
         let source = try a.m.input("source", [1, 7, 8])
         (a.k, a.v) = (try a.heads(source, 1, 7), try a.heads(source, 1, 7))
@@ -278,7 +278,7 @@ struct AttentionNearMissTests {
     }
 
     /// Rows [B, D] that are examples of one token each are none of one example, whether keys are shared or not.
-    @Test(arguments: [false, true], [false, true]) func examplesOfOneToken(isOpen: Bool, sharesKeys: Bool) throws {
+    @Test(arguments: [false, true], [false, true]) func examplesOfOneTokenAreFused(isOpen: Bool, sharesKeys: Bool) throws {
         var a = try Attending()
         let rows = try a.m.input("rows", [3, 8], dimensions: isOpen ? [Dimension(symbol: "batch"), 8] : nil)
         func heads() throws -> ValueID { try a.m.reshape(a.m.linear(rows, 8, 8), [-1, 2, 1, 4]) }
@@ -293,7 +293,7 @@ struct AttentionNearMissTests {
 
     enum OnnxForm: CaseIterable { case capped, withScores, withPast, rankThree, shorterMask, shorterCondition }
 
-    @Test(arguments: OnnxForm.allCases) func onnxAttention(form: OnnxForm) throws {
+    @Test(arguments: OnnxForm.allCases) func onnxAttentionOfOtherKindsStays(form: OnnxForm) throws {
         var a = try Attending()
         if form == .rankThree {
             try a.m.output(

@@ -8,7 +8,7 @@ struct AttentionRewriteTests {
         case divided, scaledBefore, scaledOnBoth, evenMask, additiveMask, hiddenByWhere, unscaled, causalConstant
     }
 
-    @Test(arguments: Scoring.allCases) func separateProjections(scoring: Scoring) throws {
+    @Test(arguments: Scoring.allCases) func separateProjectionsAreFused(scoring: Scoring) throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         var (q, k) = (try m.heads(x), try m.heads(x))
@@ -54,7 +54,7 @@ struct AttentionRewriteTests {
     }
 
     /// Heads that are never moved before the others.
-    @Test func attentionByEinsum() throws {
+    @Test func einsumsAreFused() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let parts = try (0..<3).map { _ in try m.reshape(m.linear(x, 8, 8), [2, 5, 2, 4]) }
@@ -64,7 +64,7 @@ struct AttentionRewriteTests {
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
     }
 
-    @Test func packedByGather() throws {
+    @Test func packedProjectionsPartedByGatherAreFused() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let packed = try m.transpose(m.reshape(m.linear(x, 8, 24), [2, 5, 3, 2, 4]), [2, 0, 3, 1, 4])
@@ -73,7 +73,7 @@ struct AttentionRewriteTests {
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
     }
 
-    @Test func packedBySplit() throws {
+    @Test func packedProjectionsPartedBySplitAreFused() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let packed = try m.linear(x, 8, 24)
@@ -84,7 +84,7 @@ struct AttentionRewriteTests {
     }
 
     /// onnxsim makes a Gemm over flattened rows of a product and a sum.
-    @Test func packedOverFlattenedRows() throws {
+    @Test func packedProjectionsOfFlattenedRowsAreFused() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let flat = try m.node(Gemm(), [m.reshape(x, [10, 8]), m.constant([8, 24]), m.constant([24])])
@@ -95,7 +95,7 @@ struct AttentionRewriteTests {
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear"])
     }
 
-    @Test func tokensFirstWithBatchAndHeadsTogether() throws {
+    @Test func tokensBeforeExamplesAreFused() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let turned = try m.transpose(x, [1, 0, 2])
@@ -109,7 +109,7 @@ struct AttentionRewriteTests {
         #expect(try m.fused() == ["Attention", "Linear", "Linear", "Linear", "Linear"])
     }
 
-    @Test func onnxAttention() throws {
+    @Test func onnxAttentionIsFused() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let (q, k, v) = (try m.heads(x), try m.heads(x), try m.heads(x))
@@ -132,7 +132,7 @@ struct AttentionRewriteTests {
 
     /// Queries and keys whose heads were turned or normalised one by one, as with rotary positions, and keys that serve several
     /// heads. With a batch of one, or one query, axes do not tell which they are.
-    @Test(arguments: [2, 1], [5, 1]) func headsThatAreNoViewsOfProjections(batch: Int, queries: Int) throws {
+    @Test(arguments: [2, 1], [5, 1]) func headsThatAreNoViewsOfProjectionsAreFused(batch: Int, queries: Int) throws {
         var m = Exported()
         let (x, y) = (try m.input("x", [batch, queries, 8]), try m.input("y", [batch, 5, 8]))
         func turned(_ m: inout Exported, _ x: ValueID, _ length: Int) throws -> ValueID {
@@ -152,7 +152,7 @@ struct AttentionRewriteTests {
 
     /// SigLIP's pooling asks with a query that is known, so that only the keys tell how many heads there are; the others of a
     /// mask for each example and head, as PyTorch's own attention writes it.
-    @Test(arguments: [false, true]) func queriesThatAreKnown(masked: Bool) throws {
+    @Test(arguments: [false, true]) func queriesThatAreKnownAreFused(masked: Bool) throws {
         var m = Exported()
         let x = try m.input("x", [5, 2, 8])
         let addends = try m.reshape(
@@ -166,7 +166,7 @@ struct AttentionRewriteTests {
         #expect(operators.contains("Attention") && !operators.contains("Softmax"))
     }
 
-    @Test func crossAttention() throws {
+    @Test func crossAttentionIsFused() throws {
         var m = Exported()
         let (x, source) = (try m.input("x", [2, 5, 8]), try m.input("source", [2, 7, 8]))
         let (q, k, v) = (try m.heads(x), try m.heads(source, 7), try m.heads(source, 7))

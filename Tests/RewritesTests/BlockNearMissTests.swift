@@ -13,7 +13,7 @@ struct BlockNearMissTests {
             openPower, anotherShape, anotherSwish
     }
 
-    @Test(arguments: AlmostGELU.allCases) func gelu(change: AlmostGELU) throws {
+    @Test(arguments: AlmostGELU.allCases) func whatIsAlmostGELUStays(change: AlmostGELU) throws {
         var m = Exported()
         let x = try m.input("x", [3, 8])
         let half = try m.binary(.mul, x, m.scalar(0.5))
@@ -48,7 +48,7 @@ struct BlockNearMissTests {
         #expect(try !m.fused().contains("GELU"))
     }
 
-    @Test func otherWaysToWriteAGELU() throws {
+    @Test func otherWaysToWriteAGELUAreFused() throws {
         var m = Exported()
         let x = try m.input("x", [3, 8])
         try m.output(m.node(Unary(.swish, alpha: 1.702), [x]))
@@ -60,7 +60,7 @@ struct BlockNearMissTests {
     }
 
     /// A second is ample, unless each factor leads to all those before it.
-    @Test func productsOfManyFactors() throws {
+    @Test func productsOfManyFactorsStay() throws {
         var graph = Graph(name: "main")
         var x = try graph.addInput("x", ValueType(.float32, [3]))
         let factor = try graph.addConstant(Constant(Tensor(scalar: Float(1.0001))), name: "factor")
@@ -79,7 +79,7 @@ struct BlockNearMissTests {
     }
 
     /// Of [8, 8], so that a mean without its axis still broadcasts, along the other one.
-    @Test(arguments: AlmostNorm.allCases) func layerNorm(change: AlmostNorm) throws {
+    @Test(arguments: AlmostNorm.allCases) func whatIsAlmostLayerNormStays(change: AlmostNorm) throws {
         var m = Exported()
         let (x, y) = (try m.input("x", [8, 8]), try m.input("y", [8, 8]))
         func mean(_ value: ValueID, _ kind: Reduce.Kind = .mean, axis: Int = -1, keeping: Bool = true) throws -> ValueID {
@@ -121,7 +121,7 @@ struct BlockNearMissTests {
         #expect(try !m.fused().contains("LayerNorm"))
     }
 
-    @Test(arguments: 0..<3) func otherWaysToWriteALayerNorm(variant: Int) throws {
+    @Test(arguments: 0..<3) func otherWaysToWriteALayerNormAreFused(variant: Int) throws {
         var m = Exported()
         let x = try m.input("x", [2, 3, 8])
         func centered(axis: Int) throws -> ValueID { try m.binary(.sub, x, m.node(Reduce(.mean), [x, m.integers([axis])])) }
@@ -138,7 +138,7 @@ struct BlockNearMissTests {
     }
 
     /// A bias joins the norm where nothing else reads what is in front of it, and where it does not change the rank.
-    @Test(arguments: [false, true]) func biasesOfANorm(isReadTwice: Bool) throws {
+    @Test(arguments: [false, true]) func biasesThatDoNotSuitANormStay(isReadTwice: Bool) throws {
         var m = Exported()
         let norm = try m.node(LayerNorm(epsilon: 1e-6), [m.input("x", [3, 8]), m.constant([8])])
         if isReadTwice { try m.output(norm) }
@@ -148,14 +148,14 @@ struct BlockNearMissTests {
 
     @Test(
         arguments: [(1, [8], [8]), (-1, [1], [8]), (-1, [8], [3, 8]), (-1, [3, 8], [8]), (-1, [8], [1])] as [(Int, [Int], [Int])])
-    func onnxNormsOfOtherShapes(axis: Int, scale: [Int], bias: [Int]) throws {
+    func onnxNormsOfOtherShapesStay(axis: Int, scale: [Int], bias: [Int]) throws {
         var m = Exported()
         try m.output(m.node(LayerNormalization(axis: axis), [m.input("x", [2, 3, 8]), m.constant(scale), m.constant(bias)]))
         #expect(try m.fused() == ["LayerNormalization"])
     }
 
     /// The operator has no statistics; where nothing reads them they are no hindrance.
-    @Test(arguments: 0..<3) func onnxNormsWithStatistics(reader: Int) throws {
+    @Test(arguments: 0..<3) func onnxNormsWhoseStatisticsAreReadStay(reader: Int) throws {
         var m = Exported()
         let x = try m.input("x", [2, 3, 8])
         let made = try m.graph.add(LayerNormalization(statistics: true), [x, m.constant([8]), m.constant([8])], name: "norm")
@@ -174,7 +174,7 @@ struct BlockNearMissTests {
     }
 
     /// Of [8, 8], so that a length without its axis still broadcasts, along the other one.
-    @Test(arguments: AlmostL2.allCases) func l2Normalize(change: AlmostL2) throws {
+    @Test(arguments: AlmostL2.allCases) func whatIsAlmostL2NormalizationStays(change: AlmostL2) throws {
         var m = Exported()
         let (x, y) = (try m.input("x", [8, 8]), try m.input("y", [8, 8]))
         func reduce(_ value: ValueID, _ kind: Reduce.Kind, axis: Int = -1, keeping: Bool = true) throws -> ValueID {
@@ -212,7 +212,7 @@ struct BlockNearMissTests {
         #expect(try !m.fused().contains("L2Normalize"))
     }
 
-    @Test(arguments: 0..<3) func otherWaysToWriteAnL2Normalization(variant: Int) throws {
+    @Test(arguments: 0..<3) func otherWaysToWriteAnL2NormalizationAreFused(variant: Int) throws {
         var m = Exported()
         let x = try m.input("x", [2, 8])
         func sum(_ value: ValueID, _ kind: Reduce.Kind = .sum) throws -> ValueID {
@@ -235,7 +235,7 @@ struct BlockNearMissTests {
             (Gemm(alpha: 2), [3, 8], [4]), (Gemm(transposeA: true), [8, 3], [4]), (Gemm(beta: 2), [3, 8], [4]),
             (Gemm(), [3, 8], [3, 4]),
         ] as [(Gemm, [Int], [Int])])
-    func gemmsThatAreNoLinear(op: Gemm, x: [Int], bias: [Int]) throws {
+    func gemmsThatAreNoLinearStay(op: Gemm, x: [Int], bias: [Int]) throws {
         var m = Exported()
         try m.output(m.node(op, [m.input("x", x), m.constant([8, 4]), m.constant(bias)]))
         #expect(try m.fused() == ["Gemm"])
@@ -254,7 +254,7 @@ struct BlockNearMissTests {
     enum AlmostBias: CaseIterable { case readTwice, traced, ofAnotherRank, oneNumber, oneForEachRow }
 
     /// A product that is read without its bias too, and what is added to it otherwise.
-    @Test(arguments: AlmostBias.allCases) func biasesThatStay(form: AlmostBias) throws {
+    @Test(arguments: AlmostBias.allCases) func biasesThatDoNotSuitALinearStay(form: AlmostBias) throws {
         var m = Exported()
         let product = try m.node(MatMul(), [m.input("x", [3, 8]), m.constant([8, 4])])
         if form == .readTwice { try m.output(product) }

@@ -3,10 +3,11 @@ import ModelGraph
 import Rewrites
 import Support
 import Tensors
+import TestSupport
 import Testing
 
-/// The shared models: numbers kept, one graph by whichever road.
-struct ConformanceTests {
+/// The shared models: numbers kept, one graph by either importer.
+@Suite(.needsSharedFolder) struct ConformanceTests {
     /// All arithmetic is fp32, and intermediates grow to some ten: sums in another order differ by some 1e-6 of that.
     static let (absolute, relative) = (1e-4, 1e-5)
 
@@ -32,8 +33,7 @@ struct ConformanceTests {
         ("mplug_vqa/checkpoint.safetensors", "mplug_vqa/golden_encode.safetensors"),
     ])
     func numbersStay(model: String, goldens: String) throws {
-        guard let model = shared(model), let goldens = shared(goldens) else { return }
-        try Self.check(#require(blocks(model).first), golden(goldens))
+        try Self.check(#require(blocks("\(conformanceFolder)/\(model)").first), golden("\(conformanceFolder)/\(goldens)"))
     }
 
     @Test(arguments: [
@@ -43,9 +43,8 @@ struct ConformanceTests {
         ("mplug_vqa/decoder_opset17.onnx", "mplug_vqa/checkpoint.safetensors", 1),
     ])
     func oneModelOneGraph(export: String, checkpoint: String, index: Int) throws {
-        guard let export = shared(export), let checkpoint = shared(checkpoint) else { return }
-        let exported = try #require(blocks(export).first)
-        var built = try blocks(checkpoint)[index]
+        let exported = try #require(blocks("\(conformanceFolder)/\(export)").first)
+        var built = try blocks("\(conformanceFolder)/\(checkpoint)")[index]
         // The export's sizes are static.
         var symbols: [String: Int] = [:]
         for input in built.inputs {
@@ -64,21 +63,15 @@ struct ConformanceTests {
         "albef_pretrain/model_opset17.onnx", "albef_pretrain/model_opset14_nofold.onnx", "albef_pretrain/checkpoint.safetensors",
     ])
     func selectionGivesTheGoldens(model: String) throws {
-        guard let model = shared(model), let goldens = shared("albef_trips/golden.safetensors") else { return }
-        var graph = try #require(blocks(model).first)
+        var graph = try #require(blocks("\(conformanceFolder)/\(model)").first)
         let report = try graph.select(SelectionRequest(blocks: [2, 5]))
         #expect(report.blocks.map { [$0.tokensBefore, $0.tokensAfter] } == [[16, 13], [13, 11]])
-        try Self.check(graph, golden(goldens))
+        try Self.check(graph, golden("\(conformanceFolder)/albef_trips/golden.safetensors"))
     }
-}
 
-extension ConformanceTests {
     @Test func aGraphThatSelectsByItselfIsLifted() throws {
-        guard let lifting = shared("albef_trips/model_opset17.onnx"), let plain = shared("albef_pretrain/model_opset17.onnx") else {
-            return
-        }
-        let lifted = try #require(blocks(lifting).first)
-        var selected = try #require(blocks(plain).first)
+        let lifted = try #require(blocks("\(conformanceFolder)/albef_trips/model_opset17.onnx").first)
+        var selected = try #require(blocks("\(conformanceFolder)/albef_pretrain/model_opset17.onnx").first)
         try selected.select(SelectionRequest(blocks: [2, 5]))
         #expect(firstDifference(lifted, selected) == nil)
         #expect(Set(lifted.traces.map(\.name)) == Set(selected.traces.map(\.name)))

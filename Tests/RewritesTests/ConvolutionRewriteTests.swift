@@ -13,7 +13,7 @@ struct ConvolutionRewriteTests {
         var isFused: Bool { [.plain, .withItsOwn, .valid, .someAxes, .zeroValue, .sideBySide].contains(self) }
     }
 
-    @Test(arguments: Padding.allCases) func padding(_ form: Padding) throws {
+    @Test(arguments: Padding.allCases) func paddingJoinsTheConvolution(_ form: Padding) throws {
         var m = Exported()
         let x = try m.input("x", [2, 3, 6, 7])
         let pads =
@@ -50,7 +50,7 @@ struct ConvolutionRewriteTests {
         var isFused: Bool { self != .readTwice && self != .computedScale }
     }
 
-    @Test(arguments: Normalization.allCases) func batchNormalization(_ form: Normalization) throws {
+    @Test(arguments: Normalization.allCases) func batchNormalizationJoinsTheConvolution(_ form: Normalization) throws {
         var m = Exported()
         let x = try form == .oneAxis ? m.input("x", [2, 4, 9]) : m.input("x", [2, 4, 5, 6])
         let groups = form == .grouped ? 2 : 1
@@ -66,7 +66,7 @@ struct ConvolutionRewriteTests {
 
     enum Gate: CaseIterable { case before, behind, ofAnother, readTwice, twice }
 
-    @Test(arguments: Gate.allCases) func swish(_ form: Gate) throws {
+    @Test(arguments: Gate.allCases) func productsWithASigmoidAreSwish(_ form: Gate) throws {
         var m = Exported()
         let (x, other) = (try m.input("x", [3, 40]), try m.input("other", [3, 40]))
         let gate = try m.unary(.sigmoid, x)

@@ -10,7 +10,7 @@ struct EmbeddingNearMissTests {
         case plain, withoutBias, valid, grouped, padded, spread, sameSize, oneAxis, moved, flat
     }
 
-    @Test(arguments: Patches.allCases) func patches(form: Patches) throws {
+    @Test(arguments: Patches.allCases) func onlyPlainPatchesAreEmbedded(form: Patches) throws {
         var m = Exported()
         let kernel = form == .spread ? 2 : 4
         let window = Window(
@@ -32,7 +32,7 @@ struct EmbeddingNearMissTests {
     }
 
     /// Tokens in front of patches, and positions, that the operator does not have.
-    @Test(arguments: Tokens.allCases) func tokens(form: Tokens) throws {
+    @Test(arguments: Tokens.allCases) func onlyATokenForEachExampleIsFused(form: Tokens) throws {
         var m = Exported()
         let size = form == .otherAxis ? 4 : 8
         // An expansion of sizes that are known is a constant.
@@ -79,7 +79,7 @@ struct EmbeddingNearMissTests {
             openRows, rowsOfRows, addendsOfExamples
     }
 
-    @Test(arguments: Lookup.allCases) func lookups(form: Lookup) throws {
+    @Test(arguments: Lookup.allCases) func onlyLookupsThatSuitAreFused(form: Lookup) throws {
         var m = Exported()
         let ids = try m.mask("ids", [[3, 1, 4, 1], [5, 0, 2, 5]])
         let text = try m.input("text", [3, 6], dimensions: [Dimension(symbol: "n"), 6])

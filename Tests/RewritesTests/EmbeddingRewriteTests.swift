@@ -15,7 +15,7 @@ struct EmbeddingRewriteTests {
         #expect(try m.fused() == ["Binary", "Embedding", "Slice"])
     }
 
-    @Test func patches() throws {
+    @Test func patchesOfConvolutionsAreEmbedded() throws {
         var m = Exported()
         let image = try m.input("image", [2, 3, 8, 8])
         let window = Window(strides: [4, 4], dilations: [1, 1], pads: [0, 0, 0, 0])
@@ -27,7 +27,9 @@ struct EmbeddingRewriteTests {
     }
 
     /// As einops cuts patches: their elements in any order.
-    @Test(arguments: [[0, 2, 4, 3, 5, 1], [0, 2, 4, 1, 3, 5], [0, 2, 4, 5, 1, 3]]) func patchesOfReshapes(order: [Int]) throws {
+    @Test(arguments: [[0, 2, 4, 3, 5, 1], [0, 2, 4, 1, 3, 5], [0, 2, 4, 5, 1, 3]]) func patchesOfReshapesAreEmbedded(order: [Int])
+        throws
+    {
         var m = Exported()
         let image = try m.input("image", [2, 3, 8, 6])
         let cut = try m.transpose(m.reshape(image, [2, 3, 2, 4, 3, 2]), order)
@@ -72,7 +74,7 @@ struct EmbeddingRewriteTests {
         #expect(try m.fused().contains("Conv"))
     }
 
-    @Test func wordsTypesAndPositions() throws {
+    @Test func wordsTypesAndPositionsAreFused() throws {
         var m = Exported()
         let ids = try m.mask(
             "ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
@@ -90,7 +92,7 @@ struct EmbeddingRewriteTests {
     }
 
     /// Positions that are counted as the model runs, for all examples alike; OPT's start at 2.
-    @Test(arguments: [0, 2], [false, true]) func positionsThatAreCounted(start: Int, forEach: Bool) throws {
+    @Test(arguments: [0, 2], [false, true]) func positionsThatAreCountedAreFused(start: Int, forEach: Bool) throws {
         var m = Exported()
         let ids = try m.mask(
             "ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])
@@ -110,7 +112,7 @@ struct EmbeddingRewriteTests {
     }
 
     /// Hugging Face's BERT reads its token types, all of them 0, from a table of 0, at places that a RoBERTa computes.
-    @Test func typesThatAreReadFromZeros() throws {
+    @Test func typesThatAreReadFromZerosAreFused() throws {
         var m = Exported()
         let ids = try m.mask(
             "ids", [[3, 1, 4, 1], [5, 9, 2, 6]], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length")])

@@ -1,17 +1,14 @@
-import Foundation
 import Goldens
 import Importers
 import ModelGraph
 import Rewrites
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// The small models of Tests/Fixtures, whose goldens PyTorch wrote.
 struct FixtureTests {
-    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .appendingPathComponent("Fixtures").path
-
     /// Runs the graphs in order, the outputs of one feeding the next, and holds them to the golden.
     static func check(_ graphs: [Graph], _ golden: GoldenSet) throws {
         var known = golden.inputs
@@ -34,9 +31,9 @@ struct FixtureTests {
         "albef-pretrain/opset17.onnx", "albef-pretrain/dynamo.onnx", "albef-pretrain/boolean-masks.onnx",
     ]
 
-    private func graphs(_ model: String) throws -> [Graph] { try blocks("\(Self.root)/\(model)") }
+    private func graphs(_ model: String) throws -> [Graph] { try blocks("\(fixtures)/\(model)") }
 
-    private func folder(_ model: String) -> String { "\(Self.root)/\(model.split(separator: "/")[0])" }
+    private func folder(_ model: String) -> String { "\(fixtures)/\(model.split(separator: "/")[0])" }
 
     @Test(arguments: models) func numbersStay(model: String) throws {
         try Self.check(graphs(model), golden("\(folder(model))/golden.safetensors"))
@@ -64,14 +61,14 @@ struct FixtureTests {
 
     @Test func batchAndLengthStayOpen() throws {
         for model in ["dynamo.onnx", "boolean-masks.onnx", "checkpoint.safetensors"] {
-            try Self.check(graphs("albef-pretrain/\(model)"), golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors"))
+            try Self.check(graphs("albef-pretrain/\(model)"), golden("\(fixtures)/albef-pretrain/golden-batch3.safetensors"))
         }
     }
 
     /// PyTorch's attention gives 0 to a query whose keys are all masked, such as those of a text that is padding alone.
     @Test func aTextOfPaddingKeepsItsNumbers() throws {
-        let path = "\(Self.root)/albef-pretrain/boolean-masks.onnx"
-        var inputs = try golden("\(Self.root)/albef-pretrain/golden-batch3.safetensors").inputs
+        let path = "\(fixtures)/albef-pretrain/boolean-masks.onnx"
+        var inputs = try golden("\(fixtures)/albef-pretrain/golden-batch3.safetensors").inputs
         let mask = try #require(inputs["attention_mask"])
         var numbers = try mask.elements(Int64.self)
         for index in 0..<mask.shape[1] { numbers[index] = 0 }
@@ -89,7 +86,7 @@ struct FixtureTests {
 
     /// The connected layer's mask is the image's ones beside the text's, before it becomes addends.
     @Test func aMaskOfTwoPartsFollowsTheSelection() throws {
-        let inputs = try golden("\(Self.root)/mplug-vqa/golden-select.safetensors").inputs
+        let inputs = try golden("\(fixtures)/mplug-vqa/golden-select.safetensors").inputs
         let results = try ["mplug-vqa/boolean-masks.onnx", "mplug-vqa/checkpoint.safetensors"].map { model in
             var graph = try #require(graphs(model).first)
             try graph.select(SelectionRequest(blocks: [2, 3]))
@@ -101,7 +98,7 @@ struct FixtureTests {
 
     @Test func aGraphThatSelectsByItselfIsLifted() throws {
         let lifted = try graphs("albef-pretrain/select.onnx")
-        try Self.check(lifted, golden("\(Self.root)/albef-pretrain/golden-select.safetensors"))
+        try Self.check(lifted, golden("\(fixtures)/albef-pretrain/golden-select.safetensors"))
         var selected = try graphs("albef-pretrain/opset17.onnx")
         try selected[0].select(SelectionRequest(blocks: [2, 3]))
         #expect(firstDifference(lifted[0], selected[0]) == nil)
@@ -156,7 +153,7 @@ struct FixtureTests {
     @Test func keepingAllChangesNothing() throws {
         var graphs = try graphs("albef-pretrain/checkpoint.safetensors")
         try graphs[0].select(SelectionRequest(blocks: [2], keepRates: [1]))
-        let golden = try golden("\(Self.root)/albef-pretrain/golden.safetensors")
+        let golden = try golden("\(fixtures)/albef-pretrain/golden.safetensors")
         let results = try outputs(graphs[0], golden.inputs)
         for (name, expected) in golden.outputs { #expect(try excess(results[name], expected, 2e-5, 1e-5) <= 0, "\(name)") }
     }

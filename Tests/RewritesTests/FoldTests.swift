@@ -48,6 +48,19 @@ struct FoldTests {
         #expect(try m.fused().contains("Where") == (condition == 0))
     }
 
+    @Test func nonZeroElementsOfConstantsAreCountedUnlessTheyAreMany() throws {
+        var m = Exported()
+        let places = try m.node(NonZero(), [m.constant([5000])])
+        #expect(m.graph.type(of: places).constantShape?.count == 2)
+        try m.output(places)
+        try m.graph.fold()
+        #expect(m.graph.constant(of: places)?.shape == m.graph.type(of: places).constantShape)
+        let many = Constant.derived("unread", from: [], .float32, [1 << 23]) { _ in throw TripsError.data("is read") }
+        let open = try m.node(NonZero(), [m.graph.addConstant(many, name: "many")])
+        #expect(m.graph.type(of: open).constantShape == nil)
+        try m.graph.validate()
+    }
+
     /// A bound that is absent does not let the other take its place.
     @Test func whatIsTheSameEverywhereIsClipped() throws {
         var m = Exported()
@@ -70,6 +83,18 @@ struct FoldTests {
         let largest = graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant(of:))?.identity.utf8.count }.max() ?? 0
         #expect(largest < 1 << 16)
         #expect(graph.nodes.count > 30)
+    }
+
+    /// The distances of 300 places to each other, from 600 numbers.
+    @Test(arguments: [300, 400]) func tablesOfIntegersAreKnown(count: Int) throws {
+        var m = Exported()
+        let places = (0..<count).map { Int64($0) }
+        let column = try m.graph.addConstant(Constant(Tensor(places, shape: [count, 1]), identity: "column"), name: "column")
+        let row = try m.graph.addConstant(Constant(Tensor(places, shape: [1, count]), identity: "row"), name: "row")
+        let table = try m.binary(.sub, column, row)
+        try m.output(m.node(Gather(axis: 0), [table, m.mask("ids", [[1, 2]])]))
+        // A larger one is left for the run.
+        #expect(try m.fused() == (count == 300 ? ["Gather"] : ["Binary", "Gather"]))
     }
 
     /// Where a slice begins or ends depends on what the symbols are: it counts from the end, or may lie beyond it.
@@ -145,7 +170,7 @@ struct FoldTests {
     }
 
     /// The patches of a picture of open size are counted by the exporter, and follow from the convolution.
-    @Test(arguments: [[8, 12], [11, 14]]) func patchesOfAnOpenPicture(sizes: [Int]) throws {
+    @Test(arguments: [[8, 12], [11, 14]]) func patchesOfAnOpenPictureAreCounted(sizes: [Int]) throws {
         var m = Exported()
         let dimensions = [Dimension(symbol: "batch"), 3, Dimension(symbol: "height"), Dimension(symbol: "width")]
         let image = try m.input("image", [2, 3] + sizes, dimensions: dimensions)

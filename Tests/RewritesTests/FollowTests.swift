@@ -113,7 +113,7 @@ struct FollowTests {
     }
 
     /// Tokens that are made of the input are no part of what stays.
-    @Test func otherTokensInFrontOfPatches() throws {
+    @Test func otherTokensInFrontOfPatchesMakeNoTower() throws {
         var m = Exported()
         let patches = try m.node(PatchEmbedding(), [m.input("image", [2, 3, 8, 8]), m.constant([8, 3, 4, 4])])
         let x = try m.node(Concat(axis: 1), [m.node(Unary(.neg), [m.input("text", [2, 3, 8])]), patches])
@@ -212,7 +212,8 @@ struct FollowTests {
     }
 
     /// The text goes first: its rows stay where they are, and with the patches come others.
-    @Test(arguments: [(0, true), (2, true), (3, true), (4, false), (7, false), (-1, false)]) func rowsOfATextInFrontOfTheImage(
+    @Test(arguments: [(0, true), (2, true), (3, true), (4, false), (7, false), (-1, false)])
+    func rowsOfATextInFrontOfTheImageKeepTheirPlaces(
         index: Int, isKnown: Bool
     ) throws {
         var a = try Model()

@@ -4,7 +4,7 @@ import Testing
 
 /// Blocks that are recognised: activations, norms and products. Attention, masks, embeddings and convolutions have their own tests.
 struct FuseTests {
-    @Test(arguments: 0..<6) func gelu(variant: Int) throws {
+    @Test(arguments: 0..<6) func geluIsFused(variant: Int) throws {
         var m = Exported()
         let x = try m.input("x", [3, 8])
         func gate(_ function: ValueID) throws -> ValueID { try m.binary(.add, function, m.scalar(1)) }
@@ -35,7 +35,7 @@ struct FuseTests {
         #expect(try !m.fused().contains("GELU"))
     }
 
-    @Test(arguments: 0..<4) func layerNorm(variant: Int) throws {
+    @Test(arguments: 0..<4) func layerNormIsFused(variant: Int) throws {
         var m = Exported()
         let x = try m.input("x", [2, 3, 8])
         func mean(_ value: ValueID) throws -> ValueID { try m.node(Reduce(.mean), [value, m.integers([-1])]) }
@@ -70,7 +70,7 @@ struct FuseTests {
         #expect(try m.fused() == ["Linear"])
     }
 
-    @Test(arguments: 0..<3) func l2Normalize(variant: Int) throws {
+    @Test(arguments: 0..<3) func l2NormalizationIsFused(variant: Int) throws {
         var m = Exported()
         let x = try m.input("x", [2, 8])
         let length =
@@ -87,7 +87,7 @@ struct FuseTests {
         ("ij,jk->ki", [3, 4], [4, 5]), ("bij,bjk->bik", [2, 3, 4], [2, 4, 5]), ("...ij,...kj->...ik", [2, 3, 4], [2, 5, 4]),
         ("abc,bad->dbc", [2, 3, 4], [3, 2, 5]),
     ])
-    func einsumsThatAreProductsOfMatrices(equation: String, left: [Int], right: [Int]) throws {
+    func einsumsBecomeProductsOfMatrices(equation: String, left: [Int], right: [Int]) throws {
         var m = Exported()
         try m.output(m.node(Einsum(equation: equation), [m.input("a", left), m.input("b", right)]))
         let operators = try m.fused()

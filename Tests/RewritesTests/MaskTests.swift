@@ -5,7 +5,7 @@ import Testing
 
 /// The masks of attention, as exporters write them.
 struct MaskTests {
-    @Test(arguments: 0..<3) func paddingMask(variant: Int) throws {
+    @Test(arguments: 0..<3) func paddingMasksAreFused(variant: Int) throws {
         var m = Exported()
         let mask = try m.mask("mask", [[1, 1, 0], [1, 0, 0]])
         func wide(_ x: ValueID) throws -> ValueID { try m.node(Unsqueeze(), [x, m.integers([1, 2])]) }
@@ -37,7 +37,7 @@ struct MaskTests {
 
     /// PyTorch's exporters write a Boolean mask so: addends, and weights of 0 for queries whose keys are all masked.
     @Test(arguments: [-Float.infinity, -.greatestFiniteMagnitude], [false, true])
-    func booleanMask(hidden: Float, guarded: Bool) throws {
+    func booleanMasksAreFused(hidden: Float, guarded: Bool) throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
@@ -184,7 +184,7 @@ struct MaskTests {
 
     /// Hugging Face's masks read the padding at the places of the example and the key: by their sum from flattened rows, as
     /// TorchScript's exporter writes it, or by pairs of them.
-    @Test(arguments: [false, true], [false, true]) func paddingThatIsReadInOrder(pairs: Bool, open: Bool) throws {
+    @Test(arguments: [false, true], [false, true]) func paddingThatIsReadInOrderIsAView(pairs: Bool, open: Bool) throws {
         var m = Exported()
         let mask = try m.mask(
             "mask", [[1, 1, 0, 1], [1, 0, 1, 1]],
@@ -210,7 +210,7 @@ struct MaskTests {
     }
 
     /// One for each query as well, whose place does not tell.
-    @Test func paddingThatIsReadInOrderForEachQuery() throws {
+    @Test func paddingThatIsReadInOrderForEachQueryIsAView() throws {
         var m = Exported()
         let (mask, x) = (try m.mask("mask", [[1, 1, 0, 1], [1, 0, 1, 1]]), try m.input("x", [2, 3, 4]))
         let places: [Int64] = (0..<24).map { $0 / 12 * 4 + $0 % 4 }
@@ -230,7 +230,7 @@ struct MaskTests {
         #expect(try m.fused() == ["Gather"])
     }
 
-    @Test func aMaskThatIsScaledToo() throws {
+    @Test func aMaskThatIsScaledTooStays() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let mask = try m.input("addends", [2, 1, 1, 5])
@@ -253,7 +253,7 @@ struct MaskTests {
         return m
     }
 
-    @Test(arguments: [-10_000, -1e9] as [Float]) func scoresReplacedByALargeNumber(number: Float) throws {
+    @Test(arguments: [-10_000, -1e9] as [Float]) func scoresReplacedByALargeNumberAreMasked(number: Float) throws {
         #expect(try replacing(by: number).fused() == ["Attention", "Cast", "Linear", "Linear", "Linear", "Reshape", "Where"])
     }
 
@@ -262,7 +262,7 @@ struct MaskTests {
     }
 
     /// A mask of ones for an image's tokens.
-    @Test func scoresOfWhichNoneIsReplaced() throws {
+    @Test func aReplacementOfNoScoreGoesAway() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let (q, k, v) = (try m.heads(x), try m.heads(x), try m.heads(x))
@@ -276,7 +276,7 @@ struct MaskTests {
     }
 
     /// ONNX's operator gives 0 to a query whose keys are all masked, whether by a Boolean or by -∞.
-    @Test(arguments: [false, true]) func onnxAttentionWithAMask(boolean: Bool) throws {
+    @Test(arguments: [false, true]) func onnxAttentionWithAMaskIsFused(boolean: Bool) throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])
@@ -308,7 +308,7 @@ struct MaskTests {
     enum Addends: CaseIterable { case positions, positionsAndHidden, hiddenThenPositions }
 
     /// A term for the distance of places beside the padding's; positions behind hidden scores would show those.
-    @Test(arguments: Addends.allCases) func severalTermsOfAMask(kind: Addends) throws {
+    @Test(arguments: Addends.allCases) func severalTermsMakeOneMask(kind: Addends) throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8])
         let mask = try m.mask("mask", [[1, 1, 1, 0, 1], [0, 0, 0, 0, 0]])

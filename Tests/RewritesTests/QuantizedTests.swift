@@ -47,7 +47,7 @@ struct QuantizedTests {
 
     /// The largest number of x is below 1, and so is a step of its 255 below 2/255, of which rounding loses half at most: eight of
     /// these, times weights of 127 · 0.01, make 0.04.
-    @Test(arguments: Change.allCases) func productsOfIntegers(change: Change) throws {
+    @Test(arguments: Change.allCases) func productsOfIntegersAreLinear(change: Change) throws {
         var m = Exported()
         try m.output(m.binary(.add, product(&m, change), m.constant([6])))
         let found = try m.fused(tolerance: 0.04)
@@ -58,7 +58,7 @@ struct QuantizedTests {
     }
 
     /// Weights of a batch, as those that stand for distances of places, are no layer's.
-    @Test func productsOfBatchesOfIntegers() throws {
+    @Test func productsOfBatchesOfIntegersAreNoLinear() throws {
         var m = Exported()
         let quantized = try m.graph.add(DynamicQuantizeLinear(), [m.input("x", [2, 5, 4])], name: "quantize")
         let levels = try m.levels((0..<24).map { Int8($0 * 10 - 120) }, [2, 4, 3])
@@ -87,7 +87,7 @@ struct QuantizedTests {
     }
 
     /// uint8 around another zero point is int8 where all integers fit, as those of seven bits do.
-    @Test(arguments: [2, 5]) func layersWithOtherZeroPoints(step: Int) throws {
+    @Test(arguments: [2, 5]) func layersWithOtherZeroPointsReadTheIntegersThatFit(step: Int) throws {
         var m = Exported()
         let x = try m.input("x", [5, 8])
         let levels = try m.levels((0..<48).map { UInt8($0 * step) }, [8, 6])
@@ -114,7 +114,7 @@ struct QuantizedTests {
         #expect(try m.fused(tolerance: 1e-4) == [isKernel ? "Conv" : "Linear"])
     }
 
-    @Test func convolutionsOfIntegers() throws {
+    @Test func convolutionsOfIntegersAreFused() throws {
         var m = Exported()
         let x = try m.input("x", [1, 3, 6, 6])
         let quantized = try m.graph.add(DynamicQuantizeLinear(), [x], name: "quantize")
@@ -128,7 +128,7 @@ struct QuantizedTests {
         #expect(try m.fused(tolerance: 0.03) == ["Conv"])
     }
 
-    @Test func lookupsOfIntegers() throws {
+    @Test func lookupsReadTheIntegers() throws {
         var m = Exported()
         let ids = try m.mask("ids", [[1, 3, 2], [0, 3, 1]])
         let levels = try m.levels((0..<20).map { Int8($0 * 9 - 90) }, [4, 5])
@@ -145,7 +145,7 @@ struct QuantizedTests {
 
     /// What the zero point stands for is added to the rows: quantizers write tables as uint8 from the smallest number to the
     /// largest.
-    @Test(arguments: [100, 128, 145]) func lookupsWithZeroPoints(zero: UInt8) throws {
+    @Test(arguments: [100, 128, 145]) func lookupsAddWhatTheZeroPointStandsFor(zero: UInt8) throws {
         var m = Exported()
         let ids = try m.mask("ids", [[1, 3, 2], [0, 3, 1]])
         let levels = try m.levels((0..<20).map { UInt8($0 * 13) }, [4, 5])
@@ -164,7 +164,7 @@ struct QuantizedTests {
     @Test(arguments: [
         ([1, 4, 1, 1], true), ([4, 1, 1], true), ([1, 1, 1, 4], false), ([4], false), ([2, 4, 1, 1], false), ([1, 4, 1, 4], false),
     ])
-    func numbersAddedToConvolutions(shape: [Int], isBias: Bool) throws {
+    func numbersForEachChannelAreABias(shape: [Int], isBias: Bool) throws {
         var m = Exported()
         let sums = try m.node(Conv(), [m.input("x", [2, 3, 5, 5]), m.constant([4, 3, 2, 2])])
         try m.output(m.binary(.add, m.constant(shape), sums))
@@ -186,7 +186,7 @@ struct QuantizedTests {
     /// What static quantization leaves of attention: roundings around each product, the softmax and the scaling. All numbers lie
     /// within the ranges. Queries, keys and values are sums of eight numbers below 1 times weights below 0.5; half a step of 1/255
     /// of their range in each, and in scores and weights, leaves less than 0.05 in the result.
-    @Test func attentionBetweenFixedRoundings() throws {
+    @Test func attentionBetweenFixedRoundingsIsFused() throws {
         var m = Exported()
         let x = try rounded(&m, m.input("x", [2, 5, 8]))
         func heads() throws -> ValueID { try rounded(&m, m.heads(x), step: 9 / 255) }
@@ -203,7 +203,7 @@ struct QuantizedTests {
 
     /// What a product of integers that ONNX Runtime fused is taken apart into. Eight numbers, each rounded by half of 2/255, times
     /// weights of 0.5.
-    @Test func roundingsAsTheModelRuns() throws {
+    @Test func roundingsAsTheModelRunsAreLeftToTheLayer() throws {
         var m = Exported()
         let rounding = try m.graph.add(DynamicQuantizeLinear(), [m.input("x", [5, 8])], name: "round")
         try m.output(m.node(MatMul(), [m.node(DequantizeLinear(), rounding), m.constant([8, 6])]))
@@ -213,7 +213,7 @@ struct QuantizedTests {
 
     enum Rounding: CaseIterable { case usual, infiniteStep, oneStepForAll, otherStep, otherZero, ofEachColumn }
 
-    @Test(arguments: Rounding.allCases) func roundingsThatAreLeftOut(_ rounding: Rounding) throws {
+    @Test(arguments: Rounding.allCases) func roundingsAreLeftOutWhereTheyAreFixed(_ rounding: Rounding) throws {
         var m = Exported()
         let x = try m.input("x", [5, 8])
         let numbers =
@@ -245,7 +245,7 @@ struct QuantizedTests {
 
     /// A range from 0 on may stand for a ReLU, or a clip, that the quantizer left out; but not where numbers that are 0 or more are
     /// computed in steps.
-    @Test(arguments: [true, false]) func rangesFromZeroOn(isLayer: Bool) throws {
+    @Test(arguments: [true, false]) func rangesFromZeroOnClip(isLayer: Bool) throws {
         var m = Exported()
         let x = try m.input("x", [5, 8])
         let front = try isLayer ? m.linear(x, 8, 6) : m.binary(.add, m.unary(.exp, x), m.scalar(0.1))
@@ -261,7 +261,7 @@ struct QuantizedTests {
     }
 
     /// A range of a round width may stand for a clip.
-    @Test(arguments: [Float(0.5), 0.513, 7]) func rangesOfRoundWidths(width: Float) throws {
+    @Test(arguments: [Float(0.5), 0.513, 7]) func rangesOfRoundWidthsClip(width: Float) throws {
         var m = Exported()
         try m.output(m.unary(.tanh, rounded(&m, m.linear(m.input("x", [5, 8]), 8, 6), step: width / 255)))
         var graph = m.graph
@@ -275,7 +275,7 @@ struct QuantizedTests {
     }
 
     /// Between the operators of integers a model moves them about.
-    @Test func roundingsAroundMovedIntegers() throws {
+    @Test func roundingsAroundMovedIntegersAreLeftOut() throws {
         var m = Exported()
         let x = try m.input("x", [4, 6])
         let moved = try rounded(&m, x) { m, integers in
@@ -290,7 +290,7 @@ struct QuantizedTests {
     }
 
     /// A mask of nothing, quantized.
-    @Test func roundingsOfTheSameNumberEverywhere() throws {
+    @Test func roundingsOfTheSameNumberEverywhereGoAway() throws {
         var m = Exported()
         let x = try m.input("x", [2, 3], dimensions: [Dimension(symbol: "batch"), 3])
         let zeros = try m.node(Expand(), [m.scalar(0), m.node(Shape(), [x])])
@@ -298,7 +298,7 @@ struct QuantizedTests {
         #expect(try m.fused() == [])
     }
 
-    @Test func attentionOverInt8Values() throws {
+    @Test func attentionOverInt8ValuesIsInt8WhereTheSourceIs() throws {
         var m = Exported()
         let x = try rounded(&m, m.input("x", [2, 5, 8]))
         func heads(_ stride: Int) throws -> ValueID {

@@ -1,15 +1,12 @@
-import Foundation
 import Goldens
 import Importers
 import ModelGraph
-import Operators
 import Rewrites
-import Support
 import Tensors
 import TestSupport
 import Testing
 
-/// A graph bound to its inputs' sizes, and the numbers of all its values, computed node by node by the operators' plain forms.
+/// A graph bound to its inputs' sizes, and the numbers of all its values.
 ///
 /// - Parameter folding: tell sizes that only folding can tell.
 func run(_ graph: Graph, _ inputs: [String: Tensor], folding: Bool = true) throws -> (graph: Graph, numbers: [ValueID: Tensor]) {
@@ -23,19 +20,7 @@ func run(_ graph: Graph, _ inputs: [String: Tensor], folding: Bool = true) throw
     }
     try bound.bind(symbols)
     if folding { try bound.fold(lookups: true) }
-    var numbers: [ValueID: Tensor] = [:]
-    for input in bound.inputs { numbers[input] = inputs[bound.name(of: input)] }
-    func number(_ value: ValueID) throws -> Tensor {
-        if let known = numbers[value] { return known }
-        numbers[value] = try bound.operand(value).tensor()
-        return try #require(numbers[value], "\(bound.name(of: value)) has no number")
-    }
-    for node in try bound.topologicalOrder() where !node.outputs.allSatisfy({ bound.content(of: $0) != nil }) {
-        let results = try locating(node.name) { try evaluate(node.op, node.inputs.map { try $0.map(number) }) }
-        for (output, result) in zip(node.outputs, results) { numbers[output] = result }
-    }
-    for (_, value) in bound.outputs + bound.traces { _ = try number(value) }
-    return (bound, numbers)
+    return (bound, try bound.evaluated(inputs))
 }
 
 /// The outputs by name.
@@ -60,15 +45,6 @@ func excess(_ x: Tensor?, _ expected: Tensor?, _ absolute: Double, _ relative: D
         let beyond = abs(pair.0 - pair.1) - absolute - relative * abs(pair.1)
         return beyond.isNaN ? .infinity : max(worst, beyond)
     }
-}
-
-/// A file of the shared conformance set; nil, with a notice, where it is not there.
-func shared(_ path: String) -> String? {
-    let root = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "../shared"
-    let full = "\(root)/conformance/\(path)"
-    if FileManager.default.fileExists(atPath: full) { return full }
-    print("skipped: \(full) is not there")
-    return nil
 }
 
 func golden(_ path: String) throws -> GoldenSet {

@@ -8,7 +8,7 @@ import Testing
 struct ViewNearMissTests {
     enum Part: CaseIterable { case everySecond, backwards, backwardsAlongTwo, alongTwo, row, rowOfRow, lastRow, stackedRows }
 
-    @Test(arguments: Part.allCases) func partsOfTokens(form: Part) throws {
+    @Test(arguments: Part.allCases) func partsOfTokensKeepTheirNumbers(form: Part) throws {
         var m = Exported()
         let x = try m.input("x", [2, 6, 8])
         func slice(_ x: ValueID, _ starts: [Int], _ ends: [Int], _ axes: [Int], _ steps: [Int]? = nil) throws -> ValueID {
@@ -38,7 +38,7 @@ struct ViewNearMissTests {
             ([1, 6, 8], [6, 1, 8], [2, 1, 0], [8, 6]), ([4, 1, 4], [4, 4], [1, 0], [16]),
             ([2, 3, 2, 3], [2, 3, 6], [0, 2, 1], [2, 2, 3, 3]),
         ] as [([Int], [Int], [Int], [Int])])
-    func chains(from: [Int], cut: [Int], order: [Int], to: [Int]) throws {
+    func chainsOfViewsKeepTheirNumbers(from: [Int], cut: [Int], order: [Int], to: [Int]) throws {
         var m = Exported()
         let x = try m.input("x", from)
         let turned = try m.transpose(m.reshape(x, cut), order)
@@ -48,7 +48,7 @@ struct ViewNearMissTests {
     }
 
     /// A 0 among the sizes of a reshape may mean the size that stood there before.
-    @Test(arguments: [false, true], [1, 2]) func emptyAxes(isOpen: Bool, axis: Int) throws {
+    @Test(arguments: [false, true], [1, 2]) func emptyAxesKeepTheirPlaces(isOpen: Bool, axis: Int) throws {
         var m = Exported()
         let x = try m.input("x", [2, 0, 3], dimensions: [2, isOpen ? Dimension(symbol: "n") : 0, 3])
         let moved = try m.node(Unsqueeze(), [m.node(Unsqueeze(), [x, m.integers([axis])]), m.integers([0])])
@@ -62,7 +62,7 @@ struct ViewNearMissTests {
     }
 
     /// Operators over two values, one or both of which are arranged.
-    @Test(arguments: Pair.allCases) func operandsOfPairs(form: Pair) throws {
+    @Test(arguments: Pair.allCases) func pairsOfArrangedOperandsKeepTheirNumbers(form: Pair) throws {
         var m = Exported()
         let (x, y) = (try m.input("x", [2, 2, 2]), try m.input("y", [2, 2, 2]))
         let wide = try m.input("wide", [2, 3, 4])
@@ -97,7 +97,7 @@ struct ViewNearMissTests {
     }
 
     /// Places from 0 on are not all 1 or more, and those that count down are not all 0 or more.
-    @Test(arguments: [(1, 1), (0, -1)]) func boundsOfPlaces(bound: Int, step: Int) throws {
+    @Test(arguments: [(1, 1), (0, -1)]) func boundsThatSomePlacesPassStay(bound: Int, step: Int) throws {
         var m = Exported()
         let x = try m.input("x", [3], dimensions: [Dimension(symbol: "n")])
         let count = try m.node(Gather(axis: 0), [m.node(Shape(), [x]), m.integers([0], scalar: true)])
@@ -118,7 +118,7 @@ struct ViewNearMissTests {
     }
 
     /// Weights that an operator takes apart.
-    @Test func partsOfWeights() throws {
+    @Test func partsOfWeightsKeepTheirNumbers() throws {
         var m = Exported()
         let x = try m.input("x", [2, 300])
         let parts = try m.graph.add(Split(axis: 1, outputs: 2), [m.constant([300, 300]), m.integers([100, 200])], name: "split")

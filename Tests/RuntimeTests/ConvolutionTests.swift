@@ -47,7 +47,7 @@ import Runtime
         init(_ x: [Int], _ weight: [Int], _ op: Conv) { (self.x, self.weight, self.op) = (x, weight, op) }
     }
 
-    @Test(arguments: all) func asTheOperator(form: Form) throws {
+    @Test(arguments: all) func convolutionsMatchTheOperator(form: Form) throws {
         var s = Sample()
         let (x, weight) = (try s.input("x", form.x), try s.constant(form.weight))
         let plain = try s.add(form.op, [x, weight])
@@ -60,7 +60,7 @@ import Runtime
     }
 
     /// How the work is shared out changes no bit: all threads at one slice, or each at its own.
-    @Test func threads() throws {
+    @Test func resultsAreTheSameForAnyThreadCount() throws {
         var s = Sample()
         let x = try s.input("x", [3, 24, 13, 11])
         func convolved(_ weight: [Int], groups: Int = 1, strides: [Int]? = nil) throws -> ValueID {
@@ -75,7 +75,7 @@ import Runtime
     }
 
     /// Each activation is fused, before and behind a residual.
-    @Test func activations() throws {
+    @Test func activationsAreFused() throws {
         var s = Sample()
         let (low, high) = (try s.constant(Tensor([Float(-0.1)], shape: [])), try s.constant(Tensor([Float(0.2)], shape: [])))
         let x = try s.input("x", [1, 4, 5, 6])
@@ -106,7 +106,7 @@ import Runtime
 
     /// What looks as if it could be fused, and cannot: two activations, a value that others read, sums of other shapes or of what
     /// comes later, bounds that are not known.
-    @Test func whatIsNotFused() throws {
+    @Test func whatCannotBeFusedTakesAStepOfItsOwn() throws {
         var s = Sample()
         let x = try s.input("x", [2, 4, 5, 6])
         func convolved() throws -> ValueID { try s.add(Conv(), [x, s.constant([4, 4, 1, 1])]) }
@@ -121,10 +121,16 @@ import Runtime
             s.add(Binary(.mul), [x, convolved()]),
         ]
         try s.check(outputs)
+        let kinds = [
+            ["Conv+Relu", "Unary"], ["Conv", "Binary"], ["Conv", "Unary"], ["Conv", "Binary"], ["Conv", "Conv", "Unary", "Binary"],
+            ["Conv", "Clip"], ["Conv", "Unary"], ["Conv+Add", "Binary"], ["Conv", "Binary"], ["Conv", "Binary"],
+        ]
+        let found = try s.kinds(outputs)
+        #expect(found.sorted() == kinds.joined().sorted(), "\(found)")
     }
 
     /// Weights that are computed, and other types.
-    @Test func otherOperands() throws {
+    @Test func unsupportedOperandsFallBackToTheOperator() throws {
         var s = Sample()
         let computed = try s.add(Conv(), [s.input("x", [1, 3, 5, 5]), s.input("weight", [4, 3, 2, 2]), s.input("bias", [4])])
         let wide = try s.add(Conv(), [s.input("wide", [1, 3, 5, 5], .float64), s.constant([4, 3, 2, 2], .float64)])

@@ -6,7 +6,7 @@ import Testing
 @Suite struct PlanTests {
     enum Attending: CaseIterable { case plain, otherWidthOfValues, sharedQueries, evenMask, rowMask, wholeMask, float64 }
 
-    @Test(arguments: Attending.allCases) func attention(form: Attending) throws {
+    @Test(arguments: Attending.allCases) func attentionMatchesTheOperator(form: Attending) throws {
         var s = Sample()
         let type: DataType = form == .float64 ? .float64 : .float32
         let q = try s.input("q", [form == .sharedQueries ? 1 : 2, 5, 8], type)
@@ -48,7 +48,7 @@ import Testing
     }
 
     /// What is added behind a layer joins it where it is there already, has its shape, and nothing else reads the layer.
-    @Test func sumsBehindLayers() throws {
+    @Test func sumsBehindLayersMatchTheOperators() throws {
         var s = Sample()
         let x = try s.input("x", [2, 3, 8])
         func layer() throws -> ValueID { try s.add(Linear(), [x, s.constant([8, 8])]) }
@@ -63,7 +63,7 @@ import Testing
     }
 
     /// What is computed behind each sum while it is in cache; other functions take a step of their own.
-    @Test func activationsBehindLayers() throws {
+    @Test func activationsBehindLayersAreFused() throws {
         var s = Sample()
         let cases: [(any Operator, steps: Int)] = [
             (Unary(.relu), 1), (Unary(.sigmoid), 1), (Unary(.swish), 1), (GELU(.tanh), 1), (Unary(.swish, alpha: 1.5), 3),
@@ -78,7 +78,7 @@ import Testing
     }
 
     /// Rows are quantized once for all layers that read them with one scale, and normalised on the way where the norm is theirs.
-    @Test(arguments: [false, true]) func quantizedLayers(isNormalised: Bool) throws {
+    @Test(arguments: [false, true]) func quantizedLayersMatchTheOperators(isNormalised: Bool) throws {
         var s = Sample()
         let x = try s.input("x", [6, 40])
         let (gain, scale, other) = (try s.constant([40]), try s.constant([40]), try s.constant([40]))
@@ -96,7 +96,7 @@ import Testing
     }
 
     /// A scale that is computed, not stored.
-    @Test func quantizedLayersWithAScaleThatIsComputed() throws {
+    @Test func scalesThatAreComputedFallBackToTheOperator() throws {
         var s = Sample()
         let levels = try s.random([16, 40]).elements(Float.self).map { Int8($0 * 254) }
         let scales = try Tensor([Float](repeating: 0.01, count: 16), shape: [16, 1])

@@ -3,16 +3,15 @@ import Operators
 import PackageFormat
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 import Runtime
 
 /// Selection by kernels beside the operator's own computation in double precision.
 @Suite struct SelectionInstructionTests {
-    private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
-        var generator = SplitMix64(state: seed)
-        return try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) * 4 }, shape: shape)
-    }
+    /// Numbers below 2.
+    private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor { try TestSupport.noise(shape, seed: seed, scale: 2) }
 
     private func run(_ op: PatchSelection, _ inputs: [Tensor], threads: Int) throws -> [Tensor] {
         var graph = Graph(name: "main")

@@ -5,6 +5,7 @@ import Rewrites
 import Support
 import Synchronization
 import Tensors
+import TestSupport
 import Testing
 
 import Runtime
@@ -35,10 +36,8 @@ private func twoGraphs() throws -> Model {
     return Model(graphs: [encode, decode], manifest: Manifest(tool: .init(name: "test", version: "")))
 }
 
-private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor {
-    var generator = SplitMix64(state: seed)
-    return try Tensor((0..<shape.reduce(1, *)).map { _ in Float(generator.uniform() - 0.5) }, shape: shape)
-}
+/// Numbers below 1/2.
+private func noise(_ shape: [Int], seed: UInt64) throws -> Tensor { try TestSupport.noise(shape, seed: seed, scale: 0.5) }
 
 /// Copies nothing, and cancels the task in which it runs.
 private struct Cancelling: Computable {
@@ -187,6 +186,31 @@ private struct BatchRecord: Computable {
         #expect(try session.run(inputs)["y"]?.shape == [1, 8 - start, 4])
     }
 
+    /// RoBERTa counts its tokens from row 2 on.
+    @Test func aTextIsMadeUpNoLongerThanWhatCountsIt() throws {
+        var graph = Graph(name: "main")
+        let ids = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let (one, axis) = try (
+            graph.addConstant(Constant(integers: [1], shape: []), name: "one"),
+            graph.addConstant(Constant(integers: [1], shape: []), name: "axis")
+        )
+        let words = try graph.add(Cast(to: .int64), [graph.add(Binary(.greater), [ids, one], name: "words")[0]], name: "words")[0]
+        let counts = try graph.add(Binary(.mul), [graph.add(CumSum(), [words, axis], name: "counts")[0], words], name: "counts")[0]
+        let places = try graph.add(Binary(.add), [counts, one], name: "places")[0]
+        let table = try graph.addConstant(Constant(noise([8, 4], seed: 1), identity: "table"), name: "table")
+        let rows = try graph.add(Embedding(), [places, table], name: "rows")[0]
+        let vocabulary = try graph.addConstant(Constant(noise([50, 4], seed: 2), identity: "vocabulary"), name: "vocabulary")
+        let sum = try graph.add(Binary(.add), [rows, graph.add(Embedding(), [ids, vocabulary], name: "ids")[0]], name: "sum")[0]
+        try graph.addOutput("y", sum)
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let inputs = try session.syntheticInputs(batch: 2, length: 9)
+        #expect(inputs["ids"]?.shape == [2, 6])
+        #expect(try session.run(inputs)["y"]?.shape == [2, 6, 4])
+        let longest = try Tensor([Int64](repeating: 9, count: 6), shape: [1, 6])
+        #expect(try session.run(["ids": longest])["y"]?.shape == [1, 6, 4])
+        #expect(throws: TripsError.self) { try session.run(["ids": Tensor([Int64](repeating: 9, count: 8), shape: [1, 8])]) }
+    }
+
     /// Rows that only quantized products read are normalised where each thread quantizes them; others are put where all find them.
     @Test(arguments: [37, 400]) func normalisedRowsAreTheSameWhereOthersReadThemToo(rows: Int) throws {
         var graph = Graph(name: "main")
@@ -322,7 +346,7 @@ private struct BatchRecord: Computable {
 
     /// The first example's queries see no key.
     @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [ActivationPrecision.float32, .int8])
-    func queriesWithoutKeys(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
+    func queriesWithoutKeysGetZerosWhereAskedFor(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
         var inputs = try Dictionary(
             uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         inputs["mask"] = try Tensor((0..<10).map { Float($0 < 5 || $0 == 7 ? -Float.infinity : 0) }, shape: [2, 1, 1, 5])
@@ -344,7 +368,7 @@ private struct BatchRecord: Computable {
 
     /// The first query of the second example is no number.
     @Test(arguments: [nil, .zero, .zeroForNaN] as [Attention.FullyMasked?], [ActivationPrecision.float32, .int8])
-    func queriesThatAreNoNumbers(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
+    func queriesThatAreNoNumbersReachNoOtherRow(fullyMasked: Attention.FullyMasked?, activations: ActivationPrecision) throws {
         var inputs = try Dictionary(
             uniqueKeysWithValues: ["q", "k", "v"].enumerated().map { ($1, try noise([2, 5, 16], seed: UInt64($0))) })
         var numbers = try #require(inputs["q"]).elements(Float.self)
@@ -430,7 +454,7 @@ private struct BatchRecord: Computable {
     }
 
     /// A small input may state sizes: a plan is then one for its numbers. A large one may not, nor may numbers that are computed.
-    @Test func sizesThatInputsState() throws {
+    @Test func onlySmallInputsStateSizes() throws {
         func session(counts: Int, _ sizes: (inout Graph, ValueID) throws -> ValueID) throws -> Session {
             var graph = Graph(name: "main")
             let x = try graph.addInput("x", ValueType(.float32, [1, 2]))
@@ -452,6 +476,68 @@ private struct BatchRecord: Computable {
         #expect { try large.run(["x": x, "counts": Tensor([Int64](repeating: 1, count: 100), shape: [100])]) } throws: {
             ($0 as? TripsError)?.kind == .data && "\($0)".contains("tiles") && "\($0)".contains("a size depends on")
         }
+    }
+
+    /// A size depends on the numbers of an input whose own sizes occur in other values.
+    @Test func sizesThatInputsStateAndHave() throws {
+        var graph = Graph(name: "main")
+        let sizes = [Dimension(symbol: "batch"), Dimension(symbol: "length")]
+        let ids = try graph.addInput("ids", ValueType(.int64, sizes))
+        let shape = try graph.addKnown(.dimensions(sizes), ValueType(.int64, [2]), name: "shape")
+        let one = try graph.addConstant(Constant(Tensor([Float(1)], shape: [1])), name: "one")
+        let places = try graph.add(NonZero(), [ids], name: "places")[0]
+        let count = try graph.add(Shape(start: 1), [places], name: "count")[0]
+        try graph.addOutput("counted", graph.add(Expand(), [one, count], name: "counted")[0])
+        try graph.addOutput("shaped", graph.add(Expand(), [one, shape], name: "shaped")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let results = try session.run(["ids": Tensor([Int64(1), 0, 2, 0, 0, 3], shape: [2, 3])])
+        #expect(results["counted"]?.shape == [3] && results["shaped"]?.shape == [2, 3])
+        let size = try #require(graph.sizeOfNumbers())
+        #expect(size.inputs == ["ids"] && size.place == "places", "\(size)")
+        #expect { try session.run(["ids": Tensor([Int64](repeating: 1, count: 65), shape: [1, 65])]) } throws: {
+            "\($0)".contains("inputs of at most 64 elements")
+        }
+    }
+
+    /// A sum tells its sizes only when those of its operands are known: an expansion to them would have to know them before.
+    @Test(arguments: [(1, 1), (2, 2), (1, 3), (3, 1)]) func sizesThatSumsTell(rows: Int, others: Int) throws {
+        var graph = Graph(name: "main")
+        let (n, m) = (Dimension(symbol: "n"), Dimension(symbol: "m"))
+        let x = try graph.addInput("x", ValueType(.float32, [n, 1]))
+        let y = try graph.addInput("y", ValueType(.float32, [m, 4]))
+        let shape = try graph.addKnown(.dimensions([n, 4]), ValueType(.int64, [2]), name: "shape")
+        let zeros = try graph.addKnown(.splat(Tensor(scalar: Float(0))), ValueType(.float32, [m, 4]), name: "zeros")
+        let wide = try graph.add(Expand(), [x, shape], name: "wide")[0]
+        try graph.addOutput("sum", graph.add(Binary(.add), [wide, y], name: "sum")[0])
+        try graph.addOutput("same", graph.add(Binary(.add), [x, zeros], name: "same")[0])
+        let inputs = ["x": try noise([rows, 1], seed: 1), "y": try noise([others, 4], seed: 2)]
+        let manifest = Manifest(tool: .init(name: "test", version: ""))
+        let expected = try Session(Model(graphs: [graph], manifest: manifest), threads: 1).run(inputs)
+        try graph.fold()
+        try graph.fuse()
+        let found = try Session(Model(graphs: [graph], manifest: manifest), threads: 1).run(inputs)
+        for name in ["sum", "same"] {
+            #expect(found[name]?.shape == [max(rows, others), 4])
+            #expect(try found[name]?.elements(Float.self) == expected[name]?.elements())
+        }
+    }
+
+    /// The places of ones are known, and so is their number, once it is known how many ones there are.
+    @Test func sizesOfWhatBecomesKnown() throws {
+        var graph = Graph(name: "main")
+        let n = Dimension(symbol: "n")
+        let x = try graph.addInput("x", ValueType(.float32, [1, n]))
+        let ones = try graph.addKnown(.splat(Tensor(scalar: Int64(1))), ValueType(.int64, [n]), name: "ones")
+        let places = try graph.add(NonZero(), [ones], name: "places")[0]
+        let count = try graph.add(Shape(start: 1), [places], name: "count")[0]
+        let axis = try graph.addConstant(Constant(integers: [0], shape: [1]), name: "axis")
+        let sizes = try graph.add(
+            Concat(axis: 0), [count, graph.addConstant(Constant(integers: [1], shape: [1]), name: "one")], name: "sizes")[0]
+        try graph.addOutput("y", graph.add(Reshape(), [x, sizes], name: "column")[0])
+        try graph.addOutput("first", graph.add(Squeeze(), [places, axis], name: "first")[0])
+        try graph.fold()
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        #expect(try session.run(["x": noise([1, 100], seed: 1)])["y"]?.shape == [100, 1])
     }
 
     /// What the package says is known has a size that nothing tells.

@@ -17,20 +17,24 @@ private func snr(_ x: [Double], _ g: [Double]) -> Double {
         ([1, .nan, .infinity], [2, .nan, .infinity], 10 * log10(4)),
         // One side alone, another sign, nothing that is finite.
         ([1, .nan], [1, 2], .nan), ([1, 2], [1, .infinity], .nan), ([1, -.infinity], [1, .infinity], .nan), ([.nan], [.nan], .nan),
-        // Squares beyond the largest number: no error is none, but of others nothing is known.
-        ([1e200], [1e200], .infinity), ([1e200], [1], .nan), ([1], [1e200], .nan), ([1e200, 1], [1e200, 2], .nan),
+        // Squares beyond the largest number.
+        ([1e200], [1e200], .infinity), ([1e200], [1], -4000), ([1], [1e200], 0), ([1e200, 1], [1e200, 2], 4000),
+        ([1.7e308, 0], [1.5e308, 1e-9], 20 * log10(7.5)), ([1.7e308], [-1.7e308], -20 * log10(2)),
+        // Squares below the smallest, alone and beside others, in any order.
+        ([0, 0], [1e-200, 3e-170], 0), ([0], [.leastNonzeroMagnitude], 0), ([1e-200], [0], -.infinity), ([1.5e-200], [1e-200], 20 * log10(2)),
+        ([1, 1e-170], [1, 0], 3400), ([1e-170, 1], [0, 1], 3400), ([3e-300, 2], [1e-300, 1], 0), ([2, 3e-300], [1, 1e-300], 0),
     ]
 
-    @Test(arguments: examples) func ofFewNumbers(x: [Double], reference: [Double], expected: Double) {
+    @Test(arguments: examples) func ratiosOfFewNumbersAreExact(x: [Double], reference: [Double], expected: Double) {
         let found = snr(x, reference)
-        #expect(found == expected || found.isNaN && expected.isNaN, "\(found)")
+        #expect(found == expected || found.isNaN && expected.isNaN || abs(found - expected) < 1e-9, "\(found)")
     }
 
     @Test func elementsAreCounted() {
         var ratio = SignalToNoise()
         let finite = [(1.0, 3.0), (.nan, .nan), (2, .nan), (.infinity, -.infinity)].map { ratio.add($0.0, reference: $0.1) }
         #expect(finite == [true, false, false, false])
-        #expect(ratio.signal == 9 && ratio.noise == 4 && ratio.mismatches == 2)
+        #expect(ratio.mismatches == 2)
     }
 
     @Test func sumsAreJudgedAlike() {
@@ -53,7 +57,7 @@ private func snr(_ x: [Double], _ g: [Double]) -> Double {
         #expect(logSoftmax([10000, 10000] as [Float]) == [-log(2 as Float), -log(2 as Float)])
     }
 
-    @Test func whatIsNotFinite() {
+    @Test func rowsThatAreNotFiniteAreNoNumbers() {
         #expect(logSoftmax([0, -.infinity] as [Double]) == [0, -.infinity])
         for row in [[0, .nan], [.nan, 0], [0, .infinity], [-.infinity, -.infinity]] as [[Double]] {
             #expect(logSoftmax(row).count { $0.isNaN } == row.count, "\(row)")

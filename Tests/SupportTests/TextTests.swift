@@ -1,6 +1,17 @@
 import Support
 import Testing
 
+@Test func theLargestAreKeptAndOfEqualOnesTheEarlier() {
+    func largest(_ count: Int, _ numbers: [Double]) -> [Int] {
+        var kept: [(place: Int, number: Double)] = []
+        for (place, number) in numbers.enumerated() { kept.insert((place, number), amongLargest: count) { $0.number } }
+        return kept.map(\.place)
+    }
+    #expect(largest(2, [1, 3, 2]) == [1, 2] && largest(3, [2, 1, 2, 2]) == [0, 2, 3] && largest(1, [2, 2]) == [0])
+    #expect(largest(5, [1, 2]) == [1, 0] && largest(0, [1, 2]).isEmpty && largest(2, []).isEmpty)
+    #expect(largest(2, [1, 2, .nan]) == [1, 0])
+}
+
 @Suite struct TextTests {
     @Test func namesThatAreTakenGetTheNextNumber() {
         var names = UniqueNames(separator: "#", taken: ["a", "a#3"])

@@ -5,15 +5,15 @@ import Testing
     /// Parts that begin and end inside pages, one of them twice.
     @Test(arguments: [1 << 20, (9 << 20) + 5]) func broughtInPagesAreZeroAndKeepWhatIsWritten(byteCount: Int) throws {
         let memory = try AlignedMemory(byteCount: byteCount)
-        memory.preferLargePages()
+        memory.preferHugePages()
         for part in [0..<700_001, 700_001..<byteCount, 0..<700_001, 3..<3] {
             let bytes = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[part])
-            memory.bringIn(bytes)
+            memory.prefault(bytes)
             let isWritten = bytes.first == 7
             #expect(bytes.allSatisfy { $0 == (isWritten ? 7 : 0) })
             for index in bytes.indices { bytes[index] = 7 }
         }
-        memory.gatherIntoLargePages()
+        memory.collapseIntoHugePages()
         #expect(memory.bytes.allSatisfy { $0 == 7 })
     }
 }

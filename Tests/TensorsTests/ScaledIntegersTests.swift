@@ -32,7 +32,7 @@ import Tensors
         }
     }
 
-    @Test func scalesOfRows() throws {
+    @Test func scalesAreOneForEachRow() throws {
         func scales(_ parts: ScaledIntegers) throws -> [Float]? { try parts.rowScales().map(numbers) }
         #expect(try scales(parts([2], axis: 1)) == [2, 2])
         #expect(try scales(parts([1, 10], axis: 0)) == [1, 10])

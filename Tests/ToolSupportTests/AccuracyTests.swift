@@ -40,8 +40,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 
 @Test func rightAnswersAreCountedAlsoWhereExamplesShareAnImage() throws {
     let folder = fixtures + "/albef-ve"
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     let golden = try GoldenReference.references(at: folder + "/golden.safetensors")[0].load(inputNames: [], outputNames: [])
     let prediction = try #require(golden.outputs["prediction"]).elements(Float.self)
     let answer = Int64(try #require(prediction.indices.max { prediction[$0] < prediction[$1] }))
@@ -70,8 +70,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func testSetsWhoseTensorsDoNotBelongTogetherAreRefused() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     func integers(_ numbers: Int64...) throws -> Tensor { try Tensor(numbers, shape: [numbers.count]) }
     func refuses(_ text: String, _ tensors: (String, Tensor)...) throws {
         try write(tensors, to: path)
@@ -91,8 +91,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func aModelForNoExamplesDoesNotKeepTheCountAtItsStart() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     try write(
         [("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", Tensor([Float](repeating: 1, count: 6), shape: [2, 3]))], to: path)
     var graph = Graph(name: "main")
@@ -102,8 +102,8 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 }
 
 @Test func theLastBatchIsAsLargeAsThePackageTakes() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     // The third and the fifth answer are wrong.
     let x = try Tensor([1, 0, 0, 1, 1, 0, 1, 0, 0, 1] as [Float], shape: [5, 2])
     try write([("labels", Tensor([Int64(0), 1, 1, 0, 0], shape: [5])), ("in.x", x)], to: path)
@@ -122,28 +122,57 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     #expect(throws: TripsError.self, "too few for one batch") { try measured(batch: 6) }
 }
 
-@Test func inputsThatDoNotSuitTheModelAreBadData() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/test-set.safetensors"
+/// A model that answers with its inputs, negated.
+private func echo(classes: Int) throws -> Model {
     var graph = Graph(name: "main")
-    let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 3]))
-    try graph.addOutput("prediction", graph.add(Unary(.relu), [x], name: "relu")[0])
-    let model = Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+    let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), Dimension(classes)]))
+    try graph.addOutput("prediction", graph.add(Unary(.neg), [x], name: "neg")[0])
+    return Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+}
+
+/// The model takes three classes.
+@Test func inputsThatDoNotSuitTheModelAreBadData() throws {
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     let numbers = try Tensor([Float](repeating: 1, count: 6), shape: [2, 3])
     for (name, input) in [
         ("in.y", numbers), ("in.x", try numbers.reshaped([3, 2])), ("in.x", try numbers.converted(to: .float64)),
     ] {
-        try write(
-            [("labels", Tensor([Int64](repeating: 0, count: input.shape[0]), shape: [input.shape[0]])), (name, input)], to: path)
-        #expect { try Accuracy.measure(model, on: TestSet(path: path), output: "prediction") } throws: {
+        let labels = try Tensor([Int64](repeating: 0, count: input.shape[0]), shape: [input.shape[0]])
+        try write([("labels", labels), (name, input)], to: path)
+        #expect { try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction") } throws: {
             ($0 as? TripsError)?.kind == .data
         }
     }
 }
 
-@Test func onlyRowsOfClassesAreAnswers() throws {
-    let scratch = try Scratch()
+@Test func aRowOfNaNIsNoRightAnswer() throws {
+    let scratch = try TemporaryFolder()
     let path = scratch.path + "/test-set.safetensors"
+    let nan = Float.nan
+    let x = try Tensor([nan, nan, nan, nan, -1, nan, -1, nan, -.infinity, nan, nan, .infinity], shape: [4, 3])
+    for (labels, right) in [([0, 1, 2, 2] as [Int64], 3), ([1, 0, 0, 0], 0)] {
+        try write([("labels", Tensor(labels, shape: [4])), ("in.x", x)], to: path)
+        #expect(try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction").right == right)
+    }
+}
+
+@Test(arguments: [-1, 3, .max, .min] as [Int64]) func aLabelThatIsNoClassIsNamed(label: Int64) throws {
+    let scratch = try TemporaryFolder()
+    let path = scratch.path + "/test-set.safetensors"
+    var labels = [Int64](repeating: 2, count: 20)
+    labels[17] = label
+    let x = try Tensor([Float](repeating: 1, count: 60), shape: [20, 3])
+    try write([("labels", Tensor(labels, shape: [20])), ("in.x", x)], to: path)
+    #expect { try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction") } throws: {
+        ($0 as? TripsError)?.kind == .data
+            && "\($0)".contains("test-set.safetensors: label of example 17; found \(label); expected 0 ..< 3")
+    }
+}
+
+@Test func onlyRowsOfClassesAreAnswers() throws {
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
     for shape in [[2, 3, 1], [2, 0], [2]] {
         let x = try Tensor([Float](repeating: 1, count: shape.reduce(1, *)), shape: shape)
         try write([("labels", Tensor([Int64(0), 1], shape: [2])), ("in.x", x)], to: path)
@@ -160,15 +189,13 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
 @Test func imagesAreTakenAsThePackageSays() throws {
     let picture = try Picture(path: fixtures + "/preprocessing/colour.png")
     var preprocessing = Manifest.Preprocessing.released(imageSize: 24)
-    preprocessing.resampling = "bilinear"
+    preprocessing.resampling = .bilinear
     let input = try picture.modelInput(preprocessing)
     #expect(
         try input.elements(Float.self)
             == picture.modelInput(
                 size: 24, mean: preprocessing.mean, deviation: preprocessing.deviation, .bilinear
             ).elements(Float.self))
-    preprocessing.resampling = "nearest"
-    #expect { try picture.modelInput(preprocessing) } throws: { ($0 as? TripsError)?.kind == .data }
 }
 
 @Test(arguments: [1 << 40, .max, 1]) func whatAPackageSaysOfItselfMayBeAnything(textLength: Int) throws {

@@ -1,4 +1,3 @@
-import Foundation
 import Goldens
 import Importers
 import ModelGraph
@@ -44,22 +43,15 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         CheckpointCase("mplug_vqa", "golden_decode"),
     ]
 
-    @Test(arguments: conformance) func conformanceCheckpointGivesTheReferenceNumbers(_ example: CheckpointCase) throws {
-        guard let shared = sharedFolder else { return }
-        try verify("\(shared)/conformance/\(example.checkpoint)", "\(shared)/conformance/\(example.golden)")
+    @Test(.needsSharedFolder, arguments: conformance)
+    func conformanceCheckpointGivesTheReferenceNumbers(_ example: CheckpointCase) throws {
+        try verify("\(conformanceFolder)/\(example.checkpoint)", "\(conformanceFolder)/\(example.golden)")
     }
 
-    @Test func conformanceSelectionGivesTheReferenceNumbers() throws {
-        guard let shared = sharedFolder else { return }
+    @Test(.needsSharedFolder) func conformanceSelectionGivesTheReferenceNumbers() throws {
         try verify(
-            "\(shared)/conformance/albef_pretrain/checkpoint.safetensors", "\(shared)/conformance/albef_trips/golden.safetensors")
-    }
-
-    private var sharedFolder: String? {
-        let path = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared"
-        if FileManager.default.fileExists(atPath: "\(path)/conformance") { return path }
-        print("skipped: \(path)/conformance is absent")
-        return nil
+            "\(conformanceFolder)/albef_pretrain/checkpoint.safetensors",
+            "\(conformanceFolder)/albef_trips/golden.safetensors")
     }
 
     private func verify(_ checkpointPath: String, _ goldenPath: String, imageSize: Int? = nil) throws {

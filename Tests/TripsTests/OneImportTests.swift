@@ -15,20 +15,20 @@ import Trips
     }
 
     @Test func aModelIsAskedAboutAPictureAndAText() throws {
-        let scratch = try Scratch()
-        let path = scratch.path + "/m.trips"
+        let scratch = try TemporaryFolder()
+        let path = scratch["m.trips"]
         var options = ConversionOptions()
-        options.vocabulary = scratch.path + "/vocab.txt"
+        options.vocabulary = scratch["vocab.txt"]
         // As many words as the model has ids for.
         let words = try String(contentsOfFile: fixtures + "/preprocessing/vocab.txt", encoding: .utf8).split(separator: "\n")
-        try words.prefix(48).joined(separator: "\n").write(toFile: scratch.path + "/vocab.txt", atomically: true, encoding: .utf8)
+        try words.prefix(48).joined(separator: "\n").write(toFile: scratch["vocab.txt"], atomically: true, encoding: .utf8)
         try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: path, options)
         let model = try Model(contentsOf: path)
         let tokenizer = try #require(try model.tokenizer())
         let picture = try Picture(path: fixtures + "/preprocessing/colour.jpg")
         let inputs = try model.inputs(images: [picture], text: "the dog is on a", tokenizer: tokenizer)
         #expect(Set(inputs.keys) == ["image", "input_ids", "attention_mask"])
-        let answer = try Answer(Session(model), inputs, tokenizer: tokenizer)
+        let answer = try Session(model).answer(inputs, tokenizer: tokenizer)
         #expect((0...1).contains(answer.matchProbability ?? -1) && answer.similarity != nil)
 
         func refused(_ words: String, _ body: () throws -> Void) {
@@ -42,10 +42,10 @@ import Trips
             _ = try model.inputs(images: [], text: "a dog", tokenizer: tokenizer, maximalLength: 21)
         }
         refused("`text` is missing") {
-            _ = try Answer(Session(model), model.inputs(images: [picture], text: nil, tokenizer: nil), tokenizer: tokenizer)
+            _ = try Session(model).answer(model.inputs(images: [picture], text: nil, tokenizer: nil), tokenizer: tokenizer)
         }
-        refused("`candidates`") { _ = try Answer(Session(model), inputs, tokenizer: tokenizer, candidates: ["yes"]) }
-        try convert("\(fixtures)/albef-pretrain/opset17.onnx", to: scratch.path + "/o.trips")
-        #expect(try Model(contentsOf: scratch.path + "/o.trips").tokenizer() == nil)
+        refused("`candidates`") { _ = try Session(model).answer(inputs, tokenizer: tokenizer, candidates: ["yes"]) }
+        try convert("\(fixtures)/albef-pretrain/opset17.onnx", to: scratch["o.trips"])
+        #expect(try Model(contentsOf: scratch["o.trips"]).tokenizer() == nil)
     }
 }

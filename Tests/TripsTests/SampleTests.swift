@@ -26,9 +26,9 @@ private let sample = fixtures + "/scenes"
     }
 
     @Test func keepsItsAccuracyUnderSelectionAndInt8() throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         let (whole, selected, int8) = (
-            scratch.path + "/whole.trips", scratch.path + "/selected.trips", scratch.path + "/int8.trips"
+            scratch["whole.trips"], scratch["selected.trips"], scratch["int8.trips"]
         )
         try Self.convert(to: whole)
         try Self.convert(to: selected, keepRate: 0.5)
@@ -46,8 +46,8 @@ private let sample = fixtures + "/scenes"
 
     /// fp32 on the checkpoint's bfloat16 weights against PyTorch's, selections included.
     @Test func givesTheReferenceNumbers() throws {
-        let scratch = try Scratch()
-        let path = scratch.path + "/selected.trips"
+        let scratch = try TemporaryFolder()
+        let path = scratch["selected.trips"]
         try Self.convert(to: path, keepRate: 0.5)
         let goldens = try GoldenReference.references(at: "\(sample)/golden-select.safetensors")
         #expect(try verify(Model(contentsOf: path), against: goldens, options: VerificationOptions(), threads: 2).passes)

@@ -101,6 +101,25 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try judge(yes, golden: no, name: "y", criterion: .snr(-10)).verdict == .fail)
 }
 
+/// Double precision holds integers up to 2^53 alone.
+@Test func largeIntegersDifferByWhatTheyDiffer() throws {
+    func compared<Element: TensorElement>(_ x: Element, _ g: Element) throws -> (reason: String?, metrics: Metrics) {
+        let judgement = try judge(Tensor([x], shape: [1]), golden: Tensor([g], shape: [1]), name: "y", criterion: standard)
+        return (judgement.reason, try #require(judgement.metrics))
+    }
+    let signed = try compared((1 << 53) + 1 as Int64, 1 << 53)
+    #expect(signed.metrics.absolute.maximum == 1 && abs(signed.metrics.snr - 1060 * log10(2)) < 1e-9)
+    let unsigned = try compared((1 << 53) + 1 as UInt64, 1 << 53)
+    #expect(unsigned.metrics.absolute.maximum == 1 && unsigned.metrics.snr.isFinite)
+    let largest = try compared(UInt64.max, 0)
+    #expect(largest.reason?.hasSuffix("18446744073709551615; expected 0") == true)
+    #expect(largest.metrics.absolute.maximum == 0x1p64 && largest.metrics.worstPair?.value == 0x1p64)
+    let extremes = try compared(Int64.min, .max)
+    #expect(extremes.reason?.hasSuffix("-9223372036854775808; expected 9223372036854775807") == true)
+    #expect(extremes.metrics.absolute.maximum == 0x1p64 && extremes.metrics.worstPair?.value == -0x1p63)
+    #expect(try compared(UInt64.max, .max).metrics.snr == .infinity)
+}
+
 @Test func snrIsTakenOverTheWholeTensor() throws {
     // Σ g² = 100, Σ (g - x)² = 1: 20 dB.
     let judgement = try judge(floats([6, 9]), golden: floats([6, 8]), name: "y", criterion: .snr(20))
@@ -109,6 +128,35 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try verdict([6, 9.01], [6, 8], .snr(20)) == .fail)
     #expect(try verdict([0, 0], [0, 0], .snr(300)) == .pass)
     #expect(try verdict([1, 0], [0, 0], .snr(0)) == .fail)
+}
+
+/// Squares of such numbers are none.
+@Test(arguments: [1e-200, 1000 * Double.leastNonzeroMagnitude, 1e200, 1e308]) func anSNRIsTakenOfNumbersOfAnySize(size: Double) throws {
+    func judged(_ x: [Double], _ g: [Double]) throws -> Judgement {
+        try judge(
+            Tensor(x.map { $0 * size }, shape: [2]), golden: Tensor(g.map { $0 * size }, shape: [2]), name: "y", criterion: .snr(20)
+        )
+    }
+    #expect(try judged([0, 0], [0.3, 0.4]).verdict == .fail && judged([0.5, -0.5], [-0.5, 0.5]).verdict == .fail)
+    let close = try judged([1, 0.5], [1, 0.6])
+    #expect(close.verdict == .pass && abs((close.metrics?.snr ?? 0) - 10 * log10(136)) < 0.1)
+    #expect(abs((close.metrics?.cosine ?? 0) - 1.3 / (1.25 * 1.36).squareRoot()) < 1e-3)
+    #expect(try judged([1, 0.5], [1, 0.5]).metrics?.snr == .infinity)
+}
+
+/// However close.
+@Test func whatMissesItsLimitDoesNotReadAsTheLimit() throws {
+    func reason(_ error: Float, _ minimum: Double) throws -> String? {
+        try judge(floats([1 + error, 1, 1, 1]), golden: floats([1, 1, 1, 1]), name: "y", criterion: .snr(minimum)).reason
+    }
+    #expect(try reason(0.00633, 50) == "SNR 49.99 dB; expected 50 or more")
+    #expect(try reason(0.00633, 49.994) == "SNR 49.993 dB; expected 49.994 or more")
+    #expect(try reason(0.1, 50) == "SNR 26 dB; expected 50 or more")
+    func share(_ x: Float) throws -> String {
+        try judge(floats([x]), golden: floats([0]), name: "y", criterion: .elementwise(absolute: 1, relative: 0)).toleranceText
+    }
+    #expect(try share(1) == "100 %" && share(0.99999) == "100.0 %" && share(1.0003) == "100.03 %" && share(1.0006) == "100.1 %")
+    #expect(try share(1.000001) == "100.0001 %" && share(.infinity.nextDown) == "3.4e+38x" && share(12.3) == "12x")
 }
 
 @Test func anSNRWithNaNReachesNothing() throws {
@@ -127,7 +175,7 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(try judge(floats([], [0, 4]), golden: floats([], [0, 4]), name: "y", criterion: standard).verdict == .pass)
 }
 
-@Test func metricsOfAHandMadeTensor() throws {
+@Test func metricsAreThoseOfTheirDefinitions() throws {
     let x = [1.0, 2.5, -3, 4]
     let metrics = Metrics(x, reference: [1, 2, -3, 5], shape: [2, 2])
     #expect(metrics.absolute == ErrorSpread(maximum: 1, mean: 0.375, median: 0, percentile99: 1))
@@ -153,7 +201,7 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
         judgement.verdict == .fail && judgement.metrics?.absolute.maximum == .infinity && judgement.metrics?.histogram.last == 1)
 }
 
-@Test func agreementOfLogits() throws {
+@Test func agreementIsOfRanksAndProbabilities() throws {
     let g = [3.0, 2, 1, 0, 0, 1, 2, 3]
     let same = try #require(Agreement(g, reference: g, shape: [2, 4], k: 2))
     #expect(same == Agreement(g.map { $0 + 1 }, reference: g, shape: [2, 4], k: 2))

@@ -102,7 +102,33 @@ private func report(
         let reference = Dictionary(uniqueKeysWithValues: states.map { ($0, $0 == state ? other : y) })
         try verifier.verify(GoldenSet(name: name, inputs: ["image": y], outputs: ["y": y], intermediates: reference))
     }
-    #expect(verifier.report.divergenceSet == "early" && verifier.report.divergence?.firstFailure == "vision.1")
+    #expect(verifier.report.failureSet == "early" && verifier.report.divergence?.firstFailure == "vision.1")
+}
+
+/// A failure is named though another set's error jumps earlier, in whatever order they come.
+@Test(arguments: [["jump", "failure"], ["failure", "jump"]]) func theFirstToFailIsNamedBesideAnEarlierJump(order: [String]) throws {
+    let (y, near, far) = (try floats([1]), try floats([1.0001]), try floats([2]))
+    let states = ["vision.1", "vision.2", "vision.3"]
+    let references = ["jump": [near, near, near], "failure": [y, y, far]]
+    var options = VerificationOptions()
+    options.intermediates = true
+    let values = Dictionary(uniqueKeysWithValues: (["y"] + states).map { ($0, y) })
+    var verifier = try Verifier(FakeModel(outputNames: ["y"], traceNames: states, values: values), options: options)
+    for name in order {
+        let reference = Dictionary(uniqueKeysWithValues: zip(states, references[name] ?? []))
+        try verifier.verify(GoldenSet(name: name, inputs: ["image": y], outputs: ["y": y], intermediates: reference))
+    }
+    let report = verifier.report
+    #expect(report.divergence?.firstFailure == "vision.3" && report.failureSet == "failure")
+    #expect(report.divergence?.firstJump?.name == "vision.1" && report.jumpSet == "jump")
+    #expect(
+        report.text.contains("first to fail, in the model's order: vision.3 (failure)\nfirst block whose error jumps: vision.1"))
+    #expect(report.text.contains("dB (jump)\n"))
+    let json = try report.json(
+        PackageFacts(
+            file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
+    #expect(json.contains(#""firstFailure" : "vision.3""#))
+    #expect(json.contains(#""set" : "failure""#) && json.contains(#""set" : "jump""#))
 }
 
 @Test func missingInputsAreBadData() throws {
@@ -168,6 +194,23 @@ private func report(
     #expect(abs(try #require(summary.maximalError).median - 1e-5) < 1e-6)
 }
 
+/// By their tolerance, not by an SNR that nothing asked for; by SNR where that was asked for.
+@Test(arguments: [["near", "small"], ["small", "near"]]) func theWorstSetIsThatOfTheCriterion(order: [String]) throws {
+    // 90 % of the tolerance at 0 dB, 0.1 % at -19 dB.
+    let references: [String: Float] = ["near": 9e-5, "small": 1e-8]
+    for (minimalSNR, worst) in [(nil, "near"), (-100, "small")] as [(Double?, String)] {
+        var options = VerificationOptions()
+        options.tolerances.snr = minimalSNR.map { [ToleranceRule(value: $0)] } ?? []
+        var verifier = try Verifier(FakeModel(outputNames: ["y"], values: ["y": floats([1e-7])]), options: options)
+        for name in order {
+            let reference = try floats([#require(references[name])])
+            try verifier.verify(GoldenSet(name: name, inputs: ["image": floats([0])], outputs: ["y": reference]))
+        }
+        let summary = try #require(verifier.report.outputs.first)
+        #expect(summary.worstSet == worst && summary.snr?.worstSet == "small" && summary.verdict == .pass)
+    }
+}
+
 // MARK: Selections
 
 private let scores: [Float] = [0.4, 0.3, 0.1001, 0.1, 0.0999]
@@ -209,6 +252,11 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     let embeds = try #require(lenient.outputs.first?.worst)
     #expect(embeds.alignment?.unmatched == 1 && embeds.metrics?.snr == .infinity)
 
+    // A ratio leaves out no token without a partner where flips are not allowed.
+    let unallowed = try report(selectingModel([0, 1, 3], close, own), set, minimalSNR: 10)
+    #expect(unallowed.outputs.first?.worst.reason == "1 tokens have no counterpart after a flipped selection")
+    #expect(unallowed.outputs.first?.verdict == .fail && unallowed.outputs.first?.worst.metrics?.snr == .infinity)
+
     // The same behind [CLS] and two registers.
     let (longer, other) = (try floats([1, 7, 8, 2, 3, 9, 5], [1, 7, 1]), try floats([1, 7, 8, 2, 3, 4, 5], [1, 7, 1]))
     var model = try selectingModel([0, 1, 3], close, longer)
@@ -221,6 +269,52 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     let wrong = try report(selectingModel([0, 1, 4], scores, own), set, intermediates: true, preset: .int8)
     #expect(!wrong.passes)
     #expect(wrong.selections.first?.worst.followsItsScores == false)
+    // Also where only outputs are judged.
+    let outputs = try report(selectingModel([0, 1, 4], scores, own), set, preset: .int8).outputs
+    #expect(outputs.map(\.verdict) == [.fail] && outputs.first?.worst.reason?.contains("no counterpart") == true)
+}
+
+/// In the second example the model keeps patch 1 instead of 3, and errs in what shows patch 2.
+@Test func theWorstPlaceOfTokensThatFlippedIsTheReferences() throws {
+    let name = "image_embeds"
+    func tensors(_ kept: [Int64], _ scores: [Float], _ tokens: [Float]) throws -> [String: Tensor] {
+        try [
+            "selection.2.indices": Tensor([0, 1] + kept, shape: [2, 2]),
+            "selection.2.scores": floats([0.5, 0.4, 0.1, 0.1] + scores, [2, 4]),
+            name: floats([1, 1, 2, 2, 3, 3, 9, 9] + tokens, [2, 4, 2]),
+        ]
+    }
+    let own = try tensors([1, 2], [0, 0.2001, 0.4, 0.2], [1, 1, 5, 5, 6, 6.5, 9, 9])
+    let reference = try tensors([2, 3], [0, 0.2, 0.4, 0.2001], [1, 1, 6, 6, 4, 4, 9, 9])
+    let model = FakeModel(outputNames: [name], traceNames: ["selection.2.indices", "selection.2.scores"], values: own)
+    let set = try golden(reference.filter { $0.key == name }, reference.filter { $0.key != name })
+    let metrics = try #require(report(model, set, preset: .int8).outputs.first?.worst.metrics)
+    #expect(metrics.worstIndex == [1, 1, 1] && metrics.worstPair?.value == 6.5 && metrics.count == 14)
+}
+
+/// Whatever the arithmetic: the model keeps the highest scores, and the reference, of the same scores, others.
+@Test(arguments: [[2, 3, 4], [1, 2, 3], [0, 1, 1], [0, 0, 0]] as [[Int64]], [TolerancePreset.f32, .f16, .bf16, .int8])
+func aReferenceThatKeptOthersThanItsScoresSayExplainsNothing(kept: [Int64], preset: TolerancePreset) throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let set = try golden(["image_embeds": y], selection(kept, scores))
+    let result = try report(selectingModel([0, 1, 2], scores, y), set, intermediates: true, preset: preset)
+    #expect(result.intermediates.first { $0.name == "selection.2.indices" }?.verdict == .fail)
+    let comparison = try #require(result.selections.first?.worst)
+    #expect(comparison.flips == Set([0, 1, 2]).subtracting(kept).count && !comparison.isExplained(within: 0.5))
+}
+
+/// Neither where an earlier flip, which is explained, changed what it chose from.
+@Test func aReferenceThatKeptOthersThanItsLaterScoresSayExplainsNothing() throws {
+    func judged(_ reference: [Int64]) throws -> VerificationReport {
+        var (model, set) = try modelThatFlips()
+        set.intermediates["selection.5.indices"] = try indices(reference)
+        model.values["selection.5.indices"] = try indices([0, 1])
+        return try report(model, set, intermediates: true, preset: .int8)
+    }
+    #expect(try judged([0, 1]).passes)
+    let result = try judged([2, 3])
+    #expect(result.intermediates.filter { $0.verdict == .fail }.map(\.name).contains("selection.5.indices"))
+    #expect(result.selections.last?.worst.explanation == "not what the reference's scores say")
 }
 
 /// What follows from a flip that the arithmetic explains is not judged; what follows from another one fails.
@@ -321,6 +415,22 @@ private func modelThatFlips() throws -> (model: FakeModel, set: GoldenSet) {
         PackageFacts(
             file: "m", bytes: 1, preset: .int8, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:]))
     #expect(html.contains("<h2>Errors of ") && !html.contains("Errors of selection.5.scores"))
+}
+
+@Test func theHistogramIsOfTheTensorOfLowestSNR() throws {
+    let (z, near) = (try floats([1, 2]), try floats([1.00001, 2]))
+    let facts = PackageFacts(
+        file: "m", bytes: 1, preset: .f32, manifest: .init(tool: .init(name: "test", version: "")), multiplyAccumulates: [:])
+    func html(_ own: [Float], _ reference: [Float]) throws -> String {
+        let model = FakeModel(outputNames: ["y", "z"], values: ["y": try floats(own), "z": near])
+        return try report(model, golden(["y": floats(reference), "z": z])).html(facts)
+    }
+    // NaN is below every number, and an error where the reference has nothing is infinitely far below.
+    let mismatched = try html([.nan, 1], [1, 1])
+    #expect(mismatched.contains("Errors of y,") && mismatched.contains("2 elements, NaN or infinity on one side at 1 place;"))
+    #expect(try html([.nan, .nan], [1, 1]).contains("Errors of y,") && html([1, 1], [0, 0]).contains("Errors of y,"))
+    // What is the same on both sides has no error, NaN or not.
+    #expect(try html([.nan, .nan], [.nan, .nan]).contains("Errors of z,") && html([1, 1], [1, 1]).contains("Errors of z,"))
 }
 
 @Test func figuresAreOfASetThatWasJudged() throws {

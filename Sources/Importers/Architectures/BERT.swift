@@ -52,7 +52,7 @@ struct BERT {
 
 /// Masks that let padding weigh nothing: BERT's for self-attention, and that of ALBEF and mPLUG for cross-attention.
 enum MaskedValue {
-    static let selfAttention: Float = -10000
+    static let selfAttention = Float(Attention.maskedScore)
     static let crossAttention: Float = -1e9
 }
 

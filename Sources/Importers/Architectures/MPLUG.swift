@@ -58,7 +58,7 @@ struct MPLUG: ModelFamily {
     func graphs() throws -> [Graph] {
         switch architecture {
         case .mplugRetrieval: [try matching()]
-        case .mplugCaption: [try encodeImage(), try describe()]
+        case .mplugCaption: [try encodeImage(), try decodeCaption()]
         default: [try encodeQuestion(), try decodeAnswer()]
         }
     }
@@ -140,11 +140,11 @@ struct MPLUG: ModelFamily {
     private func encodeImage() throws -> Graph {
         var builder = GraphBuilder("encode", weights)
         let image = try builder.imageInput("image", vision)
-        try builder.graph.addOutput("image_embeds", see(&builder, image))
+        try builder.graph.addOutput("image_embeds", visionStates(&builder, image))
         return builder.graph
     }
 
-    private func describe() throws -> Graph {
+    private func decodeCaption() throws -> Graph {
         var builder = GraphBuilder("decode", weights)
         let ids = try builder.tokenInput("decoder_ids", Dimension(symbol: "tokens"))
         let image = try builder.graph.addInput(
@@ -158,7 +158,7 @@ struct MPLUG: ModelFamily {
     private func bert(_ prefix: String) throws -> BERT { try BERT(prefix, weights, heads: textHeads, epsilon: epsilon) }
 
     /// Image to states of the text towers' width.
-    private func see(_ builder: inout GraphBuilder, _ image: ValueID) throws -> ValueID {
+    private func visionStates(_ builder: inout GraphBuilder, _ image: ValueID) throws -> ValueID {
         let states = try builder.vision(image, .mplug, vision, heads: visionHeads)
         guard weights.contains("visn_fc.weight") || vision.width != width else { return states }
         let projected = try builder.linear(states, "visn_fc", outputs: width, inputs: vision.width)
@@ -172,7 +172,7 @@ struct MPLUG: ModelFamily {
         let ids = try builder.tokenInput("input_ids", GraphBuilder.textLength)
         let attentionMask = try builder.tokenInput("attention_mask", GraphBuilder.textLength)
         let mask = try builder.node(PaddingMask(maskedValue: MaskedValue.selfAttention), [attentionMask], "text_encoder.mask")
-        let imageStates = try see(&builder, image)
+        let imageStates = try visionStates(&builder, image)
         let encoder = try bert("text_encoder.")
         let textStates = try builder.textEncoder(ids, mask: mask, encoder, layers: encoder.layers)
         let fused = try fuse(&builder, image: imageStates, text: textStates, mask: mask)

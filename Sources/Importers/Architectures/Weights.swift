@@ -73,14 +73,14 @@ final class Weights {
 
     /// Checks that every tensor was taken, or has a reason to be left out.
     /// - Parameters:
-    ///   - patterns: names of tensors that may be left out although nobody knows what they are for.
+    ///   - patterns: names of tensors that may be left out although the architecture does not know them.
     ///   - reason: why a tensor that was not taken has no place in the graphs; nil where it should not be there.
     /// - Throws: `data` with the complete list of tensors that are missing, unexpected or misshapen; `usage` where a pattern
     ///   matches none that would be unexpected.
     func finish(
         _ order: [(name: String, constant: Constant)], leavingOut patterns: [String], reason: (String) -> String?
-    ) throws -> [LeftOut] {
-        var leftOut: [LeftOut] = []
+    ) throws -> [SkippedTensors] {
+        var leftOut: [SkippedTensors] = []
         var idle = Set(patterns)
         var unexpected = 0
         for (name, constant) in order where !taken.contains(name) {
@@ -96,7 +96,7 @@ final class Weights {
                 leftOut[index].count += 1
                 leftOut[index].bytes += bytes
             } else {
-                leftOut.append(LeftOut(reason: reason, count: 1, bytes: bytes))
+                leftOut.append(SkippedTensors(reason: reason, count: 1, bytes: bytes))
             }
         }
         guard problems.isEmpty else {

@@ -63,12 +63,38 @@ final class ONNXCall {
     func choice<Choice: RawRepresentable & CaseIterable>(_ name: String, default absent: Choice) throws -> Choice
     where Choice.RawValue == String {
         guard let word = try text(name) else { return absent }
-        guard let choice = Choice(rawValue: word) else {
-            throw TripsError.data(
-                "attribute \(name)", found: "\"\(word.prefix(80))\"",
-                expected: Choice.allCases.map(\.rawValue).joined(separator: ", "))
-        }
+        guard let choice = Choice(rawValue: word) else { throw unknown(word, name, Choice.allCases.map(\.rawValue)) }
         return choice
+    }
+
+    /// What one of several words stands for.
+    func choice<Value>(_ name: String, in choices: KeyValuePairs<String, Value>, default absent: String = "") throws -> Value {
+        let word = try text(name) ?? absent
+        guard let choice = choices.first(where: { $0.key == word }) else { throw unknown(word, name, choices.map(\.key)) }
+        return choice.value
+    }
+
+    private func unknown(_ word: String, _ name: String, _ known: [String]) -> TripsError {
+        .data("attribute \(name)", found: "\"\(word.prefix(80))\"", expected: known.joined(separator: ", "))
+    }
+
+    /// An attribute that must be there.
+    /// - Parameter read: such as `integer`.
+    func required<Value>(_ name: String, _ read: (String) throws -> Value?) throws -> Value {
+        guard let value = try read(name) else { throw TripsError.data("attribute \(name) is missing") }
+        return value
+    }
+
+    /// For flags that ask for what no rule here does.
+    func refuse(flag name: String) throws {
+        if try flag(name) { throw TripsError.data("attribute \(name)", found: 1, expected: 0) }
+    }
+
+    /// The attributes of a Gemm.
+    func gemm() throws -> Gemm {
+        Gemm(
+            alpha: try float("alpha") ?? 1, beta: try float("beta") ?? 1, transposeA: try flag("transA"),
+            transposeB: try flag("transB"))
     }
 
     func dataType(_ name: String) throws -> DataType? { try integer(name).map { try DataType(onnx: $0) } }
@@ -145,7 +171,16 @@ final class ONNXCall {
 
     /// A value of this type that is the same number everywhere.
     func add(splat number: Double, _ type: ValueType, _ name: String) throws -> ValueID {
-        let scalar = try Tensor(scalar: number).converted(to: type.dataType)
-        return try builder.graph.addKnown(.splat(scalar), type, name: "\(prefix).\(name)")
+        try add(.splat(Tensor(scalar: number).converted(to: type.dataType)), type, name)
+    }
+
+    func add(_ content: Content, _ type: ValueType, _ name: String) throws -> ValueID {
+        try builder.graph.addKnown(content, type, name: "\(prefix).\(name)")
+    }
+
+    /// Sizes as an operand, int64 of rank 1.
+    func sizes(_ sizes: [Dimension], _ name: String) throws -> ValueID {
+        let type = ValueType(.int64, [Dimension(sizes.count)])
+        return try add(Content(sizes: sizes, type), type, name)
     }
 }

@@ -7,18 +7,19 @@ let contributedDomain = "com.microsoft"
 
 extension ONNXRules {
     /// What ONNX Runtime's static quantization writes beside the standard operators: each computes with the numbers that integers
-    /// represent, and gives integers.
+    /// represent, and gives integers. Rounding itself is written into this domain where the standard operator set lacks the type.
     static let contributed: [String: ONNXRule] = [
+        "QuantizeLinear": quantizeLinear, "DequantizeLinear": dequantizeLinear,
         "QLinearAdd": onPairs(.add), "QLinearMul": onPairs(.mul),
         "QLinearSigmoid": onNumbers { _ in Unary(.sigmoid) },
         "QLinearLeakyRelu": onNumbers { Unary(.leakyRelu, alpha: try $0.float("alpha")) },
         "QLinearSoftmax": onNumbers(softmax),
         "QLinearGlobalAveragePool": onNumbers { call in
-            guard try !call.flag("channels_last") else { throw TripsError.data("attribute channels_last", found: 1, expected: 0) }
+            try call.refuse(flag: "channels_last")
             return GlobalPool(.average)
         },
         "QLinearAveragePool": onNumbers { call in
-            guard try !call.flag("channels_last") else { throw TripsError.data("attribute channels_last", found: 1, expected: 0) }
+            try call.refuse(flag: "channels_last")
             return try averagePool(call)
         },
         "QLinearWhere": ONNXRule { call in
@@ -26,7 +27,7 @@ extension ONNXRules {
             return try call.integers(call.step(Where(), operands, "numbers"), like: 1, scale: 7)
         },
         "QLinearConcat": ONNXRule { call in
-            guard let axis = try call.integer("axis") else { throw TripsError.data("attribute axis is missing") }
+            let axis = try call.required("axis", call.integer)
             let parts = try stride(from: 2, to: call.inputs.count, by: 3).map { try call.numbers($0) }
             return try call.integers(call.step(Concat(axis: axis), parts, "numbers"), like: 2, scale: 0)
         },

@@ -6,9 +6,9 @@ import Tensors
 /// How an ONNX model is read.
 public struct ONNXImportOptions: Sendable {
     /// External data may lie outside the model's folder, behind links (as caches made of links have it).
-    public var followLinks: Bool
+    public var followsLinks: Bool
 
-    public init(followLinks: Bool = false) { self.followLinks = followLinks }
+    public init(followsLinks: Bool = false) { self.followsLinks = followsLinks }
 }
 
 /// The IR versions (of the file format) and versions of the standard operator set that are read. What came with IR versions 12 to
@@ -28,7 +28,7 @@ public func importONNX(path: String, options: ONNXImportOptions = .init()) throw
         try checkVersions(model)
         let nodes = try ordered(ONNXInliner.inlined(model), for: model.graph)
         try checkOperators(nodes)
-        let tensors = ONNXTensorReader(file, followLinks: options.followLinks)
+        let tensors = ONNXTensorReader(file, followsLinks: options.followsLinks)
         let graph = try ONNXGraphBuilder(model.graph, tensors: tensors).build(nodes)
         let producer = [model.producer, model.producerVersion].filter { !$0.isEmpty }.joined(separator: " ")
         let sets = model.operatorSets.sorted { $0.key < $1.key }.map { "\($0.key.isEmpty ? "ai.onnx" : $0.key) \($0.value)" }
@@ -55,6 +55,7 @@ public struct OperatorCount: Sendable, Hashable {
     /// Why it is refused; nil where it is supported.
     public var refusal: String?
 
+    /// True where nothing is refused.
     public var isSupported: Bool { refusal == nil }
 }
 
@@ -71,7 +72,7 @@ package func readTensorProto(path: String) throws -> (name: String, tensor: Cons
     let file = try ReadableFile(path: path)
     return try locating(file.name) {
         let tensor = try ONNXTensor(file)
-        return (tensor.name, try ONNXTensorReader(file, followLinks: false).constant(tensor))
+        return (tensor.name, try ONNXTensorReader(file, followsLinks: false).constant(tensor))
     }
 }
 
@@ -120,6 +121,9 @@ private func checkOperators(_ nodes: [ONNXNode]) throws {
 
 /// Why a node is refused; nil where it is not.
 private func refusal(of node: ONNXNode) -> String? {
+    guard node.domain != "com.microsoft.nchwc" else {
+        return "a layout for one machine: save the model at ONNX Runtime's extended level of optimization"
+    }
     guard node.domain.isEmpty || node.domain == contributedDomain else { return "unknown domain" }
     guard let rule = ONNXRules.rule(for: node) else { return node.holdsGraph ? "subgraphs are not read" : "unknown operator" }
     guard node.domain.isEmpty else { return rule.refusal(node) }

@@ -101,11 +101,11 @@ struct ONNXTensor: Sendable {
         case floats([Float])
         case doubles([Double])
         /// `int32_data`, `int64_data`
-        case integers([Int64], field: Int)
+        case integers([Int64], field: ONNXDataField)
         /// `uint64_data`
         case unsigned([UInt64])
-        /// In the model's file; `field` is the number of the field that holds it there.
-        case place(offset: Int, length: Int, field: Int)
+        /// In the model's file, in this field.
+        case place(offset: Int, length: Int, field: ONNXDataField)
         /// In another file.
         case external([(key: String, value: String)])
         /// No data field is there: a tensor without elements.
@@ -117,6 +117,39 @@ struct ONNXTensor: Sendable {
     /// ONNX's number.
     var elementType: Int
     var payload: Payload
+
+    /// ONNX's number of the type uint8.
+    static let uint8 = 2
+}
+
+/// The fields of TensorProto that hold a tensor's numbers, by their numbers in the schema.
+enum ONNXDataField: Int, Sendable {
+    case floatData = 4
+    case int32Data = 5
+    case int64Data = 7
+    case rawData = 9
+    case doubleData = 10
+    case uint64Data = 11
+
+    /// Whether the field may hold elements of this type, as the ONNX format states.
+    func mayHold(_ dataType: DataType) -> Bool {
+        switch self {
+        case .floatData: dataType == .float32
+        case .int32Data: [.int32, .int16, .int8, .uint16, .uint8, .float16, .bfloat16].contains(dataType)
+        case .int64Data: dataType == .int64
+        case .rawData: true
+        case .doubleData: dataType == .float64
+        case .uint64Data: dataType == .uint64 || dataType == .uint32
+        }
+    }
+
+    /// Whether the elements are varints; else they lie there as in memory.
+    var holdsVarints: Bool {
+        switch self {
+        case .int32Data, .int64Data, .uint64Data: true
+        case .floatData, .rawData, .doubleData: false
+        }
+    }
 }
 
 /// A graph's declared input or output.

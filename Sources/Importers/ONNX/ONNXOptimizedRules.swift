@@ -11,14 +11,17 @@ extension ONNXRules {
         "BiasGelu": ONNXRule { try gelu($0, .erf) },
         "QuickGelu": .same(inputs: 1) { Unary(.swish, alpha: try $0.float("alpha") ?? 1.702) },
         "SkipLayerNormalization": ONNXRule(build: skipLayerNormalization),
+        "SimplifiedLayerNormalization": simplifiedLayerNormalization,
+        "SkipSimplifiedLayerNormalization": ONNXRule(build: skipSimplifiedLayerNormalization),
         "EmbedLayerNormalization": ONNXRule(build: embedLayerNormalization),
         "FusedMatMul": ONNXRule(build: fusedMatMul),
-        "FusedGemm": ONNXRule(build: fusedGemm),
+        "FusedGemm": ONNXRule(build: fusedGemm), "FusedConv": ONNXRule(build: fusedConvolution),
         "Attention": ONNXRule { call in
             try refuse(call, 4, "past")
             try refuse(call, 6, "past sequence length")
             return try attention(call, call.step(MatMul(), [call.required(0), call.required(1)], "product"), mask: 3, addend: 5)
         },
+        "MultiHeadAttention": ONNXRule(build: multiHeadAttention),
         "QAttention": ONNXRule { call in
             try refuse(call, 8, "past")
             let factors = [try call.numbers(0, scale: 3, zero: 6), try call.numbers(1, scale: 4, zero: 7, axis: -1)]
@@ -49,23 +52,34 @@ extension ONNXRules {
         return try call.add(Binary(.add), [call.step(MatMul(), [x, weight], "product"), bias])
     }
 
-    /// x + skip + bias, normalised; the fourth output is the sum.
     @Sendable private static func skipLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
-        guard call.node.outputs.dropFirst().prefix(2).allSatisfy(\.isEmpty) else {
-            throw TripsError.data("outputs of SkipLayerNormalization", found: "mean or deviation", expected: "none of these")
-        }
-        var sum = try call.step(Binary(.add), [call.required(0), call.required(1)], "skip")
-        if let bias = call.input(4) { sum = try call.step(Binary(.add), [sum, bias], "sum") }
+        let sum = try skipSum(call, bias: 4)
         let rows = LayerNormalization(epsilon: try call.float("epsilon") ?? 1e-12)
         let result = try call.step(rows, [sum, call.required(2), call.input(3)], "rows")
         return [result, result, result, sum]
     }
 
-    /// Rows for words, places and kinds of text, added and normalised. The second output counts words that are no padding: there is
-    /// none where no mask is given.
+    @Sendable private static func skipSimplifiedLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
+        let sum = try skipSum(call, bias: 3)
+        let rows = RMSNormalization(epsilon: try call.float("epsilon") ?? 1e-12)
+        let result = try call.step(rows, [sum, call.required(2)], "rows")
+        return [result, result, result, sum]
+    }
+
+    /// x + skip + bias, which is normalised; also the node's fourth output.
+    private static func skipSum(_ call: ONNXCall, bias: Int) throws -> ValueID {
+        guard call.node.outputs.dropFirst().prefix(2).allSatisfy(\.isEmpty) else {
+            throw TripsError.data("outputs of \(call.node.type)", found: "mean or deviation", expected: "none of these")
+        }
+        let sum = try call.step(Binary(.add), [call.required(0), call.required(1)], "skip")
+        guard let bias = call.input(bias) else { return sum }
+        return try call.step(Binary(.add), [sum, bias], "sum")
+    }
+
+    /// Embeddings of words, positions and token types, added and normalised. The second output counts words that are no padding, 0 where
+    /// no mask is given.
     @Sendable private static func embedLayerNormalization(_ call: ONNXCall) throws -> [ValueID] {
         call.ignore("mask_index_type")
-        try refuse(call, 7, "mask")
         let ids = try call.required(0)
         var sum = try call.step(Gather(axis: 0), [call.required(2), ids], "words")
         let places: ValueID
@@ -81,8 +95,17 @@ extension ONNXRules {
             sum = try call.step(Binary(.add), [sum, call.step(Gather(axis: 0), [call.required(4), kinds], "kinds")], "sum")
         }
         let rows = LayerNormalization(epsilon: try call.float("epsilon") ?? 1e-12)
-        let count = try call.add(splat: 0, ValueType(.int32, [call.type(ids).shape.first ?? 1]), "count")
+        let count =
+            try call.input(7).map { try wordCount(call, mask: $0) }
+            ?? call.add(splat: 0, ValueType(.int32, [call.type(ids).shape.first ?? 1]), "count")
         return [try call.step(rows, [sum, call.required(5), call.required(6)], "rows"), count, sum]
+    }
+
+    /// How many elements of each row of a mask are 1.
+    private static func wordCount(_ call: ONNXCall, mask: ValueID) throws -> ValueID {
+        let one = try call.constant(1, call.type(mask).dataType, "one")
+        let words = try call.step(Cast(to: .int32), [call.step(Binary(.equal), [mask, one], "is_word")], "word")
+        return try call.step(Reduce(.sum, keepDimensions: false), [words, call.constant([1], "axis")], "count")
     }
 
     @Sendable private static func fusedMatMul(_ call: ONNXCall) throws -> [ValueID] {
@@ -104,51 +127,24 @@ extension ONNXRules {
     }
 
     @Sendable private static func fusedGemm(_ call: ONNXCall) throws -> [ValueID] {
-        let activations: [String: Unary.Kind] = ["Relu": .relu, "Tanh": .tanh, "Sigmoid": .sigmoid]
-        let name = try call.text("activation") ?? ""
-        guard let activation = activations[name] else {
-            let known = activations.keys.sorted().joined(separator: ", ")
-            throw TripsError.data("attribute activation", found: "\"\(name.prefix(80))\"", expected: known)
-        }
-        let op = Gemm(
-            alpha: try call.float("alpha") ?? 1, beta: try call.float("beta") ?? 1, transposeA: try call.flag("transA"),
-            transposeB: try call.flag("transB"))
-        return try call.add(Unary(activation), [call.step(op, call.inputs, "product")])
+        let activations: KeyValuePairs<String, Unary.Kind> = ["Relu": .relu, "Sigmoid": .sigmoid, "Tanh": .tanh]
+        let activation = try call.choice("activation", in: activations)
+        return try call.add(Unary(activation), [call.step(call.gemm(), call.inputs, "product")])
     }
 
     /// Queries, keys and values come from one product.
     /// - Parameters:
-    ///   - mask: the operand [B, M] that is 1 where a key is seen.
+    ///   - mask: the operand that says what keys are seen.
     ///   - addend: the operand that is added to the scores.
     private static func attention(_ call: ONNXCall, _ product: ValueID, mask: Int, addend: Int?) throws -> [ValueID] {
-        guard let heads = try call.integer("num_heads"), heads > 0 else { throw TripsError.data("attribute num_heads is missing") }
-        for name in ["do_rotary", "past_present_share_buffer"] where try call.flag(name) {
-            throw TripsError.data("attribute \(name)", found: 1, expected: 0)
-        }
-        let hidden = Double(try call.float("mask_filter_value") ?? -10000)
+        let heads = try call.attentionHeads()
+        try call.refuse(flag: "do_rotary")
+        try call.refuse(flag: "past_present_share_buffer")
         var packed = product
         if let bias = call.input(2) { packed = try call.step(Binary(.add), [packed, bias], "projections") }
         let sizes = try call.integers("qkv_hidden_sizes").map { try call.constant($0, "sizes") }
         let parts = try call.steps(Split(axis: 2, outputs: 3), [packed, sizes], "projection")
-        let operands = try parts.enumerated().map { index, part in
-            let byHead = try call.step(Reshape(), [part, call.constant([0, 0, heads, -1], "heads_\(index)")], "split_\(index)")
-            return try call.step(Transpose(permutation: [0, 2, 1, 3]), [byHead], "operand_\(index)")
-        }
-        var scores = addend.flatMap { call.input($0) }
-        if let seen = call.input(mask) {
-            guard call.type(seen).rank == 2 else {
-                throw TripsError.data("mask of Attention", found: call.type(seen), expected: "rank 2: what keys are seen")
-            }
-            let shaped = try call.step(Unsqueeze(), [seen, call.constant([1, 2], "axes")], "mask")
-            let numbers = try call.step(Cast(to: .float32), [shaped], "seen")
-            let unseen = try call.step(Binary(.sub), [call.constant(1, .float32, "one"), numbers], "unseen")
-            let masked = try call.step(Binary(.mul), [unseen, call.constant(hidden, .float32, "hidden")], "masked")
-            scores = try scores.map { try call.step(Binary(.add), [$0, masked], "addend") } ?? masked
-        }
-        let scale = try call.float("scale") ?? 0
-        let op = OnnxAttention(scale: scale == 0 ? nil : scale, causal: try call.flag("unidirectional"))
-        let rows = try call.step(op, operands + [scores], "rows")
-        let turned = try call.step(Transpose(permutation: [0, 2, 1, 3]), [rows], "turned")
-        return try call.add(Reshape(), [turned, call.constant([0, 0, -1], "shape")])
+        let operands = try parts.enumerated().map { index, part in try call.split(part, into: heads, "\(index)") }
+        return try call.attended(operands, addend: addend.flatMap { call.input($0) }, mask: call.input(mask))
     }
 }

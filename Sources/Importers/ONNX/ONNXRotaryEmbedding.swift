@@ -1,7 +1,7 @@
 import ModelGraph
 import Support
 
-/// RotaryEmbedding as products and sums, as exporters write it below version 23: each pair of elements of a head is turned
+/// RotaryEmbedding as products and sums, as exporters write it below version 23: each pair of elements of a head is rotated
 /// by an angle that depends on the token's place.
 @Sendable func rotaryEmbedding(_ call: ONNXCall) throws -> [ValueID] {
     let heads = try RotatedHeads(call)
@@ -9,17 +9,17 @@ import Support
     func product(_ a: ValueID, _ b: ValueID) throws -> ValueID { try call.step(Binary(.mul), [a, b], "product") }
     let (a, b) = try heads.pairs()
     return try heads.joined(
-        call.step(Binary(.sub), [product(a, cosines), product(b, sines)], "turned"),
-        call.step(Binary(.add), [product(a, sines), product(b, cosines)], "turned"))
+        call.step(Binary(.sub), [product(a, cosines), product(b, sines)], "rotated"),
+        call.step(Binary(.add), [product(a, sines), product(b, cosines)], "rotated"))
 }
 
-/// The operand of a RotaryEmbedding, its heads along an axis of their own, and which of their elements are turned.
+/// The operand of a RotaryEmbedding, its heads along an axis of their own, and which of their elements are rotated.
 private struct RotatedHeads {
     let call: ONNXCall
     /// [B, L, heads, D] where the node's operand has rank 3, else [B, heads, L, D].
     let value: ValueID
     let isFlat: Bool
-    /// Elements of a head, of which the first `size` are turned.
+    /// Elements of a head, of which the first `size` are rotated.
     let width: Int
     let size: Int
     /// Neighbours make a pair, else the halves do.
@@ -42,7 +42,7 @@ private struct RotatedHeads {
         let stated = try call.integer("rotary_embedding_dim") ?? 0
         size = stated == 0 ? width : stated
         guard size > 0, size <= width, size % 2 == 0 else {
-            throw TripsError.data("elements to turn", found: size, expected: "an even number up to \(width)")
+            throw TripsError.data("elements to rotate", found: size, expected: "an even number up to \(width)")
         }
         isInterleaved = try call.flag("interleaved")
     }
@@ -64,13 +64,13 @@ private struct RotatedHeads {
             : (try cut(0, size / 2, every: 1, "first"), try cut(size / 2, size, every: 1, "second"))
     }
 
-    /// The node's output: pairs back in their places, and after them what is not turned.
+    /// The node's output: pairs back in their places, and after them what is not rotated.
     func joined(_ first: ValueID, _ second: ValueID) throws -> [ValueID] {
         var parts = [first, second]
         if isInterleaved {
             parts = try parts.map { try call.step(Unsqueeze(), [$0, call.constant([4], "pairs")], "pairs") }
             let sizes = try call.constant([0, 0, 0, size], "sizes")
-            parts = [try call.step(Reshape(), [call.step(Concat(axis: 4), parts, "pairs"), sizes], "turned")]
+            parts = [try call.step(Reshape(), [call.step(Concat(axis: 4), parts, "pairs"), sizes], "rotated")]
         }
         if size < width { parts.append(try cut(size, width, every: 1, "rest")) }
         let sizes = try call.constant(isFlat ? [0, 0, -1] : [0, 0, 0, -1], "sizes")

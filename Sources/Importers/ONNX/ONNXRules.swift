@@ -69,11 +69,7 @@ enum ONNXRules {
         "ThresholdedRelu": .unary(.thresholdedRelu, alpha: "alpha"), "Shrink": .unary(.shrink, alpha: "lambd", beta: "bias"),
         "Not": .unary(.not), "BitwiseNot": .unary(.bitwiseNot, since: 18), "IsNaN": .unary(.isNaN), "IsInf": ONNXRule(build: isInf),
         "Gelu": .same(20, inputs: 1) { call in
-            let word = try call.text("approximate") ?? "none"
-            guard word == "none" || word == "tanh" else {
-                throw TripsError.data("attribute approximate", found: "\"\(word.prefix(80))\"", expected: "none, tanh")
-            }
-            return GELU(word == "none" ? .erf : .tanh)
+            GELU(try call.choice("approximate", in: ["none": .erf, "tanh": .tanh], default: "none"))
         },
         "Add": .binary(.add), "Sub": .binary(.sub), "Mul": .binary(.mul), "Div": .binary(.div), "Pow": .binary(.pow),
         "Mod": .same(inputs: 2) { Binary(try $0.flag("fmod") ? .fmod : .mod) },
@@ -81,11 +77,7 @@ enum ONNXRules {
         "BitwiseAnd": .binary(.bitwiseAnd, since: 18), "BitwiseOr": .binary(.bitwiseOr, since: 18),
         "BitwiseXor": .binary(.bitwiseXor, since: 18),
         "BitShift": .same(11, inputs: 2) { call in
-            let direction = try call.text("direction") ?? ""
-            guard direction == "LEFT" || direction == "RIGHT" else {
-                throw TripsError.data("attribute direction", found: "\"\(direction.prefix(80))\"", expected: "LEFT, RIGHT")
-            }
-            return Binary(direction == "LEFT" ? .shiftLeft : .shiftRight)
+            Binary(try call.choice("direction", in: ["LEFT": .shiftLeft, "RIGHT": .shiftRight]))
         },
         "Equal": .binary(.equal), "Less": .binary(.less), "Greater": .binary(.greater),
         "LessOrEqual": .binary(.lessOrEqual, since: 12), "GreaterOrEqual": .binary(.greaterOrEqual, since: 12),
@@ -97,8 +89,7 @@ enum ONNXRules {
         "Where": .same(inputs: 3) { _ in Where() }, "Clip": .same(inputs: 3) { _ in Clip() },
         "Cast": .same(inputs: 1) { call in
             call.ignore("saturate", "round_mode")  // of the 8-bit floating-point types alone
-            guard let type = try call.dataType("to") else { throw TripsError.data("attribute to is missing") }
-            return Cast(to: type)
+            return Cast(to: try call.required("to", call.dataType))
         },
         "CastLike": ONNXRule(since: 15) { call in
             call.ignore("saturate", "round_mode")
@@ -126,11 +117,13 @@ enum ONNXRules {
         "Squeeze": ONNXRule { try $0.add(Squeeze(), axesOperand($0, since: 13)) },
         "Unsqueeze": ONNXRule { try $0.add(Unsqueeze(), axesOperand($0, since: 13)) },
         "Transpose": .same(inputs: 1) { Transpose(permutation: try $0.integers("perm")) },
-        "Concat": .same(inputs: .max) { Concat(axis: try requiredInteger("axis", $0)) },
+        "Concat": .same(inputs: .max) { Concat(axis: try $0.required("axis", $0.integer)) },
         "Split": ONNXRule(build: split),
         "Slice": .same(inputs: 5) { _ in Slice() },
         "Pad": .same(inputs: 4) { Pad(mode: try $0.choice("mode", default: .constant)) },
         "Resize": .same(inputs: 4, resize),
+        "DepthToSpace": ONNXRule(build: depthToSpace), "SpaceToDepth": ONNXRule(build: spaceToDepth),
+        "EyeLike": ONNXRule(build: eyeLike),
     ]
 
     private static let indexing: [String: ONNXRule] = [
@@ -162,57 +155,56 @@ enum ONNXRules {
             call.ignore("momentum", "training_mode")  // of training alone
             return try call.add(BatchNormalization(epsilon: call.float("epsilon") ?? 1e-5))
         },
-        "LayerNormalization": .same(17, inputs: 3) { call in
+        // ONNX Runtime's optimizer writes it into older operator sets too.
+        "LayerNormalization": .same(inputs: 3) { call in
             try checkStash(call)
             return LayerNormalization(
                 axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5,
                 statistics: call.node.outputs.dropFirst().contains { !$0.isEmpty })
         },
-        "RMSNormalization": .same(23, inputs: 2) { call in
-            try checkStash(call)
-            return RMSNormalization(axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5)
-        },
+        "RMSNormalization": .same(23, inputs: 2, rmsNormalization),
+        "SimplifiedLayerNormalization": simplifiedLayerNormalization,
         "GroupNormalization": .same(18, inputs: 3) { call in
             try checkStash(call)
-            return GroupNormalization(groups: try requiredInteger("num_groups", call), epsilon: try call.float("epsilon") ?? 1e-5)
+            return GroupNormalization(
+                groups: try call.required("num_groups", call.integer), epsilon: try call.float("epsilon") ?? 1e-5)
         },
         "InstanceNormalization": .same(inputs: 3) { InstanceNormalization(epsilon: try $0.float("epsilon") ?? 1e-5) },
         "LpNormalization": .same(inputs: 1) { LpNormalization(axis: try $0.integer("axis") ?? -1, p: try $0.integer("p") ?? 2) },
     ]
 
+    /// ONNX Runtime's name for RMSNormalization, in its own domain and in the standard one.
+    static let simplifiedLayerNormalization = ONNXRule.same(inputs: 2, rmsNormalization)
+
     private static let products: [String: ONNXRule] = [
         "MatMul": .same(inputs: 2) { _ in MatMul() },
-        "Gemm": .same(inputs: 3) {
-            Gemm(
-                alpha: try $0.float("alpha") ?? 1, beta: try $0.float("beta") ?? 1, transposeA: try $0.flag("transA"),
-                transposeB: try $0.flag("transB"))
-        },
-        "Einsum": .same(12, inputs: .max) { call in
-            guard let equation = try call.text("equation") else { throw TripsError.data("attribute equation is missing") }
-            return Einsum(equation: equation)
-        },
+        "Gemm": .same(inputs: 3) { try $0.gemm() },
+        "Einsum": .same(12, inputs: .max) { Einsum(equation: try $0.required("equation", $0.text)) },
         "Attention": .same(23, inputs: 7, attention),
         "RotaryEmbedding": ONNXRule(since: 23, build: rotaryEmbedding),
-        "QuantizeLinear": .same(inputs: 3) { call in
-            call.ignore("saturate")  // of the 8-bit floating-point types alone
-            try refusePrecision(call)
-            return QuantizeLinear(
-                axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0,
-                outputType: try statedType("output_dtype", call) ?? .uint8)
-        },
-        "DequantizeLinear": .same(inputs: 3) { call in
-            let scale = try call.type(call.required(1)).dataType
-            guard try statedType("output_dtype", call) ?? scale == scale else {
-                throw TripsError.data("attribute output_dtype", expected: "the type of the scale, \(scale)")
-            }
-            return DequantizeLinear(axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0)
-        },
+        "QuantizeLinear": quantizeLinear, "DequantizeLinear": dequantizeLinear,
         "DynamicQuantizeLinear": .same(11, inputs: 1) { _ in DynamicQuantizeLinear() },
         "MatMulInteger": .same(inputs: 4) { _ in MatMulInteger() },
         "ConvInteger": .same(inputs: 4) { ConvInteger(try convolution($0)) },
         "QLinearMatMul": ONNXRule { try quantizedProduct($0, MatMul(), inputs: 8, axes: (-2, -1)) },
         "QLinearConv": ONNXRule { try quantizedProduct($0, convolution($0), inputs: 9, axes: (1, 0)) },
     ]
+
+    static let quantizeLinear = ONNXRule.same(inputs: 3) { call in
+        call.ignore("saturate")  // of the 8-bit floating-point types alone
+        try refusePrecision(call)
+        return QuantizeLinear(
+            axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0,
+            outputType: try statedType("output_dtype", call) ?? .uint8)
+    }
+
+    static let dequantizeLinear = ONNXRule.same(inputs: 3) { call in
+        let scale = try call.type(call.required(1)).dataType
+        guard try statedType("output_dtype", call) ?? scale == scale else {
+            throw TripsError.data("attribute output_dtype", expected: "the type of the scale, \(scale)")
+        }
+        return DequantizeLinear(axis: try call.integer("axis") ?? 1, blockSize: try call.integer("block_size") ?? 0)
+    }
 
     private static let windows: [String: ONNXRule] = [
         "Conv": .same(inputs: 3) { try convolution($0) },
@@ -223,7 +215,8 @@ enum ONNXRules {
         },
         "MaxPool": .same(inputs: 1) {
             MaxPool(
-                kernelShape: try kernelShape($0), window: try window($0), ceilMode: try $0.flag("ceil_mode"),
+                kernelShape: try $0.required("kernel_shape", $0.integers), window: try window($0),
+                ceilMode: try $0.flag("ceil_mode"),
                 indices: $0.node.outputs.count > 1 && !$0.node.outputs[1].isEmpty, columnMajor: try $0.flag("storage_order"))
         },
         "AveragePool": .same(inputs: 1) { try averagePool($0) },
@@ -272,11 +265,6 @@ private func dropout(_ call: ONNXCall) throws -> [ValueID] {
 }
 
 // MARK: Shapes
-
-private func requiredInteger(_ name: String, _ call: ONNXCall) throws -> Int {
-    guard let number = try call.integer(name) else { throw TripsError.data("attribute \(name) is missing") }
-    return number
-}
 
 /// x and axes, where older operator sets have the axes as an attribute.
 private func axesOperand(_ call: ONNXCall, since operandSince: Int) throws -> [ValueID?] {
@@ -362,6 +350,11 @@ private func checkStash(_ call: ONNXCall) throws {
     }
 }
 
+@Sendable private func rmsNormalization(_ call: ONNXCall) throws -> RMSNormalization {
+    try checkStash(call)
+    return RMSNormalization(axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5)
+}
+
 // MARK: Products
 
 private func attention(_ call: ONNXCall) throws -> OnnxAttention {
@@ -412,7 +405,7 @@ private func quantizedProduct(_ call: ONNXCall, _ op: any Operator, inputs: Int,
 
 // MARK: Windows
 
-private func convolution(_ call: ONNXCall) throws -> Conv {
+func convolution(_ call: ONNXCall) throws -> Conv {
     Conv(window: try window(call), groups: try call.integer("group") ?? 1, kernelShape: try call.integers("kernel_shape"))
 }
 
@@ -424,13 +417,9 @@ private func window(_ call: ONNXCall) throws -> Window {
 
 func averagePool(_ call: ONNXCall) throws -> AveragePool {
     AveragePool(
-        kernelShape: try kernelShape(call), window: try window(call), ceilMode: try call.flag("ceil_mode"),
+        kernelShape: try call.required("kernel_shape", call.integers), window: try window(call),
+        ceilMode: try call.flag("ceil_mode"),
         countPadding: try call.flag("count_include_pad"))
-}
-
-private func kernelShape(_ call: ONNXCall) throws -> [Int] {
-    guard let shape = try call.integers("kernel_shape") else { throw TripsError.data("attribute kernel_shape is missing") }
-    return shape
 }
 
 // MARK: Constants

@@ -5,14 +5,14 @@ import Tensors
 /// Makes constants of a model's tensors, without reading the numbers of those that lie in files.
 final class ONNXTensorReader {
     private let file: ReadableFile
-    private let followLinks: Bool
+    private let followsLinks: Bool
     private var externalFiles: [String: (path: String, size: Int)] = [:]
     /// Paths of the files with external data, in the order in which tensors name them.
     private(set) var externalPaths: [String] = []
 
-    init(_ file: ReadableFile, followLinks: Bool) {
+    init(_ file: ReadableFile, followsLinks: Bool) {
         self.file = file
-        self.followLinks = followLinks
+        self.followsLinks = followsLinks
     }
 
     /// - Throws: `data` where the type is unsupported or the payload does not fill the shape, and what opening an
@@ -23,7 +23,7 @@ final class ONNXTensorReader {
             if dataType == .bool {
                 // A file's bytes may be other than 0 and 1; conversion from integers makes them so.
                 var bytes = tensor
-                bytes.elementType = 2
+                bytes.elementType = ONNXTensor.uint8
                 return try constant(bytes).converted(to: .bool)
             }
             let shape = tensor.shape
@@ -36,11 +36,11 @@ final class ONNXTensorReader {
                 try check(data.count, bytes, "bytes")
                 return Constant(try Tensor(dataType, shape) { $0.copyBytes(from: data) })
             case .floats(let numbers):
-                try allow(dataType, in: 4)
+                try allow(dataType, in: .floatData)
                 try check(numbers.count, count, "elements")
                 return Constant(try Tensor(numbers, shape: shape))
             case .doubles(let numbers):
-                try allow(dataType, in: 10)
+                try allow(dataType, in: .doubleData)
                 try check(numbers.count, count, "elements")
                 return Constant(try Tensor(numbers, shape: shape))
             case .integers(let numbers, let field):
@@ -48,7 +48,7 @@ final class ONNXTensorReader {
                 try check(numbers.count, count, "elements")
                 return Constant(try integers(numbers, dataType, shape))
             case .unsigned(let numbers):
-                try allow(dataType, in: 11)
+                try allow(dataType, in: .uint64Data)
                 try check(numbers.count, count, "elements")
                 return Constant(try integers(numbers.map { Int64(bitPattern: $0) }, dataType, shape))
             case .place(let offset, let length, let field):
@@ -65,28 +65,17 @@ final class ONNXTensorReader {
         }
     }
 
-    /// Which field holds which element types, as the ONNX format states.
-    private func allow(_ dataType: DataType, in field: Int) throws {
-        let allowed: Bool =
-            switch field {
-            case 4: dataType == .float32
-            case 5: [.int32, .int16, .int8, .uint16, .uint8, .float16, .bfloat16].contains(dataType)
-            case 7: dataType == .int64
-            case 9: true
-            case 10: dataType == .float64
-            case 11: dataType == .uint64 || dataType == .uint32
-            default: false
-            }
-        guard allowed else {
-            throw TripsError.data("the element type does not suit the data field", found: "\(dataType) in field \(field)")
+    private func allow(_ dataType: DataType, in field: ONNXDataField) throws {
+        guard field.mayHold(dataType) else {
+            throw TripsError.data("the element type does not suit the data field", found: "\(dataType) in field \(field.rawValue)")
         }
     }
 
     private func constant(
-        _ dataType: DataType, _ shape: [Int], _ count: Int, at offset: Int, length: Int, field: Int
+        _ dataType: DataType, _ shape: [Int], _ count: Int, at offset: Int, length: Int, field: ONNXDataField
     ) throws -> Constant {
         try allow(dataType, in: field)
-        if field == 4 || field == 9 || field == 10 {
+        guard field.holdsVarints else {
             try check(length, byteCount(of: dataType, shape), "bytes")
             return Constant(dataType, shape, in: file, at: offset)
         }
@@ -137,7 +126,7 @@ final class ONNXTensorReader {
         }
         let folder = Support.folder(of: file.path)
         // The path that was checked is the one that is opened, now and later.
-        let path = try followLinks ? folder + "/" + location : confinedPath(location, in: folder)
+        let path = try followsLinks ? folder + "/" + location : confinedPath(location, in: folder)
         let found = (path, try ReadableFile(path: path).size)
         externalFiles[location] = found
         externalPaths.append(path)

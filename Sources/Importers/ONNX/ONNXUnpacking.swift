@@ -42,18 +42,18 @@ extension ONNXTensor {
         elementType = tensor.has_data_type != 0 ? Int(tensor.data_type) : 0
         let external = elements(tensor.external_data, tensor.n_external_data) { (text($0.key), text($0.value)) }
         var payloads: [Payload] = []
-        if tensor.has_payload_offset != 0 {
-            payloads.append(
-                .place(
-                    offset: Int(tensor.payload_offset), length: Int(tensor.payload_length), field: Int(tensor.payload_field)))
+        if tensor.has_payload_offset != 0, let field = ONNXDataField(rawValue: Int(tensor.payload_field)) {
+            payloads.append(.place(offset: Int(tensor.payload_offset), length: Int(tensor.payload_length), field: field))
         }
         if tensor.has_raw_data != 0 { payloads.append(.raw(copied(tensor.raw_data.data, tensor.raw_data.len))) }
         if tensor.n_float_data > 0 { payloads.append(.floats(copied(tensor.float_data, tensor.n_float_data))) }
         if tensor.n_double_data > 0 { payloads.append(.doubles(copied(tensor.double_data, tensor.n_double_data))) }
         if tensor.n_int32_data > 0 {
-            payloads.append(.integers(copied(tensor.int32_data, tensor.n_int32_data).map { Int64($0) }, field: 5))
+            payloads.append(.integers(copied(tensor.int32_data, tensor.n_int32_data).map { Int64($0) }, field: .int32Data))
         }
-        if tensor.n_int64_data > 0 { payloads.append(.integers(copied(tensor.int64_data, tensor.n_int64_data), field: 7)) }
+        if tensor.n_int64_data > 0 {
+            payloads.append(.integers(copied(tensor.int64_data, tensor.n_int64_data), field: .int64Data))
+        }
         if tensor.n_uint64_data > 0 { payloads.append(.unsigned(copied(tensor.uint64_data, tensor.n_uint64_data))) }
         if tensor.has_data_location != 0 && tensor.data_location != 0 {
             guard tensor.data_location == 1 else {

@@ -57,7 +57,7 @@ struct WireReader {
         return try file.bytes(at: position, count: count)
     }
 
-    /// Goes on after `count` bytes that nobody needs.
+    /// Skips `count` bytes.
     mutating func skip(_ count: Int, end: Int) throws {
         try check(count, end: end)
         position += count

@@ -10,6 +10,15 @@ struct WireWalker {
     /// What a model may hold besides its weights.
     private static let structureLimit = 128 << 20
     private static let messageLimit = 1_000_000
+    /// Stands for all fields that hold a tensor's numbers.
+    private static let anyPayload = -1
+
+    /// The fields of TensorProto that are Trips' own (`formats/onnx.proto`): where a payload lies.
+    private enum PlaceField: Int {
+        case offset = 1001
+        case length = 1002
+        case field = 1003
+    }
 
     private var reader: WireReader
     private let fileSize: Int
@@ -92,11 +101,11 @@ struct WireWalker {
             }
             result.appendDelimited(field, bytes)
         case .payload where count > WireWalker.inlineLimit:
-            guard seen.insert(-1).inserted else {
+            guard seen.insert(WireWalker.anyPayload).inserted else {
                 throw TripsError.data("a tensor's numbers are stored in several places", at: place())
             }
-            for (number, value) in [(1001, reader.position), (1002, count), (1003, field)] {
-                result.appendKey(number, .varint)
+            for (number, value) in [(PlaceField.offset, reader.position), (.length, count), (.field, field)] {
+                result.appendKey(number.rawValue, .varint)
                 result.appendVarint(UInt64(value))
             }
             try reader.skip(count, end: fieldEnd)

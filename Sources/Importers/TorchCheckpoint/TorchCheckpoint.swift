@@ -165,7 +165,7 @@ private let legacyMagic: [UInt8] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0x
 /// The model's tensors, and a sum of those that are not the model's.
 private struct StateDictionary {
     private let tensors: [(name: String, tensor: TorchTensor)]
-    private let others: [LeftOut]
+    private let others: [SkippedTensors]
 
     /// Finds the tensors at the top, or under one of the names that training scripts use.
     init(_ content: PickleValue, _ unpickler: Unpickler) throws {
@@ -200,10 +200,12 @@ private struct StateDictionary {
     }
 
     /// - Parameter keys: where they are; averaged weights among them are worth knowing of.
-    private static func others(besides tensors: [TorchTensor], under keys: [String], _ unpickler: Unpickler) throws -> LeftOut? {
+    private static func others(besides tensors: [TorchTensor], under keys: [String], _ unpickler: Unpickler) throws
+        -> SkippedTensors?
+    {
         var seen = Set(tensors)
         let places = keys.prefix(6).map { String($0.prefix(40)) }.joined(separator: ", ")
-        var others = LeftOut(
+        var others = SkippedTensors(
             reason: places.isEmpty ? "tensors beside the model" : "beside the model: \(places)", count: 0, bytes: 0)
         for case .tensor(let tensor) in unpickler.items.joined() where seen.insert(tensor).inserted {
             let (sum, overflow) = others.bytes.addingReportingOverflow(try byteCount(of: tensor.storage.dataType, tensor.shape))

@@ -116,9 +116,9 @@ struct Unpickler {
         while true {
             let start = position
             let opcode = try byte()
-            if opcode == UInt8(ascii: ".") { return try pop() }
+            if opcode == Opcode.stop.rawValue { return try pop() }
             do {
-                try execute(opcode)
+                try execute(Opcode(checking: opcode))
             } catch let error as TripsError {
                 throw error.inside("pickle byte \(start)")
             }
@@ -176,72 +176,126 @@ struct Unpickler {
 
     // MARK: Opcodes
 
-    private mutating func execute(_ opcode: UInt8) throws {
-        switch opcode {
-        case 0x80:
-            let version = try byte()
-            guard (2...5).contains(version) else { throw TripsError.data("pickle protocol", found: version, expected: "2 to 5") }
-        case 0x95: _ = try take(8)  // FRAME: how the bytes were buffered
-        case UInt8(ascii: "("): marks.append(stack.count)
-        case UInt8(ascii: "0"): _ = try pop()
-        case UInt8(ascii: "1"): _ = try popToMark()
-        case UInt8(ascii: "2"): stack.append(try top())
-        case UInt8(ascii: "N"): stack.append(.none)
-        case 0x88: stack.append(.bool(true))
-        case 0x89: stack.append(.bool(false))
-        case UInt8(ascii: "J"): stack.append(.integer(Int(Int32(truncatingIfNeeded: try unsigned(4)))))
-        case UInt8(ascii: "K"): stack.append(.integer(Int(try unsigned(1))))
-        case UInt8(ascii: "M"): stack.append(.integer(Int(try unsigned(2))))
-        case 0x8A: stack.append(try long(Int(try unsigned(1))))
-        case 0x8B: stack.append(try long(length(4)))
-        case UInt8(ascii: "G"): stack.append(.number(Double(bitPattern: try take(8).reduce(0) { $0 << 8 | UInt64($1) })))
-        case UInt8(ascii: "X"), UInt8(ascii: "T"): stack.append(.string(try text(length(4))))
-        case 0x8C, UInt8(ascii: "U"): stack.append(.string(try text(length(1))))
-        case 0x8D: stack.append(.string(try text(length(8))))
-        case UInt8(ascii: "B"): stack.append(.bytes(try take(length(4))))
-        case UInt8(ascii: "C"): stack.append(.bytes(try take(length(1))))
-        case 0x8E, 0x96: stack.append(.bytes(try take(length(8))))
-        case UInt8(ascii: "]"): stack.append(.list(try hold([])))
-        case UInt8(ascii: "}"): stack.append(.dictionary(try hold([])))
-        case 0x8F: stack.append(.set(try hold([])))
-        case UInt8(ascii: ")"): stack.append(.tuple(try hold([])))
-        case UInt8(ascii: "l"): stack.append(.list(try hold(popToMark())))
-        case UInt8(ascii: "t"): stack.append(.tuple(try hold(popToMark())))
-        case UInt8(ascii: "d"): stack.append(.dictionary(try hold(pairs(popToMark()))))
-        case 0x91: stack.append(.set(try hold(popToMark())))
-        case 0x85: stack.append(.tuple(try hold(pop(1))))
-        case 0x86: stack.append(.tuple(try hold(pop(2))))
-        case 0x87: stack.append(.tuple(try hold(pop(3))))
-        case UInt8(ascii: "a"): try extend(pop(1), isPairs: false)
-        case UInt8(ascii: "e"): try extend(popToMark(), isPairs: false)
-        case 0x90: try extend(popToMark(), isPairs: false)
-        case UInt8(ascii: "s"): try extend(pop(2), isPairs: true)
-        case UInt8(ascii: "u"): try extend(popToMark(), isPairs: true)
-        case UInt8(ascii: "q"): memo[Int(try unsigned(1))] = try top()
-        case UInt8(ascii: "r"): memo[Int(try unsigned(4))] = try top()
-        case 0x94: memo[memo.count] = try top()
-        case UInt8(ascii: "h"): stack.append(try recall(Int(unsigned(1))))
-        case UInt8(ascii: "j"): stack.append(try recall(Int(unsigned(4))))
-        case UInt8(ascii: "c"): stack.append(.global(PickleGlobal(module: try line(), name: try line())))
-        case 0x93:
-            let names = try pop(2)
-            guard let module = names[0].string, let name = names[1].string, Unpickler.isName(module), Unpickler.isName(name) else {
-                throw TripsError.data("a global's name", expected: "two short strings")
+    /// The opcodes that are understood, under pickletools' names.
+    private enum Opcode: UInt8 {
+        case mark = 0x28, emptyTuple = 0x29, stop = 0x2E, pop = 0x30, popMark = 0x31, dup = 0x32
+        case binBytes = 0x42, shortBinBytes = 0x43, binFloat = 0x47, binInt = 0x4A, binInt1 = 0x4B, binInt2 = 0x4D
+        case none = 0x4E, binPersID = 0x51, reduce = 0x52, binString = 0x54, shortBinString = 0x55, binUnicode = 0x58
+        case emptyList = 0x5D, append = 0x61, build = 0x62, global = 0x63, dict = 0x64, appends = 0x65, binGet = 0x68
+        case inst = 0x69, longBinGet = 0x6A, list = 0x6C, binPut = 0x71, longBinPut = 0x72, setItem = 0x73, tuple = 0x74
+        case setItems = 0x75, emptyDict = 0x7D, proto = 0x80, newObj = 0x81, tuple1 = 0x85, tuple2 = 0x86, tuple3 = 0x87
+        case newTrue = 0x88, newFalse = 0x89, long1 = 0x8A, long4 = 0x8B, shortBinUnicode = 0x8C, binUnicode8 = 0x8D
+        case binBytes8 = 0x8E, emptySet = 0x8F, addItems = 0x90, frozenSet = 0x91, stackGlobal = 0x93, memoize = 0x94
+        case frame = 0x95, byteArray8 = 0x96
+
+        init(checking byte: UInt8) throws {
+            guard let opcode = Opcode(rawValue: byte) else {
+                throw TripsError.data(
+                    "pickle opcode", found: "0x" + String(byte, radix: 16),
+                    expected: "one that tensors, dictionaries, lists, numbers or strings need")
             }
-            stack.append(.global(PickleGlobal(module: module, name: name)))
-        case UInt8(ascii: "i"):
-            let global = PickleGlobal(module: try line(), name: try line())
-            stack.append(try call(.global(global), .tuple(hold(popToMark()))))
-        case UInt8(ascii: "R"), 0x81:
-            let operands = try pop(2)
-            stack.append(try call(operands[0], operands[1]))
-        case UInt8(ascii: "b"): try build()
-        case UInt8(ascii: "Q"): stack.append(try persistent(pop()))
-        default:
-            throw TripsError.data(
-                "pickle opcode", found: "0x" + String(opcode, radix: 16),
-                expected: "one that tensors, dictionaries, lists, numbers or strings need")
+            self = opcode
         }
+    }
+
+    /// Most opcodes push a value; the others arrange the stack, fill what lies there, or fill the memo.
+    private mutating func execute(_ opcode: Opcode) throws {
+        if let value = try literal(opcode) ?? container(opcode) ?? result(opcode) {
+            stack.append(value)
+        } else {
+            try arrange(opcode)
+        }
+    }
+
+    /// What the bytes after an opcode say.
+    private mutating func literal(_ opcode: Opcode) throws -> PickleValue? {
+        switch opcode {
+        case .none: PickleValue.none
+        case .newTrue: .bool(true)
+        case .newFalse: .bool(false)
+        case .binInt: .integer(Int(Int32(truncatingIfNeeded: try unsigned(4))))
+        case .binInt1: .integer(Int(try unsigned(1)))
+        case .binInt2: .integer(Int(try unsigned(2)))
+        case .long1: try long(length(1))
+        case .long4: try long(length(4))
+        case .binFloat: .number(Double(bitPattern: try take(8).reduce(0) { $0 << 8 | UInt64($1) }))
+        case .shortBinUnicode, .shortBinString: .string(try text(length(1)))
+        case .binUnicode, .binString: .string(try text(length(4)))
+        case .binUnicode8: .string(try text(length(8)))
+        case .shortBinBytes: .bytes(try take(length(1)))
+        case .binBytes: .bytes(try take(length(4)))
+        case .binBytes8, .byteArray8: .bytes(try take(length(8)))
+        default: nil
+        }
+    }
+
+    /// A compound value, of what lies on the stack.
+    private mutating func container(_ opcode: Opcode) throws -> PickleValue? {
+        switch opcode {
+        case .emptyList: .list(try hold([]))
+        case .emptyTuple: .tuple(try hold([]))
+        case .emptyDict: .dictionary(try hold([]))
+        case .emptySet: .set(try hold([]))
+        case .list: .list(try hold(popToMark()))
+        case .tuple: .tuple(try hold(popToMark()))
+        case .dict: .dictionary(try hold(pairs(popToMark())))
+        case .frozenSet: .set(try hold(popToMark()))
+        case .tuple1: .tuple(try hold(pop(1)))
+        case .tuple2: .tuple(try hold(pop(2)))
+        case .tuple3: .tuple(try hold(pop(3)))
+        default: nil
+        }
+    }
+
+    /// What is recalled, named or made.
+    private mutating func result(_ opcode: Opcode) throws -> PickleValue? {
+        switch opcode {
+        case .dup: return try top()
+        case .binGet: return try recall(length(1))
+        case .longBinGet: return try recall(length(4))
+        case .global: return .global(PickleGlobal(module: try line(), name: try line()))
+        case .stackGlobal: return .global(try stackGlobal())
+        case .inst:
+            let global = PickleGlobal(module: try line(), name: try line())
+            return try call(.global(global), .tuple(hold(popToMark())))
+        case .reduce, .newObj:
+            let operands = try pop(2)
+            return try call(operands[0], operands[1])
+        case .binPersID: return try persistent(pop())
+        default: return nil
+        }
+    }
+
+    private mutating func arrange(_ opcode: Opcode) throws {
+        switch opcode {
+        case .proto: try checkProtocol()
+        case .frame: _ = try take(8)  // how the bytes were buffered
+        case .mark: marks.append(stack.count)
+        case .pop: _ = try pop()
+        case .popMark: _ = try popToMark()
+        case .append: try extend(pop(1), isPairs: false)
+        case .appends, .addItems: try extend(popToMark(), isPairs: false)
+        case .setItem: try extend(pop(2), isPairs: true)
+        case .setItems: try extend(popToMark(), isPairs: true)
+        case .binPut: memo[try length(1)] = try top()
+        case .longBinPut: memo[try length(4)] = try top()
+        case .memoize: memo[memo.count] = try top()
+        case .build: try build()
+        default: break  // the others push a value
+        }
+    }
+
+    private mutating func checkProtocol() throws {
+        let version = try byte()
+        guard (2...5).contains(version) else { throw TripsError.data("pickle protocol", found: version, expected: "2 to 5") }
+    }
+
+    private mutating func stackGlobal() throws -> PickleGlobal {
+        let names = try pop(2)
+        guard let module = names[0].string, let name = names[1].string, Unpickler.isName(module), Unpickler.isName(name) else {
+            throw TripsError.data("a global's name", expected: "two short strings")
+        }
+        return PickleGlobal(module: module, name: name)
     }
 
     private mutating func call(_ callee: PickleValue, _ arguments: PickleValue) throws -> PickleValue {

@@ -14,6 +14,7 @@ public struct Attention: Operator {
         case zeroForNaN
     }
 
+    /// A divisor of both widths, D and E.
     public var heads: Int
     /// nil: 1 / sqrt(D / heads).
     public var scale: Float?
@@ -23,6 +24,9 @@ public struct Attention: Operator {
     public var activations: ActivationPrecision
     /// nil: NaN, as plain softmax gives.
     public var fullyMasked: FullyMasked?
+
+    /// What BERT adds to the scores of hidden keys; the exponential of this and of anything less is 0 in fp32.
+    package static let maskedScore = -10000.0
 
     public init(
         heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision = .float32,

@@ -6,6 +6,7 @@ import Tensors
 /// Inputs: a; b, of one type (the exponent of a power may have another). Output: as a; booleans for comparisons.
 public struct Binary: Operator {
     public static let maximalInputs: Int? = 2
+    /// Which function; a and b are the operands.
     public enum Kind: String, Sendable, Hashable, Codable, CaseIterable {
         case add, sub, mul
         /// Integers are divided towards zero.
@@ -22,6 +23,7 @@ public struct Binary: Operator {
         case bitwiseAnd, bitwiseOr, bitwiseXor, shiftLeft, shiftRight
         case equal, less, lessOrEqual, greater, greaterOrEqual
 
+        /// True where the results are booleans that compare two numbers.
         public var isComparison: Bool {
             switch self {
             case .equal, .less, .lessOrEqual, .greater, .greaterOrEqual: true

@@ -47,6 +47,7 @@ public struct QuantizedLinear: Operator {
     public static let maximalInputs: Int? = 5
     /// Inputs that share a scale.
     public var groupSize: Int
+    /// How x is multiplied: rounded to int8 by rows, or in float32 by the widened weights.
     public var activations: ActivationPrecision
 
     public init(groupSize: Int, activations: ActivationPrecision) {
@@ -93,6 +94,7 @@ public struct LayerNorm: Operator {
 
 /// Gaussian error linear units (Hendrycks and Gimpel 2016).
 public struct GELU: Operator {
+    /// How Φ, the distribution function of the normal distribution, is computed.
     public enum Form: String, Sendable, Hashable, Codable {
         /// x · Φ(x), by the error function.
         case erf
@@ -110,6 +112,7 @@ public struct GELU: Operator {
 
 /// Divides the rows of the last axis by their Euclidean length, or by epsilon where that is longer.
 public struct L2Normalize: Operator {
+    /// The least length that is divided by.
     public var epsilon: Float
 
     public init(epsilon: Float) { self.epsilon = epsilon }
@@ -168,7 +171,9 @@ private func embeddingType(
 /// Input: mask [B, L], integers, booleans or floating point. Output float32: [B, 1, 1, L], or [B, 1, L, L] where causal:
 /// 1 where m holds and the key is not after the query, as BERT's decoder mode makes it.
 public struct PaddingMask: Operator {
+    /// Addend for a key that no query may see.
     public var maskedValue: Float
+    /// Queries see no later keys either.
     public var causal: Bool
 
     public init(maskedValue: Float, causal: Bool = false) {

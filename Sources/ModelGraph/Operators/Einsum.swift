@@ -4,6 +4,7 @@ import Tensors
 /// Sums of products over named axes (Einstein's notation). Inputs: one tensor for each term of the equation.
 public struct Einsum: Operator {
     public static let maximalInputs: Int? = nil
+    /// Such as `bij,bjk->bik`.
     public var equation: String
 
     public init(equation: String) { self.equation = equation }

@@ -45,6 +45,7 @@ private func checkWithin(_ indices: ValueType, _ x: ValueType, except axis: Int)
 /// Inputs: x; indices [..., K], int64: places in the first K axes after the batch. Output: what is there.
 public struct GatherND: Operator {
     public static let maximalInputs: Int? = 2
+    /// Leading axes that x and indices share.
     public var batchDimensions: Int
 
     public init(batchDimensions: Int = 0) { self.batchDimensions = batchDimensions }
@@ -121,6 +122,7 @@ public struct TopK: Operator {
     public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
+    /// False: the smallest values.
     public var largest: Bool
 
     public init(axis: Int = -1, largest: Bool = true) {
@@ -177,12 +179,15 @@ public struct OneHot: Operator {
 
 /// Input: x. Output: int64 [rank, count], the indices of the elements that are not zero, in order.
 public struct NonZero: Operator {
+    /// Elements of a constant up to which it is loaded to count those that are not zero: each inference does so again.
+    private static let largestCounted = 1 << 22
+
     public init() {}
 
     public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x")
         var count = Dimension.unknown
-        if case .tensor(let constant) = x.content {
+        if case .tensor(let constant) = x.content, try elementCount(of: constant.shape) <= NonZero.largestCounted {
             count = Dimension(try constant.load().converted(to: .bool).elements(Bool.self).count { $0 })
         }
         return [ValueType(.int64, [Dimension(x.type.rank), count])]
@@ -192,6 +197,7 @@ public struct NonZero: Operator {
 /// Inputs: x, matrices; optional k, the diagonal (absent: 0). Output: x above (or below) the diagonal, 0 elsewhere.
 public struct Trilu: Operator {
     public static let maximalInputs: Int? = 2
+    /// False: what is below the diagonal stays.
     public var upper: Bool
 
     public init(upper: Bool = true) { self.upper = upper }

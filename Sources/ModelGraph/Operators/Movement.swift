@@ -292,6 +292,7 @@ public struct Split: Operator {
     public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
+    /// The number of parts.
     public var outputs: Int
 
     public init(axis: Int = 0, outputs: Int) {
@@ -434,6 +435,7 @@ public struct Slice: Operator {
 /// all). Output: x with more at its borders.
 public struct Pad: Operator {
     public static let maximalInputs: Int? = 4
+    /// What stands at the new places: a number, or elements of x (mirrored, the nearest, or from the other side).
     public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
         case constant, reflect, edge, wrap
     }

@@ -9,7 +9,9 @@ public struct LayerNormalization: Operator {
     public static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
     public var axis: Int
+    /// Added to the variance.
     public var epsilon: Float
+    /// Mean and inverse standard deviation are outputs, too.
     public var statistics: Bool
 
     public init(axis: Int = -1, epsilon: Float = 1e-5, statistics: Bool = false) {
@@ -35,6 +37,7 @@ public struct RMSNormalization: Operator {
     public static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
     public var axis: Int
+    /// Added to the mean square.
     public var epsilon: Float
 
     public init(axis: Int = -1, epsilon: Float = 1e-5) {
@@ -55,7 +58,9 @@ public struct RMSNormalization: Operator {
 /// Inputs: x [B, C, ...]; scale; bias, a number for each channel, or for each group. Output: as x.
 public struct GroupNormalization: Operator {
     public static let maximalInputs: Int? = 3
+    /// Groups of neighbouring channels, of equal size.
     public var groups: Int
+    /// Added to the variance.
     public var epsilon: Float
 
     public init(groups: Int, epsilon: Float = 1e-5) {
@@ -81,6 +86,7 @@ public struct GroupNormalization: Operator {
 /// Normalises each channel of each example. Inputs: x [B, C, ...]; scale [C]; bias [C]. Output: as x.
 public struct InstanceNormalization: Operator {
     public static let maximalInputs: Int? = 3
+    /// Added to the variance.
     public var epsilon: Float
 
     public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
@@ -97,6 +103,7 @@ public struct InstanceNormalization: Operator {
 /// Inputs: x [B, C, ...]; scale [C]; bias [C]; mean [C]; variance [C]. Output: as x, normalised by the stated statistics.
 public struct BatchNormalization: Operator {
     public static let maximalInputs: Int? = 5
+    /// Added to the variance.
     public var epsilon: Float
 
     public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }

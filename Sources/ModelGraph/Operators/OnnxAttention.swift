@@ -18,9 +18,11 @@ public struct OnnxAttention: Operator {
     public var keyHeads: Int?
     /// nil: 1 / sqrt(D)
     public var scale: Float?
+    /// Queries see no later keys.
     public var causal: Bool
     /// Scores become softcap · tanh(score / softcap); 0: they stay.
     public var softcap: Float
+    /// Of the fourth output.
     public var scores: Scores
     /// 1 ... 4
     public var outputs: Int

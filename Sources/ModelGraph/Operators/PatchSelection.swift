@@ -11,6 +11,7 @@ import Tensors
 /// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
 public struct PatchSelection: Operator {
     public static let maximalInputs: Int? = 4
+    /// What scores the image tokens.
     public enum Guidance: String, Sendable, Hashable, NamedChoice {
         /// Text [CLS], softmax over the image tokens.
         case text
@@ -19,6 +20,7 @@ public struct PatchSelection: Operator {
         /// Seeded random scores, for ablations.
         case random
     }
+    /// What becomes of the tokens that are dropped.
     public enum Fusion: String, Sendable, Hashable, NamedChoice {
         /// Σ score · x / Σ score over the dropped tokens.
         case normalized
@@ -27,12 +29,14 @@ public struct PatchSelection: Operator {
         /// Dropped tokens are lost.
         case none
     }
+    /// How the tokens that stay are ordered.
     public enum Order: String, Sendable, Hashable, NamedChoice {
         case original
         /// Highest score first (EViT).
         case score
     }
 
+    /// Of the block's attention; scores are means over them.
     public var heads: Int
     /// nil: 1 / sqrt(D / heads).
     public var scale: Float?

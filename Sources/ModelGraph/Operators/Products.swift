@@ -32,7 +32,9 @@ public struct Gemm: Operator {
     public static let maximalInputs: Int? = 3
     public var alpha: Float
     public var beta: Float
+    /// a' is the transpose of a.
     public var transposeA: Bool
+    /// b' is the transpose of b.
     public var transposeB: Bool
 
     public init(alpha: Float = 1, beta: Float = 1, transposeA: Bool = false, transposeB: Bool = false) {

@@ -39,6 +39,7 @@ public struct DequantizeLinear: Operator {
     public static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
     public var axis: Int
+    /// As that of `QuantizeLinear`.
     public var blockSize: Int
 
     public init(axis: Int = 1, blockSize: Int = 0) {
@@ -100,6 +101,7 @@ public struct MatMulInteger: Operator {
 /// [O]. Output int32 [B, O, ...].
 public struct ConvInteger: Operator {
     public static let maximalInputs: Int? = 4
+    /// Windows and groups.
     public var convolution: Conv
 
     public init(_ convolution: Conv = Conv()) { self.convolution = convolution }

@@ -47,6 +47,7 @@ public struct ArgReduce: Operator {
     public var kind: Kind
     /// Negative: counted from the last.
     public var axis: Int
+    /// The axis stays, with size 1.
     public var keepDimensions: Bool
     /// Of equal elements the last counts.
     public var selectLastIndex: Bool

@@ -6,7 +6,9 @@ import Tensors
 /// Inputs: x; optional roi (for tfCropAndResize); optional scales; optional sizes: one of the two, for each of the axes.
 public struct Resize: Operator {
     public static let maximalInputs: Int? = 4
+    /// How elements of x are combined.
     public enum Mode: String, Sendable, Hashable, Codable, CaseIterable { case nearest, linear, cubic }
+    /// Which place of x a place of the output stands for; names and formulas are ONNX's.
     public enum Coordinates: String, Sendable, Hashable, Codable, CaseIterable {
         case halfPixel = "half_pixel"
         case halfPixelSymmetric = "half_pixel_symmetric"
@@ -16,11 +18,13 @@ public struct Resize: Operator {
         case tfHalfPixelForNearest = "tf_half_pixel_for_nn"
         case tfCropAndResize = "tf_crop_and_resize"
     }
+    /// Which neighbour `nearest` takes.
     public enum Nearest: String, Sendable, Hashable, Codable, CaseIterable {
         case roundPreferFloor = "round_prefer_floor"
         case roundPreferCeil = "round_prefer_ceil"
         case floor, ceil
     }
+    /// How stated sizes are read: as they are, or as bounds for a picture that keeps its proportions.
     public enum AspectRatio: String, Sendable, Hashable, Codable, CaseIterable {
         case stretch
         case notLarger = "not_larger"
@@ -34,6 +38,7 @@ public struct Resize: Operator {
     public var cubicCoefficient: Float
     /// Weights of samples outside are 0, and the others add up to 1.
     public var excludeOutside: Bool
+    /// The filter is widened when shrinking.
     public var antialias: Bool
     /// The number outside of x, for tfCropAndResize.
     public var extrapolation: Float

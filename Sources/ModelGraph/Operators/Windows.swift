@@ -9,6 +9,15 @@ public struct Window: Sendable, Hashable, Codable {
         case sameUpper = "SAME_UPPER"
         case sameLower = "SAME_LOWER"
         case valid = "VALID"
+
+        /// True where sizes decide the paddings.
+        package var isSame: Bool { self == .sameUpper || self == .sameLower }
+
+        /// The paddings before and after of a total; `sameUpper` puts the odd element at the end, all others at the beginning.
+        func split(_ total: Int) -> (before: Int, after: Int) {
+            let less = total / 2
+            return self == .sameUpper ? (less, total - less) : (total - less, less)
+        }
     }
     /// nil: 1 for each axis.
     public var strides: [Int]?
@@ -16,6 +25,7 @@ public struct Window: Sendable, Hashable, Codable {
     public var dilations: [Int]?
     /// All begins, then all ends; nil: 0.
     public var pads: [Int]?
+    /// `pads` counts only where this is `notSet`.
     public var autoPad: AutoPad
 
     public init(strides: [Int]? = nil, dilations: [Int]? = nil, pads: [Int]? = nil, autoPad: AutoPad = .notSet) {
@@ -64,12 +74,11 @@ public struct Window: Sendable, Hashable, Codable {
     /// The paddings of each axis once the input's sizes are known.
     package func resolved(kernel: [Int], sizes: [Int]) throws -> [Axis] {
         var axes = try axes(kernel: kernel)
-        guard autoPad == .sameUpper || autoPad == .sameLower else { return axes }
+        guard autoPad.isSame else { return axes }
         for index in axes.indices {
             let (size, stride) = (sizes[index], axes[index].stride)
             let total = max(0, (size.dividedRoundingUp(by: stride) - 1) * stride + axes[index].extent - size)
-            axes[index].before = autoPad == .sameUpper ? total / 2 : total - total / 2
-            axes[index].after = total - axes[index].before
+            (axes[index].before, axes[index].after) = autoPad.split(total)
         }
         return axes
     }
@@ -80,7 +89,7 @@ public struct Window: Sendable, Hashable, Codable {
             throw TripsError.data("kernel shape", found: "\(kernel)", expected: "\(sizes.count) sizes")
         }
         return try zip(axes(kernel: kernel), sizes).map { axis, size in
-            if autoPad == .sameUpper || autoPad == .sameLower {
+            if autoPad.isSame {
                 guard let size = size.constant else { return size.divided(exactlyBy: Dimension(axis.stride)) ?? .unknown }
                 return Dimension(size.dividedRoundingUp(by: axis.stride))
             }
@@ -129,7 +138,9 @@ extension Operand {
 /// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional bias [O]. Output [B, O, ...].
 public struct Conv: Operator {
     public static let maximalInputs: Int? = 3
+    /// How the kernel slides.
     public var window: Window
+    /// Groups of channels that are convolved apart.
     public var groups: Int
     /// nil: the weight's.
     public var kernelShape: [Int]?
@@ -164,8 +175,11 @@ public struct Conv: Operator {
 /// The transpose of a convolution. Inputs: x [B, C, ...]; weight [C, O / groups, ...]; optional bias [O]. Output [B, O, ...].
 public struct ConvTranspose: Operator {
     public static let maximalInputs: Int? = 3
+    /// That of the convolution whose transpose it is.
     public var window: Window
+    /// Groups of channels that are convolved apart.
     public var groups: Int
+    /// nil: the weight's.
     public var kernelShape: [Int]?
     /// Added to the sizes, at the end; nil: 0.
     public var outputPadding: [Int]?
@@ -210,7 +224,7 @@ public struct ConvTranspose: Operator {
         return try axes.indices.map { index in
             let axis = axes[index]
             let scaled = try sizes[index].multiplied(by: Dimension(axis.stride))
-            if window.autoPad == .sameUpper || window.autoPad == .sameLower { return scaled }
+            if window.autoPad.isSame { return scaled }
             let rest = axis.extent - axis.stride + extra[index] - axis.before - axis.after
             return try checkedSize(scaled.adding(Dimension(rest)), "size of the output")
         }
@@ -228,12 +242,11 @@ public struct ConvTranspose: Operator {
     package func resolved(kernel: [Int], sizes: [Int], outputs: [Int]) throws -> [Window.Axis] {
         var axes = try window.axes(kernel: kernel)
         let stated = !(outputShape ?? []).isEmpty
-        guard stated || window.autoPad == .sameUpper || window.autoPad == .sameLower else { return axes }
+        guard stated || window.autoPad.isSame else { return axes }
         let extra = try extra(count: axes.count)
         for index in axes.indices {
             let total = max(0, axes[index].stride * (sizes[index] - 1) + extra[index] + axes[index].extent - outputs[index])
-            axes[index].before = window.autoPad == .sameUpper ? total / 2 : total - total / 2
-            axes[index].after = total - axes[index].before
+            (axes[index].before, axes[index].after) = window.autoPad.split(total)
         }
         return axes
     }
@@ -249,7 +262,9 @@ public struct ConvTranspose: Operator {
 public struct MaxPool: Operator {
     public var kernelShape: [Int]
     public var window: Window
+    /// A last window that reaches beyond the end counts.
     public var ceilMode: Bool
+    /// Places are an output, too.
     public var indices: Bool
     /// Places count down the columns of the spatial axes.
     public var columnMajor: Bool
@@ -277,6 +292,7 @@ public struct MaxPool: Operator {
 public struct AveragePool: Operator {
     public var kernelShape: [Int]
     public var window: Window
+    /// A last window that reaches beyond the end counts.
     public var ceilMode: Bool
     /// Elements of the padding count, as zeros.
     public var countPadding: Bool

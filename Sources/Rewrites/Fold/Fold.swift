@@ -33,7 +33,7 @@ extension Graph {
             let contents = try locating("folding \(node.name)") { try knownOutputs(of: node, lookups: lookups) }
             for (output, content) in zip(node.outputs, contents) {
                 guard let content else { continue }
-                setContent(content, of: output)
+                try determine(output, content)
                 count += 1
             }
         }
@@ -88,7 +88,7 @@ extension Graph {
             }
             return .splat(scalar)
         case let binary as Binary where binary.kind == .greaterOrEqual:
-            guard let places = try places(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
+            guard let places = try affineIndices(node.input(0)), places.steps.allSatisfy({ ($0.lowerBound ?? -1) >= 0 }),
                 let start = places.first.lowerBound, let bound = try number(node.input(1)), Double(start) >= bound
             else { return nil }
             return .splat(try Tensor(scalar: true))
@@ -174,7 +174,7 @@ extension Graph {
     }
 
     /// The result of an operator on weights, computed when they are loaded; nil where it would take more room than they do. A
-    /// dequantized weight may: computing it in each run would be worse.
+    /// dequantized weight and a table of integers may: computing them in each run would be worse.
     private func derivedOutput(of node: Node) throws -> Constant? {
         guard node.outputs.count == 1, !node.op.mayOutgrowOperands, let shape = type(of: node.output).constantShape else {
             return nil
@@ -183,9 +183,7 @@ extension Graph {
         guard computations <= Graph.largestDerivation else { return nil }
         let dataType = type(of: node.output).dataType
         if let x = node.input(0), let constant = constant(of: x) {
-            if node.op is Reshape || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten || node.op is Identity {
-                return try constant.reshaped(shape)
-            }
+            if node.op.isReshape { return try constant.reshaped(shape) }
             if let transpose = node.op as? Transpose, try transpose.resolved(rank: constant.shape.count) == [1, 0] {
                 return try constant.transposed()
             }
@@ -200,7 +198,8 @@ extension Graph {
             constants.append(constant)
         }
         let room = try constants.reduce(0) { try $0 + $1.byteCount }
-        guard try byteCount(of: dataType, shape) <= room || node.op is DequantizeLinear else { return nil }
+        let isTable = try dataType.isInteger && elementCount(of: shape) <= Graph.integerCount
+        guard try byteCount(of: dataType, shape) <= room || isTable || node.op is DequantizeLinear else { return nil }
         let op = node.op
         // A Clip without an upper bound is not one without a lower: which operands are absent is part of the identity.
         let absent = places.indices.filter { places[$0] == nil }

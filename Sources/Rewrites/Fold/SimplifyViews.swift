@@ -101,8 +101,8 @@ struct SimplifyViews: Rewrite {
         guard runs.map(\.axis).sorted() == long, runs.allSatisfy({ $0.stride == 1 && $0.size == from[$0.axis] }) else { return nil }
         var patch = Patch(for: graph)
         let permutation = from.indices.filter { from[$0] == 1 } + runs.map(\.axis)
-        let turned = patch.add(Transpose(permutation: permutation), [view.source], name: node.name)
-        patch.replace(output, with: try patch.reshape(turned, to: to, name: node.name, outputName: graph.name(of: output)))
+        let transposed = patch.add(Transpose(permutation: permutation), [view.source], name: node.name)
+        patch.replace(output, with: try patch.reshape(transposed, to: to, name: node.name, outputName: graph.name(of: output)))
         return patch
     }
 

@@ -25,13 +25,13 @@ struct DropLookups: Rewrite {
     }
 
     /// The places of the rows that are looked up, and how many axes of the table they run over.
-    private func rows(_ node: Node, of x: ValueID, _ indices: ValueID, _ graph: Graph) throws -> (Places, Int)? {
+    private func rows(_ node: Node, of x: ValueID, _ indices: ValueID, _ graph: Graph) throws -> (AffineIndices, Int)? {
         switch node.op {
         case let gather as Gather where try resolveAxis(gather.axis, rank: graph.type(of: x).rank) == 0:
-            return try graph.places(indices).map { ($0, 1) }
+            return try graph.affineIndices(indices).map { ($0, 1) }
         case let gather as GatherND where gather.batchDimensions == 0:
             guard let depth = graph.shape(of: indices).last?.constant, depth > 0 else { return nil }
-            return try graph.places(ofTuples: indices, along: Array(graph.shape(of: x).prefix(depth))).map { ($0, depth) }
+            return try graph.affineIndices(ofTuples: indices, along: Array(graph.shape(of: x).prefix(depth))).map { ($0, depth) }
         default: return nil
         }
     }

@@ -5,7 +5,7 @@ import Tensors
 /// out of the projections, wherever the scale is applied, and whether the projections are packed or not.
 ///
 /// The parts of a packed projection become a Linear each, over rows of its weight. Operands that are no projections, such as
-/// queries that were turned by their places or are known, are laid out as one. A mask that adds the same to all keys
+/// queries that were rotated by their positions or are known, are laid out as one. A mask that adds the same to all keys
 /// of a query is dropped: the softmax does not see it. Where NaN among the weights is replaced by 0, as PyTorch's exporters do for
 /// queries whose keys are all masked, the operator does so too.
 struct FuseAttention: Rewrite {

@@ -75,7 +75,7 @@ struct FuseEmbedding: Rewrite {
     /// Indices that count upwards along their last axis, up to a size that has a symbol.
     private func consecutive(_ ids: ValueID, in table: Constant, _ graph: Graph) throws -> (start: Dimension, count: Dimension)? {
         // Beyond the table the model could not run; of a table of one row, though, a slice would serve all the same.
-        guard let count = graph.shape(of: ids).last, let places = try graph.places(ids), places.steps.last == 1,
+        guard let count = graph.shape(of: ids).last, let places = try graph.affineIndices(ids), places.steps.last == 1,
             places.steps.dropLast().allSatisfy({ $0 == 0 }), graph.shape(of: ids).dropLast().allSatisfy({ $0 == 1 }),
             let start = places.first.lowerBound, start >= 0, start < table.shape[0] - 1,
             count.madeUpSymbols.isEmpty

@@ -37,7 +37,7 @@ struct FusePadding: Rewrite {
     }
 
     private func padded(_ window: Window, by added: [Int]) -> Window? {
-        guard window.autoPad == .notSet || window.autoPad == .valid else { return nil }
+        guard !window.autoPad.isSame else { return nil }
         let own = window.autoPad == .notSet ? window.pads ?? [] : []
         let pads = own.isEmpty ? added : zip(own, added).map { $0 + $1 }
         guard own.isEmpty || own.count == added.count, pads.allSatisfy({ $0 <= Window.limit }) else { return nil }

@@ -64,6 +64,6 @@ extension Conv {
     func cutsPatches(_ weight: [Dimension]) -> Bool {
         weight.count == 4 && groups == 1 && (window.strides ?? []).map { Dimension($0) } == Array(weight.dropFirst(2))
             && (window.pads ?? []).allSatisfy { $0 == 0 } && (window.dilations ?? []).allSatisfy { $0 == 1 }
-            && (window.autoPad == .notSet || window.autoPad == .valid)
+            && !window.autoPad.isSame
     }
 }

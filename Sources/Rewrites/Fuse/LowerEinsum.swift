@@ -19,10 +19,10 @@ struct LowerEinsum: Rewrite {
             size(of: shared, left, graph.shape(of: a)) == size(of: shared, right, graph.shape(of: b))
         else { return nil }
         var patch = Patch(for: graph)
-        let first = patch.turn(a, left, to: batch + rows + summed, node.name)
-        let second = patch.turn(b, right, to: batch + summed + columns, node.name)
+        let first = patch.transpose(a, left, to: batch + rows + summed, node.name)
+        let second = patch.transpose(b, right, to: batch + summed + columns, node.name)
         let product = patch.add(MatMul(), [first, second], name: node.name)
-        patch.replace(node.output, with: patch.turn(product, batch + rows + columns, to: plan.output, node.name))
+        patch.replace(node.output, with: patch.transpose(product, batch + rows + columns, to: plan.output, node.name))
         return patch
     }
 
@@ -33,7 +33,7 @@ struct LowerEinsum: Rewrite {
 
 extension Patch {
     /// A value whose axes have these names, with them in another order.
-    fileprivate mutating func turn(_ value: ValueID, _ axes: [Int], to order: [Int], _ name: String) -> ValueID {
+    fileprivate mutating func transpose(_ value: ValueID, _ axes: [Int], to order: [Int], _ name: String) -> ValueID {
         axes == order ? value : add(Transpose(permutation: order.compactMap(axes.firstIndex)), [value], name: name)
     }
 }

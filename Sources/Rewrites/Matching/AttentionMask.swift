@@ -50,7 +50,7 @@ extension Graph {
             shape(of: only).suffix(2) == [scores.queries, scores.keys]
         else { return false }
         guard let replacement else { return try hidesLaterKeys(only) }
-        return try !replacement.whereTrue && replacement.number <= -10000 && isCausal(only)
+        return try !replacement.whereTrue && replacement.number <= Attention.maskedScore && isCausal(only)
     }
 
     /// An addend that hides the keys whose scores are replaced; nil where the number that replaces them does not hide them.
@@ -60,7 +60,7 @@ extension Graph {
     ) throws -> ValueID? {
         // The number hides if its exponential is 0 in fp32. Scores vanish beside the addend that takes its place: a query all of
         // whose keys are hidden then looks at all of them alike, as it does where scores are replaced.
-        guard replacement.number <= -10000, type(of: node.output).dataType == .float32,
+        guard replacement.number <= Attention.maskedScore, type(of: node.output).dataType == .float32,
             let condition = try aligned(replacement.condition, with: replacement.scores, scores, at: node, &patch)
         else { return nil }
         let number = min(replacement.number, -1e30)
@@ -85,12 +85,13 @@ extension Graph {
     }
 
     /// True where a known value is the same all along its last axis, so that it does not change a softmax over that axis. Numbers
-    /// larger than the one that BERT hides with do: adding them to scores rounds these away.
+    /// beyond `maskedScore` do: adding them to scores rounds these away.
     fileprivate func isUniformAlongLastAxis(_ value: ValueID) throws -> Bool {
         guard let numbers = try numbers(of: value), let size = numbers.count == 1 ? 1 : shape(of: value).last?.constant, size > 0
         else { return false }
         return stride(from: 0, to: numbers.count, by: size).allSatisfy { start in
-            abs(numbers[start]) <= 10000 && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
+            abs(Double(numbers[start])) <= -Attention.maskedScore
+                && numbers[start..<start + size].allSatisfy { $0 == numbers[start] }
         }
     }
 
@@ -100,6 +101,6 @@ extension Graph {
     }
 
     private func numbers(of value: ValueID) throws -> [Float]? {
-        try elements(of: value, atMost: 1 << 22)?.converted(to: .float32).elements()
+        try elements(of: value, atMost: Graph.largestMask)?.converted(to: .float32).elements()
     }
 }

@@ -29,12 +29,12 @@ extension Graph {
     /// Queries, keys and values with their heads; nil where these are not recognised, or do not fit each other.
     func headedOperands(of pattern: AttentionPattern) throws -> (q: AttentionOperand, k: AttentionOperand, v: AttentionOperand)? {
         let operands = [(pattern.q, false), (pattern.k, pattern.keysLast), (pattern.v, false)]
-        let projections = try operands.map { try projectedOperand($0, isTurned: $1) }
+        let projections = try operands.map { try projectedOperand($0, isTransposed: $1) }
         // A value [B · H, L, E] looks like one head of a larger batch.
         let heads = projections.compactMap { $0?.heads }.max()
         let found = try zip(operands, projections).compactMap { operand, projection in
             if let projection, projection.heads == heads { return projection }
-            return try operandWithHeadAxis(operand.0, isTurned: operand.1, heads: heads)
+            return try operandWithHeadAxis(operand.0, isTransposed: operand.1, heads: heads)
         }
         guard found.count == 3 else { return nil }
         let (q, k, v) = (found[0], found[1], found[2])
@@ -52,7 +52,7 @@ extension Graph {
 
     /// An operand that is no view of a projection: of a value [B, H, L, E] in any order of its axes, or of one [B · H, L, E], of
     /// whose number of heads another operand shows.
-    private func operandWithHeadAxis(_ value: ValueID, isTurned: Bool, heads: Int?) throws -> AttentionOperand? {
+    private func operandWithHeadAxis(_ value: ValueID, isTransposed: Bool, heads: Int?) throws -> AttentionOperand? {
         var shape = shape(of: value)
         if shape.count == 3, let heads, let batch = shape[0].divided(exactlyBy: Dimension(heads)) {
             shape = [batch, Dimension(heads)] + shape[1...]
@@ -62,7 +62,7 @@ extension Graph {
             let from = view.source == value ? shape : self.shape(of: view.source)
             let layout = view.source == value ? ViewLayout(of: shape) : try view.layout.reshaped(shape)
             guard var order = layout?.permutation(of: from) else { continue }
-            if isTurned { order.swapAt(2, 3) }
+            if isTransposed { order.swapAt(2, 3) }
             guard let count = from[order[1]].constant, let size = from[order[3]].constant, count > 0, size > 0 else { continue }
             return AttentionOperand(
                 source: view.source, heads: count, headSize: size, batch: from[order[0]], length: from[order[2]], scale: view.scale,
@@ -72,13 +72,13 @@ extension Graph {
     }
 
     /// An operand whose heads lie side by side along the last axis of a source.
-    /// - Parameter isTurned: whether the operand is [..., E, L].
-    private func projectedOperand(_ value: ValueID, isTurned: Bool) throws -> AttentionOperand? {
+    /// - Parameter isTransposed: whether the operand is [..., E, L].
+    private func projectedOperand(_ value: ValueID, isTransposed: Bool) throws -> AttentionOperand? {
         for view in try sources(of: value) {
             let rank = view.layout.axes.count
             guard rank >= 2 else { continue }
-            let turned = Array(0..<rank - 2) + [rank - 1, rank - 2]
-            let layout = isTurned ? view.layout.transposed(turned) : view.layout
+            let transposed = Array(0..<rank - 2) + [rank - 1, rank - 2]
+            let layout = isTransposed ? view.layout.transposed(transposed) : view.layout
             if let operand = AttentionOperand(layout, of: view, shape: shape(of: view.source)) { return operand }
         }
         return nil
@@ -132,8 +132,8 @@ extension AttentionOperand {
         case .axes(let shape, let permutation):
             let name = graph.name(of: source)
             let value = graph.shape(of: source).count == 4 ? source : try patch.reshape(source, to: shape, name: name)
-            let turned = patch.add(Transpose(permutation: permutation), [value], name: name)
-            return try patch.reshape(turned, to: [batch, length, Dimension(heads * headSize)], name: "\(name).\(suffix)")
+            let transposed = patch.add(Transpose(permutation: permutation), [value], name: name)
+            return try patch.reshape(transposed, to: [batch, length, Dimension(heads * headSize)], name: "\(name).\(suffix)")
         }
     }
 

@@ -6,7 +6,7 @@ extension Graph {
     /// by comparing places, as a triangle of ones, or as a constant; and perhaps multiplied by ones.
     func isCausal(_ value: ValueID, depth: Int = 8) throws -> Bool {
         guard depth > 0, shape(of: value).count >= 2 else { return false }
-        if content(of: value) != nil { return try isTriangle(value) }
+        if content(of: value) != nil { return try isMask(value) { $0 == ($1 ? 0 : 1) } }
         guard let node = producer(of: value), let x = node.input(0) else { return false }
         switch node.op {
         case is Cast: return try isCausal(x, depth: depth - 1)
@@ -22,15 +22,15 @@ extension Graph {
                 return false
             }
             switch op.kind {
-            case .greater: return try arePlaces(key: a, query: b)
-            case .less: return try arePlaces(key: b, query: a)
+            case .greater: return try countPositions(key: a, query: b)
+            case .less: return try countPositions(key: b, query: a)
             default: return false
             }
         case let binary as Binary:
             guard let y = node.input(1) else { return false }
             switch binary.kind {
-            case .lessOrEqual: return try arePlaces(key: x, query: y)
-            case .greaterOrEqual: return try arePlaces(key: y, query: x)
+            case .lessOrEqual: return try countPositions(key: x, query: y)
+            case .greaterOrEqual: return try countPositions(key: y, query: x)
             case .mul:
                 if try number(y) == 1 { return try isCausal(x, depth: depth - 1) }
                 return try number(x) == 1 && isCausal(y, depth: depth - 1)
@@ -40,45 +40,44 @@ extension Graph {
         }
     }
 
-    private func isTriangle(_ value: ValueID) throws -> Bool {
-        guard let constant = constant(of: value), let size = constant.shape.last, size > 1,
-            constant.shape[constant.shape.count - 2] == size,
-            try elementCount(of: constant.shape) <= 1 << 22
+    /// Elements of a mask up to which its numbers are looked at.
+    static let largestMask = 1 << 22
+
+    /// True where a value is a constant [..., L, L] whose numbers for later keys, and for the others, satisfy a condition.
+    private func isMask(_ value: ValueID, where suits: (_ number: Float, _ isLater: Bool) -> Bool) throws -> Bool {
+        guard let constant = constant(of: value), constant.shape.count >= 2, let size = constant.shape.last, size > 1,
+            constant.shape[constant.shape.count - 2] == size, try elementCount(of: constant.shape) <= Graph.largestMask
         else { return false }
         let numbers = try constant.load().converted(to: .float32).elements(Float.self)
-        return numbers.indices.allSatisfy { numbers[$0] == ($0 % size <= $0 / size % size ? 1 : 0) }
+        return numbers.indices.allSatisfy { suits(numbers[$0], $0 % size > $0 / size % size) }
     }
 
     /// True where one value counts the places along the last axis, and the other along the axis before it.
-    private func arePlaces(key: ValueID, query: ValueID) throws -> Bool {
+    private func countPositions(key: ValueID, query: ValueID) throws -> Bool {
         let (keys, queries) = (shape(of: key), shape(of: query))
         guard let length = keys.last, queries.count >= 2, queries.last == 1, queries[queries.count - 2] == length,
             keys.dropLast().allSatisfy({ $0 == 1 }), queries.dropLast(2).allSatisfy({ $0 == 1 })
         else { return false }
         func count(_ value: ValueID, axis: Int) throws -> Bool {
-            guard let places = try places(value) else { return false }
+            guard let places = try affineIndices(value) else { return false }
             return places.first == 0
                 && places.steps.indices.allSatisfy { places.steps[$0] == (places.steps.count - $0 == axis ? 1 : 0) }
         }
         return try count(key, axis: 1) && count(query, axis: 2)
     }
 
-    /// True where a mask adds 0 for keys up to the query's place, and -10000 or less (the number that BERT hides with: its
-    /// exponential is 0 in fp32) for the later ones.
+    /// True where a mask adds 0 for keys up to the query's place, and a number that hides for the later ones.
     func hidesLaterKeys(_ value: ValueID) throws -> Bool {
-        if let constant = constant(of: value) {
-            guard constant.dataType.isFloatingPoint, constant.shape.count >= 2, let size = constant.shape.last, size > 1,
-                constant.shape[constant.shape.count - 2] == size, try elementCount(of: constant.shape) <= 1 << 22
-            else { return false }
-            let numbers = try constant.load().converted(to: .float32).elements(Float.self)
-            return numbers.indices.allSatisfy { $0 % size <= $0 / size % size ? numbers[$0] == 0 : numbers[$0] <= -10000 }
+        if constant(of: value) != nil {
+            return try type(of: value).dataType.isFloatingPoint
+                && isMask(value) { $1 ? Double($0) <= Attention.maskedScore : $0 == 0 }
         }
-        if let (inverse, factor) = try scaled(value), factor <= -10000, let (one, kept) = operands(of: inverse, .sub),
-            try number(one) == 1
+        if let (inverse, factor) = try scaled(value), factor <= Attention.maskedScore,
+            let (one, kept) = operands(of: inverse, .sub), try number(one) == 1
         {
             return try isCausal(kept)
         }
         guard let (choice, _) = producer(of: value, Where.self), let condition = choice.input(0) else { return false }
-        return try number(choice.input(1)) == 0 && (number(choice.input(2)) ?? 0) <= -10000 && isCausal(condition)
+        return try number(choice.input(1)) == 0 && (number(choice.input(2)) ?? 0) <= Attention.maskedScore && isCausal(condition)
     }
 }

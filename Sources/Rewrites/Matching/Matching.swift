@@ -92,11 +92,6 @@ extension Graph {
     }
 }
 
-extension Node {
-    /// True where each element of the result comes from those at the same place, and nothing else changes.
-    var isElementwise: Bool { op is Cast || op is Unary || op is Binary || op is Where }
-}
-
 /// How far apart two numbers of a source may be that are meant to be equal.
 struct Closeness: Sendable {
     /// float32 rounds by 6e-8; float16, whose numbers may have been multiplied, by 5e-4, and bfloat16 by 4e-3.

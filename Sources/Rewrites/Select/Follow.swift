@@ -318,10 +318,10 @@ extension Graph {
         var (source, operators) = (value, [Node]())
         while content(of: source) == nil, let node = producer(of: source) {
             let open = node.inputs.compactMap { $0 }.filter {
-                content(of: $0) == nil || node.isElementwise && shape(of: $0).contains { $0 != 1 }
+                content(of: $0) == nil || node.op.isElementwise && shape(of: $0).contains { $0 != 1 }
             }
             guard open.count == 1, content(of: open[0]) == nil, let last = shape(of: source).last, shape(of: open[0]).last == last,
-                node.isElementwise
+                node.op.isElementwise
                     ? shape(of: open[0]) == shape(of: source)
                     : node.op is Reshape && last != 1
                         && shape(of: open[0]).filter({ $0 != 1 }) == shape(of: source).filter({ $0 != 1 })

@@ -131,6 +131,6 @@ extension Graph {
         if node.op is Slice || node.op is Split {
             return node.outputs.allSatisfy { shape(of: $0).dropLast() == shape(of: x).dropLast() }
         }
-        return node.op is Linear || node.op is QuantizedLinear || node.op is GELU || node.op is Unary
+        return node.op.isLinear || node.op is GELU || node.op is Unary
     }
 }

@@ -16,7 +16,7 @@ func readShards(index: ReadableFile) throws -> Checkpoint {
         var tensors: [(name: String, constant: Constant)] = []
         var metadata: [String: String] = [:]
         var formats = Set<SourceFormat>()
-        var others: [LeftOut] = []
+        var others: [SkippedTensors] = []
         var paths: [String] = []
         for shardName in shardNames {
             let file = try openConfined(shardName, in: folder)

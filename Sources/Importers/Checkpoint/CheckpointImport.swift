@@ -56,8 +56,7 @@ private func importCheckpoint(
     let tensors = unwrapped(checkpoint.tensors, leavingOut: options.leftOut)
     let weights = Weights(tensors)
     var settings = Settings(configuration: configuration, metadata: checkpoint.metadata)
-    let architecture = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
-    let recognized = try? Architecture(recognizing: weights, names: tensors.map(\.name), metadata: settings.metadata)
+    let (architecture, recognized) = try chooseArchitecture(options, weights, tensors.map(\.name), &settings)
     let others = recognized.map { $0 == architecture ? "" : " (the tensors look like \($0.rawValue))" } ?? ""
 
     return try locating(architecture.rawValue + others) {
@@ -92,18 +91,21 @@ private func wrapper(of name: String) -> String? {
     return String(name[...dot])
 }
 
+/// The architecture that is asked for, or stated, or recognised; and the one that is recognised in any case, nil where none is.
 private func chooseArchitecture(
     _ options: CheckpointOptions, _ weights: Weights, _ names: [String], _ settings: inout Settings
-) throws -> Architecture {
-    let (architecture, source): (Architecture, Setting.Source)
+) throws -> (chosen: Architecture, recognized: Architecture?) {
+    let metadata = settings.metadata
+    let recognized = Result { try Architecture(recognizing: weights, names: names, metadata: metadata) }
+    let (chosen, source): (Architecture, Setting.Source)
     if let option = options.architecture {
-        (architecture, source) = (option, .option)
-    } else if let stated = settings.metadata["architecture"].flatMap(Architecture.init(rawValue:)) {
-        (architecture, source) = (stated, .metadata)
+        (chosen, source) = (option, .option)
+    } else if let stated = metadata["architecture"].flatMap(Architecture.init(rawValue:)) {
+        (chosen, source) = (stated, .metadata)
     } else {
         // Other programs write names of their own under this key.
-        (architecture, source) = (try Architecture(recognizing: weights, names: names, metadata: settings.metadata), .tensors)
+        (chosen, source) = (try recognized.get(), .tensors)
     }
-    settings.note("architecture", architecture.rawValue, from: source)
-    return architecture
+    settings.note("architecture", chosen.rawValue, from: source)
+    return (chosen, try? recognized.get())
 }

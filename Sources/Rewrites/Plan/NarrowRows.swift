@@ -2,18 +2,6 @@ import ModelGraph
 import Support
 import Tensors
 
-extension Operator {
-    /// True where each row of the last axis, or each element, is computed from its own row of the inputs alone.
-    package var isRowwise: Bool {
-        switch self {
-        case is Linear, is QuantizedLinear, is LayerNorm, is GELU, is L2Normalize, is Embedding, is QuantizedEmbedding, is Unary,
-            is Binary:
-            true
-        default: false
-        }
-    }
-}
-
 extension Graph {
     /// Makes a tower compute only the row that is read: where all that is used of states [B, T, D] is one token, such as [CLS],
     /// what comes before that choice is computed for this token alone, back to the keys and values of the last attention.

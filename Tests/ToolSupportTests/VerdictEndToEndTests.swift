@@ -50,8 +50,8 @@ private func references(_ path: String) throws -> [GoldenReference] {
 }
 
 @Test func outputsWithoutElementsProveNothing() throws {
-    let scratch = try Scratch()
-    let path = scratch.path + "/empty.safetensors"
+    let scratch = try TemporaryFolder()
+    let path = scratch["empty.safetensors"]
     let header =
         #"{"in.image":{"dtype":"F32","shape":[0,3,64,64],"data_offsets":[0,0]},"out.itm_logits":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#
     try (withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) } + Data(header.utf8)).write(
@@ -123,6 +123,31 @@ private func references(_ path: String) throws -> [GoldenReference] {
     #expect(open.effect?.savings?.hasSuffix(" times less") == true)
 }
 
+@Test func whatCannotBeComparedSaysWhy() throws {
+    func model(_ outputs: String..., width: Int) throws -> Model {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "batch"), 4]))
+        let weights = try graph.addConstant(
+            Constant(Tensor([Float](repeating: 1, count: 4 * width), shape: [4, width]), identity: "weights"), name: "weights")
+        for name in outputs { try graph.addOutput(name, graph.add(MatMul(), [x, weights], name: name)[0]) }
+        return Model(graphs: [graph], manifest: .init(tool: .init(name: "test", version: "0")))
+    }
+    let sets = try ["a", "b"].map { name in
+        ComparisonInput.set(GoldenSet(name: name, inputs: ["x": try Tensor([1, 2, 3, 4] as [Float], shape: [1, 4])]))
+    }
+    func compared(_ own: Model, _ reference: Model) throws -> VerificationReport {
+        try compare(own, with: reference, named: "other", on: sets, options: VerificationOptions(), judging: false)
+    }
+    let found = try compared(model("y", width: 2), model("y", "z", width: 3))
+    #expect(found.outputs.map(\.worst.reason) == ["shape [1, 2]; expected [1, 3]", "no counterpart"])
+    #expect(found.text.contains("unjudged: no counterpart"))
+    #expect(found.verdictLine == "COMPARED  0 outputs over 2 golden sets, nothing judged")
+    #expect(found.junit.contains("<skipped message=\"no counterpart\"/>"))
+    let same = try compared(model("y", width: 3), model("y", "z", width: 3))
+    #expect(same.outputs.map(\.worst.reason) == [nil, "no counterpart"] && same.passes && same.verdict == .unjudged)
+    #expect(same.verdictLine == "COMPARED  1 output over 2 golden sets, nothing judged")
+}
+
 @Test func costsAreThoseOfTheRun() throws {
     let model = try model("mplug-vqa")
     func cost(_ inputs: [String: Tensor]) throws -> Int {
@@ -141,7 +166,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 @Test(arguments: ["mplug-caption", "mplug-vqa", "albef-vqa"]) func statedCostsAreThoseOfARun(name: String) throws {
     let model = try model(name)
     let stated = try model.graphs.map { try #require(try $0.fed(by: model.graphs).exampleCost()) }
-    let length = try #require(stated.map(\.sizes.textLength).min())
+    let length = try #require(stated.map(\.textLength).min())
     let inputs = try Session(model, threads: 1).syntheticInputs(batch: 1, length: length)
     let run = try Effect.measure(model, beside: model, named: "itself", on: GoldenSet(name: "inputs", inputs: inputs))
     #expect(stated.reduce(0) { $0 + $1.multiplyAccumulates } == run.multiplyAccumulates)
@@ -160,7 +185,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 
 @Test func patchesThatWereDroppedAreDark() throws {
     let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
-    let answer = try Answer(Session(model("albef-pretrain", selecting: [2])), golden.inputs, tokenizer: nil, candidates: [])
+    let answer = try Session(model("albef-pretrain", selecting: [2])).answer(golden.inputs, tokenizer: nil)
     let kept = Set(try #require(answer.selections.last).kept)
     // A pixel for each patch.
     let picture = try answer.illustrated(Picture(width: 4, height: 4, pixels: Array(repeating: 200, count: 48)))
@@ -169,7 +194,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 
 @Test func theBoxIsDrawnByItsEdge() throws {
     let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
-    var answer = try Answer(Session(model("albef-pretrain", selecting: [2])), golden.inputs, tokenizer: nil, candidates: [])
+    var answer = try Session(model("albef-pretrain", selecting: [2])).answer(golden.inputs, tokenizer: nil)
     answer.selections = []
     // From the second column to the fifth, whichever corner is named first, and what lies outside cut off.
     for box in [[0.2, 0, 0.8, 1], [0.8, 1, 0.2, 0], [0.2, -3, 0.8, 7]] as [[Float]] {

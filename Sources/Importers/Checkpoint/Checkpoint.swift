@@ -11,13 +11,13 @@ public struct Checkpoint: Sendable {
     /// The form of the file.
     public let format: SourceFormat
     /// Tensors that are not the model's, such as an optimizer's: one entry, with their number and size, for each file that has any.
-    public let others: [LeftOut]
+    public let others: [SkippedTensors]
     /// Paths of the other files that hold tensors: an index's shards, in its order.
     public let shards: [String]
 
     public init(
         tensors: [(name: String, constant: Constant)], metadata: [String: String] = [:], format: SourceFormat = .safetensors,
-        others: [LeftOut] = [], shards: [String] = []
+        others: [SkippedTensors] = [], shards: [String] = []
     ) {
         self.tensors = tensors
         self.metadata = metadata

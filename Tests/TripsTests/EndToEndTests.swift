@@ -3,10 +3,8 @@ import TestSupport
 import Testing
 import Trips
 
-private let shared = ProcessInfo.processInfo.environment["TRIPS_SHARED"] ?? "\(root)/../shared"
-
 /// A model file with a golden set, and how to select.
-struct RoadCase: Sendable, CustomTestStringConvertible {
+struct EndToEndCase: Sendable, CustomTestStringConvertible {
     let source: String
     let golden: String
     var blocks: [Int] = []
@@ -16,15 +14,15 @@ struct RoadCase: Sendable, CustomTestStringConvertible {
 }
 
 /// Converts to a package in a folder of its own, and opens that.
-private func throughPackage<Result>(_ example: RoadCase, in folder: String, _ body: (String, Model) throws -> Result) throws
+private func throughPackage<Result>(_ example: EndToEndCase, in folder: String, _ body: (String, Model) throws -> Result) throws
     -> Result
 {
-    let scratch = try Scratch()
+    let scratch = try TemporaryFolder()
     var options = ConversionOptions()
     if !example.blocks.isEmpty {
         options.selection = SelectionRequest(blocks: example.blocks, keepRates: example.rates, guidance: example.guidance)
     }
-    let path = scratch.path + "/model.trips"
+    let path = scratch["model.trips"]
     try convert("\(folder)/\(example.source)", to: path, options)
     return try body(path, Model(contentsOf: path))
 }
@@ -43,35 +41,35 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     return try verify(model, against: GoldenReference.references(at: golden), options: options).passes
 }
 
-@Suite struct RoadTests {
+@Suite struct EndToEndTests {
     static let examples = [
-        RoadCase(source: "sample/albef.onnx", golden: "sample/golden.safetensors"),
-        RoadCase(source: "sample/albef.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
-        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.safetensors"),
-        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.npz"),
-        RoadCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain"),
-        RoadCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-batch3.safetensors"),
-        RoadCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-select.safetensors", blocks: [2, 3]),
-        RoadCase(source: "albef-pretrain/select.onnx", golden: "albef-pretrain/golden-select.safetensors"),
-        RoadCase(
+        EndToEndCase(source: "sample/albef.onnx", golden: "sample/golden.safetensors"),
+        EndToEndCase(source: "sample/albef.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.safetensors"),
+        EndToEndCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden.npz"),
+        EndToEndCase(source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain"),
+        EndToEndCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-batch3.safetensors"),
+        EndToEndCase(source: "albef-pretrain/dynamo.onnx", golden: "albef-pretrain/golden-select.safetensors", blocks: [2, 3]),
+        EndToEndCase(source: "albef-pretrain/select.onnx", golden: "albef-pretrain/golden-select.safetensors"),
+        EndToEndCase(
             source: "albef-pretrain/opset17.onnx", golden: "albef-pretrain/golden-image-cls.safetensors", blocks: [2, 3],
             guidance: .imageCLS),
-        RoadCase(source: "mplug-vqa/checkpoint.safetensors", golden: "mplug-vqa/golden-beam.safetensors"),
-        RoadCase(source: "albef-vqa/checkpoint.safetensors", golden: "albef-vqa/golden-ranking.safetensors"),
-        RoadCase(source: "mplug-grounding/checkpoint.safetensors", golden: "mplug-grounding/golden-box.safetensors"),
+        EndToEndCase(source: "mplug-vqa/checkpoint.safetensors", golden: "mplug-vqa/golden-beam.safetensors"),
+        EndToEndCase(source: "albef-vqa/checkpoint.safetensors", golden: "albef-vqa/golden-ranking.safetensors"),
+        EndToEndCase(source: "mplug-grounding/checkpoint.safetensors", golden: "mplug-grounding/golden-box.safetensors"),
     ]
 
-    @Test(arguments: examples) func theSampleGoesTheWholeRoad(_ example: RoadCase) throws {
+    @Test(arguments: examples) func packagesGiveTheGoldens(_ example: EndToEndCase) throws {
         #expect(try throughPackage(example, in: fixtures) { try passes($1, "\(fixtures)/\(example.golden)") })
     }
 
     /// Activations are rounded by rows here and as a whole there, each to 8 bits, which leaves some 40 dB in a layer; nine layers
     /// were seen to leave 28 to 41. Selection is compared with what the model gives in fp32; it may let single patches swap.
     @Test(arguments: [
-        RoadCase(source: "sample/albef-int8.onnx", golden: "sample/golden-int8.safetensors"),
-        RoadCase(source: "sample/albef-int8.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "sample/albef-int8.onnx", golden: "sample/golden-int8.safetensors"),
+        EndToEndCase(source: "sample/albef-int8.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
     ])
-    func whatAnotherRuntimeQuantizedIsRead(_ example: RoadCase) throws {
+    func whatAnotherRuntimeQuantizedIsRead(_ example: EndToEndCase) throws {
         try throughPackage(example, in: fixtures) { path, model in
             #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 15))
             let package = try PackageReader(path: path)
@@ -86,10 +84,10 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     /// ONNX Runtime itself leaves 0 to 24 dB of what the model gives in fp32, as its roundings are fixed; rounded by rows, 26 to 37
     /// were seen.
     @Test(arguments: [
-        RoadCase(source: "sample/albef-static.onnx", golden: "sample/golden.safetensors"),
-        RoadCase(source: "sample/albef-static.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "sample/albef-static.onnx", golden: "sample/golden.safetensors"),
+        EndToEndCase(source: "sample/albef-static.onnx", golden: "sample/golden-select.safetensors", blocks: [2, 5]),
     ])
-    func fixedRoundingsAreLeftOut(_ example: RoadCase) throws {
+    func fixedRoundingsAreLeftOut(_ example: EndToEndCase) throws {
         try throughPackage(example, in: fixtures) { path, model in
             #expect(try passes(model, "\(fixtures)/\(example.golden)", decibels: 20))
             let quantization = try #require(try PackageReader(path: path).manifest.quantization)
@@ -116,7 +114,7 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
 
     /// What --keep left in fp32 becomes int8 later; the rest stays byte by byte.
     @Test func layersThatStayedAreQuantizedLater() throws {
-        try throughPackage(RoadCase(source: "sample/albef.onnx", golden: ""), in: fixtures) { path, _ in
+        try throughPackage(EndToEndCase(source: "sample/albef.onnx", golden: ""), in: fixtures) { path, _ in
             var options = QuantizationOptions(.int8)
             options.keep = ["*visual_encoder*", "*word_embeddings*"]
             let (first, second) = (path + "-1", path + "-2")
@@ -132,29 +130,24 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             }
             #expect(try !new.graphs().flatMap(\.nodes).contains { $0.op is Linear || $0.op is Embedding })
             let quantization = try #require(new.manifest.quantization)
-            #expect(quantization.layers.count == before.layers.count && quantization.layers.allSatisfy { $0.precision == "int8" })
+            #expect(quantization.layers.count == before.layers.count && quantization.layers.allSatisfy { $0.precision == .int8 })
             #expect(quantization.summary.contains("\(report.quantizedBefore) layers as before"))
         }
     }
 
     static let conformance = [
-        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain/golden.safetensors"),
-        RoadCase(source: "albef_pretrain/model_opset14_nofold.onnx", golden: "albef_pretrain/golden.safetensors"),
-        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain"),
-        RoadCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_trips/golden.safetensors", blocks: [2, 5]),
-        RoadCase(source: "albef_trips/model_opset17.onnx", golden: "albef_trips/golden.safetensors"),
-        RoadCase(source: "mplug_vqa/encoder_opset17.onnx", golden: "mplug_vqa/golden_encode.safetensors"),
-        RoadCase(source: "mplug_vqa/decoder_opset17.onnx", golden: "mplug_vqa/golden_decode.safetensors"),
-        RoadCase(source: "mplug_vqa/checkpoint.safetensors", golden: "mplug_vqa/golden_encode.safetensors"),
+        EndToEndCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain/golden.safetensors"),
+        EndToEndCase(source: "albef_pretrain/model_opset14_nofold.onnx", golden: "albef_pretrain/golden.safetensors"),
+        EndToEndCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_pretrain"),
+        EndToEndCase(source: "albef_pretrain/model_opset17.onnx", golden: "albef_trips/golden.safetensors", blocks: [2, 5]),
+        EndToEndCase(source: "albef_trips/model_opset17.onnx", golden: "albef_trips/golden.safetensors"),
+        EndToEndCase(source: "mplug_vqa/encoder_opset17.onnx", golden: "mplug_vqa/golden_encode.safetensors"),
+        EndToEndCase(source: "mplug_vqa/decoder_opset17.onnx", golden: "mplug_vqa/golden_decode.safetensors"),
+        EndToEndCase(source: "mplug_vqa/checkpoint.safetensors", golden: "mplug_vqa/golden_encode.safetensors"),
     ]
 
-    @Test(arguments: conformance) func modelsOfTheirOwnCodeAgree(_ example: RoadCase) throws {
-        guard FileManager.default.fileExists(atPath: "\(shared)/conformance") else {
-            print("skipped: no conformance models beside the package (\(example))")
-            return
-        }
-        #expect(
-            try throughPackage(example, in: "\(shared)/conformance") { try passes($1, "\(shared)/conformance/\(example.golden)") })
+    @Test(.needsSharedFolder, arguments: conformance) func modelsOfTheirOwnCodeAgree(_ example: EndToEndCase) throws {
+        #expect(try throughPackage(example, in: conformanceFolder) { try passes($1, "\(conformanceFolder)/\(example.golden)") })
     }
 
     @Test func quantizingLeavesTheOutputsClose() throws {
@@ -198,11 +191,11 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         (PackageWriter.Options.Storage.asIs, DataType.bfloat16), (.f32, .float32), (.f16, .float16), (.bf16, .bfloat16),
     ])
     func weightsAreStoredInTheTypeAskedFor(_ storage: PackageWriter.Options.Storage, _ type: DataType) throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         var options = ConversionOptions()
         (options.checkpoint.visionHeads, options.checkpoint.textHeads, options.writing.storage) = (2, 2, storage)
         let source = "\(fixtures)/albef-ve/sharded-bf16/model.safetensors.index.json"
-        let matrices = try convert(source, to: scratch.path + "/a.trips", options).manifest.tensors.filter {
+        let matrices = try convert(source, to: scratch["a.trips"], options).manifest.tensors.filter {
             $0.dataType == .float32 && $0.shape.count >= 2
         }
         #expect(matrices.count > 50 && matrices.allSatisfy { $0.storedType == type })
@@ -210,19 +203,19 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
 
     @Test(arguments: [(PackageWriter.Options.Storage.asIs, TolerancePreset.f32), (.f16, .f16), (.bf16, .bf16)])
     func tolerancesFitTheCoarsestWeights(_ storage: PackageWriter.Options.Storage, _ preset: TolerancePreset) throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         let source = "\(fixtures)/albef-ve/checkpoint.safetensors"
         var options = ConversionOptions()
-        let fine = try convert(source, to: scratch.path + "/fine.trips", options).manifest
+        let fine = try convert(source, to: scratch["fine.trips"], options).manifest
         options.writing.storage = storage
-        let stored = try convert(source, to: scratch.path + "/stored.trips", options).manifest
+        let stored = try convert(source, to: scratch["stored.trips"], options).manifest
         #expect(TolerancePreset(fitting: stored) == preset)
         // Of two packages that are compared, the coarser one decides.
         #expect(TolerancePreset(fitting: stored, fine) == preset && TolerancePreset(fitting: fine, stored) == preset)
     }
 
     @Test func aPackageSaysWhatItsSelectionsKeepAndHowItTakesImages() throws {
-        let example = RoadCase(source: "albef-pretrain/checkpoint.safetensors", golden: "", blocks: [2, 3])
+        let example = EndToEndCase(source: "albef-pretrain/checkpoint.safetensors", golden: "", blocks: [2, 3])
         try throughPackage(example, in: fixtures) { _, model in
             // Of 16 patches 70 % and a fused token, of these the same; [CLS] is not counted.
             #expect(model.manifest.selections.map { [$0.tokensBefore, $0.tokensAfter] } == [["16", "13"], ["13", "11"]])
@@ -231,8 +224,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func quantizingKeepsTheVocabulary() throws {
-        let scratch = try Scratch()
-        let (whole, int8) = (scratch.path + "/whole.trips", scratch.path + "/int8.trips")
+        let scratch = try TemporaryFolder()
+        let (whole, int8) = (scratch["whole.trips"], scratch["int8.trips"])
         var options = ConversionOptions()
         options.vocabulary = "\(fixtures)/preprocessing/vocab.txt"
         try convert("\(fixtures)/albef-ve/checkpoint.safetensors", to: whole, options)
@@ -245,8 +238,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func theInputIsNotReplaced() throws {
-        let scratch = try Scratch()
-        let folder = scratch.path + "/sharded"
+        let scratch = try TemporaryFolder()
+        let folder = scratch["sharded"]
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
         var options = ConversionOptions()
         options.writing.replacing = true
@@ -262,8 +255,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func theSourceOfAPackageIsAllOfItsFiles() throws {
-        let scratch = try Scratch()
-        let folder = scratch.path + "/sharded"
+        let scratch = try TemporaryFolder()
+        let folder = scratch["sharded"]
         try FileManager.default.copyItem(atPath: "\(fixtures)/albef-ve/sharded-bf16", toPath: folder)
         let files = ["model.safetensors.index.json", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"]
             .map { "\(folder)/\($0)" }
@@ -281,16 +274,16 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func namesOfTowersAreRecordedAmongTheOptions() throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         var options = ConversionOptions()
         let source = "\(fixtures)/albef-pretrain/checkpoint.safetensors"
         let graph = try #require(try prepare(source).graphs.first)
         let tower = try #require(graph.traces.first { $0.name == "vision.0" }.map { graph.name(of: $0.value) })
         let guide = try #require(graph.traces.last { $0.name.hasPrefix("text.") }?.name)
         options.selection = SelectionRequest(blocks: [2], visionTower: tower, textGuide: guide)
-        let manifest = try convert(source, to: scratch.path + "/a.trips", options).manifest
+        let manifest = try convert(source, to: scratch["a.trips"], options).manifest
         #expect(manifest.options["vision-tower"] == tower && manifest.options["text-guide"] == guide)
-        #expect(try PackageReader(path: scratch.path + "/a.trips").manifest.options == manifest.options)
+        #expect(try PackageReader(path: scratch["a.trips"]).manifest.options == manifest.options)
     }
 
     @Test func optionsThatWouldDoNothingAreUsage() throws {
@@ -298,8 +291,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             var options = ConversionOptions()
             change(&options)
             do {
-                let scratch = try Scratch()
-                try convert("\(fixtures)/albef-pretrain/\(source)", to: scratch.path + "/a.trips", options)
+                let scratch = try TemporaryFolder()
+                try convert("\(fixtures)/albef-pretrain/\(source)", to: scratch["a.trips"], options)
                 return "nothing was thrown"
             } catch {
                 return (error as? TripsError)?.kind == .usage ? "\(error)" : "not usage: \(error)"
