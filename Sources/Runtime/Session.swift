@@ -220,7 +220,7 @@ public final class Session {
     /// one for these numbers.
     private func plan(_ stage: Stage, _ inputs: [String: Tensor]) throws -> Plan {
         let shapes = inputs.mapValues(\.shape)
-        let small = inputs.filter { $0.value.count <= Session.smallInput }
+        let small = inputs.filter { $0.value.count <= Graph.smallInput }
         var key = PlanKey(graph: stage.graph.name, shapes: shapes, results: stage.results)
         var pinnedKey = key
         pinnedKey.known = small.mapValues { $0.withBytes { Array($0) } }
@@ -233,9 +233,6 @@ public final class Session {
         }
         return keep(key, try Plan(graph, weights: model.weights, threads: pool.threads))
     }
-
-    /// Elements up to which an input may state sizes.
-    private static let smallInput = 64
 
     private func keptPlan(_ key: PlanKey) -> Plan? {
         guard let index = plans.firstIndex(where: { $0.key == key }) else { return nil }

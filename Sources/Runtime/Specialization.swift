@@ -43,12 +43,17 @@ extension Graph {
         return symbols
     }
 
+    /// Elements up to which an input may state sizes by its numbers.
+    package static let smallInput = 64
+
     /// The first value of a specialized graph in which a size is left open: it depends on the numbers of inputs. nil where there is
     /// none.
     var openValue: ValueID? {
         let values = nodes.lazy.flatMap { node in node.inputs.compactMap { $0 } + node.outputs }
         return values.first(where: isOpen) ?? outputs.map(\.value).first(where: isOpen)
     }
+
+    func place(of value: ValueID) -> String { producer(of: value)?.name ?? name(of: value) }
 
     private func isOpen(_ value: ValueID) -> Bool {
         if case .dimensions(let sizes) = content(of: value), sizes.contains(where: { $0.constant == nil }) { return true }
@@ -59,8 +64,9 @@ extension Graph {
     /// - Throws: `data` where a size is left open, or a value is larger than the machine's memory.
     package func checkSizes() throws {
         if let open = openValue {
-            let place = producer(of: open)?.name ?? name(of: open)
-            throw TripsError.data("a size depends on the inputs' numbers, which is not supported", at: place, found: type(of: open))
+            throw TripsError.data(
+                "a size depends on the inputs' numbers", at: place(of: open), found: type(of: open),
+                expected: "sizes that follow from shapes, or from inputs of at most \(Graph.smallInput) elements")
         }
         for value in nodes.flatMap({ node in node.inputs.compactMap { $0 } + node.outputs }) {
             if let shape = type(of: value).constantShape { try AlignedMemory.check(byteCount(of: type(of: value).dataType, shape)) }

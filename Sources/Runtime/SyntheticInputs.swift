@@ -29,15 +29,8 @@ extension Session {
         let types = try self.inputs(for: outputNames)
         let batches = model.graphs.reduce(into: Set()) { $0.formUnion($1.batchSymbols) }
         for (name, type) in types {
-            let shape = try type.shape.map { dimension in
-                let bindings = Dictionary(
-                    uniqueKeysWithValues: dimension.symbols.map { symbol in
-                        (symbol, batches.contains(symbol) ? batch : length)
-                    })
-                guard let size = try dimension.substituting(bindings).constant, size >= 0 else {
-                    throw TripsError.data("the size of input \(name) cannot be told", found: type)
-                }
-                return size
+            guard let shape = try type.shape(batch: batch, batches, length: length) else {
+                throw TripsError.data("the size of input \(name) cannot be told", found: type)
             }
             // A package may state any size; inputs of real models are far below this limit.
             let limit = min(batch, 1 << 16) << (type.dataType.isFloatingPoint ? 27 : 20)
@@ -74,7 +67,31 @@ extension Session {
     }
 }
 
+extension ValueType {
+    /// The shape where some symbols count examples and all others are lengths; nil where a size would be negative.
+    fileprivate func shape(batch: Int, _ batches: Set<String>, length: Int) throws -> [Int]? {
+        let sizes = try shape.compactMap { dimension in
+            try dimension.substituting(
+                Dictionary(uniqueKeysWithValues: dimension.symbols.map { ($0, batches.contains($0) ? batch : length) })
+            ).constant
+        }
+        return sizes.count == rank && sizes.allSatisfy { $0 >= 0 } ? sizes : nil
+    }
+}
+
 extension Graph {
+    /// Where a size depends on the numbers of inputs, and of which; nil where none does, or where that shows in runs alone.
+    package func sizeOfNumbers() -> (inputs: [String], place: String)? {
+        guard nodes.contains(where: { $0.outputs.contains { shape(of: $0).contains { !$0.madeUpSymbols.isEmpty } } }) else {
+            return nil
+        }
+        let length = min(40, positionCount ?? 40)
+        var shapes: [String: [Int]] = [:]
+        for input in inputs { shapes[name(of: input)] = try? type(of: input).shape(batch: 1, batchSymbols, length: length) }
+        guard let graph = try? specialized(to: shapes), let open = graph.openValue else { return nil }
+        return (graph.inputs(behind: [open]).map(graph.name(of:)), graph.place(of: open))
+    }
+
     /// Positions in the smallest table from which a text's are cut, from the first used row on; nil where there is none.
     fileprivate var positionCount: Int? {
         nodes.compactMap { node in

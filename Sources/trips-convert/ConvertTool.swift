@@ -72,6 +72,16 @@ struct ConvertTool: Tool {
             try convert(source, to: outputPath, options) { progress.update($0, of: $1) }
         }
         printReport(report, in: start.duration(to: clock.now))
+        report.model.graphs.compactMap(sizeNote).forEach(printDiagnostic)
+    }
+
+    /// Runs may refuse what depends on the inputs' numbers.
+    private func sizeNote(_ graph: Graph) -> String? {
+        graph.sizeOfNumbers().map { size in
+            let inputs = size.inputs.isEmpty ? "inputs" : size.inputs.joined(separator: ", ")
+            return "note: a size depends on the numbers of \(inputs), at \(size.place): runs take at most "
+                + "\(Graph.smallInput) elements of each"
+        }
     }
 
     private func conversionOptions() throws -> ConversionOptions {

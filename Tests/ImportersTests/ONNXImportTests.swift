@@ -191,7 +191,7 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         var numbers: [ValueID: Tensor] = [:]
         func number(_ value: ValueID) throws -> Tensor? { try numbers[value] ?? graph.operand(value).tensor() }
         for node in graph.nodes { numbers[node.output] = try evaluate(node.op, node.inputs.map { try $0.flatMap(number) })[0] }
-        return try #require(numbers[graph.outputs[0].value]).numbers()
+        return try #require(try number(graph.outputs[0].value)).numbers()
     }
 
     /// Products of the numbers that the integers stand for; a bias is in the scale of the sums.

@@ -468,6 +468,11 @@ private struct BatchRecord: Computable {
         let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
         let results = try session.run(["ids": Tensor([Int64(1), 0, 2, 0, 0, 3], shape: [2, 3])])
         #expect(results["counted"]?.shape == [3] && results["shaped"]?.shape == [2, 3])
+        let size = try #require(graph.sizeOfNumbers())
+        #expect(size.inputs == ["ids"] && size.place == "places")
+        #expect { try session.run(["ids": Tensor([Int64](repeating: 1, count: 65), shape: [1, 65])]) } throws: {
+            "\($0)".contains("inputs of at most 64 elements")
+        }
     }
 
     /// What the package says is known has a size that nothing tells.
