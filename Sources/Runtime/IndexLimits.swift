@@ -22,7 +22,8 @@ extension Graph {
         }
     }
 
-    private func lookup(_ node: Node) -> (table: ValueID?, axis: Int, indices: ValueID?)? {
+    /// The table, its axis and the indices of an operator that looks up rows.
+    func lookup(_ node: Node) -> (table: ValueID?, axis: Int, indices: ValueID?)? {
         switch node.op {
         case is Embedding, is QuantizedEmbedding: (node.input(1), 0, node.input(0))
         case let gather as Gather: (node.input(0), gather.axis, node.input(1))

@@ -92,16 +92,43 @@ extension Graph {
         return (graph.inputs(behind: [open]).map(graph.name(of:)), graph.place(of: open))
     }
 
-    /// Positions in the smallest table from which a text's are cut, from the first used row on; nil where there is none.
-    fileprivate var positionCount: Int? {
-        nodes.compactMap { node in
-            let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
-            guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
-                let table = slice.input(0), shape(of: table).count >= 2, let rows = shape(of: table).dropLast().last?.constant,
-                let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first, start >= 0, start <= rows
+    /// Positions in the smallest table from which a text's are cut or looked up by count, from the first used row on; nil where there
+    /// is none.
+    fileprivate var positionCount: Int? { nodes.compactMap { cutPositions($0) ?? countedPositions($0) }.min() }
+
+    private func cutPositions(_ node: Node) -> Int? {
+        let index: Int? = node.op is Embedding ? 2 : node.op is QuantizedEmbedding ? 3 : nil
+        guard let positions = index.flatMap(node.input), let slice = producer(of: positions), slice.op is Slice,
+            let table = slice.input(0), shape(of: table).count >= 2, let rows = shape(of: table).dropLast().last?.constant,
+            let start = try? slice.input(1).flatMap({ try operand($0).constantIntegers() })?.first, start >= 0, start <= rows
+        else { return nil }
+        return rows - start
+    }
+
+    /// RoBERTa looks up for each token how many come before it, padding not counted, and starts at row 2.
+    private func countedPositions(_ node: Node) -> Int? {
+        guard let lookup = lookup(node), lookup.axis == 0, let table = lookup.table, let rows = shape(of: table).first?.constant,
+            let last = lookup.indices.flatMap({ beyondCount($0) }), last >= -1, last < rows - 1
+        else { return nil }
+        return rows - 1 - last
+    }
+
+    /// What is added to a running count, in which each element counts up to 1; nil for other values.
+    private func beyondCount(_ value: ValueID, depth: Int = 8) -> Int? {
+        guard depth > 0, let node = producer(of: value), let x = node.input(0) else { return nil }
+        switch node.op {
+        case let sum as CumSum: return sum.exclusive ? -1 : 0
+        case is Cast: return beyondCount(x, depth: depth - 1)
+        case let binary as Binary where binary.kind == .mul:
+            return node.inputs.lazy.compactMap { $0.flatMap { beyondCount($0, depth: depth - 1) } }.first
+        case let binary as Binary where binary.kind == .add:
+            guard let y = node.input(1), let added = try? operand(y).constantIntegers(), added.count == 1,
+                let rest = beyondCount(x, depth: depth - 1)
             else { return nil }
-            return rows - start
-        }.min()
+            let (sum, overflow) = rest.addingReportingOverflow(added[0])
+            return overflow ? nil : sum
+        default: return nil
+        }
     }
 
     /// Rows of the table in which an input's numbers are looked up.

@@ -187,6 +187,31 @@ private struct BatchRecord: Computable {
         #expect(try session.run(inputs)["y"]?.shape == [1, 8 - start, 4])
     }
 
+    /// RoBERTa counts its tokens from row 2 on.
+    @Test func aTextIsMadeUpNoLongerThanWhatCountsIt() throws {
+        var graph = Graph(name: "main")
+        let ids = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "batch"), Dimension(symbol: "length")]))
+        let (one, axis) = try (
+            graph.addConstant(Constant(integers: [1], shape: []), name: "one"),
+            graph.addConstant(Constant(integers: [1], shape: []), name: "axis")
+        )
+        let words = try graph.add(Cast(to: .int64), [graph.add(Binary(.greater), [ids, one], name: "words")[0]], name: "words")[0]
+        let counts = try graph.add(Binary(.mul), [graph.add(CumSum(), [words, axis], name: "counts")[0], words], name: "counts")[0]
+        let places = try graph.add(Binary(.add), [counts, one], name: "places")[0]
+        let table = try graph.addConstant(Constant(noise([8, 4], seed: 1), identity: "table"), name: "table")
+        let rows = try graph.add(Embedding(), [places, table], name: "rows")[0]
+        let vocabulary = try graph.addConstant(Constant(noise([50, 4], seed: 2), identity: "vocabulary"), name: "vocabulary")
+        let sum = try graph.add(Binary(.add), [rows, graph.add(Embedding(), [ids, vocabulary], name: "ids")[0]], name: "sum")[0]
+        try graph.addOutput("y", sum)
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        let inputs = try session.syntheticInputs(batch: 2, length: 9)
+        #expect(inputs["ids"]?.shape == [2, 6])
+        #expect(try session.run(inputs)["y"]?.shape == [2, 6, 4])
+        let longest = try Tensor([Int64](repeating: 9, count: 6), shape: [1, 6])
+        #expect(try session.run(["ids": longest])["y"]?.shape == [1, 6, 4])
+        #expect(throws: TripsError.self) { try session.run(["ids": Tensor([Int64](repeating: 9, count: 8), shape: [1, 8])]) }
+    }
+
     /// Rows that only quantized products read are normalised where each thread quantizes them; others are put where all find them.
     @Test(arguments: [37, 400]) func normalisedRowsAreTheSameWhereOthersReadThemToo(rows: Int) throws {
         var graph = Graph(name: "main")
