@@ -255,6 +255,25 @@ struct TowerTests {
         #expect(try excess(selected(nil), selected("y1"), 1e-6, 1e-6) <= 0)
     }
 
+    /// The first token of a causal text, as CLIP's is, sees no other.
+    @Test func aCausalTextDoesNotGuide() throws {
+        var m = Exported()
+        try m.output(m.vision())
+        let ids = try m.mask("ids", [[3, 1, 4, 1, 5], [5, 9, 2, 6, 5]])
+        let x = try m.norm(m.binary(.add, m.node(Gather(axis: 0), [m.constant([10, 8]), ids]), m.constant([5, 8])))
+        let triangle = (0..<25).map { Float($0 % 5 <= $0 / 5 ? 0 : -10000) }
+        let later = try m.graph.addConstant(Constant(Tensor(triangle, shape: [1, 1, 5, 5]), identity: "later"), name: "later")
+        let attended = try m.attend(m.heads(x), m.heads(x), m.heads(x)) { m, scores in
+            try m.binary(.add, m.binary(.div, scores, m.scalar(2)), later)
+        }
+        let y = try m.norm(m.binary(.add, m.linear(attended, 8, 8), x))
+        try m.output(m.norm(m.binary(.add, m.feedForward(y), y)))
+        try m.graph.fold()
+        try m.graph.fuse(validating: true)
+        let error = #expect(throws: TripsError.self) { try m.graph.select(SelectionRequest(blocks: [1], keepRates: [0.5])) }
+        #expect(error?.kind == .usage && String(describing: error).contains("whose first token sees the text; found a causal one"))
+    }
+
     /// Two texts, such as a question and a candidate: which of them guides must be said.
     @Test func oneOfSeveralTextsGuidesByName() throws {
         var m = Exported()

@@ -128,6 +128,12 @@ extension Graph {
             !$0.blocks.isEmpty
         }
         guard let text = texts.first else {
+            if let causal = anatomy.decoder, !seeing.contains(causal.blocks[0].output) {
+                throw TripsError.usage(
+                    "text guidance needs a text encoder whose first token sees the text",
+                    found: "a causal one, which ends in \(name(of: finalState(of: causal)))",
+                    expected: "guidance image-cls; `textGuide` names a row [batch, width] that sees the text")
+            }
             throw TripsError.usage(
                 "text guidance needs a text encoder that does not see the image", found: "none in graph \(name)",
                 expected: "guidance image-cls; `textGuide` names its last state where it is not recognised")
