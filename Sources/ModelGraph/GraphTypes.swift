@@ -29,6 +29,18 @@ extension Graph {
         return changed
     }
 
+    /// States what a value holds, as `setContent`, and replaces sizes of it that were unknown before wherever they are used.
+    package mutating func determine(_ value: ValueID, _ content: Content) throws {
+        if case .tensor(let constant) = content {
+            var determined: [String: Dimension] = [:]
+            for (old, new) in zip(shape(of: value), constant.shape) where old.isMadeUp {
+                if let symbol = old.symbols.first { determined[symbol] = Dimension(new) }
+            }
+            if !determined.isEmpty { try substitute(determined) }
+        }
+        setContent(content, of: value)
+    }
+
     /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
     public mutating func bind(_ symbols: [String: Int]) throws { try bind(symbols.mapValues { Dimension($0) }) }
 

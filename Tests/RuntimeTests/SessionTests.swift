@@ -494,10 +494,51 @@ private struct BatchRecord: Computable {
         let results = try session.run(["ids": Tensor([Int64(1), 0, 2, 0, 0, 3], shape: [2, 3])])
         #expect(results["counted"]?.shape == [3] && results["shaped"]?.shape == [2, 3])
         let size = try #require(graph.sizeOfNumbers())
-        #expect(size.inputs == ["ids"] && size.place == "places")
+        #expect(size.inputs == ["ids"] && size.place == "places", "\(size)")
         #expect { try session.run(["ids": Tensor([Int64](repeating: 1, count: 65), shape: [1, 65])]) } throws: {
             "\($0)".contains("inputs of at most 64 elements")
         }
+    }
+
+    /// A sum tells its sizes only when those of its operands are known: an expansion to them would have to know them before.
+    @Test(arguments: [(1, 1), (2, 2), (1, 3), (3, 1)]) func sizesThatSumsTell(rows: Int, others: Int) throws {
+        var graph = Graph(name: "main")
+        let (n, m) = (Dimension(symbol: "n"), Dimension(symbol: "m"))
+        let x = try graph.addInput("x", ValueType(.float32, [n, 1]))
+        let y = try graph.addInput("y", ValueType(.float32, [m, 4]))
+        let shape = try graph.addKnown(.dimensions([n, 4]), ValueType(.int64, [2]), name: "shape")
+        let zeros = try graph.addKnown(.splat(Tensor(scalar: Float(0))), ValueType(.float32, [m, 4]), name: "zeros")
+        let wide = try graph.add(Expand(), [x, shape], name: "wide")[0]
+        try graph.addOutput("sum", graph.add(Binary(.add), [wide, y], name: "sum")[0])
+        try graph.addOutput("same", graph.add(Binary(.add), [x, zeros], name: "same")[0])
+        let inputs = ["x": try noise([rows, 1], seed: 1), "y": try noise([others, 4], seed: 2)]
+        let manifest = Manifest(tool: .init(name: "test", version: ""))
+        let expected = try Session(Model(graphs: [graph], manifest: manifest), threads: 1).run(inputs)
+        try graph.fold()
+        try graph.fuse()
+        let found = try Session(Model(graphs: [graph], manifest: manifest), threads: 1).run(inputs)
+        for name in ["sum", "same"] {
+            #expect(found[name]?.shape == [max(rows, others), 4])
+            #expect(try found[name]?.elements(Float.self) == expected[name]?.elements())
+        }
+    }
+
+    /// The places of ones are known, and so is their number, once it is known how many ones there are.
+    @Test func sizesOfWhatBecomesKnown() throws {
+        var graph = Graph(name: "main")
+        let n = Dimension(symbol: "n")
+        let x = try graph.addInput("x", ValueType(.float32, [1, n]))
+        let ones = try graph.addKnown(.splat(Tensor(scalar: Int64(1))), ValueType(.int64, [n]), name: "ones")
+        let places = try graph.add(NonZero(), [ones], name: "places")[0]
+        let count = try graph.add(Shape(start: 1), [places], name: "count")[0]
+        let axis = try graph.addConstant(Constant(integers: [0], shape: [1]), name: "axis")
+        let sizes = try graph.add(
+            Concat(axis: 0), [count, graph.addConstant(Constant(integers: [1], shape: [1]), name: "one")], name: "sizes")[0]
+        try graph.addOutput("y", graph.add(Reshape(), [x, sizes], name: "column")[0])
+        try graph.addOutput("first", graph.add(Squeeze(), [places, axis], name: "first")[0])
+        try graph.fold()
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        #expect(try session.run(["x": noise([1, 100], seed: 1)])["y"]?.shape == [100, 1])
     }
 
     /// What the package says is known has a size that nothing tells.

@@ -11,7 +11,7 @@ struct DropIdentities: Rewrite {
         var patch = Patch(for: graph)
         if from == to {
             patch.replace(node.output, with: source)
-        } else if node.op is Binary, from.dataType == to.dataType {
+        } else if node.op is Binary, from.dataType == to.dataType, graph.tellsSizes(of: node.output, by: [source]) {
             // Zeros may be added for their shape alone: CLIP gives its class token a batch that way.
             patch.replace(node.output, with: try patch.expand(source, to: to.shape, name: node.name))
         } else {

@@ -33,7 +33,7 @@ extension Graph {
             let contents = try locating("folding \(node.name)") { try knownOutputs(of: node, lookups: lookups) }
             for (output, content) in zip(node.outputs, contents) {
                 guard let content else { continue }
-                setContent(content, of: output)
+                try determine(output, content)
                 count += 1
             }
         }

@@ -19,6 +19,7 @@ struct SinkExpansions: Rewrite {
             patch.replace(node, in: graph, with: node.op, inputs)
             return patch
         }
+        guard graph.tellsSizes(of: node.output, by: inputs.compactMap { $0 }) else { return nil }
         let result = patch.add(node.op, inputs, name: node.name)
         patch.replace(
             node.output, with: try patch.expand(result, to: shape, name: node.name, outputName: graph.name(of: node.output)))

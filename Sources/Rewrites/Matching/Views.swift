@@ -21,7 +21,7 @@ extension Graph {
             steps.count < 32
         {
             let source: ValueID
-            if isView(node), let input = node.input(0), tellsSizes(of: current, by: input) {
+            if isView(node), let input = node.input(0), tellsSizes(of: current, by: [input]) {
                 steps.append((node, current))
                 source = input
             } else if isScaled, let (inner, factor) = try self.scaled(current) {
@@ -44,8 +44,8 @@ extension Graph {
     }
 
     /// False where the operator alone determines a size, which it does once the inputs' sizes are known: it must stay.
-    private func tellsSizes(of output: ValueID, by input: ValueID) -> Bool {
-        let known = Set(shape(of: input).flatMap(\.symbols))
+    func tellsSizes(of output: ValueID, by inputs: [ValueID]) -> Bool {
+        let known = Set(inputs.flatMap { shape(of: $0).flatMap(\.symbols) })
         return shape(of: output).allSatisfy { size in size.madeUpSymbols.allSatisfy(known.contains) }
     }
 
