@@ -15,8 +15,9 @@ extension Resize: Computable {
         let wide = !x.dataType.isFloatingPoint || x.dataType == .float64
         try converting([x], to: wide ? .float64 : .float32, result: outputs[0]) { views, y in
             func run<T: Real>(_: T.Type) throws {
+                guard let last = tasks.last else { return y.copy(from: views[0]) }
                 var (current, owner, shape) = (views[0], Optional<Tensor>.none, x.shape)
-                for task in tasks {
+                for task in tasks.dropLast() {
                     shape[task.axis] = task.places.count
                     let next = try Tensor.written(y.dataType, shape) { target in
                         task.apply(T.self, current, target, extrapolation: Double(extrapolation), on: pool)
@@ -24,7 +25,7 @@ extension Resize: Computable {
                     withExtendedLifetime(owner) { current = next.view }
                     owner = next
                 }
-                withExtendedLifetime(owner) { y.copy(from: current) }
+                withExtendedLifetime(owner) { last.apply(T.self, current, y, extrapolation: Double(extrapolation), on: pool) }
             }
             if wide { try run(Double.self) } else { try run(Float.self) }
         }
@@ -140,22 +141,79 @@ private struct Sampling: Sendable {
     func apply<T: Real>(_: T.Type, _ x: TensorView, _ y: MutableTensorView, extrapolation: Double, on pool: ThreadPool) {
         let (from, to) = (AxisRows(x.shape, axis: axis), AxisRows(y.shape, axis: axis))
         let (source, target) = (x.source(T.self), y.target(T.self))
-        // One flat list, as lists of lists are slow to walk through.
-        let starts = places.reduce(into: [0]) { $0.append(($0.last ?? 0) + $1.indices.count) }
-        let indices = places.flatMap(\.indices)
-        let weights = places.flatMap { $0.weights.map { T($0) } }
+        let taps = Taps<T>(places, extrapolation: T(extrapolation))
         parallel(to.outer, grain: taskGrain / max(1, 4 * to.inner * to.size), on: pool) { part in
             for block in part {
-                for place in 0..<to.size {
-                    let result = target + (block * to.size + place) * to.inner
-                    if starts[place] == starts[place + 1] {
-                        for inner in 0..<to.inner { result[inner] = T(extrapolation) }
-                    }
-                    for tap in starts[place]..<starts[place + 1] where weights[tap] != 0 {
-                        let (line, weight) = (source + (block * from.size + indices[tap]) * from.inner, weights[tap])
-                        for inner in 0..<to.inner { result[inner] += weight * line[inner] }
-                    }
+                let (lines, results) = (source + block * from.size * from.inner, target + block * to.size * to.inner)
+                if to.inner == 1 { taps.weigh(lines, into: results) } else { taps.weigh(lines, into: results, width: to.inner) }
+            }
+        }
+    }
+}
+
+/// The places of a sampling as flat lists, as lists of lists are slow to walk through.
+private struct Taps<T: Real>: Sendable {
+    /// The sum of each place without its taps, and where these end.
+    private var starts: [T] = []
+    private var ends: [Int] = []
+    private var indices: [Int] = []
+    private var weights: [T] = []
+    /// Each place has one tap.
+    private let isNearest: Bool
+
+    init(_ places: [Sampling.Place], extrapolation: T) {
+        for place in places {
+            starts.append(place.indices.isEmpty ? extrapolation : 0)
+            for (index, weight) in zip(place.indices, place.weights) where T(weight) != 0 {
+                indices.append(index)
+                weights.append(T(weight))
+            }
+            ends.append(indices.count)
+        }
+        isNearest = ends == Array(1...max(1, ends.count))
+    }
+
+    /// Sums of single elements.
+    func weigh(_ elements: Source<T>, into results: Target<T>) {
+        read { starts, ends, indices, weights in
+            if isNearest {
+                for place in starts.indices { results[place] = starts[place] + weights[place] * elements[indices[place]] }
+                return
+            }
+            var tap = 0
+            for place in starts.indices {
+                var sum = starts[place]
+                while tap < ends[place] {
+                    sum += weights[tap] * elements[indices[tap]]
+                    tap += 1
                 }
+                results[place] = sum
+            }
+        }
+    }
+
+    /// Sums of lines of `width` elements.
+    func weigh(_ lines: Source<T>, into results: Target<T>, width: Int) {
+        read { starts, ends, indices, weights in
+            var tap = 0
+            for place in starts.indices {
+                let result = results + place * width
+                result.base.update(repeating: starts[place], count: width)
+                while tap < ends[place] {
+                    let (line, weight) = (lines + indices[tap] * width, weights[tap])
+                    for index in 0..<width { result[index] += weight * line[index] }
+                    tap += 1
+                }
+            }
+        }
+    }
+
+    private func read(
+        _ body: (UnsafeBufferPointer<T>, UnsafeBufferPointer<Int>, UnsafeBufferPointer<Int>, UnsafeBufferPointer<T>) -> Void
+    ) {
+        starts.withUnsafeBufferPointer { starts in
+            ends.withUnsafeBufferPointer { ends in
+                indices.withUnsafeBufferPointer { indices in weights.withUnsafeBufferPointer { body(starts, ends, indices, $0) } }
             }
         }
     }

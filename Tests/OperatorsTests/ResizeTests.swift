@@ -27,6 +27,23 @@ struct ResizeTests {
         #expect(try run(Resize(), x, nil, floats([1, 1]), nil).elements(Int64.self) == [.max, 5])
     }
 
+    /// Along two axes at once, of which one has its elements side by side and the other lines of them.
+    @Test func resizesLinesAndTheirElements() throws {
+        let x = try counting([3, 4])
+        let rows: [Double] = [0, 0, 4, 4, 8, 8]
+        let nearest = rows.flatMap { row in [0, 0, 1, 1, 2, 2, 3, 3].map { row + $0 } }
+        try expect(run(Resize(), x, nil, floats([2, 2])), [6, 8], nearest)
+        let line: [Double] = [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
+        let linear = [0, 1, 3, 5, 7, 8].flatMap { row in line.map { row + $0 } }
+        try expect(run(Resize(mode: .linear), x, nil, floats([2, 2])), [6, 8], linear)
+        try expect(
+            run(Resize(mode: .linear), x, nil, floats([2, 1])), [6, 4],
+            [0, 1, 3, 5, 7, 8].flatMap { row in (0..<4).map { row + Double($0) } })
+        let crop = Resize(mode: .linear, coordinates: .tfCropAndResize, extrapolation: 9)
+        let roi: [Float] = [0, 0.5, 1, 1.5]
+        try expect(run(crop, counting([2, 3]), floats(roi), nil, integers([2, 3])), [2, 3], [1, 2, 9, 4, 5, 9])
+    }
+
     @Test func interpolatesLinearly() throws {
         try expect(resized(Resize(mode: .linear), [1, 2], scale: 2), [1, 4], [1, 1.25, 1.75, 2])
         try expect(resized(Resize(mode: .linear, coordinates: .alignCorners), [1, 4], size: 4), [1, 4], [1, 2, 3, 4])
