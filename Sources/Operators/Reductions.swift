@@ -43,6 +43,11 @@ extension Reduce: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             let axes = try self.axes(inputs.optional(1)?.operand(), rank: x.shape.count)
+            if kind == .max || kind == .min, x.dataType != .bool, let lines = AxisRows(x.shape, joining: axes), lines.size > 0,
+                lines.inner > 1
+            {
+                return try dispatch(x.dataType, Extremes(x: x, y: outputs[0], lines: lines, largest: kind == .max, pool: pool))
+            }
             let rows = try ReducedRows(x, axes: axes, on: pool)
             if x.dataType == .bool {
                 let all = kind == .min
@@ -51,6 +56,49 @@ extension Reduce: Computable {
                 }
             }
             try dispatch(x.dataType, Reduction(kind: kind, rows: rows, y: outputs[0], pool: pool))
+        }
+    }
+}
+
+extension AxisRows {
+    /// Neighbouring axes as one; nil where others lie between them.
+    fileprivate init?(_ shape: [Int], joining axes: [Int]) {
+        guard let first = axes.min(), let last = axes.max(), Set(axes).count == last - first + 1 else { return nil }
+        self.init([shape[..<first], shape[first...last], shape[(last + 1)...]].map { $0.reduce(1, *) }, axis: 1)
+    }
+}
+
+/// The largest or least elements along an axis behind which there are others, line by line.
+private struct Extremes: UniformBody {
+    let x: TensorView, y: MutableTensorView, lines: AxisRows, largest: Bool, pool: ThreadPool
+
+    func callAsFunction<T: Number>(_: T.Type) {
+        let (source, target, lines, largest) = (x.source(T.self), y.target(T.self), lines, largest)
+        parallel(lines.count, grain: taskGrain / lines.size, on: pool) { part in
+            var first = part.lowerBound
+            while first < part.upperBound {
+                let count = min(part.upperBound - first, lines.inner - first % lines.inner)
+                let (line, result) = (source + lines.start(first), target + first)
+                result.base.update(from: line.base, count: count)
+                for place in 1..<lines.size {
+                    let elements = line + place * lines.inner
+                    // NaN (not equal to itself) wins over every number.
+                    if largest {
+                        for index in 0..<count {
+                            let (best, value) = (result[index], elements[index])
+                            let larger = best > value ? best : value
+                            result[index] = best == best ? larger : best
+                        }
+                    } else {
+                        for index in 0..<count {
+                            let (best, value) = (result[index], elements[index])
+                            let smaller = best < value ? best : value
+                            result[index] = best == best ? smaller : best
+                        }
+                    }
+                }
+                first += count
+            }
         }
     }
 }

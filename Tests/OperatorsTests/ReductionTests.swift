@@ -28,6 +28,31 @@ struct ReductionTests {
         try expect(run(Reduce(kind), floats(withNaN, [3, 3]), integers([1])), [3, 1], [.nan, .nan, .nan])
     }
 
+    @Test(arguments: [[1], [0], [1, 2], [2, 1], [0, 1, 2], [0, 2], [2], [3], [2, 3]]) func extremesAlongAnyAxes(axes: [Int]) throws
+    {
+        let shape = [3, 5, 2, 7]
+        var numbers = try noise(shape).elements(Float.self)
+        numbers[100] = .nan
+        let kept = shape.indices.map { axes.contains($0) ? 1 : shape[$0] }
+        var largest = [Double](repeating: -.infinity, count: kept.reduce(1, *)), least = largest.map { -$0 }
+        for (index, number) in numbers.enumerated() {
+            var (rest, place, factor) = (index, 0, 1)
+            for axis in shape.indices.reversed() {
+                place += axes.contains(axis) ? 0 : rest % shape[axis] * factor
+                rest /= shape[axis]
+                factor *= kept[axis]
+            }
+            largest[place] = number.isNaN || largest[place].isNaN ? .nan : max(largest[place], Double(number))
+            least[place] = number.isNaN || least[place].isNaN ? .nan : min(least[place], Double(number))
+        }
+        let stated = try integers(axes.map { Int64($0) })
+        try expect(run(Reduce(.max), floats(numbers, shape), stated), kept, largest, tolerance: 0)
+        try expect(run(Reduce(.min), floats(numbers, shape), stated), kept, least, tolerance: 0)
+        let counts = try counting(shape).converted(to: .int32)
+        let floating = try run(Reduce(.max), counting(shape), stated)
+        try expect(run(Reduce(.max), counts, stated), kept, floating.numbers(), tolerance: 0)
+    }
+
     /// Shifted by another number than the largest, the exponentials would be infinite.
     @Test func sumsExponentialsOfLargeNumbers() throws {
         try expect(run(Reduce(.logSumExp), floats([1000, 0, -1000]), nil), [1], [1000])
