@@ -199,6 +199,20 @@ struct WindowTests {
         try expect(run(MaxPool(kernelShape: [2]), Tensor([Int8(-5), -3, -4], shape: [1, 1, 3])), [1, 1, 2], [-3, -3])
     }
 
+    /// With their places or without, at steps that are compiled apart.
+    @Test(arguments: 1...3) func poolsTheLargestAtAnyStep(step: Int) throws {
+        var numbers = try noise([2, 3, 17, 40]).elements(Float.self)
+        numbers[777] = .nan
+        let x = try floats(numbers, [2, 3, 17, 40])
+        let window = Window(strides: [step, step], pads: [1, 1, 1, 1])
+        let values = try run(MaxPool(kernelShape: [3, 3], window: window), x)
+        let placed = try evaluate(MaxPool(kernelShape: [3, 3], window: window, indices: true), [x])
+        try expect(values, placed[0].shape, placed[0].numbers(), tolerance: 0)
+        for (value, place) in try zip(values.elements(Float.self), placed[1].integers()) {
+            #expect(value == numbers[place] || value.isNaN && numbers[place].isNaN)
+        }
+    }
+
     @Test func poolsTheMean() throws {
         let x = try counting([1, 1, 3, 3])
         let corner = Window(strides: [2, 2], pads: [1, 1, 0, 0])
