@@ -34,6 +34,9 @@ extension Graph {
     /// The elements of a value up to which it is computed before the model runs.
     package static let smallCount = 1 << 16
 
+    /// The same for integers, such as the places that patches have to each other, where that is put off until they are read.
+    package static let integerCount = 1 << 17
+
     /// All numbers of a known value; nil where there are many, or symbols among them.
     package func smallTensor(_ value: ValueID) throws -> Tensor? {
         guard let shape = type(of: value).constantShape, try elementCount(of: shape) <= Graph.smallCount else { return nil }

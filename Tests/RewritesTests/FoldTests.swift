@@ -72,6 +72,18 @@ struct FoldTests {
         #expect(graph.nodes.count > 30)
     }
 
+    /// The distances of 300 places to each other, from 600 numbers.
+    @Test(arguments: [300, 400]) func tablesOfIntegersAreKnown(count: Int) throws {
+        var m = Exported()
+        let places = (0..<count).map { Int64($0) }
+        let column = try m.graph.addConstant(Constant(Tensor(places, shape: [count, 1]), identity: "column"), name: "column")
+        let row = try m.graph.addConstant(Constant(Tensor(places, shape: [1, count]), identity: "row"), name: "row")
+        let table = try m.binary(.sub, column, row)
+        try m.output(m.node(Gather(axis: 0), [table, m.mask("ids", [[1, 2]])]))
+        // A larger one is left for the run.
+        #expect(try m.fused() == (count == 300 ? ["Gather"] : ["Binary", "Gather"]))
+    }
+
     /// Where a slice begins or ends depends on what the symbols are: it counts from the end, or may lie beyond it.
     @Test(arguments: [(-100, 2), (-5, .max), (100, .max), (.max, -2), (0, 100), (-3, -1), (nil, .max)] as [(Int?, Int)])
     func slicesBySymbolsKeepTheirNumbers(start: Int?, end: Int) throws {

@@ -174,7 +174,7 @@ extension Graph {
     }
 
     /// The result of an operator on weights, computed when they are loaded; nil where it would take more room than they do. A
-    /// dequantized weight may: computing it in each run would be worse.
+    /// dequantized weight and a table of integers may: computing them in each run would be worse.
     private func derivedOutput(of node: Node) throws -> Constant? {
         guard node.outputs.count == 1, !node.op.mayOutgrowOperands, let shape = type(of: node.output).constantShape else {
             return nil
@@ -200,7 +200,8 @@ extension Graph {
             constants.append(constant)
         }
         let room = try constants.reduce(0) { try $0 + $1.byteCount }
-        guard try byteCount(of: dataType, shape) <= room || node.op is DequantizeLinear else { return nil }
+        let isTable = try dataType.isInteger && elementCount(of: shape) <= Graph.integerCount
+        guard try byteCount(of: dataType, shape) <= room || isTable || node.op is DequantizeLinear else { return nil }
         let op = node.op
         // A Clip without an upper bound is not one without a lower: which operands are absent is part of the identity.
         let absent = places.indices.filter { places[$0] == nil }
