@@ -45,7 +45,7 @@ public struct GoldenReference: Sendable, Equatable {
     ///   - needs: whether to load the tensor of a key; the other keys are kept in `unread`.
     /// - Throws: `data` for what is malformed, `cannotOpen` and `inputOutput` for files.
     public func load(
-        inputNames: [String], outputNames: [String], needing needs: (GoldenKey) -> Bool = { _ in true }
+        inputNames: [String] = [], outputNames: [String] = [], needing needs: (GoldenKey) -> Bool = { _ in true }
     ) throws -> GoldenSet {
         switch form {
         case .safetensors: try loadSafetensorsGolden(path: path, name: name, needing: needs)

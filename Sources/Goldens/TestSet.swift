@@ -59,8 +59,11 @@ public struct TestSet: Sendable {
     }
 
     /// The right answer of an example.
-    /// - Throws: `data` where it is none of so many classes.
+    /// - Throws: `usage` where there is no such example; `data` where its answer is none of so many classes.
     public func label(of example: Int, among classes: Int) throws -> Int {
+        guard labels.indices.contains(example) else {
+            throw TripsError.usage("examples of a test set", at: name, found: example, expected: "within 0 ..< \(labels.count)")
+        }
         let label = labels[example]
         guard label >= 0 && label < classes else {
             throw TripsError.data("label of example \(example)", at: name, found: label, expected: "0 ..< \(classes)")
@@ -69,10 +72,13 @@ public struct TestSet: Sendable {
     }
 
     /// The inputs of some examples as one batch.
-    /// - Throws: `data`, `inputOutput`.
+    /// - Throws: `usage` where there are no such examples; `data`, `inputOutput`.
     public func batch(_ range: Range<Int>) throws -> [String: Tensor] {
         try locating(name) {
-            try Dictionary(
+            guard 0 <= range.lowerBound, range.upperBound <= labels.count else {
+                throw TripsError.usage("examples of a test set", found: range, expected: "within 0 ..< \(labels.count)")
+            }
+            return try Dictionary(
                 uniqueKeysWithValues: inputs.map { name, constant in
                     guard let index = indices[name] else { return (name, try constant.rows(range).load()) }
                     return (name, try Tensor.joined(index[range].map { try constant.rows($0..<$0 + 1).load() }))

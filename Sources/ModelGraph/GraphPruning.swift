@@ -6,16 +6,18 @@ extension Graph {
         var pending = outputs.map(\.value) + traces.map(\.value)
         var sources: [String: ValueID]?
         while let value = pending.popLast() {
-            if case .dimensions(let sizes) = values[value.index].content {
+            if let content = values[value.index].content {
+                var sizes = values[value.index].type.shape
+                if case .dimensions(let stated) = content { sizes += stated }
                 let open = sizes.flatMap(\.madeUpSymbols)
                 guard !open.isEmpty else { continue }
                 if sources == nil { sources = sizeSources() }
                 pending += open.compactMap { sources?.removeValue(forKey: $0) }
                 continue
             }
-            guard values[value.index].content == nil, let id = values[value.index].producer, needed.insert(id).inserted,
-                let node = nodeSlots[id.index]
-            else { continue }
+            guard let id = values[value.index].producer, needed.insert(id).inserted, let node = nodeSlots[id.index] else {
+                continue
+            }
             pending += node.inputs.compactMap { $0 }
         }
         let unneeded = nodeSlots.compactMap { $0 }.filter { !needed.contains($0.id) }

@@ -43,7 +43,9 @@ extension Reduce: Computable {
         try widened(inputs, outputs) { inputs, outputs in
             let x = try inputs.required(0)
             let axes = try self.axes(inputs.optional(1)?.operand(), rank: x.shape.count)
-            if let lines = AxisRows(x.shape, joining: axes), lines.inner > 1, kind == .max || kind == .min, x.dataType != .bool {
+            if kind == .max || kind == .min, x.dataType != .bool, let lines = AxisRows(x.shape, joining: axes), lines.size > 0,
+                lines.inner > 1
+            {
                 return try dispatch(x.dataType, Extremes(x: x, y: outputs[0], lines: lines, largest: kind == .max, pool: pool))
             }
             let rows = try ReducedRows(x, axes: axes, on: pool)
@@ -67,32 +69,33 @@ extension AxisRows {
 }
 
 /// The largest or least elements along an axis behind which there are others, line by line.
-private struct Extremes: TypedBody {
+private struct Extremes: UniformBody {
     let x: TensorView, y: MutableTensorView, lines: AxisRows, largest: Bool, pool: ThreadPool
 
-    func floating<T: Real & Number>(_: T.Type) {
-        if largest {
-            search(from: -T.infinity) { $0 > $1 || $0.isNaN ? $0 : $1 }
-        } else {
-            search(from: T.infinity) { $0 < $1 || $0.isNaN ? $0 : $1 }
-        }
-    }
-
-    func integer<T: FixedWidthInteger & Number>(_: T.Type) {
-        if largest { search(from: T.min) { max($0, $1) } } else { search(from: T.max) { min($0, $1) } }
-    }
-
-    private func search<T: Number>(from start: T, _ better: @Sendable (T, T) -> T) {
-        let (source, target, lines) = (x.source(T.self), y.target(T.self), lines)
-        parallel(lines.count, grain: taskGrain / max(1, lines.size), on: pool) { part in
+    func callAsFunction<T: Number>(_: T.Type) {
+        let (source, target, lines, largest) = (x.source(T.self), y.target(T.self), lines, largest)
+        parallel(lines.count, grain: taskGrain / lines.size, on: pool) { part in
             var first = part.lowerBound
             while first < part.upperBound {
                 let count = min(part.upperBound - first, lines.inner - first % lines.inner)
                 let (line, result) = (source + lines.start(first), target + first)
-                result.base.update(repeating: start, count: count)
-                for place in 0..<lines.size {
+                result.base.update(from: line.base, count: count)
+                for place in 1..<lines.size {
                     let elements = line + place * lines.inner
-                    for index in 0..<count { result[index] = better(result[index], elements[index]) }
+                    // NaN (not equal to itself) wins over every number.
+                    if largest {
+                        for index in 0..<count {
+                            let (best, value) = (result[index], elements[index])
+                            let larger = best > value ? best : value
+                            result[index] = best == best ? larger : best
+                        }
+                    } else {
+                        for index in 0..<count {
+                            let (best, value) = (result[index], elements[index])
+                            let smaller = best < value ? best : value
+                            result[index] = best == best ? smaller : best
+                        }
+                    }
                 }
                 first += count
             }

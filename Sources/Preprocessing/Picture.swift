@@ -8,7 +8,7 @@ public struct Picture: Sendable, Equatable {
     /// In pixels.
     public let height: Int
     /// 3 · width · height bytes.
-    public var pixels: [UInt8]
+    public package(set) var pixels: [UInt8]
 
     /// - Throws: `data` where the number of bytes is not that of the size.
     public init(width: Int, height: Int, pixels: [UInt8]) throws {
@@ -37,6 +37,7 @@ public struct Picture: Sendable, Equatable {
     }
 
     /// Decodes a JPEG or PNG file in memory.
+    /// - Throws: `data` for what is damaged, too large, or another format.
     public init(decoding bytes: [UInt8]) throws {
         let isJPEG = bytes.starts(with: [0xFF, 0xD8, 0xFF])
         guard isJPEG || bytes.starts(with: [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]) else {

@@ -144,10 +144,17 @@ extension Picture {
     }
 
     /// The picture that a model input shows.
-    /// - Parameter image: float32 [1, 3, H, W]; without mean and deviation its range is stretched to that of a picture.
+    /// - Parameters:
+    ///   - image: float32 [B, 3, H, W]; without mean and deviation its range is stretched to that of a picture.
+    ///   - example: which of the batch, from 0.
+    /// - Throws: `data` where the tensor is no such input or has no such example.
     public init(modelInput image: Tensor, example: Int = 0, mean: [Double]?, deviation: [Double]?) throws {
-        guard image.shape.count == 4, image.shape[1] == 3, image.shape[0] > example, image.shape[2] > 0, image.shape[3] > 0 else {
-            throw TripsError.data("an image input", found: "\(image.shape)", expected: "[batch, 3, height, width]")
+        guard image.shape.count == 4, image.shape[1] == 3, (0..<image.shape[0]).contains(example), image.shape[2] > 0,
+            image.shape[3] > 0
+        else {
+            throw TripsError.data(
+                "an image input", found: "\(image.shape), example \(example)",
+                expected: "[batch, 3, height, width], an example of it")
         }
         let (height, width) = (image.shape[2], image.shape[3])
         let area = height * width

@@ -82,7 +82,7 @@ final class Observations {
     private func observe(_ groups: [Int], _ sample: GoldenSet) throws -> [(Int, Tensor)] {
         guard let session else { return [] }
         let taps = try session.reachable(groups.map(Observations.tap), from: Set(sample.inputs.keys))
-        let results = try locating(sample.name) { try asDataErrors { try session.run(sample.inputs, outputs: taps) } }
+        let results = try locating(sample.name) { try asDataErrors { try session.compute(sample.inputs, outputs: taps) } }
         return try groups.compactMap { index in try results[Observations.tap(index)].map { (index, try $0.finiteRows()) } }
     }
 
@@ -179,7 +179,9 @@ final class Observations {
         }
         for sample in samples {
             for (index, rows) in try observe(chosen, sample) {
-                for part in parts(of: rows.count / max(1, rows.shape.last ?? 1)) { scatters[index]?.add(rows, rows: part, pool: pool) }
+                for part in parts(of: rows.count / max(1, rows.shape.last ?? 1)) {
+                    scatters[index]?.add(rows, rows: part, pool: pool)
+                }
             }
         }
     }

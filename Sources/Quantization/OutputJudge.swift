@@ -63,7 +63,9 @@ package final class OutputJudge {
             let given = Set(sample.inputs.keys)
             let (outputs, traces) = (try session.reachable(outputs, from: given), try session.reachable(positions, from: given))
             return try locating(sample.name) {
-                try asDataErrors { try session.run(sample.inputs, outputs: outputs, traces: traces).filter { $0.value.count > 0 } }
+                try asDataErrors {
+                    try session.compute(sample.inputs, outputs: outputs, traces: traces).filter { $0.value.count > 0 }
+                }
             }
         }
     }

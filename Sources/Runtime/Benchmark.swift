@@ -40,14 +40,14 @@ extension Session {
 
     /// Runs and takes the time of each step.
     /// - Parameter runs: runs to take the median of, after one that is not counted.
-    /// - Throws: as `run`.
+    /// - Throws: as `run`; inputs of other names are ignored.
     public func profile(_ inputs: [String: Tensor], outputs: [String]? = nil, runs: Int = 5) throws -> [StepTime] {
         var places: [StepPlace] = []
         var steps: [StepPlace: (label: String, kind: String, cost: Int)] = [:]
         var times: [StepPlace: [Double]] = [:]
         for number in 0...max(1, runs) {
             var spent: [StepPlace: Double] = [:]
-            _ = try run(inputs, outputs: outputs, traces: []) { place, step, time in
+            _ = try compute(inputs, outputs: outputs) { place, step, time in
                 spent[place, default: 0] += time.milliseconds
                 guard number == 0 else { return }
                 if steps[place] == nil { places.append(place) }
@@ -70,9 +70,9 @@ package func measureInTurn(
 ) throws -> [[Double]] {
     let clock = ContinuousClock()
     var times = sessions.map { _ in [Double]() }
-    for _ in 0..<runs {
+    for _ in 0..<max(0, runs) {
         for (index, session) in sessions.enumerated() {
-            times[index].append(try clock.measure { _ = try session.run(inputs, outputs: outputs) }.milliseconds)
+            times[index].append(try clock.measure { _ = try session.compute(inputs, outputs: outputs) }.milliseconds)
         }
     }
     return times

@@ -21,14 +21,14 @@ package struct Decoder {
     package init(_ session: Session, _ inputs: [String: Tensor], hypotheses: Int, steps: Int) throws {
         let parts = try session.decoding()
         let needed = parts.fixed.inputs.map(parts.fixed.name(of:))
-        let computed = try session.run(inputs, outputs: needed.filter { inputs[$0] == nil })
+        let computed = try session.compute(inputs, outputs: needed.filter { inputs[$0] == nil })
         let given = inputs.merging(computed) { given, _ in given }.filter { needed.contains($0.key) }
         for (name, tensor) in given where tensor.shape.first != 1 {
             throw TripsError.usage("generation takes one example", found: "\(name) of shape \(tensor.shape)")
         }
         self.session = parts.session
         graph = parts.step
-        fixed = try parts.session.run(given, outputs: parts.fixed.outputs.map(\.name))
+        fixed = try parts.session.compute(given, outputs: parts.fixed.outputs.map(\.name))
         cache = try Dictionary(
             uniqueKeysWithValues: graph.caches.map { cache in
                 (cache.input, try Tensor(.float32, [hypotheses, steps, cache.width]) { _ in })
@@ -51,7 +51,7 @@ package struct Decoder {
         inputs[IncrementalGraph.isCurrent] = try Tensor((0..<steps).map { $0 == position }, shape: [1, steps, 1])
         inputs[IncrementalGraph.mask] = try Tensor(
             (0..<steps).map { $0 <= position ? Float(0) : IncrementalGraph.masked }, shape: [1, 1, 1, steps])
-        let results = try session.run(inputs, outputs: graph.graph.outputs.map(\.name))
+        let results = try session.compute(inputs, outputs: graph.graph.outputs.map(\.name))
         for name in graph.caches { cache[name.input] = results[name.output] }
         position += 1
         return try results.rows(of: "next_logits", [tokens.count])

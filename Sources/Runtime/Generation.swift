@@ -23,6 +23,7 @@ extension Session {
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range; `CancellationError` as `run`.
     public func generate(_ inputs: [String: Tensor], _ generation: Generation) throws -> Hypothesis {
         try generation.check(.usage, positions: decoding().step.positions ?? Session.largestLength)
+        try generation.checkRequest()
         var decoder = try Decoder(self, inputs, hypotheses: generation.beam, steps: generation.maximalLength)
         var prefixes = Array(repeating: [generation.startID], count: generation.beam)
         var origins = Array(0..<generation.beam)
@@ -72,7 +73,8 @@ extension Session {
     /// The `k` answers with the likeliest first token are compared as a whole: softmax over their log-probabilities, in which the
     /// first token counts twice, as in ALBEF.
     /// - Parameters:
-    ///   - inputs: those of the `encode` graph for one example, with `answer_ids` [C, A] and `answer_mask` [C, A].
+    ///   - inputs: those of the `encode` graph for one example, or its `question_states`, with `answer_ids` [C, A] and
+    ///     `answer_mask` [C, A].
     ///   - k: answers to compare, at most C.
     /// - Returns: indices of the candidates and their probabilities, the likeliest first.
     /// - Throws: `usage` where the package does not rank answers or `k` is out of range; `CancellationError` as `run`.
@@ -83,7 +85,7 @@ extension Session {
             throw TripsError.usage("answers to rank", expected: "answer_ids and answer_mask [C, A], A of 2 or more, k in 1 ... C")
         }
         let (answers, masks) = (try rows(ids), try rows(mask))
-        let states = try run(inputs, outputs: ["question_states"])
+        let states = try inputs["question_states"] == nil ? compute(inputs, outputs: ["question_states"]) : [:]
         let known = inputs.merging(states) { _, new in new }
 
         let first = try answerLogits(known, [[answers[0][0]]], [[1]])
@@ -120,7 +122,7 @@ extension Session {
             if let shared = known[name] { inputs[name] = try shared.repeatingFirst(ids.count) }
         }
         let length = ids[0].count
-        let logits = try run(inputs, outputs: ["answer_logits"]).rows(of: "answer_logits", [ids.count, length])
+        let logits = try compute(inputs, outputs: ["answer_logits"]).rows(of: "answer_logits", [ids.count, length])
         return ids.indices.map { Array(logits[$0 * length..<($0 + 1) * length]) }
     }
 
@@ -135,6 +137,17 @@ extension Session {
         let (count, width) = (tensor.shape[0], tensor.shape[1])
         let values = try tensor.integers()
         return (0..<count).map { row in Array(values[row * width..<(row + 1) * width]) }
+    }
+}
+
+extension Generation {
+    /// - Throws: `usage` where the start is no token, or the end token would be suppressed beyond the longest sequence.
+    fileprivate func checkRequest() throws {
+        guard startID >= 0 else { throw TripsError.usage("startID", at: "generation", found: startID, expected: "0 or more") }
+        guard minimalLength <= maximalLength else {
+            throw TripsError.usage(
+                "minimalLength", at: "generation", found: minimalLength, expected: "at most \(maximalLength), the maximalLength")
+        }
     }
 }
 

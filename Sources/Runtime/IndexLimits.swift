@@ -44,11 +44,11 @@ extension Graph {
 }
 
 extension IndexLimit {
-    /// - Throws: `data` where a number is out of range; negative ones count from the end.
+    /// - Throws: `usage` where a number is out of range; negative ones count from the end.
     func check(_ tensor: Tensor, name: String) throws {
         let numbers = try tensor.integers()
         guard let place = numbers.firstIndex(where: { $0 < -size || $0 >= size }) else { return }
-        throw TripsError.data(
+        throw TripsError.usage(
             "element \(coordinates(of: place, in: tensor.shape)) of input \(name)", found: numbers[place],
             expected: "-\(size) ..< \(size)")
     }

@@ -1,6 +1,7 @@
 import ModelGraph
 import PackageFormat
 import Support
+import Synchronization
 import Tensors
 
 /// A converted model: its graphs and its weights. It does not change, and sessions on any threads can share it.
@@ -11,6 +12,7 @@ public final class Model: Sendable {
     public let graphs: [Graph]
     /// The tokenizer's vocabulary, uint8, UTF-8 text; nil where the package holds none.
     package let vocabulary: Constant?
+    private let tokenizer = Mutex<(any Sendable)?>(nil)
     let weights: WeightStore
 
     /// Opens a package. Weights are read when a session first needs them.
@@ -38,6 +40,15 @@ public final class Model: Sendable {
         manifest = model.manifest
         vocabulary = model.vocabulary
         weights = model.weights
+    }
+
+    /// The tokenizer of the vocabulary, of a type that the caller knows; made at the first call. Nil without a vocabulary.
+    package func tokenizer<Tokenizer: Sendable>(_ make: (Constant) throws -> Tokenizer) throws -> Tokenizer? {
+        guard let vocabulary else { return nil }
+        if let made = tokenizer.withLock({ $0 as? Tokenizer }) { return made }
+        let made = try make(vocabulary)
+        tokenizer.withLock { $0 = made }
+        return made
     }
 
     /// The graph with this name.

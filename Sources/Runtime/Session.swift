@@ -10,6 +10,8 @@ public final class Session {
     private var plans: [(key: PlanKey, plan: Plan)] = []
     private static let keptPlans = 8
     private var routes: [Request: Route] = [:]
+    private var inputsByResults: [[String]: [(name: String, type: ValueType)]] = [:]
+    private lazy var inputNames: [String] = model.graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }
     private var examplesAtOnce: [PlanKey: Int] = [:]
     private var decodingParts: DecodingParts?
 
@@ -65,11 +67,18 @@ public final class Session {
     /// The inputs that are needed to compute these outputs and intermediates, with their types.
     /// - Throws: `usage` where a name is unknown.
     public func inputs(for results: [String]) throws -> [(name: String, type: ValueType)] {
+        if let known = inputsByResults[results] { return known }
         var seen = Set<String>()
-        return try stages(for: results, given: []).flatMap { stage in
-            stage.inputs.map { (stage.graph.name(of: $0), stage.graph.type(of: $0)) }
-        }.filter { input in !isOutput(input.0) && seen.insert(input.0).inserted }
+        let found = try stages(for: results, given: []).flatMap { stage in
+            stage.inputs.map { (name: stage.graph.name(of: $0), type: stage.graph.type(of: $0)) }
+        }.filter { input in !isOutput(input.name) && seen.insert(input.name).inserted }
+        if inputsByResults.count >= Session.keptPlans { inputsByResults = [:] }
+        inputsByResults[results] = found
+        return found
     }
+
+    /// The outputs that other graphs of the package read.
+    package var statesBetweenGraphs: [String] { outputNames.filter(Set(inputNames).contains) }
 
     /// Those of these outputs and intermediates that can be computed from the given inputs.
     /// - Throws: `usage` where a name is unknown.
@@ -91,16 +100,29 @@ public final class Session {
     ///   - outputs: names; nil: all that the given inputs allow.
     ///   - traces: names of intermediates.
     /// - Returns: tensors by name.
-    /// - Throws: `usage` for unknown outputs, missing inputs, inputs that suffice for no output, wrong types and shapes;
-    ///   `CancellationError` soon after the task that calls was cancelled. The session can be used again then.
+    /// - Throws: `usage` for unknown inputs and outputs, missing inputs, inputs that suffice for no output, wrong types and
+    ///   shapes, and ids out of range; `data` where the package is damaged; `CancellationError` soon after the task that calls
+    ///   was cancelled. The session can be used again then.
     public func run(
         _ inputs: [String: Tensor], outputs: [String]? = nil, traces: [String] = []
     ) throws -> [String: Tensor] {
-        try run(inputs, outputs: outputs, traces: traces, observe: nil)
+        if let unknown = inputs.keys.filter({ !inputNames.contains($0) && !isOutput($0) }).min() {
+            var seen = Set<String>()
+            let names = inputNames.filter { !isOutput($0) && seen.insert($0).inserted }
+            throw TripsError.usage("no such input", found: unknown, expected: names.joined(separator: ", "))
+        }
+        return try compute(inputs, outputs: outputs, traces: traces)
     }
 
-    func run(
-        _ inputs: [String: Tensor], outputs: [String]?, traces: [String], observe: Observer?
+    /// As `run`; inputs of other names are ignored, as files may hold them.
+    package func compute(
+        _ inputs: [String: Tensor], outputs: [String]? = nil, traces: [String] = []
+    ) throws -> [String: Tensor] {
+        try compute(inputs, outputs: outputs, traces: traces, observe: nil)
+    }
+
+    func compute(
+        _ inputs: [String: Tensor], outputs: [String]?, traces: [String] = [], observe: Observer?
     ) throws -> [String: Tensor] {
         try Task.checkCancellation()
         let route = try route(Request(inputs: Set(inputs.keys), outputs: outputs, traces: traces))
@@ -171,7 +193,8 @@ public final class Session {
             stages.insert(Stage(graph: graph, results: results, inputs: inputs), at: 0)
         }
         if let unknown = missing.sorted().first {
-            throw TripsError.usage("no such output", found: unknown, expected: outputNames.joined(separator: ", "))
+            throw TripsError.usage(
+                "no such output or trace", found: unknown, expected: (outputNames + traceNames).joined(separator: ", "))
         }
         return stages
     }
@@ -227,7 +250,7 @@ public final class Session {
         pinnedKey.known = small.mapValues { $0.withBytes { Array($0) } }
         if let plan = keptPlan(key) ?? keptPlan(pinnedKey) { return plan }
         let reduced = try stage.graph.reduced(to: stage.results)
-        var graph = try reduced.specialized(to: shapes)
+        var graph = try reduced.specialized(toGiven: shapes)
         if graph.openValue != nil, !small.isEmpty {
             graph = try reduced.specialized(to: shapes, knowing: small)
             key = pinnedKey

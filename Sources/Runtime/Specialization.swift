@@ -8,8 +8,34 @@ extension Graph {
     /// - Parameters:
     ///   - shapes: of all inputs.
     ///   - known: inputs that are taken as constants.
-    /// - Throws: `usage` where the shapes do not suit the graph.
+    /// - Throws: `usage` where the shapes are not those of the inputs; `data` where operators cannot take them.
     package func specialized(to shapes: [String: [Int]], knowing known: [String: Tensor] = [:]) throws -> Graph {
+        try bound(to: shapes, knowing: known).specialized()
+    }
+
+    /// As `specialized`, for shapes that a caller states: where operators cannot take them, the request is at fault.
+    /// - Throws: `usage` where the shapes do not suit the graph.
+    func specialized(toGiven shapes: [String: [Int]]) throws -> Graph {
+        let bound: Graph
+        do {
+            bound = try self.bound(to: shapes)
+        } catch let error as TripsError where error.kind == .data {
+            throw refusal(of: shapes, error)
+        }
+        return try bound.specialized()
+    }
+
+    private func refusal(of shapes: [String: [Int]], _ error: TripsError) -> TripsError {
+        for input in inputs {
+            guard let shape = shapes[name(of: input)], shape.contains(0) else { continue }
+            return .usage("input \(name(of: input)) is empty", found: "\(shape)", expected: type(of: input))
+        }
+        let usage = TripsError.usage(error.message, found: error.found, expected: error.expected)
+        return error.place.reversed().reduce(usage) { $0.inside($1) }
+    }
+
+    /// With numbers for the inputs' symbols.
+    private func bound(to shapes: [String: [Int]], knowing known: [String: Tensor] = [:]) throws -> Graph {
         var graph = self
         for input in inputs {
             let name = name(of: input)
@@ -19,6 +45,12 @@ extension Graph {
         // Inputs that are taken as constants have lost the symbols that other values share with them.
         try graph.bind(symbols(for: shapes))
         for input in inputs { try graph.checkShape(of: input, shapes) { $0.constantShape == $1 } }
+        return graph
+    }
+
+    /// With what its sizes make constant folded.
+    private func specialized() throws -> Graph {
+        var graph = self
         try graph.fold(lookups: true)
         graph.prune()
         return graph

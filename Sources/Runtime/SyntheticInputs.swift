@@ -21,8 +21,11 @@ extension Session {
     /// - Parameters:
     ///   - batch: for symbols that count examples (`Graph.batchSymbols`).
     ///   - length: for all other symbols, such as the text's length; less where the model has fewer positions.
-    /// - Throws: `data` where an input's size is not determined.
+    /// - Throws: `usage` where batch or length is not positive; `data` where an input's size is not determined.
     public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
+        for (name, number) in [("batch", batch), ("length", length)] where number < 1 {
+            throw TripsError.usage(name, at: "synthetic inputs", found: number, expected: "1 or more")
+        }
         var generator = SplitMix64(state: 1)
         let length = min(length, model.maximalTextLength ?? length)
         var inputs: [String: Tensor] = [:]

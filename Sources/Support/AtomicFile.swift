@@ -124,7 +124,7 @@ package final class AtomicFile {
             return
         }
         guard replacing else {
-            throw TripsError(.cannotCreate, "exists already and is not replaced unless forced to", at: path)
+            throw TripsError(.cannotCreate, "exists already", at: path, expected: "another name, or `replacing`")
         }
         let isDangling = stat(path, &status) != 0
         guard isDangling || status.st_mode & S_IFMT == S_IFREG else {

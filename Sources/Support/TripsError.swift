@@ -1,3 +1,5 @@
+import Foundation
+
 /// The one error type of the library: what went wrong, where, what was found there and what should have been.
 public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
     /// What kind of failure it is; the tools turn it into their exit code.
@@ -70,6 +72,11 @@ public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
         if let expected { text += "; expected \(expected)" }
         return text
     }
+}
+
+extension TripsError: LocalizedError {
+    /// The same as `description`.
+    public var errorDescription: String? { description }
 }
 
 /// Runs `body`; an error of ours that leaves it names `place` as well.

@@ -8,11 +8,11 @@ extension Tensor {
         return try .zeroed(newType, shape) { convert(view, into: $0) }
     }
 
-    /// The elements as integers, rounded as `converted` does.
-    package func integers() throws -> [Int] { try converted(to: .int64).elements(Int64.self).map { Int($0) } }
+    /// The elements in row-major order as integers, rounded as `converted` does.
+    public func integers() throws -> [Int] { try converted(to: .int64).elements(Int64.self).map { Int($0) } }
 
-    /// The elements in double precision.
-    package func numbers() throws -> [Double] { try converted(to: .float64).elements() }
+    /// The elements in row-major order in double precision.
+    public func numbers() throws -> [Double] { try converted(to: .float64).elements() }
 
     /// A finite number that is out of a narrower floating-point type's range, in words; nil where all fit.
     package func number(beyond newType: DataType) -> String? {

@@ -4,7 +4,7 @@ import Support
 extension Tensor {
     /// Rows [range.count, ...].
     /// - Throws: `data` where the tensor has no such rows.
-    package func rows(_ range: Range<Int>) throws -> Tensor {
+    public func rows(_ range: Range<Int>) throws -> Tensor {
         guard let count = shape.first, 0 <= range.lowerBound, range.upperBound <= count else {
             throw TripsError.data("rows of a tensor", found: "\(range)", expected: "rows of \(shape)")
         }
@@ -18,11 +18,11 @@ extension Tensor {
 
     /// One row [1, ...].
     /// - Throws: `data` where the tensor has no such row.
-    package func row(_ index: Int) throws -> Tensor { try rows(index..<index + 1) }
+    public func row(_ index: Int) throws -> Tensor { try rows(index..<max(index, index &+ 1)) }
 
-    /// Tensors concatenated along the first axis.
+    /// Tensors concatenated along the first axis, such as the examples of a batch.
     /// - Throws: `data` where there are none, or where they differ in type or in another axis.
-    package static func joined(_ parts: [Tensor]) throws -> Tensor {
+    public static func joined(_ parts: [Tensor]) throws -> Tensor {
         guard let first = parts.first, !first.shape.isEmpty,
             parts.allSatisfy({ $0.dataType == first.dataType && $0.shape.dropFirst() == first.shape.dropFirst() })
         else {
@@ -30,7 +30,12 @@ extension Tensor {
                 "parts of a batch", found: parts.map { "\($0.dataType)\($0.shape)" }.joined(separator: ", "),
                 expected: "one type and shape")
         }
-        return try Tensor(first.dataType, [parts.reduce(0) { $0 + $1.shape[0] }] + first.shape.dropFirst()) { target in
+        let count = try parts.reduce(0) { total, part in
+            let (sum, overflow) = total.addingReportingOverflow(part.shape[0])
+            guard !overflow else { throw TripsError.data("parts of a batch", expected: "at most \(Int.max) rows") }
+            return sum
+        }
+        return try Tensor(first.dataType, [count] + first.shape.dropFirst()) { target in
             var offset = 0
             for part in parts {
                 part.withBytes { UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: $0) }

@@ -4,7 +4,8 @@ private let flags = [
     "configurationPath": "--config", "followsLinks": "--follow-links", "fusionLayers": "--fusion-layers",
     "images": "--image", "imageSize": "--image-size", "intermediates": "--intermediates", "keep": "--keep",
     "keepRates": "--keep-rate", "leftOut": "--leave-out", "maximalLength": "--text-length", "minimalSNR": "--max-loss",
-    "preset": "--preset", "selection": "--select", "strideLayer": "--stride-layer", "tensorsOnly": "--architecture tensors",
+    "preset": "--preset", "replacing": "--force", "selection": "--select", "strideLayer": "--stride-layer",
+    "tensorsOnly": "--architecture tensors",
     "text": "--text", "textGuide": "--text-guide", "textHeads": "--text-heads", "visionHeads": "--vision-heads",
     "visionTower": "--vision-tower", "vocabulary": "--vocabulary", "weightsOnly": "--weights-only",
 ]

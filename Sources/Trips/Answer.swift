@@ -51,12 +51,13 @@ public struct Answer: Sendable, Encodable {
 }
 
 extension Session {
-    /// What the model says of its inputs.
+    /// What the model says of one example.
     /// - Parameters:
     ///   - inputs: as `Model.inputs(images:text:tokenizer:maximalLength:)` makes them.
     ///   - tokenizer: to read the candidates and to spell generated text.
     ///   - candidates: answers to rank (ALBEF's visual question answering), or the names of a classifier's classes.
-    /// - Throws: `usage` where inputs are missing, a model ranks answers and none are given, or names do not fit the classes.
+    /// - Throws: `usage` where inputs are missing or are those of several examples, a model ranks answers and none are given, or
+    ///   names do not fit the classes; as `run`.
     public func answer(_ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String] = []) throws -> Answer {
         let clock = ContinuousClock()
         let start = clock.now
@@ -65,17 +66,25 @@ extension Session {
             throw TripsError.usage(
                 "this model neither ranks answers nor tells classes apart", found: "`candidates`", expected: "none")
         }
+        let (ranks, generates) = (outputs.contains("answer_logits"), outputs.contains("next_logits"))
+        guard !ranks || tokenizer != nil && !candidates.isEmpty else {
+            throw TripsError.usage("this model ranks given answers", expected: "`candidates` and a vocabulary")
+        }
         let plain = outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
         try checkGiven(inputs, for: plain + outputs.intersection(["answer_logits", "next_logits"]))
+        // All at once, so that the image is encoded once.
+        let states = ranks || generates ? statesBetweenGraphs.filter { inputs[$0] == nil } : []
+        let found = try run(inputs, outputs: plain + states, traces: traceNames.filter { SelectionTrace($0) != nil })
         var answer = Answer()
-        if outputs.contains("answer_logits") {
-            answer.answers = try ranked(candidates, inputs, tokenizer)
-        } else if outputs.contains("next_logits") {
-            try generate(inputs, tokenizer, into: &answer)
+        try answer.take(found.filter { plain.contains($0.key) }, architecture: model.manifest.architecture, candidates)
+        answer.selections = try Answer.selections(in: found)
+        let encoded = inputs.merging(found.filter { states.contains($0.key) }) { given, _ in given }
+        if ranks, let tokenizer {
+            answer.answers = try ranked(candidates, encoded, tokenizer)
+        } else if generates {
+            try generate(encoded, tokenizer, into: &answer)
         }
-        try answer.take(run(inputs, outputs: plain), architecture: model.manifest.architecture, candidates)
         answer.seconds = start.duration(to: clock.now).milliseconds / 1e3
-        answer.selections = try selections(inputs)
         return answer
     }
 
@@ -88,10 +97,7 @@ extension Session {
     }
 
     /// The likeliest candidates.
-    private func ranked(_ candidates: [String], _ inputs: [String: Tensor], _ tokenizer: WordPiece?) throws -> [Answer.Class] {
-        guard let tokenizer, !candidates.isEmpty else {
-            throw TripsError.usage("this model ranks given answers", expected: "`candidates` and a vocabulary")
-        }
+    private func ranked(_ candidates: [String], _ inputs: [String: Tensor], _ tokenizer: WordPiece) throws -> [Answer.Class] {
         let encoded = candidates.map { tokenizer.encode($0) }
         let length = encoded.map(\.count).max() ?? 2
         let padded = encoded.flatMap { $0 + Array(repeating: tokenizer.paddingID, count: length - $0.count) }
@@ -105,29 +111,24 @@ extension Session {
 
     /// Generates a text or a box.
     private func generate(_ inputs: [String: Tensor], _ tokenizer: WordPiece?, into answer: inout Answer) throws {
-        var generation = model.manifest.generation ?? .released
+        let generation = model.generation(tokenizer: tokenizer)
         if generation.firstTargetID != nil {
             answer.box = try ground(inputs, generation)
             return
         }
-        if let tokenizer { (generation.startID, generation.endID) = (tokenizer.classID, tokenizer.separatorID) }
         let best = try generate(inputs, generation)
         (answer.ids, answer.score) = (best.ids, Double(best.score))
         answer.text = tokenizer?.decode(best.ids.filter { $0 != generation.startID && $0 != generation.endID })
-    }
-
-    private func selections(_ inputs: [String: Tensor]) throws -> [Answer.Selection] {
-        let traces = traceNames.filter { SelectionTrace($0) != nil }
-        if traces.isEmpty { return [] }
-        let trail = try SelectionTrail(run(inputs, outputs: [], traces: traces))
-        let patches = trail.layers.first?.scores.first?.count ?? 0
-        return trail.layers.map { .init(block: $0.number, kept: $0.kept.first?.filter { $0 >= 0 } ?? [], patches: patches) }
     }
 }
 
 extension Answer {
     /// Reads the outputs that need no further runs.
+    /// - Throws: `usage` where they are those of several examples.
     fileprivate mutating func take(_ results: [String: Tensor], architecture: String?, _ candidates: [String]) throws {
+        for (name, tensor) in results where tensor.shape.count > 1 && tensor.shape[0] > 1 {
+            throw TripsError.usage("answers are for one example", found: "\(name) of shape \(tensor.shape)", expected: "batch 1")
+        }
         if let logits = try results["itm_logits"]?.numbers(), logits.count >= 2 {
             matchProbability = softmax(logits.prefix(2))[1]
         }
@@ -140,6 +141,12 @@ extension Answer {
             let names = try Answer.classNames(architecture, count: logits.count, given: candidates)
             classes = zip(names, softmax(logits)).map { Class(name: $0, probability: $1) }
         }
+    }
+
+    fileprivate static func selections(in results: [String: Tensor]) throws -> [Selection] {
+        let trail = try SelectionTrail(results.filter { SelectionTrace($0.key) != nil })
+        let patches = trail.layers.first?.scores.first?.count ?? 0
+        return trail.layers.map { .init(block: $0.number, kept: $0.kept.first?.filter { $0 >= 0 } ?? [], patches: patches) }
     }
 
     private static func classNames(_ architecture: String?, count: Int, given: [String]) throws -> [String] {

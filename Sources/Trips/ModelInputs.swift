@@ -10,17 +10,28 @@ extension Model {
     /// The tokenizer of the vocabulary in the package; nil where it holds none.
     /// - Throws: `data` where the vocabulary is not one; what reading it throws.
     public func tokenizer() throws -> WordPiece? {
-        guard let vocabulary else { return nil }
-        return try locating("the package's vocabulary") {
-            guard let text = String(validating: try vocabulary.load().elements(UInt8.self), as: UTF8.self) else {
-                throw TripsError.data("malformed text", expected: "UTF-8")
+        try tokenizer { vocabulary in
+            try locating("the package's vocabulary") {
+                guard let text = String(validating: try vocabulary.load().elements(UInt8.self), as: UTF8.self) else {
+                    throw TripsError.data("malformed text", expected: "UTF-8")
+                }
+                return try WordPiece(vocabulary: text)
             }
-            return try WordPiece(vocabulary: text)
         }
     }
 
-    /// Pictures and a text as the model's inputs: images float32 [1, 3, P, P] in the order of its image inputs, `input_ids` and
-    /// `attention_mask` int64 [1, L].
+    /// How the package generates; where it does not say, as mPLUG's released models do.
+    /// - Parameter tokenizer: whose ids start and end a text; nil: those of the package. The ids of coordinates are the package's.
+    public func generation(tokenizer: WordPiece?) -> Generation {
+        var generation = manifest.generation ?? .released
+        if let tokenizer, generation.firstTargetID == nil {
+            (generation.startID, generation.endID) = (tokenizer.classID, tokenizer.separatorID)
+        }
+        return generation
+    }
+
+    /// Pictures and a text as the model's inputs: images float32 [1, 3, P, P] in the order of its image inputs, `input_ids` and,
+    /// where the model reads it, `attention_mask` int64 [1, L].
     ///
     /// Of a package that does not say how it takes pictures, the released models' way is assumed.
     /// - Parameters:
@@ -39,7 +50,9 @@ extension Model {
             inputs[input.name] = try picture.modelInput(preprocessing(for: input.type))
         }
         if let text {
-            (inputs["input_ids"], inputs["attention_mask"]) = try textInputs(text, tokenizer, maximalLength: maximalLength)
+            let (ids, mask) = try textInputs(text, tokenizer, maximalLength: maximalLength)
+            inputs["input_ids"] = ids
+            if inputTypes.contains(where: { $0.name == "attention_mask" }) { inputs["attention_mask"] = mask }
         }
         return inputs
     }

@@ -17,7 +17,8 @@ import Tensors
 ///     the times.
 ///   - threads: threads to work with; nil: as many as there are processors.
 ///   - progress: called with the layers done and their number; each counts twice where it is also tried alone.
-/// - Throws: `usage` where the options do not suit the model; as `PackageReader` and `PackageWriter`.
+/// - Throws: `usage` where the options do not suit the model; as `PackageReader` and `PackageWriter`; `CancellationError` where
+///   the task that calls was cancelled while samples ran.
 @discardableResult
 public func quantize(
     _ source: String, to path: String, _ options: QuantizationOptions, writing: PackageWriter.Options = .init(),

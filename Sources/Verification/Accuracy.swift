@@ -43,7 +43,7 @@ extension Accuracy {
             let range = max(0, min(start, testSet.count - batch))..<min(start + batch, testSet.count)
             let inputs = try testSet.batch(range).mapValues { try preprocessed($0, for: model) }
             var results: [String: Tensor] = [:]
-            let time = try clock.measure { results = try asDataErrors { try session.run(inputs, outputs: [output]) } }
+            let time = try clock.measure { results = try asDataErrors { try session.compute(inputs, outputs: [output]) } }
             guard let logits = results[output], logits.shape.count == 2, logits.shape[0] == range.count, logits.shape[1] > 0 else {
                 throw TripsError.usage(
                     "accuracy of \(output)", found: "\(results[output]?.shape ?? [])", expected: "[batch, classes]")

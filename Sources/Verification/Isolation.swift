@@ -46,6 +46,6 @@ struct IsolatedModel {
     func run(_ golden: GoldenSet) throws -> [String: Tensor] {
         var inputs = golden.inputs
         for (name, tensor) in golden.intermediates { inputs[IsolatedModel.input(name)] = tensor }
-        return try session.run(inputs, outputs: results.filter { golden.intermediates[$0] != nil || golden.outputs[$0] != nil })
+        return try session.compute(inputs, outputs: results.filter { golden.intermediates[$0] != nil || golden.outputs[$0] != nil })
     }
 }

@@ -26,7 +26,8 @@ extension TolerancePreset {
 ///   - timing: also take the time of each kind of operator, on the first set; the verdict does not depend on it.
 ///   - threads: for the runtime; nil: all processors.
 ///   - observe: called after each set with what was found in it.
-/// - Throws: `data` and `cannotOpen` for golden sets, `usage` for tolerances that name nothing.
+/// - Throws: `data` and `cannotOpen` for golden sets, `usage` for tolerances that name nothing, `CancellationError` where the task
+///   that calls was cancelled.
 public func verify(
     _ model: Model, against goldens: [GoldenReference], options: VerificationOptions = VerificationOptions(),
     isolating: Bool = false,
@@ -78,16 +79,19 @@ public enum ComparisonInput: Sendable {
 }
 
 /// Compares two packages value by value on the inputs of golden sets: the reference's values take the place of the
-/// goldens' outputs. Costs and times are measured on the first set.
+/// goldens' outputs.
 /// - Parameters:
 ///   - name: of the reference, for the report.
+///   - options: what to judge and by what.
 ///   - judging: false leaves the verdict open.
+///   - measuring: also measure the costs and times of both on the first set.
 ///   - threads: for the runtime; nil: all processors.
 ///   - observe: called after each set with what was found in it.
 /// - Throws: as `verify`.
 public func compare(
-    _ model: Model, with reference: Model, named name: String, on inputs: [ComparisonInput], options: VerificationOptions,
-    judging: Bool, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
+    _ model: Model, with reference: Model, named name: String, on inputs: [ComparisonInput],
+    options: VerificationOptions = VerificationOptions(), judging: Bool = false, measuring: Bool = true, threads: Int? = nil,
+    observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
     let (own, other) = (SessionRunner(Session(model, threads: threads)), SessionRunner(Session(reference, threads: threads)))
     var options = options
@@ -105,7 +109,9 @@ public func compare(
             let run = { try sideBySide(own, other, on: golden) }
             let (found, expected) = try input.isFile ? asDataErrors(run) : run()
             try observe(try verifier.add(found, against: expected, judging: judging))
-            if effect == nil { effect = try Effect.measure(model, beside: reference, named: name, on: golden, threads: threads) }
+            if measuring && effect == nil {
+                effect = try Effect.measure(model, beside: reference, named: name, on: golden, threads: threads)
+            }
         }
     }
     var report = verifier.finished(label: "against \(name)")
@@ -133,8 +139,8 @@ private func sideBySide(
 ) throws -> (found: [String: Tensor], expected: GoldenSet) {
     let inputs = golden.passInputs, given = Set(inputs.keys)
     var expected = GoldenSet(name: golden.name, inputs: inputs, metadata: golden.metadata)
-    expected.outputs = try reference.session.run(inputs)
-    expected.intermediates = try reference.session.run(
+    expected.outputs = try reference.session.compute(inputs)
+    expected.intermediates = try reference.session.compute(
         inputs, outputs: [], traces: try reference.session.reachable(canonicalOrder(reference.traceNames), from: given))
     let traces = try own.session.reachable(own.traceNames, from: given)
         .filter { expected.intermediates[$0] != nil || SelectionTrace($0) != nil }

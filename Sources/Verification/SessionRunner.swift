@@ -24,7 +24,7 @@ package struct SessionRunner: ModelRunner {
     package var isOrderedByScore: Bool { graphs.contains { $0.nodes.contains { ($0.op as? PatchSelection)?.order == .score } } }
 
     package func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {
-        try session.run(inputs, outputs: outputs, traces: traces)
+        try session.compute(inputs, outputs: outputs, traces: traces)
     }
 
     package func decodedNames(among names: [String]) -> [String] {
@@ -72,8 +72,8 @@ extension Generation {
     init(_ metadata: GoldenMetadata, _ generation: Generation?) throws {
         self = generation ?? .released
         beam = try metadata.integer("beam") ?? beam
-        minimalLength = try metadata.integer("min_length") ?? minimalLength
         maximalLength = try metadata.integer("max_length") ?? maximalLength
+        minimalLength = try metadata.integer("min_length") ?? min(minimalLength, maximalLength)
         startID = try metadata.integer("start_id") ?? startID
         endID = try metadata.integer("end_id") ?? endID
         alpha = try metadata.number("alpha") ?? alpha

@@ -1,4 +1,5 @@
 import Foundation
+import Goldens
 import ModelGraph
 import Runtime
 import Support
@@ -81,7 +82,8 @@ struct BenchTool: Tool {
         /// A model may take texts of one length only, which shows when it runs.
         func firstRun(_ session: Session, _ path: String) throws {
             let length = sizes.textLength.map { " with \(counted($0, "text token")), which --text-length sets" } ?? ""
-            _ = try locating(fileName(of: path) + length) { try session.run(inputs, outputs: wanted) }
+            _ = try session.inputs(for: wanted ?? [])
+            _ = try locating(fileName(of: path) + length) { try asDataErrors { try session.compute(inputs, outputs: wanted) } }
         }
         try firstRun(session, model)
         // Without the making of the inputs: a program that loads a model has them.

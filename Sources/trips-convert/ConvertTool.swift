@@ -78,7 +78,8 @@ struct ConvertTool: Tool {
     /// Runs may refuse what depends on the inputs' numbers.
     private func sizeNote(_ graph: Graph) -> String? {
         graph.sizeOfNumbers().map { size in
-            "note: a size depends on the numbers of \(size.inputs.joined(separator: ", ")), at \(size.place): runs take at most "
+            let inputs = size.inputs.isEmpty ? "inputs" : size.inputs.joined(separator: ", ")
+            return "note: a size depends on the numbers of \(inputs), at \(size.place): runs take at most "
                 + "\(Graph.smallInput) elements of each"
         }
     }

@@ -148,7 +148,7 @@ struct VerifyTool: Tool {
     /// How far the other package itself is from the golden sets that have intermediates; nil where none has.
     private func referenceCurve(_ reference: Model, _ goldens: [GoldenReference], _ name: String) throws -> DepthCurve? {
         let goldens = try goldens.filter { golden in
-            try golden.load(inputNames: [], outputNames: [], needing: { _ in false }).unread.contains(where: \.isIntermediate)
+            try golden.load(needing: { _ in false }).unread.contains(where: \.isIntermediate)
         }
         if goldens.isEmpty { return nil }
         var options = VerificationOptions()

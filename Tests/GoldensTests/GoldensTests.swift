@@ -111,21 +111,21 @@ private func archive(_ name: String, inflatesTo size: Int) -> [UInt8] {
     let folder = try TemporaryFolder()
     let path = try folder.write(archive("in.image.npy", inflatesTo: 40_000_000), "golden.npz")
     let reference = try GoldenReference.references(at: path)[0]
-    #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
+    #expect { try reference.load() } throws: { error in
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("in.image.npy")
     }
-    let set = try reference.load(inputNames: [], outputNames: []) { _ in false }
+    let set = try reference.load { _ in false }
     #expect(set.inputs.isEmpty && set.unread == [.input("image")])
 }
 
 /// Of two arrays each may inflate as far as it does, but not both.
 @Test func arraysTogetherAreInflatedInProportion() throws {
     let reference = try GoldenReference.references(at: fixtures + "/hostile/large-together.npz")[0]
-    #expect { try reference.load(inputNames: [], outputNames: []) } throws: { error in
+    #expect { try reference.load() } throws: { error in
         (error as? TripsError)?.kind == .data && "\(error)".contains("out of proportion") && "\(error)".contains("out.a.npy")
     }
     for key in [.input("image"), .output("a")] as [GoldenKey] {
-        let set = try reference.load(inputNames: [], outputNames: []) { $0 == key }
+        let set = try reference.load { $0 == key }
         #expect(set.inputs.count + set.outputs.count == 1)
     }
 }

@@ -54,6 +54,13 @@ private let files = [
         let image = try Tensor([Float](repeating: 0, count: shape.reduce(1, *)), shape: shape)
         #expect { try Picture(modelInput: image, mean: nil, deviation: nil) } throws: { "\($0)".contains("an image input") }
     }
+    let two = try Tensor([Float](repeating: 0, count: 24), shape: [2, 3, 2, 2])
+    for example in [-1, 2, .min, .max] {
+        #expect { try Picture(modelInput: two, example: example, mean: nil, deviation: nil) } throws: {
+            "\($0)".contains("an image input; found [2, 3, 2, 2], example \(example)")
+        }
+    }
+    #expect(try Picture(modelInput: two, example: 1, mean: nil, deviation: nil).width == 2)
 }
 
 @Test func pngFilesReadBackAsTheyWereWritten() throws {

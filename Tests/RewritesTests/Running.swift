@@ -48,7 +48,7 @@ func excess(_ x: Tensor?, _ expected: Tensor?, _ absolute: Double, _ relative: D
 }
 
 func golden(_ path: String) throws -> GoldenSet {
-    try #require(GoldenReference.references(at: path).first).load(inputNames: [], outputNames: [])
+    try #require(GoldenReference.references(at: path).first).load()
 }
 
 /// A model as `fold` and `fuse` leave it, checked after each rewrite.

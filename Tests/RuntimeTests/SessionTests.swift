@@ -316,7 +316,18 @@ private struct BatchRecord: Computable {
         }
         #expect(try message(["x": noise([1, 2, 40], seed: 1)], ["nothing"]).contains("nothing"))
         #expect(message([:], ["states"]).contains("x is missing; found none"))
-        #expect(try message(["pixels": noise([1, 2, 40], seed: 1)], ["states"]).contains("x is missing; found pixels"))
+        #expect(try message(["y": noise([1, 3, 40], seed: 1)], ["states"]).contains("x is missing; found y"))
+        let misspelled = try ["x": noise([1, 2, 40], seed: 1), "why": noise([1, 3, 40], seed: 1)]
+        #expect(message(misspelled, ["states"]) == "no such input; found why; expected x, y")
+        #expect(try session.compute(misspelled, outputs: ["states"])["states"]?.shape == [1, 2, 40])
+        #expect { try session.run(["x": noise([1, 2, 40], seed: 1)], outputs: [], traces: ["vision.9"]) } throws: {
+            "\($0)" == "no such output or trace; found vision.9; expected states, hidden, answer, vision.1"
+        }
+        for (batch, length) in [(-1, 2), (0, 2), (1, 0)] {
+            #expect { try session.syntheticInputs(batch: batch, length: length) } throws: {
+                ($0 as? TripsError)?.kind == .usage && "\($0)".contains("expected 1 or more")
+            }
+        }
         #expect { try session.run(["pixels": noise([1, 2, 40], seed: 1)]) } throws: {
             ($0 as? TripsError)?.kind == .usage && "\($0)".contains("found pixels; expected x")
         }
@@ -629,10 +640,49 @@ private struct BatchRecord: Computable {
         for bad: Int32 in [9, -10, .max] {
             #expect { try run(bad) } throws: {
                 "\($0)" == "element [1, 3] of input input_ids; found \(bad); expected -9 ..< 9"
-                    && ($0 as? TripsError)?.kind == .data
+                    && ($0 as? TripsError)?.kind == .usage
             }
         }
         try run(-9)
+    }
+
+    /// Sizes that a model's own tables forbid are the caller's mistake, not the package's.
+    @Test func sizesThatOperatorsCannotTakeAreUsage() throws {
+        var graph = Graph(name: "main")
+        let ids = try graph.addInput("ids", ValueType(.int64, [1, Dimension(symbol: "length")]))
+        let table = try graph.addConstant(Constant(noise([9, 4], seed: 3), identity: "table"), name: "table")
+        let places = try graph.addConstant(Constant(noise([6, 4], seed: 4), identity: "places"), name: "places")
+        let words = try graph.add(Embedding(), [ids, table, places], name: "words")[0]
+        let first = try graph.addKnown(.dimensions([0]), ValueType(.int64, [1]), name: "first")
+        try graph.addOutput("y", graph.add(Gather(axis: 1), [words, first], name: "guide")[0])
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        func refused(_ length: Int, _ words: String) throws {
+            #expect { try session.run(["ids": Tensor([Int64](repeating: 1, count: length), shape: [1, length])]) } throws: {
+                ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words)
+            }
+        }
+        try refused(7, "more tokens than positions; found 7; expected at most 6")
+        try refused(0, "input ids is empty; found [1, 0]")
+        #expect(try session.run(["ids": Tensor([Int64](repeating: 1, count: 6), shape: [1, 6])])["y"]?.shape == [1, 1, 4])
+    }
+
+    @Test func noRunsTakeNoTimes() throws {
+        let session = Session(try twoGraphs(), threads: 1)
+        #expect(try measureInTurn([session, session], [:], runs: -1) == [[], []])
+    }
+
+    @Test func theTokenizerIsMadeOnce() throws {
+        let model = Model(graphs: [], vocabulary: Constant(try Tensor([UInt8(97)], shape: [1])))
+        var made = 0
+        for _ in 0..<3 {
+            let count = try model.tokenizer { vocabulary in
+                made += 1
+                return vocabulary.shape[0]
+            }
+            #expect(count == 1)
+        }
+        #expect(made == 1)
+        #expect(try Model(graphs: []).tokenizer { $0.shape[0] } == nil)
     }
 
     @Test func splittingOffWhatStaysKeepsTheNumbers() throws {
@@ -643,8 +693,8 @@ private struct BatchRecord: Computable {
         let inputs = ["states": try noise([1, 5, 40], seed: 8), "y": try noise([1, 3, 40], seed: 9)]
         let whole = try Session(model, threads: 1).run(inputs, outputs: ["answer"])
         let session = Session(model, threads: 1)
-        let kept = try session.sharing([fixed]).run(inputs)
-        let parts = try session.sharing([step]).run(kept.merging(inputs) { a, _ in a }, outputs: ["answer"])
+        let kept = try session.sharing([fixed]).compute(inputs)
+        let parts = try session.sharing([step]).compute(kept.merging(inputs) { a, _ in a }, outputs: ["answer"])
         #expect(try parts["answer"]?.elements(Float.self) == whole["answer"]?.elements(Float.self))
     }
 }

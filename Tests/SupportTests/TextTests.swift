@@ -1,3 +1,4 @@
+import Foundation
 import Support
 import Testing
 
@@ -13,6 +14,11 @@ import Testing
 }
 
 @Suite struct TextTests {
+    @Test func errorsSayTheSameToFoundation() {
+        let error = TripsError.data("size of a picture", at: "a.png", found: 0, expected: "1 or more")
+        #expect((error as any Error).localizedDescription == "a.png: size of a picture; found 0; expected 1 or more")
+    }
+
     @Test func namesThatAreTakenGetTheNextNumber() {
         var names = UniqueNames(separator: "#", taken: ["a", "a#3"])
         #expect((0..<3).map { _ in names.unique("a") } == ["a#2", "a#4", "a#5"])

@@ -17,6 +17,16 @@ import Tensors
         }
     }
 
+    @Test func rowsAreTakenApartAndJoined() throws {
+        let batch = try Tensor([1, 2, 3, 4, 5, 6] as [Float], shape: [3, 2])
+        #expect(try batch.row(1).numbers() == [3, 4] && batch.rows(1..<3).integers() == [3, 4, 5, 6])
+        #expect(try Tensor.joined([batch.row(0), batch.rows(1..<3)]).elements(Float.self) == batch.elements())
+        for index in [-1, 3, .max, .min] { #expect(throws: TripsError.self) { try batch.row(index) } }
+        for parts in [[], [batch, try batch.transposed()], [try Tensor(scalar: Float(1))]] {
+            #expect { try Tensor.joined(parts) } throws: { "\($0)".contains("parts of a batch") }
+        }
+    }
+
     @Test func halvesRoundToEven() throws {
         // 2049 lies between 2048 and 2050 in half precision; 65520 is the first that becomes infinite; 2^-25 is half the
         // smallest subnormal.

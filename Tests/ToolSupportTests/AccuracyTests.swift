@@ -42,7 +42,7 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     let folder = fixtures + "/albef-ve"
     let scratch = try TemporaryFolder()
     let path = scratch["test-set.safetensors"]
-    let golden = try GoldenReference.references(at: folder + "/golden.safetensors")[0].load(inputNames: [], outputNames: [])
+    let golden = try GoldenReference.references(at: folder + "/golden.safetensors")[0].load()
     let prediction = try #require(golden.outputs["prediction"]).elements(Float.self)
     let answer = Int64(try #require(prediction.indices.max { prediction[$0] < prediction[$1] }))
     let wrong = (answer + 1) % 3
@@ -79,7 +79,14 @@ private func repeated(_ tensor: Tensor, _ count: Int) throws -> Tensor {
     }
     let (labels, x) = (("labels", try integers(0, 1)), ("in.x", try Tensor([Float](repeating: 1, count: 6), shape: [2, 3])))
     try write([labels, x, ("index.x", integers(1, 1))], to: path)
-    #expect(try TestSet(path: path).count == 2)
+    let testSet = try TestSet(path: path)
+    #expect(testSet.count == 2)
+    for range in [-1..<1, 1..<3, 2..<4] {
+        #expect { try testSet.batch(range) } throws: { ($0 as? TripsError)?.kind == .usage && "\($0)".contains("0 ..< 2") }
+    }
+    for example in [-1, 2] {
+        #expect { try testSet.label(of: example, among: 2) } throws: { ($0 as? TripsError)?.kind == .usage }
+    }
     try refuses("a test set", labels)
     try refuses("a test set", x)
     try refuses("a test set", ("labels", Tensor([Int64](), shape: [0])), x)
@@ -154,6 +161,19 @@ private func echo(classes: Int) throws -> Model {
     for (labels, right) in [([0, 1, 2, 2] as [Int64], 3), ([1, 0, 0, 0], 0)] {
         try write([("labels", Tensor(labels, shape: [4])), ("in.x", x)], to: path)
         #expect(try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction").right == right)
+    }
+}
+
+@Test func whatATestSetHoldsBesideItsInputsIsIgnoredAndWhatItLacksIsData() throws {
+    let scratch = try TemporaryFolder()
+    let path = scratch["test-set.safetensors"]
+    let labels = ("labels", try Tensor([Int64(2), 2], shape: [2]))
+    let x = try Tensor([1, 1, 0, 1, 1, 0] as [Float], shape: [2, 3])
+    try write([labels, ("in.x", x), ("in.note", x)], to: path)
+    #expect(try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction").right == 2)
+    try write([labels, ("in.note", x)], to: path)
+    #expect { try Accuracy.measure(echo(classes: 3), on: TestSet(path: path), output: "prediction") } throws: {
+        ($0 as? TripsError)?.kind == .data && "\($0)".contains("input x is missing")
     }
 }
 

@@ -35,7 +35,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 }
 
 @Test func everyQuestionOfABatchIsRanked() throws {
-    let golden = try references("albef-vqa/golden-ranking")[0].load(inputNames: [], outputNames: [])
+    let golden = try references("albef-vqa/golden-ranking")[0].load()
     let names = ["image", "input_ids", "attention_mask"]
     var questions = golden.inputs
     for name in names { questions[name] = try Tensor.joined([#require(golden.inputs[name]), #require(golden.inputs[name])]) }
@@ -153,7 +153,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
     func cost(_ inputs: [String: Tensor]) throws -> Int {
         try Effect.measure(model, beside: model, named: "itself", on: GoldenSet(name: "inputs", inputs: inputs)).multiplyAccumulates
     }
-    let golden = try #require(references("mplug-vqa/golden").first).load(inputNames: [], outputNames: [])
+    let golden = try #require(references("mplug-vqa/golden").first).load()
     let encoding = golden.inputs.filter { $0.key != "decoder_ids" }
     var decoding = golden.inputs.filter { $0.key == "decoder_ids" }
     for name in ["question_output", "question_atts"] { decoding[name] = golden.outputs[name] }
@@ -184,7 +184,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 }
 
 @Test func patchesThatWereDroppedAreDark() throws {
-    let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
+    let golden = try #require(references("albef-pretrain/golden-select").first).load()
     let answer = try Session(model("albef-pretrain", selecting: [2])).answer(golden.inputs, tokenizer: nil)
     let kept = Set(try #require(answer.selections.last).kept)
     // A pixel for each patch.
@@ -193,7 +193,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
 }
 
 @Test func theBoxIsDrawnByItsEdge() throws {
-    let golden = try #require(references("albef-pretrain/golden-select").first).load(inputNames: [], outputNames: [])
+    let golden = try #require(references("albef-pretrain/golden-select").first).load()
     var answer = try Session(model("albef-pretrain", selecting: [2])).answer(golden.inputs, tokenizer: nil)
     answer.selections = []
     // From the second column to the fifth, whichever corner is named first, and what lies outside cut off.

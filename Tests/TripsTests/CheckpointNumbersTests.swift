@@ -8,6 +8,7 @@ import Support
 import Tensors
 import TestSupport
 import Testing
+import Verification
 
 /// A checkpoint with a golden set that says what was selected.
 struct CheckpointCase: Sendable, CustomTestStringConvertible {
@@ -177,6 +178,8 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
             (Generation(method: .beam, maximalLength: rows + 1), "found \(rows + 1); expected 1 to \(rows)"),
             (Generation(method: .beam, beam: 33, maximalLength: 10), "found 33; expected 1 to 32"),
             (Generation(method: .beam, beam: 0, maximalLength: 10), "found 0"),
+            (Generation(method: .beam, minimalLength: 4, maximalLength: 3), "minimalLength; found 4; expected at most 3"),
+            (Generation(method: .beam, startID: -1, maximalLength: 3), "startID; found -1; expected 0 or more"),
             (Generation(method: .beam, maximalLength: 10, alpha: .nan), "finite"),
             (Generation(method: .beam, maximalLength: 10, alpha: .infinity), "finite"),
         ] {
@@ -184,6 +187,15 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
                 ($0 as? TripsError)?.kind == .usage && "\($0)".contains(words)
             }
         }
+    }
+
+    /// A golden set that states the longest length alone, below the package's shortest.
+    @Test func aShorterLengthThanThePackagesIsGenerated() throws {
+        let (inputs, session) = (try golden("mplug-caption/golden-beam").inputs, try session("mplug-caption"))
+        #expect(try #require(session.model.manifest.generation).minimalLength > 4)
+        let metadata = GoldenMetadata(["max_length": "4", "start_id": "3", "end_id": "2"])
+        let results = try SessionRunner(session).decode(["ids"], inputs: inputs, metadata: metadata)
+        #expect(try #require(results["ids"]).count <= 5)
     }
 
     /// An end that no vocabulary holds is never reached, and nothing is suppressed before it.

@@ -3,6 +3,29 @@ import TestSupport
 import Testing
 import Trips
 
+/// Runs its jobs one after the other on threads that may block.
+private final class Queue: SerialExecutor {
+    private let queue = DispatchQueue(label: "model")
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        queue.async { job.runSynchronously(on: self.asUnownedSerialExecutor()) }
+    }
+}
+
+/// A session of a service, as the guide shows it.
+private actor Worker {
+    private let executor = Queue()
+    private let session: Session
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    init(_ model: Model) { session = Session(model, threads: 1) }
+
+    func answer(_ inputs: [String: Tensor]) throws -> Answer {
+        try session.answer(inputs, tokenizer: session.model.tokenizer())
+    }
+}
+
 /// What a program names that imports the library alone.
 @Suite struct OneImportTests {
     @Test func aSelectionCanBeAskedForAndItsReportRead() throws {
@@ -44,8 +67,83 @@ import Trips
         refused("`text` is missing") {
             _ = try Session(model).answer(model.inputs(images: [picture], text: nil, tokenizer: nil), tokenizer: tokenizer)
         }
+        refused("answers are for one example") {
+            _ = try Session(model).answer(inputs.mapValues { try Tensor.joined([$0, $0]) }, tokenizer: tokenizer)
+        }
+        refused("no such input; found attention_maks; expected image, input_ids, attention_mask") {
+            var inputs = inputs
+            inputs["attention_maks"] = inputs["attention_mask"]
+            _ = try Session(model).answer(inputs, tokenizer: tokenizer)
+        }
+        refused("more tokens than positions; found 21; expected at most 20") {
+            var inputs = inputs
+            for name in ["input_ids", "attention_mask"] {
+                inputs[name] = try Tensor([Int64](repeating: 1, count: 21), shape: [1, 21])
+            }
+            _ = try Session(model).answer(inputs, tokenizer: tokenizer)
+        }
         refused("`candidates`") { _ = try Session(model).answer(inputs, tokenizer: tokenizer, candidates: ["yes"]) }
         try convert("\(fixtures)/albef-pretrain/opset17.onnx", to: scratch["o.trips"])
         #expect(try Model(contentsOf: scratch["o.trips"]).tokenizer() == nil)
+    }
+
+    /// What the answer takes from one run is what separate runs give.
+    @Test(arguments: ["mplug-vqa", "albef-vqa"]) func anAnswerComesWithWhatWasSelectedForIt(architecture: String) throws {
+        let scratch = try TemporaryFolder()
+        var options = ConversionOptions()
+        options.selection = SelectionRequest(blocks: [2], keepRates: [0.5])
+        try convert("\(fixtures)/\(architecture)/checkpoint.safetensors", to: scratch["m.trips"], options)
+        let model = try Model(contentsOf: scratch["m.trips"])
+        let words = try String(contentsOfFile: fixtures + "/preprocessing/vocab.txt", encoding: .utf8).split(separator: "\n")
+        let tokenizer = try WordPiece(vocabulary: words.prefix(48).joined(separator: "\n"))
+        let picture = try Picture(path: fixtures + "/preprocessing/colour.jpg")
+        let inputs = try model.inputs(images: [picture], text: "the dog is on a", tokenizer: tokenizer)
+        let ranks = architecture == "albef-vqa"
+        let session = Session(model)
+        let answer = try session.answer(inputs, tokenizer: tokenizer, candidates: ranks ? ["the dog", "a"] : [])
+        if ranks {
+            #expect(answer.answers?.count == 2)
+        } else {
+            let generation = model.generation(tokenizer: tokenizer)
+            #expect(generation.startID == tokenizer.classID && generation.endID == tokenizer.separatorID)
+            #expect(model.generation(tokenizer: nil) == model.manifest.generation)
+            #expect(try answer.ids == session.generate(inputs, generation).ids)
+        }
+        let kept = try #require(session.run(inputs, outputs: [], traces: ["selection.2.indices"])["selection.2.indices"])
+        #expect(try answer.selections.map(\.kept) == [kept.integers()])
+    }
+
+    @Test func actorsWithSessionsOfTheirOwnAnswer() async throws {
+        let scratch = try TemporaryFolder()
+        try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: scratch["m.trips"])
+        let model = try Model(contentsOf: scratch["m.trips"])
+        let inputs = try Session(model).syntheticInputs(batch: 1, length: 5)
+        let (first, second) = (Worker(model), Worker(model))
+        async let one = first.answer(inputs)
+        async let two = second.answer(inputs)
+        let answers = try await [one, two]
+        #expect(answers[0].matchProbability != nil && answers[0].matchProbability == answers[1].matchProbability)
+    }
+
+    /// The names that a client's own methods hide, and those that other modules have too.
+    @Test func namesThatClashAreFoundInTheModule() throws {
+        struct Client {
+            let model: Model
+            func verify(_ goldens: [GoldenReference]) throws -> Bool { try Trips.verify(model, against: goldens).passes }
+            func compare(_ inputs: [ComparisonInput]) throws -> VerificationReport {
+                try Trips.compare(model, with: model, named: "itself", on: inputs, measuring: false)
+            }
+        }
+        let scratch = try TemporaryFolder()
+        try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: scratch["m.trips"])
+        let client = Client(model: try Model(contentsOf: scratch["m.trips"]))
+        let goldens = try GoldenReference.references(at: "\(fixtures)/albef-pretrain/golden.safetensors")
+        #expect(try client.verify(goldens))
+        // A name of no input is ignored, as files may hold it.
+        var golden = try #require(goldens.first).load()
+        golden.inputs["note"] = try Tensor([Int64(1)], shape: [1])
+        let report = try client.compare([.set(golden)])
+        #expect(report.passes && report.effect == nil && !report.outputs.isEmpty)
+        #expect(Trips.Dimension(3).constant == 3 && Trips.Slice() == Trips.Slice())
     }
 }

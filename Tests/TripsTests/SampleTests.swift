@@ -34,7 +34,7 @@ private let sample = fixtures + "/scenes"
         try Self.convert(to: selected, keepRate: 0.5)
         var quantization = QuantizationOptions(.int8)
         quantization.calibration = try GoldenReference.references(at: "\(sample)/golden-select.safetensors").map {
-            try $0.load(inputNames: [], outputNames: [])
+            try $0.load()
         }
         try quantize(selected, to: int8, quantization, measuring: false)
 
