@@ -90,6 +90,11 @@ final class ONNXCall {
         if try flag(name) { throw TripsError.data("attribute \(name)", found: 1, expected: 0) }
     }
 
+    /// For operands that ask for what no rule here does.
+    func refuse(_ index: Int, _ name: String) throws {
+        guard input(index) == nil else { throw TripsError.data("operand \(index)", found: name, expected: "none") }
+    }
+
     /// The attributes of a Gemm.
     func gemm() throws -> Gemm {
         Gemm(

@@ -6,7 +6,7 @@ extension ONNXRules {
     /// Attention of ONNX Runtime whose queries, keys and values are projected before.
     @Sendable static func multiHeadAttention(_ call: ONNXCall) throws -> [ValueID] {
         for (index, name) in [(6, "past key"), (7, "past value"), (8, "past sequence length"), (9, "cache indirection")] {
-            guard call.input(index) == nil else { throw TripsError.data("operand \(index)", found: name, expected: "none") }
+            try call.refuse(index, name)
         }
         guard call.node.outputs.dropFirst().allSatisfy(\.isEmpty) else {
             throw TripsError.data("outputs of MultiHeadAttention", found: "present keys or scores", expected: "none of these")
@@ -82,8 +82,8 @@ extension ONNXCall {
         let scale = try float("scale") ?? 0
         let op = OnnxAttention(scale: scale == 0 ? nil : scale, causal: try flag("unidirectional"))
         let rows = try step(op, operands + [scores], "rows")
-        let turned = try step(Transpose(permutation: [0, 2, 1, 3]), [rows], "turned")
-        return try add(Reshape(), [turned, constant([0, 0, -1], "shape")])
+        let transposed = try step(Transpose(permutation: [0, 2, 1, 3]), [rows], "transposed")
+        return try add(Reshape(), [transposed, constant([0, 0, -1], "shape")])
     }
 
     /// What hides keys [B, heads, M, D] where it is added to their scores.

@@ -17,13 +17,13 @@ extension ONNXRules {
         "FusedMatMul": ONNXRule(build: fusedMatMul),
         "FusedGemm": ONNXRule(build: fusedGemm), "FusedConv": ONNXRule(build: fusedConvolution),
         "Attention": ONNXRule { call in
-            try refuse(call, 4, "past")
-            try refuse(call, 6, "past sequence length")
+            try call.refuse(4, "past")
+            try call.refuse(6, "past sequence length")
             return try attention(call, call.step(MatMul(), [call.required(0), call.required(1)], "product"), mask: 3, addend: 5)
         },
         "MultiHeadAttention": ONNXRule(build: multiHeadAttention),
         "QAttention": ONNXRule { call in
-            try refuse(call, 8, "past")
+            try call.refuse(8, "past")
             let factors = [try call.numbers(0, scale: 3, zero: 6), try call.numbers(1, scale: 4, zero: 7, axis: -1)]
             return try attention(call, call.step(MatMul(), factors, "product"), mask: 5, addend: nil)
         },
@@ -41,10 +41,6 @@ extension ONNXRules {
     private static func gelu(_ call: ONNXCall, _ form: GELU.Form) throws -> [ValueID] {
         guard let bias = call.input(1) else { return try call.add(GELU(form), [call.required(0)]) }
         return try call.add(GELU(form), [call.step(Binary(.add), [call.required(0), bias], "sum")])
-    }
-
-    private static func refuse(_ call: ONNXCall, _ index: Int, _ name: String) throws {
-        guard call.input(index) == nil else { throw TripsError.data("operand \(index)", found: name, expected: "none") }
     }
 
     private static func scaledProduct(_ call: ONNXCall, _ x: ValueID, _ weight: ValueID, bias: Int) throws -> [ValueID] {
@@ -109,9 +105,8 @@ extension ONNXRules {
     }
 
     @Sendable private static func fusedMatMul(_ call: ONNXCall) throws -> [ValueID] {
-        for name in ["transBatchA", "transBatchB"] where try call.flag(name) {
-            throw TripsError.data("attribute \(name)", found: 1, expected: 0)
-        }
+        try call.refuse(flag: "transBatchA")
+        try call.refuse(flag: "transBatchB")
         var factors = [try call.required(0), try call.required(1)]
         for (index, name) in ["transA", "transB"].enumerated() where try call.flag(name) {
             let rank = call.type(factors[index]).rank

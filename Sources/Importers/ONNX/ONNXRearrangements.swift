@@ -36,9 +36,8 @@ import Tensors
 private func blocks(_ call: ONNXCall) throws -> (shape: [Dimension], block: Dimension) {
     let type = call.type(try call.required(0))
     guard type.rank == 4 else { throw TripsError.data("x of \(call.node.type)", found: type, expected: "rank 4") }
-    guard let block = try call.integer("blocksize"), block > 0 else {
-        throw TripsError.data("attribute blocksize", expected: "1 or more")
-    }
+    let block = try call.required("blocksize", call.integer)
+    guard block > 0 else { throw TripsError.data("attribute blocksize", found: block, expected: "1 or more") }
     return (type.shape, Dimension(block))
 }
 
@@ -46,8 +45,8 @@ private func rearranged(
     _ call: ONNXCall, _ split: [Dimension], _ permutation: [Int], _ joined: [Dimension]
 ) throws -> [ValueID] {
     let parts = try call.step(Reshape(to: split), [call.required(0), call.sizes(split, "split")], "blocks")
-    let turned = try call.step(Transpose(permutation: permutation), [parts], "turned")
-    return try call.add(Reshape(to: joined), [turned, call.sizes(joined, "shape")])
+    let transposed = try call.step(Transpose(permutation: permutation), [parts], "transposed")
+    return try call.add(Reshape(to: joined), [transposed, call.sizes(joined, "shape")])
 }
 
 /// Ones where the column is the row and k, in the shape of a matrix.
