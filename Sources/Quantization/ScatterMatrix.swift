@@ -64,7 +64,8 @@ package final class ScatterMatrix {
         columns.withUnsafeBufferPointer { columns in
             guard let base = columns.baseAddress else { return }
             trips_sgemm_pack(&packed, base + range.lowerBound * count, count, range.count, count, 0, range.count)
-            trips_sgemm(base, count, packed, range.count, count, &products, range.count, range.lowerBound, width, 0, range.count, nil)
+            trips_sgemm(
+                base, count, packed, range.count, count, &products, range.count, range.lowerBound, width, 0, range.count, nil)
         }
         return products
     }

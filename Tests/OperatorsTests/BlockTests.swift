@@ -102,7 +102,8 @@ struct BlockTests {
     @Test(arguments: [3, 4]) func rowsOfTinyNumbersAreZeroAndThoseWithNaNAreNaN(groupSize: Int) throws {
         let x = try floats([1e-36, 1, .nan, 2, .infinity, 3].flatMap { [$0, 0.5e-36, 0, 1e-37] }, [6, 4])
         let weight = try Tensor((0..<8).map { Int8($0) }, shape: [2, 4])
-        let scales = try floats(Array(repeating: 1, count: 2 * ((4 + groupSize - 1) / groupSize)), [2, (4 + groupSize - 1) / groupSize])
+        let scales = try floats(
+            Array(repeating: 1, count: 2 * ((4 + groupSize - 1) / groupSize)), [2, (4 + groupSize - 1) / groupSize])
         let found = try run(QuantizedLinear(groupSize: groupSize, activations: .int8), x, weight, scales).elements(Float.self)
         #expect(found[0] == 0 && found[1] == 0, "a row of tiny numbers")
         for row in [2, 4] { #expect(found[2 * row].isNaN && found[2 * row + 1].isNaN) }

@@ -132,7 +132,9 @@ private func scatter(_ x: Tensor, parts: Int) throws -> ScatterMatrix {
         let values = try x.elements(Float.self)
         let center = (0..<columns).map { Float($0 % 5) / 10 }
         func product(_ a: Int, _ b: Int) -> Double {
-            (0..<rows).reduce(0.0) { $0 + Double(values[$1 * columns + a] - center[a]) * Double(values[$1 * columns + b] - center[b]) }
+            (0..<rows).reduce(0.0) {
+                $0 + Double(values[$1 * columns + a] - center[a]) * Double(values[$1 * columns + b] - center[b])
+            }
         }
         let scatter = ScatterMatrix(center: center, variances: (0..<columns).map { product($0, $0) })
         let pool = ThreadPool(threads: threads)

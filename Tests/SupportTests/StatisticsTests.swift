@@ -21,7 +21,8 @@ private func snr(_ x: [Double], _ g: [Double]) -> Double {
         ([1e200], [1e200], .infinity), ([1e200], [1], -4000), ([1], [1e200], 0), ([1e200, 1], [1e200, 2], 4000),
         ([1.7e308, 0], [1.5e308, 1e-9], 20 * log10(7.5)), ([1.7e308], [-1.7e308], -20 * log10(2)),
         // Squares below the smallest, alone and beside others, in any order.
-        ([0, 0], [1e-200, 3e-170], 0), ([0], [.leastNonzeroMagnitude], 0), ([1e-200], [0], -.infinity), ([1.5e-200], [1e-200], 20 * log10(2)),
+        ([0, 0], [1e-200, 3e-170], 0), ([0], [.leastNonzeroMagnitude], 0), ([1e-200], [0], -.infinity),
+        ([1.5e-200], [1e-200], 20 * log10(2)),
         ([1, 1e-170], [1, 0], 3400), ([1e-170, 1], [0, 1], 3400), ([3e-300, 2], [1e-300, 1], 0), ([2, 3e-300], [1, 1e-300], 0),
     ]
 

@@ -131,7 +131,9 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
 }
 
 /// Squares of such numbers are none.
-@Test(arguments: [1e-200, 1000 * Double.leastNonzeroMagnitude, 1e200, 1e308]) func anSNRIsTakenOfNumbersOfAnySize(size: Double) throws {
+@Test(arguments: [1e-200, 1000 * Double.leastNonzeroMagnitude, 1e200, 1e308]) func anSNRIsTakenOfNumbersOfAnySize(size: Double)
+    throws
+{
     func judged(_ x: [Double], _ g: [Double]) throws -> Judgement {
         try judge(
             Tensor(x.map { $0 * size }, shape: [2]), golden: Tensor(g.map { $0 * size }, shape: [2]), name: "y", criterion: .snr(20)
