@@ -21,7 +21,7 @@ let paths = (1..<UInt32(TRIPS_PATH_COUNT)).map { trips_path(rawValue: $0) }.filt
 
 func name(_ path: trips_path) -> String { String(cString: trips_path_name(path)) }
 
-/// Runs `body` on each path in turn; the suites that use it are serialized, as the choice is global.
+/// Runs `body` on each path in turn. The choice holds for the thread that makes it.
 func onEachPath(_ body: (trips_path) -> Void) {
     let before = trips_kernels_path()
     for path in paths {
@@ -63,7 +63,7 @@ func rootMeanSquareError(_ x: [Float], _ y: [Float]) -> Float {
 }
 
 /// All tests that force a path.
-@Suite(.serialized) struct KernelTests {}
+@Suite struct KernelTests {}
 
 extension KernelTests {
     @Test func everyPathCanBeForced() {

@@ -54,7 +54,7 @@ bool trips_path_available(trips_path path);
 /// The path in use: the best one that is available, or the one forced.
 trips_path trips_kernels_path(void);
 
-/// Makes every later call use `path`; false (and no change) where it is not available. For tests.
+/// Makes every later call of this thread use `path`; false (and no change) where it is not available. For tests.
 bool trips_kernels_force(trips_path path);
 
 // MARK: - Epilogues
