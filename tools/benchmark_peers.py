@@ -8,7 +8,7 @@ do not. Printed are the median over all runs, the best run, the median over roun
 same precision, load time, time to the first result, and peak memory. All outputs are compared with PyTorch's first.
 
 DIR gets, where they are missing: the models of tools/reference (checkpoint, ONNX, ONNX with selection inside), the
-peers' int8 models, and our packages (`trips-convert`, `trips-quantize --int8`). That takes minutes; a second call
+peers' int8 models, and our packages (`trips-convert`, `trips-quantize --int8`, both also `--mapped`). That takes minutes; a second call
 finds them there. Files with selection carry blocks and keep rate in their names.
 """
 
@@ -31,7 +31,8 @@ sys.path.insert(0, str(TOOLS / "reference"))
 
 REFERENCE = "torch:f32"
 """The contestant that the others' outputs are held beside."""
-CONTESTANTS = ("trips:f32", "trips:int8", "onnxruntime:f32", "onnxruntime:int8", "openvino:f32", "openvino:int8", REFERENCE)
+CONTESTANTS = ("trips:f32", "trips-mapped:f32", "trips:int8", "trips-mapped:int8", "onnxruntime:f32",
+               "onnxruntime:int8", "openvino:f32", "openvino:int8", REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class Contestant:
     @property
     def name(self) -> str:
         return f"{self.runtime} {self.precision}"
+
+    @property
+    def is_ours(self) -> bool:
+        return self.runtime.startswith("trips")
 
     def add(self, turn: Turn) -> None:
         self.rounds.append(turn.times_ms)
@@ -148,16 +153,18 @@ def quantize_peer(runtime: str, source: Path, target: Path, samples: list[dict])
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def prepare_package(column: Column, precision: str, folder: Path, binaries: Path) -> Path:
-    source, package = folder / "model.onnx", folder / f"{column.stem}.trips"
-    if not package.exists() or package.stat().st_mtime < (binaries / "trips-convert").stat().st_mtime:
-        run([binaries / "trips-convert", source, "-o", package, "--force", "--quiet", *column.options])
+def prepare_package(column: Column, precision: str, folder: Path, binaries: Path, mapped: bool = False) -> Path:
+    suffix, options = ("-mapped", ["--mapped"]) if mapped else ("", [])
     if precision == "f32":
-        return package
-    quantized = folder / f"{column.stem}-int8.trips"
-    if not quantized.exists() or quantized.stat().st_mtime < package.stat().st_mtime:
-        run([binaries / "trips-quantize", "--int8", package, "-o", quantized, "--force", "--quiet"])
-    return quantized
+        source, package = folder / "model.onnx", folder / f"{column.stem}{suffix}.trips"
+        line, made_by = [binaries / "trips-convert", source, *column.options], binaries / "trips-convert"
+    else:
+        source = made_by = prepare_package(column, "f32", folder, binaries)
+        package = folder / f"{column.stem}-int8{suffix}.trips"
+        line = [binaries / "trips-quantize", "--int8", source]
+    if not package.exists() or package.stat().st_mtime < made_by.stat().st_mtime:
+        run([*line, "-o", package, "--force", "--quiet", *options])
+    return package
 
 
 # Turns
@@ -228,7 +235,7 @@ def check(contestants: list[Contestant], column: Column, inputs: dict, input_fil
              **{f"out.{name}": value for name, value in expected.items()})
     for contestant in list(contestants):
         try:
-            if contestant.runtime == "trips":
+            if contestant.is_ours:
                 contestant.snr = reported_snr(verified(options.bin, contestant.model, golden))
             elif contestant is not reference:
                 peer_turn(contestant, column, input_file, folder, quick, outputs)
@@ -260,8 +267,8 @@ def race(column: Column, options) -> list[dict]:
     for name in options.contestants:
         runtime, precision = name.split(":")
         try:
-            if runtime == "trips":
-                model = prepare_package(column, precision, folder, options.bin)
+            if runtime.startswith("trips"):
+                model = prepare_package(column, precision, folder, options.bin, mapped=runtime == "trips-mapped")
             elif runtime == "torch":
                 model = folder
             elif precision == "int8":
@@ -279,7 +286,7 @@ def race(column: Column, options) -> list[dict]:
             turn = number % max(1, len(contestants))
             for contestant in contestants[turn:] + contestants[:turn]:
                 say(f"{column.title}: round {number + 1} of {options.rounds}, {contestant.name}")
-                if contestant.runtime == "trips":
+                if contestant.is_ours:
                     contestant.add(bench_turn(options.bin, contestant.model, options))
                 else:
                     contestant.add(peer_turn(contestant, column, input_file, Path(temporary), options, None))

@@ -12,8 +12,11 @@ MANIFEST = {"formatVersion": 1, "features": ["byte-planes"], "tool": {"name": "t
 
 def package():
     """Parts of packages, as fuzz-package puts them together."""
-    def tensor(name, shape, data_type="F32", stored=None):
-        return {"name": name, "dataType": data_type, "storedType": stored or data_type, "shape": shape}
+    def tensor(name, shape, data_type="F32", stored=None, **more):
+        return {"name": name, "dataType": data_type, "storedType": stored or data_type, "shape": shape} | more
+
+    def mapped(*tensors):
+        return MANIFEST | {"features": ["byte-planes", "mapped"], "tensors": tensors}
 
     def parts(kind, manifest, *chunks):
         text = json.dumps(manifest, separators=(",", ":")).encode()
@@ -44,6 +47,10 @@ def package():
     yield parts(4, MANIFEST | {"tensors": [tensor("h", [4], stored="BF16"), tensor("i", [2], "I8")]}, bytes(8), bytes(2))
     yield parts(4, MANIFEST | {"features": ["byte-planes", "half-byte-planes"], "tensors": [tensor("q", [3, 3], "I8")]}, bytes(9))
     yield parts(4, MANIFEST | {"tensors": [tensor("w", [1, 2])], "graphs": [graph]}, bytes(8))
+    yield parts(12, mapped(tensor("r", [5], mapped={"order": "rows"})), bytes(20))
+    yield parts(12, mapped(tensor("p", [2, 3], mapped={"order": "panels"})), bytes(384))
+    yield parts(12, mapped(tensor("s", [2, 2]), tensor("q", [2, 5], "I8", mapped={"order": "panels", "group": 4, "scales": "s"})),
+                bytes(16), bytes(768))
     yield parts(1, two, b"\x28\xb5\x2f\xfd\x20\x0c\x61\x00\x00" + bytes(12), b"\x28\xb5\x2f\xfd\x20\x08\x41\x00\x00" + bytes(8))
 
 

@@ -24,7 +24,8 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
           "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
          "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
-FEATURES = {"byte-planes", "half-byte-planes"}
+FEATURES = {"byte-planes", "half-byte-planes", "mapped"}
+PANEL = 32
 
 
 class PackageError(Exception):
@@ -111,7 +112,7 @@ class Package:
         unknown = set(self.manifest["features"]) - FEATURES
         require(not unknown, f"required, but not known here: {', '.join(sorted(unknown))}")
         require(self.plain != ("byte-planes" in self.manifest["features"]), "features unlike the header's")
-        require(not self.plain or "half-byte-planes" not in self.manifest["features"], "features unlike the header's")
+        require(not self.plain or not self.manifest["features"], "features unlike the header's")
 
         self.tensors, first, offset = {}, 0, 0
         for record in self.manifest["tensors"]:
@@ -120,7 +121,12 @@ class Package:
                 require(isinstance(dimension, int) and dimension >= 0, "shape")
                 elements *= dimension
             byte_count = elements * WIDTHS[record["storedType"]]
-            last = first + -(-byte_count // CHUNK)
+            if record.get("mapped"):
+                require("mapped" in self.manifest["features"], "mapped tensors, and no such feature")
+                require(record["storedType"] == record["dataType"] != "BOOL", "type of a mapped tensor")
+                last = first + 1
+            else:
+                last = first + -(-byte_count // CHUNK)
             require(record["name"] not in self.tensors and last <= count, "tensors")
             self.tensors[record["name"]] = (record, byte_count, range(first, last))
             if self.plain:
@@ -129,12 +135,69 @@ class Package:
             first, offset = last, offset + byte_count
         require(not entries, "the safetensors header lists other tensors")
         require(first == count, "more chunks than the tensors take")
+        for record, _, _ in self.tensors.values():
+            self.check_panels(record)
 
     def read(self, offset, count):
         self.file.seek(offset)
         data = self.file.read(count)
         require(len(data) == count, "the file ends too early")
         return data
+
+    def check_panels(self, record):
+        mapped = record.get("mapped")
+        if not mapped:
+            return
+        order, group, scales = mapped["order"], mapped.get("group"), mapped.get("scales")
+        require(order in ("rows", "panels"), f"order {order}")
+        if order == "rows":
+            return
+        shape = record["shape"]
+        require(len(shape) == 2 and min(shape) > 0, "panels of something that is no matrix")
+        if record["storedType"] == "F32":
+            require(group is None and scales is None, "groups of F32")
+            return
+        require(record["storedType"] == "I8" and shape[1] <= 65536, "type or width of panels")
+        require(isinstance(group, int) and 0 <= group < shape[1] and group % 4 == 0, "groups of panels")
+        other, _, _ = self.tensors[scales]
+        groups = -(-shape[1] // group) if group else 1
+        require(other["dataType"] == "F32" and other["shape"] == [shape[0], groups], "scales of panels")
+
+    def mapped(self, record, byte_count, number, check):
+        """The numbers of a mapped tensor, in rows."""
+        mapped, shape, offset = record["mapped"], record["shape"], int(self.offsets[number])
+        panels = mapped["order"] == "panels"
+        rows, width = (-(-shape[0] // PANEL) * PANEL, shape[1]) if panels else (0, 0)
+        filled, group = -(-width // 4) * 4, mapped.get("group") or width
+        groups = -(-width // group) if panels else 0
+        int8 = panels and record["storedType"] == "I8"
+        size = byte_count if not panels else rows * (filled + 8 * groups) if int8 else rows * width * 4
+        padding = -(offset + 8) % 64
+        require(self.sizes[number] == 8 + padding + size, f"size of chunk {number}")
+        frame = self.read(offset, 8 + padding + size)
+        require(not check or zlib.crc32(frame) == self.checksums[number], f"chunk {number}: wrong checksum")
+        require(frame[:8 + padding] == struct.pack("<II", SKIPPABLE, padding + size) + bytes(padding), f"chunk {number}: frame")
+        data = frame[8 + padding:]
+        if not panels:
+            return data
+        if not int8:
+            return numpy.frombuffer(data, "<u4").reshape(-1, width, PANEL).transpose(0, 2, 1).reshape(rows, width)[:shape[0]].tobytes()
+        numbers, at = numpy.empty((rows, filled), "i1"), 0
+        scales = self.tensor(mapped["scales"], check)
+        for panel in range(0, rows, PANEL):
+            for number, start in enumerate(range(0, width, group)):
+                length = min(group, width - start, filled - start)
+                length = -(-length // 4) * 4
+                part = numpy.frombuffer(data, "i1", length * PANEL, at).reshape(length // 4, PANEL, 4)
+                part = part.transpose(1, 0, 2).reshape(PANEL, length)
+                numbers[panel:panel + PANEL, start:start + length] = part
+                at += length * PANEL
+                corrections, own = numpy.frombuffer(data, "<i4", PANEL, at), numpy.frombuffer(data, "<f4", PANEL, at + 128)
+                at += 256
+                require((corrections == -128 * part.sum(1, dtype="i4")).all(), "corrections of panels")
+                given = scales[panel:panel + PANEL, number]
+                require((own[:len(given)].view("<u4") == numpy.ascontiguousarray(given).view("<u4")).all(), "scales of panels")
+        return numbers[:shape[0], :width].tobytes()
 
     def chunk(self, number, size, stored, check=False):
         """A chunk's elements, as bytes."""
@@ -160,9 +223,12 @@ class Package:
         """A tensor in its stored type; bfloat16 as float32."""
         record, byte_count, chunks = self.tensors[name]
         stored = record["storedType"]
-        data = b"".join(
-            self.chunk(number, min(CHUNK, byte_count - place * CHUNK), stored, check)
-            for place, number in enumerate(chunks))
+        if record.get("mapped"):
+            data = self.mapped(record, byte_count, chunks[0], check)
+        else:
+            data = b"".join(
+                self.chunk(number, min(CHUNK, byte_count - place * CHUNK), stored, check)
+                for place, number in enumerate(chunks))
         if stored == "BF16":
             return (numpy.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(record["shape"])
         return numpy.frombuffer(data, NUMPY[stored]).reshape(record["shape"])

@@ -159,6 +159,23 @@ size_t trips_igemm_pack_size(size_t n, size_t k, size_t group) {
     return round_up(n, TRIPS_PANEL) / TRIPS_PANEL * igemm_panel_size(k, group);
 }
 
+void trips_sgemm_unpack(float *rows, size_t ldw, const float *packed, size_t k, size_t n_begin, size_t n_end) {
+    for (size_t j = n_begin; j < n_end; j++, rows += ldw) {
+        const float *from = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
+        for (size_t p = 0; p < k; p++) rows[p] = from[p * TRIPS_PANEL];
+    }
+}
+
+void trips_igemm_unpack(int8_t *rows, size_t ldw, const void *packed, size_t k, size_t group, size_t n_begin, size_t n_end) {
+    for (size_t g = 0; g < trips_group_count(k, group); g++)
+        for (size_t j = n_begin, start = g * group; j < n_end; j++) {
+            igemm_group from = igemm_group_at(packed, j / TRIPS_PANEL, g, k, group);
+            int8_t *to = rows + (j - n_begin) * ldw + start;
+            for (size_t p = 0; p < from.k && start + p < k; p++)
+                to[p] = from.weights[p / 4 * 4 * TRIPS_PANEL + j % TRIPS_PANEL * 4 + p % 4];
+        }
+}
+
 size_t trips_attention_scratch(size_t lk, size_t d) {
     return trips_sgemm_pack_size(lk, d) + trips_sgemm_pack_size(d, lk) + TRIPS_QUERY_BLOCK * round_up(lk, TRIPS_PANEL);
 }

@@ -54,12 +54,14 @@ extension Graph {
         func symbols(of input: ValueID) -> Set<String> {
             Set(shape(of: input).flatMap { size in size.symbols.filter { size == Dimension(symbol: $0) } })
         }
+        let known = Set(read.flatMap(symbols))
+        guard !inputs.allSatisfy({ symbols(of: $0).isSubset(of: known) }) else { return [] }
         var needed = Set(
             values.flatMap { value in
                 let sizes: [Dimension] = if case .dimensions(let sizes) = content(of: value) { sizes } else { [] }
                 return (shape(of: value) + sizes).flatMap(\.symbols)
             })
-        needed.subtract(read.flatMap(symbols))
+        needed.subtract(known)
         return inputs.filter { input in
             let determined = symbols(of: input).intersection(needed)
             needed.subtract(determined)

@@ -18,21 +18,42 @@ package enum Layout {
     package static let maximalRank = 16
     package static let maximalNameLength = 1024
     /// What this reader knows of what a package may require.
-    static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes]
+    static let knownFeatures: Set<String> = [bytePlanes, halfBytePlanes, mapped]
     static let bytePlanes = "byte-planes"
     static let halfBytePlanes = "half-byte-planes"
+    static let mapped = "mapped"
 
-    /// What a reader must know for tensors of these types.
-    package static func features(plain: Bool, _ storedTypes: [DataType]) -> [String] {
-        plain ? [] : [bytePlanes] + (storedTypes.contains(.int8) ? [halfBytePlanes] : [])
+    /// What a reader must know for these tensors.
+    static func features(plain: Bool, _ tensors: [Manifest.TensorRecord]) -> [String] {
+        guard !plain else { return [] }
+        return [bytePlanes] + (tensors.contains { $0.storedType == .int8 && $0.mapped == nil } ? [halfBytePlanes] : [])
+            + (tensors.contains { $0.mapped != nil } ? [mapped] : [])
     }
 
     static func chunkCount(of byteCount: Int) -> Int { byteCount.dividedRoundingUp(by: chunkSize) }
 }
 
+private let skippableMagic: UInt32 = 0x184D_2A54
+
+/// A frame that zstd skips, which holds a mapped tensor. Its numbers begin at a multiple of 64 bytes from the file's beginning.
+package enum MappedFrame {
+    private static let alignment = 64
+
+    /// What stands before the numbers where the frame begins at `offset`: magic, size, zeros.
+    package static func head(at offset: Int, _ byteCount: Int) throws -> [UInt8] {
+        let headSize = 8 + (MappedFrame.alignment - (offset + 8) % MappedFrame.alignment) % MappedFrame.alignment
+        guard byteCount <= Int(UInt32.max) - headSize, let size = UInt32(exactly: headSize - 8 + byteCount) else {
+            throw TripsError.data("a mapped tensor", found: "\(byteCount) bytes", expected: "less than 4 GiB")
+        }
+        var bytes: [UInt8] = []
+        bytes.append(littleEndian: skippableMagic)
+        bytes.append(littleEndian: size)
+        return bytes + [UInt8](repeating: 0, count: headSize - 8)
+    }
+}
+
 /// A frame that zstd skips, with a magic of eight letters and a CRC-32 over all before it.
 private enum CheckedFrame {
-    static let skippableMagic: UInt32 = 0x184D_2A54
 
     static func seal(_ magic: StaticString, _ fields: [UInt8]) throws -> [UInt8] {
         guard let size = UInt32(exactly: 8 + fields.count + 4) else { throw TripsError.data("too many chunks for one package") }
@@ -206,9 +227,10 @@ package struct Footer: Equatable {
 package func crc32(_ bytes: some Collection<UInt8>) -> UInt32 { Array(bytes).withUnsafeBytes { crc32($0) } }
 
 /// CRC-32 as in gzip.
-package func crc32(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
-    guard let base = bytes.baseAddress else { return 0 }
-    return trips_crc32(0, base, bytes.count)
+/// - Parameter first: that of the bytes before these.
+package func crc32(_ bytes: UnsafeRawBufferPointer, after first: UInt32 = 0) -> UInt32 {
+    guard let base = bytes.baseAddress else { return first }
+    return trips_crc32(first, base, bytes.count)
 }
 
 func hexadecimal(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }

@@ -192,12 +192,38 @@ public struct Manifest: Sendable, Codable {
         public var storedType: DataType
         /// Sizes, the slowest first.
         public var shape: [Int]
+        /// How the numbers lie in the file where they are mapped; nil where they are compressed.
+        public var mapped: Mapping?
 
-        public init(name: String, dataType: DataType, storedType: DataType, shape: [Int]) {
+        public init(name: String, dataType: DataType, storedType: DataType, shape: [Int], mapped: Mapping? = nil) {
             self.name = name
             self.dataType = dataType
             self.storedType = storedType
             self.shape = shape
+            self.mapped = mapped
+        }
+
+        /// How the numbers lie in the file.
+        public struct Mapping: Sendable, Codable, Equatable {
+            /// Orders of a tensor's numbers.
+            public enum Order: String, Sendable, Codable {
+                /// Row-major.
+                case rows
+                /// As the kernels read the weights of linear layers.
+                case panels
+            }
+
+            public var order: Order
+            /// For int8 panels: inputs that share a scale; 0: all of an output's.
+            public var group: Int?
+            /// For int8 panels: the tensor of the scales, which the panels hold too.
+            public var scales: String?
+
+            public init(_ order: Order, group: Int? = nil, scales: String? = nil) {
+                self.order = order
+                self.group = group
+                self.scales = scales
+            }
         }
     }
 }

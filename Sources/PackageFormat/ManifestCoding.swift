@@ -39,6 +39,7 @@ extension Manifest {
                 guard names.insert(tensor.name).inserted else { throw TripsError.data("two tensors have one name") }
             }
         }
+        try checkMappings()
         try checkGraphs()
         try generation?.check()
         try preprocessing?.check()
@@ -48,6 +49,25 @@ extension Manifest {
         }
         guard tensor.dataType == .uint8, tensor.shape.count == 1 else {
             throw TripsError.data("type of the vocabulary", found: "\(tensor.dataType)\(tensor.shape)", expected: "uint8 of rank 1")
+        }
+    }
+
+    /// Scales in panels are those of a tensor that stands in the table, too.
+    private func checkMappings() throws {
+        let mapped = tensors.filter { $0.mapped != nil }
+        guard mapped.isEmpty || features.contains(Layout.mapped) else {
+            throw TripsError.data("mapped tensors", found: mapped.count, expected: "the feature \(Layout.mapped)")
+        }
+        let shapes = Dictionary(uniqueKeysWithValues: tensors.filter { $0.dataType == .float32 }.map { ($0.name, $0.shape) })
+        for tensor in mapped {
+            try locating("tensor \"\(tensor.name)\"") {
+                guard case .int8(let group) = try tensor.panelLayout() else { return }
+                let expected = [tensor.shape[0], group == 0 ? 1 : tensor.shape[1].dividedRoundingUp(by: group)]
+                guard let name = tensor.mapped?.scales, shapes[name] == expected else {
+                    throw TripsError.data(
+                        "scales", found: tensor.mapped?.scales ?? "none", expected: "the name of a tensor float32\(expected)")
+                }
+            }
         }
     }
 
@@ -107,6 +127,32 @@ extension Manifest.TensorRecord {
         guard storedType == dataType || narrowed else {
             throw TripsError.data("stored type", found: storedType, expected: "\(dataType) or a narrower floating-point type")
         }
+        guard mapped == nil || storedType == dataType && dataType != .bool else {
+            throw TripsError.data("type of a mapped tensor", found: storedType, expected: "\(dataType), not bool")
+        }
+    }
+}
+
+extension Manifest.TensorRecord {
+    /// The layout of the panels; nil where the numbers are in rows.
+    /// - Throws: `data` where the kernels take no such tensor.
+    func panelLayout() throws -> PanelLayout? {
+        guard let mapped, mapped.order == .panels else { return nil }
+        guard shape.count == 2, shape.allSatisfy({ $0 > 0 }) else {
+            throw TripsError.data("panels", found: "\(shape)", expected: "a matrix")
+        }
+        let layout: PanelLayout? =
+            switch (dataType, mapped.group, mapped.scales) {
+            case (.float32, nil, nil): .float
+            case (.int8, let group?, _?) where 0..<shape[1] ~= group: .int8(group: group)
+            default: nil
+            }
+        guard let layout, layout.takes(inputs: shape[1]) else {
+            throw TripsError.data(
+                "panels", found: "\(dataType)\(shape), groups of \(mapped.group.map { "\($0)" } ?? "none")",
+                expected: "float32, or int8 with scales, in groups of a multiple of 4 inputs, at most 65536 in all")
+        }
+        return layout
     }
 }
 

@@ -1,5 +1,6 @@
 import ModelGraph
 import Support
+import Synchronization
 import Tensors
 
 /// A tensor of a package, with its place in the file.
@@ -18,8 +19,21 @@ public struct TensorEntry: Sendable {
     public let compressedByteCount: Int
     /// Where they begin in the file.
     public let offset: Int
+    /// Whether they are mapped, and so not compressed.
+    public var isMapped: Bool { mapping != nil }
     let chunks: Range<Int>
     let arrangement: Arrangement
+    let mapping: MappedPlace?
+}
+
+/// How a mapped tensor lies in its frame.
+struct MappedPlace: Sendable {
+    /// nil: in rows.
+    let layout: PanelLayout?
+    /// The tensor that has the panels' scales, too.
+    let scales: String?
+    /// What must stand before the numbers.
+    let head: [UInt8]
 }
 
 /// Reads a `.trips` package (`formats/trips-package.md`).
@@ -57,15 +71,19 @@ public struct PackageReader: Sendable {
         guard let number = numbers[name] else { throw TripsError.data("no such tensor", at: file.name, found: name) }
         let entry = tensors[number]
         return Constant(
-            entry.dataType, entry.shape, storedAs: entry.storedType, identity: "\(file.path)#\(name)",
+            entry.dataType, entry.shape, storedAs: entry.storedType, identity: file.identity(ofTensor: name),
             source: PackageSource(file: file, entry: entry))
     }
 
     /// Reads and checks every byte of the file.
     /// - Throws: `data` with the first place where something is wrong.
     public func verify(pool: ThreadPool = .shared) throws {
-        let tasks = tensors.flatMap { entry in entry.chunks.map { (entry, $0) } }
+        let tasks = tensors.filter { !$0.isMapped }.flatMap { entry in entry.chunks.map { (entry, $0) } }
         try pool.tryRun(tasks.count) { try file.verify(tasks[$0].0, chunk: tasks[$0].1) }
+        for entry in tensors {
+            guard let mapping = entry.mapping else { continue }
+            try file.verify(entry, mapping, scales: mapping.scales.map(constant(named:)))
+        }
         try checkVocabulary()
     }
 
@@ -82,11 +100,22 @@ private struct PackageSource: ConstantSource {
     let file: PackageFile
     let entry: TensorEntry
 
-    func load(_ dataType: DataType, _ shape: [Int]) throws -> Tensor { try file.load(entry) }
+    func load(_: DataType, _: [Int]) throws -> Tensor {
+        guard let mapping = entry.mapping else { return try file.load(entry) }
+        return try file.tensor(entry, mapping)
+    }
 
     func readParts(
         _ dataType: DataType, _ shape: [Int], _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void
-    ) throws { try file.readParts(entry, body) }
+    ) throws {
+        guard entry.isMapped else { return try file.readParts(entry, body) }
+        try Constant(load(dataType, shape)).readParts(body)
+    }
+
+    func panels() throws -> Panels? {
+        guard let mapping = entry.mapping, let layout = mapping.layout else { return nil }
+        return try file.panels(entry, mapping, layout)
+    }
 }
 
 /// An open package: where its chunks are, and how to read them.
@@ -97,9 +126,12 @@ final class PackageFile: Sendable {
     /// Where each chunk begins, and the end of the last.
     private let offsets: [Int]
     private let decoders = ObjectPool { try ChunkDecoder() }
+    private let mapped = Mutex<MappedFile?>(nil)
 
-    var path: String { file.path }
     var name: String { file.name }
+
+    /// What names the numbers of a tensor, unlike those of all other files.
+    func identity(ofTensor name: String) -> String { "\(file.path)#\(name)" }
 
     /// Reads and checks header, footer and index.
     init(_ file: ReadableFile) throws {
@@ -146,7 +178,7 @@ final class PackageFile: Sendable {
         guard frames == 1 else { throw TripsError.data("frames of the manifest", found: frames, expected: 1) }
         let manifest = try header.isPlain ? SafetensorsHeader.manifest(in: bytes) : Manifest(parsing: bytes)
         guard manifest.formatVersion == header.version, manifest.features.contains(Layout.bytePlanes) != header.isPlain,
-            !(header.isPlain && manifest.features.contains(Layout.halfBytePlanes))
+            !(header.isPlain && !manifest.features.isEmpty)
         else {
             throw TripsError.data(
                 "version or features unlike the header's", found: "\(manifest.formatVersion), \(manifest.features)")
@@ -160,23 +192,38 @@ final class PackageFile: Sendable {
         let entries = try manifest.tensors.map { record in
             try locating("tensor \"\(record.name)\"") {
                 let bytes = try byteCount(of: record.storedType, record.shape)
-                let chunks = Layout.chunkCount(of: bytes)
+                let chunks = record.mapped == nil ? Layout.chunkCount(of: bytes) : 1
                 guard chunks <= index.count - first else {
                     throw TripsError.data("fewer chunks than the tensors take", found: index.count)
                 }
                 defer { first += chunks }
-                for chunk in first..<first + chunks { try checkSize(chunk, of: size(ofChunk: chunk - first, bytes)) }
+                let mapping = try record.mapped.map { try place($0, record, bytes, chunk: first) }
+                if mapping == nil {
+                    for chunk in first..<first + chunks { try checkSize(chunk, of: size(ofChunk: chunk - first, bytes)) }
+                }
                 return TensorEntry(
                     name: record.name, dataType: record.dataType, storedType: record.storedType, shape: record.shape,
                     storedByteCount: bytes, compressedByteCount: offsets[first + chunks] - offsets[first],
                     offset: offsets[first], chunks: first..<first + chunks,
-                    arrangement: Arrangement(record.storedType, features: manifest.features))
+                    arrangement: Arrangement(record.storedType, features: manifest.features), mapping: mapping)
             }
         }
         guard first == index.count else {
             throw TripsError.data("more chunks than the tensors take", found: index.count, expected: first)
         }
         return entries
+    }
+
+    private func place(
+        _ mapping: Manifest.TensorRecord.Mapping, _ record: Manifest.TensorRecord, _ bytes: Int, chunk: Int
+    ) throws -> MappedPlace {
+        let layout = try record.panelLayout()
+        let bytes = try layout?.byteCount(outputs: record.shape[0], inputs: record.shape[1]) ?? bytes
+        let head = try MappedFrame.head(at: offsets[chunk], bytes)
+        guard Int(index.sizes[chunk]) == head.count + bytes else {
+            throw TripsError.data("size of chunk \(chunk)", found: index.sizes[chunk], expected: head.count + bytes)
+        }
+        return MappedPlace(layout: layout, scales: mapping.scales, head: head)
     }
 
     private func checkSize(_ chunk: Int, of bytes: Int) throws {
@@ -205,6 +252,64 @@ final class PackageFile: Sendable {
                     }
                 }
             }
+        }
+    }
+
+    /// A mapped tensor, checked; panels give back the rows that they were made of.
+    func tensor(_ entry: TensorEntry, _ mapping: MappedPlace) throws -> Tensor {
+        guard let layout = mapping.layout else {
+            let file = try mappedFile()
+            try check(entry, mapping, file)
+            return try Tensor(entry.dataType, entry.shape, mapped: numbers(entry, mapping, file), owner: file)
+        }
+        let panels = try panels(entry, mapping, layout)
+        try panels.check()
+        return try panels.unpacked(entry.shape)
+    }
+
+    /// A tensor's panels, not checked.
+    func panels(_ entry: TensorEntry, _ mapping: MappedPlace, _ layout: PanelLayout) throws -> Panels {
+        let file = try mappedFile()
+        return Panels(
+            layout, scales: mapping.scales.map(identity(ofTensor:)), bytes: numbers(entry, mapping, file), owner: file,
+            check: { try self.check(entry, mapping, file) })
+    }
+
+    private func numbers(_ entry: TensorEntry, _ mapping: MappedPlace, _ file: MappedFile) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(
+            rebasing: file.bytes[entry.offset + mapping.head.count..<entry.offset + entry.compressedByteCount])
+    }
+
+    /// Mapped when the first tensor is.
+    private func mappedFile() throws -> MappedFile {
+        try mapped.withLock { mapped in
+            let file = try mapped ?? MappedFile(file)
+            mapped = file
+            return file
+        }
+    }
+
+    /// Checks a tensor's frame.
+    private func check(_ entry: TensorEntry, _ mapping: MappedPlace, _ file: MappedFile) throws {
+        try locating("\(name): tensor \"\(entry.name)\"") {
+            let frame = UnsafeRawBufferPointer(rebasing: file.bytes[entry.offset..<entry.offset + entry.compressedByteCount])
+            let (found, expected) = (crc32(frame), index.checksums[entry.chunks.lowerBound])
+            guard found == expected else { throw TripsError.data("wrong checksum", found: found, expected: expected) }
+            guard frame.starts(with: mapping.head) else {
+                throw TripsError.data("before the numbers", expected: "the beginning of a frame that zstd skips, and zeros")
+            }
+        }
+    }
+
+    /// Checks a mapped tensor, and that panels are what its rows and scales give.
+    func verify(_ entry: TensorEntry, _ mapping: MappedPlace, scales: Constant?) throws {
+        let tensor = try tensor(entry, mapping)
+        guard let layout = mapping.layout else { return }
+        let given = try panels(entry, mapping, layout).bytes
+        let again = try MemoryPart(byteCount: given.count)
+        try layout.pack(Constant(tensor), scales: scales, into: again)
+        guard UnsafeRawBufferPointer(again.bytes).elementsEqual(given) else {
+            throw TripsError.data("panels unlike their numbers", at: "\(name): tensor \"\(entry.name)\"")
         }
     }
 

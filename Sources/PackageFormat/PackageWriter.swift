@@ -28,15 +28,20 @@ public enum PackageWriter {
         public var level: Int?
         /// No byte planes: `zstd -dc` gives a safetensors file.
         public var plain: Bool
+        /// Large tensors uncompressed, and weights of linear layers as the kernels read them: they are mapped, not loaded.
+        public var mapped: Bool
         /// The type in which floating-point matrices are stored where it is narrower than theirs. Vectors, and the scales of
         /// quantized weights, keep their own.
         public var storage: Storage
         /// Whether a file that is already there may be replaced.
         public var replacing: Bool
 
-        public init(level: Int? = nil, plain: Bool = false, storage: Storage = .asIs, replacing: Bool = false) {
+        public init(
+            level: Int? = nil, plain: Bool = false, mapped: Bool = false, storage: Storage = .asIs, replacing: Bool = false
+        ) {
             self.level = level
             self.plain = plain
+            self.mapped = mapped
             self.storage = storage
             self.replacing = replacing
         }
@@ -57,27 +62,31 @@ public enum PackageWriter {
         graphs: [Graph], extraTensors: [(name: String, constant: Constant)] = [], manifest: Manifest, to path: String,
         options: Options = Options(), pool: ThreadPool = .shared, progress: ((Int, Int) -> Void)? = nil
     ) throws -> Manifest {
+        try options.check()
         let level = try options.checkedLevel()
         var table = TensorTable(options)
         for (name, constant) in extraTensors { try table.add(constant, named: name) }
         var manifest = manifest
         manifest.graphs = try graphs.map { graph in
             try graph.document { value, constant in
-                try table.add(constant, proposing: graph.name(of: value), exact: graph.staysExact(value, constant, options))
+                try table.add(
+                    constant, proposing: graph.name(of: value), exact: graph.staysExact(value, constant, options),
+                    mapping: options.mapped ? graph.mapping(of: value, constant) : nil)
             }
         }
         let tensors = table.inOrder
         manifest.formatVersion = Int(Layout.version)
-        manifest.features = Layout.features(plain: options.plain, tensors.map(\.record.storedType))
+        manifest.features = Layout.features(plain: options.plain, tensors.map(\.record))
         manifest.libzstd = String(cString: ZSTD_versionString())
         manifest.tensors = tensors.map(\.record)
         try manifest.check()
         try AtomicFile.write(to: path, replacing: options.replacing) { file in
             try writeManifest(manifest, isPlain: options.plain, to: file)
             let data = DataWriter(file: file, level: level, features: manifest.features, total: table.byteCount, progress: progress)
-            let index = try data.write(tensors, pool)
+            try data.write(tensors.filter { $0.mapping == nil }, pool)
+            for tensor in tensors { try data.writeMapped(tensor) }
             let indexOffset = file.size
-            let indexBytes = try index.bytes()
+            let indexBytes = try data.index.bytes()
             try file.write(indexBytes)
             try file.write(Footer(indexOffset: indexOffset, fileSize: indexOffset + indexBytes.count + Footer.size).bytes())
         }
@@ -101,6 +110,15 @@ public enum PackageWriter {
 }
 
 extension PackageWriter.Options {
+    /// - Throws: `usage` for what excludes each other.
+    package func check() throws {
+        guard mapped else { return }
+        if plain { throw TripsError.usage("a plain package cannot be mapped") }
+        if storage == .f16 || storage == .bf16 {
+            throw TripsError.usage("weights to be mapped", found: storage.rawValue, expected: "f32, as they are read")
+        }
+    }
+
     fileprivate func checkedLevel() throws -> Int32? {
         guard let level else { return plain ? 3 : nil }
         guard let number = Int32(exactly: level), number >= ZSTD_minCLevel(), number <= ZSTD_maxCLevel() else {
@@ -128,11 +146,41 @@ extension Graph {
     }
 }
 
+/// How a tensor is to be mapped.
+private enum PendingMapping: Sendable {
+    case rows
+    case panels(PanelLayout, scales: (name: String, constant: Constant)?)
+}
+
+extension Graph {
+    /// How a constant is to be mapped; nil for those that take little space.
+    fileprivate func mapping(of value: ValueID, _ constant: Constant) throws -> PendingMapping? {
+        if let panels = panels(of: value, constant) { return panels }
+        return try constant.dataType != .bool && constant.byteCount >= Layout.chunkSize ? .rows : nil
+    }
+
+    /// How the linear layers that read a weight want it packed; nil where others read it too, or where they differ.
+    private func panels(of value: ValueID, _ weight: Constant) -> PendingMapping? {
+        let readers = consumers(of: value)
+        guard weight.shape.count == 2, weight.shape.allSatisfy({ $0 > 0 }), let first = readers.first,
+            readers.allSatisfy({ reader in reader.input(1) == value && reader.inputs.count { $0 == value } == 1 })
+        else { return nil }
+        if readers.allSatisfy({ $0.op is Linear }) { return weight.dataType == .float32 ? .panels(.float, scales: nil) : nil }
+        guard let op = first.op as? QuantizedLinear, op.activations == .int8,
+            readers.allSatisfy({ $0.op as? QuantizedLinear == op && $0.input(2) == first.input(2) }),
+            let scales = first.input(2), let constant = constant(of: scales)
+        else { return nil }
+        let layout = PanelLayout.int8(groupSize: op.groupSize, inputs: weight.shape[1])
+        return layout.takes(inputs: weight.shape[1]) ? .panels(layout, scales: (name(of: scales), constant)) : nil
+    }
+}
+
 /// A tensor that is to be written.
 private struct PendingTensor: Sendable {
     let record: Manifest.TensorRecord
     let constant: Constant
     let storedByteCount: Int
+    var mapping: PendingMapping?
 
     func load() throws -> Tensor {
         try locating("tensor \"\(record.name)\"") {
@@ -165,30 +213,44 @@ private struct TensorTable {
     }
 
     /// Adds a tensor unless its content is there already, and gives its name.
-    mutating func add(_ constant: Constant, proposing proposal: String, exact: Bool) throws -> String {
+    mutating func add(
+        _ constant: Constant, proposing proposal: String, exact: Bool, mapping: PendingMapping? = nil
+    ) throws -> String {
         let key = "\(exact) \(constant.identity)"
         if let name = names[key] { return name }
         let base = proposal.isEmpty || proposal.utf8.count > Layout.maximalNameLength - 20 ? "tensor" : proposal
         let name = unique.unique(base)
-        try append(constant, name, exact: exact)
+        try append(constant, name, exact: exact, mapping)
         return name
     }
 
-    private mutating func append(_ constant: Constant, _ name: String, exact: Bool) throws {
-        let storedType = exact ? constant.storedType : options.storedType(constant)
-        let record = Manifest.TensorRecord(name: name, dataType: constant.dataType, storedType: storedType, shape: constant.shape)
+    private mutating func append(
+        _ constant: Constant, _ name: String, exact: Bool, _ mapping: PendingMapping? = nil
+    ) throws {
+        let storedType = mapping != nil ? constant.dataType : exact ? constant.storedType : options.storedType(constant)
+        var record = Manifest.TensorRecord(name: name, dataType: constant.dataType, storedType: storedType, shape: constant.shape)
+        switch mapping {
+        case .rows: record.mapped = .init(.rows)
+        case .panels(.float, _): record.mapped = .init(.panels)
+        case .panels(.int8(let group), let scales):
+            record.mapped = .init(
+                .panels, group: group, scales: try scales.map { try add($0.constant, proposing: $0.name, exact: true) })
+        case nil: break
+        }
         try locating("tensor \"\(name)\"") { try record.check() }
         tensors.append(
             PendingTensor(
-                record: record, constant: constant, storedByteCount: try Tensors.byteCount(of: storedType, constant.shape)))
+                record: record, constant: constant,
+                storedByteCount: try Tensors.byteCount(of: storedType, constant.shape), mapping: mapping))
         names["\(exact) \(constant.identity)"] = name
     }
 
     var byteCount: Int { tensors.reduce(0) { $0 + $1.storedByteCount } }
 
-    /// Wide elements first: so all are aligned in the safetensors file of a plain package.
+    /// Wide elements first: so all are aligned in the safetensors file of a plain package. Mapped ones come last.
     var inOrder: [PendingTensor] {
-        [8, 4, 2, 1].flatMap { width in tensors.filter { $0.record.storedType.byteWidth == width } }
+        [8, 4, 2, 1].flatMap { width in tensors.filter { $0.mapping == nil && $0.record.storedType.byteWidth == width } }
+            + tensors.filter { $0.mapping != nil }
     }
 }
 
@@ -221,10 +283,22 @@ private final class DataWriter: Sendable {
             waiting[number] = (frames, bytes)
             while let next = waiting.removeValue(forKey: index.count) {
                 try file.write(next.frames)
-                try index.append(size: next.frames.count, checksum: next.frames.withUnsafeBytes { crc32($0) })
-                done += next.bytes
-                progress?(done, total)
+                try finish(next.frames.count, next.frames.withUnsafeBytes { crc32($0) }, next.bytes)
             }
+        }
+
+        /// - Parameter bytes: of the tensor.
+        mutating func put(_ numbers: UnsafeRawBufferPointer, _ bytes: Int) throws {
+            let head = try MappedFrame.head(at: file.size, numbers.count)
+            try file.write(head)
+            try file.write(numbers)
+            try finish(head.count + numbers.count, crc32(numbers, after: crc32(head)), bytes)
+        }
+
+        private mutating func finish(_ size: Int, _ checksum: UInt32, _ bytes: Int) throws {
+            try index.append(size: size, checksum: checksum)
+            done += bytes
+            progress?(done, total)
         }
     }
 
@@ -233,7 +307,26 @@ private final class DataWriter: Sendable {
         let range: Range<Int>
     }
 
-    func write(_ tensors: [PendingTensor], _ pool: ThreadPool) throws -> ChunkIndex {
+    var index: ChunkIndex { output.withLock { $0.index } }
+
+    /// Writes a tensor that is to be mapped.
+    func writeMapped(_ tensor: PendingTensor) throws {
+        switch tensor.mapping {
+        case .rows:
+            try tensor.load().withBytes { bytes in try output.withLock { try $0.put(bytes, tensor.storedByteCount) } }
+        case .panels(let layout, let scales):
+            try locating("tensor \"\(tensor.record.name)\"") {
+                let (outputs, inputs) = try tensor.constant.matrixSizes()
+                let memory = try MemoryPart(byteCount: layout.byteCount(outputs: outputs, inputs: inputs))
+                try layout.pack(tensor.constant, scales: scales?.constant, into: memory)
+                try output.withLock { try $0.put(UnsafeRawBufferPointer(memory.bytes), tensor.storedByteCount) }
+            }
+        case nil: break
+        }
+    }
+
+    /// Writes tensors in chunks.
+    func write(_ tensors: [PendingTensor], _ pool: ThreadPool) throws {
         let groups = self.groups(tensors)
         var first = 0
         var loaded: [Tensor] = []
@@ -243,7 +336,6 @@ private final class DataWriter: Sendable {
             loaded = try step(chunks, first, next, pool)
             first += chunks.count
         }
-        return output.withLock { $0.index }
     }
 
     /// Writes chunks, while the tensors that come next are loaded.

@@ -1,5 +1,6 @@
 import Kernels
 import Operators
+import PackageFormat
 import Support
 import Synchronization
 import Tensors
@@ -30,7 +31,9 @@ final class WeightStore: Sendable {
     func product(_ recipe: ProductRecipe) throws -> PackedProduct {
         let identity = recipe.identity
         if let product = state.withLock({ $0.products[identity] }) { return product }
-        let product = try PackedProduct(recipe, into: MemoryPart(byteCount: recipe.packedByteCount()))
+        let product =
+            try recipe.panels().map { try PackedProduct(recipe, $0) }
+            ?? PackedProduct(recipe, into: MemoryPart(byteCount: recipe.packedByteCount()))
         if owned.contains(recipe.weight.identity) { keep(product, identity) }
         return product
     }
@@ -49,18 +52,23 @@ final class WeightStore: Sendable {
             owned.contains($0.weight.identity) && !made.contains($0.identity) && seen.insert($0.identity).inserted
         }
         let constants = constants.filter { owned.contains($0.identity) && seen.insert($0.identity).inserted }
-        let parts = try MemoryPart.parts(recipes.map { try $0.packedByteCount() })
-        let products = try zip(recipes, parts).map { recipe, part in
+        let mapped = try recipes.compactMap { recipe in try recipe.panels().map { (recipe, $0) } }
+        let packed = try recipes.filter { try $0.panels() == nil }
+        let parts = try MemoryPart.parts(packed.map { try $0.packedByteCount() })
+        let products = try zip(packed, parts).map { recipe, part in
             (
                 bytes: try recipe.weight.byteCount,
                 load: { @Sendable in self.keep(try PackedProduct(recipe, into: part), recipe.identity) }
             )
         }
+        let mappings = mapped.map { recipe, panels in
+            (bytes: panels.bytes.count, load: { @Sendable in self.keep(try PackedProduct(recipe, panels), recipe.identity) })
+        }
         let tensors = try constants.map { constant in
             (bytes: try constant.byteCount, load: { @Sendable in _ = try self.tensor(constant) })
         }
         // The largest first: the last tasks are small, so that threads finish together.
-        let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
+        let tasks = (products + mappings + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
         try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
         parts.first?.block.collapseIntoHugePages()
     }
@@ -103,60 +111,37 @@ struct ProductRecipe: Sendable {
     var quantizesRows: Bool { if case .int8 = form { true } else { false } }
     var identity: String { "\(form)|\(weight.identity)|\(scales?.identity ?? "")|\(inputScale?.identity ?? "")" }
 
-    /// [N, K] with all of K's axes as one.
-    func sizes() throws -> (outputs: Int, inputs: Int) {
-        guard weight.shape.count >= 2 else {
-            throw TripsError.data("weight of a linear layer", found: "\(weight.shape)", expected: "rank 2 or more")
+    /// The layout of the packed weights; nil for those of convolutions.
+    func layout() throws -> PanelLayout? {
+        switch form {
+        case .float, .widened: .float
+        case .int8(let size): .int8(groupSize: size, inputs: try weight.matrixSizes().inputs)
+        case .filters: nil
         }
-        return (weight.shape[0], try elementCount(of: Array(weight.shape.dropFirst())))
     }
 
-    /// Whether the kernels take such weights (`trips_igemm`): groups of whole steps, and sums that 32 bits hold.
+    /// Whether the kernels take such weights.
     func suitsKernels() throws -> Bool {
-        let inputs = try sizes().inputs
-        return !quantizesRows || (inputs <= 65_536 && form.group(of: inputs) % 4 == 0)
+        let inputs = try weight.matrixSizes().inputs
+        return try layout()?.takes(inputs: inputs) ?? true
     }
 
     func packedByteCount() throws -> Int {
-        let (outputs, inputs) = try sizes()
-        return switch form {
-        case .float, .widened: trips_sgemm_pack_size(outputs, inputs) * MemoryLayout<Float>.size
-        case .int8: trips_igemm_pack_size(outputs, inputs, form.group(of: inputs))
-        case .filters: try weight.byteCount
-        }
-    }
-}
-
-/// A part of a block of memory, which lives as long as one of its parts.
-struct MemoryPart: Sendable {
-    let block: AlignedMemory
-    private let range: Range<Int>
-    var bytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(rebasing: block.bytes[range]) }
-
-    init(byteCount: Int) throws {
-        block = try AlignedMemory(byteCount: byteCount)
-        range = 0..<byteCount
+        guard let layout = try layout() else { return try weight.byteCount }
+        let (outputs, inputs) = try weight.matrixSizes()
+        return try layout.byteCount(outputs: outputs, inputs: inputs)
     }
 
-    private init(_ block: AlignedMemory, _ range: Range<Int>) {
-        self.block = block
-        self.range = range
-    }
-
-    /// Parts of one block, each at a 64-byte boundary, so that a huge page holds several.
-    static func parts(_ byteCounts: [Int]) throws -> [MemoryPart] {
-        var starts: [Int] = [], end = 0
-        for count in byteCounts {
-            starts.append(end)
-            let (next, overflow) = end.addingReportingOverflow(count)
-            guard !overflow, next <= Int.max - 63 else {
-                throw TripsError.data("memory for \(byteCounts.count) weights was refused")
+    /// Where the package has the weights as the kernels read them: these are used where they are.
+    func panels() throws -> Panels? {
+        switch form {
+        case .float, .int8:
+            guard let panels = try weight.panels(), try panels.layout == layout(), panels.scales == scales?.identity else {
+                return nil
             }
-            end = next.inWholeCacheLines
+            return panels
+        case .widened, .filters: return nil
         }
-        let block = try AlignedMemory(byteCount: end)
-        block.preferHugePages()
-        return zip(starts, byteCounts).map { MemoryPart(block, $0..<$0 + $1) }
     }
 }
 
@@ -165,68 +150,62 @@ final class PackedProduct: Sendable {
     let outputs: Int
     let inputs: Int
     let form: ProductRecipe.Form
-    private let memory: MemoryPart
-    private let target: Target<Float>
+    let byteCount: Int
+    private let source: Source<UInt8>
+    /// Keeps the memory.
+    private let owner: any Sendable
 
-    var byteCount: Int { memory.bytes.count }
-    var pointer: UnsafeRawPointer { UnsafeRawPointer(target.base) }
+    var pointer: UnsafeRawPointer { UnsafeRawPointer(source.base) }
+
+    /// Weights that are where they are to be, once they are checked.
+    init(_ recipe: ProductRecipe, _ panels: Panels) throws {
+        try panels.check()
+        guard let base = panels.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
+        (outputs, inputs) = try recipe.weight.matrixSizes()
+        (form, byteCount) = (recipe.form, panels.bytes.count)
+        (source, owner) = (Source(base: base.assumingMemoryBound(to: UInt8.self)), panels)
+    }
 
     /// - Parameter memory: zeroed, `packedByteCount` of the recipe.
     init(_ recipe: ProductRecipe, into memory: MemoryPart) throws {
         guard let base = memory.bytes.baseAddress else { throw TripsError.data("no memory for a linear layer") }
-        (outputs, inputs) = try recipe.sizes()
-        (form, self.memory, target) = (recipe.form, memory, Target(base: base.assumingMemoryBound(to: Float.self)))
+        (outputs, inputs) = try recipe.weight.matrixSizes()
+        (form, byteCount) = (recipe.form, memory.bytes.count)
+        (source, owner) = (Source(base: base.assumingMemoryBound(to: UInt8.self)), memory)
         memory.block.prefault(memory.bytes)
-        let pack = try packing(recipe)
-        // Decoded and packed in pieces, which stay in cache.
-        try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { range, bytes in
-            if let base = bytes.baseAddress { pack(range, base) }
-        }
+        try pack(recipe, into: memory)
     }
 
-    /// A function that packs a range of rows [range.count, K] of the weight.
-    private func packing(_ recipe: ProductRecipe) throws -> @Sendable (Range<Int>, UnsafeRawPointer) -> Void {
-        let (outputs, inputs, target) = (outputs, inputs, target)
+    private func pack(_ recipe: ProductRecipe, into memory: MemoryPart) throws {
         switch form {
-        case .float:
-            return { range, rows in
-                trips_sgemm_pack(
-                    target.base, rows.assumingMemoryBound(to: Float.self), inputs, outputs, inputs, range.lowerBound,
-                    range.upperBound)
-            }
+        case .float, .int8: try recipe.layout()?.pack(recipe.weight, scales: recipe.scales, into: memory)
+        case .widened: try packWidened(recipe, into: memory)
         case .filters(let groups):
-            return { range, rows in
+            try recipe.weight.readRows(multipleOf: Int(TRIPS_PACK_ROWS)) { [inputs, outputs] range, rows in
+                guard let target = memory.bytes.baseAddress, let rows = rows.baseAddress else { return }
                 PackedProduct.packFilters(
-                    target.base, rows.assumingMemoryBound(to: Float.self), range, inputs: inputs, perGroup: outputs / groups)
+                    target.assumingMemoryBound(to: Float.self), rows.assumingMemoryBound(to: Float.self), range, inputs: inputs,
+                    perGroup: outputs / groups)
             }
-        case .int8:
-            let scales = try PackedProduct.scales(recipe)
-            let group = form.group(of: inputs), groups = trips_group_count(inputs, group)
-            return { range, rows in
-                trips_igemm_pack(
-                    UnsafeMutableRawPointer(target.base), rows.assumingMemoryBound(to: Int8.self), inputs,
-                    scales.view.source(Float.self).base + range.lowerBound * groups, outputs, inputs, group,
-                    range.lowerBound, range.upperBound)
-            }
-        case .widened: return try wideningPacking(recipe)
         }
     }
 
-    /// As `packing`; the rows are int8, and become fp32 a few at a time, which stay in cache.
-    private func wideningPacking(_ recipe: ProductRecipe) throws -> @Sendable (Range<Int>, UnsafeRawPointer) -> Void {
-        let (outputs, inputs, target) = (outputs, inputs, target)
-        let (scales, inputScale) = (try PackedProduct.scales(recipe), try recipe.inputScale?.load())
-        let group = form.group(of: inputs), groups = trips_group_count(inputs, group)
-        return { range, rows in
-            for start in stride(from: range.lowerBound, to: range.upperBound, by: Int(TRIPS_PACK_ROWS)) {
-                let end = min(start + Int(TRIPS_PACK_ROWS), range.upperBound)
+    /// Packs int8 weights that become fp32 a few rows at a time, which stay in cache.
+    private func packWidened(_ recipe: ProductRecipe, into memory: MemoryPart) throws {
+        guard let scales = try recipe.scales?.load() else { throw TripsError.data("a quantized weight without scales") }
+        let (outputs, inputs, inputScale) = (outputs, inputs, try recipe.inputScale?.load())
+        let group = form.group(of: inputs), groups = trips_group_count(inputs, group), step = Int(TRIPS_PACK_ROWS)
+        try recipe.weight.readRows(multipleOf: step) { range, rows in
+            guard let target = memory.bytes.baseAddress, let rows = rows.baseAddress else { return }
+            for start in stride(from: range.lowerBound, to: range.upperBound, by: step) {
+                let end = min(start + step, range.upperBound)
                 withUnsafeTemporaryAllocation(of: Float.self, capacity: (end - start) * inputs) { wide in
                     guard let wide = wide.baseAddress else { return }
                     trips_dequantize_rows(
                         wide, inputs, rows.assumingMemoryBound(to: Int8.self) + (start - range.lowerBound) * inputs, inputs,
                         scales.view.source(Float.self).base + start * groups, end - start, inputs, group,
                         inputScale?.view.source(Float.self).base)
-                    trips_sgemm_pack(target.base, wide, inputs, outputs, inputs, start, end)
+                    trips_sgemm_pack(target.assumingMemoryBound(to: Float.self), wide, inputs, outputs, inputs, start, end)
                 }
             }
         }
@@ -245,10 +224,5 @@ final class PackedProduct: Sendable {
                 target + group * perGroup * inputs, rows + (start - range.lowerBound) * inputs, inputs, perGroup, first, end)
             start += end - first
         }
-    }
-
-    private static func scales(_ recipe: ProductRecipe) throws -> Tensor {
-        guard let scales = recipe.scales else { throw TripsError.data("a quantized weight without scales") }
-        return try scales.load()
     }
 }

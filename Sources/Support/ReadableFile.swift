@@ -2,12 +2,12 @@ import Foundation
 
 /// A regular file, open for reading at any place; it closes when the last reference goes.
 ///
-/// Nothing is mapped: a file that another process truncates gives an error here, not a signal.
+/// Reading a file that another process truncates gives an error; what is mapped of it (`MappedFile`) ends the process.
 package final class ReadableFile: Sendable {
     package let path: String
     /// Size in bytes when the file was opened.
     package let size: Int
-    private let descriptor: Int32
+    let descriptor: Int32
 
     /// Opens a regular file.
     /// - Throws: `TripsError` of kind `cannotOpen`, also for folders, pipes and devices.

@@ -6,7 +6,9 @@ import Synchronization
 package final class AlignedMemory: @unchecked Sendable {
     package let base: UnsafeMutableRawPointer
     package let byteCount: Int
-    private let allocation: UnsafeMutableRawPointer
+    private let allocation: UnsafeMutableRawPointer?
+    /// Of memory that is not this object's.
+    private let owner: (any Sendable)?
     private let pages = Atomic(Pages.small)
     package var bytes: UnsafeMutableRawBufferPointer { .init(start: base, count: byteCount) }
 
@@ -18,8 +20,17 @@ package final class AlignedMemory: @unchecked Sendable {
             throw AlignedMemory.refusal(byteCount)
         }
         self.allocation = allocation
+        owner = nil
         self.byteCount = byteCount
         base = allocation.alignedUp(toMultipleOf: 64)
+    }
+
+    /// Memory that is only read, such as a part of a mapped file, with spare bytes after it as any.
+    /// - Throws: `data` where there is none.
+    init(reading bytes: UnsafeRawBufferPointer, owner: any Sendable) throws {
+        guard let base = bytes.baseAddress else { throw AlignedMemory.refusal(bytes.count) }
+        (allocation, self.owner) = (nil, owner)
+        (self.base, byteCount) = (UnsafeMutableRawPointer(mutating: base), bytes.count)
     }
 
     deinit { free(allocation) }

@@ -68,6 +68,10 @@ public struct Constant: Sendable {
     /// Reads and computes the numbers.
     /// - Throws: `data` or `inputOutput` where the source cannot give them.
     public func load() throws -> Tensor { try source.load(dataType, shape) }
+
+    /// The numbers as the kernels read them, not checked yet, where the source has them so; else nil.
+    /// - Throws: `inputOutput` where they cannot be mapped.
+    package func panels() throws -> Panels? { try source.panels() }
 }
 
 /// Gives the bytes of a constant.
@@ -77,6 +81,12 @@ package protocol ConstantSource: Sendable {
     /// Hands out the tensor's bytes in parts, each with its offset, in parallel and in any order.
     func readParts(
         _ dataType: DataType, _ shape: [Int], _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void) throws
+    /// As `Constant.panels`.
+    func panels() throws -> Panels?
+}
+
+extension ConstantSource {
+    package func panels() throws -> Panels? { nil }
 }
 
 private struct MemorySource: ConstantSource {

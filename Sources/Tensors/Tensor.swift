@@ -50,6 +50,16 @@ public struct Tensor: Sendable {
         return Tensor(dataType: dataType, shape: shape, storage: storage)
     }
 
+    /// A tensor whose bytes lie in other memory, at a 64-byte boundary with 64 spare bytes after its end; they do not change while
+    /// `owner` lives.
+    /// - Throws: `data` where their number is not the shape's.
+    package init(_ dataType: DataType, _ shape: [Int], mapped bytes: UnsafeRawBufferPointer, owner: any Sendable) throws {
+        guard try Tensors.byteCount(of: dataType, shape) == bytes.count else {
+            throw TripsError.data("bytes of a tensor", found: bytes.count, expected: "\(dataType)\(shape)")
+        }
+        self.init(dataType: dataType, shape: shape, storage: try AlignedMemory(reading: bytes, owner: owner))
+    }
+
     /// The one element of `scalar` everywhere.
     package init(repeating scalar: Tensor, shape: [Int]) throws {
         let width = scalar.dataType.byteWidth

@@ -18,16 +18,34 @@ public struct PackageOptions: ParsableArguments {
     @Flag(name: .long, help: "No byte planes: `zstd -dc` then gives a valid safetensors file.")
     public var plain = false
 
+    @OptionGroup public var mapping: MappingOptions
+
     public init() {}
 
     public func validate() throws {
         if let level, !(-131072...22).contains(level) { throw ValidationError("--level \(level): expected -131072 to 22") }
+        try validating(writing(force: false).check)
     }
 
     /// The options of the package's writer.
     public func writing(force: Bool) -> PackageWriter.Options {
-        PackageWriter.Options(level: level, plain: plain, storage: weights ?? .asIs, replacing: force)
+        PackageWriter.Options(
+            level: level, plain: plain, mapped: mapping.mapped, storage: weights ?? .asIs, replacing: force)
     }
+}
+
+/// `--mapped`
+public struct MappingOptions: ParsableArguments {
+    @Flag(
+        name: .long,
+        help: ArgumentHelp(
+            "Store the weights of linear layers as the kernels read them.",
+            discussion:
+                "They are then mapped, not loaded: a model starts in less time, and processes share its memory, but the file is larger."
+        ))
+    public var mapped = false
+
+    public init() {}
 }
 
 extension PackageWriter.Options.Storage: ExpressibleByArgument {

@@ -57,6 +57,10 @@ struct InspectTool: Tool {
             "tensors       \(reader.tensors.count), \(byteText(stored)) in \(byteText(packed))"
                 + (stored > 0 ? " (\(digits(Double(packed) / Double(stored), 3)))" : "") + ": "
                 + types.map { "\($0.type) \(byteText($0.bytes))" }.joined(separator: ", "))
+        let mapped = reader.tensors.filter(\.isMapped)
+        if !mapped.isEmpty {
+            lines.append("mapped        \(mapped.count), \(byteText(mapped.reduce(0) { $0 + $1.compressedByteCount }))")
+        }
         for graph in graphs {
             lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
             if let cost = costText(graph, among: graphs) { lines.append("cost          \(graph.name): \(cost)") }
@@ -81,7 +85,8 @@ struct InspectTool: Tool {
             let ratio =
                 tensor.storedByteCount == 0 ? "" : digits(Double(tensor.compressedByteCount) / Double(tensor.storedByteCount), 3)
             table.add([
-                tensor.name, type, "\(tensor.shape)", "\(tensor.storedByteCount)", "\(tensor.compressedByteCount)", ratio,
+                tensor.name, type + (tensor.isMapped ? ", mapped" : ""), "\(tensor.shape)", "\(tensor.storedByteCount)",
+                "\(tensor.compressedByteCount)", ratio,
                 "\(tensor.offset)",
             ])
         }

@@ -55,6 +55,7 @@ struct QuantizeTool: Tool {
     @Option(name: .long, help: ArgumentHelp("Write the report as JSON.", valueName: "file"))
     var json: String?
 
+    @OptionGroup var mapping: MappingOptions
     @OptionGroup var replacing: ReplacingOptions
     @OptionGroup var common: CommonOptions
 
@@ -62,6 +63,9 @@ struct QuantizeTool: Tool {
         if model.isEmpty { throw missingArgument("<in.trips>", besides: ["--calibration": calibration, "--keep": keep]) }
         if let json, !ReplacingOptions.areDistinct([json, outputPath]) {
             throw ValidationError("--json and --output name one file")
+        }
+        if mapping.mapped && (scheme != .int8 || weightsOnly) {
+            throw ValidationError("--mapped: weights that are widened when they are loaded cannot be mapped; expected --int8 alone")
         }
         try validating(options(calibration: calibration.map { GoldenSet(name: $0) }).check)
     }
@@ -73,7 +77,8 @@ struct QuantizeTool: Tool {
         let start = clock.now
         let report = try Progress.shown("quantizing", quiet: common.quiet) { progress in
             try quantize(
-                model, to: outputPath, options(calibration: goldens()), writing: .init(replacing: replacing.force),
+                model, to: outputPath, options(calibration: goldens()),
+                writing: .init(mapped: mapping.mapped, replacing: replacing.force),
                 threads: common.threads
             ) { progress.update($0, of: $1) }
         }

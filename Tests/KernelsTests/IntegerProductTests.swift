@@ -86,6 +86,18 @@ extension KernelTests {
         }
     }
 
+    @Test func integerUnpackingGivesTheRowsBack() {
+        var random = Generator(state: 22)
+        for size in sizes {
+            for group in groups {
+                let problem = Problem(size, group: group, random: &random, extreme: false)
+                var rows = [Int8](repeating: 99, count: problem.w.count)
+                trips_igemm_unpack(&rows, problem.k, problem.packed(), problem.k, group, 0, problem.n)
+                #expect(rows == problem.w, "\(size) \(group)")
+            }
+        }
+    }
+
     /// The sums are integers: equal to plain arithmetic in 64 bits, on every path, at the ends of the range too. With scales of 1
     /// for one group and 0 for the others a product is that group's sums, rounded once.
     @Test func integerSumsAreExact() {

@@ -42,6 +42,22 @@ extension KernelTests {
         }
     }
 
+    @Test func unpackingGivesTheRowsBack() {
+        var random = Generator(state: 21)
+        for (_, n, k) in sizes {
+            let w = random.floats(n * k)
+            var packed = [Float](repeating: .nan, count: trips_sgemm_pack_size(n, k)), rows = [Float](repeating: .nan, count: n * k)
+            trips_sgemm_pack_ref(&packed, w, k, n, k, 0, n)
+            let middle = n / 3
+            rows.withUnsafeMutableBufferPointer { rows in
+                guard let base = rows.baseAddress else { return }
+                trips_sgemm_unpack(base, k, packed, k, 0, middle)
+                trips_sgemm_unpack(base + middle * k, k, packed, k, middle, n)
+            }
+            #expect(rows == w, "n \(n) k \(k)")
+        }
+    }
+
     /// The reference may round products before adding them: each of k terms below 1 contributes at most
     /// half an ulp of a sum that grows like √k; 1e-5 holds with room for k = 1536.
     @Test func sgemmMatchesTheReference() {

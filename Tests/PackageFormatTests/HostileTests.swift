@@ -19,6 +19,10 @@ struct Forgery {
     var indexOffset: Int?
     var fileSize: Int?
     var isPlain = false
+    /// Numbers of a mapped tensor, which comes last.
+    var mapped: [UInt8]?
+    /// Alters what stands before them.
+    var alterHead: (inout [UInt8]) -> Void = { _ in }
 
     /// Four floats in one tensor, in one chunk.
     static func sound() throws -> Forgery {
@@ -56,6 +60,15 @@ struct Forgery {
         for (number, chunk) in chunks.enumerated() {
             file += chunk
             try index.append(size: statedSizes?[number] ?? chunk.count, checksum: crc32(chunk))
+        }
+        if let mapped {
+            let padding = 63 - (file.count + 7) % 64, size = padding + mapped.count
+            var frame: [UInt8] = [0x54, 0x2A, 0x4D, 0x18] + (0..<4).map { UInt8(truncatingIfNeeded: size >> (8 * $0)) }
+            frame += [UInt8](repeating: 0, count: padding)
+            alterHead(&frame)
+            frame += mapped
+            file += frame
+            try index.append(size: frame.count, checksum: crc32(frame))
         }
         let offset = file.count
         file += try index.bytes()
@@ -424,15 +437,15 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         }
     }
 
-    @Test func everyTruncationIsRefused() throws {
-        let bytes = try sample(plain: false)
+    @Test(arguments: [false, true]) func everyTruncationIsRefused(mapped: Bool) throws {
+        let bytes = try sample(.init(mapped: mapped))
         for count in bytes.indices { refuses { try Forgery.read(Array(bytes[..<count])) } }
     }
 
     /// Changes each byte of a small package in three ways: loading finds them all, and so does checking the file.
-    @Test(arguments: [false, true])
-    func everyChangedByteIsFound(plain: Bool) throws {
-        let sound = try sample(plain: plain)
+    @Test(arguments: [PackageWriter.Options(), .init(plain: true), .init(mapped: true)])
+    func everyChangedByteIsFound(options: PackageWriter.Options) throws {
+        let sound = try sample(options)
         try Forgery.read(sound)
         for index in sound.indices {
             for change: UInt8 in [1, 0x80, 0xFF] {
@@ -453,15 +466,92 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         }
     }
 
-    private func sample(plain: Bool) throws -> [UInt8] {
+    private func sample(_ options: PackageWriter.Options) throws -> [UInt8] {
         let folder = try TemporaryFolder()
         let tensors = [
             (name: "floats", constant: Samples.constant(try Samples.weights([40]), "floats")),
             (name: "flags", constant: Samples.constant(try Samples.noise(.bool, [5]), "flags")),
         ]
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [1, 3]))
+        let weight = try graph.addConstant(Samples.constant(Samples.weights([2, 3]), "weight"), name: "weight")
+        try graph.addOutput("y", graph.add(Linear(), [x, weight], name: "y")[0])
         try PackageWriter.write(
-            graphs: [], extraTensors: tensors, manifest: Manifest(tool: .init(name: "t", version: "1")), to: folder["a.trips"],
-            options: .init(plain: plain))
+            graphs: options.mapped ? [graph] : [], extraTensors: tensors, manifest: Manifest(tool: .init(name: "t", version: "1")),
+            to: folder["a.trips"], options: options)
         return try bytes(of: folder["a.trips"])
+    }
+
+    /// Mapped tensors: order, type, groups, scales, and the frame that holds them.
+    @Test func mappedTensorsAreChecked() throws {
+        /// A weight [2, 8] in panels of float32, and of int8 in two groups, with the tensor of its scales.
+        let floats = [UInt8](repeating: 0, count: 8 * 32 * 4)
+        let scales = try Samples.noise(.float32, [2, 2])
+        func record(_ type: String, _ shape: String, _ mapped: String) -> String {
+            Forgery.tensor("w", dataType: type, storedType: type, shape: shape).dropLast() + #","mapped":\#(mapped)}"#
+        }
+        func read(
+            _ record: String, _ numbers: [UInt8], features: String = #"["byte-planes","mapped"]"#, scalesShape: String? = nil,
+            alterHead: @escaping (inout [UInt8]) -> Void = { _ in }
+        ) throws {
+            var forgery = Forgery()
+            let other = scalesShape.map { Forgery.tensor("s", shape: $0) + "," } ?? ""
+            forgery.manifest = Forgery.manifest(features: features, tensors: other + record)
+            if scalesShape != nil {
+                let planes = (0..<4).flatMap { byte in
+                    scales.withBytes { bytes in
+                        (0..<4).map { element in
+                            let word = (0..<4).reduce(UInt32(0)) { $0 | UInt32(bytes[4 * element + $1]) << (8 * UInt32($1)) }
+                            return UInt8(truncatingIfNeeded: (word << 1 | word >> 31) >> (8 * UInt32(byte)))
+                        }
+                    }
+                }
+                forgery.chunks = [try planes.withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: 3) }]
+            }
+            forgery.mapped = numbers
+            forgery.alterHead = alterHead
+            try forgery.read()
+        }
+        let panels = #"{"order":"panels"}"#
+        try read(record("F32", "[2,8]", panels), floats)
+        try read(record("F32", "[4]", #"{"order":"rows"}"#), [UInt8](repeating: 7, count: 16))
+        refuses("the feature mapped") { try read(record("F32", "[2,8]", panels), floats, features: #"["byte-planes"]"#) }
+        refuses("malformed manifest") { try read(record("F32", "[2,8]", #"{"order":"columns"}"#), floats) }
+        refuses("a matrix") { try read(record("F32", "[16]", panels), floats) }
+        refuses("a matrix") { try read(record("F32", "[2,0]", panels), []) }
+        refuses("panels") { try read(record("F32", "[2,8]", #"{"order":"panels","group":4}"#), floats) }
+        refuses("panels") { try read(record("I64", "[2,8]", panels), floats) }
+        refuses("type of a mapped tensor") {
+            try read(record("BOOL", "[16]", #"{"order":"rows"}"#), [UInt8](repeating: 1, count: 16))
+        }
+        refuses("size of chunk 0") { try read(record("F32", "[2,8]", panels), floats + [0]) }
+        refuses("size of chunk 0") { try read(record("F32", "[33,8]", panels), floats) }
+        refuses("less than 4 GiB") { try read(record("F32", "[70000,70000]", panels), floats) }
+        refuses("overflow") { try read(record("F32", "[4611686018427387904,3]", panels), floats) }
+        refuses("before the numbers") { try read(record("F32", "[2,8]", panels), floats) { $0[0] ^= 1 } }
+        refuses("before the numbers") { try read(record("F32", "[2,8]", panels), floats) { $0[$0.count - 1] = 1 } }
+        var filled = floats
+        filled[filled.count - 4] = 1
+        refuses("panels unlike their numbers") { try read(record("F32", "[2,8]", panels), filled) }
+
+        let weight = Constant(try Samples.noise(.int8, [2, 8]), identity: "w")
+        let layout = PanelLayout.int8(group: 4)
+        let memory = try MemoryPart(byteCount: layout.byteCount(outputs: 2, inputs: 8))
+        try layout.pack(weight, scales: Constant(scales, identity: "s"), into: memory)
+        let int8 = Array(UnsafeRawBufferPointer(memory.bytes))
+        func groups(_ group: String, _ scales: String = #""s""#) -> String {
+            #"{"order":"panels","group":\#(group),"scales":\#(scales)}"#
+        }
+        try read(record("I8", "[2,8]", groups("4")), int8, scalesShape: "[2,2]")
+        refuses("scales") { try read(record("I8", "[2,8]", groups("4")), int8, scalesShape: "[4]") }
+        refuses("scales") { try read(record("I8", "[2,8]", groups("4", #""t""#)), int8, scalesShape: "[2,2]") }
+        refuses("scales") { try read(record("I8", "[2,8]", groups("4", #""w""#)), int8) }
+        for group in ["-4", "3", "8", "12", "9223372036854775807"] {
+            refuses("panels") { try read(record("I8", "[2,8]", groups(group)), int8, scalesShape: "[2,2]") }
+        }
+        refuses("panels") { try read(record("I8", "[2,65540]", groups("0")), int8, scalesShape: "[2,1]") }
+        var otherScale = int8
+        otherScale[otherScale.count - 32 * 4] ^= 1
+        refuses("panels unlike their numbers") { try read(record("I8", "[2,8]", groups("4")), otherScale, scalesShape: "[2,2]") }
     }
 }

@@ -33,21 +33,23 @@ extension Trait where Self == ConditionTrait {
 @Suite struct OtherReadersTests {
     private func package(in folder: TemporaryFolder, _ options: PackageWriter.Options) throws -> String {
         try PackageWriter.write(
-            graphs: [Samples.graph()], extraTensors: Samples.tensors(), manifest: Samples.manifest, to: folder["a.trips"],
-            options: options)
+            graphs: [Samples.graph(), Samples.quantizedGraph()], extraTensors: Samples.tensors(), manifest: Samples.manifest,
+            to: folder["a.trips"], options: options)
         return folder["a.trips"]
     }
 
-    @Test(.needsProgram("zstd"), arguments: [false, true])
-    func zstdFindsPackagesSound(plain: Bool) throws {
+    @Test(.needsProgram("zstd"), arguments: [PackageWriter.Options(), .init(plain: true), .init(mapped: true)])
+    func zstdFindsPackagesSound(options: PackageWriter.Options) throws {
         let folder = try TemporaryFolder()
-        let path = try package(in: folder, .init(plain: plain))
+        let path = try package(in: folder, options)
         #expect(try run("zstd", ["-t", "-q"], input: path).status == 0)
     }
 
     @Test(
         .needsPython(with: "numpy, zstandard"),
-        arguments: [PackageWriter.Options(), .init(plain: true), .init(storage: .bf16), .init(level: 6, storage: .f16)])
+        arguments: [
+            PackageWriter.Options(), .init(plain: true), .init(storage: .bf16), .init(level: 6, storage: .f16), .init(mapped: true),
+        ])
     func theReaderInPythonAgrees(options: PackageWriter.Options) throws {
         let folder = try TemporaryFolder()
         let path = try package(in: folder, options)

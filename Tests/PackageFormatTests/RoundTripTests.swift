@@ -258,15 +258,17 @@ import PackageFormat
         #expect(try reader.constant(named: "mask").load().elements(Float.self) == numbers.elements(Float.self))
     }
 
-    @Test(arguments: [false, true])
-    func bytesDoNotDependOnTheThreads(plain: Bool) throws {
+    @Test(arguments: [
+        PackageWriter.Options(replacing: true), .init(plain: true, replacing: true), .init(mapped: true, replacing: true),
+    ])
+    func bytesDoNotDependOnTheThreads(options: PackageWriter.Options) throws {
         let folder = try TemporaryFolder()
         let tensors = try Samples.tensors()
         var packages = Set<[UInt8]>()
         for threads in [1, 2, 7] {
             try PackageWriter.write(
                 graphs: [Samples.graph()], extraTensors: tensors, manifest: Samples.manifest, to: folder["a.trips"],
-                options: .init(plain: plain, replacing: true), pool: ThreadPool(threads: threads))
+                options: options, pool: ThreadPool(threads: threads))
             packages.insert(try bytes(of: folder["a.trips"]))
         }
         #expect(packages.count == 1)

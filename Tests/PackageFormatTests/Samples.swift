@@ -75,4 +75,25 @@ enum Samples {
         graph.addTrace(trace, hidden[0])
         return graph
     }
+
+    /// A table, a layer in int8 with groups and one without, and a weight that something else reads too.
+    static func quantizedGraph() throws -> Graph {
+        var graph = Graph(name: "quantized")
+        let ids = try graph.addInput("ids", ValueType(.int64, [Dimension(symbol: "batch"), 5]))
+        let table = try graph.addConstant(constant(weights([1400, 100], seed: 6), "table"), name: "table")
+        var x = try graph.add(Embedding(), [ids, table], name: "words")[0]
+        for (name, outputs, inputs, group) in [("grouped", 70, 100, 64), ("whole", 33, 70, 70)] {
+            let weight = try graph.addConstant(constant(noise(.int8, [outputs, inputs], seed: 7), name), name: name)
+            let groups = inputs.dividedRoundingUp(by: group)
+            let scales = try graph.addConstant(
+                constant(weights([outputs, groups], seed: 8), "\(name).scales"), name: "\(name).scales")
+            x = try graph.add(QuantizedLinear(groupSize: group, activations: .int8), [x, weight, scales], name: name)[0]
+        }
+        let shared = try graph.addConstant(constant(weights([33, 33], seed: 9), "shared"), name: "shared")
+        let y = try graph.add(Linear(), [x, shared], name: "last")[0]
+        let twice = try graph.add(Binary(.add), [shared, shared], name: "twice")[0]
+        try graph.addOutput("quantized", y)
+        try graph.addOutput("twice", twice)
+        return graph
+    }
 }

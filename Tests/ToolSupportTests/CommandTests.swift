@@ -27,7 +27,7 @@ import Verification
             "-o, --output", "--architecture", "--vision-heads", "--text-heads", "--fusion-layers", "--stride-layer", "--config",
             "--image-size",
             "--select", "--keep-rate", "--guidance", "--fuse", "--order", "--vision-tower", "--text-guide", "--weights", "--level",
-            "--plain",
+            "--plain", "--mapped",
             "--until", "--list-operators", "--force", "--quiet",
         ] { #expect(help.output.contains(option), "\(option)") }
     }
@@ -39,7 +39,7 @@ import Verification
         ["--select", "two"], ["--select", "4"], ["--keep-rate", "0.7"], ["--guidance", "telepathy"],
         ["--select", "2", "--order", "random"],
         ["--architecture", "clip"], ["--image-size", "0"], ["--level", "23"], ["--threads", "0"], ["--until", "end"],
-        ["--until", "fuse", "--list-operators"], ["--weights", "int4"],
+        ["--until", "fuse", "--list-operators"], ["--weights", "int4"], ["--mapped", "--plain"], ["--mapped", "--weights", "bf16"],
     ]) func requestsOutOfRangeAreUsageErrors(arguments: [String]) throws {
         let scratch = try TemporaryFolder()
         let outcome = try run("trips-convert", [fixtures + "/albef-pretrain/checkpoint.safetensors"] + arguments, in: scratch.path)

@@ -96,6 +96,9 @@ size_t trips_sgemm_pack_size(size_t n, size_t k);
 void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
                       size_t n_end);
 
+/// The inverse of `trips_sgemm_pack`.
+void trips_sgemm_unpack(float *rows, size_t ldw, const float *packed, size_t k, size_t n_begin, size_t n_end);
+
 /// c[m, n] = epilogue(Σ_k a[m, k] w[n, k]) for m in [m_begin, m_end), n in [n_begin, n_end).
 ///
 /// Each element is one chain of fused multiply-adds over ascending k, so results are bit-identical for
@@ -135,6 +138,9 @@ size_t trips_group_count(size_t k, size_t group);
 /// to row n_begin. `packed` is 64-byte aligned.
 void trips_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float *scales, size_t n, size_t k,
                       size_t group, size_t n_begin, size_t n_end);
+
+/// The inverse of `trips_igemm_pack`, for the weights.
+void trips_igemm_unpack(int8_t *rows, size_t ldw, const void *packed, size_t k, size_t group, size_t n_begin, size_t n_end);
 
 /// c[m, n] = epilogue(scale[m] Σ_g scales[n, g] Σ_{k in g} (q[m, k] − 128) w[n, k]). Activations are
 /// approximate, as the result is usually quantized next: error below 1e-5 max(1, |x|), of quick GELU 4e-5 max(1, |x|).
