@@ -249,6 +249,7 @@ extension ConversionOptions {
         }
         if writing.storage != .asIs { recorded["weights"] = writing.storage.rawValue }
         if writing.plain { recorded["plain"] = "true" }
+        if writing.mapped { recorded["mapped"] = "true" }
         if let level = writing.level { recorded["level"] = "\(level)" }
         return recorded
     }

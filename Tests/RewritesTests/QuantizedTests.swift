@@ -289,6 +289,36 @@ struct QuantizedTests {
         #expect(!found.contains("QuantizeLinear") && !found.contains("DequantizeLinear") && found.contains("Concat"))
     }
 
+    /// Integers are interpolated as the numbers that they stand for, but are rounded once more.
+    @Test(arguments: [Resize.Mode.nearest, .linear]) func roundingsAroundResizedIntegersAreLeftOut(mode: Resize.Mode) throws {
+        var m = Exported()
+        let x = try m.input("x", [1, 2, 4, 4])
+        let resized = try rounded(&m, x) { m, integers in
+            try m.node(Resize(mode: mode), [integers, nil, nil, m.integers([1, 2, 8, 6])])
+        }
+        try m.output(m.unary(.tanh, resized))
+        // Half a step, and a whole one: interpolated integers are cut off.
+        #expect(try m.fused(tolerance: mode == .nearest ? 1 / 255 : 3 / 255) == ["Resize", "Unary"])
+    }
+
+    /// What an image library rounds, it rounds.
+    @Test func integersThatAreGivenAreResizedAsSuch() throws {
+        for (coordinates, isNearest) in [(Resize.Coordinates.halfPixel, false), (.tfCropAndResize, true), (.halfPixel, true)] {
+            var m = Exported()
+            let pixels = try m.node(Cast(to: .uint8), [m.input("x", [1, 2, 4, 4])])
+            let op = Resize(mode: isNearest ? .nearest : .linear, coordinates: coordinates)
+            let roi = coordinates == .tfCropAndResize ? try m.constant([8], scale: 1) : nil
+            let resized = try m.node(op, [pixels, roi, nil, m.integers([1, 2, 8, 6])])
+            try m.output(m.node(DequantizeLinear(), [resized, m.scalar(0.1)]))
+            var graph = m.graph
+            try graph.fold()
+            try graph.fuse(validating: true)
+            let last = graph.outputs.first.flatMap { graph.producer(of: $0.value) }
+            #expect(last?.op is Resize == (isNearest && coordinates == .halfPixel), "\(coordinates)")
+            #expect(try excess(outputs(graph, m.inputs)["y0"], outputs(m.graph, m.inputs)["y0"], 1e-6, 1e-6) <= 0)
+        }
+    }
+
     /// A mask of nothing, quantized.
     @Test func roundingsOfTheSameNumberEverywhereGoAway() throws {
         var m = Exported()
