@@ -217,6 +217,15 @@ public final class Session {
             let name = stage.graph.name(of: limit.input)
             try tensors[name].map { try limit.check($0, name: name) }
         }
+        do {
+            return try run(stage, tensors, observe)
+        } catch let error as TripsError where error.kind == .data {
+            // Operators take what is empty for damage: a first row that is not there.
+            throw stage.graph.refusalOfEmptyInputs(tensors.mapValues(\.shape)) ?? error
+        }
+    }
+
+    private func run(_ stage: Stage, _ tensors: [String: Tensor], _ observe: Plan.Observer?) throws -> [String: Tensor] {
         let parts = try parts(of: stage, tensors)
         guard parts.count > 1 else { return try plan(stage, tensors).run(tensors, on: pool, observe: observe) }
         let results = try parts.map { range in

@@ -25,11 +25,17 @@ extension Graph {
         return try bound.specialized()
     }
 
-    private func refusal(of shapes: [String: [Int]], _ error: TripsError) -> TripsError {
+    /// The error for the first input without elements; nil where there is none.
+    func refusalOfEmptyInputs(_ shapes: [String: [Int]]) -> TripsError? {
         for input in inputs {
             guard let shape = shapes[name(of: input)], shape.contains(0) else { continue }
             return .usage("input \(name(of: input)) is empty", found: "\(shape)", expected: type(of: input))
         }
+        return nil
+    }
+
+    private func refusal(of shapes: [String: [Int]], _ error: TripsError) -> TripsError {
+        if let refusal = refusalOfEmptyInputs(shapes) { return refusal }
         let usage = TripsError.usage(error.message, found: error.found, expected: error.expected)
         return error.place.reversed().reduce(usage) { $0.inside($1) }
     }

@@ -666,6 +666,18 @@ private struct BatchRecord: Computable {
         #expect(try session.run(["ids": Tensor([Int64](repeating: 1, count: 6), shape: [1, 6])])["y"]?.shape == [1, 1, 4])
     }
 
+    /// Where the first row is read as the model runs, and is not there.
+    @Test func inputsWithoutRowsAreUsage() throws {
+        var graph = Graph(name: "main")
+        let x = try graph.addInput("x", ValueType(.float32, [Dimension(symbol: "length"), 4]))
+        let place = try graph.addInput("place", ValueType(.int64, [1]))
+        try graph.addOutput("y", graph.add(Gather(axis: 0), [x, place], name: "first")[0])
+        let session = Session(Model(graphs: [graph]), threads: 1)
+        let inputs = ["x": try Tensor([Float](), shape: [0, 4]), "place": try Tensor([Int64(0)], shape: [1])]
+        let error = #expect(throws: TripsError.self) { try session.run(inputs) }
+        #expect(error?.kind == .usage && error?.message == "input x is empty")
+    }
+
     @Test func noRunsTakeNoTimes() throws {
         let session = Session(try twoGraphs(), threads: 1)
         #expect(try measureInTurn([session, session], [:], runs: -1) == [[], []])
