@@ -137,7 +137,9 @@ extension Trait where Self == ConditionTrait {
             """
         let result = try run(python, ["-c", script, folder["a.safetensors"]])
         #expect(result.status == 0)
-        let names = try Samples.tensors().map(\.name).filter { $0 != "type.bfloat16" } + ["first.weight", "bias"]
+        let names =
+            try Samples.tensors().map(\.name).filter { $0 != "type.bfloat16" }
+            + ["first.weight", "bias", "table", "grouped", "grouped.scales", "whole", "whole.scales", "shared"]
         let read = try #require(try JSONSerialization.jsonObject(with: result.output) as? [Any])
         #expect(read[0] as? String == "albef-retrieval")
         #expect(Set(try #require(read[1] as? [String])) == Set(names))
