@@ -8,8 +8,8 @@ do not. Printed are the median over all runs, the best run, the median over roun
 same precision, load time, time to the first result, and peak memory. All outputs are compared with PyTorch's first.
 
 DIR gets, where they are missing: the models of tools/reference (checkpoint, ONNX, ONNX with selection inside), the
-peers' int8 models, and our packages (`trips-convert`, `trips-quantize --int8`, both also `--mapped`). That takes minutes; a second call
-finds them there. Files with selection carry blocks and keep rate in their names.
+peers' int8 models, and our packages (`trips-convert`, `trips-quantize --int8`, both also `--mapped`). That takes minutes; a
+second call finds them there. Files with selection carry blocks and keep rate in their names.
 """
 
 import argparse

@@ -72,7 +72,7 @@ public struct PackageReader: Sendable {
         let entry = tensors[number]
         return Constant(
             entry.dataType, entry.shape, storedAs: entry.storedType, identity: file.identity(ofTensor: name),
-            source: PackageSource(file: file, entry: entry))
+            source: file.source(of: entry))
     }
 
     /// Reads and checks every byte of the file.
@@ -95,27 +95,26 @@ public struct PackageReader: Sendable {
     }
 }
 
-/// Loads a tensor of a package.
-private struct PackageSource: ConstantSource {
+/// Loads a tensor that is stored in chunks.
+private struct ChunkSource: ConstantSource {
     let file: PackageFile
     let entry: TensorEntry
 
-    func load(_: DataType, _: [Int]) throws -> Tensor {
-        guard let mapping = entry.mapping else { return try file.load(entry) }
-        return try file.tensor(entry, mapping)
-    }
+    func load(_: DataType, _: [Int]) throws -> Tensor { try file.load(entry) }
 
     func readParts(
-        _ dataType: DataType, _ shape: [Int], _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void
-    ) throws {
-        guard entry.isMapped else { return try file.readParts(entry, body) }
-        try Constant(load(dataType, shape)).readParts(body)
-    }
+        _: DataType, _: [Int], _ body: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void
+    ) throws { try file.readParts(entry, body) }
+}
 
-    func panels() throws -> Panels? {
-        guard let mapping = entry.mapping, let layout = mapping.layout else { return nil }
-        return try file.panels(entry, mapping, layout)
-    }
+/// Gives a tensor that is mapped.
+private struct MappedSource: ConstantSource {
+    let file: PackageFile
+    let entry: TensorEntry
+    let mapping: MappedPlace
+
+    func load(_: DataType, _: [Int]) throws -> Tensor { try file.tensor(entry, mapping) }
+    func panels() throws -> Panels? { try mapping.layout.map { try file.panels(entry, mapping, $0) } }
 }
 
 /// An open package: where its chunks are, and how to read them.
@@ -129,6 +128,10 @@ final class PackageFile: Sendable {
     private let mapped = Mutex<MappedFile?>(nil)
 
     var name: String { file.name }
+
+    func source(of entry: TensorEntry) -> any ConstantSource {
+        entry.mapping.map { MappedSource(file: self, entry: entry, mapping: $0) } ?? ChunkSource(file: self, entry: entry)
+    }
 
     /// What names the numbers of a tensor, unlike those of all other files.
     func identity(ofTensor name: String) -> String { "\(file.path)#\(name)" }

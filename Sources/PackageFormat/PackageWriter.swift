@@ -113,9 +113,9 @@ extension PackageWriter.Options {
     /// - Throws: `usage` for what excludes each other.
     package func check() throws {
         guard mapped else { return }
-        if plain { throw TripsError.usage("a plain package cannot be mapped") }
+        if plain { throw TripsError.usage("`mapped` and `plain` exclude each other") }
         if storage == .f16 || storage == .bf16 {
-            throw TripsError.usage("weights to be mapped", found: storage.rawValue, expected: "f32, as they are read")
+            throw TripsError.usage("`mapped`: type of the weights", found: storage.rawValue, expected: "f32, as they are read")
         }
     }
 
@@ -170,7 +170,7 @@ extension Graph {
             readers.allSatisfy({ $0.op as? QuantizedLinear == op && $0.input(2) == first.input(2) }),
             let scales = first.input(2), let constant = constant(of: scales)
         else { return nil }
-        let layout = PanelLayout.int8(groupSize: op.groupSize, inputs: weight.shape[1])
+        let layout = PanelLayout.int8(group: kernelGroup(op.groupSize, of: weight.shape[1]))
         return layout.takes(inputs: weight.shape[1]) ? .panels(layout, scales: (name(of: scales), constant)) : nil
     }
 }

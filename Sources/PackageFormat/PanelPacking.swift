@@ -2,12 +2,10 @@ import Kernels
 import Support
 import Tensors
 
-extension PanelLayout {
-    /// - Parameters:
-    ///   - groupSize: inputs that share a scale.
-    ///   - inputs: all of them.
-    package static func int8(groupSize: Int, inputs: Int) -> PanelLayout { .int8(group: groupSize >= inputs ? 0 : groupSize) }
+/// Inputs that share a scale as the kernels' parameter: 0 where all of a row do.
+package func kernelGroup(_ groupSize: Int, of inputs: Int) -> Int { groupSize >= inputs ? 0 : groupSize }
 
+extension PanelLayout {
     /// Whether the kernels take weights of so many inputs: groups of whole steps, and sums that 32 bits hold.
     package func takes(inputs: Int) -> Bool {
         switch self {
@@ -68,8 +66,7 @@ extension PanelLayout {
                     guard let scales = bytes.baseAddress?.assumingMemoryBound(to: Float.self) else { return }
                     trips_igemm_pack(
                         target, rows.assumingMemoryBound(to: Int8.self), inputs, scales + range.lowerBound * groups, outputs,
-                        inputs,
-                        group, range.lowerBound, range.upperBound)
+                        inputs, group, range.lowerBound, range.upperBound)
                 }
             }
         }

@@ -219,8 +219,8 @@ public final class Session {
         }
         do {
             return try run(stage, tensors, observe)
-        } catch let error as TripsError where error.kind == .data {
-            // Operators take what is empty for damage: a first row that is not there.
+        } catch let error as TripsError where error.kind == .data || error.kind == .usage {
+            // Operators say what they miss, such as a first row, and not that it was never given.
             throw stage.graph.refusalOfEmptyInputs(tensors.mapValues(\.shape)) ?? error
         }
     }

@@ -20,7 +20,7 @@ extension Graph {
         do {
             bound = try self.bound(to: shapes)
         } catch let error as TripsError where error.kind == .data {
-            throw refusal(of: shapes, error)
+            throw refusal(error)
         }
         return try bound.specialized()
     }
@@ -34,8 +34,7 @@ extension Graph {
         return nil
     }
 
-    private func refusal(of shapes: [String: [Int]], _ error: TripsError) -> TripsError {
-        if let refusal = refusalOfEmptyInputs(shapes) { return refusal }
+    private func refusal(_ error: TripsError) -> TripsError {
         let usage = TripsError.usage(error.message, found: error.found, expected: error.expected)
         return error.place.reversed().reduce(usage) { $0.inside($1) }
     }

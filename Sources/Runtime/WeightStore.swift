@@ -52,23 +52,23 @@ final class WeightStore: Sendable {
             owned.contains($0.weight.identity) && !made.contains($0.identity) && seen.insert($0.identity).inserted
         }
         let constants = constants.filter { owned.contains($0.identity) && seen.insert($0.identity).inserted }
-        let mapped = try recipes.compactMap { recipe in try recipe.panels().map { (recipe, $0) } }
-        let packed = try recipes.filter { try $0.panels() == nil }
-        let parts = try MemoryPart.parts(packed.map { try $0.packedByteCount() })
-        let products = try zip(packed, parts).map { recipe, part in
-            (
+        let panels = try recipes.map { try $0.panels() }
+        let parts = try MemoryPart.parts(zip(recipes, panels).map { try $1.map { _ in 0 } ?? $0.packedByteCount() })
+        let products = try recipes.indices.map { index in
+            let (recipe, panels, part) = (recipes[index], panels[index], parts[index])
+            return (
                 bytes: try recipe.weight.byteCount,
-                load: { @Sendable in self.keep(try PackedProduct(recipe, into: part), recipe.identity) }
+                load: { @Sendable in
+                    let product = try panels.map { try PackedProduct(recipe, $0) } ?? PackedProduct(recipe, into: part)
+                    self.keep(product, recipe.identity)
+                }
             )
-        }
-        let mappings = mapped.map { recipe, panels in
-            (bytes: panels.bytes.count, load: { @Sendable in self.keep(try PackedProduct(recipe, panels), recipe.identity) })
         }
         let tensors = try constants.map { constant in
             (bytes: try constant.byteCount, load: { @Sendable in _ = try self.tensor(constant) })
         }
         // The largest first: the last tasks are small, so that threads finish together.
-        let tasks = (products + mappings + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
+        let tasks = (products + tensors).sorted { $0.bytes > $1.bytes }.map(\.load)
         try ThreadPool.shared.tryRun(tasks.count) { try tasks[$0]() }
         parts.first?.block.collapseIntoHugePages()
     }
@@ -92,11 +92,11 @@ struct ProductRecipe: Sendable {
         /// Convolutions', each group by itself.
         case filters(groups: Int)
 
-        /// Inputs that share a scale, as the kernels' parameter: 0 where all of a row do.
+        /// As `kernelGroup`.
         func group(of inputs: Int) -> Int {
             switch self {
             case .float, .filters: 0
-            case .int8(let size), .widened(let size): size >= inputs ? 0 : size
+            case .int8(let size), .widened(let size): kernelGroup(size, of: inputs)
             }
         }
     }
@@ -115,7 +115,7 @@ struct ProductRecipe: Sendable {
     func layout() throws -> PanelLayout? {
         switch form {
         case .float, .widened: .float
-        case .int8(let size): .int8(groupSize: size, inputs: try weight.matrixSizes().inputs)
+        case .int8: .int8(group: form.group(of: try weight.matrixSizes().inputs))
         case .filters: nil
         }
     }

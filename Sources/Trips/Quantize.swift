@@ -24,6 +24,7 @@ public func quantize(
     _ source: String, to path: String, _ options: QuantizationOptions, writing: PackageWriter.Options = .init(),
     measuring: Bool = true, threads: Int? = nil, progress: ((Int, Int) -> Void)? = nil
 ) throws -> QuantizationReport {
+    try options.check(writing)
     try AtomicFile.checkTarget(path, isNot: source)
     let reader = try PackageReader(path: source)
     let graphs = try reader.graphs()
@@ -48,6 +49,19 @@ public func quantize(
         }
     }
     return report
+}
+
+extension QuantizationOptions {
+    /// - Throws: `usage` where options do not go together, or with how the package is written.
+    package func check(_ writing: PackageWriter.Options) throws {
+        try check()
+        try writing.check()
+        guard !writing.mapped || scheme == .int8 && !weightsOnly else {
+            throw TripsError.usage(
+                "`mapped`: weights are to be mapped as they are read", found: weightsOnly ? "`weightsOnly`" : scheme.rawValue,
+                expected: "int8 weights and activations")
+        }
+    }
 }
 
 /// - Parameter before: of the source, for layers that stay as they were.

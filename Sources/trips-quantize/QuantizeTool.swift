@@ -64,10 +64,7 @@ struct QuantizeTool: Tool {
         if let json, !ReplacingOptions.areDistinct([json, outputPath]) {
             throw ValidationError("--json and --output name one file")
         }
-        if mapping.mapped && (scheme != .int8 || weightsOnly) {
-            throw ValidationError("--mapped: weights that are widened when they are loaded cannot be mapped; expected --int8 alone")
-        }
-        try validating(options(calibration: calibration.map { GoldenSet(name: $0) }).check)
+        try validating { try options(calibration: calibration.map { GoldenSet(name: $0) }).check(writing) }
     }
 
     func run() throws {
@@ -78,7 +75,7 @@ struct QuantizeTool: Tool {
         let report = try Progress.shown("quantizing", quiet: common.quiet) { progress in
             try quantize(
                 model, to: outputPath, options(calibration: goldens()),
-                writing: .init(mapped: mapping.mapped, replacing: replacing.force),
+                writing: writing,
                 threads: common.threads
             ) { progress.update($0, of: $1) }
         }
@@ -92,6 +89,8 @@ struct QuantizeTool: Tool {
             """)
         if let json { try replacing.write(try jsonText(report) + "\n", to: json) }
     }
+
+    private var writing: PackageWriter.Options { .init(mapped: mapping.mapped, replacing: replacing.force) }
 
     private func options(calibration: [GoldenSet]) -> QuantizationOptions {
         var options = QuantizationOptions(scheme)

@@ -498,15 +498,8 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             let other = scalesShape.map { Forgery.tensor("s", shape: $0) + "," } ?? ""
             forgery.manifest = Forgery.manifest(features: features, tensors: other + record)
             if scalesShape != nil {
-                let planes = (0..<4).flatMap { byte in
-                    scales.withBytes { bytes in
-                        (0..<4).map { element in
-                            let word = (0..<4).reduce(UInt32(0)) { $0 | UInt32(bytes[4 * element + $1]) << (8 * UInt32($1)) }
-                            return UInt8(truncatingIfNeeded: (word << 1 | word >> 31) >> (8 * UInt32(byte)))
-                        }
-                    }
-                }
-                forgery.chunks = [try planes.withUnsafeBytes { try ChunkEncoder().encode($0, .asIs, level: 3) }]
+                let arrangement = Arrangement(.float32, features: ["byte-planes"])
+                forgery.chunks = [try scales.withBytes { try ChunkEncoder().encode($0, arrangement, level: 3) }]
             }
             forgery.mapped = numbers
             forgery.alterHead = alterHead
