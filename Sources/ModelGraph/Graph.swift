@@ -121,6 +121,21 @@ public struct Graph: Sendable {
         return value
     }
 
+    /// Makes an output an input of the same name: whatever reads it reads what is given. A value that had this name gets a number.
+    /// - Throws: `usage` where there is no such output.
+    package mutating func takeOutput(_ name: String) throws {
+        guard let output = outputs.first(where: { $0.name == name })?.value else {
+            throw TripsError.usage("no such output", found: name, expected: outputs.map(\.name).joined(separator: ", "))
+        }
+        if let holder = names[name] {
+            let other = freeName(name)
+            values[holder.index].name = other
+            names[other] = holder
+            names[name] = nil
+        }
+        replace(output, with: try addInput(name, type(of: output)))
+    }
+
     /// Adds a constant; a number is appended to a name that is taken.
     public mutating func addConstant(_ constant: Constant, name: String) throws -> ValueID {
         let type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })

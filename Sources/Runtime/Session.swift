@@ -10,7 +10,8 @@ public final class Session {
     private var plans: [(key: PlanKey, plan: Plan)] = []
     private static let keptPlans = 8
     private var routes: [Request: Route] = [:]
-    private var inputsByResults: [[String]: [(name: String, type: ValueType)]] = [:]
+    private var inputsByRequest: [InputRequest: [(name: String, type: ValueType)]] = [:]
+    private var graphsByTaken: [Taken: Graph] = [:]
     private lazy var inputNames: [String] = model.graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }
     private var examplesAtOnce: [PlanKey: Int] = [:]
     private var decodingParts: DecodingParts?
@@ -22,6 +23,17 @@ public final class Session {
         let traces: [String]
     }
 
+    private struct InputRequest: Hashable {
+        let results: [String]
+        let given: Set<String>
+    }
+
+    /// A graph that takes some of its outputs as inputs.
+    private struct Taken: Hashable {
+        let graph: String
+        let outputs: Set<String>
+    }
+
     /// How a request is answered.
     private struct Route {
         let wanted: Set<String>
@@ -30,6 +42,7 @@ public final class Session {
 
     private struct PlanKey: Hashable {
         let graph: String
+        /// Of the inputs, by which the graph is told from one that takes other outputs.
         let shapes: [String: [Int]]
         let results: [String]
         /// Numbers of the inputs that the plan takes as constants.
@@ -65,15 +78,20 @@ public final class Session {
     public var traceNames: [String] { model.graphs.flatMap { $0.traces.map(\.name) } }
 
     /// The inputs that are needed to compute these outputs and intermediates, with their types.
+    /// - Parameter given: other outputs that will be given instead of being computed; where they are needed, they are listed.
     /// - Throws: `usage` where a name is unknown.
-    public func inputs(for results: [String]) throws -> [(name: String, type: ValueType)] {
-        if let known = inputsByResults[results] { return known }
+    public func inputs(for results: [String], given: Set<String> = []) throws -> [(name: String, type: ValueType)] {
+        if let unknown = given.subtracting(outputNames).min() {
+            throw TripsError.usage("no such output", found: unknown, expected: outputNames.joined(separator: ", "))
+        }
+        let request = InputRequest(results: results, given: given)
+        if let known = inputsByRequest[request] { return known }
         var seen = Set<String>()
-        let found = try stages(for: results, given: []).flatMap { stage in
+        let found = try stages(for: results, given: given).flatMap { stage in
             stage.inputs.map { (name: stage.graph.name(of: $0), type: stage.graph.type(of: $0)) }
-        }.filter { input in !isOutput(input.name) && seen.insert(input.name).inserted }
-        if inputsByResults.count >= Session.keptPlans { inputsByResults = [:] }
-        inputsByResults[results] = found
+        }.filter { input in (!isOutput(input.name) || given.contains(input.name)) && seen.insert(input.name).inserted }
+        if inputsByRequest.count >= Session.keptPlans { inputsByRequest = [:] }
+        inputsByRequest[request] = found
         return found
     }
 
@@ -95,7 +113,8 @@ public final class Session {
     /// Computes outputs and intermediates, and only what they need.
     /// - Parameters:
     ///   - inputs: by name; those that the results do not need may be left out. An input that another graph of the
-    ///     package computes is computed, unless it is given. One of a narrower type, such as int32 ids, masks of Booleans
+    ///     package computes is computed, unless it is given. An output that is given is not computed: a model that has
+    ///     `image_embeds` from an earlier run needs no image. An input of a narrower type, such as int32 ids, masks of Booleans
     ///     or a picture in half precision, is widened.
     ///   - outputs: names; nil: all that the given inputs allow.
     ///   - traces: names of intermediates.
@@ -188,15 +207,29 @@ public final class Session {
             }
             guard !results.isEmpty else { continue }
             missing.subtract(results)
+            let graph = try self.graph(graph, taking: given.subtracting(wanted))
             let inputs = graph.inputs(behind: results.compactMap(graph.value(ofResult:)))
             missing.formUnion(inputs.map(graph.name(of:)).filter { !given.contains($0) && isOutput($0) })
             stages.insert(Stage(graph: graph, results: results, inputs: inputs), at: 0)
         }
-        if let unknown = missing.sorted().first {
+        if let unknown = missing.min() {
             throw TripsError.usage(
                 "no such output or trace", found: unknown, expected: (outputNames + traceNames).joined(separator: ", "))
         }
         return stages
+    }
+
+    /// The graph with those of its outputs that are given as inputs.
+    private func graph(_ graph: Graph, taking given: Set<String>) throws -> Graph {
+        let computed = graph.outputs.filter { graph.producer(of: $0.value) != nil }.map(\.name)
+        let taken = Taken(graph: graph.name, outputs: given.intersection(computed))
+        guard !taken.outputs.isEmpty else { return graph }
+        if let known = graphsByTaken[taken] { return known }
+        var changed = graph
+        for name in taken.outputs.sorted() { try changed.takeOutput(name) }
+        if graphsByTaken.count >= Session.keptPlans { graphsByTaken = [:] }
+        graphsByTaken[taken] = changed
+        return changed
     }
 
     private func runStage(_ stage: Stage, _ known: [String: Tensor], _ observe: Plan.Observer?) throws -> [String: Tensor] {

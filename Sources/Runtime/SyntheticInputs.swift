@@ -21,15 +21,16 @@ extension Session {
     /// - Parameters:
     ///   - batch: for symbols that count examples (`Graph.batchSymbols`).
     ///   - length: for all other symbols, such as the text's length; less where the model has fewer positions.
-    /// - Throws: `usage` where batch or length is not positive; `data` where an input's size is not determined.
-    public func syntheticInputs(batch: Int, length: Int) throws -> [String: Tensor] {
+    ///   - given: outputs that are inputs instead.
+    /// - Throws: `usage` where batch or length is not positive, or an output unknown; `data` where an input's size is not determined.
+    public func syntheticInputs(batch: Int, length: Int, given: Set<String> = []) throws -> [String: Tensor] {
         for (name, number) in [("batch", batch), ("length", length)] where number < 1 {
             throw TripsError.usage(name, at: "synthetic inputs", found: number, expected: "1 or more")
         }
         var generator = SplitMix64(state: 1)
         let length = min(length, model.maximalTextLength ?? length)
         var inputs: [String: Tensor] = [:]
-        let types = try self.inputs(for: outputNames)
+        let types = try allInputs(given: given)
         let batches = model.graphs.reduce(into: Set()) { $0.formUnion($1.batchSymbols) }
         for (name, type) in types {
             guard let shape = try type.shape(batch: batch, batches, length: length) else {
@@ -46,10 +47,15 @@ extension Session {
         return inputs
     }
 
+    private func allInputs(given: Set<String>) throws -> [(name: String, type: ValueType)] {
+        try inputs(for: outputNames.filter { !given.contains($0) }, given: given)
+    }
+
     /// The sizes that inputs for all outputs have.
+    /// - Parameter given: outputs that are inputs instead.
     /// - Throws: `usage` where an input is missing.
-    public func sizes(of inputs: [String: Tensor]) throws -> InputSizes {
-        let tensors = try self.inputs(for: outputNames).map { name, type in
+    public func sizes(of inputs: [String: Tensor], given: Set<String> = []) throws -> InputSizes {
+        let tensors = try allInputs(given: given).map { name, type in
             guard let tensor = inputs[name] else { throw TripsError.usage("input \(name) is missing", expected: type) }
             return tensor
         }

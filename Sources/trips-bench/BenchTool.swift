@@ -39,6 +39,13 @@ struct BenchTool: Tool {
     )
     var outputs: [String] = []
 
+    @Option(
+        name: .long, parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Outputs that are given and not computed, such as image_embeds, kept from an earlier run.", valueName: "name")
+    )
+    var given: [String] = []
+
     @Option(name: .long, help: ArgumentHelp("Run another package alternately with this one.", valueName: "other.trips"))
     var compare: String?
 
@@ -75,14 +82,14 @@ struct BenchTool: Tool {
         let start = clock.now
         let session = try open(model)
         let opened = clock.now
-        let inputs = try session.syntheticInputs(batch: batch ?? 1, length: textLength ?? 40)
+        let inputs = try session.syntheticInputs(batch: batch ?? 1, length: textLength ?? 40, given: Set(given))
         let sizes = try checkedSizes(of: inputs, session)
         let wanted = outputs.isEmpty ? nil : outputs
         let ready = clock.now
         /// A model may take texts of one length only, which shows when it runs.
         func firstRun(_ session: Session, _ path: String) throws {
             let length = sizes.textLength.map { " with \(counted($0, "text token")), which --text-length sets" } ?? ""
-            _ = try session.inputs(for: wanted ?? [])
+            _ = try session.inputs(for: wanted ?? [], given: Set(given))
             _ = try locating(fileName(of: path) + length) { try asDataErrors { try session.compute(inputs, outputs: wanted) } }
         }
         try firstRun(session, model)
@@ -109,7 +116,7 @@ struct BenchTool: Tool {
     /// The sizes of the inputs.
     /// - Throws: `usage` where they are not what was asked for.
     private func checkedSizes(of inputs: [String: Tensor], _ session: Session) throws -> InputSizes {
-        let sizes = try session.sizes(of: inputs)
+        let sizes = try session.sizes(of: inputs, given: Set(given))
         if let batch, batch != sizes.batch {
             throw TripsError.usage("--batch", found: batch, expected: "\(sizes.batch), which the package fixes")
         }

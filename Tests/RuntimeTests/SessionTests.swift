@@ -156,6 +156,38 @@ private struct BatchRecord: Computable {
         #expect(try Set(session.run(["x": x, "y": y]).keys) == ["states", "hidden", "answer"])
     }
 
+    /// The value behind the output `hidden` has the same name, and another output reads it.
+    @Test func outputsThatAreGivenAreNotComputed() throws {
+        var graph = Graph(name: "main")
+        let (batch, length) = (Dimension(symbol: "batch"), Dimension(symbol: "length"))
+        let x = try graph.addInput("x", ValueType(.float32, [batch, length]))
+        let y = try graph.addInput("y", ValueType(.float32, [batch, 1]))
+        let hidden = try graph.add(Unary(.neg), [x], name: "hidden")[0]
+        let sum = try graph.add(Binary(.add), [hidden, y], name: "sum")[0]
+        for (name, value) in [("hidden", hidden), ("sum", sum), ("twice", try graph.add(Unary(.neg), [hidden], name: "twice")[0])] {
+            try graph.addOutput(name, value)
+        }
+        graph.addTrace("vision.1", sum)
+        let session = Session(Model(graphs: [graph], manifest: Manifest(tool: .init(name: "test", version: ""))), threads: 1)
+        func numbers(_ inputs: [String: Tensor], _ outputs: [String]? = nil, traces: [String] = []) throws -> [String: [Float]] {
+            try session.run(inputs, outputs: outputs, traces: traces).mapValues { try $0.elements(Float.self) }
+        }
+        let given = ["hidden": try Tensor([Float(1), 2], shape: [1, 2]), "y": try Tensor([Float(10)], shape: [1, 1])]
+        #expect(try numbers(given) == ["sum": [11, 12], "twice": [-1, -2]])
+        #expect(try numbers(given, [], traces: ["vision.1"]) == ["vision.1": [11, 12]])
+        #expect(try numbers(given.mapValues { try $0.converted(to: .float16) }, ["sum"]) == ["sum": [11, 12]])
+        let all = given.merging(["x": try Tensor([Float(5), 6], shape: [1, 2])]) { $1 }
+        #expect(try numbers(all, ["sum"]) == ["sum": [11, 12]])
+        // An output that is asked for is computed.
+        #expect(try numbers(all) == ["hidden": [-5, -6], "sum": [5, 4], "twice": [5, 6]])
+        #expect(try session.inputs(for: ["sum"], given: ["hidden"]).map(\.name) == ["y", "hidden"])
+        #expect(try session.inputs(for: ["sum"], given: ["twice"]).map(\.name) == ["x", "y"])
+        #expect { try session.inputs(for: ["sum"], given: ["vision.1"]) } throws: { "\($0)".hasPrefix("no such output") }
+        #expect { try session.run(given, outputs: ["hidden"]) } throws: { "\($0)".hasPrefix("input x is missing") }
+        let wide = given.merging(["hidden": try Tensor([Float](repeating: 0, count: 2), shape: [2])]) { $1 }
+        #expect { try session.run(wide, outputs: ["sum"]) } throws: { "\($0)".hasPrefix("shape of input hidden") }
+    }
+
     @Test(arguments: [[1, 1 << 40], [1 << 31, 9], [.max, 1]]) func noInputsAreMadeUpOutOfProportion(shape: [Int]) throws {
         for type in [DataType.float32, .int64] {
             var graph = Graph(name: "main")

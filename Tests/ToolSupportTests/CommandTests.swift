@@ -191,9 +191,12 @@ import Verification
             try bench(open, "--batch", "3", "--text-length", "7").output.hasPrefix("checkpoint.trips: batch 3, 7 text tokens, "))
         let json = try JSONSerialization.jsonObject(with: Data(bench(open, "--batch", "3", "--json").output.utf8)) as? [String: Any]
         #expect(json?["batch"] as? Int == 3 && json?["textLength"] as? Int == 20)
+        let given = try bench(open, "--given", "image_embeds", "--steps")
+        #expect(given.output.contains("text_encoder.") && !given.output.contains("visual_encoder."), "\(given.errors)")
         for (outcome, numbers) in [
             (try bench(fixed, "--batch", "64"), ("64", "1, which")), (try bench(fixed, "--text-length", "12"), ("12", "9, which")),
             (try bench(open, "--text-length", "5000"), ("5000", "at most 20")),
+            (try bench(open, "--given", "embeds"), ("embeds", "itm_logits, ")),
         ] {
             #expect(outcome.status == 64 && outcome.output.isEmpty)
             #expect(

@@ -174,6 +174,25 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
         }
     }
 
+    /// Image states kept from an earlier run stand in for the image, whatever the weights are.
+    @Test(arguments: ["albef-pretrain", "albef-retrieval", "mplug-retrieval", "mplug-vqa"], [[], [2]])
+    func imageStatesStandInForTheImage(architecture: String, blocks: [Int]) throws {
+        let example = EndToEndCase(source: "\(architecture)/checkpoint.safetensors", golden: "", blocks: blocks)
+        try throughPackage(example, in: fixtures) { path, _ in
+            try quantize(path, to: path + "-int8", QuantizationOptions(.int8), measuring: false)
+            for path in [path, path + "-int8"] {
+                let session = Session(try Model(contentsOf: path), threads: 2)
+                var inputs = try session.syntheticInputs(batch: 2, length: 7)
+                let whole = try session.run(inputs)
+                inputs["image"] = nil
+                inputs["image_embeds"] = whole["image_embeds"]
+                let rest = try session.run(inputs)
+                #expect(Set(rest.keys) == Set(whole.keys).subtracting(["image_embeds"]))
+                for (name, tensor) in rest { #expect(try tensor.numbers() == whole[name]?.numbers(), "\(name)") }
+            }
+        }
+    }
+
     @Test func weightsThatAreStoredInSixteenBitsCountAsSuch() throws {
         try throughPackage(Self.examples[1], in: fixtures) { path, _ in
             let whole = try quantize(path, to: path + "-bf16", QuantizationOptions(.bf16), measuring: false)
