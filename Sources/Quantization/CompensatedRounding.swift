@@ -141,21 +141,3 @@ package struct Compensation: Sendable {
         }
     }
 }
-
-/// What must be added to a layer's bias so that its mean output on the calibration data stays: (W - Ŵ) · mean.
-func biasCorrection(_ weight: Tensor, _ layer: QuantizedLayer, mean: [Float]) throws -> [Float] {
-    let (rows, columns) = (weight.shape[0], weight.shape[1])
-    let exact = weight.view.elements(Float.self)
-    let units = layer.matrix.weight.view.elements(Int8.self)
-    let scales = try layer.matrix.scales.elements(Float.self)
-    let groups = groupCount(columns, layer.matrix.groupSize)
-    let inputScale = try layer.inputScale?.load().elements(Float.self)
-    return (0..<rows).map { row in
-        var sum = 0.0
-        for column in 0..<columns {
-            let rounded = scales[row * groups + column / layer.matrix.groupSize] * Float(units[row * columns + column])
-            sum += Double((exact[row * columns + column] - rounded * (inputScale?[column] ?? 1)) * mean[column])
-        }
-        return Float(sum)
-    }
-}

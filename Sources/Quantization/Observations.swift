@@ -12,22 +12,9 @@ final class Observations {
     private struct Record {
         var largest: [Float]
         var squares: [Double]
-        var sums: [Double]
         var rows = 0
-        /// Parts of the rows, and over these the sums of the means and of their squares.
-        var parts = 0
-        var partMeans: [Double]
-        var partSquares: [Double]
         /// Some rows, spread over all calibration inputs, to judge layers on.
         var sample: [Float] = []
-
-        /// Σ (x - c)² of each channel.
-        func variances(around center: [Float]) -> [Double] {
-            center.indices.map { column in
-                let c = Double(center[column])
-                return max(0, squares[column] - 2 * c * sums[column] + Double(rows) * c * c)
-            }
-        }
     }
 
     private let model: Model?
@@ -92,26 +79,13 @@ final class Observations {
         var record =
             records[index]
             ?? Record(
-                largest: Array(repeating: 0, count: width), squares: Array(repeating: 0, count: width),
-                sums: Array(repeating: 0, count: width), partMeans: Array(repeating: 0, count: width),
-                partSquares: Array(repeating: 0, count: width))
+                largest: Array(repeating: 0, count: width), squares: Array(repeating: 0, count: width))
         let values = tensor.view.elements(Float.self)
-        for part in parts(of: rows) {
-            var sums = [Double](repeating: 0, count: width)
-            for row in part {
-                for column in 0..<width {
-                    let value = values[row * width + column]
-                    record.largest[column] = max(record.largest[column], abs(value))
-                    record.squares[column] += Double(value * value)
-                    sums[column] += Double(value)
-                }
-            }
-            record.parts += 1
+        for row in 0..<rows {
             for column in 0..<width {
-                let mean = sums[column] / Double(part.count)
-                record.sums[column] += sums[column]
-                record.partMeans[column] += mean
-                record.partSquares[column] += mean * mean
+                let value = values[row * width + column]
+                record.largest[column] = max(record.largest[column], abs(value))
+                record.squares[column] += Double(value * value)
             }
         }
         record.rows += rows
@@ -135,26 +109,11 @@ final class Observations {
         guard let record = records[index], record.rows > 0 else { return nil }
         // A channel that is 0 in these rows, as after ReLU, need not be so in others: none counts as less than an eighth of the mean.
         let floor = record.largest.reduce(0, +) / Float(max(1, record.largest.count)) / 8
-        let center = center(index) ?? Array(repeating: 0, count: record.sums.count)
-        let variances = record.variances(around: center)
         return ChannelStatistics(
-            largest: record.largest.map { max($0, floor) }, meanSquare: variances.map { Float($0 / Double(record.rows)) })
+            largest: record.largest.map { max($0, floor) }, meanSquare: record.squares.map { Float($0 / Double(record.rows)) })
     }
 
-    /// What a correction of the bias may rely on as the mean of each channel: the measured one, drawn towards 0 where the parts differ
-    /// on it (James and Stein). Nil without data.
-    func center(_ index: Int) -> [Float]? {
-        guard !samples.isEmpty, let record = records[index], record.rows > 0 else { return nil }
-        let parts = Double(record.parts)
-        return record.sums.indices.map { column in
-            let mean = record.sums[column] / Double(record.rows)
-            guard record.parts > 1, mean != 0 else { return 0 }
-            let scatter = record.partSquares[column] - record.partMeans[column] * record.partMeans[column] / parts
-            return Float(mean * max(0, 1 - scatter / (parts * (parts - 1)) / (mean * mean)))
-        }
-    }
-
-    /// Over all rows around the center; nil without data, and for very wide rows. Several groups are gathered in one pass and dropped
+    /// Over all rows; nil without data, and for very wide rows. Several groups are gathered in one pass and dropped
     /// once they are asked for.
     func scatter(_ index: Int) throws -> ScatterMatrix? {
         guard !samples.isEmpty, scatterWidth(index) != nil else { return nil }
@@ -171,11 +130,11 @@ final class Observations {
         var chosen: [Int] = []
         var bytes = 0
         for index in inventory.groups.indices[first...] {
-            guard let width = scatterWidth(index), let center = center(index), let record = records[index] else { continue }
+            guard let width = scatterWidth(index), let record = records[index] else { continue }
             bytes += width * width * MemoryLayout<Float>.size
             if !chosen.isEmpty && bytes > Observations.scatterBudget { break }
             chosen.append(index)
-            scatters[index] = ScatterMatrix(center: center, variances: record.variances(around: center))
+            scatters[index] = ScatterMatrix(squares: record.squares)
         }
         for sample in samples {
             for (index, rows) in try observe(chosen, sample) {
@@ -196,11 +155,10 @@ final class Observations {
             try graph.addConstant(Constant(tensor, identity: name), name: name)
         }
         let op = QuantizedLinear(groupSize: layer.matrix.groupSize, activations: options.weightsOnly ? .float32 : .int8)
-        let bias = try layer.biasCorrection.map { try constant(Tensor($0, shape: [$0.count]), "bias") }
         let scale = try layer.inputScale.map { try constant($0.load(), "input scale") }
         let (integers, scales) = (try constant(layer.matrix.weight, "integers"), try constant(layer.matrix.scales, "scales"))
         try graph.addOutput("exact", graph.add(Linear(), [input, constant(weight, "weight")], name: "exact")[0])
-        try graph.addOutput("rounded", graph.add(op, [input, integers, scales, bias, scale], name: "rounded")[0])
+        try graph.addOutput("rounded", graph.add(op, [input, integers, scales, nil, scale], name: "rounded")[0])
         let model = Model(graphs: [graph])
         let results = try Session(model, threads: pool.ownThreads).run(["rows": rows])
         guard let exact = results["exact"], let rounded = results["rounded"] else { return nil }

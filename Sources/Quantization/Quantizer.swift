@@ -32,8 +32,6 @@ struct QuantizedLayer {
     let matrix: QuantizedMatrix
     /// [K], one constant for all layers of an input group, so that the runtime quantizes their rows once.
     var inputScale: Constant?
-    /// Added to the bias: what rounding takes from the mean of the outputs.
-    var biasCorrection: [Float]?
 }
 
 private struct Quantizer {
@@ -128,10 +126,7 @@ private struct Quantizer {
             let matrix =
                 try compensation?.round(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
                 ?? roundWeights(weight, groupSize: size, columnFactor: inverse, importance: importance, pool: pool)
-            var layer = QuantizedLayer(matrix: matrix, inputScale: inputScale)
-            if let mean = observations.center(groupIndex) {
-                layer.biasCorrection = try biasCorrection(weight, layer, mean: mean)
-            }
+            let layer = QuantizedLayer(matrix: matrix, inputScale: inputScale)
             try finish(index, layer)
             describe(index, statistics, scaling)
             reports[index].outputSNR = try observations.outputSNR(groupIndex, weight, layer, options)
@@ -260,26 +255,11 @@ extension Graph {
         } else {
             let scales = try known(layer.matrix.scales, "group_scales")
             let inputScale = try layer.inputScale.map { try addConstant($0, name: "\(name).input_scale") }
-            let bias = try correctedBias(node.input(2), layer.biasCorrection, of: original, name: name)
             made = try add(
                 QuantizedLinear(groupSize: layer.matrix.groupSize, activations: activations),
-                [input, weight, scales, bias, inputScale], name: node.name, outputNames: [self.name(of: node.output)])
+                [input, weight, scales, node.input(2), inputScale], name: node.name, outputNames: [self.name(of: node.output)])
         }
         replace(node.output, with: made[0])
-    }
-
-    private mutating func correctedBias(
-        _ bias: ValueID?, _ correction: [Float]?, of weight: Constant, name: String
-    ) throws -> ValueID? {
-        guard let correction else { return bias }
-        var values = correction
-        if let bias {
-            guard let old = try constant(of: bias)?.load().elements(Float.self), old.count == values.count else { return bias }
-            for index in values.indices { values[index] += old[index] }
-        }
-        // Layers of one weight may have biases of their own.
-        let identity = "\(weight.identity).corrected_bias(\(bias.flatMap(constant(of:))?.identity ?? ""))"
-        return try addConstant(Constant(Tensor(values, shape: [values.count]), identity: identity), name: "\(name).corrected_bias")
     }
 
     /// Stores in bfloat16 what is no layer.

@@ -3,14 +3,13 @@ import Operators
 import Support
 import Tensors
 
-/// Σ (x - c)(x - c)ᵀ over the rows x that a layer reads, and how far its correlations hold for other rows.
+/// Σ x xᵀ over the rows x that a layer reads, and how far its correlations hold for other rows.
 ///
 /// Rows come in parts, such as one for each calibration input. Where the parts disagree on a correlation, it says little of rows that
 /// were not among them.
 package final class ScatterMatrix {
     package let width: Int
-    private let center: [Float]
-    /// Of each channel 1 / Σ (x - c)², with which products of channels become correlations.
+    /// Of each channel 1 / Σ x², with which products of channels become correlations.
     private let weights: [Double]
     /// [width, width], of which the lower triangle counts.
     package private(set) var values: [Float]
@@ -18,19 +17,16 @@ package final class ScatterMatrix {
     /// Σ over parts of the squares of what each adds to the correlations.
     private var partSquares = 0.0
 
-    /// - Parameters:
-    ///   - center: c, [width].
-    ///   - variances: Σ (x - c)² over all rows that will be added, [width].
-    package init(center: [Float], variances: [Double]) {
-        width = center.count
-        self.center = center
-        weights = variances.map { $0 > 0 ? 1 / $0 : 0 }
+    /// - Parameter squares: Σ x² over all rows that will be added, [width].
+    package init(squares: [Double]) {
+        width = squares.count
+        weights = squares.map { $0 > 0 ? 1 / $0 : 0 }
         values = Array(repeating: 0, count: width * width)
     }
 
     /// Adds rows of [R, width] as one part.
     package func add(_ tensor: Tensor, rows: Range<Int>, pool: ThreadPool = .shared) {
-        let columns = centered(tensor.view.elements(Float.self), rows)
+        let columns = transposed(tensor.view.elements(Float.self), rows)
         let strip = 2 * Int(TRIPS_PANEL)
         var squares = [Double](repeating: 0, count: width.dividedRoundingUp(by: strip))
         squares.withUnsafeMutableBufferPointer { squares in
@@ -48,11 +44,11 @@ package final class ScatterMatrix {
         partSquares += squares.reduce(0, +)
     }
 
-    /// The rows less the center, transposed: [width, rows].
-    private func centered(_ values: UnsafeBufferPointer<Float>, _ rows: Range<Int>) -> [Float] {
+    /// [width, rows]
+    private func transposed(_ values: UnsafeBufferPointer<Float>, _ rows: Range<Int>) -> [Float] {
         var result = [Float](repeating: 0, count: rows.count * width)
         for (place, row) in rows.enumerated() {
-            for column in 0..<width { result[column * rows.count + place] = values[row * width + column] - center[column] }
+            for column in 0..<width { result[column * rows.count + place] = values[row * width + column] }
         }
         return result
     }
@@ -87,8 +83,11 @@ package final class ScatterMatrix {
         return sum
     }
 
+    /// Added to what the parts show: rows to come differ from those of calibration more than these do among each other.
+    private static let prior = 0.3
+
     /// How far correlations are drawn towards none, 0 to 1: their variance by how the parts differ, over their squares
-    /// (Schäfer and Strimmer 2005, doi 10.2202/1544-6115.1175). 1 where there is one part.
+    /// (Schäfer and Strimmer 2005, doi 10.2202/1544-6115.1175), and the prior's share of the rest. 1 where there is one part.
     package var shrinkage: Float {
         guard parts > 1 else { return 1 }
         var squares = 0.0
@@ -102,6 +101,6 @@ package final class ScatterMatrix {
         }
         guard squares > 0 else { return 1 }
         let variance = (Double(parts) * partSquares - squares) / Double(parts - 1)
-        return Float(max(0, min(1, variance / squares)))
+        return Float(1 - (1 - ScatterMatrix.prior) * (1 - max(0, min(1, variance / squares))))
     }
 }

