@@ -186,7 +186,9 @@ private func imageSize(_ graphs: [Graph]) -> Int? {
 
 /// A WordPiece vocabulary as a tensor of its bytes.
 private func readVocabulary(_ path: String) throws -> (name: String, constant: Constant) {
-    let bytes = Array(try ReadableFile(path: path).text(of: "vocabulary").utf8)
+    let file = try ReadableFile(path: path), text = try file.text(of: "vocabulary")
+    try locating(file.name) { _ = try WordPiece(vocabulary: text) }
+    let bytes = Array(text.utf8)
     return ("vocabulary", Constant(try Tensor(bytes, shape: [bytes.count]), identity: "vocabulary"))
 }
 

@@ -37,6 +37,18 @@ private actor Worker {
         #expect(report?.blocks.map(\.block) == [2])
     }
 
+    @Test(arguments: ["", "a list of other words"]) func aVocabularyIsCheckedBeforeItIsKept(words: String) throws {
+        let scratch = try TemporaryFolder()
+        var options = ConversionOptions()
+        options.vocabulary = try scratch.write(Array(words.utf8), "vocab.txt")
+        #expect {
+            try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: scratch["m.trips"], options)
+        } throws: {
+            ($0 as? TripsError)?.kind == .data && "\($0)".contains("vocab.txt: vocabulary; found no [UNK]")
+        }
+        #expect(scratch.contents == ["vocab.txt"])
+    }
+
     @Test func aModelIsAskedAboutAPictureAndAText() throws {
         let scratch = try TemporaryFolder()
         let path = scratch["m.trips"]
