@@ -274,6 +274,18 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     #expect(outputs.map(\.verdict) == [.fail] && outputs.first?.worst.reason?.contains("no counterpart") == true)
 }
 
+/// What a reference says of its selections does not change what its outputs are.
+@Test(arguments: [nil, 60] as [Double?], [[0, 1, 4], [0, 1, 2, 3]] as [[Int64]])
+func whatPassesAsItStandsPasses(minimalSNR: Double?, kept: [Int64]) throws {
+    let y = try floats([1, 2, 3, 4, 5], [1, 5, 1])
+    let set = try golden(["image_embeds": y], selection(kept, scores))
+    let result = try report(selectingModel([0, 1, 2], scores, y), set, minimalSNR: minimalSNR)
+    #expect(result.passes && result.outputs.first?.worst.metrics?.count == 5)
+    let judged = try report(selectingModel([0, 1, 2], scores, y), set, intermediates: true, minimalSNR: minimalSNR)
+    #expect(judged.intermediates.filter { $0.verdict == .fail }.map(\.name) == ["selection.2.indices"])
+    #expect(judged.outputs.first?.verdict == .pass)
+}
+
 /// In the second example the model keeps patch 1 instead of 3, and errs in what shows patch 2.
 @Test func theWorstPlaceOfTokensThatFlippedIsTheReferences() throws {
     let name = "image_embeds"
