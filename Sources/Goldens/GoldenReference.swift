@@ -12,6 +12,14 @@ public struct GoldenReference: Sendable, Equatable {
     /// The file or folder without the folders around it.
     public var name: String { fileName(of: path) }
 
+    /// The files that the set is read from.
+    public var files: [String] {
+        guard form == .onnxTestData else { return [path] }
+        let entries = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
+        return entries.filter { TestDataFile($0) != nil }.map { (path as NSString).appendingPathComponent($0) }
+            + [metadataFile(of: path)].compactMap { $0 }
+    }
+
     /// The golden sets at `path`: one for a file or an ONNX test-data folder, several for a folder of such folders.
     /// - Throws: `cannotOpen` where there is none.
     public static func references(at path: String) throws -> [GoldenReference] {

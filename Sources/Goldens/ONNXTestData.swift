@@ -63,12 +63,14 @@ package func assign(
 }
 
 private func metadata(of folder: String) throws -> GoldenMetadata {
+    guard let path = metadataFile(of: folder) else { return GoldenMetadata() }
+    let file = try ReadableFile(path: path)
+    return try locating(file.name) { GoldenMetadata(try JSON(file, maximalSize: 1 << 20)) }
+}
+
+/// The `golden.json` in a folder or beside it; nil where there is none.
+func metadataFile(of folder: String) -> String? {
     // The last is for "." and "..".
-    for candidate in [folder, Support.folder(of: folder), folder + "/.."] {
-        let path = candidate + "/golden.json"
-        guard FileManager.default.fileExists(atPath: path) else { continue }
-        let file = try ReadableFile(path: path)
-        return try locating(file.name) { GoldenMetadata(try JSON(file, maximalSize: 1 << 20)) }
-    }
-    return GoldenMetadata()
+    let candidates = [folder, Support.folder(of: folder), folder + "/.."].map { $0 + "/golden.json" }
+    return candidates.first { FileManager.default.fileExists(atPath: $0) }
 }

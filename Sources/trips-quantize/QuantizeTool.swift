@@ -68,13 +68,15 @@ struct QuantizeTool: Tool {
     }
 
     func run() throws {
-        try replacing.checkOutput(outputPath, besides: [model] + calibration)
-        if let json { try replacing.checkOutput(json, besides: [model, outputPath] + calibration) }
+        let references = try calibration.flatMap(GoldenReference.references)
+        let read = [model] + references.flatMap(\.files)
+        try replacing.checkOutput(outputPath, besides: read)
+        if let json { try replacing.checkOutput(json, besides: read + [outputPath]) }
         let clock = ContinuousClock()
         let start = clock.now
         let report = try Progress.shown("quantizing", quiet: common.quiet) { progress in
             try quantize(
-                model, to: outputPath, options(calibration: goldens()),
+                model, to: outputPath, options(calibration: goldens(references)),
                 writing: writing,
                 threads: common.threads
             ) { progress.update($0, of: $1) }
@@ -101,9 +103,9 @@ struct QuantizeTool: Tool {
         return options
     }
 
-    private func goldens() throws -> [GoldenSet] {
-        let names = calibration.isEmpty ? [] : try inputNames()
-        return try calibration.flatMap(GoldenReference.references).map { reference in
+    private func goldens(_ references: [GoldenReference]) throws -> [GoldenSet] {
+        let names = references.isEmpty ? [] : try inputNames()
+        return try references.map { reference in
             let golden = try reference.load(inputNames: names, outputNames: []) {
                 $0.inputName.map(names.contains) ?? false
             }

@@ -98,7 +98,7 @@ struct VerifyTool: Tool {
 
     func run() throws {
         let goldens = try golden.flatMap(GoldenReference.references)
-        let read = [model] + golden + example.image + [against, accuracy, example.vocabulary].compactMap { $0 }
+        let read = [model] + goldens.flatMap(\.files) + example.image + [against, accuracy, example.vocabulary].compactMap { $0 }
         for file in written { try replacing.checkOutput(file, besides: read) }
         let package = try Model(contentsOf: model)
         var found = VerificationReport()

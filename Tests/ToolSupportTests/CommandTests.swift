@@ -212,7 +212,11 @@ import Verification
         let other = try package("opset17.onnx", in: scratch)
         let golden = scratch["golden.safetensors"]
         try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/golden.safetensors", toPath: golden)
-        let inputs = [path, other, golden].map { URL(fileURLWithPath: $0) }
+        try FileManager.default.copyItem(atPath: fixtures + "/albef-pretrain/test_data_set_0", toPath: scratch["set"])
+        try Data("{}".utf8).write(to: URL(fileURLWithPath: scratch["golden.json"]))
+        let set = scratch["set"]
+        let (member, metadata) = (set + "/input_0.pb", scratch["golden.json"])
+        let inputs = [path, other, golden, member, metadata].map { URL(fileURLWithPath: $0) }
         let before = try inputs.map { try Data(contentsOf: $0) }
         for (tool, arguments) in [
             ("trips-quantize", ["--int8", path, "-o", path]), ("trips-quantize", ["--int8", path, "--json", path]),
@@ -220,6 +224,9 @@ import Verification
             ("trips-verify", [path, "--golden", golden, "--report", path]),
             ("trips-verify", [path, "--golden", golden, "--json", golden]),
             ("trips-verify", [path, "--golden", golden, "--against", other, "--junit", other]),
+            ("trips-verify", [path, "--golden", set, "--json", member]),
+            ("trips-verify", [path, "--golden", set, "--json", metadata]),
+            ("trips-quantize", ["--int8", path, "--calibration", set, "--json", member]),
         ] {
             let outcome = try run(tool, arguments + ["--force"], in: scratch.path)
             #expect(outcome.status == 64 && outcome.errors.contains("would replace the input"), "\(tool): \(outcome.errors)")
