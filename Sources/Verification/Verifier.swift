@@ -169,7 +169,7 @@ package struct Verifier {
             let count = names.count + golden.unread.count(where: \.isIntermediate)
             let how = isolating ? "judged only block by block, outside the verdict" : "not judged"
             if count > 0 {
-                result.notes.append("\(count) intermediates of the golden sets are \(how) (`intermediates` judges them)")
+                result.notes.append("\(count) intermediates are \(how) (`intermediates` judges them)")
             }
             return result
         }

@@ -76,7 +76,7 @@ private func references(_ path: String) throws -> [GoldenReference] {
     let (model, goldens) = (try model("albef-pretrain", selecting: [2, 3]), try references("albef-pretrain/golden"))
     let report = try verify(model, against: goldens, isolating: true)
     #expect(!report.passes)
-    #expect(report.notes.contains { $0.contains("intermediates of the golden sets are judged only block by block") })
+    #expect(report.notes.contains { $0.contains("intermediates are judged only block by block") })
     let isolated = try #require(report.isolated)
     let verdicts = Dictionary(uniqueKeysWithValues: isolated.map { ($0.name, $0.verdict) })
     #expect(verdicts["vision.1"] == .pass && verdicts["text.1"] == .pass && verdicts["vision.2"] == .fail)
