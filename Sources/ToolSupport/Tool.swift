@@ -12,8 +12,12 @@ public protocol Tool: ParsableCommand {}
 extension Tool {
     /// Runs the command with the process's arguments, and ends the process where it fails.
     public static func main() {
+        // Where a file may not grow, writing it is to fail as on a full disk, not to end the process.
+        signal(SIGXFSZ, SIG_IGN)
+        startAgainWhereThreadsWouldWait()
         endBLASThreads()
         do {
+            try checkArguments()
             var command = try parseAsRoot()
             try command.run()
             try flushOutput()
@@ -33,6 +37,25 @@ extension Tool {
         // 1 is a verdict; the parser gives it to every error that it does not know.
         default: exitCode(for: error) == .failure ? ("internal error: \(error)", EX_SOFTWARE) : nil
         }
+    }
+}
+
+/// Each thread that OpenBLAS starts when it is loaded reserves 128 MB, and asks for ever where these are refused. So where the
+/// address space is limited, the program starts again without such threads.
+private func startAgainWhereThreadsWouldWait() {
+    var limit = rlimit()
+    guard getenv("OPENBLAS_NUM_THREADS") == nil, getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0,
+        limit.rlim_cur != .max
+    else { return }
+    setenv("OPENBLAS_NUM_THREADS", "1", 1)
+    execv("/proc/self/exe", CommandLine.unsafeArgv)
+}
+
+/// Refuses what Swift would repair: the name of another file.
+private func checkArguments() throws {
+    for number in 1..<max(1, Int(CommandLine.argc)) {
+        guard let argument = CommandLine.unsafeArgv[number], String(validatingCString: argument) == nil else { continue }
+        throw TripsError.usage("argument \(number)", found: String(cString: argument), expected: "UTF-8")
     }
 }
 
