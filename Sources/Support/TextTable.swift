@@ -10,6 +10,7 @@ package struct TextTable {
     private static let maximalWidth = 200
 
     package mutating func add(_ cells: [String]) {
+        let cells = cells.map { printable($0).replacing("\n", with: "\u{FFFD}") }
         rows.append(cells.map { $0.utf8.count > TextTable.maximalWidth ? $0.prefix(TextTable.maximalWidth - 1) + "…" : $0 })
     }
 

@@ -70,7 +70,7 @@ public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
         text += message
         if let found { text += "; found \(found)" }
         if let expected { text += "; expected \(expected)" }
-        return text
+        return printable(text)
     }
 }
 

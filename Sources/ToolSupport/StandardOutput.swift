@@ -9,3 +9,6 @@ func flushOutput() throws {
         throw TripsError(.inputOutput, "writing failed: \(String(cString: strerror(errno)))", at: "standard output")
     }
 }
+
+/// Prints lines for people, without what names in files may hold for a terminal.
+public func printText(_ text: String) { print(printable(text)) }

@@ -78,7 +78,7 @@ public func missingArgument(_ argument: String, besides options: KeyValuePairs<S
 }
 
 /// Writes a line to standard error.
-public func printDiagnostic(_ line: String) { writeDiagnostic(line + "\n") }
+public func printDiagnostic(_ line: String) { writeDiagnostic(printable(line) + "\n") }
 
 /// Writes to standard error; errors of writing are ignored.
 func writeDiagnostic(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }

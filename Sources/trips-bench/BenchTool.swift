@@ -74,7 +74,7 @@ struct BenchTool: Tool {
         if let trace { try replacing.checkOutput(trace, besides: [model] + [compare].compactMap { $0 }) }
         let measurement = try measure()
         if let trace { try replacing.write(measurement.chromeTrace, to: trace) }
-        print(json ? try jsonText(measurement) : measurement.text(steps: steps))
+        if json { print(try jsonText(measurement)) } else { printText(measurement.text(steps: steps)) }
     }
 
     private func measure() throws -> Measurement {

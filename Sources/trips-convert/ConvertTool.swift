@@ -62,7 +62,7 @@ struct ConvertTool: Tool {
         let options = try conversionOptions()
         if let until {
             let model = try prepare(source, options, until: until)
-            print(model.graphs.map(graphText).joined(separator: "\n\n"))
+            printText(model.graphs.map(graphText).joined(separator: "\n\n"))
             return
         }
         try replacing.checkOutput(outputPath, besides: [source] + [vocabulary, checkpoint.config].compactMap { $0 })
@@ -110,7 +110,7 @@ struct ConvertTool: Tool {
         lines.append(
             "\(outputPath): \(byteText(report.packageBytes)) from \(byteText(report.sourceBytes)) in \(digits(time.milliseconds / 1e3, 1)) s"
         )
-        print(lines.joined(separator: "\n"))
+        printText(lines.joined(separator: "\n"))
     }
 
     /// What selecting means for those who did not train with it.
@@ -144,7 +144,7 @@ struct ConvertTool: Tool {
                 entry.refusal.map { "unsupported: \($0)" } ?? "",
             ])
         }
-        print(table.text)
+        printText(table.text)
         let unsupported = operators.filter { !$0.isSupported }.count
         print("\n\(counted(operators.count, "operator")), " + (unsupported == 0 ? "all supported" : "\(unsupported) unsupported"))
     }

@@ -38,7 +38,7 @@ struct InspectTool: Tool {
         if tensors { parts.append(tensorTable(reader)) }
         if graph { parts += graphs.map(graphText) }
         if verify { parts.append("every byte read: the file is sound") }
-        print(parts.joined(separator: "\n\n"))
+        printText(parts.joined(separator: "\n\n"))
     }
 
     private func summary(_ reader: PackageReader, _ graphs: [Graph]) -> String {

@@ -81,9 +81,9 @@ struct QuantizeTool: Tool {
                 threads: common.threads
             ) { progress.update($0, of: $1) }
         }
-        print(report.text)
+        printText(report.text)
         let sizes = try [model, outputPath].map { try ReadableFile(path: $0).size }
-        print(
+        printText(
             """
             \(outputPath): \(byteText(sizes[1])) from \(byteText(sizes[0])), \
             \(ratioText(Double(sizes[0]) / Double(max(1, sizes[1])), "smaller", "larger", equal: "as large")), \

@@ -52,7 +52,7 @@ struct RunTool: Tool {
         if json {
             print(try jsonText(answer))
         } else {
-            print(answer.lines.joined(separator: "\n"))
+            printText(answer.lines.joined(separator: "\n"))
         }
         if let picture, let path = example.image.first {
             let bytes = try answer.illustrated(Picture(path: path)).png()

@@ -109,9 +109,9 @@ struct VerifyTool: Tool {
         }
         if let accuracy { found.accuracy = try measure(package, accuracy) }
         found.notes = found.notes.map(spellingFlags)
-        print(heading(package))
+        printText(heading(package))
         print()
-        print(found.text)
+        printText(found.text)
         try write(found, PackageFacts(package, path: model))
         if !found.passes { throw ExitCode(1) }
     }

@@ -19,6 +19,16 @@ import Testing
         #expect((error as any Error).localizedDescription == "a.png: size of a picture; found 0; expected 1 or more")
     }
 
+    @Test func namesGiveNoCommandsToATerminal() {
+        let shown = "a\u{FFFD}[31mb"
+        #expect(printable("a\u{1B}[31mb") == shown && printable("é\n中 👍\u{200D}") == "é\n中 👍\u{200D}")
+        #expect(printable("\0\t\u{7F}\u{9B}\u{202E}\u{2066}\r\n") == String(repeating: "\u{FFFD}", count: 7) + "\n")
+        #expect(TripsError.data("no tensor", found: "a\u{1B}[31mb").description == "no tensor; found \(shown)")
+        var table = TextTable([("name", .left), ("verdict", .left)])
+        table.add(["a\nPASS", "fail"])
+        #expect(table.text == "name    verdict\na\u{FFFD}PASS  fail")
+    }
+
     @Test func namesThatAreTakenGetTheNextNumber() {
         var names = UniqueNames(separator: "#", taken: ["a", "a#3"])
         #expect((0..<3).map { _ in names.unique("a") } == ["a#2", "a#4", "a#5"])
