@@ -71,8 +71,7 @@ package func asDataErrors<Result>(_ body: () throws -> Result) throws -> Result 
     do {
         return try body()
     } catch let error as TripsError where error.kind == .usage {
-        let data = TripsError.data(error.message, found: error.found, expected: error.expected)
-        throw error.place.reversed().reduce(data) { $0.inside($1) }
+        throw error.asKind(.data)
     }
 }
 

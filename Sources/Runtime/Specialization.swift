@@ -20,7 +20,7 @@ extension Graph {
         do {
             bound = try self.bound(to: shapes)
         } catch let error as TripsError where error.kind == .data {
-            throw refusal(error)
+            throw error.asKind(.usage)
         }
         return try bound.specialized()
     }
@@ -32,11 +32,6 @@ extension Graph {
             return .usage("input \(name(of: input)) is empty", found: "\(shape)", expected: type(of: input))
         }
         return nil
-    }
-
-    private func refusal(_ error: TripsError) -> TripsError {
-        let usage = TripsError.usage(error.message, found: error.found, expected: error.expected)
-        return error.place.reversed().reduce(usage) { $0.inside($1) }
     }
 
     /// With numbers for the inputs' symbols.

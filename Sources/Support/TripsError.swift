@@ -17,7 +17,7 @@ public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 
     /// What kind of failure it is.
-    public let kind: Kind
+    public private(set) var kind: Kind
     /// What went wrong, as a sentence without full stop.
     public let message: String
     /// Where: from the file inwards, such as `model.onnx: node /blocks.3/MatMul`.
@@ -61,6 +61,13 @@ public struct TripsError: Error, Sendable, Equatable, CustomStringConvertible {
     public func inside(_ outerPlace: String) -> TripsError {
         var error = self
         error.place.insert(outerPlace, at: 0)
+        return error
+    }
+
+    /// The same error as one of another kind: a caller may know better whose fault it is.
+    package func asKind(_ kind: Kind) -> TripsError {
+        var error = self
+        error.kind = kind
         return error
     }
 
