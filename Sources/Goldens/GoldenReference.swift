@@ -30,12 +30,7 @@ public struct GoldenReference: Sendable, Equatable {
         guard isFolder.boolValue else {
             return [GoldenReference(path: path, form: path.lowercased().hasSuffix(".npz") ? .npz : .safetensors)]
         }
-        let entries: [String]
-        do {
-            entries = try FileManager.default.contentsOfDirectory(atPath: path)
-        } catch {
-            throw TripsError(.cannotOpen, "cannot be listed", at: path)
-        }
+        let entries = try folderEntries(path)
         if entries.contains(where: { TestDataFile($0)?.isInput == true }) {
             return [GoldenReference(path: path, form: .onnxTestData)]
         }

@@ -21,15 +21,19 @@ struct TestDataFile {
     }
 }
 
+/// The names of a folder's files and folders.
+/// - Throws: `cannotOpen`.
+func folderEntries(_ path: String) throws -> [String] {
+    do {
+        return try FileManager.default.contentsOfDirectory(atPath: path)
+    } catch {
+        throw TripsError(.cannotOpen, "cannot be listed", at: path)
+    }
+}
+
 /// Reads one folder of ONNX test data, with `golden.json` in it or beside it.
 func loadONNXTestData(folder: String, name: String, inputNames: [String], outputNames: [String]) throws -> GoldenSet {
-    let entries: [String]
-    do {
-        entries = try FileManager.default.contentsOfDirectory(atPath: folder)
-    } catch {
-        throw TripsError(.cannotOpen, "cannot be listed", at: folder)
-    }
-    let files = entries.compactMap(TestDataFile.init).sorted { $0.number < $1.number }
+    let files = try folderEntries(folder).compactMap(TestDataFile.init).sorted { $0.number < $1.number }
     func load(_ files: [TestDataFile], _ modelNames: [String]) throws -> [String: Tensor] {
         let tensors = try files.map { file in
             try locating("\(name)/\(file.fileName)") {
