@@ -7,29 +7,28 @@ public final class Session {
     /// What it runs.
     public let model: Model
     private let pool: ThreadPool
-    private var plans: [(key: PlanKey, plan: Plan)] = []
-    private static let keptPlans = 8
-    private var routes: [Request: Route] = [:]
-    private var inputsByRequest: [InputRequest: [(name: String, type: ValueType)]] = [:]
-    private var graphsByTaken: [Taken: Graph] = [:]
+    private var plans = RecentValues<PlanKey, Plan>()
+    private var routes = RecentValues<Request, Route>()
+    private var inputsByRequest = RecentValues<InputRequest, [(name: String, type: ValueType)]>()
+    private var graphsByTaken = RecentValues<Taken, Graph>()
     private lazy var inputNames: [String] = model.graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }
-    private var examplesAtOnce: [PlanKey: Int] = [:]
+    private var examplesAtOnce = RecentValues<PlanKey, Int>()
     private var decodingParts: DecodingParts?
 
     /// The names of a run's inputs and of the requested results.
-    private struct Request: Hashable {
+    private struct Request: Equatable {
         let inputs: Set<String>
         let outputs: [String]?
         let traces: [String]
     }
 
-    private struct InputRequest: Hashable {
+    private struct InputRequest: Equatable {
         let results: [String]
         let given: Set<String>
     }
 
     /// A graph that takes some of its outputs as inputs.
-    private struct Taken: Hashable {
+    private struct Taken: Equatable {
         let graph: String
         let outputs: Set<String>
     }
@@ -40,7 +39,7 @@ public final class Session {
         let stages: [Stage]
     }
 
-    private struct PlanKey: Hashable {
+    private struct PlanKey: Equatable {
         let graph: String
         /// Of the inputs, by which the graph is told from one that takes other outputs.
         let shapes: [String: [Int]]
@@ -84,15 +83,12 @@ public final class Session {
         if let unknown = given.subtracting(outputNames).min() {
             throw TripsError.usage("no such output", found: unknown, expected: outputNames.joined(separator: ", "))
         }
-        let request = InputRequest(results: results, given: given)
-        if let known = inputsByRequest[request] { return known }
-        var seen = Set<String>()
-        let found = try stages(for: results, given: given).flatMap { stage in
-            stage.inputs.map { (name: stage.graph.name(of: $0), type: stage.graph.type(of: $0)) }
-        }.filter { input in (!isOutput(input.name) || given.contains(input.name)) && seen.insert(input.name).inserted }
-        if inputsByRequest.count >= Session.keptPlans { inputsByRequest = [:] }
-        inputsByRequest[request] = found
-        return found
+        return try inputsByRequest.value(for: InputRequest(results: results, given: given)) {
+            var seen = Set<String>()
+            return try stages(for: results, given: given).flatMap { stage in
+                stage.inputs.map { (name: stage.graph.name(of: $0), type: stage.graph.type(of: $0)) }
+            }.filter { input in (!isOutput(input.name) || given.contains(input.name)) && seen.insert(input.name).inserted }
+        }
     }
 
     /// The outputs that other graphs of the package read.
@@ -144,7 +140,9 @@ public final class Session {
         _ inputs: [String: Tensor], outputs: [String]?, traces: [String] = [], observe: Observer?
     ) throws -> [String: Tensor] {
         try Task.checkCancellation()
-        let route = try route(Request(inputs: Set(inputs.keys), outputs: outputs, traces: traces))
+        let request = Request(inputs: Set(inputs.keys), outputs: outputs, traces: traces)
+        // Kept, as traversing a large graph takes as long as running some of its layers.
+        let route = try routes.value(for: request) { try self.route(request) }
         var known = inputs
         for stage in route.stages {
             let results = try runStage(
@@ -163,9 +161,7 @@ public final class Session {
         let index: Int
     }
 
-    /// How to answer a request. Kept, as traversing a large graph takes as long as running some of its layers.
     private func route(_ request: Request) throws -> Route {
-        if let known = routes[request] { return known }
         let wanted = try (request.outputs ?? reachable(outputNames, from: request.inputs)) + request.traces
         guard !wanted.isEmpty || request.outputs != nil else {
             guard !outputNames.isEmpty else { throw TripsError.usage("the package holds no graph") }
@@ -181,10 +177,7 @@ public final class Session {
             stage.indexLimits = graph.indexLimits()
             return stage
         }
-        let found = Route(wanted: Set(wanted), stages: stages)
-        if routes.count >= Session.keptPlans { routes = [:] }
-        routes[request] = found
-        return found
+        return Route(wanted: Set(wanted), stages: stages)
     }
 
     /// A graph to run, with the requested results.
@@ -224,12 +217,11 @@ public final class Session {
         let computed = graph.outputs.filter { graph.producer(of: $0.value) != nil }.map(\.name)
         let taken = Taken(graph: graph.name, outputs: given.intersection(computed))
         guard !taken.outputs.isEmpty else { return graph }
-        if let known = graphsByTaken[taken] { return known }
-        var changed = graph
-        for name in taken.outputs.sorted() { try changed.takeOutput(name) }
-        if graphsByTaken.count >= Session.keptPlans { graphsByTaken = [:] }
-        graphsByTaken[taken] = changed
-        return changed
+        return try graphsByTaken.value(for: taken) {
+            var changed = graph
+            for name in taken.outputs.sorted() { try changed.takeOutput(name) }
+            return changed
+        }
     }
 
     private func runStage(_ stage: Stage, _ known: [String: Tensor], _ observe: Plan.Observer?) throws -> [String: Tensor] {
@@ -275,9 +267,7 @@ public final class Session {
             inputs.values.allSatisfy({ $0.shape.first == count })
         else { return [] }
         let key = PlanKey(graph: stage.graph.name, shapes: inputs.mapValues(\.shape), results: stage.results)
-        let atOnce = try examplesAtOnce[key] ?? separable.graph.examplesAtOnce(separable.batch, key.shapes)
-        if examplesAtOnce.count >= Session.keptPlans { examplesAtOnce = [:] }
-        examplesAtOnce[key] = atOnce
+        let atOnce = try examplesAtOnce.value(for: key) { try separable.graph.examplesAtOnce(separable.batch, key.shapes) }
         let parts = count.dividedRoundingUp(by: atOnce)
         return (0..<count).split(into: parts)
     }
@@ -290,26 +280,15 @@ public final class Session {
         var key = PlanKey(graph: stage.graph.name, shapes: shapes, results: stage.results)
         var pinnedKey = key
         pinnedKey.known = small.mapValues { $0.withBytes { Array($0) } }
-        if let plan = keptPlan(key) ?? keptPlan(pinnedKey) { return plan }
+        if let plan = plans.value(for: key) ?? plans.value(for: pinnedKey) { return plan }
         let reduced = try stage.graph.reduced(to: stage.results)
         var graph = try reduced.specialized(toGiven: shapes)
         if graph.openValue != nil, !small.isEmpty {
             graph = try reduced.specialized(to: shapes, knowing: small)
             key = pinnedKey
         }
-        return keep(key, try Plan(graph, weights: model.weights, threads: pool.threads))
-    }
-
-    private func keptPlan(_ key: PlanKey) -> Plan? {
-        guard let index = plans.firstIndex(where: { $0.key == key }) else { return nil }
-        let kept = plans.remove(at: index)
-        plans.append(kept)
-        return kept.plan
-    }
-
-    private func keep(_ key: PlanKey, _ plan: Plan) -> Plan {
-        plans.append((key, plan))
-        if plans.count > Session.keptPlans { plans.removeFirst() }
+        let plan = try Plan(graph, weights: model.weights, threads: pool.threads)
+        plans.keep(plan, for: key)
         return plan
     }
 }

@@ -65,6 +65,15 @@ private struct BatchRecord: Computable {
     }
 }
 
+@Test func theValuesAskedForLastAreKept() {
+    var values = RecentValues<Int, String>()
+    for key in 0..<8 { values.keep("\(key)", for: key) }
+    #expect(values.value(for: 0) == "0")
+    values.keep("8", for: 8)
+    #expect(values.value(for: 1) == nil && values.value(for: 0) == "0" && values.value(for: 2) { "new" } == "2")
+    #expect(values.value(for: 1) { "made" } == "made" && values.value(for: 1) == "made" && values.value(for: 3) == nil)
+}
+
 @Suite struct SessionTests {
     @Test func resultsDoNotDependOnThreadsOrOnWhatElseIsAsked() throws {
         let model = try twoGraphs()
