@@ -5,7 +5,7 @@ import Support
 /// A number that does not follow from the tensors' shapes.
 public struct Setting: Sendable, Hashable, Codable {
     /// Where the number came from.
-    public enum Source: String, Sendable, Hashable, Codable {
+    public enum Source: String, Sendable, Hashable, NamedChoice {
         case option
         case configuration = "config file"
         case metadata = "checkpoint metadata"
@@ -47,7 +47,7 @@ public struct SkippedTensors: Sendable, Hashable, Codable {
 /// How the graphs `encode` and `decode` produce an answer.
 public struct Generation: Sendable, Hashable, Codable {
     /// How an answer is found.
-    public enum Method: String, Sendable, Hashable, Codable {
+    public enum Method: String, Sendable, Hashable, NamedChoice {
         /// Beam search with a length penalty (mPLUG's generator).
         case beam
         /// The likeliest token at each step; grounding adds its mask to the logits.

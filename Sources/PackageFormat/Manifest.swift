@@ -1,4 +1,5 @@
 import ModelGraph
+import Support
 import Tensors
 
 /// What a package says of itself. It names no paths and no times, so that the same conversion gives the same bytes.
@@ -106,7 +107,7 @@ public struct Manifest: Sendable, Codable {
     /// How weights were brought to few bits.
     public struct Quantization: Sendable, Codable {
         /// Types of weights.
-        public enum Scheme: String, Sendable, Codable, CaseIterable {
+        public enum Scheme: String, Sendable, NamedChoice {
             /// With a scale for each row or group of inputs.
             case int8
             case bf16
@@ -206,7 +207,7 @@ public struct Manifest: Sendable, Codable {
         /// How the numbers lie in the file.
         public struct Mapping: Sendable, Codable, Equatable {
             /// Orders of a tensor's numbers.
-            public enum Order: String, Sendable, Codable {
+            public enum Order: String, Sendable, NamedChoice {
                 /// Row-major.
                 case rows
                 /// As the kernels read the weights of linear layers.

@@ -1,7 +1,7 @@
 import Support
 
 /// Element types. The raw value is the name that safetensors files use.
-public enum DataType: String, Sendable, Codable, CaseIterable, CustomStringConvertible {
+public enum DataType: String, Sendable, NamedChoice, CustomStringConvertible {
     case float64 = "F64"
     case float32 = "F32"
     case float16 = "F16"

@@ -300,7 +300,7 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             #"selections.0.guidance: unknown choice; found "stars"; expected text, image-cls, random"#,
             Forgery.manifest(tensors: tensor).replacing(#""selections":[]"#, with: #""selections":[\#(selection)]"#))
         refused(
-            "quantization.scheme",
+            #"quantization.scheme: unknown choice; found "int3"; expected int8, bf16, f16"#,
             Forgery.manifest(tensors: tensor, more: #","quantization":{"scheme":"int3","summary":"","layers":[]}"#))
         refused("two tensors have one name", Forgery.manifest(tensors: tensor + "," + tensor))
         refused("length of a name", Forgery.manifest(tensors: Forgery.tensor("")))
@@ -314,7 +314,9 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         refused(
             "rank; found 17",
             Forgery.manifest(tensors: Forgery.tensor(shape: "[" + Array(repeating: "1", count: 17).joined(separator: ",") + "]")))
-        refused("malformed", Forgery.manifest(tensors: Forgery.tensor(dataType: "F33")))
+        refused(
+            #"dataType: unknown choice; found "F33"; expected F64, F32"#, Forgery.manifest(tensors: Forgery.tensor(dataType: "F33"))
+        )
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F16", storedType: "F32")))
         refused("stored type", Forgery.manifest(tensors: Forgery.tensor(dataType: "F32", storedType: "I8")))
         for (beam, shortest, length, targets, words) in [
@@ -362,13 +364,16 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
             #"{"name":"c","type":{"dataType":"F32","shape":\#(shape)},"tensor":"\#(tensor)"}"#
         }
         refused("no such tensor", constants: known("b"))
-        refused("", constants: known("a", #"["5"]"#))
+        refused("type of tensor a", constants: known("a", #"["5"]"#))
         refused(
             "unknown operator; found Explode",
             nodes: #"{"name":"n","op":{"name":"Explode","attributes":{}},"inputs":[],"outputs":["y"]}"#)
         refused(
             "graphs.0.nodes.0.op.attributes: unknown attribute; found \"axes\"",
             nodes: #"{"name":"n","op":{"name":"Softmax","attributes":{"axis":0,"axes":[0]}},"inputs":[],"outputs":["y"]}"#)
+        refused(
+            #"graphs.0.nodes.0.op.attributes.kind: unknown choice; found "median"; expected average, max"#,
+            nodes: #"{"name":"n","op":{"name":"GlobalPool","attributes":{"kind":"median"}},"inputs":[],"outputs":["y"]}"#)
         refused(
             "graphs.0.inputs.0.type.shape.1: not a dimension", inputs: #"{"name":"x","type":{"dataType":"F32","shape":[1,"n+"]}}"#)
         refused("read before it is defined", outputs: #"{"name":"y","value":"nowhere"}"#)
@@ -509,7 +514,9 @@ private func refuses(_ text: String = "", at location: SourceLocation = #_source
         try read(record("F32", "[2,8]", panels), floats)
         try read(record("F32", "[4]", #"{"order":"rows"}"#), [UInt8](repeating: 7, count: 16))
         refuses("the feature mapped") { try read(record("F32", "[2,8]", panels), floats, features: #"["byte-planes"]"#) }
-        refuses("malformed manifest") { try read(record("F32", "[2,8]", #"{"order":"columns"}"#), floats) }
+        refuses(#"order: unknown choice; found "columns"; expected rows, panels"#) {
+            try read(record("F32", "[2,8]", #"{"order":"columns"}"#), floats)
+        }
         refuses("a matrix") { try read(record("F32", "[16]", panels), floats) }
         refuses("a matrix") { try read(record("F32", "[2,0]", panels), []) }
         refuses("panels") { try read(record("F32", "[2,8]", #"{"order":"panels","group":4}"#), floats) }

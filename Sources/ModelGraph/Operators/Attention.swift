@@ -8,7 +8,7 @@ import Tensors
 public struct Attention: Operator {
     public static let maximalInputs: Int? = 4
     /// The result for a query whose keys are all masked by -∞.
-    public enum FullyMasked: String, Sendable, Hashable, Codable {
+    public enum FullyMasked: String, Sendable, Hashable, NamedChoice {
         case zero
         /// Zero, and also for a query whose weights are NaN because one of its scores is NaN or ∞.
         case zeroForNaN

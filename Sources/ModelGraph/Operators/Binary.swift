@@ -7,7 +7,7 @@ import Tensors
 public struct Binary: Operator {
     public static let maximalInputs: Int? = 2
     /// Which function; a and b are the operands.
-    public enum Kind: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Kind: String, Sendable, Hashable, NamedChoice {
         case add, sub, mul
         /// Integers are divided towards zero.
         case div

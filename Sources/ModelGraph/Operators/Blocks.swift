@@ -32,7 +32,7 @@ private func linearType(_ x: ValueType, outputs: Dimension, inputs: Dimension, b
 }
 
 /// How a quantized layer treats its activations.
-public enum ActivationPrecision: String, Sendable, Hashable, Codable {
+public enum ActivationPrecision: String, Sendable, Hashable, NamedChoice {
     /// Rows are quantized to int8 as the model runs; products are summed up in 32-bit integers.
     case int8
     /// Weights, where there are any, are widened when they are loaded; all arithmetic is fp32.
@@ -95,7 +95,7 @@ public struct LayerNorm: Operator {
 /// Gaussian error linear units (Hendrycks and Gimpel 2016).
 public struct GELU: Operator {
     /// How Φ, the distribution function of the normal distribution, is computed.
-    public enum Form: String, Sendable, Hashable, Codable {
+    public enum Form: String, Sendable, Hashable, NamedChoice {
         /// x · Φ(x), by the error function.
         case erf
         /// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))

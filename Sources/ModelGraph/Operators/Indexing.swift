@@ -74,7 +74,7 @@ private func indexDepth(_ indices: ValueType, in rank: Int) throws -> Int {
 }
 
 /// How an update is combined with what is there.
-public enum ScatterReduction: String, Sendable, Hashable, Codable, CaseIterable {
+public enum ScatterReduction: String, Sendable, Hashable, NamedChoice {
     case none, add, mul, min, max
 }
 

@@ -436,7 +436,7 @@ public struct Slice: Operator {
 public struct Pad: Operator {
     public static let maximalInputs: Int? = 4
     /// What stands at the new places: a number, or elements of x (mirrored, the nearest, or from the other side).
-    public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Mode: String, Sendable, Hashable, NamedChoice {
         case constant, reflect, edge, wrap
     }
     public var mode: Mode

@@ -4,7 +4,7 @@ import Tensors
 /// Inputs: x; optional axes (absent or empty: all). Output: x with these axes reduced to one number.
 public struct Reduce: Operator {
     public static let maximalInputs: Int? = 2
-    public enum Kind: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Kind: String, Sendable, Hashable, NamedChoice {
         case sum, mean, max, min, prod, l1, l2, logSum, logSumExp, sumSquare
     }
     public var kind: Kind
@@ -43,7 +43,7 @@ public struct Reduce: Operator {
 
 /// The index of the largest or smallest element along an axis, int64. Input: x.
 public struct ArgReduce: Operator {
-    public enum Kind: String, Sendable, Hashable, Codable, CaseIterable { case max, min }
+    public enum Kind: String, Sendable, Hashable, NamedChoice { case max, min }
     public var kind: Kind
     /// Negative: counted from the last.
     public var axis: Int

@@ -7,9 +7,9 @@ import Tensors
 public struct Resize: Operator {
     public static let maximalInputs: Int? = 4
     /// How elements of x are combined.
-    public enum Mode: String, Sendable, Hashable, Codable, CaseIterable { case nearest, linear, cubic }
+    public enum Mode: String, Sendable, Hashable, NamedChoice { case nearest, linear, cubic }
     /// Which place of x a place of the output stands for; names and formulas are ONNX's.
-    public enum Coordinates: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Coordinates: String, Sendable, Hashable, NamedChoice {
         case halfPixel = "half_pixel"
         case halfPixelSymmetric = "half_pixel_symmetric"
         case pytorchHalfPixel = "pytorch_half_pixel"
@@ -19,13 +19,13 @@ public struct Resize: Operator {
         case tfCropAndResize = "tf_crop_and_resize"
     }
     /// Which neighbour `nearest` takes.
-    public enum Nearest: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Nearest: String, Sendable, Hashable, NamedChoice {
         case roundPreferFloor = "round_prefer_floor"
         case roundPreferCeil = "round_prefer_ceil"
         case floor, ceil
     }
     /// How stated sizes are read: as they are, or as bounds for a picture that keeps its proportions.
-    public enum AspectRatio: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum AspectRatio: String, Sendable, Hashable, NamedChoice {
         case stretch
         case notLarger = "not_larger"
         case notSmaller = "not_smaller"

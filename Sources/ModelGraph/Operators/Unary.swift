@@ -5,7 +5,7 @@ import Tensors
 ///
 /// Input: x. Output: as x; booleans for the predicates.
 public struct Unary: Operator {
-    public enum Kind: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Kind: String, Sendable, Hashable, NamedChoice {
         case abs, neg, sign, reciprocal, sqrt, exp, log, erf
         case floor, ceil
         /// Halves go to the even neighbour.

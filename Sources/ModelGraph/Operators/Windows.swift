@@ -4,7 +4,7 @@ import Tensors
 /// How windows slide over the spatial axes of [B, C, ...]: what convolutions and pools share.
 public struct Window: Sendable, Hashable, Codable {
     /// How paddings are found where they are not stated.
-    public enum AutoPad: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum AutoPad: String, Sendable, Hashable, NamedChoice {
         case notSet = "NOTSET"
         case sameUpper = "SAME_UPPER"
         case sameLower = "SAME_LOWER"
@@ -313,7 +313,7 @@ public struct AveragePool: Operator {
 
 /// Mean or maximum over all spatial axes, which stay with size 1. Input: x [B, C, ...].
 public struct GlobalPool: Operator {
-    public enum Kind: String, Sendable, Hashable, Codable, CaseIterable { case average, max }
+    public enum Kind: String, Sendable, Hashable, NamedChoice { case average, max }
     public var kind: Kind
 
     public init(_ kind: Kind) { self.kind = kind }

@@ -1,5 +1,3 @@
-import Support
-
 /// One of a few values that packages hold by name.
 public protocol NamedChoice: RawRepresentable, CaseIterable, Codable where RawValue == String {}
 
