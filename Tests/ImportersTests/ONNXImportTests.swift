@@ -455,6 +455,8 @@ private func operators(_ graph: Graph) -> [String] { graph.nodes.map { type(of: 
         ("two values have one name", [Onnx.node("Relu", ["x"], ["y"]), Onnx.node("Exp", ["x"], ["y"])]),
         ("two values have one name", [Onnx.node("Relu", ["x"], ["x"]), Onnx.node("Relu", ["x"], ["y"])]),
         ("input 1", [Onnx.node("Add", ["x"], ["y"])]),
+        ("number of inputs; found 2; expected at most 1", [Onnx.node("Relu", ["x", "x"], ["y"])]),
+        ("number of inputs; found 3; expected at most 2", [Onnx.node("MatMul", ["x", "x", "x"], ["y"])]),
         ("number of outputs", [Onnx.node("Relu", ["x"], ["y", "z"])]),
         ("twice", [Onnx.node("Flatten", ["x"], ["y"], [Onnx.attribute("axis", int: 0), Onnx.attribute("axis", int: 1)])]),
         ("attribute axis", [Onnx.node("Flatten", ["x"], ["y"], [Onnx.attribute("axis", float: 0)])]),

@@ -6,10 +6,10 @@ extension ONNXRules {
     /// What ONNX Runtime's optimizers leave in the place of several operators where an optimized model is saved. Each is taken
     /// apart again, and fused as any model is.
     static let optimized: [String: ONNXRule] = [
-        "Gelu": .same(inputs: 1) { _ in GELU(.erf) },
+        "Gelu": .same { _ in GELU(.erf) },
         "FastGelu": ONNXRule { try gelu($0, .tanh) },
         "BiasGelu": ONNXRule { try gelu($0, .erf) },
-        "QuickGelu": .same(inputs: 1) { Unary(.swish, alpha: try $0.float("alpha") ?? 1.702) },
+        "QuickGelu": .same { Unary(.swish, alpha: try $0.float("alpha") ?? 1.702) },
         "SkipLayerNormalization": ONNXRule(build: skipLayerNormalization),
         "SimplifiedLayerNormalization": simplifiedLayerNormalization,
         "SkipSimplifiedLayerNormalization": ONNXRule(build: skipSimplifiedLayerNormalization),

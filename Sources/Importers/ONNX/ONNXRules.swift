@@ -12,26 +12,20 @@ struct ONNXRule: Sendable {
     var build: @Sendable (ONNXCall) throws -> [ValueID]
 
     /// An operator with the same operands here and there.
-    /// - Parameter inputs: the largest number of operands.
-    static func same(_ since: Int = 1, inputs: Int, _ op: @escaping @Sendable (ONNXCall) throws -> any Operator) -> ONNXRule {
-        ONNXRule(since: since) { call in
-            guard call.inputs.count <= inputs else {
-                throw TripsError.data("number of inputs", found: call.inputs.count, expected: "at most \(inputs)")
-            }
-            return try call.add(op(call))
-        }
+    static func same(_ since: Int = 1, _ op: @escaping @Sendable (ONNXCall) throws -> any Operator) -> ONNXRule {
+        ONNXRule(since: since) { call in try call.add(op(call)) }
     }
 
-    static func unary(_ kind: Unary.Kind, since: Int = 1) -> ONNXRule { .same(since, inputs: 1) { _ in Unary(kind) } }
+    static func unary(_ kind: Unary.Kind, since: Int = 1) -> ONNXRule { .same(since) { _ in Unary(kind) } }
 
     /// A function with the parameters alpha and beta under ONNX's names.
     static func unary(_ kind: Unary.Kind, alpha: String, beta: String? = nil, since: Int = 1) -> ONNXRule {
-        .same(since, inputs: 1) { call in
+        .same(since) { call in
             Unary(kind, alpha: try call.float(alpha), beta: try beta.flatMap { try call.float($0) })
         }
     }
 
-    static func binary(_ kind: Binary.Kind, since: Int = 1) -> ONNXRule { .same(since, inputs: 2) { _ in Binary(kind) } }
+    static func binary(_ kind: Binary.Kind, since: Int = 1) -> ONNXRule { .same(since) { _ in Binary(kind) } }
 
     /// A function of any number of operands, pair by pair.
     static func variadic(_ kind: Binary.Kind) -> ONNXRule {
@@ -68,15 +62,15 @@ enum ONNXRules {
         "HardSigmoid": .unary(.hardSigmoid, alpha: "alpha", beta: "beta"),
         "ThresholdedRelu": .unary(.thresholdedRelu, alpha: "alpha"), "Shrink": .unary(.shrink, alpha: "lambd", beta: "bias"),
         "Not": .unary(.not), "BitwiseNot": .unary(.bitwiseNot, since: 18), "IsNaN": .unary(.isNaN), "IsInf": ONNXRule(build: isInf),
-        "Gelu": .same(20, inputs: 1) { call in
+        "Gelu": .same(20) { call in
             GELU(try call.choice("approximate", in: ["none": .erf, "tanh": .tanh], default: "none"))
         },
         "Add": .binary(.add), "Sub": .binary(.sub), "Mul": .binary(.mul), "Div": .binary(.div), "Pow": .binary(.pow),
-        "Mod": .same(inputs: 2) { Binary(try $0.flag("fmod") ? .fmod : .mod) },
+        "Mod": .same { Binary(try $0.flag("fmod") ? .fmod : .mod) },
         "PRelu": .binary(.prelu), "And": .binary(.and), "Or": .binary(.or), "Xor": .binary(.xor),
         "BitwiseAnd": .binary(.bitwiseAnd, since: 18), "BitwiseOr": .binary(.bitwiseOr, since: 18),
         "BitwiseXor": .binary(.bitwiseXor, since: 18),
-        "BitShift": .same(11, inputs: 2) { call in
+        "BitShift": .same(11) { call in
             Binary(try call.choice("direction", in: ["LEFT": .shiftLeft, "RIGHT": .shiftRight]))
         },
         "Equal": .binary(.equal), "Less": .binary(.less), "Greater": .binary(.greater),
@@ -86,8 +80,8 @@ enum ONNXRules {
             let sum = try chained(.add, call, last: false)
             return try call.add(Binary(.div), [sum, call.constant(Double(call.inputs.count), call.type(sum).dataType, "count")])
         },
-        "Where": .same(inputs: 3) { _ in Where() }, "Clip": .same(inputs: 3) { _ in Clip() },
-        "Cast": .same(inputs: 1) { call in
+        "Where": .same { _ in Where() }, "Clip": .same { _ in Clip() },
+        "Cast": .same { call in
             call.ignore("saturate", "round_mode")  // of the 8-bit floating-point types alone
             return Cast(to: try call.required("to", call.dataType))
         },
@@ -100,47 +94,47 @@ enum ONNXRules {
     ]
 
     private static let shapes: [String: ONNXRule] = [
-        "Shape": .same(inputs: 1) { Shape(start: try $0.integer("start") ?? 0, end: try $0.integer("end")) },
-        "Size": .same(inputs: 1) { _ in Size() },
+        "Shape": .same { Shape(start: try $0.integer("start") ?? 0, end: try $0.integer("end")) },
+        "Size": .same { _ in Size() },
         "ConstantOfShape": ONNXRule { call in
             let value = try call.tensor("value").map { try call.add($0, "value") }
             return try call.add(ConstantOfShape(), [call.required(0), value])
         },
-        "Range": .same(11, inputs: 3) { call in
+        "Range": .same(11) { call in
             try checkStash(call)
             return Arange()
         },
-        "Expand": .same(inputs: 2) { _ in Expand() },
-        "Tile": .same(inputs: 2) { _ in Tile() },
-        "Reshape": .same(inputs: 2) { Reshape(allowZero: try $0.flag("allowzero")) },
-        "Flatten": .same(inputs: 1) { Flatten(axis: try $0.integer("axis") ?? 1) },
+        "Expand": .same { _ in Expand() },
+        "Tile": .same { _ in Tile() },
+        "Reshape": .same { Reshape(allowZero: try $0.flag("allowzero")) },
+        "Flatten": .same { Flatten(axis: try $0.integer("axis") ?? 1) },
         "Squeeze": ONNXRule { try $0.add(Squeeze(), axesOperand($0, since: 13)) },
         "Unsqueeze": ONNXRule { try $0.add(Unsqueeze(), axesOperand($0, since: 13)) },
-        "Transpose": .same(inputs: 1) { Transpose(permutation: try $0.integers("perm")) },
-        "Concat": .same(inputs: .max) { Concat(axis: try $0.required("axis", $0.integer)) },
+        "Transpose": .same { Transpose(permutation: try $0.integers("perm")) },
+        "Concat": .same { Concat(axis: try $0.required("axis", $0.integer)) },
         "Split": ONNXRule(build: split),
-        "Slice": .same(inputs: 5) { _ in Slice() },
-        "Pad": .same(inputs: 4) { Pad(mode: try $0.choice("mode", default: .constant)) },
-        "Resize": .same(inputs: 4, resize),
+        "Slice": .same { _ in Slice() },
+        "Pad": .same { Pad(mode: try $0.choice("mode", default: .constant)) },
+        "Resize": .same { try resize($0) },
         "DepthToSpace": ONNXRule(build: depthToSpace), "SpaceToDepth": ONNXRule(build: spaceToDepth),
         "EyeLike": ONNXRule(build: eyeLike),
     ]
 
     private static let indexing: [String: ONNXRule] = [
-        "Gather": .same(inputs: 2) { Gather(axis: try $0.integer("axis") ?? 0) },
-        "GatherElements": .same(11, inputs: 2) { GatherElements(axis: try $0.integer("axis") ?? 0) },
+        "Gather": .same { Gather(axis: try $0.integer("axis") ?? 0) },
+        "GatherElements": .same(11) { GatherElements(axis: try $0.integer("axis") ?? 0) },
         "GatherND": ONNXRule(since: 11, build: gatherND),
-        "ScatterElements": .same(11, inputs: 3) {
+        "ScatterElements": .same(11) {
             ScatterElements(axis: try $0.integer("axis") ?? 0, reduction: try $0.choice("reduction", default: .none))
         },
-        "ScatterND": .same(11, inputs: 3) { ScatterND(reduction: try $0.choice("reduction", default: .none)) },
-        "TopK": .same(inputs: 2) {
+        "ScatterND": .same(11) { ScatterND(reduction: try $0.choice("reduction", default: .none)) },
+        "TopK": .same {
             $0.ignore("sorted")  // What the node does not ask to be sorted is sorted here all the same.
             return TopK(axis: try $0.integer("axis") ?? -1, largest: try $0.flag("largest", default: true))
         },
-        "OneHot": .same(inputs: 3) { OneHot(axis: try $0.integer("axis") ?? -1) },
-        "NonZero": .same(inputs: 1) { _ in NonZero() },
-        "Trilu": .same(14, inputs: 2) { Trilu(upper: try $0.flag("upper", default: true)) },
+        "OneHot": .same { OneHot(axis: try $0.integer("axis") ?? -1) },
+        "NonZero": .same { _ in NonZero() },
+        "Trilu": .same(14) { Trilu(upper: try $0.flag("upper", default: true)) },
     ]
 
     private static let reductions: [String: ONNXRule] = [
@@ -148,7 +142,7 @@ enum ONNXRules {
         "ReduceMin": reduce(.min), "ReduceProd": reduce(.prod), "ReduceL1": reduce(.l1), "ReduceL2": reduce(.l2),
         "ReduceLogSum": reduce(.logSum), "ReduceLogSumExp": reduce(.logSumExp), "ReduceSumSquare": reduce(.sumSquare),
         "ArgMax": argReduce(.max), "ArgMin": argReduce(.min),
-        "CumSum": .same(11, inputs: 2) { CumSum(exclusive: try $0.flag("exclusive"), reverse: try $0.flag("reverse")) },
+        "CumSum": .same(11) { CumSum(exclusive: try $0.flag("exclusive"), reverse: try $0.flag("reverse")) },
         "Softmax": ONNXRule { try softmax($0) { Softmax(axis: $0) } },
         "LogSoftmax": ONNXRule { try softmax($0) { LogSoftmax(axis: $0) } },
         "BatchNormalization": ONNXRule(refusal: batchNormalizationRefusal) { call in
@@ -156,41 +150,41 @@ enum ONNXRules {
             return try call.add(BatchNormalization(epsilon: call.float("epsilon") ?? 1e-5))
         },
         // ONNX Runtime's optimizer writes it into older operator sets too.
-        "LayerNormalization": .same(inputs: 3) { call in
+        "LayerNormalization": .same { call in
             try checkStash(call)
             return LayerNormalization(
                 axis: try call.integer("axis") ?? -1, epsilon: try call.float("epsilon") ?? 1e-5,
                 statistics: call.node.outputs.dropFirst().contains { !$0.isEmpty })
         },
-        "RMSNormalization": .same(23, inputs: 2, rmsNormalization),
+        "RMSNormalization": .same(23, rmsNormalization),
         "SimplifiedLayerNormalization": simplifiedLayerNormalization,
-        "GroupNormalization": .same(18, inputs: 3) { call in
+        "GroupNormalization": .same(18) { call in
             try checkStash(call)
             return GroupNormalization(
                 groups: try call.required("num_groups", call.integer), epsilon: try call.float("epsilon") ?? 1e-5)
         },
-        "InstanceNormalization": .same(inputs: 3) { InstanceNormalization(epsilon: try $0.float("epsilon") ?? 1e-5) },
-        "LpNormalization": .same(inputs: 1) { LpNormalization(axis: try $0.integer("axis") ?? -1, p: try $0.integer("p") ?? 2) },
+        "InstanceNormalization": .same { InstanceNormalization(epsilon: try $0.float("epsilon") ?? 1e-5) },
+        "LpNormalization": .same { LpNormalization(axis: try $0.integer("axis") ?? -1, p: try $0.integer("p") ?? 2) },
     ]
 
     /// ONNX Runtime's name for RMSNormalization, in its own domain and in the standard one.
-    static let simplifiedLayerNormalization = ONNXRule.same(inputs: 2, rmsNormalization)
+    static let simplifiedLayerNormalization = ONNXRule.same { try rmsNormalization($0) }
 
     private static let products: [String: ONNXRule] = [
-        "MatMul": .same(inputs: 2) { _ in MatMul() },
-        "Gemm": .same(inputs: 3) { try $0.gemm() },
-        "Einsum": .same(12, inputs: .max) { Einsum(equation: try $0.required("equation", $0.text)) },
-        "Attention": .same(23, inputs: 7, attention),
+        "MatMul": .same { _ in MatMul() },
+        "Gemm": .same { try $0.gemm() },
+        "Einsum": .same(12) { Einsum(equation: try $0.required("equation", $0.text)) },
+        "Attention": .same(23, attention),
         "RotaryEmbedding": ONNXRule(since: 23, build: rotaryEmbedding),
         "QuantizeLinear": quantizeLinear, "DequantizeLinear": dequantizeLinear,
-        "DynamicQuantizeLinear": .same(11, inputs: 1) { _ in DynamicQuantizeLinear() },
-        "MatMulInteger": .same(inputs: 4) { _ in MatMulInteger() },
-        "ConvInteger": .same(inputs: 4) { ConvInteger(try convolution($0)) },
+        "DynamicQuantizeLinear": .same(11) { _ in DynamicQuantizeLinear() },
+        "MatMulInteger": .same { _ in MatMulInteger() },
+        "ConvInteger": .same { ConvInteger(try convolution($0)) },
         "QLinearMatMul": ONNXRule { try quantizedProduct($0, MatMul(), inputs: 8, axes: (-2, -1)) },
         "QLinearConv": ONNXRule { try quantizedProduct($0, convolution($0), inputs: 9, axes: (1, 0)) },
     ]
 
-    static let quantizeLinear = ONNXRule.same(inputs: 3) { call in
+    static let quantizeLinear = ONNXRule.same { call in
         call.ignore("saturate")  // of the 8-bit floating-point types alone
         try refusePrecision(call)
         return QuantizeLinear(
@@ -198,7 +192,7 @@ enum ONNXRules {
             outputType: try statedType("output_dtype", call) ?? .uint8)
     }
 
-    static let dequantizeLinear = ONNXRule.same(inputs: 3) { call in
+    static let dequantizeLinear = ONNXRule.same { call in
         let scale = try call.type(call.required(1)).dataType
         guard try statedType("output_dtype", call) ?? scale == scale else {
             throw TripsError.data("attribute output_dtype", expected: "the type of the scale, \(scale)")
@@ -207,21 +201,21 @@ enum ONNXRules {
     }
 
     private static let windows: [String: ONNXRule] = [
-        "Conv": .same(inputs: 3) { try convolution($0) },
-        "ConvTranspose": .same(inputs: 3) {
+        "Conv": .same { try convolution($0) },
+        "ConvTranspose": .same {
             ConvTranspose(
                 window: try window($0), groups: try $0.integer("group") ?? 1, kernelShape: try $0.integers("kernel_shape"),
                 outputPadding: try $0.integers("output_padding"), outputShape: try $0.integers("output_shape"))
         },
-        "MaxPool": .same(inputs: 1) {
+        "MaxPool": .same {
             MaxPool(
                 kernelShape: try $0.required("kernel_shape", $0.integers), window: try window($0),
                 ceilMode: try $0.flag("ceil_mode"),
                 indices: $0.node.outputs.count > 1 && !$0.node.outputs[1].isEmpty, columnMajor: try $0.flag("storage_order"))
         },
-        "AveragePool": .same(inputs: 1) { try averagePool($0) },
-        "GlobalAveragePool": .same(inputs: 1) { _ in GlobalPool(.average) },
-        "GlobalMaxPool": .same(inputs: 1) { _ in GlobalPool(.max) },
+        "AveragePool": .same { try averagePool($0) },
+        "GlobalAveragePool": .same { _ in GlobalPool(.average) },
+        "GlobalMaxPool": .same { _ in GlobalPool(.max) },
     ]
 
     private static let others: [String: ONNXRule] = [
@@ -315,7 +309,7 @@ private func reduce(_ kind: Reduce.Kind, operandSince: Int = 18) -> ONNXRule {
 }
 
 private func argReduce(_ kind: ArgReduce.Kind) -> ONNXRule {
-    .same(inputs: 1) { call in
+    .same { call in
         ArgReduce(
             kind, axis: try call.integer("axis") ?? 0, keepDimensions: try call.flag("keepdims", default: true),
             selectLastIndex: try call.flag("select_last_index"))
