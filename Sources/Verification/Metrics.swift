@@ -96,12 +96,7 @@ public struct Metrics: Sendable {
         return largest == 0 ? 1 : scalbn(1, min(-Int(largest.exponent), 1022))
     }
 
-    static func bin(_ error: Double) -> Int {
-        guard error >= 1e-12 else { return 0 }
-        guard error < 100 else { return histogramEdges.count }
-        // The logarithm of an edge may come out a hair below it.
-        return Int(((log10(error) + 12) * 2 + 1e-9).rounded(.down)) + 1
-    }
+    private static func bin(_ error: Double) -> Int { histogramEdges.firstIndex { error < $0 } ?? histogramEdges.count }
 }
 
 extension ErrorSpread {

@@ -196,6 +196,13 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     #expect(spread == ErrorSpread(maximum: 199, mean: 99.5, median: 99, percentile99: 198))
 }
 
+@Test func edgesBelongToTheBinAboveThem() {
+    for (index, edge) in Metrics.histogramEdges.enumerated() {
+        let histogram = Metrics([edge, edge.nextDown], reference: [0, 0], shape: [2]).histogram
+        #expect(histogram[index] == 1 && histogram[index + 1] == 1, "\(edge)")
+    }
+}
+
 @Test func errorsBeyondAllNumbersAreCounted() throws {
     let largest = Double.greatestFiniteMagnitude
     let judgement = try judge(Tensor([largest], shape: [1]), golden: Tensor([-largest], shape: [1]), name: "y", criterion: standard)
@@ -217,6 +224,8 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     // (1/4, 3/4) against (1/2, 1/2), not the other way round.
     let flat = try #require(Agreement([0, 0], reference: [0, log(3)], shape: [1, 2]))
     #expect(abs(flat.divergence - (log(0.5) / 4 + log(1.5) * 3 / 4)) < 1e-12)
+    // Of all of a row's elements the largest are the same.
+    #expect(Agreement([0, 1], reference: [1, 0], shape: [1, 2])?.topK == 0 && Agreement(g, reference: g, shape: [2, 4])?.k == 3)
     #expect(Agreement([1, .nan], reference: [1, 2], shape: [1, 2]) == nil)
     #expect(Agreement([1, 2], reference: [1, .infinity], shape: [1, 2]) == nil)
     #expect(Agreement([1, 2], reference: [1, 2], shape: [2, 1]) == nil)
