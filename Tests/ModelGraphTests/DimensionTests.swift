@@ -22,6 +22,13 @@ struct DimensionTests {
         #expect(try b.multiplied(by: n).symbols == ["n", "batch"])
     }
 
+    /// Work grows with the terms, and a few hundred bytes of a file may ask for a product of two sums.
+    @Test func termsAreFew() throws {
+        let sum = try (0..<64).reduce(Dimension(0)) { try $0.adding(Dimension(symbol: "s\($1)")) }
+        #expect(throws: TripsError.self) { try sum.adding(n) }
+        #expect(throws: TripsError.self) { try sum.multiplied(by: n.adding(1)) }
+    }
+
     @Test func dividesExactlyOrNotAtAll() throws {
         let size = try b.multiplied(by: 12).multiplied(by: n.adding(1))
         #expect(try size.divided(exactlyBy: b.multiplied(by: 4)) == n.multiplied(by: 3).adding(3))

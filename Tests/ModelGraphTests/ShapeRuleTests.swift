@@ -22,6 +22,7 @@ struct ShapeRuleTests {
         #expect(try shape(Reshape(), x(batch, n), x(3, type: .int64)).count == 3)
         #expect(throws: TripsError.self) { try shape(Reshape(), x(n), x(n, type: .int64)) }
         #expect(throws: TripsError.self) { try shape(Reshape(), x(2), sizes(0, 0, 0)) }
+        #expect(throws: TripsError.self) { try shape(Reshape(), x(5), sizes(2, -1)) }
     }
 
     @Test func slicesSymbols() throws {
@@ -33,6 +34,10 @@ struct ShapeRuleTests {
         // Whether n reaches 5 is not known.
         #expect(try shape(Slice(), x(n), sizes(0), sizes(5))[0].symbols.contains("?"))
         #expect(try shape(Slice(), x(n), sizes(2), sizes(Dimension(.max)))[0].symbols.contains("?"))
+        // Nor whether n is 2 or more, or the end comes after the start.
+        #expect(try shape(Slice(), x(n), sizes(0), sizes(2))[0].symbols.contains("?"))
+        #expect(try shape(Slice(), x(n), sizes(n), sizes(0))[0].symbols.contains("?"))
+        #expect(try shape(Slice(), x(n), sizes(-1), sizes(0), sizes(0), sizes(-1))[0].symbols.contains("?"))
         #expect(try shape(Slice(), x(n, 4), x(1, type: .int64), x(1, type: .int64), sizes(1))[0] == n)
     }
 
@@ -41,6 +46,8 @@ struct ShapeRuleTests {
         #expect(try shape(Expand(), x(1, n), sizes(batch, 1)) == [batch, n])
         #expect(try shape(Where(), x(n, type: .bool), x(), x(1)) == [n])
         #expect(try shape(Concat(axis: 1), x(batch, 1, 8), x(batch, n, 8)) == [batch, n.adding(1), 8])
+        // A number says more than a symbol that must be equal to it.
+        #expect(try shape(Concat(axis: 1), x(batch, 1), x(3, n)) == [3, n.adding(1)])
     }
 
     @Test func followsSymbolsThroughWindowsAndProducts() throws {
@@ -51,6 +58,9 @@ struct ShapeRuleTests {
         let patches = try #require(n.divided(roundingDownBy: 16))
         #expect(try shape(Conv(window: Window(strides: [16, 16])), x(batch, 3, n, n), weight) == [batch, 64, patches, patches])
         #expect(try shape(PatchEmbedding(), x(batch, 3, n, n), weight) == [batch, patches.multiplied(by: patches), 64])
+        // A window that would begin behind the end is none.
+        #expect(
+            try shape(MaxPool(kernelShape: [2], window: Window(strides: [3], pads: [0, 1]), ceilMode: true), x(1, 1, 3))[2] == 1)
         // One window more where some are left over.
         #expect(
             try shape(MaxPool(kernelShape: [2, 2], window: Window(strides: [2, 2]), ceilMode: true), x(1, 1, n, n))[2] == .unknown)
@@ -64,6 +74,8 @@ struct ShapeRuleTests {
         let (zero, one) = (sizes(0), sizes(1))
         #expect(try shape(Arange(), zero, sizes(n), one) == [n])
         #expect(try shape(Arange(), one, sizes(n.adding(1)), one) == [n])
+        // Whether n comes after 5 is not known.
+        #expect(try shape(Arange(), sizes(5), sizes(n), one)[0].symbols.contains("?"))
         #expect(try shape(Arange(), x(type: .int64), x(type: .int64), x(type: .int64))[0].symbols.contains("?"))
     }
 
@@ -76,6 +88,26 @@ struct ShapeRuleTests {
         #expect(try shape(TopK(), x(n, 2), x(1, type: .int64))[0] == n)
         #expect(throws: TripsError.self) { try shape(Squeeze(), x(1, n), nil) }
         #expect(throws: TripsError.self) { try shape(Squeeze(), x(1), x(2, type: .int64)) }
+    }
+
+    /// What binary fractions make of decimal ones is no reason to keep one more.
+    @Test(arguments: [(0.7, 10, 7), (0.55, 100, 55), (0.07, 100, 7), (0.5, 3, 2), (1, 9, 9), (1e-12, 9, 0)])
+    func aKeepRateIsDecimal(rate: Double, count: Int, kept: Int) {
+        #expect(PatchSelection(heads: 1, keepRate: rate).keptCount(of: count) == kept)
+    }
+
+    @Test func aScaleThatIsNoWholeNumberTellsNoSize() throws {
+        func resized(_ scale: Float) throws -> Dimension {
+            let scales = Operand(ValueType(.float32, [1]), content: .tensor(Constant(try Tensor([scale], shape: [1]))))
+            return try shape(Resize(), x(n), nil, scales)[0]
+        }
+        #expect(try resized(2) == n.multiplied(by: 2) && resized(1.5).symbols.contains("?"))
+    }
+
+    /// Along the axis itself there may be more indices than elements.
+    @Test func indicesMayRepeat() throws {
+        #expect(try shape(GatherElements(axis: 0), x(2, 3), x(5, 3, type: .int64)) == [5, 3])
+        #expect(throws: TripsError.self) { try shape(GatherElements(axis: 0), x(2, 3), x(2, 4, type: .int64)) }
     }
 
     @Test func survivesTheLargestSizes() throws {
@@ -230,6 +262,11 @@ struct ShapeRuleTests {
             [[x(4), x(4), x(4)], [x(1, 4, 3), x(3), x(4)]]
         ),
         ("lengths", LpNormalization(p: 2), [x(2, 3)], [[i(2, 3)]]),
+        ("scales of rows", RMSNormalization(), [x(2, 2), x(1, 2)], [[x(2, 2), x(2, 2, 2)], [x(2, 2), x(3)]]),
+        (
+            "a zero point for all rows", MatMulInteger(), [bytes(2, 3), bytes(3, 4), bytes(1)],
+            [[bytes(2, 3), bytes(3, 4), bytes(3)]]
+        ),
         ("the same", ConstantOfShape(), [i(2), x(1)], [[i(2), x(2)], [x(2), x(1)], [i(2, 2), x(1)]]),
         ("repetitions", Tile(), [x(2, 3), i(2)], [[x(2, 3), i(3)], [x(2, 3), sizes(1, -1)]]),
         (
@@ -275,7 +312,8 @@ struct ShapeRuleTests {
             (OnnxAttention(outputs: 0), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]),
             (OnnxAttention(outputs: 5), [x(1, 2, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4)]),
             (GroupNormalization(groups: 0), [x(1, 4, 3), x(4), x(4)]),
-            (QuantizeLinear(outputType: .float32), [x(2), x()]), (Conv(groups: 0), [x(1, 3, 8), x(4, 3, 2)]),
+            (QuantizeLinear(outputType: .float32), [x(2), x()]), (DequantizeLinear(blockSize: -1), [Self.bytes(2, n), x(2, n)]),
+            (Conv(groups: 0), [x(1, 3, 8), x(4, 3, 2)]),
             (Conv(groups: 1 << 40), [x(1, n, 8), x(n, 1, 2)]),
             (ConvTranspose(groups: 0), [x(1, 3, 8), x(3, 4, 2)]), (ConvTranspose(groups: 1 << 40), [x(1, n, 8), x(n, 4, 2)]),
             (ConvTranspose(outputShape: [4, 4]), [x(1, 3, 8), x(3, 4, 2)]),
