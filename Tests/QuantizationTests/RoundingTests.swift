@@ -78,6 +78,44 @@ private func scatter(_ x: Tensor, parts: Int) throws -> ScatterMatrix {
         #expect(InputScaling(weights: [weight], statistics: even, groupSize: 128).factors == nil)
     }
 
+    /// Eleven channels: some of the last are compared one by one.
+    @Test func scalingKnowsNeitherOrderNorSign() throws {
+        let weight = try noise([64, 11], seed: 5)
+        let numbers = try weight.elements(Float.self)
+        func scaling(_ order: [Int], sign: Float = 1) throws -> InputScaling {
+            let moved = (0..<64).flatMap { row in order.map { sign * abs(numbers[row * 11 + $0]) } }
+            let statistics = ChannelStatistics(
+                largest: order.map { $0 == 0 ? 30 : 1 }, meanSquare: order.map { $0 == 0 ? 100 : 0.1 })
+            return InputScaling(weights: [try Tensor(moved, shape: [64, 11])], statistics: statistics, groupSize: 11)
+        }
+        let first = try scaling(Array(0..<11))
+        #expect(try first.strength > 0 && scaling((0..<11).reversed()).strength == first.strength)
+        #expect(try scaling(Array(0..<11), sign: -1).strength == first.strength)
+    }
+
+    @Test func aDeadChannelLeavesTheRangeToTheOthers() throws {
+        let weight = try noise([64, 16], seed: 6)
+        let loud = ChannelStatistics(
+            largest: [100, 0] + Array(repeating: 1, count: 14), meanSquare: [1000, 0] + Array(repeating: 0.1, count: 14))
+        let factors = try #require(InputScaling(weights: [weight], statistics: loud, groupSize: 16).factors)
+        // As if it were a ten-thousandth as loud as the loudest.
+        #expect(factors[1] / factors[0] <= 1e4 && factors[2] / factors[0] <= 100)
+    }
+
+    /// Fewer columns than are compared at once count as others do.
+    @Test func scalesKnowNoOrderOfColumns() throws {
+        let (rows, columns) = (32, 21)
+        let numbers = try noise([rows, columns], seed: 7).elements(Float.self)
+        let importance = (0..<columns).map { $0 % 5 == 0 ? Float(1000) : 0.001 }
+        func scales(_ order: [Int]) throws -> [Float] {
+            let moved = (0..<rows).flatMap { row in order.map { numbers[row * columns + $0] } }
+            return try roundWeights(
+                Tensor(moved, shape: [rows, columns]), groupSize: columns, importance: order.map { importance[$0] }
+            ).scales.elements()
+        }
+        #expect(try scales(Array(0..<columns)) == scales((0..<columns).reversed()))
+    }
+
     /// Correlated inputs are what compensation lives on: an error in one column can be made good in another.
     @Test func compensationChangesTheOutputsLess() throws {
         let (inputs, outputs, rows) = (64, 48, 400)
