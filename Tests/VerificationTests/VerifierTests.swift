@@ -35,12 +35,13 @@ private func golden(_ outputs: [String: Tensor], _ intermediates: [String: Tenso
 
 private func report(
     _ model: FakeModel, _ golden: GoldenSet, intermediates: Bool = false, preset: TolerancePreset? = nil, minimalSNR: Double? = nil,
-    drawing: IllustrationOptions? = nil
+    atol: Double? = nil, drawing: IllustrationOptions? = nil
 ) throws -> VerificationReport {
     var options = VerificationOptions()
     options.intermediates = intermediates
     options.illustrations = drawing
     options.tolerances.snr = minimalSNR.map { [ToleranceRule(value: $0)] } ?? []
+    options.tolerances.absolute = atol.map { [ToleranceRule(value: $0)] } ?? []
     if let preset { (options.tolerances.preset, options.tolerances.allowsFlips) = (preset, true) }
     var verifier = try Verifier(model, options: options)
     try verifier.verify(golden)
@@ -191,6 +192,8 @@ private func report(
     try verifier.verify(GoldenSet(name: "nan", inputs: ["image": floats([0])], outputs: ["y": floats([.nan])]))
     let last = try #require(verifier.report.outputs.first)
     #expect(last.worstSet == "nan" && last.snr?.worstSet == "nan" && last.snr?.worst.isNaN == true)
+    // Of four sets the second worst: 1 for 1.5, 20 log10 3 dB.
+    #expect(abs(try #require(last.snr).median - 9.542425094393248) < 1e-9)
     #expect(abs(try #require(summary.maximalError).median - 1e-5) < 1e-6)
 }
 
@@ -235,6 +238,28 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     #expect(abs(try #require(found.margin) - 0.0001 / 0.1001) < 1e-5)
 }
 
+@Test func theMarginIsTheSmallestOfTheBatch() throws {
+    let traces = try [
+        "selection.5.indices": Tensor([Int64(0), 0, 0], shape: [3, 1]),
+        "selection.5.scores": floats([0.6, 0.4, 0.51, 0.49, 0.7, 0.3], [3, 2]),
+    ]
+    let model = FakeModel(outputNames: [], traceNames: Array(traces.keys), values: traces)
+    let found = try #require(report(model, golden([:], traces), intermediates: true).selections.first?.worst)
+    #expect(abs(try #require(found.margin) - 0.02 / 0.51) < 1e-6)
+}
+
+/// Without positions: one more score than kept tokens is a fused token's.
+@Test func theNextScoresTellWhetherTokensWereFused() throws {
+    func positions(_ next: [Float]) throws -> [[[Int]]] {
+        try SelectionTrail([
+            "selection.1.indices": Tensor([Int64(0), 2], shape: [1, 2]), "selection.1.scores": floats([4, 1, 3, 2], [1, 4]),
+            "selection.2.indices": Tensor([Int64(1)], shape: [1, 1]), "selection.2.scores": floats(next, [1, next.count]),
+        ]).layers.map(\.positions)
+    }
+    #expect(try positions([1, 2]) == [[[0, 2]], [[2, -1]]])
+    #expect(try positions([1, 2, 0]) == [[[0, 2, -1]], [[2, -1]]])
+}
+
 @Test func aFlipWithinTheMarginIsToldFromAWrongSelection() throws {
     // [CLS], patches 0 and 1, one that flipped, the fused token.
     let (own, reference) = (try floats([1, 2, 3, 9, 5], [1, 5, 1]), try floats([1, 2, 3, 4, 5], [1, 5, 1]))
@@ -256,6 +281,10 @@ private func selectingModel(_ kept: [Int64], _ scores: [Float], _ y: Tensor) thr
     let unallowed = try report(selectingModel([0, 1, 3], close, own), set, minimalSNR: 10)
     #expect(unallowed.outputs.first?.worst.reason == "1 tokens have no counterpart after a flipped selection")
     #expect(unallowed.outputs.first?.verdict == .fail && unallowed.outputs.first?.worst.metrics?.snr == .infinity)
+
+    // Nor does a tolerance of elements, even where they are.
+    let elementwise = try report(selectingModel([0, 1, 3], close, own), set, preset: .int8, atol: 100)
+    #expect(elementwise.outputs.first?.worst.reason == "1 tokens have no counterpart after a flipped selection")
 
     // The same behind [CLS] and two registers.
     let (longer, other) = (try floats([1, 7, 8, 2, 3, 9, 5], [1, 7, 1]), try floats([1, 7, 8, 2, 3, 4, 5], [1, 7, 1]))
