@@ -12,7 +12,8 @@ import Support
 
     @Test(arguments: [
         "", " ", "{", "[1,]", "{\"a\":1,}", "{\"a\" 1}", "01", "-", "1.", "1e", ".5", "tru", "\"", "\"\\x\"", "\"\\ud800\"",
-        "\"\\u12\"", "\"\u{1}\"", "[1] 2", "1e999", "{1:2}", "nan",
+        "\"\\ud800\\u0041\"",
+        "\"\\u12\"", "\"\u{1}\"", "\"\u{1F}\"", "[1] 2", "1e999", "{1:2}", "nan",
     ])
     func refusesWhatIsNotJSON(_ text: String) {
         #expect(throws: TripsError.self) { try JSON(parsing: Array(text.utf8)) }

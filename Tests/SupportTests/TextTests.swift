@@ -29,6 +29,11 @@ import Testing
         #expect(table.text == "name    verdict\na\u{FFFD}PASS  fail")
     }
 
+    @Test func errorsOfAnotherKindSayTheSame() {
+        let error = TripsError.usage("shape", at: "x", found: 1, expected: 2).inside("a.npz")
+        #expect(error.asKind(.data) == TripsError.data("shape", at: "x", found: 1, expected: 2).inside("a.npz"))
+    }
+
     @Test func namesThatAreTakenGetTheNextNumber() {
         var names = UniqueNames(separator: "#", taken: ["a", "a#3"])
         #expect((0..<3).map { _ in names.unique("a") } == ["a#2", "a#4", "a#5"])
@@ -41,6 +46,12 @@ import Testing
         var names = UniqueNames(separator: ".")
         for _ in 1..<200_000 { _ = names.unique("x") }
         #expect(names.unique("x") == "x.200000")
+    }
+
+    /// Three digits, and never 1000 of a unit.
+    @Test func bytesAreWrittenShort() {
+        let texts = [0, 999, 1000, 9994, 9995, 99_950, 999_499, 999_500, 1_500_000_000].map(byteText)
+        #expect(texts == ["0 B", "999 B", "1.00 kB", "9.99 kB", "10.0 kB", "100 kB", "999 kB", "1.00 MB", "1.50 GB"])
     }
 
     @Test func aLongCellIsCutAndWidensNoOther() {

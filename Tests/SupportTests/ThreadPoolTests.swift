@@ -53,6 +53,20 @@ import Support
         }
     }
 
+    /// Also where a later task fails first, or both at once.
+    @Test func theErrorOfTheLowestTaskIsThrown() {
+        let hasFailed = Atomic(false)
+        #expect {
+            try ThreadPool(threads: 2).tryRun(2) { index in
+                while index == 0 && !hasFailed.load(ordering: .acquiring) {}
+                hasFailed.store(true, ordering: .releasing)
+                throw TripsError.data("task \(index)")
+            }
+        } throws: {
+            ($0 as? TripsError)?.message == "task 0"
+        }
+    }
+
     @Test func behindAnErrorNoTaskBegins() {
         let runs = Atomic<Int>(0)
         #expect(throws: TripsError.self) {

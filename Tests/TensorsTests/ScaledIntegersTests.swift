@@ -39,6 +39,24 @@ import Tensors
         #expect(try scales(parts([1, 10, 100], axis: 1)) == nil)
     }
 
+    /// As many rows as columns: the shape of the scales does not tell which they belong to.
+    @Test func rowsOfASquareKeepTheScalesOfItsColumns() throws {
+        let integers = Constant(try Tensor([Int8(1), 2, 3, 4], shape: [2, 2]), identity: "square")
+        let factors = Constant(try Tensor([Float(1), 10], shape: [2]), identity: "factors")
+        let square = Constant(try ScaledIntegers(integers, scales: factors, axis: 1))
+        #expect(try numbers(square.rows(1..<2)) == [3, 40])
+    }
+
+    /// int8 reaches from -128 to 127 whatever the zero point.
+    @Test(arguments: [(1, -127, 127, true), (1, -128, 0, false), (-1, -128, 126, true), (-1, 0, 127, false)])
+    func integersAroundZeroAreThoseThatFit(zero: Int, least: Int8, largest: Int8, fits: Bool) throws {
+        let integers = Constant(try Tensor([least, largest], shape: [1, 2]), identity: "integers \(zero) \(least) \(largest)")
+        let scale = Constant(try Tensor([Float(1)], shape: [1]), identity: "one")
+        let around = try ScaledIntegers(integers, scales: scale, axis: 0, zero: zero).aroundZero()
+        #expect(
+            try around.map { try numbers(Constant($0)) } == (fits ? [Float(Int(least) - zero), Float(Int(largest) - zero)] : nil))
+    }
+
     @Test func refusesOtherScales() throws {
         #expect(throws: TripsError.self) { try parts([1, 2, 3], axis: 0) }
         #expect(throws: TripsError.self) { try parts([1, 2], axis: 1) }
