@@ -174,7 +174,7 @@ extension Graph {
             for input in [node.input(1), node.input(2)].compactMap({ $0 }) {
                 var producer = producer(of: input)
                 // After the projection a gather takes the guide's row, and a product may carry it over to the rows that keys come
-                // from (`ScoringKeys`).
+                // from (`scoringBySources`).
                 while let node = producer, let source = node.input(0), node.op is Gather || node.op is Reshape || node.op is MatMul
                 {
                     producer = self.producer(of: source)

@@ -8,6 +8,11 @@ import Operators
 
 /// Each block against the primitives that it stands for.
 struct BlockTests {
+    /// What a package may hold can be run.
+    @Test func everyOperatorIsComputed() {
+        for type in OperatorTable.all { #expect(type is any Computable.Type, "\(type.name)") }
+    }
+
     @Test func projects() throws {
         let (x, w, b) = (try noise([2, 3, 5]), try noise([4, 5], seed: 2), try noise([4], seed: 3))
         let expected = try run(Binary(.add), run(MatMul(), x, run(Transpose(), w)), b)
