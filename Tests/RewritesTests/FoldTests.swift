@@ -5,6 +5,19 @@ import Tensors
 import Testing
 
 struct FoldTests {
+    /// On the right; some on the left, too.
+    @Test(
+        arguments: [(.add, 0, true), (.sub, 0, false), (.mul, 1, true), (.div, 1, false), (.pow, 1, false)]
+            as [(Binary.Kind, Float, Bool)])
+    func neutralNumbersAreDropped(kind: Binary.Kind, number: Float, onLeft: Bool) throws {
+        for isLeft in [true, false] {
+            var m = Exported()
+            let (x, neutral) = (try m.input("x", [2, 3]), try m.scalar(number))
+            try m.output(isLeft ? m.binary(kind, neutral, x) : m.binary(kind, x, neutral))
+            #expect(try m.fused() == (isLeft && !onLeft ? ["Binary"] : []), "\(kind), left: \(isLeft)")
+        }
+    }
+
     @Test func shapeArithmeticDisappears() throws {
         var m = Exported()
         let x = try m.input("x", [2, 5, 8], dimensions: [Dimension(symbol: "batch"), Dimension(symbol: "length"), 8])
