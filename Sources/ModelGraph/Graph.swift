@@ -195,6 +195,12 @@ public struct Graph: Sendable {
     /// Drops all traces.
     public mutating func removeTraces() { traces = [] }
 
+    /// States the sizes of an input. Types that follow from them are inferred again by `inferAgain`.
+    package mutating func setShape(of input: ValueID, _ shape: [Dimension]) {
+        values[input.index].type.shape = shape
+        noteMentions(in: input)
+    }
+
     /// States what a value holds, so that nothing has to compute it.
     public mutating func setContent(_ content: Content, of value: ValueID) {
         values[value.index].content = content

@@ -14,6 +14,8 @@ struct AttentionInstruction: Instruction {
     let queries: Int
     let keys: Int
     let width: Int
+    /// Whether the queries are those of several examples, one each.
+    let joinsExamples: Bool
 
     var label: String { node.name }
     var kind: String { Attention.name }
@@ -38,7 +40,7 @@ struct AttentionInstruction: Instruction {
         let attend = inBytes ? try byteWork(memory) : try floatWork(memory)
         let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
         let (batch, queries) = (batch, queries)
-        let mask = try node.input(3).map { try MaskRows(memory.view($0)) }
+        let mask = try node.input(3).map { try MaskRows(memory.view($0), joinsExamples: joinsExamples) }
         let output = try memory.mutableView(node.output).target(Float.self)
         let scratch = Target(base: scratch.assumingMemoryBound(to: UInt8.self))
         return { pool in
@@ -156,12 +158,13 @@ private struct MaskRows: Sendable {
     private let batchStride, headStride: Int
     let rowStride: Int
 
-    init(_ view: TensorView) {
+    /// - Parameter joinsExamples: whether a row is an example's only one.
+    init(_ view: TensorView, joinsExamples: Bool) {
         let shape = Array(repeating: 1, count: 4 - view.shape.count) + view.shape
         first = view.source()
-        rowStride = shape[2] == 1 ? 0 : shape[3]
         headStride = shape[1] == 1 ? 0 : shape[2] * shape[3]
         batchStride = shape[0] == 1 ? 0 : shape[1] * shape[2] * shape[3]
+        rowStride = joinsExamples ? batchStride : shape[2] == 1 ? 0 : shape[3]
     }
 
     func address(_ example: Int, _ head: Int) -> UnsafePointer<Float> { first.base + example * batchStride + head * headStride }

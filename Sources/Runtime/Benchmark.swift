@@ -34,7 +34,45 @@ extension [StepTime] {
     }
 }
 
+/// How long an answer takes that is generated token by token.
+public struct GenerationTime: Sendable, Encodable {
+    /// Hypotheses that are continued side by side.
+    public let beam: Int
+    /// The tokens of the longest answer.
+    public let tokens: Int
+    /// Until the first token is known, encoders included: median over the runs.
+    public let firstMilliseconds: Double
+    /// For each token after it: median over all of them.
+    public let tokenMilliseconds: Double
+}
+
 extension Session {
+    /// Generates answers of the longest length for one example and takes the time of each token.
+    /// - Parameter runs: runs to take the medians of, after one that is not counted.
+    /// - Returns: nil where the package generates no text.
+    /// - Throws: as `generate`; inputs of other names are ignored.
+    public func generationTime(_ inputs: [String: Tensor], runs: Int = 5) throws -> GenerationTime? {
+        guard var generation = model.manifest.generation, generation.method == .beam || generation.firstTargetID != nil else {
+            return nil
+        }
+        if generation.firstTargetID != nil { (generation.beam, generation.maximalLength) = (1, Session.coordinates) }
+        // The end is suppressed, so that all runs have the same length. Any start does, and a small vocabulary may lack the usual one.
+        (generation.minimalLength, generation.startID) = (generation.maximalLength, 0)
+        let clock = ContinuousClock()
+        var (first, others): ([Double], [Double]) = ([], [])
+        for number in 0...max(1, runs) {
+            var times = [clock.now]
+            _ = try generate(inputs, generation) { times.append(clock.now) }
+            guard number > 0 else { continue }
+            let spent = zip(times, times.dropFirst()).map { $0.duration(to: $1).milliseconds }
+            first += spent.prefix(1)
+            others += spent.dropFirst()
+        }
+        return GenerationTime(
+            beam: generation.beam, tokens: generation.maximalLength, firstMilliseconds: median(first),
+            tokenMilliseconds: median(others))
+    }
+
     /// The instruction set whose kernels run on this processor, such as `avx512vnni`.
     public static var kernelPath: String { String(cString: trips_path_name(trips_kernels_path())) }
 

@@ -5,54 +5,65 @@ import Tensors
 
 /// The `decode` graph of one example, fed one token at a time.
 ///
-/// What does not depend on the tokens, such as the keys and values of cross-attention, is computed once. The keys and values
-/// of self-attention are kept, a row for each token, so that a step computes the rows of its own token only.
-package struct Decoder {
+/// What does not depend on the tokens, such as the keys and values of cross-attention, is computed once and stays where it is.
+/// The keys and values of self-attention are kept, a row for each token, so that a step computes the rows of its own token only.
+package final class Decoder {
     private let session: Session
     private let graph: IncrementalGraph
-    /// Inputs that stay the same over all steps.
     private let fixed: [String: Tensor]
-    private var cache: [String: Tensor]
+    private let shapes: [String: [Int]]
+    private let plan: Plan
+    /// Of each hypothesis, 0 for the kept rows that are its own, and `masked` for the others.
+    private var masks: [[Float]]
     private var position = 0
+    private let steps: Int
 
     /// - Parameters:
     ///   - hypotheses: continued side by side.
     ///   - steps: tokens that can be fed.
     package init(_ session: Session, _ inputs: [String: Tensor], hypotheses: Int, steps: Int) throws {
         let parts = try session.decoding()
-        let needed = parts.fixed.inputs.map(parts.fixed.name(of:))
-        let computed = try session.compute(inputs, outputs: needed.filter { inputs[$0] == nil })
-        let given = inputs.merging(computed) { given, _ in given }.filter { needed.contains($0.key) }
-        for (name, tensor) in given where tensor.shape.first != 1 {
+        let computed = try session.compute(inputs, outputs: parts.fixed.filter { inputs[$0] == nil })
+        let known = inputs.merging(computed) { given, _ in given }.filter { parts.fixed.contains($0.key) }
+        for (name, tensor) in known where tensor.shape.first != 1 {
             throw TripsError.usage("generation takes one example", found: "\(name) of shape \(tensor.shape)")
         }
         self.session = parts.session
+        self.steps = steps
         graph = parts.step
-        fixed = try parts.session.compute(given, outputs: parts.fixed.outputs.map(\.name))
-        cache = try Dictionary(
-            uniqueKeysWithValues: graph.caches.map { cache in
-                (cache.input, try Tensor(.float32, [hypotheses, steps, cache.width]) { _ in })
-            })
+        fixed = try graph.accept(known) { parts.fixed.contains($0) }
+        shapes = fixed.mapValues(\.shape).merging(graph.shapes(hypotheses: hypotheses, steps: steps)) { $1 }
+        do {
+            plan = try parts.session.takePlan(
+                graph.graph, shapes, Continuation(fixed: Set(parts.fixed), states: Set(graph.kept.map(\.input))))
+        } catch let error as TripsError where error.kind == .data || error.kind == .usage {
+            throw graph.graph.refusalOfEmptyInputs(shapes) ?? error
+        }
+        masks = Array(repeating: Array(repeating: IncrementalGraph.masked, count: steps * hypotheses), count: hypotheses)
     }
+
+    deinit { session.giveBack(plan, of: graph.graph, shapes) }
 
     /// Logits of the next token of each hypothesis.
     /// - Parameters:
     ///   - tokens: the newest token of each.
     ///   - rows: index of the previous hypothesis that each row extends.
-    package mutating func nextLogits(_ tokens: [Int], continuing rows: [Int]) throws -> [[Float]] {
-        let steps = cache.values.first?.shape[1] ?? position + 1
-        guard position < steps else {
-            throw TripsError.usage("tokens to decode", found: position + 1, expected: "at most \(steps)")
+    package func nextLogits(_ tokens: [Int], continuing rows: [Int]) throws -> [[Float]] {
+        guard position < steps, tokens.count == masks.count, rows.count == masks.count, rows.allSatisfy(masks.indices.contains)
+        else {
+            throw TripsError.usage(
+                "tokens to decode", found: "\(tokens) at \(position)",
+                expected: "\(masks.count) that continue as many, \(steps) times at most")
         }
-        var inputs = fixed.merging(cache) { $1 }
-        inputs[IncrementalGraph.tokens] = try Tensor(tokens.map { Int64($0) }, shape: [tokens.count, 1])
-        inputs[IncrementalGraph.rows] = try Tensor(rows.map { Int64($0) }, shape: [rows.count])
-        inputs[IncrementalGraph.position] = try Tensor([Int64(position)], shape: [1])
-        inputs[IncrementalGraph.isCurrent] = try Tensor((0..<steps).map { $0 == position }, shape: [1, steps, 1])
-        inputs[IncrementalGraph.mask] = try Tensor(
-            (0..<steps).map { $0 <= position ? Float(0) : IncrementalGraph.masked }, shape: [1, 1, 1, steps])
-        let results = try session.compute(inputs, outputs: graph.graph.outputs.map(\.name))
-        for name in graph.caches { cache[name.input] = results[name.output] }
+        var next = rows.map { masks[$0] }
+        for row in next.indices { next[row][position * masks.count + row] = 0 }
+        let given = try graph.accept([
+            IncrementalGraph.tokens: Tensor(tokens.map { Int64($0) }, shape: [tokens.count, 1]),
+            IncrementalGraph.position: Tensor([Int64(position)], shape: [1]),
+            IncrementalGraph.mask: Tensor(Array(next.joined()), shape: [tokens.count, 1, 1, steps * tokens.count]),
+        ]) { [IncrementalGraph.tokens, IncrementalGraph.position, IncrementalGraph.mask].contains($0) }
+        let results = try session.run(plan, fixed.merging(given) { $1 }, continuing: position > 0)
+        masks = next
         position += 1
         return try results.rows(of: "next_logits", [tokens.count])
     }
@@ -60,10 +71,10 @@ package struct Decoder {
 
 /// A package's `decode` graph, made ready for a loop.
 struct DecodingParts {
-    /// Computes what does not depend on the tokens.
-    let fixed: Graph
+    /// The inputs that do not change.
+    let fixed: [String]
     let step: IncrementalGraph
-    /// Over both graphs.
+    /// Over the step's graph.
     let session: Session
 
     /// - Throws: `usage` where the package does not generate; `data` where the graph cannot be fed by the token.
@@ -71,46 +82,25 @@ struct DecodingParts {
         guard let graph = session.model.graph("decode"), graph.outputs.contains(where: { $0.name == "next_logits" }) else {
             throw TripsError.usage("the package does not generate text", expected: "a graph decode with next_logits")
         }
-        var folded = try graph.reduced(to: ["next_logits"])
-        _ = try folded.fold()
-        let (fixed, step) = try folded.split(by: "decoder_ids")
-        self.fixed = fixed
-        self.step = try IncrementalGraph(step, over: "decoder_ids")
-        self.session = session.sharing([fixed, self.step.graph])
+        var single = try graph.reduced(to: ["next_logits"])
+        _ = try single.fold()
+        try single.fixBatch(besides: "decoder_ids")
+        fixed = single.inputs.map(single.name(of:)).filter { $0 != "decoder_ids" }
+        step = try IncrementalGraph(single, over: "decoder_ids")
+        self.session = session.sharing([step.graph])
     }
 }
 
 extension Graph {
-    /// Parts the graph into what does not depend on an input, and the rest, which takes the former's outputs as inputs
-    /// for a batch of one.
+    /// Leaves the batch open for one input only: all others hold one example.
     /// - Throws: `usage` where there is no such input.
-    package func split(by inputName: String) throws -> (fixed: Graph, step: Graph) {
+    fileprivate mutating func fixBatch(besides inputName: String) throws {
         guard let input = value(named: inputName) else { throw TripsError.usage("no such input", found: inputName) }
-        // What only follows the number of tokens, such as their positions, changes with each step as well.
-        let lengths = Set(shape(of: input).dropFirst().flatMap(\.symbols))
-        var dependent: Set<ValueID> = [input]
-        var border: [ValueID] = []
-        for node in try topologicalOrder() {
-            let reads = node.inputs.compactMap { $0 }.filter { content(of: $0) == nil }
-            let followsLength = node.outputs.contains { value in shape(of: value).contains { !$0.symbols.isDisjoint(with: lengths) }
-            }
-            guard followsLength || reads.contains(where: dependent.contains) else { continue }
-            dependent.formUnion(node.outputs)
-            for value in reads where !dependent.contains(value) && !border.contains(value) { border.append(value) }
-        }
-        var (fixed, step) = (self, self)
-        try fixed.selectOutputs([])
         let single = Dictionary(uniqueKeysWithValues: shape(of: input).prefix(1).flatMap(\.symbols).map { ($0, 1) })
-        for (index, value) in border.enumerated() {
-            let name = "fixed.\(index)"
-            try fixed.addOutput(name, value)
-            var type = type(of: value)
-            type.shape = try type.shape.map { try $0.substituting(single) }
-            step.replace(value, with: try step.addInput(name, type))
+        for other in inputs where other != input {
+            setShape(of: other, try shape(of: other).map { try $0.substituting(single) })
         }
-        try fixed.tidy()
-        try step.tidy()
-        return (fixed, step)
+        try inferAgain()
     }
 
     fileprivate mutating func tidy() throws {
@@ -123,32 +113,30 @@ extension Graph {
 /// A decoder over a whole prefix, turned into one over its newest token and the cached rows of the tokens before it.
 ///
 /// All that such a decoder computes for a token depends on that token and those before it, and only causal self-attention
-/// looks at others: there the keys and values come from a cache of a fixed number of places, in which the newest token's
-/// replace the rows at its position. So one plan serves all steps.
+/// looks at others: there the keys and values come from a cache of a fixed number of places, each with a row for every
+/// hypothesis. A row stays where it was written: a mask tells each hypothesis which ones are its own. So one plan serves all
+/// steps.
 struct IncrementalGraph {
     /// Inputs: int64 [B, 1], the newest tokens.
     static let tokens = "decoder_token"
-    /// int64 [B]: index of the previous hypothesis that each row extends.
-    static let rows = "decoder_rows"
     /// int64 [1]: the newest token's position.
     static let position = "decoder_position"
-    /// bool [1, S, 1]: true at that position.
-    static let isCurrent = "decoder_is_current"
-    /// float32 [1, 1, 1, S]: 0 up to that position, `masked` after it.
+    /// float32 [B, 1, 1, S * B]: 0 for the kept rows that a hypothesis looks at, `masked` for the others.
     static let mask = "decoder_mask"
     /// Gives a score no weight, and the sum with the score is finite.
     static let masked: Float = -1e30
 
     private(set) var graph: Graph
-    /// Inputs and outputs float32 [B, S, width].
-    private(set) var caches: [(input: String, output: String, width: Int)] = []
+    /// Inputs float32 [S, B, width].
+    private(set) var kept: [(input: String, width: Int)] = []
     /// Rows of the smallest table from which positions are cut; nil where there is none.
     private(set) var positions: Int?
 
+    private var limits: [IndexLimit] = []
     private let batch: Dimension
     /// T of the prefix, and as the caches' places S of this graph.
     private let length: String
-    private let rowsInput, positionInput, currentInput, maskInput: ValueID
+    private let positionInput, maskInput: ValueID
     /// Of each value that depends on the tokens, its counterpart for the newest token.
     private var newest: [ValueID: ValueID] = [:]
     private var keptRows: [ValueID: ValueID] = [:]
@@ -166,10 +154,9 @@ struct IncrementalGraph {
         self.length = length
         batch = graph.shape(of: prefix)[0]
         newest[prefix] = try graph.addInput(IncrementalGraph.tokens, ValueType(.int64, [batch, 1]))
-        rowsInput = try graph.addInput(IncrementalGraph.rows, ValueType(.int64, [batch]))
         positionInput = try graph.addInput(IncrementalGraph.position, ValueType(.int64, [1]))
-        currentInput = try graph.addInput(IncrementalGraph.isCurrent, ValueType(.bool, [1, places, 1]))
-        maskInput = try graph.addInput(IncrementalGraph.mask, ValueType(.float32, [1, 1, 1, places]))
+        maskInput = try graph.addInput(
+            IncrementalGraph.mask, ValueType(.float32, [batch, 1, 1, places.multiplied(by: batch)]))
         let outputs = graph.outputs
         try graph.selectOutputs([])
         for node in try graph.topologicalOrder() where node.inputs.contains(where: { $0.map { newest[$0] != nil } ?? false }) {
@@ -178,6 +165,21 @@ struct IncrementalGraph {
         }
         for output in outputs { try graph.addOutput(output.name, newest[output.value] ?? output.value) }
         try graph.tidy()
+        limits = graph.indexLimits()
+    }
+
+    /// The shapes of the inputs that each step is given, and of the kept rows.
+    func shapes(hypotheses: Int, steps: Int) -> [String: [Int]] {
+        let given = [
+            IncrementalGraph.tokens: [hypotheses, 1], IncrementalGraph.position: [1],
+            IncrementalGraph.mask: [hypotheses, 1, 1, steps * hypotheses],
+        ]
+        return kept.reduce(into: given) { $0[$1.input] = [steps, hypotheses, $1.width] }
+    }
+
+    /// The tensors for those inputs whose names are asked for.
+    func accept(_ known: [String: Tensor], isAskedFor: (String) -> Bool) throws -> [String: Tensor] {
+        try graph.accept(known, for: graph.inputs.filter { isAskedFor(graph.name(of: $0)) }, limits)
     }
 
     /// The node's outputs for the newest token.
@@ -198,24 +200,23 @@ struct IncrementalGraph {
         guard node.input(3) == nil, let query = node.input(0), let key = node.input(1), let value = node.input(2),
             [query, key, value].allSatisfy(isByToken)
         else { throw TripsError.data("causal attention", expected: "queries, keys and values of the same tokens, no mask") }
-        // The mask hides the places that are not filled yet.
+        // The mask hides the places that are not filled yet. To round all kept rows to 8 bits again for a few queries would take
+        // longer than to read them as they are.
         var op = attention
-        op.causal = false
+        (op.causal, op.activations) = (false, .float32)
         return try graph.add(op, [newest[query], keep(key), keep(value), maskInput], name: node.name)
     }
 
-    /// The rows of the hypotheses that are continued, with the newest in its place.
+    /// The kept rows of all hypotheses, the newest in their place.
     private mutating func keep(_ value: ValueID) throws -> ValueID {
         if let rows = keptRows[value] { return rows }
         let (name, type) = (graph.name(of: value), graph.type(of: value))
         guard let width = type.shape[2].constant, let row = newest[value] else {
             throw TripsError.data("width of a row", found: type)
         }
-        let kept = try graph.addInput("\(name).kept", type)
-        let continued = try graph.add(Gather(axis: 0), [kept, rowsInput], name: "\(name).continued")[0]
-        let rows = try graph.add(Where(), [currentInput, row, continued], name: "\(name).rows")[0]
-        try graph.addOutput("\(name).rows", rows)
-        caches.append((input: "\(name).kept", output: "\(name).rows", width: width))
+        let places = try graph.addInput("\(name).kept", ValueType(.float32, [type.shape[1], batch, type.shape[2]]))
+        let rows = try graph.add(PlaceRows(), [places, row, positionInput], name: "\(name).rows")[0]
+        kept.append((input: "\(name).kept", width: width))
         keptRows[value] = rows
         return rows
     }

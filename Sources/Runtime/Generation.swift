@@ -1,6 +1,7 @@
 import Foundation
 import ModelGraph
 import Support
+import Synchronization
 import Tensors
 
 /// A generated sequence.
@@ -22,9 +23,14 @@ extension Session {
     /// - Parameter inputs: those of the `encode` graph, batch 1, or what `decode` reads beside `decoder_ids`.
     /// - Throws: `usage` where the package does not generate, or a parameter is out of range; `CancellationError` as `run`.
     public func generate(_ inputs: [String: Tensor], _ generation: Generation) throws -> Hypothesis {
+        try generate(inputs, generation) {}
+    }
+
+    /// - Parameter afterEach: called after each token of the beam.
+    func generate(_ inputs: [String: Tensor], _ generation: Generation, afterEach: () -> Void) throws -> Hypothesis {
         try generation.check(.usage, positions: decoding().step.positions ?? Session.largestLength)
         try generation.checkRequest()
-        var decoder = try Decoder(self, inputs, hypotheses: generation.beam, steps: generation.maximalLength)
+        let decoder = try Decoder(self, inputs, hypotheses: generation.beam, steps: generation.maximalLength)
         var prefixes = Array(repeating: [generation.startID], count: generation.beam)
         var origins = Array(0..<generation.beam)
         // All hypotheses are alike at first: only one may grow, or the beam would hold copies.
@@ -35,10 +41,11 @@ extension Session {
             let logits = try decoder.nextLogits(prefixes.map { $0[step] }, continuing: origins)
             let penalty = Float(pow((5 + Double(step + 1)) / 6, generation.alpha))
             let suppressed = step < generation.minimalLength ? generation.endID : nil
-            let grown = expand(logits, cumulative, penalty, suppressed: suppressed, keeping: generation.beam)
+            let grown = expand(logits, cumulative, penalty, suppressed: suppressed, keeping: generation.beam, on: pool)
             origins = grown.map(\.row)
             prefixes = grown.map { prefixes[$0.row] + [$0.token] }
             cumulative = grown.map { $0.score * penalty }
+            afterEach()
             let isDone = grown[0].token == generation.endID || step + 1 == generation.maximalLength
             for (candidate, ids) in zip(grown, prefixes) where isDone || candidate.token == generation.endID {
                 if best.map({ candidate.score > $0.score }) ?? true { best = Hypothesis(ids: ids, score: candidate.score) }
@@ -50,7 +57,7 @@ extension Session {
     }
 
     /// Tokens of a box.
-    private static let coordinates = 4
+    static let coordinates = 4
 
     /// The box [x0, y0, x1, y1], as fractions of the picture, that a grounding model answers: four greedy tokens.
     /// - Throws: `usage` where the package does not ground; `CancellationError` as `run`.
@@ -59,7 +66,7 @@ extension Session {
         guard let firstTargetID = generation.firstTargetID, targetCount > 1 else {
             throw TripsError.usage("coordinate tokens", found: targetCount, expected: "2 or more")
         }
-        var decoder = try Decoder(self, inputs, hypotheses: 1, steps: Session.coordinates)
+        let decoder = try Decoder(self, inputs, hypotheses: 1, steps: Session.coordinates)
         var ids = [generation.startID]
         for step in 0..<Session.coordinates {
             let logits = try decoder.nextLogits([ids[step]], continuing: [0])[0]
@@ -153,19 +160,35 @@ extension Generation {
 
 /// The next tokens of a beam: the highest scores over all rows and tokens.
 private func expand(
-    _ logits: [[Float]], _ cumulative: [Float], _ penalty: Float, suppressed: Int?, keeping count: Int
+    _ logits: [[Float]], _ cumulative: [Float], _ penalty: Float, suppressed: Int?, keeping count: Int, on pool: ThreadPool
 ) -> [(row: Int, token: Int, score: Float)] {
+    let growing = logits.indices.filter { cumulative[$0] > -.infinity }
+    let likeliest = Mutex([[(token: Int, logarithm: Float)]](repeating: [], count: growing.count))
+    pool.run(growing.count) { index, _ in
+        let found = likeliestTokens(logits[growing[index]], suppressed: suppressed, count)
+        likeliest.withLock { $0[index] = found }
+    }
     var best: [(row: Int, token: Int, score: Float)] = []
-    for (row, values) in logits.enumerated() where cumulative[row] > -.infinity {
-        var logarithms = logSoftmax(values)
-        if let suppressed, logarithms.indices.contains(suppressed) { logarithms[suppressed] = -1e20 }
-        for (token, logarithm) in logarithms.enumerated() {
+    for (row, tokens) in zip(growing, likeliest.withLock { $0 }) {
+        for (token, logarithm) in tokens {
             best.insert((row, token, (logarithm + cumulative[row]) / penalty), amongLargest: count) { $0.score }
         }
     }
     // A vocabulary smaller than the beam leaves rows empty: they hold a hypothesis that cannot grow.
     while best.count < count { best.append((0, 0, -.infinity)) }
     return best
+}
+
+/// The tokens of the highest logits, with the logarithms of their probabilities.
+private func likeliestTokens(_ logits: [Float], suppressed: Int?, _ count: Int) -> [(token: Int, logarithm: Float)] {
+    var best: [(token: Int, logit: Float)] = []
+    for (token, logit) in logits.enumerated() where token != suppressed {
+        best.insert((token, logit), amongLargest: count) { $0.logit }
+    }
+    let logarithm = logarithmOfSoftmax(logits)
+    var tokens = best.map { (token: $0.token, logarithm: logarithm($0.logit)) }
+    if let suppressed, logits.indices.contains(suppressed), tokens.count < count { tokens.append((suppressed, -1e20)) }
+    return tokens
 }
 
 private func tensor(_ rows: [[Int]]) throws -> Tensor {

@@ -10,6 +10,8 @@ struct Lowering {
     private(set) var instructions: [any Instruction] = []
     /// Values that are another value's memory under another shape.
     private(set) var aliases: [ValueID: ValueID] = [:]
+    /// Of runs that continue each other, the first instruction that is part of every run.
+    private(set) var firstRepeated: Int?
     private var done = Set<NodeID>()
     private var written = Set<ValueID>()
 
@@ -18,6 +20,21 @@ struct Lowering {
         for node in try Lowering.order(graph) where !done.contains(node.id) {
             try locating("planning \"\(node.name)\"") { try lower(node) }
         }
+    }
+
+    /// Moves what depends on these inputs alone before all else, for runs that compute it once.
+    mutating func continueRuns(fixed: Set<String>) {
+        var varying = Set(graph.inputs.filter { !fixed.contains(graph.name(of: $0)) })
+        var (once, repeated): ([any Instruction], [any Instruction]) = ([], [])
+        for instruction in instructions {
+            if instruction.reads.contains(where: { varying.contains(aliases.root(of: $0)) }) {
+                varying.formUnion(instruction.writes)
+                repeated.append(instruction)
+            } else {
+                once.append(instruction)
+            }
+        }
+        (instructions, firstRepeated) = (once + repeated, once.count)
     }
 
     /// A topological order with the guides of patch selections first: no other tower then runs between the patches and their
@@ -54,6 +71,7 @@ struct Lowering {
             aliases[node.output] = source
             written.insert(node.output)
         } else {
+            if node.op is PlaceRows { aliases[node.output] = node.input(0) }
             guard let op = node.op as? any Computable else {
                 throw TripsError.data("no computation is known for the operator", found: type(of: node.op).name)
             }
@@ -207,9 +225,11 @@ struct Lowering {
             inputs.count < 4 || inputs[3].map({ $0.last == k[1] && $0.count <= 4 }) ?? true,
             let output = graph.type(of: node.output).constantShape, q[0] == output[0]
         else { return nil }
+        // Single queries of several examples that share their keys are those of one example.
+        let joinsExamples = q[1] == 1 && k[0] == 1 && !op.causal
         return AttentionInstruction(
-            node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: q[0], queries: q[1],
-            keys: k[1], width: q[2])
+            node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node), batch: joinsExamples ? 1 : q[0],
+            queries: joinsExamples ? q[0] : q[1], keys: k[1], width: q[2], joinsExamples: joinsExamples)
     }
 
     private func patchEmbedding(_ node: Node) throws -> (any Instruction)? {

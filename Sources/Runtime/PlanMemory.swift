@@ -31,7 +31,7 @@ final class PlanMemory {
         try weights.prepare(
             products,
             graph.nodes.flatMap(\.inputs).compactMap { $0.flatMap(graph.constant) }.filter { !packed.contains($0.identity) })
-        let (buffers, indices) = try storage.buffers(lowering.instructions)
+        let (buffers, indices) = try storage.buffers(lowering.instructions, firstRepeated: lowering.firstRepeated)
         let scratch = lowering.instructions.enumerated().map { step, instruction in
             ArenaLayout.Buffer(byteCount: instruction.scratchBytes(threads: threads), first: step, last: step)
         }

@@ -6,12 +6,16 @@ package struct RecentValues<Key: Equatable, Value> {
 
     package init() {}
 
+    /// The value kept for a key, which is no longer kept then.
+    package mutating func take(_ key: Key) -> Value? {
+        entries.firstIndex { $0.key == key }.map { entries.remove(at: $0).value }
+    }
+
     /// The value kept for a key.
     package mutating func value(for key: Key) -> Value? {
-        guard let index = entries.firstIndex(where: { $0.key == key }) else { return nil }
-        let entry = entries.remove(at: index)
-        entries.append(entry)
-        return entry.value
+        guard let value = take(key) else { return nil }
+        entries.append((key, value))
+        return value
     }
 
     /// The value kept for a key; made and kept where there is none.
@@ -22,7 +26,7 @@ package struct RecentValues<Key: Equatable, Value> {
         return made
     }
 
-    /// Keeps the value of a key that has none, in place of the one that was asked for longest ago where there are many.
+    /// Keeps a value, in place of the one that was asked for longest ago where there are many.
     package mutating func keep(_ value: Value, for key: Key) {
         entries.append((key, value))
         if entries.count > Self.capacity { entries.removeFirst() }

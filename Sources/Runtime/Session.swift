@@ -6,7 +6,7 @@ import Tensors
 public final class Session {
     /// What it runs.
     public let model: Model
-    private let pool: ThreadPool
+    let pool: ThreadPool
     private var plans = RecentValues<PlanKey, Plan>()
     private var routes = RecentValues<Request, Route>()
     private var inputsByRequest = RecentValues<InputRequest, [(name: String, type: ValueType)]>()
@@ -46,6 +46,7 @@ public final class Session {
         let results: [String]
         /// Numbers of the inputs that the plan takes as constants.
         var known: [String: [UInt8]] = [:]
+        var continuation: Continuation?
     }
 
     /// - Parameter threads: threads to work with; nil: as many as there are processors.
@@ -225,23 +226,7 @@ public final class Session {
     }
 
     private func runStage(_ stage: Stage, _ known: [String: Tensor], _ observe: Plan.Observer?) throws -> [String: Tensor] {
-        var tensors: [String: Tensor] = [:]
-        for input in stage.inputs {
-            let (name, type) = (stage.graph.name(of: input), stage.graph.type(of: input))
-            guard let given = known[name] else {
-                throw TripsError.usage(
-                    "input \(name) is missing", found: known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", "),
-                    expected: type)
-            }
-            guard given.dataType.isExact(in: type.dataType) else {
-                throw TripsError.usage("data type of input \(name)", found: given.dataType, expected: type.dataType)
-            }
-            tensors[name] = try given.converted(to: type.dataType)
-        }
-        for limit in stage.indexLimits {
-            let name = stage.graph.name(of: limit.input)
-            try tensors[name].map { try limit.check($0, name: name) }
-        }
+        let tensors = try stage.graph.accept(known, for: stage.inputs, stage.indexLimits)
         do {
             return try run(stage, tensors, observe)
         } catch let error as TripsError where error.kind == .data || error.kind == .usage {
@@ -290,5 +275,49 @@ public final class Session {
         let plan = try Plan(graph, weights: model.weights, threads: pool.threads)
         plans.keep(plan, for: key)
         return plan
+    }
+
+    /// A plan whose runs continue each other. It is the caller's alone until it is given back.
+    package func takePlan(_ graph: Graph, _ shapes: [String: [Int]], _ continuation: Continuation) throws -> Plan {
+        try plans.take(planKey(graph, shapes, continuation))
+            ?? Plan(graph.specialized(toGiven: shapes), weights: model.weights, threads: pool.threads, continuation)
+    }
+
+    package func giveBack(_ plan: Plan, of graph: Graph, _ shapes: [String: [Int]]) {
+        plans.keep(plan, for: planKey(graph, shapes, plan.continuation))
+    }
+
+    private func planKey(_ graph: Graph, _ shapes: [String: [Int]], _ continuation: Continuation?) -> PlanKey {
+        PlanKey(graph: graph.name, shapes: shapes, results: graph.outputs.map(\.name), continuation: continuation)
+    }
+
+    package func run(_ plan: Plan, _ tensors: [String: Tensor], continuing: Bool) throws -> [String: Tensor] {
+        try Task.checkCancellation()
+        return try plan.run(tensors, on: pool, continuing: continuing)
+    }
+}
+
+extension Graph {
+    /// The tensors for inputs, in the inputs' types.
+    /// - Throws: `usage` where one is missing, its type does not fit, or an index is out of range.
+    func accept(_ known: [String: Tensor], for inputs: [ValueID], _ limits: [IndexLimit]) throws -> [String: Tensor] {
+        var tensors: [String: Tensor] = [:]
+        for input in inputs {
+            let (name, type) = (name(of: input), type(of: input))
+            guard let given = known[name] else {
+                throw TripsError.usage(
+                    "input \(name) is missing", found: known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", "),
+                    expected: type)
+            }
+            guard given.dataType.isExact(in: type.dataType) else {
+                throw TripsError.usage("data type of input \(name)", found: given.dataType, expected: type.dataType)
+            }
+            tensors[name] = try given.converted(to: type.dataType)
+        }
+        for limit in limits {
+            let name = name(of: limit.input)
+            try tensors[name].map { try limit.check($0, name: name) }
+        }
+        return tensors
     }
 }

@@ -26,11 +26,7 @@ struct ValueStorage {
     }
 
     /// The value whose memory this one takes.
-    func root(of value: ValueID) -> ValueID {
-        var root = value
-        while let source = aliases[root] { root = source }
-        return root
-    }
+    func root(of value: ValueID) -> ValueID { aliases.root(of: value) }
 
     /// Elements between the rows of a value: a cache line, or none.
     func space(of value: ValueID) -> Int { spaced.contains(value) ? 16 : 0 }
@@ -51,11 +47,15 @@ struct ValueStorage {
 
     /// A buffer for each input and each computed value, alive from the step that writes it to the last that reads it; and its index,
     /// by value.
-    func buffers(_ instructions: [any Instruction]) throws -> (buffers: [ArenaLayout.Buffer], indices: [ValueID: Int]) {
+    /// - Parameter firstRepeated: of runs that continue each other, the first step that is not only part of the first run. What it
+    ///   or a later one reads of the steps before it stays alive, and so do the inputs.
+    func buffers(
+        _ instructions: [any Instruction], firstRepeated: Int? = nil
+    ) throws -> (buffers: [ArenaLayout.Buffer], indices: [ValueID: Int]) {
         var buffers: [ArenaLayout.Buffer] = []
         var indices: [ValueID: Int] = [:]
         func begin(_ values: [ValueID], at step: Int) throws {
-            for value in values {
+            for value in values where aliases[value] == nil {
                 indices[value] = buffers.count
                 buffers.append(.init(byteCount: try byteCount(of: value), first: step, last: step))
             }
@@ -63,7 +63,9 @@ struct ValueStorage {
         func extend(_ values: [ValueID], to step: Int) {
             for root in values.map(root) {
                 for value in [root, chosen[root]].compactMap({ $0 }) {
-                    if let index = indices[value] { buffers[index].last = step }
+                    guard let index = indices[value] else { continue }
+                    let stays = firstRepeated.map { buffers[index].first < $0 && $0 <= step } ?? false
+                    buffers[index].last = stays ? instructions.count : step
                 }
             }
         }
@@ -73,7 +75,17 @@ struct ValueStorage {
             extend(instruction.reads, to: step)
         }
         extend(graph.outputs.map(\.value), to: instructions.count)
+        if firstRepeated != nil { extend(graph.inputs, to: instructions.count) }
         return (buffers, indices)
+    }
+}
+
+extension [ValueID: ValueID] {
+    /// Where a chain of values ends, each the memory of the one before.
+    func root(of value: ValueID) -> ValueID {
+        var root = value
+        while let source = self[root] { root = source }
+        return root
     }
 }
 

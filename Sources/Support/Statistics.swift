@@ -82,7 +82,15 @@ package func same(_ left: Double, _ right: Double) -> Bool { left == right || le
 /// above negative infinity.
 @inlinable
 package func logSoftmax<Row: Collection>(_ row: Row) -> [Row.Element] where Row.Element: BinaryFloatingPoint {
+    let logarithm = logarithmOfSoftmax(row)
+    return row.map(logarithm)
+}
+
+/// The function that `logSoftmax` applies to each element of a row.
+@inlinable
+package func logarithmOfSoftmax<Row: Collection>(_ row: Row) -> (Row.Element) -> Row.Element
+where Row.Element: BinaryFloatingPoint {
     let largest = Double(row.max() ?? 0)
     let logarithm = log(row.reduce(0) { $0 + exp(Double($1) - largest) })
-    return row.map { Row.Element(Double($0) - largest - logarithm) }
+    return { Row.Element(Double($0) - largest - logarithm) }
 }

@@ -95,6 +95,7 @@ struct BenchTool: Tool {
         try firstRun(session, model)
         // Without the making of the inputs: a program that loads a model has them.
         let load = (start.duration(to: opened) + ready.duration(to: clock.now)).milliseconds
+        let generation = wanted == nil && sizes.batch == 1 ? try session.generationTime(inputs, runs: min(runs, 5)) : nil
         let peak = peakMemory()
         let other = try compare.map(open)
         if let other, let compare { try firstRun(other, compare) }
@@ -102,7 +103,9 @@ struct BenchTool: Tool {
         return Measurement(
             model: fileName(of: model), batch: sizes.batch, textLength: sizes.textLength,
             threads: common.threads ?? ThreadPool.availableProcessors, kernels: Session.kernelPath,
-            loadMilliseconds: load, milliseconds: times[0], steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
+            loadMilliseconds: load, milliseconds: times[0],
+            generation: generation,
+            steps: try session.profile(inputs, outputs: wanted, runs: min(runs, 5)),
             weightBytes: session.model.loadedBytes, peakBytes: peak,
             compared: compare.map { .init(model: fileName(of: $0), milliseconds: times[1]) })
     }
@@ -149,9 +152,11 @@ struct Measurement: Encodable {
     /// From opening the file to the first result.
     let loadMilliseconds: Double
     let milliseconds: [Double]
+    /// Of packages that generate text.
+    let generation: GenerationTime?
     let steps: [StepTime]
     let weightBytes: Int
-    /// The process's largest resident size until the first result, of this package alone.
+    /// The process's largest resident size until the first results and answers, of this package alone.
     let peakBytes: Int
     let compared: Compared?
 
@@ -168,6 +173,12 @@ struct Measurement: Encodable {
             "arithmetic            \(macText(multiplyAccumulates)), \(digits(Double(multiplyAccumulates) / max(1e-9, median(milliseconds)) / 1e6, 1)) GMAC/s",
             "memory                \(byteText(weightBytes)) of weights, \(byteText(peakBytes)) resident at most",
         ]
+        if let generation {
+            let further = generation.tokens > 1 ? ", each further one \(digits(generation.tokenMilliseconds, 2)) ms" : ""
+            lines.append(
+                "answer                first token after \(digits(generation.firstMilliseconds, 1)) ms\(further); beam \(generation.beam), \(counted(generation.tokens, "token"))"
+            )
+        }
         if let compared {
             let ratio = median(compared.milliseconds) / max(1e-9, median(milliseconds))
             lines.append(

@@ -23,6 +23,16 @@ import Testing
         try s.check([read])
     }
 
+    /// Examples with one query each that share keys and values, as the hypotheses of a beam do.
+    @Test(arguments: [[], [3, 1, 1, 7], [1, 1, 1, 7], [2, 1, 7], [3, 2, 1, 7], [7]])
+    func singleQueriesShareKeys(mask: [Int]) throws {
+        var s = Sample()
+        let (q, k, v) = (try s.input("q", [3, 1, 8]), try s.input("k", [1, 7, 8]), try s.input("v", [1, 7, 8]))
+        let masks = mask.isEmpty ? [] : [try s.input("mask", mask)]
+        let read = try s.add(Attention(heads: 2), [q, k, v] + masks)
+        try s.check([read])
+    }
+
     @Test func otherTypesAreComputedByTheOperators() throws {
         var s = Sample()
         let x = try s.input("x", [2, 8], .float64)

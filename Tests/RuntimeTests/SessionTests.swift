@@ -737,17 +737,72 @@ private struct BatchRecord: Computable {
         #expect(made == 1)
         #expect(try Model(graphs: []).tokenizer { $0.shape[0] } == nil)
     }
+}
 
-    @Test func splittingOffWhatStaysKeepsTheNumbers() throws {
-        let model = try twoGraphs()
-        let decode = try #require(model.graph("decode"))
-        let (fixed, step) = try decode.split(by: "y")
-        #expect(fixed.outputs.count == 1 && step.inputs.count == 2)
-        let inputs = ["states": try noise([1, 5, 40], seed: 8), "y": try noise([1, 3, 40], seed: 9)]
-        let whole = try Session(model, threads: 1).run(inputs, outputs: ["answer"])
-        let session = Session(model, threads: 1)
-        let kept = try session.sharing([fixed]).compute(inputs)
-        let parts = try session.sharing([step]).compute(kept.merging(inputs) { a, _ in a }, outputs: ["answer"])
-        #expect(try parts["answer"]?.elements(Float.self) == whole["answer"]?.elements(Float.self))
+/// Plans whose runs continue each other, as the steps of a decoder do.
+@Suite struct ContinuedRunTests {
+    private static let shapes = ["states": [1, 6, 8], "row": [2, 1, 8], "position": [1], "kept": [3, 2, 8]]
+
+    /// What is computed once stands after what each run computes, and its memory would be free by then in an ordinary plan.
+    private func graph() throws -> Graph {
+        var graph = Graph(name: "step")
+        func input(_ name: String, _ type: DataType = .float32) throws -> ValueID {
+            try graph.addInput(name, ValueType(type, try #require(Self.shapes[name]).map { Dimension($0) }))
+        }
+        let (row, kept, position) = (try input("row"), try input("kept"), try input("position", .int64))
+        let states = try input("states")
+        func add(_ op: any Operator, _ inputs: ValueID...) throws -> ValueID { try graph.add(op, inputs, name: op.label)[0] }
+        let rows = try add(PlaceRows(), kept, row, position)
+        let own = try add(Attention(heads: 2), add(GELU(.erf), row), rows, rows)
+        let once = try add(GELU(.tanh), add(GELU(.erf), states))
+        let crossed = try add(Attention(heads: 2), add(Binary(.add), own, row), once, once)
+        try graph.addOutput("y", add(Binary(.add), add(GELU(.quick), crossed), add(GELU(.erf), own)))
+        return graph
     }
+
+    @Test func computeOnceWhatStays() throws {
+        let graph = try graph()
+        let session = Session(Model(graphs: [graph]), threads: 2)
+        let continuation = Continuation(fixed: ["states"], states: ["kept"])
+        let plan = try session.takePlan(graph, Self.shapes, continuation)
+        let states = try noise([1, 6, 8], seed: 1)
+        let unread = try Tensor([Float](repeating: .nan, count: 48), shape: [1, 6, 8])
+        for sequence in 0..<2 {
+            var kept = [Float](repeating: 0, count: 48)
+            for step in 0..<3 {
+                var inputs = ["states": states, "row": try noise([2, 1, 8], seed: UInt64(10 * sequence + step))]
+                inputs["position"] = try Tensor([Int64(step)], shape: [1])
+                let whole = inputs.merging(["kept": try Tensor(kept, shape: [3, 2, 8])]) { $1 }
+                let expected: [Float] = try #require(session.run(whole)["y"]).elements()
+                if step > 0 { inputs["states"] = unread }
+                let found: [Float] = try #require(session.run(plan, inputs, continuing: step > 0)["y"]).elements()
+                #expect(found == expected, "step \(step) of sequence \(sequence)")
+                kept.replaceSubrange(step * 16..<step * 16 + 16, with: try #require(inputs["row"]).elements(Float.self))
+            }
+        }
+        session.giveBack(plan, of: graph, Self.shapes)
+        #expect(try session.takePlan(graph, Self.shapes, continuation) === plan)
+        #expect(try session.takePlan(graph, Self.shapes, continuation) !== plan)
+    }
+
+    @Test func rowsAreKeptWithinTheirPlaces() throws {
+        let (kept, row) = (try noise([3, 2, 8], seed: 1), try noise([2, 1, 8], seed: 2))
+        func place(_ position: Int64) throws -> Tensor {
+            try evaluate(PlaceRows(), [kept, row, Tensor([position], shape: [1])])[0]
+        }
+        let placed = try place(1)
+        #expect(placed.shape == [1, 6, 8])
+        let expected = try kept.elements(Float.self)
+        #expect(
+            try placed.elements(Float.self)
+                == expected[..<16] + row.elements(Float.self) + expected[32...])
+        for position: Int64 in [-1, 3, .max, .min] {
+            #expect { try place(position) } throws: { "\($0)".contains("expected 0 ..< 3") }
+        }
+        #expect(throws: TripsError.self) { try evaluate(PlaceRows(), [kept, kept, Tensor([Int64(0)], shape: [1])]) }
+    }
+}
+
+extension Operator {
+    fileprivate var label: String { "\(self)" }
 }

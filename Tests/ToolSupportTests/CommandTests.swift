@@ -346,6 +346,26 @@ import Verification
         #expect(json["score"] as? Double ?? 0 < 0 && (json["text"] as? String)?.contains("[CLS]") == false)
     }
 
+    @Test(arguments: [("mplug-vqa", 5, 10), ("mplug-caption", 5, 20), ("mplug-grounding", 1, 4), ("albef-vqa", 0, 0)])
+    func theBenchmarkTimesGeneratedAnswers(_ architecture: String, beam: Int, tokens: Int) throws {
+        let scratch = try TemporaryFolder()
+        let path = scratch["model.trips"]
+        _ = try run("trips-convert", [fixtures + "/\(architecture)/checkpoint.safetensors", "-o", path])
+        func generation(_ arguments: String...) throws -> [String: Any]? {
+            let told = try run("trips-bench", [path, "--runs", "1", "--json"] + arguments)
+            let json = try JSONSerialization.jsonObject(with: Data(told.output.utf8)) as? [String: Any]
+            #expect(json?["milliseconds"] != nil, "\(told.errors)")
+            return json?["generation"] as? [String: Any]
+        }
+        let times = try generation()
+        #expect(times?["beam"] as? Int ?? 0 == beam && times?["tokens"] as? Int ?? 0 == tokens)
+        // It takes one example.
+        #expect(try generation("--batch", "2") == nil)
+        #expect(
+            try run("trips-bench", [path, "--runs", "1"]).output.contains("\nanswer                first token after ")
+                == (beam > 0))
+    }
+
     @Test func packagesWithoutAGraphCannotBeTimed() throws {
         let scratch = try TemporaryFolder()
         let path = try package("checkpoint.safetensors", in: scratch, ["--architecture", "tensors"])

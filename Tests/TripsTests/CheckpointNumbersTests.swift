@@ -101,16 +101,16 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
 
 /// What the decoding loops make of converted checkpoints.
 @Suite struct CheckpointGeneration {
-    /// - Parameter activations: of causal attention.
-    private func session(_ architecture: String, activations: ActivationPrecision = .float32) throws -> Session {
+    /// - Parameter rounds: whether an attention is computed in 8 bits.
+    private func session(_ architecture: String, rounds: (Attention) -> Bool = { _ in false }) throws -> Session {
         let model = try importCheckpoint(path: "\(fixtures)/\(architecture)/checkpoint.safetensors")
         var manifest = Manifest(tool: .init(name: "tests", version: "0"))
         manifest.generation = model.generation
         var graphs = model.graphs
-        for index in graphs.indices where activations != .float32 {
+        for index in graphs.indices {
             for node in graphs[index].nodes {
-                guard var op = node.op as? Attention, op.causal else { continue }
-                op.activations = activations
+                guard var op = node.op as? Attention, rounds(op) else { continue }
+                op.activations = .int8
                 let made = try graphs[index].add(op, node.inputs, name: node.name)
                 graphs[index].replace(node.output, with: made[0])
             }
@@ -143,14 +143,15 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
         #expect(abs(hypothesis.score - score[0]) < 1e-4)
     }
 
-    /// Rows that are kept give what the whole prefix gives, also where attention rounds them to 8 bits: fp32 rounds in another
-    /// order.
+    /// Rows that are kept give what the whole prefix gives, but that fp32 rounds in another order. In int8 packages the attention to
+    /// them stays in fp32.
     @Test(arguments: ["mplug-vqa", "mplug-caption"], [.float32, .int8] as [ActivationPrecision])
     func keptRowsGiveWhatTheWholePrefixGives(_ architecture: String, _ activations: ActivationPrecision) throws {
         let golden = try golden("\(architecture)/golden-beam")
-        let session = try session(architecture, activations: activations)
+        let decoding = try session(architecture) { _ in activations == .int8 }
+        let session = try session(architecture) { activations == .int8 && !$0.causal }
         let states = try session.run(golden.inputs).filter { $0.key != "logits" && $0.key != "next_logits" }
-        var decoder = try Decoder(session, golden.inputs, hypotheses: 2, steps: 5)
+        let decoder = try Decoder(decoding, golden.inputs, hypotheses: 2, steps: 5)
         var prefixes = [[3], [3]]
         // The hypotheses cross over, merge and part.
         for (tokens, rows) in [([3, 3], [0, 1]), ([7, 9], [0, 1]), ([11, 5], [1, 0]), ([2, 8], [0, 0]), ([6, 6], [1, 0])] {
@@ -164,6 +165,33 @@ struct CheckpointCase: Sendable, CustomTestStringConvertible {
             }
         }
         #expect(throws: TripsError.self) { try decoder.nextLogits([1, 1], continuing: [0, 1]) }
+    }
+
+    @Test func decodersOfOneSessionDoNotDisturbEachOther() throws {
+        let (golden, session) = (try golden("mplug-vqa/golden-beam"), try session("mplug-vqa"))
+        var other = golden.inputs
+        other["image"] = try noise(try #require(other["image"]).shape, seed: 5)
+        func decoder(_ inputs: [String: Tensor]) throws -> Decoder { try Decoder(session, inputs, hypotheses: 2, steps: 3) }
+        func steps(_ decoder: Decoder) throws -> [[[Float]]] {
+            try [[3, 4], [5, 6], [7, 8]].map { try decoder.nextLogits($0, continuing: [1, 0]) }
+        }
+        let alone = try [golden.inputs, other].map { try steps(decoder($0)) }
+        #expect(alone[0] != alone[1])
+        let together = try [golden.inputs, other].map(decoder)
+        for (step, tokens) in [[3, 4], [5, 6], [7, 8]].enumerated() {
+            for index in together.indices {
+                #expect(try together[index].nextLogits(tokens, continuing: [1, 0]) == alone[index][step])
+            }
+        }
+    }
+
+    @Test func decodersTakeTokensOfTheirHypotheses() throws {
+        let (golden, session) = (try golden("mplug-vqa/golden-beam"), try session("mplug-vqa"))
+        let decoder = try Decoder(session, golden.inputs, hypotheses: 2, steps: 3)
+        for (tokens, rows) in [([1], [0]), ([1, 2], [0]), ([1, 2], [0, 2]), ([1, 2], [-1, 0])] {
+            #expect { try decoder.nextLogits(tokens, continuing: rows) } throws: { ($0 as? TripsError)?.kind == .usage }
+        }
+        #expect(try decoder.nextLogits([1, 2], continuing: [0, 1]).count == 2)
     }
 
     @Test(arguments: ["mplug-vqa", "mplug-caption"])
