@@ -283,6 +283,7 @@ public final class Session {
             ?? Plan(graph.specialized(toGiven: shapes), weights: model.weights, threads: pool.threads, continuation)
     }
 
+    /// Keeps a plan that was taken for the next one who asks for its like.
     package func giveBack(_ plan: Plan, of graph: Graph, _ shapes: [String: [Int]]) {
         plans.keep(plan, for: planKey(graph, shapes, plan.continuation))
     }
@@ -291,6 +292,8 @@ public final class Session {
         PlanKey(graph: graph.name, shapes: shapes, results: graph.outputs.map(\.name), continuation: continuation)
     }
 
+    /// Runs a plan that was taken.
+    /// - Parameter continuing: as `Plan.run` has it.
     package func run(_ plan: Plan, _ tensors: [String: Tensor], continuing: Bool) throws -> [String: Tensor] {
         try Task.checkCancellation()
         return try plan.run(tensors, on: pool, continuing: continuing)
