@@ -15,7 +15,8 @@ public struct GoldenReference: Sendable, Equatable {
     /// The files that the set is read from.
     public var files: [String] {
         guard form == .onnxTestData else { return [path] }
-        let entries = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
+        // A folder that cannot be listed is refused where it is loaded.
+        let entries = (try? folderEntries(path)) ?? []
         return entries.filter { TestDataFile($0) != nil }.map { (path as NSString).appendingPathComponent($0) }
             + [metadataFile(of: path)].compactMap { $0 }
     }

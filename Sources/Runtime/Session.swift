@@ -10,7 +10,7 @@ public final class Session {
     private var plans = RecentValues<PlanKey, Plan>()
     private var routes = RecentValues<Request, Route>()
     private var inputsByRequest = RecentValues<InputRequest, [(name: String, type: ValueType)]>()
-    private var graphsByTaken = RecentValues<Taken, Graph>()
+    private var graphsByGiven = RecentValues<GivenOutputs, Graph>()
     private lazy var inputNames: [String] = model.graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }
     private var examplesAtOnce = RecentValues<PlanKey, Int>()
     private var decodingParts: DecodingParts?
@@ -27,10 +27,10 @@ public final class Session {
         let given: Set<String>
     }
 
-    /// A graph that takes some of its outputs as inputs.
-    private struct Taken: Equatable {
+    /// Outputs of a graph that are its inputs instead.
+    private struct GivenOutputs: Equatable {
         let graph: String
-        let outputs: Set<String>
+        let names: Set<String>
     }
 
     /// How a request is answered.
@@ -216,11 +216,11 @@ public final class Session {
     /// The graph with those of its outputs that are given as inputs.
     private func graph(_ graph: Graph, taking given: Set<String>) throws -> Graph {
         let computed = graph.outputs.filter { graph.producer(of: $0.value) != nil }.map(\.name)
-        let taken = Taken(graph: graph.name, outputs: given.intersection(computed))
-        guard !taken.outputs.isEmpty else { return graph }
-        return try graphsByTaken.value(for: taken) {
+        let outputs = GivenOutputs(graph: graph.name, names: given.intersection(computed))
+        guard !outputs.names.isEmpty else { return graph }
+        return try graphsByGiven.value(for: outputs) {
             var changed = graph
-            for name in taken.outputs.sorted() { try changed.takeOutput(name) }
+            for name in outputs.names.sorted() { try changed.takeOutput(name) }
             return changed
         }
     }
