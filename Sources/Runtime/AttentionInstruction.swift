@@ -38,18 +38,19 @@ struct AttentionInstruction: Instruction {
 
     func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
         let attend = inBytes ? try byteWork(memory) : try floatWork(memory)
-        let (heads, headSize, width, threadScratch) = (op.heads, headSize, width, threadScratch)
+        let (heads, headSize, threadScratch) = (op.heads, headSize, threadScratch)
         let (batch, queries) = (batch, queries)
         let mask = try node.input(3).map { try MaskRows(memory.view($0), joinsExamples: joinsExamples) }
         let output = try memory.mutableView(node.output).target(Float.self)
+        let distance = memory.rowDistance(node.output)
         let scratch = Target(base: scratch.assumingMemoryBound(to: UInt8.self))
         return { pool in
             pool.run(batch * heads) { index, thread in
                 let (example, head) = (index / heads, index % heads)
                 attend(
                     Head(
-                        example: example, index: head, output: output.base + example * queries * width + head * headSize,
-                        mask: mask?.address(example, head), maskDistance: mask?.rowStride ?? 0,
+                        example: example, index: head, output: output.base + example * queries * distance + head * headSize,
+                        distance: distance, mask: mask?.address(example, head), maskDistance: mask?.rowStride ?? 0,
                         scratch: UnsafeMutableRawPointer(scratch.base + thread * threadScratch)))
             }
         }
@@ -60,6 +61,8 @@ struct AttentionInstruction: Instruction {
         let example: Int
         let index: Int
         let output: UnsafeMutablePointer<Float>
+        /// Elements from one row of the output to the next.
+        let distance: Int
         let mask: UnsafePointer<Float>?
         let maskDistance: Int
         let scratch: UnsafeMutableRawPointer
@@ -83,7 +86,7 @@ struct AttentionInstruction: Instruction {
             let column = head.index * headSize
             trips_attention(
                 q.row(head.example, queries) + column, width, k.row(head.example, keys) + column, width,
-                v.row(head.example, keys) + column, width, head.output, width, queries, keys, headSize, scale, head.mask,
+                v.row(head.example, keys) + column, width, head.output, head.distance, queries, keys, headSize, scale, head.mask,
                 head.maskDistance, causal, fullyMasked, head.scratch.assumingMemoryBound(to: Float.self))
         }
     }
@@ -91,13 +94,13 @@ struct AttentionInstruction: Instruction {
     private func byteWork(_ memory: PlanMemory) throws -> @Sendable (Head) -> Void {
         let q = try byteRows(0, memory, rows: queries), k = try byteRows(1, memory, rows: keys),
             v = try byteRows(2, memory, rows: keys)
-        let (queries, keys, headSize, width, scale) = (queries, keys, headSize, width, scale)
+        let (queries, keys, headSize, scale) = (queries, keys, headSize, scale)
         let (causal, fullyMasked, kernelScratch) = (op.causal, fullyMasked, kernelScratch)
         return { head in
             var scratch = head.scratch + kernelScratch
             let (query, key, value) = (q.rows(of: head, &scratch), k.rows(of: head, &scratch), v.rows(of: head, &scratch))
             trips_iattention(
-                query, key, value, head.output, width, queries, keys, headSize, scale, head.mask, head.maskDistance, causal,
+                query, key, value, head.output, head.distance, queries, keys, headSize, scale, head.mask, head.maskDistance, causal,
                 fullyMasked, head.scratch)
         }
     }

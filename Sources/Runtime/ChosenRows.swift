@@ -5,6 +5,8 @@ import Operators
 /// value that it selected from.
 struct ChosenRows: Sendable {
     let first: Source<Float>
+    /// Elements from one row to the next.
+    let distance: Int
     /// The index of each row, counted from `first`; nil where all are in order.
     let order: Source<Int32>?
 

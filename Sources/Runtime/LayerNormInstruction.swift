@@ -18,18 +18,19 @@ struct LayerNormInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
 
     func bind(_ memory: PlanMemory, scratch: UnsafeMutableRawPointer) throws -> @Sendable (ThreadPool) throws -> Void {
-        let (work, rows, width) = (try rowWork(memory), rows, width)
+        let distance = memory.rowDistance(node.output)
+        let (work, rows) = (try rowWork(memory, distance: distance), rows)
         let target = try memory.mutableView(node.output).target(Float.self)
         return { pool in
             let step = 32
             pool.run(rows.dividedRoundingUp(by: step)) {
-                work($0 * step..<min(rows, ($0 + 1) * step), target.base + $0 * step * width)
+                work($0 * step..<min(rows, ($0 + 1) * step), target.base + $0 * step * distance)
             }
         }
     }
 
-    /// Normalises a range of rows, and writes them to an address.
-    func rowWork(_ memory: PlanMemory) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
+    /// Normalises a range of rows, and writes them to an address, `distance` elements apart.
+    func rowWork(_ memory: PlanMemory, distance: Int) throws -> @Sendable (Range<Int>, UnsafeMutablePointer<Float>) -> Void {
         let source = try memory.rows(node.requiredInput(0))
         let weight = try node.input(1).map { try memory.view($0).source(Float.self) }
         let bias = try node.input(2).map { try memory.view($0).source(Float.self) }
@@ -38,9 +39,9 @@ struct LayerNormInstruction: Instruction {
             var target = target
             for run in source.runs(rows) {
                 trips_layernorm_rows(
-                    target, width, source.first.base + run.lowerBound * width, width, run.count, width, weight?.base, bias?.base,
-                    epsilon)
-                target += run.count * width
+                    target, distance, source.first.base + run.lowerBound * source.distance, source.distance, run.count, width,
+                    weight?.base, bias?.base, epsilon)
+                target += run.count * distance
             }
         }
     }

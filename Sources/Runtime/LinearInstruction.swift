@@ -92,7 +92,7 @@ struct LinearInstruction: Instruction {
             let x = try memory.view(input).source(Float.self)
             return { rows, _ in x.base + rows.lowerBound * inputs }
         }
-        let normalize = try norm.rowWork(memory)
+        let normalize = try norm.rowWork(memory, distance: inputs)
         let kept = keepsNorm ? try memory.mutableView(input).target(Float.self) : nil
         let apart = Target(base: scratch.assumingMemoryBound(to: Float.self))
         return { rows, thread in
@@ -128,7 +128,7 @@ private final class BoundProduct: Sendable {
 
     private var epilogue: trips_epilogue {
         trips_epilogue(
-            bias: bias?.base, residual: residual?.first.base, ldr: packed.outputs, residual_rows: residual?.order?.base,
+            bias: bias?.base, residual: residual?.first.base, ldr: residual?.distance ?? 0, residual_rows: residual?.order?.base,
             activation: activation)
     }
 

@@ -58,8 +58,10 @@ final class PlanMemory {
 
     /// The rows of a value of fp32, which for one of `Lowering.chosenRows` lie among another's.
     func rows(_ value: ValueID) throws -> ChosenRows {
-        guard let source = storage.chosen[value] else { return ChosenRows(first: try view(value).source(), order: nil) }
-        return ChosenRows(first: try view(source).source(), order: try choice(value).map { Source(base: $0.order.base) })
+        let source = storage.chosen[value] ?? value
+        return ChosenRows(
+            first: try view(source).source(), distance: rowDistance(source),
+            order: try choice(value).map { Source(base: $0.order.base) })
     }
 
     /// Where to write the row order of a value of `Lowering.chosenRows`; nil for the others.

@@ -90,18 +90,32 @@ extension [ValueID: ValueID] {
 }
 
 extension Lowering {
-    /// Values that only fp32 products write and read, and whose rows would lie a multiple of half a page apart. Such rows evict each
-    /// other from the first cache; they get some space in between.
+    /// Values that fp32 products read and whose rows would lie a multiple of half a page apart. Such rows evict each other from the
+    /// first cache; they get some space in between, where their writer and all readers allow for it.
     var spacedValues: Set<ValueID> {
-        let products = instructions.compactMap { $0 as? LinearInstruction }
-        let floats = products.filter { !$0.quantizesRows }
-        let read = readCounts
-        let readByProduct = Dictionary(floats.map { ($0.input, 1) }, uniquingKeysWith: +)
-        return Set(
-            products.flatMap { $0.members.map(\.output) }.filter { value in
-                let width = graph.type(of: value).constantShape?.last ?? 0
-                return width * MemoryLayout<Float>.size % 2048 == 0 && !isSeenWhole(value) && read[value] == readByProduct[value]
-            })
+        let products = instructions.compactMap { $0 as? LinearInstruction }.filter { !$0.quantizesRows }
+        return Set(products.map(\.input)).filter { value in
+            let width = graph.type(of: value).constantShape?.last ?? 0
+            return width * MemoryLayout<Float>.size % 2048 == 0 && !isSeenWhole(value)
+                && instructions.contains { writesSpaced($0, value) }
+                && instructions.allSatisfy { !$0.reads.contains(value) || readsSpaced($0, value) }
+        }
+    }
+
+    private func writesSpaced(_ instruction: any Instruction, _ value: ValueID) -> Bool {
+        switch instruction {
+        case let linear as LinearInstruction: linear.members.contains { $0.output == value }
+        case is LayerNormInstruction, is AttentionInstruction: instruction.writes == [value]
+        default: false
+        }
+    }
+
+    private func readsSpaced(_ instruction: any Instruction, _ value: ValueID) -> Bool {
+        switch instruction {
+        case let linear as LinearInstruction: linear.norm == nil && (linear.input != value || !linear.quantizesRows)
+        case let norm as LayerNormInstruction: norm.node.inputs.dropFirst().allSatisfy { $0 != value }
+        default: false
+        }
     }
 
     /// Values that int8 products write and only int8 attentions read, with the size of their heads. They are bytes in memory: a

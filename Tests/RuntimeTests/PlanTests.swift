@@ -87,6 +87,23 @@ import Testing
         }
     }
 
+    /// Rows of 512 numbers get space in between where a product reads them, whichever step writes them and whatever else reads
+    /// them: as a residual, to be normalised, or in a way that needs them dense.
+    @Test func rowsWithSpaceBetweenThemMatchTheOperators() throws {
+        var s = Sample()
+        let x = try s.input("x", [2, 9, 512])
+        func layer(_ input: ValueID) throws -> ValueID { try s.add(Linear(), [input, s.constant([512, 512]), s.constant([512])]) }
+        func norm(_ input: ValueID) throws -> ValueID { try s.add(LayerNorm(epsilon: 1e-6), [input, s.constant([512])]) }
+        let first = try norm(x)
+        let read = try s.add(Attention(heads: 2), [layer(first), layer(first), layer(first)])
+        let second = try norm(s.add(Binary(.add), [layer(read), first]))
+        let third = try s.add(GELU(.erf), [layer(second)])
+        let fourth = try s.add(Binary(.add), [layer(third), second])
+        let last = try [s.add(Unary(.exp), [second]), layer(norm(fourth)), layer(fourth), norm(third)]
+        // Sums of 512 products below 4 in another order.
+        try s.check(last, tolerance: 1e-3)
+    }
+
     /// Rows are quantized once for all layers that read them with one scale, and normalised on the way where the norm is theirs.
     @Test(arguments: [false, true]) func quantizedLayersMatchTheOperators(isNormalised: Bool) throws {
         var s = Sample()
