@@ -44,13 +44,21 @@ static void scale_row(float *y, const float *x, size_t n, float factor) {
     if (i < n) vf_store_n(y + i, n - i, vf_mul(f, vf_load_n(x + i, n - i)));
 }
 
+static void v_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++) {
+        float *row = y + r * ldy;
+        if (row != x + r * ldx) memcpy(row, x + r * ldx, n * sizeof(float));
+        scale_row(row, row, n, 1.0f / softmax_weights(row, n, 1, NULL));
+    }
+}
+
 static void v_attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv, float *out,
                       size_t ldo, size_t lq, size_t lk, size_t d, float scale,
                       const float *mask, size_t ldm, bool causal, trips_fully_masked fully_masked, float *scratch) {
     float *keys = scratch, *values = keys + trips_sgemm_pack_size(lk, d), *scores = values + trips_sgemm_pack_size(d, lk);
     size_t lds = (lk + TRIPS_PANEL - 1) / TRIPS_PANEL * TRIPS_PANEL;
-    pack_outputs(false, keys, k, ldk, lk, d, 0, lk);
-    pack_transposed(values, v, ldv, d, lk);
+    v_sgemm_pack_factor(keys, k, ldk, lk, d, true);
+    v_sgemm_pack_factor(values, v, ldv, d, lk, false);
     for (size_t i0 = 0; i0 < lq; i0 += QUERY_BLOCK) {
         size_t rows = lq - i0 < QUERY_BLOCK ? lq - i0 : QUERY_BLOCK;
         // Queries of a causal block see different numbers of keys: scores beyond a row's own are zero weights.

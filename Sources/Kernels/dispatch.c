@@ -202,6 +202,10 @@ void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, si
     table()->sgemm_pack(packed, rows, ldw, n, k, n_begin, n_end);
 }
 
+void trips_sgemm_pack_factor(float *packed, const float *b, size_t ldb, size_t n, size_t k, bool transposed) {
+    table()->sgemm_pack_factor(packed, b, ldb, n, k, transposed);
+}
+
 void trips_sgemm(const float *a, size_t lda, const float *packed, size_t n, size_t k, float *c, size_t ldc,
                  size_t m_begin, size_t m_end, size_t n_begin, size_t n_end, const trips_epilogue *epilogue) {
     table()->sgemm(a, lda, packed, n, k, c, ldc, m_begin, m_end, n_begin, n_end, epilogue);
@@ -262,6 +266,10 @@ void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size
 
 void trips_weighted_rows(float *y, const float *x, size_t ldx, const int32_t *rows, const float *weights, size_t count, size_t n) {
     table()->weighted_rows(y, x, ldx, rows, weights, count, n);
+}
+
+void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n) {
+    table()->softmax_rows(y, ldy, x, ldx, rows, n);
 }
 
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation) {

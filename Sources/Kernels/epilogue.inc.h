@@ -10,6 +10,9 @@
     case TRIPS_ACTIVATION_RELU: BODY(vf_relu) break;                    \
     case TRIPS_ACTIVATION_SIGMOID: BODY(vf_sigmoid) break;              \
     case TRIPS_ACTIVATION_SWISH: BODY(vf_swish) break;                  \
+    case TRIPS_ACTIVATION_TANH: BODY(vf_tanh) break;                    \
+    case TRIPS_ACTIVATION_ERF: BODY(vf_erf) break;                      \
+    case TRIPS_ACTIVATION_EXP: BODY(vf_exp_or_zero) break;              \
     }
 
 INLINE vf vf_same(vf x) { return x; }

@@ -17,6 +17,9 @@ static float activation_of(float x, trips_activation activation) {
     case TRIPS_ACTIVATION_RELU: return x < 0 ? 0 : x;
     case TRIPS_ACTIVATION_SIGMOID: return 1 / (1 + expf(-x));
     case TRIPS_ACTIVATION_SWISH: return x / (1 + expf(-x));
+    case TRIPS_ACTIVATION_TANH: return tanhf(x);
+    case TRIPS_ACTIVATION_ERF: return erff(x);
+    case TRIPS_ACTIVATION_EXP: return x < -87 ? 0 : expf(x);
     }
     return x;
 }
@@ -37,6 +40,13 @@ void trips_sgemm_pack_ref(float *packed, const float *rows, size_t ldw, size_t n
     for (size_t j = n_begin; j < end; j++) {
         float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
         for (size_t p = 0; p < k; p++) to[p * TRIPS_PANEL] = j < n ? rows[(j - n_begin) * ldw + p] : 0;
+    }
+}
+
+void trips_sgemm_pack_factor_ref(float *packed, const float *b, size_t ldb, size_t n, size_t k, bool transposed) {
+    for (size_t j = 0; j < round_up(n, TRIPS_PANEL); j++) {
+        float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;
+        for (size_t p = 0; p < k; p++) to[p * TRIPS_PANEL] = j >= n ? 0 : transposed ? b[j * ldb + p] : b[p * ldb + j];
     }
 }
 
@@ -263,6 +273,16 @@ void trips_weighted_rows_ref(float *y, const float *x, size_t ldx, const int32_t
         float s = 0;
         for (size_t i = 0; i < count; i++) s += weights[i] * x[(rows ? (size_t)rows[i] : i) * ldx + j];
         y[j] = s;
+    }
+}
+
+void trips_softmax_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++) {
+        const float *from = x + r * ldx;
+        float *to = y + r * ldy, most = -INFINITY, sum = 0;
+        for (size_t i = 0; i < n; i++) most = from[i] > most ? from[i] : most;
+        for (size_t i = 0; i < n; i++) sum += to[i] = expf(from[i] - most);
+        for (size_t i = 0; i < n; i++) to[i] /= sum;
     }
 }
 

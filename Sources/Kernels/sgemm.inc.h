@@ -242,8 +242,8 @@ static void v_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n,
     vf_stream_end();
 }
 
-/// Packs the transpose b [K, N] of weights.
-static void pack_transposed(float *packed, const float *b, size_t ldb, size_t n, size_t k) {
+static void v_sgemm_pack_factor(float *packed, const float *b, size_t ldb, size_t n, size_t k, bool transposed) {
+    if (transposed) return pack_outputs(false, packed, b, ldb, n, k, 0, n);
     for (size_t j = 0; j < n; j += TRIPS_PANEL) {
         float *panel = packed + j * k;
         size_t count = n - j < TRIPS_PANEL ? n - j : TRIPS_PANEL;

@@ -47,6 +47,20 @@ INLINE vf vf_exp(vf x) {
     return vf_scale(vf_add(p, vf_set(1.0f)), n);
 }
 
+INLINE vf vf_exp_or_zero(vf x) { return vf_if_less(x, vf_set(-87.0f), vf_zero(), vf_exp(x)); }
+
+/// Relative error 3e-7: an odd polynomial near 0, where the other form cancels.
+INLINE vf vf_tanh(vf x) {
+    vf square = vf_mul(x, x), one = vf_set(1.0f);
+    vf p = vf_set(-6.04476353e-3f);
+    p = vf_fma(p, square, vf_set(2.09609467e-2f));
+    p = vf_fma(p, square, vf_set(-5.38431396e-2f));
+    p = vf_fma(p, square, vf_set(1.33327173e-1f));
+    p = vf_fma(p, square, vf_set(-3.33333284e-1f));
+    vf far = vf_sub(one, vf_div(vf_set(2.0f), vf_add(one, vf_exp(vf_add(x, x)))));
+    return vf_if_less(vf_abs(x), vf_set(0.625f), vf_fma(vf_mul(p, square), x, x), far);
+}
+
 /// Φ(−a) = erfc(a/√2)/2 for a ≥ 0, as 2 to a polynomial, which needs no division: absolute error 3e-8, and
 /// a Φ(−a) likewise. The leading coefficient is negative, so large a go to 0; the clamp keeps a⁸ finite.
 INLINE vf vf_normal_tail(vf a) {
@@ -61,6 +75,20 @@ INLINE vf vf_normal_tail(vf a) {
     p = vf_fma(p, a, vf_set(-1.15110946f));
     p = vf_fma(p, a, vf_set(-1.0f));
     return vf_exp2_negative(p);
+}
+
+/// Relative error 2e-7: an odd polynomial up to 1, and ±(1 − 2 Φ(−|x| √2)) beyond.
+INLINE vf vf_erf(vf x) {
+    vf a = vf_abs(x), square = vf_mul(x, x), zero = vf_zero();
+    vf p = vf_set(7.85380663e-5f);
+    p = vf_fma(p, square, vf_set(-8.01017672e-4f));
+    p = vf_fma(p, square, vf_set(5.18832568e-3f));
+    p = vf_fma(p, square, vf_set(-2.68538108e-2f));
+    p = vf_fma(p, square, vf_set(1.12835851e-1f));
+    p = vf_fma(p, square, vf_set(-3.76126258e-1f));
+    p = vf_fma(p, square, vf_set(1.12837917f));
+    vf far = vf_fnma(vf_set(2.0f), vf_normal_tail(vf_mul(a, vf_set(1.41421356f))), vf_set(1.0f));
+    return vf_if_less(a, vf_set(1.0f), vf_mul(p, x), vf_if_less(x, zero, vf_sub(zero, far), far));
 }
 
 INLINE vf vf_sigmoid(vf x) {

@@ -85,14 +85,14 @@ extension [TensorView?] {
     func optional(_ index: Int) -> TensorView? { index < count ? self[index] : nil }
 }
 
-/// Memory for intermediate results, zeroed.
+/// Memory for intermediate results, zeroed by default.
 final class Scratch<Element>: Sendable {
     private let memory: AlignedMemory
 
-    init(_ count: Int) throws {
+    init(_ count: Int, zeroed: Bool = true) throws {
         let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
         guard !overflow else { throw TripsError.data("memory for \(count) elements was refused") }
-        memory = try AlignedMemory(byteCount: bytes)
+        memory = try AlignedMemory(byteCount: bytes, zeroed: zeroed)
     }
 
     /// Valid while this object lives.

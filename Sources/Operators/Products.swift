@@ -22,7 +22,7 @@ protocol Number: TensorElement, Numeric, Comparable {
     /// c = alpha · a · b + beta · c, with a [m, k] and b [k, n]. All numbers fit 32 bits; none of the sizes is 0.
     static func multiply(
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self,
-        _ c: Target<Self>, stride: Int)
+        _ c: Target<Self>, stride: Int) throws
 }
 
 extension Float: Number {
@@ -33,9 +33,12 @@ extension Float: Number {
     static func multiply(
         _ m: Int, _ n: Int, _ k: Int, _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float,
         _ c: Target<Float>, stride: Int
-    ) {
+    ) throws {
         if m == 1, alpha == 1, beta == 0, !a.transposed, !b.transposed {
             return trips_weighted_rows(c.base, b.elements.base, b.stride, nil, a.elements.base, k, n)
+        }
+        if m > 1, !a.transposed, beta == 0 || (alpha, beta) == (1, 1) {
+            return try multiplyPacked(m, n, k, alpha, a, b, adds: beta == 1, c, stride: stride)
         }
         _ = singleThreadedBLAS
         if m == 1 {
@@ -52,6 +55,30 @@ extension Float: Number {
             blasint(m), blasint(n), blasint(k), alpha, a.elements.base, blasint(a.stride), b.elements.base, blasint(b.stride),
             beta, c.base, blasint(stride))
     }
+
+    /// c = alpha · a · b, or c + a · b, by the kernels for constant weights, which b is packed for.
+    private static func multiplyPacked(
+        _ m: Int, _ n: Int, _ k: Int, _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, adds: Bool, _ c: Target<Float>,
+        stride: Int
+    ) throws {
+        let panel = Int(TRIPS_PANEL), width = max(panel, packedNumbers / k / panel * panel)
+        let packed = try Scratch<Float>(trips_sgemm_pack_size(min(n, width), k), zeroed: false)
+        try packed.withTarget { packed in
+            for first in Swift.stride(from: 0, to: n, by: width) {
+                let (columns, c) = (min(width, n - first), c + first)
+                let factor = b.elements + first * (b.transposed ? b.stride : 1)
+                trips_sgemm_pack_factor(packed.base, factor.base, b.stride, columns, k, b.transposed)
+                var epilogue = trips_epilogue(
+                    bias: nil, residual: adds ? c.source.base : nil, ldr: stride, residual_rows: nil,
+                    activation: TRIPS_ACTIVATION_NONE)
+                trips_sgemm(a.elements.base, a.stride, packed.base, columns, k, c.base, stride, 0, m, 0, columns, &epilogue)
+                if alpha != 1 { for row in 0..<m { for column in 0..<columns { c[row * stride + column] *= alpha } } }
+            }
+        }
+    }
+
+    /// Numbers of a factor that are packed together: they stay in a core's cache.
+    private static let packedNumbers = 1 << 18
 }
 
 extension Double: Number {
@@ -121,17 +148,15 @@ func multiply<T: Number>(
     // Parts of little work cost more than sharing them out gains.
     let (length, cost) = (max(m, n), k * min(m, n))
     let part = max(64, (1 << 17) / cost, min((1 << 22) / cost, length / 8))
-    if m >= n {
-        parallel(m, grain: part, on: pool) { rows in
-            var a = a
-            a.elements = a.elements + rows.lowerBound * (a.transposed ? 1 : a.stride)
-            T.multiply(rows.count, n, k, alpha, a, b, beta, c + rows.lowerBound * stride, stride: stride)
-        }
-    } else {
-        parallel(n, grain: part, on: pool) { columns in
-            var b = b
-            b.elements = b.elements + columns.lowerBound * (b.transposed ? b.stride : 1)
-            T.multiply(m, columns.count, k, alpha, a, b, beta, c + columns.lowerBound, stride: stride)
+    try pool.tryRun((length - 1) / part + 1) { index in
+        let range = index * part..<min(length, (index + 1) * part)
+        var (a, b) = (a, b)
+        if m >= n {
+            a.elements = a.elements + range.lowerBound * (a.transposed ? 1 : a.stride)
+            try T.multiply(range.count, n, k, alpha, a, b, beta, c + range.lowerBound * stride, stride: stride)
+        } else {
+            b.elements = b.elements + range.lowerBound * (b.transposed ? b.stride : 1)
+            try T.multiply(m, range.count, k, alpha, a, b, beta, c + range.lowerBound, stride: stride)
         }
     }
 }

@@ -1,3 +1,4 @@
+import Kernels
 import ModelGraph
 import Support
 import Tensors
@@ -242,6 +243,13 @@ extension CumSum: Computable {
 /// Softmax, or its logarithm, along an axis.
 private func softmax(_ x: TensorView, _ y: MutableTensorView, axis: Int, logarithm: Bool, on pool: ThreadPool) throws {
     let rows = AxisRows(x.shape, axis: try resolveAxis(axis, rank: x.shape.count))
+    if x.dataType == .float32, rows.inner == 1, !logarithm {
+        let (source, target, size) = (x.source(Float.self), y.target(Float.self), rows.size)
+        return parallel(rows.count, grain: taskGrain / max(1, size), on: pool) { part in
+            let start = part.lowerBound * size
+            trips_softmax_rows((target + start).base, size, (source + start).base, size, part.count, size)
+        }
+    }
     func run<T: Real>(_: T.Type) {
         let (source, target) = (x.source(T.self), y.target(T.self))
         parallel(rows.count, grain: taskGrain / max(1, 8 * rows.size), on: pool) { part in

@@ -22,6 +22,19 @@ extension Unary: Computable {
         }
     }
 
+    /// What computes it in single precision; nil where no kernel does.
+    package var activation: trips_activation? {
+        switch kind {
+        case .relu: TRIPS_ACTIVATION_RELU
+        case .sigmoid: TRIPS_ACTIVATION_SIGMOID
+        case .swish where resolvedAlpha == 1: TRIPS_ACTIVATION_SWISH
+        case .tanh: TRIPS_ACTIVATION_TANH
+        case .erf: TRIPS_ACTIVATION_ERF
+        case .exp: TRIPS_ACTIVATION_EXP
+        default: nil
+        }
+    }
+
     /// The parameters, or the defaults of the kind.
     fileprivate var resolvedAlpha: Float { alpha ?? defaultAlpha }
     fileprivate var resolvedBeta: Float { beta ?? defaultBeta }
@@ -72,8 +85,7 @@ private struct UnaryWork: TypedBody {
     func floating<T: Real & Number>(_: T.Type) {
         let kind = op.kind
         if y.dataType == .bool { return test(T.self) }
-        if kind == .sigmoid, T.self == Float.self { return activate(x, y, TRIPS_ACTIVATION_SIGMOID, on: pool) }
-        if kind == .swish, op.resolvedAlpha == 1, T.self == Float.self { return activate(x, y, TRIPS_ACTIVATION_SWISH, on: pool) }
+        if T.self == Float.self, let activation = op.activation { return activate(x, y, activation, on: pool) }
         let (alpha, beta) = (T(op.resolvedAlpha), T(op.resolvedBeta))
         map(T.self, T.self) { row in
             switch kind {

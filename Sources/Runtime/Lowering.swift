@@ -153,14 +153,7 @@ struct Lowering {
     }
 
     private func activation(_ op: any Operator) -> trips_activation? {
-        if let gelu = op as? GELU { return gelu.activation }
-        guard let op = op as? Unary else { return nil }
-        return switch op.kind {
-        case .relu: TRIPS_ACTIVATION_RELU
-        case .sigmoid: TRIPS_ACTIVATION_SIGMOID
-        case .swish where op.alpha ?? 1 == 1: TRIPS_ACTIVATION_SWISH
-        default: nil
-        }
+        (op as? GELU)?.activation ?? (op as? Unary)?.activation
     }
 
     // MARK: Convolutions

@@ -196,7 +196,7 @@ package struct TensorView: @unchecked Sendable {
 
     /// A copy that owns its memory.
     package func tensor() throws -> Tensor {
-        try Tensor(dataType, shape) { $0.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: $0.count)) }
+        try Tensor.uninitialized(dataType, shape) { $0.base.copyMemory(from: bytes, byteCount: $0.byteCount) }
     }
 
     /// The elements as `Element`, whose width must be the data type's.

@@ -42,6 +42,24 @@ extension KernelTests {
         }
     }
 
+    @Test(arguments: [false, true]) func packingAFactorMatchesTheReference(transposed: Bool) {
+        var random = Generator(state: 22)
+        for (_, n, k) in sizes {
+            let ldb = (transposed ? k : n) + 3, b = random.floats((transposed ? n : k) * ldb), size = trips_sgemm_pack_size(n, k)
+            var expected = [Float](repeating: .nan, count: size)
+            trips_sgemm_pack_factor_ref(&expected, b, ldb, n, k, transposed)
+            for place in 0..<size {
+                let (output, input) = (place / (32 * k) * 32 + place % 32, place % (32 * k) / 32)
+                #expect(expected[place] == (output >= n ? 0 : transposed ? b[output * ldb + input] : b[input * ldb + output]))
+            }
+            onEachPath { path in
+                var packed = [Float](repeating: .nan, count: size)
+                trips_sgemm_pack_factor(&packed, b, ldb, n, k, transposed)
+                #expect(packed == expected, "\(name(path)) n \(n) k \(k)")
+            }
+        }
+    }
+
     @Test func unpackingGivesTheRowsBack() {
         var random = Generator(state: 21)
         for (_, n, k) in sizes {

@@ -55,6 +55,37 @@ extension KernelTests {
         }
     }
 
+    /// Sums of up to 300 exponentials in another order.
+    @Test(arguments: [0, 1, 3, 16, 33, 257, 300]) func softmaxMatchesTheReference(n: Int) {
+        var random = Generator(state: 8)
+        let (rows, ldx, ldy) = (5, n + 3, n + 1)
+        var x = random.floats(rows * ldx, scale: 20)
+        if n > 2 {
+            x[1] = .infinity
+            x[ldx + 2] = .nan
+            for i in 0..<n { x[2 * ldx + i] = -.infinity }
+            x[3 * ldx] = -.infinity
+        }
+        var expected = [Float](repeating: 7, count: rows * ldy)
+        trips_softmax_rows_ref(&expected, ldy, x, ldx, rows, n)
+        if n > 2 {
+            for row in 0..<rows {
+                let sum = expected[row * ldy..<row * ldy + n].reduce(0, +)
+                #expect(row < 3 ? sum.isNaN : abs(sum - 1) < 1e-5)
+            }
+        }
+        onEachPath { path in
+            var y = [Float](repeating: 7, count: rows * ldy), inPlace = x
+            trips_softmax_rows(&y, ldy, x, ldx, rows, n)
+            #expect(error(y, expected) < 1e-6, "\(name(path))")
+            inPlace.withUnsafeMutableBufferPointer { trips_softmax_rows($0.baseAddress!, ldx, $0.baseAddress!, ldx, rows, n) }
+            for row in 0..<rows {
+                let (found, own) = (inPlace[row * ldx..<row * ldx + n], y[row * ldy..<row * ldy + n])
+                #expect(found.map(\.bitPattern) == own.map(\.bitPattern), "\(name(path))")
+            }
+        }
+    }
+
     /// Against Foundation in double, as the epilogue of a product with 1. Errors are relative to the result, or to 1 where
     /// that is below: GELU is promised 1e-7 of max(1, |x|), and an exponential loses an ulp. Behind an integer product it is promised less.
     @Test func activationsAreAsExactAsPromised() {
@@ -71,6 +102,9 @@ extension KernelTests {
             (TRIPS_ACTIVATION_RELU, { max($0, 0) }, 0, 0),
             (TRIPS_ACTIVATION_SIGMOID, { 1 / (1 + exp(-$0)) }, 1.5e-7, 1.5e-7),
             (TRIPS_ACTIVATION_SWISH, { $0 / (1 + exp(-$0)) }, 1.5e-7, 1.5e-7),
+            (TRIPS_ACTIVATION_TANH, { tanh($0) }, 2e-7, 2e-7),
+            (TRIPS_ACTIVATION_ERF, { erf($0) }, 1.5e-7, 1.5e-7),
+            (TRIPS_ACTIVATION_EXP, { $0 < -87 ? 0 : exp($0) }, 2e-7, 2e-7),
         ]
         for (activation, exact, tolerance, coarse) in functions {
             func check(_ y: [Float], _ tolerance: Double, _ place: String) {
@@ -102,9 +136,16 @@ extension KernelTests {
                         #expect(part.map(\.bitPattern) == y[start...].map(\.bitPattern), "\(name(path)) \(activation)")
                     }
                 }
+                // Next to 0, tanh and erf are lines, whose errors are relative to the result.
+                if [TRIPS_ACTIVATION_TANH, TRIPS_ACTIVATION_ERF].contains(activation) {
+                    let steep = stride(from: Float(-1.1), to: 1.1, by: 0.0137).map { $0 } + [1e-30, 1e-6, -1e-4]
+                    for (x, y) in zip(steep, activated(steep, activation, trips_sgemm)) {
+                        #expect(abs(Double(y) / exact(Double(x)) - 1) <= 3e-7, "\(name(path)) \(activation)(\(x)) = \(y)")
+                    }
+                }
                 // Next to 0 all forms of GELU halve, and so does Swish.
                 let small: [Float] = [0, 1e-6, -1e-6]
-                if ![TRIPS_ACTIVATION_RELU, TRIPS_ACTIVATION_SIGMOID].contains(activation) {
+                if activation.rawValue <= TRIPS_ACTIVATION_QUICK_GELU.rawValue || activation == TRIPS_ACTIVATION_SWISH {
                     #expect(
                         zip(activatedInBytes(small, activation), small).allSatisfy { abs($0 - $1 / 2) <= 1e-3 * abs($1) },
                         "\(name(path))")

@@ -111,7 +111,7 @@ import Runtime
         let x = try s.input("x", [2, 4, 5, 6])
         func convolved() throws -> ValueID { try s.add(Conv(), [x, s.constant([4, 4, 1, 1])]) }
         let (twice, read, first) = (try convolved(), try convolved(), try convolved())
-        let later = try s.add(Unary(.exp), [convolved()])
+        let later = try s.add(Unary(.sin), [convolved()])
         let outputs = try [
             s.add(Unary(.sigmoid), [s.add(Unary(.relu), [convolved()])]), s.add(Binary(.add), [twice, twice]),
             s.add(Unary(.relu), [read]), read, s.add(Binary(.add), [convolved(), s.constant([4, 1, 1])]),

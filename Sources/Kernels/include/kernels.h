@@ -67,6 +67,9 @@ typedef enum trips_activation {
     TRIPS_ACTIVATION_RELU = 4,
     TRIPS_ACTIVATION_SIGMOID = 5,    ///< 1 / (1 + e⁻ˣ)
     TRIPS_ACTIVATION_SWISH = 6,      ///< x sigmoid(x)
+    TRIPS_ACTIVATION_TANH = 7,
+    TRIPS_ACTIVATION_ERF = 8,        ///< error function
+    TRIPS_ACTIVATION_EXP = 9,        ///< eˣ, and 0 below −87
 } trips_activation;
 
 /// What follows a matrix product while its output is in cache: c = activation(c + bias) + residual.
@@ -95,6 +98,9 @@ size_t trips_sgemm_pack_size(size_t n, size_t k);
 /// start at a multiple of TRIPS_PACK_ROWS only.
 void trips_sgemm_pack(float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin,
                       size_t n_end);
+
+/// Packs a right factor that is used at once: b [K, N], or its transpose [N, K].
+void trips_sgemm_pack_factor(float *packed, const float *b, size_t ldb, size_t n, size_t k, bool transposed);
 
 /// The inverse of `trips_sgemm_pack`.
 void trips_sgemm_unpack(float *rows, size_t ldw, const float *packed, size_t k, size_t n_begin, size_t n_end);
@@ -228,6 +234,9 @@ void trips_layernorm_rows(float *y, size_t ldy, const float *x, size_t ldx, size
 /// and on every path but the scalar one.
 void trips_weighted_rows(float *y, const float *x, size_t ldx, const int32_t *_Nullable rows, const float *weights, size_t count,
                          size_t n);
+
+/// Softmax of each row of n; NaN where it is undefined. In place.
+void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n);
 
 /// y = activation(x), as in an epilogue. In place.
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
