@@ -39,6 +39,7 @@ private struct Term {
     /// One axis for each name of `order`, in this order: of axes with equal names the diagonal is taken, missing and unit axes are
     /// repeated.
     func ordered(_ order: [Int], _ sizes: [Int], on pool: ThreadPool) throws -> Term {
+        if names == order, tensor.shape == order.map({ sizes[$0] }) { return self }
         let dense = denseStrides(tensor.shape)
         let strides = order.map { name in
             names.indices.filter { names[$0] == name && tensor.shape[$0] != 1 }.reduce(0) { $0 + dense[$1] }

@@ -47,19 +47,20 @@ private func elementOffsets(_ indices: TensorView, in shape: [Int], axis: Int) t
     guard indices.shape.indices.allSatisfy({ $0 == axis || indices.shape[$0] <= shape[$0] }) else {
         throw TripsError.data("shape of indices", found: indices.type, expected: "within \(shape)")
     }
-    var position = Array(repeating: 0, count: shape.count)
-    return places.map { place in
-        var offset = place * strides[axis]
-        for other in position.indices where other != axis { offset += position[other] * strides[other] }
-        var last = position.count - 1
-        while last >= 0 {
-            position[last] += 1
-            if position[last] < indices.shape[last] { break }
-            position[last] = 0
-            last -= 1
+    let (last, width) = (shape.count - 1, indices.shape[shape.count - 1])
+    let step = axis == last ? 0 : strides[last]
+    var offsets: [Int] = []
+    offsets.reserveCapacity(places.count)
+    for first in stride(from: 0, to: places.count, by: max(1, width)) {
+        // What the axes but this one and the last contribute.
+        var (rest, start) = (first / width, 0)
+        for other in (0..<last).reversed() {
+            if other != axis { start += rest % indices.shape[other] * strides[other] }
+            rest /= indices.shape[other]
         }
-        return offset
+        for column in 0..<width { offsets.append(start + places[first + column] * strides[axis] + column * step) }
     }
+    return offsets
 }
 
 extension GatherElements: Computable {
@@ -75,6 +76,10 @@ private func copyBlocks(_ offsets: [Int], _ x: TensorView, _ y: MutableTensorVie
     func copy<Element: Sendable>(_: Element.Type) {
         let (source, target) = (x.source(Element.self), y.target(Element.self))
         parallel(offsets.count, grain: taskGrain / max(1, block), on: pool) { part in
+            if block == 1 {
+                for index in part { target[index] = source[offsets[index]] }
+                return
+            }
             for index in part {
                 (target + index * block).base.update(from: (source + offsets[index]).base, count: block)
             }
