@@ -52,7 +52,7 @@ static void *bytes(size_t n) {
 
 static float *maybe(float *x) { return next() % 2 ? x : NULL; }
 
-enum { LAST_ACTIVATION = TRIPS_ACTIVATION_SWISH };
+enum { LAST_ACTIVATION = TRIPS_ACTIVATION_EXP };
 
 /// For a product [m, n]; of the residual's rows each may be any.
 static trips_epilogue epilogue(size_t m, size_t n, size_t ldr) {
@@ -122,6 +122,15 @@ static void sgemm_pack(void) {
     float *w = floats(n * ldw, 1), *packed = array(trips_sgemm_pack_size(n, k) * 4, 7);
     RUN(sgemm_pack, packed, w + middle * ldw, ldw, n, k, middle, n);
     RUN(sgemm_pack, packed, w, ldw, n, k, 0, middle);
+    result(packed, trips_sgemm_pack_size(n, k), FLOATS, 0, 0);
+}
+
+static void sgemm_pack_factor(void) {
+    size_t n = pick(0, 100), k = pick(0, 50), extra = pick(0, 3);
+    bool transposed = next() % 2;
+    size_t ldb = (transposed ? k : n) + extra;
+    float *b = floats((transposed ? n : k) * ldb, 1), *packed = array(trips_sgemm_pack_size(n, k) * 4, 7);
+    RUN(sgemm_pack_factor, packed, b, ldb, n, k, transposed);
     result(packed, trips_sgemm_pack_size(n, k), FLOATS, 0, 0);
 }
 
@@ -320,6 +329,22 @@ static void weighted_rows(void) {
     result(y, n, FLOATS, 1e-5, 0);
 }
 
+static void softmax_rows(void) {
+    size_t rows = pick(0, 4), n = pick(0, 300), ldx = n + pick(0, 3), ldy = n + pick(0, 3);
+    float *x = floats(rows * ldx, 20), *y = array(rows * ldy * 4, 0);
+    for (size_t r = 0; r < rows && n > 0; r++) {
+        float *row = x + r * ldx, special = next() % 2 ? -INFINITY : NAN;
+        switch (next() % 4) {
+        case 0: row[pick(0, n - 1)] = special; break;
+        case 1:
+            for (size_t i = 0; i < n; i++) row[i] = -INFINITY;
+            break;
+        }
+    }
+    RUN(softmax_rows, y, ldy, x, ldx, rows, n);
+    result(y, rows * ldy, FLOATS, 1e-6, 0);
+}
+
 static void activate(void) {
     static const float special[] = {0, -0.0f, 1e-30f, 1e-4f, 1, -1, 88.7f, -87, -103, 200, -200, INFINITY, NAN};
     size_t n = pick(0, 300);
@@ -437,9 +462,9 @@ static const struct {
     void (*run)(void);
 } checks[] = {
 #define CHECK(name) {#name, name}
-    CHECK(sgemm_pack), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
+    CHECK(sgemm_pack), CHECK(sgemm_pack_factor), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
     CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows), CHECK(weighted_rows),
-    CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(depthwise), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
+    CHECK(softmax_rows), CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(depthwise), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
     CHECK(checksums),
 };
 
