@@ -242,19 +242,25 @@ struct FollowTests {
         #expect(try a.refusal().contains("a slice of tokens"))
     }
 
+    /// A mask of addends, one of ones and zeros that is turned into addends by primitives, and one by a block.
+    enum MaskForm: CaseIterable { case addends, primitives, block }
+
     /// A text token that the mask hides is not seen, and one that it shows is.
-    @Test(arguments: [false, true]) func masksOfImageAndTextFollow(isInverted: Bool) throws {
+    @Test(arguments: MaskForm.allCases) func masksOfImageAndTextFollow(form: MaskForm) throws {
         var a = try Model()
         let joint = try a.joint()
-        var mask: ValueID
-        if isInverted {
+        let mask: ValueID
+        switch form {
+        case .addends: mask = try a.m.node(Concat(axis: -1), [a.even([2, 1, 1, 5], 0), a.textMask])
+        case .primitives:
             let kept = try a.m.node(Concat(axis: 3), [a.even([2, 1, 1, 5]), a.textMask])
             mask = try a.m.binary(.mul, a.m.binary(.sub, a.m.scalar(1), kept), a.m.scalar(-10000))
-        } else {
-            mask = try a.m.node(Concat(axis: -1), [a.even([2, 1, 1, 5], 0), a.textMask])
+        case .block:
+            let kept = try a.m.node(Concat(axis: 1), [a.even([2, 5]), a.m.reshape(a.textMask, [2, 3])])
+            mask = try a.m.node(PaddingMask(maskedValue: -10000), [kept])
         }
         a.m.inputs["mask"] = try Tensor(
-            (0..<2).flatMap { _ in isInverted ? [1, 0, 1] : [0, -10000, 0] as [Float] }, shape: [2, 1, 1, 3])
+            (0..<2).flatMap { _ in form == .addends ? [0, -10000, 0] : [1, 0, 1] as [Float] }, shape: [2, 1, 1, 3])
         try a.m.output(a.slice(a.m.node(Attention(heads: 2), [joint, joint, joint, mask]), 0, 5))
         func altered(_ token: Int) throws -> [Float]? {
             try a.selected { inputs in

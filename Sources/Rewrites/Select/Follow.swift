@@ -323,7 +323,7 @@ extension Graph {
             guard open.count == 1, content(of: open[0]) == nil, let last = shape(of: source).last, shape(of: open[0]).last == last,
                 node.op.isElementwise
                     ? shape(of: open[0]) == shape(of: source)
-                    : node.op is Reshape && last != 1
+                    : (node.op is Reshape || node.op is PaddingMask) && last != 1
                         && shape(of: open[0]).filter({ $0 != 1 }) == shape(of: source).filter({ $0 != 1 })
             else { break }
             source = open[0]
