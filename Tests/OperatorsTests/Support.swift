@@ -1,3 +1,4 @@
+import Foundation
 import ModelGraph
 import Operators
 import Support
@@ -13,7 +14,24 @@ func counting(_ shape: [Int]) throws -> Tensor {
     try floats((0..<shape.reduce(1, *)).map { Float($0) }, shape)
 }
 
-func run(_ op: any Operator, _ inputs: Tensor?...) throws -> Tensor { try evaluate(op, inputs)[0] }
+/// The first output. All of them are computed again over other bytes, as a plan's memory holds what was there before.
+func run(_ op: any Operator, _ inputs: Tensor?..., sourceLocation: SourceLocation = #_sourceLocation) throws -> Tensor {
+    let results = try evaluate(op, inputs)
+    let used = try results.map { result in
+        try Tensor.uninitialized(result.dataType, result.shape) { memset($0.base, 0xa5, $0.byteCount) }
+    }
+    try (#require(op as? any Computable)).compute(
+        inputs.map { $0?.view },
+        into: used.map {
+            MutableTensorView(
+                dataType: $0.dataType, shape: $0.shape, bytes: UnsafeMutableRawPointer(mutating: $0.view.bytes))
+        }, on: .shared)
+    for (again, result) in zip(used, results) {
+        let same = again.withBytes { left in result.withBytes { left.elementsEqual($0) } }
+        #expect(same, "not all of the output is written", sourceLocation: sourceLocation)
+    }
+    return results[0]
+}
 
 /// Checks shape and numbers; the tolerance is for the rounding of single precision unless stated.
 func expect(
