@@ -31,7 +31,7 @@ let modules: [(name: String, dependencies: [Target.Dependency])] = [
     (
         "ToolSupport",
         [
-            "Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "Importers", "PackageFormat",
+            "Trips", "Preprocessing", "Support", "Tensors", "ModelGraph", "Operators", "Importers", "Rewrites", "PackageFormat",
             "Runtime", "Goldens", "Verification", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         ]
     ),

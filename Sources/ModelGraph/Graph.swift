@@ -8,7 +8,7 @@ public struct Node: Sendable {
     /// Where it comes from, for messages: the source's node name, or the layer.
     public let name: String
     /// What it computes.
-    public let op: any Operator
+    public internal(set) var op: any Operator
     /// nil: an optional input that is absent.
     public internal(set) var inputs: [ValueID?]
     /// The values that it computes, in the order in which its operator has them.
@@ -237,6 +237,9 @@ public struct Graph: Sendable {
         nodeSlots[id.index] = node
         for input in Set(inputs.compactMap { $0 }) { values[input.index].consumers.append(id) }
     }
+
+    /// Gives a node another operator. The types of its outputs stay as they were until `inferAgain`.
+    package mutating func setOperator(of id: NodeID, _ op: any Operator) { nodeSlots[id.index]?.op = op }
 
     /// Keeps only the outputs with these names, in this order.
     /// - Throws: `usage` where one does not exist.

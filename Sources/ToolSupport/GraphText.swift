@@ -1,5 +1,6 @@
 import Foundation
 import ModelGraph
+import Rewrites
 import Support
 import Tensors
 import Verification

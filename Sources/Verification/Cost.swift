@@ -3,24 +3,6 @@ import Support
 import Tensors
 
 extension Graph {
-    /// The same graph with selections that keep everything.
-    package func withoutSelection() throws -> Graph {
-        var graph = self
-        for old in try topologicalOrder() {
-            guard let node = graph.node(old.id) else { continue }
-            guard var selection = node.op as? PatchSelection else {
-                // Its sizes follow from the selections before it, and those of later ones from it.
-                try graph.inferAgain(node)
-                continue
-            }
-            selection.keepRate = 1
-            let whole = try graph.add(selection, node.inputs, name: node.name + ".all")
-            for (kept, all) in zip(node.outputs, whole) { graph.replace(kept, with: all) }
-        }
-        graph.prune()
-        return graph
-    }
-
     /// True where inputs leave open another size than the batch: the length of a text.
     package var hasOpenLength: Bool {
         !exampleSymbols.isSubset(of: batchSymbols)

@@ -2,6 +2,7 @@ import ModelGraph
 import Rewrites
 import Support
 import Tensors
+import TestSupport
 import Testing
 
 /// What reads the states of a vision tower with a selection: it follows the number of tokens, or the selection is refused.
@@ -75,6 +76,8 @@ struct FollowTests {
         func selected(_ change: (inout [String: Tensor]) throws -> Void = { _ in }) throws -> [String: Tensor] {
             var (graph, inputs) = (m.graph, m.inputs)
             try graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS))
+            let whole = try outputs(graph.withoutSelection(), inputs), plain = try outputs(m.graph, inputs)
+            for (name, tensor) in plain { #expect(try whole[name]?.elements(Float.self) == tensor.elements(Float.self), "\(name)") }
             try change(&inputs)
             return try outputs(graph, inputs)
         }
@@ -294,8 +297,37 @@ struct FollowTests {
         let rows = try a.m.input("rows", [2, 3])
         try a.m.output(a.joint())
         try a.m.output(a.m.node(Concat(axis: 1), [a.even([2, 5]), rows]))
-        try a.m.output(a.m.node(Concat(axis: 1), [a.even([2, 4]), rows]))
+        try a.m.output(a.m.node(Concat(axis: 1), [a.even([2, 6]), rows]))
         let found = try a.selected()
-        #expect(found["y0"]?.shape == [2, 7, 8] && found["y1"]?.shape == [2, 7] && found["y2"]?.shape == [2, 7])
+        #expect(found["y0"]?.shape == [2, 7, 8] && found["y1"]?.shape == [2, 7] && found["y2"]?.shape == [2, 9])
+    }
+
+    /// As many as a file may hold: time must not grow with the square of their number.
+    @Test func manySelectionsAreTakenOut() throws {
+        var graph = Graph(name: "main")
+        var tokens = try graph.addInput("tokens", ValueType(.float32, [1, 20_001, 4]))
+        let guide = try graph.addInput("guide", ValueType(.float32, [1, 4]))
+        for number in 0..<10_000 {
+            let selection = PatchSelection(heads: 1, keepRate: 0.9999)
+            tokens = try graph.add(selection, [tokens, tokens, guide], name: "selection \(number)")[0]
+        }
+        try graph.addOutput("y", graph.add(Unary(.relu), [tokens], name: "relu")[0])
+        let time = try processorSeconds {
+            let (few, all) = (graph.outputs[0].value, try graph.withoutSelection())
+            #expect(graph.shape(of: few)[1] != 20_001 && all.shape(of: all.outputs[0].value)[1] == 20_001)
+        }
+        #expect(time < 30, "one second, or minutes")
+    }
+
+    /// States that are joined to themselves again and again: their segments would fill the memory.
+    @Test func statesThatAreJoinedOverAndOverAreFollowedUpToALimit() throws {
+        var a = try Model()
+        var joint = a.states
+        for _ in 0..<36 { joint = try a.m.node(Concat(axis: 1), [joint, joint]) }
+        try a.m.output(a.slice(joint, 0, 5))
+        var graph = a.m.graph
+        #expect { try graph.select(SelectionRequest(blocks: [1], keepRates: [0.5], guidance: .imageCLS)) } throws: {
+            "\($0)".contains("a slice of tokens")
+        }
     }
 }

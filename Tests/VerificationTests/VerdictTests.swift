@@ -2,6 +2,7 @@ import Foundation
 import ModelGraph
 import Support
 import Tensors
+import TestSupport
 import Testing
 import Verification
 
@@ -11,18 +12,6 @@ private func floats(_ elements: [Float], _ shape: [Int]? = nil) throws -> Tensor
 
 private func verdict(_ x: [Float], _ g: [Float], _ criterion: Criterion) throws -> Verdict {
     try judge(floats(x), golden: floats(g), name: "y", criterion: criterion).verdict
-}
-
-/// The time that this thread works in `body`, whatever else the machine does.
-func processorSeconds(_ body: () throws -> Void) rethrows -> Double {
-    func now() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-    }
-    let start = now()
-    try body()
-    return now() - start
 }
 
 private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
@@ -69,22 +58,6 @@ private let standard = Criterion.elementwise(absolute: 1e-4, relative: 1e-3)
     }
     #expect(try cost(8) == 4 * 96)
     #expect(try cost(ModelGraph.Dimension(symbol: "height")) == nil)
-}
-
-/// As many as a file may hold: time must not grow with the square of their number.
-@Test func manySelectionsAreTakenOut() throws {
-    var graph = Graph(name: "main")
-    var tokens = try graph.addInput("tokens", ValueType(.float32, [1, 20_001, 4]))
-    let guide = try graph.addInput("guide", ValueType(.float32, [1, 4]))
-    for number in 0..<10_000 {
-        tokens = try graph.add(PatchSelection(heads: 1, keepRate: 0.9999), [tokens, tokens, guide], name: "selection \(number)")[0]
-    }
-    try graph.addOutput("y", graph.add(Unary(.relu), [tokens], name: "relu")[0])
-    let time = try processorSeconds {
-        let (few, all) = (graph.outputs[0].value, try graph.withoutSelection())
-        #expect(graph.shape(of: few)[1] != 20_001 && all.shape(of: all.outputs[0].value)[1] == 20_001)
-    }
-    #expect(time < 30, "one second, or minutes")
 }
 
 @Test func anotherShapeOrTypeFails() throws {

@@ -3,6 +3,7 @@ import PackageFormat
 import Preprocessing
 import Support
 import Tensors
+import TestSupport
 import Testing
 import Verification
 

@@ -61,7 +61,7 @@ private struct Segment: Equatable {
     }
 }
 
-/// Adapts what is downstream of a selection to the new number of tokens.
+/// Adapts what is downstream of selections to a new number of tokens.
 ///
 /// Where image and text tokens are side by side, the token axis of a state is a list of segments. Slices that end at
 /// the border of a segment, masks that are the same for a whole segment, and reshapes that keep the axis are adapted;
@@ -69,19 +69,21 @@ private struct Segment: Equatable {
 private struct Following {
     private var segments: [ValueID: [Segment]] = [:]
     private var followed: [String] = []
-    /// The graph with the selection inserted, and the sizes downstream still as they were.
+    /// The graph with the selections as they are now, and the sizes downstream still as they were.
     private let old: Graph
 
     init(old: Graph) { self.old = old }
 
+    /// - Parameter selections: those that changed, and how many tokens there were behind each.
     /// - Returns: the names of the values that were adapted.
-    mutating func run(_ graph: inout Graph, behind selection: Node) throws -> [String] {
+    mutating func run(_ graph: inout Graph, behind selections: [NodeID: Dimension]) throws -> [String] {
         for visited in try graph.topologicalOrder() {
             guard let node = graph.node(visited.id) else { continue }
-            if node.id == selection.id, let tokens = node.input(0) {
-                let leading = (node.op as? PatchSelection)?.leading ?? 1
-                let (before, after) = (old.shape(of: tokens)[1], graph.shape(of: node.output)[1])
-                segments[node.output] = [Segment(old: before, new: after, leading: leading)]
+            if let before = selections[node.id], let selection = node.op as? PatchSelection {
+                try graph.inferAgain(node)
+                segments[node.output] = [
+                    Segment(old: before, new: graph.shape(of: node.output)[1], leading: selection.leading)
+                ]
                 continue
             }
             do {
@@ -101,6 +103,9 @@ private struct Following {
 
     // MARK: Segments
 
+    /// More than any model has side by side; joined to themselves again and again, they would soon fill the memory.
+    private static let mostSegments = 1024
+
     private func segments(of value: ValueID, _ graph: Graph) -> [Segment]? {
         if let known = segments[value] { return known }
         guard graph.type(of: value).rank == 3 || graph.type(of: value).rank == 2 else { return nil }
@@ -113,7 +118,10 @@ private struct Following {
         switch node.op {
         case let concat as Concat where concat.axis == 1 || concat.axis == -2:
             let parts = node.inputs.compactMap { $0.flatMap { segments(of: $0, graph) } }
-            if parts.joined().contains(where: \.isChanged) { segments[output] = Array(parts.joined()) }
+            let count = parts.reduce(0) { $0 + $1.count }
+            if count <= Following.mostSegments, parts.joined().contains(where: \.isChanged) {
+                segments[output] = Array(parts.joined())
+            }
         case is Linear, is LayerNorm, is GELU, is Unary, is Attention, is L2Normalize, is Cast, is Identity:
             segments[output] = segments[x]
         case is Concat, is Split:
@@ -227,6 +235,7 @@ private struct Following {
     /// Masks that no attention here reads, such as outputs. Where the parts of one have the sizes of a state's segments, it follows
     /// that state.
     private mutating func restateLooseMasks(_ graph: inout Graph) throws {
+        var changed = false
         let lists = Set(
             segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
         for node in graph.nodes {
@@ -239,8 +248,9 @@ private struct Following {
                 let match = lists.first(where: { $0.map { $0[0] } == sizes })
             else { continue }
             try restate(node, axis: axis, match.map { Segment(old: $0[0], new: $0[1]) }, &graph)
-            try graph.inferAgain()
+            changed = true
         }
+        if changed { try graph.inferAgain() }
     }
 
     private mutating func restateReshape(_ node: Node, _ graph: inout Graph) throws {
@@ -294,7 +304,24 @@ extension Graph {
     /// - Throws: `usage` naming the value that cannot follow.
     mutating func follow(_ selection: Node) throws -> [String] {
         var following = Following(old: self)
-        return try following.run(&self, behind: selection)
+        let before = selection.input(0).map { shape(of: $0)[1] }
+        return try following.run(&self, behind: before.map { [selection.id: $0] } ?? [:])
+    }
+
+    /// The same graph with selections that keep everything.
+    /// - Throws: `usage` naming a value that cannot follow.
+    package func withoutSelection() throws -> Graph {
+        var graph = self
+        var before: [NodeID: Dimension] = [:]
+        for node in nodes {
+            guard var selection = node.op as? PatchSelection else { continue }
+            selection.keepRate = 1
+            graph.setOperator(of: node.id, selection)
+            before[node.id] = shape(of: node.output)[1]
+        }
+        var following = Following(old: self)
+        _ = try following.run(&graph, behind: before)
+        return graph
     }
 
     private mutating func addSizes(_ sizes: [Dimension], name: String) throws -> ValueID {
