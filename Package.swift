@@ -41,7 +41,7 @@ let tools = ["trips-convert", "trips-quantize", "trips-verify", "trips-inspect",
 
 // Programs for working on the package itself; the scripts in tools/ build them with TRIPS_DEVELOPMENT=1.
 let fuzzers: [(name: String, dependencies: [Target.Dependency])] = [
-    ("fuzz-package", ["PackageFormat", "Support", "Tensors"]),
+    ("fuzz-package", ["PackageFormat", "Rewrites", "Support", "Tensors"]),
     ("fuzz-safetensors", ["Importers"]),
     ("fuzz-torch", ["Importers"]),
     ("fuzz-pickle", ["Importers", "Support"]),
