@@ -345,6 +345,13 @@ static void softmax_rows(void) {
     result(y, rows * ldy, FLOATS, 1e-6, 0);
 }
 
+static void transpose(void) {
+    size_t rows = pick(0, 70), columns = pick(0, 70), ldx = columns + pick(0, 3), ldy = rows + pick(0, 3);
+    float *x = floats(rows * ldx, 1), *y = array(columns * ldy * 4, 0);
+    RUN(transpose, y, ldy, x, ldx, rows, columns);
+    result(y, columns * ldy, FLOATS, 0, 0);
+}
+
 static void activate(void) {
     static const float special[] = {0, -0.0f, 1e-30f, 1e-4f, 1, -1, 88.7f, -87, -103, 200, -200, INFINITY, NAN};
     size_t n = pick(0, 300);
@@ -464,7 +471,7 @@ static const struct {
 #define CHECK(name) {#name, name}
     CHECK(sgemm_pack), CHECK(sgemm_pack_factor), CHECK(sgemm), CHECK(sgemm_chains), CHECK(quantize_rows), CHECK(igemm_pack), CHECK(igemm), CHECK(igemm_sums),
     CHECK(igemm_bytes), CHECK(dequantize_rows), CHECK(attention), CHECK(iattention), CHECK(selection), CHECK(layernorm_rows), CHECK(weighted_rows),
-    CHECK(softmax_rows), CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(depthwise), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
+    CHECK(softmax_rows), CHECK(transpose), CHECK(activate), CHECK(convolve), CHECK(convolve_reference), CHECK(depthwise), CHECK(phases), CHECK(finish), CHECK(halves), CHECK(planes),
     CHECK(checksums),
 };
 

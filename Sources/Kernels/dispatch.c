@@ -272,6 +272,10 @@ void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t
     table()->softmax_rows(y, ldy, x, ldx, rows, n);
 }
 
+void trips_transpose(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t columns) {
+    table()->transpose(y, ldy, x, ldx, rows, columns);
+}
+
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation) {
     table()->activate(y, x, n, activation);
 }

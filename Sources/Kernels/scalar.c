@@ -286,6 +286,11 @@ void trips_softmax_rows_ref(float *y, size_t ldy, const float *x, size_t ldx, si
     }
 }
 
+void trips_transpose_ref(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t columns) {
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++) memcpy(y + j * ldy + i, x + i * ldx + j, sizeof *y);
+}
+
 void trips_activate_ref(float *y, const float *x, size_t n, trips_activation activation) {
     for (size_t i = 0; i < n; i++) y[i] = activation_of(x[i], activation);
 }

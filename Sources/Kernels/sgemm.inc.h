@@ -218,6 +218,14 @@ INLINE void transpose_block(const bool far, float *to, size_t ldt, const float *
     }
 }
 
+static void v_transpose(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t columns) {
+    size_t whole = rows / VL * VL, width = columns / VL * VL;
+    for (size_t i = 0; i < whole; i += VL)
+        for (size_t j = 0; j < width; j += VL) transpose_block(false, y + j * ldy + i, ldy, x + i * ldx + j, ldx);
+    trips_transpose_ref(y + width * ldy, ldy, x + width, ldx, whole, columns - width);
+    trips_transpose_ref(y + whole, ldy, x + whole * ldx, ldx, rows - whole, columns);
+}
+
 INLINE void pack_outputs(const bool far, float *packed, const float *rows, size_t ldw, size_t n, size_t k, size_t n_begin, size_t n_end) {
     for (size_t j = n_begin; j < n_end; j += VL) {
         float *to = packed + j / TRIPS_PANEL * TRIPS_PANEL * k + j % TRIPS_PANEL;

@@ -1,3 +1,4 @@
+import Kernels
 import Support
 import Tensors
 
@@ -28,8 +29,22 @@ struct StridedLoop: Sendable {
         innerStride = strides.popLast() ?? innerStride
     }
 
+    /// Where the second array has consecutive elements along the innermost axis, and the first along another: the sizes of these
+    /// axes, the other array's stride along each, and the loop over the rest.
+    func transposition() -> (columns: Int, rows: Int, strides: (first: Int, second: Int), rest: StridedLoop)? {
+        guard innerStride[0] > 1, innerStride[1] == 1, let axis = strides.firstIndex(where: { $0[0] == 1 && $0[1] > 1 }) else {
+            return nil
+        }
+        var rest = self
+        let rows = rest.sizes.remove(at: axis)
+        let stride = rest.strides.remove(at: axis)
+        (rest.inner, rest.innerStride) = (1, Offsets(repeating: 0))
+        return (inner, rows, (innerStride[0], stride[1]), rest)
+    }
+
     /// Calls `body` for each innermost row: where it begins in each array, the strides, the number of elements.
-    func run(on pool: ThreadPool, _ body: @Sendable (Offsets, Offsets, Int) -> Void) {
+    /// - Parameter weight: the work for one element, in those of a copy.
+    func run(weight: Int = 1, on pool: ThreadPool, _ body: @Sendable (Offsets, Offsets, Int) -> Void) {
         let rows = sizes.reduce(1, *)
         guard rows > 0, inner > 0 else { return }
         if rows == 1 {
@@ -37,7 +52,7 @@ struct StridedLoop: Sendable {
                 body(innerStride &* Offsets(repeating: part.lowerBound), innerStride, part.count)
             }
         }
-        parallel(rows, grain: taskGrain / inner, on: pool) { part in
+        parallel(rows, grain: taskGrain / inner / max(1, weight), on: pool) { part in
             var (position, offset) = start(part.lowerBound)
             for _ in part {
                 body(offset, innerStride, inner)
@@ -88,6 +103,11 @@ func copyStrided(
     to target: UnsafeMutableRawPointer, _ targetStrides: [Int], on pool: ThreadPool
 ) {
     let loop = StridedLoop(shape, [sourceStrides, targetStrides])
+    if byteWidth == MemoryLayout<Float>.size, let matrices = loop.transposition() {
+        return transpose(
+            matrices, Source(base: source.assumingMemoryBound(to: Float.self)),
+            Target(base: target.assumingMemoryBound(to: Float.self)), on: pool)
+    }
     func copy<Element>(_: Element.Type) {
         let source = Source(base: source.assumingMemoryBound(to: Element.self))
         let target = Target(base: target.assumingMemoryBound(to: Element.self))
@@ -106,6 +126,23 @@ func copyStrided(
     case 2: copy(UInt16.self)
     case 4: copy(UInt32.self)
     default: copy(UInt64.self)
+    }
+}
+
+/// Transposes matrices in blocks, so that neither reads nor writes jump from line to line.
+private func transpose(
+    _ matrices: (columns: Int, rows: Int, strides: (first: Int, second: Int), rest: StridedLoop), _ source: Source<Float>,
+    _ target: Target<Float>, on pool: ThreadPool
+) {
+    let (columns, rows, strides, rest) = matrices
+    // Whole blocks of a kernel's vectors.
+    let grain = max(64, taskGrain / max(1, columns) / 64 * 64)
+    rest.run(weight: rows * columns, on: pool) { offset, _, _ in
+        parallel(rows, grain: grain, on: pool) { part in
+            trips_transpose(
+                (target + offset[1] + part.lowerBound * strides.second).base, strides.second,
+                (source + offset[0] + part.lowerBound).base, strides.first, columns, part.count)
+        }
     }
 }
 

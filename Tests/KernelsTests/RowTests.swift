@@ -86,6 +86,28 @@ extension KernelTests {
         }
     }
 
+    @Test func transposingMatchesTheReference() {
+        var random = Generator(state: 12)
+        for (rows, columns) in [(0, 3), (1, 1), (3, 40), (16, 16), (17, 33), (40, 5), (64, 31)] {
+            let (ldx, ldy) = (columns + 2, rows + 3)
+            var x = random.floats(rows * ldx)
+            // A signalling NaN is moved as it is.
+            if !x.isEmpty { x[0] = Float(bitPattern: 0x7f80_0001) }
+            var expected = [Float](repeating: 7, count: columns * ldy)
+            trips_transpose_ref(&expected, ldy, x, ldx, rows, columns)
+            for row in 0..<rows {
+                for column in 0..<columns {
+                    #expect(expected[column * ldy + row].bitPattern == x[row * ldx + column].bitPattern)
+                }
+            }
+            onEachPath { path in
+                var y = [Float](repeating: 7, count: columns * ldy)
+                trips_transpose(&y, ldy, x, ldx, rows, columns)
+                #expect(y.map(\.bitPattern) == expected.map(\.bitPattern), "\(name(path)) \(rows) \(columns)")
+            }
+        }
+    }
+
     /// Against Foundation in double, as the epilogue of a product with 1. Errors are relative to the result, or to 1 where
     /// that is below: GELU is promised 1e-7 of max(1, |x|), and an exponential loses an ulp. Behind an integer product it is promised less.
     @Test func activationsAreAsExactAsPromised() {

@@ -35,6 +35,23 @@ struct MovementTests {
         for permutation in [[0, 0], [0], [0, 2], [0, .min], []] { try expectRefusal(Transpose(permutation: permutation), x) }
     }
 
+    /// Sizes around the blocks of a kernel, alone and among other axes.
+    @Test(arguments: [[1, 0], [0, 2, 1], [2, 1, 0], [0, 2, 3, 1], [3, 1, 0, 2]]) func transposesMatricesInBlocks(permutation: [Int])
+        throws
+    {
+        let shape = [[130, 49], [3, 33, 70], [3, 19, 16, 35]].first { $0.count == permutation.count } ?? []
+        for type in [DataType.float32, .int32, .int64] {
+            let y = try run(Transpose(permutation: permutation), counting(shape).converted(to: type))
+            let strides = permutation.map { shape[($0 + 1)...].reduce(1, *) }
+            var expected = [0.0]
+            for (axis, stride) in zip(permutation, strides) {
+                expected = expected.flatMap { start in (0..<shape[axis]).map { start + Double($0 * stride) } }
+            }
+            #expect(y.shape == permutation.map { shape[$0] })
+            #expect(try y.numbers() == expected, "\(type)")
+        }
+    }
+
     @Test func movesAllWidthsOfElements() throws {
         for type in DataType.allCases {
             let x = try counting([2, 2]).converted(to: type)

@@ -238,6 +238,9 @@ void trips_weighted_rows(float *y, const float *x, size_t ldx, const int32_t *_N
 /// Softmax of each row of n; NaN where it is undefined. In place.
 void trips_softmax_rows(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t n);
 
+/// y[j, i] = x[i, j] for i < rows and j < columns, of which the bits are kept.
+void trips_transpose(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t columns);
+
 /// y = activation(x), as in an epilogue. In place.
 void trips_activate(float *y, const float *x, size_t n, trips_activation activation);
 

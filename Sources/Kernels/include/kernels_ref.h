@@ -12,7 +12,7 @@
     X(sgemm) X(sgemm_pack) X(sgemm_pack_factor)                     \
     X(quantize_rows) X(igemm_pack) X(igemm) X(igemm_bytes) X(dequantize_rows) \
     X(attention) X(iattention) X(selection_dots) X(selection_scores) \
-    X(layernorm_rows) X(weighted_rows) X(softmax_rows) X(activate)  \
+    X(layernorm_rows) X(weighted_rows) X(softmax_rows) X(transpose) X(activate) \
     X(convolve) X(depthwise) X(phases) X(finish)                                 \
     X(f16_to_f32) X(bf16_to_f32) X(planes_split) X(planes_merge)
 
