@@ -37,7 +37,7 @@ extension Float: Number {
         if m == 1, alpha == 1, beta == 0, !a.transposed, !b.transposed {
             return trips_weighted_rows(c.base, b.elements.base, b.stride, nil, a.elements.base, k, n)
         }
-        if m > 1, !a.transposed, beta == 0 || (alpha, beta) == (1, 1) {
+        if m > 1, k <= mostPackedInputs, !a.transposed, beta == 0 || (alpha, beta) == (1, 1) {
             return try multiplyPacked(m, n, k, alpha, a, b, adds: beta == 1, c, stride: stride)
         }
         _ = singleThreadedBLAS
@@ -79,6 +79,9 @@ extension Float: Number {
 
     /// Numbers of a factor that are packed together: they stay in a core's cache.
     private static let packedNumbers = 1 << 18
+
+    /// A panel of more, which may have a single column, would take memory out of proportion.
+    private static let mostPackedInputs = 1 << 16
 }
 
 extension Double: Number {

@@ -19,6 +19,13 @@ struct ProductTests {
         try expect(run(MatMul(), a, b), [m, n], product(a, b))
     }
 
+    /// More factors than are packed for a kernel.
+    @Test func multipliesLongRows() throws {
+        let (a, b) = (try noise([3, 65_540]), try noise([65_540, 2], seed: 7))
+        // Sums of so many numbers below 1 in another order.
+        try expect(run(MatMul(), a, b), [3, 2], product(a, b), tolerance: 1e-4)
+    }
+
     @Test func multipliesBatchesAndVectors() throws {
         let (a, b) = (try counting([2, 1, 2]), try counting([2, 2]))
         try expect(run(MatMul(), a, b), [2, 1, 2], [2, 3, 6, 11])
@@ -46,6 +53,8 @@ struct ProductTests {
     @Test func combinesProductsAndAddends() throws {
         let (a, b) = (try counting([2, 3]), try counting([3, 2]))
         try expect(run(Gemm(), a, b, nil), [2, 2], [10, 13, 28, 40])
+        try expect(run(Gemm(alpha: 0.5), a, b, nil), [2, 2], [5, 6.5, 14, 20])
+        try expect(run(Gemm(transposeB: true), a, a, floats([1, 2])), [2, 2], [6, 16, 15, 52])
         try expect(run(Gemm(alpha: 0.5, beta: 2), a, b, floats([1, 2])), [2, 2], [7, 10.5, 16, 24])
         try expect(run(Gemm(transposeA: true, transposeB: true), a, b, scalar(1)), [3, 3], [4, 10, 16, 5, 15, 25, 6, 20, 34])
         try expect(run(Gemm(beta: 0), a, b, floats([.nan])), [2, 2], [10, 13, 28, 40])
