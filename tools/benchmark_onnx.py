@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+FIRST = 5
+"""Runs of the turn that is subtracted: trips-bench profiles as many as it times, up to five."""
 NUMBERS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
@@ -68,7 +70,8 @@ def main() -> int:
             def theirs(runs: int) -> float:
                 return processor_ms([sys.executable, __file__, "--turn", str(model), threads, str(runs)])
 
-            rounds = [[(turn(options.runs + 2) - turn(2)) / options.runs for turn in (ours, theirs)] for _ in range(options.rounds)]
+            rounds = [[(turn(options.runs + FIRST) - turn(FIRST)) / options.runs for turn in (ours, theirs)]
+                      for _ in range(options.rounds)]
             columns = [statistics.median(times) for times in zip(*rounds)]
             ratio = statistics.median(first / second for first, second in rounds)
             print(f"{model.stem}, {columns[0]:.2f}, {columns[1]:.2f}, {ratio:.2f}", flush=True)

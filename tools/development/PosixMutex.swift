@@ -2,8 +2,9 @@ import Foundation
 
 /// Stands in for the standard library's `Mutex`, whose lock the thread sanitizer does not see. `tools/sanitize.sh` puts it in.
 package final class PosixMutex<Value>: @unchecked Sendable {
-    private var value: Value
     private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    /// Behind the lock: a value without size has the address of what follows it, and would seem to be read with that.
+    private var value: Value
 
     package init(_ value: Value) {
         self.value = value
