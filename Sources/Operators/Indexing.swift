@@ -76,6 +76,7 @@ private func copyBlocks(_ offsets: [Int], _ x: TensorView, _ y: MutableTensorVie
     func copy<Element: Sendable>(_: Element.Type) {
         let (source, target) = (x.source(Element.self), y.target(Element.self))
         parallel(offsets.count, grain: taskGrain / max(1, block), on: pool) { part in
+            // For single elements a call would cost more than the copy.
             if block == 1 {
                 for index in part { target[index] = source[offsets[index]] }
                 return

@@ -29,17 +29,18 @@ struct StridedLoop: Sendable {
         innerStride = strides.popLast() ?? innerStride
     }
 
-    /// Where the second array has consecutive elements along the innermost axis, and the first along another: the sizes of these
-    /// axes, the other array's stride along each, and the loop over the rest.
-    func transposition() -> (columns: Int, rows: Int, strides: (first: Int, second: Int), rest: StridedLoop)? {
+    /// The matrices that a copy from the first array to the second transposes: along the innermost axis the second has consecutive
+    /// elements, along another the first. nil where there are none.
+    func transposition() -> Transposition? {
         guard innerStride[0] > 1, innerStride[1] == 1, let axis = strides.firstIndex(where: { $0[0] == 1 && $0[1] > 1 }) else {
             return nil
         }
         var rest = self
-        let rows = rest.sizes.remove(at: axis)
-        let stride = rest.strides.remove(at: axis)
+        let columns = rest.sizes.remove(at: axis)
+        let distance = rest.strides.remove(at: axis)[1]
         (rest.inner, rest.innerStride) = (1, Offsets(repeating: 0))
-        return (inner, rows, (innerStride[0], stride[1]), rest)
+        return Transposition(
+            rows: inner, columns: columns, sourceDistance: innerStride[0], targetDistance: distance, matrices: rest)
     }
 
     /// Calls `body` for each innermost row: where it begins in each array, the strides, the number of elements.
@@ -103,10 +104,10 @@ func copyStrided(
     to target: UnsafeMutableRawPointer, _ targetStrides: [Int], on pool: ThreadPool
 ) {
     let loop = StridedLoop(shape, [sourceStrides, targetStrides])
-    if byteWidth == MemoryLayout<Float>.size, let matrices = loop.transposition() {
-        return transpose(
-            matrices, Source(base: source.assumingMemoryBound(to: Float.self)),
-            Target(base: target.assumingMemoryBound(to: Float.self)), on: pool)
+    if byteWidth == MemoryLayout<Float>.size, let transposition = loop.transposition() {
+        return transposition.run(
+            Source(base: source.assumingMemoryBound(to: Float.self)), Target(base: target.assumingMemoryBound(to: Float.self)),
+            on: pool)
     }
     func copy<Element>(_: Element.Type) {
         let source = Source(base: source.assumingMemoryBound(to: Element.self))
@@ -129,19 +130,25 @@ func copyStrided(
     }
 }
 
-/// Transposes matrices in blocks, so that neither reads nor writes jump from line to line.
-private func transpose(
-    _ matrices: (columns: Int, rows: Int, strides: (first: Int, second: Int), rest: StridedLoop), _ source: Source<Float>,
-    _ target: Target<Float>, on pool: ThreadPool
-) {
-    let (columns, rows, strides, rest) = matrices
-    // Whole blocks of a kernel's vectors.
-    let grain = max(64, taskGrain / max(1, columns) / 64 * 64)
-    rest.run(weight: rows * columns, on: pool) { offset, _, _ in
-        parallel(rows, grain: grain, on: pool) { part in
-            trips_transpose(
-                (target + offset[1] + part.lowerBound * strides.second).base, strides.second,
-                (source + offset[0] + part.lowerBound).base, strides.first, columns, part.count)
+/// Matrices of one size, each written as its transpose.
+struct Transposition {
+    /// Of a matrix that is read.
+    let rows, columns: Int
+    /// Elements from one row to the next, as they are read and as they are written.
+    let sourceDistance, targetDistance: Int
+    /// Over the first elements of all matrices.
+    let matrices: StridedLoop
+
+    /// Goes through each in blocks, so that neither reads nor writes jump from line to line.
+    func run(_ source: Source<Float>, _ target: Target<Float>, on pool: ThreadPool) {
+        // Whole blocks of a kernel's vectors.
+        let grain = max(64, taskGrain / max(1, rows) / 64 * 64)
+        matrices.run(weight: rows * columns, on: pool) { offset, _, _ in
+            parallel(columns, grain: grain, on: pool) { part in
+                trips_transpose(
+                    (target + offset[1] + part.lowerBound * targetDistance).base, targetDistance,
+                    (source + offset[0] + part.lowerBound).base, sourceDistance, rows, part.count)
+            }
         }
     }
 }
