@@ -134,10 +134,11 @@ INLINE void pack_corrections(igemm_group to, size_t column) {
 #else
     const uint8_t ones[4] = {1, 1, 1, 1};
 #endif
+    uint8_t widened[4 * INPUT_BYTES];
+    vinputs inputs = load_inputs(prepare_rows(widened, ones, sizeof ones, 1, sizeof ones).a);
     vi sum = vi_zero();
     for (size_t p = 0; p < to.k; p += 4)
-        sum = dot4(sum, prepare_inputs(vi_broadcast(ones)),
-                   prepare_weights(vi_load((const int32_t *)(const void *)(to.weights + p * TRIPS_PANEL + column * 4))));
+        sum = dot4(sum, inputs, prepare_weights(vi_load((const int32_t *)(const void *)(to.weights + p * TRIPS_PANEL + column * 4))));
     int32_t *corrections = to.corrections + column;
     vi_store(corrections, sum);
     for (int i = 0; i < VL; i++) corrections[i] *= -128;
@@ -233,7 +234,7 @@ INLINE void weighted_values_body(const int rows, const uint8_t *weights, size_t 
     igemm_outputs outputs[IGEMM_WIDEST];
     float total[IGEMM_FLOATS];
     for (size_t g = 0; g < place->groups; g++) {
-        igemm_group_tile(rows, 2, sum, weights + g * place->group, ldw, place, g, outputs);
+        igemm_group_tile(rows, 2, sum, weights + g * place->group * INPUT_BYTES, ldw, place, g, outputs);
         UNROLLED_ROWS for (int i = 0; i < rows; i++) {
             vf scale = vf_set(row_scales[(size_t)i * place->groups + g]);
             UNROLLED for (int v = 0; v < 2; v++) {
@@ -280,9 +281,11 @@ static void weigh_values(const iattention_parts *s, float *out, size_t ldo, size
     igemm_place place = {s->values, s->places, group_keys(s->groups), groups, 0, {s->values, 0}};
     for (size_t t = 0; t < tiles; t++) {
         size_t height = share(rows, tiles, t);
+        // The scores are not needed any more, and took more room.
+        igemm_inputs weights = prepare_rows((uint8_t *)s->scores, s->weights + row * s->ldw, s->ldw, height, s->places);
         begin_tiles(height, &place);
         for (place.column = 0; place.column < d; place.column += 2 * VL)
-            weighted_values(height, s->weights + row * s->ldw, s->ldw, s->scales + row * groups, &place,
+            weighted_values(height, weights.a, weights.lda, s->scales + row * groups, &place,
                             out + row * ldo + place.column, ldo, d - place.column);
         row += height;
     }

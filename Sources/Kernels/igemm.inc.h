@@ -1,24 +1,63 @@
 // int8 product: rows of biased bytes (u8) times packed signed bytes, exact in 32 bits.
 //
 // A step takes 4 inputs of VL outputs at once. With VNNI, or ARM's dot products, that is one instruction. Without, even and
-// odd bytes are widened to 16 bits in place, so that two multiply-adds of pairs give the same sums in the same
-// lanes; 255 · 128 · 2 fits 32 bits, and nothing saturates.
+// odd bytes are widened to 16 bits, so that two multiply-adds of pairs give the same sums in the same lanes; 255 · 128 · 2 fits
+// 32 bits, and nothing saturates. Weights are widened in registers, where all rows of a tile share them, inputs in memory, before
+// a tile of rows passes over the columns.
+
+/// Rows of inputs as tiles read them.
+typedef struct igemm_inputs {
+    const uint8_t *a;
+    size_t lda; ///< in bytes
+} igemm_inputs;
 
 #if VI_DOT4
 typedef vi vweights;
 typedef vi vinputs;
+/// Bytes that an input takes, and those of memory that a tile's inputs need.
+enum { INPUT_BYTES = 1, WIDENED_BYTES = 1 };
 INLINE vweights prepare_weights(vi w) { return w; }
-INLINE vinputs prepare_inputs(vi a) { return a; }
+INLINE vinputs load_inputs(const uint8_t *a) { return vi_broadcast(a); }
 INLINE vi dot4(vi sum, vinputs a, vweights w) { return vi_dot4(sum, a, w); }
+INLINE size_t igemm_height(size_t k) { return (void)k, IGEMM_ROWS; }
+INLINE igemm_inputs prepare_rows(uint8_t *widened, const uint8_t *a, size_t lda, size_t rows, size_t k) {
+    (void)widened, (void)rows, (void)k;
+    return (igemm_inputs){a, lda};
+}
 #else
 typedef struct vpair {
     vi even, odd;
 } vpair;
 typedef vpair vweights;
 typedef vpair vinputs;
+/// The memory holds one row of the longest K, or a tall tile of the usual ones.
+enum { INPUT_BYTES = 2, WIDENED_BYTES = 2 * TRIPS_MOST_INPUTS + 64 };
 INLINE vweights prepare_weights(vi w) { return (vweights){vi_even_signed(w), vi_odd_signed(w)}; }
-INLINE vinputs prepare_inputs(vi a) { return (vinputs){vi_even(a), vi_odd(a)}; }
+INLINE vinputs load_inputs(const uint8_t *a) { return (vinputs){vi_broadcast(a), vi_broadcast(a + 4)}; }
 INLINE vi dot4(vi sum, vinputs a, vweights w) { return vi_dot2(sum, a.even, w.even, a.odd, w.odd); }
+
+/// Distance of widened rows: not a multiple of a page, which would make them evict each other from the first cache.
+INLINE size_t widened_row_size(size_t k) { return round_up(k * INPUT_BYTES, 128) + 64; }
+
+/// Rows of a tile at most.
+INLINE size_t igemm_height(size_t k) {
+    size_t rows = WIDENED_BYTES / widened_row_size(k);
+    return rows < IGEMM_ROWS ? rows : IGEMM_ROWS;
+}
+
+/// Of every 4 inputs the even and then the odd ones, as 16-bit numbers.
+INLINE igemm_inputs prepare_rows(uint8_t *restrict widened, const uint8_t *restrict a, size_t lda, size_t rows, size_t k) {
+    size_t ldw = widened_row_size(k);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t p = 0; p < k; p += 4) {
+            uint32_t bytes, pairs[2];
+            memcpy(&bytes, a + i * lda + p, sizeof bytes);
+            pairs[0] = bytes & 0x00ff00ff;
+            pairs[1] = bytes >> 8 & 0x00ff00ff;
+            memcpy(widened + i * ldw + p * INPUT_BYTES, pairs, sizeof pairs);
+        }
+    return (igemm_inputs){widened, ldw};
+}
 #endif
 
 /// Initial sums for VL outputs with these corrections.
@@ -91,7 +130,7 @@ INLINE void igemm_group_tile(const int rows, const int vectors, vi (*sum)[IGEMM_
         }
         prefetch_l2(next + p * step);
         UNROLLED for (int i = 0; i < rows; i++) {
-            vinputs x = prepare_inputs(vi_broadcast(a + (size_t)i * lda + p));
+            vinputs x = load_inputs(a + (size_t)i * lda + p * INPUT_BYTES);
             UNROLLED for (int v = 0; v < vectors; v++) sum[i][v] = dot4(sum[i][v], x, b[v]);
         }
     }
@@ -105,7 +144,7 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
     float total[IGEMM_FLOATS];
     // Of several groups, all but the last add up in memory: the integer sums need the registers.
     for (size_t g = 0; g + 1 < place->groups; g++) {
-        igemm_group_tile(rows, vectors, sum, a + g * place->group, lda, place, g, outputs);
+        igemm_group_tile(rows, vectors, sum, a + g * place->group * INPUT_BYTES, lda, place, g, outputs);
         UNROLLED for (int v = 0; v < vectors; v++) {
             vi correction = vi_load(outputs[v].corrections);
             vf s = vf_load(outputs[v].scales);
@@ -117,7 +156,7 @@ INLINE void igemm_tile_body(const int rows, const int vectors, const uint8_t *a,
         }
     }
     size_t last = place->groups - 1;
-    igemm_group_tile(rows, vectors, sum, a + last * place->group, lda, place, last, outputs);
+    igemm_group_tile(rows, vectors, sum, a + last * place->group * INPUT_BYTES, lda, place, last, outputs);
     UNROLLED for (int v = 0; v < vectors; v++) {
         if (columns <= (size_t)v * VL) return;
         size_t n = columns - (size_t)v * VL;
@@ -167,8 +206,7 @@ INLINE void igemm_any_tile(size_t rows, bool narrow, const uint8_t *a, size_t ld
 
 /// A tile of rows on its way through the columns.
 typedef struct igemm_rows {
-    const uint8_t *a;
-    size_t lda;
+    igemm_inputs inputs;
     const float *scales;
     size_t height, t, tiles; ///< tile t of so many
 } igemm_rows;
@@ -184,7 +222,7 @@ INLINE size_t igemm_step(const igemm_rows *r, igemm_place *place, size_t j, size
     place->column = j;
     const char *own = (const char *)place->packed + j / TRIPS_PANEL * panel, *following = own + (n1 - n0) / TRIPS_PANEL * panel;
     place->next = ahead_of(own, TRIPS_PANEL, following, width * place->k, place->k, r->t, r->tiles);
-    igemm_any_tile(r->height, narrow, r->a, r->lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
+    igemm_any_tile(r->height, narrow, r->inputs.a, r->inputs.lda, r->scales, place, bias ? bias + j : NULL, to, ldt, end - j);
     return end;
 }
 
@@ -193,7 +231,9 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
                   const trips_epilogue *epilogue) {
     (void)n;
     if (m_begin >= m_end) return;
-    size_t rows = m_end - m_begin, tiles = (rows + IGEMM_ROWS - 1) / IGEMM_ROWS, pass = panels_per_pass(k, 1) * TRIPS_PANEL;
+    size_t rows = m_end - m_begin, tallest = igemm_height(k), tiles = (rows + tallest - 1) / tallest;
+    size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL;
+    _Alignas(64) uint8_t widened[WIDENED_BYTES];
     igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
     // The bias is added in registers; for the rest of the epilogue sums go to a buffer, so that the residual may be the output.
     bool aside = epilogue && (epilogue->activation != TRIPS_ACTIVATION_NONE || epilogue->residual);
@@ -203,8 +243,9 @@ static void v_igemm(const uint8_t *a, size_t lda, const float *a_scale, const vo
     for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
         size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
         for (size_t t = 0; t < tiles; t++) {
-            igemm_rows r = {a + m * lda, lda, a_scale + m, share(rows, tiles, t), t, tiles};
-            begin_tiles(r.height, &place);
+            size_t height = share(rows, tiles, t);
+            igemm_rows r = {prepare_rows(widened, a + m * lda, lda, height, k), a_scale + m, height, t, tiles};
+            begin_tiles(height, &place);
             for (size_t j = n0; j < n1;) {
                 float tile[IGEMM_FLOATS];
                 size_t width = (size_t)IGEMM_VECTORS((int)r.height) * VL;
@@ -294,15 +335,17 @@ static void v_igemm_bytes(const uint8_t *a, size_t lda, const float *a_scale, co
                         size_t n_begin, size_t n_end, const float *bias) {
     (void)n;
     if (m_begin >= m_end) return;
-    size_t height = m_end - m_begin, tiles = (height + IGEMM_ROWS - 1) / IGEMM_ROWS;
+    size_t all = m_end - m_begin, tallest = igemm_height(k), tiles = (all + tallest - 1) / tallest;
+    _Alignas(64) uint8_t widened[WIDENED_BYTES];
     size_t pass = panels_per_pass(k, 1) * TRIPS_PANEL / part * part;
     if (pass == 0) pass = part;
     igemm_place place = {packed, k, group, trips_group_count(k, group), 0, {packed, 0}};
     for (size_t n0 = n_begin; n0 < n_end; n0 += pass) {
         size_t n1 = n_end - n0 < pass ? n_end : n0 + pass, m = m_begin;
         for (size_t t = 0; t < tiles; t++) {
-            igemm_rows r = {a + m * lda, lda, a_scale + m, share(height, tiles, t), t, tiles};
-            begin_tiles(r.height, &place);
+            size_t height = share(all, tiles, t);
+            igemm_rows r = {prepare_rows(widened, a + m * lda, lda, height, k), a_scale + m, height, t, tiles};
+            begin_tiles(height, &place);
             for (size_t p = n0; p < n1; p += part) {
                 float tile[IGEMM_ROWS * TRIPS_MOST_PART];
                 for (size_t j = p; j < p + part;)

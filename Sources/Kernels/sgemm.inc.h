@@ -16,8 +16,8 @@
 #define EACH_HEIGHT_5(X) EACH_HEIGHT_4(X) X(5)
 #define EACH_HEIGHT_6(X) EACH_HEIGHT_5(X) X(6)
 #define EACH_HEIGHT_8(X) EACH_HEIGHT_6(X) X(7) X(8)
-#define EACH_HEIGHT_12(X) EACH_HEIGHT_8(X) X(9) X(10) X(11) X(12)
-#define EACH_HEIGHT_14(X) EACH_HEIGHT_12(X) X(13) X(14)
+#define EACH_HEIGHT_13(X) EACH_HEIGHT_8(X) X(9) X(10) X(11) X(12) X(13)
+#define EACH_HEIGHT_14(X) EACH_HEIGHT_13(X) X(14)
 
 /// Prefetches the cache line of an address into L1 or L2.
 INLINE void prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }

@@ -13,7 +13,7 @@
 #define IGEMM_ROWS 6
 #define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
 #else
-#define IGEMM_ROWS 4
+#define IGEMM_ROWS 5
 #define IGEMM_VECTORS(rows) ((rows) <= 2 ? 4 : 2)
 #endif
 

@@ -17,7 +17,7 @@
 #define IGEMM_ROWS 14
 #define IGEMM_VECTORS(rows) TILE_VECTORS(rows)
 #else
-#define IGEMM_ROWS 12
+#define IGEMM_ROWS 13
 #define IGEMM_VECTORS(rows) ((rows) <= 4 ? 4 : 2)
 #endif
 

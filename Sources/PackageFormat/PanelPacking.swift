@@ -10,7 +10,7 @@ extension PanelLayout {
     package func takes(inputs: Int) -> Bool {
         switch self {
         case .float: true
-        case .int8(let group): inputs <= 65_536 && group >= 0 && group % 4 == 0
+        case .int8(let group): inputs <= Int(TRIPS_MOST_INPUTS) && group >= 0 && group % 4 == 0
         }
     }
 

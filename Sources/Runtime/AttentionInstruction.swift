@@ -22,7 +22,7 @@ struct AttentionInstruction: Instruction {
     var writes: [ValueID] { node.outputs }
     var headSize: Int { width / op.heads }
     /// The sums of the int8 kernel are exact up to this size.
-    var inBytes: Bool { op.activations == .int8 && headSize <= 65536 }
+    var inBytes: Bool { op.activations == .int8 && headSize <= Int(TRIPS_MOST_INPUTS) }
     private var kernelScratch: Int {
         let bytes =
             inBytes

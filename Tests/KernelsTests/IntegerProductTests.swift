@@ -128,6 +128,25 @@ extension KernelTests {
         }
     }
 
+    /// Tiles have fewer rows where inputs are many.
+    @Test func integerSumsOfLongRowsAreExact() {
+        var random = Generator(state: 23)
+        for size in [(m: 5, n: 33, k: Int(TRIPS_MOST_INPUTS)), (m: 14, n: 20, k: 9_001)] {
+            for extreme in [false, true] {
+                var p = Problem(size, group: 0, random: &random, extreme: extreme)
+                for place in p.scales.indices { p.scales[place] = 1 }
+                let ones = [Float](repeating: 1, count: p.m), packed = p.packed()
+                var expected = [Float](repeating: 7, count: p.m * p.n)
+                trips_igemm_ref(p.a, p.stride, ones, packed, p.n, p.k, 0, &expected, p.n, 0, p.m, 0, p.n, nil)
+                onEachPath { path in
+                    var sums = [Float](repeating: 7, count: expected.count)
+                    trips_igemm(p.a, p.stride, ones, packed, p.n, p.k, 0, &sums, p.n, 0, p.m, 0, p.n, nil)
+                    #expect(sums == expected, "\(name(path)) \(size)")
+                }
+            }
+        }
+    }
+
     /// Integer sums are exact; scaling and adding up groups rounds a few times: 1e-5 relative to outputs up to about 10.
     @Test func igemmMatchesTheReference() {
         var random = Generator(state: 6)

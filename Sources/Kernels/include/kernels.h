@@ -148,10 +148,13 @@ void trips_igemm_pack(void *packed, const int8_t *rows, size_t ldw, const float 
 /// The inverse of `trips_igemm_pack`, for the weights.
 void trips_igemm_unpack(int8_t *rows, size_t ldw, const void *packed, size_t k, size_t group, size_t n_begin, size_t n_end);
 
+/// Inputs of an int8 product at most: 32 bits hold their sums.
+enum { TRIPS_MOST_INPUTS = 65536 };
+
 /// c[m, n] = epilogue(scale[m] Σ_g scales[n, g] Σ_{k in g} (q[m, k] − 128) w[n, k]). Activations are
 /// approximate, as the result is usually quantized next: error below 1e-5 max(1, |x|), of quick GELU 4e-5 max(1, |x|).
 ///
-/// Inner sums are exact in 32 bits (K up to 65536; nothing saturates), so they are bit-identical on
+/// Inner sums are exact in 32 bits (K up to TRIPS_MOST_INPUTS; nothing saturates), so they are bit-identical on
 /// every path; groups add up in fp32 in ascending order. `a` and `a_scale` come from `trips_quantize_rows`.
 void trips_igemm(const uint8_t *a, size_t lda, const float *a_scale, const void *packed, size_t n, size_t k,
                  size_t group, float *c, size_t ldc, size_t m_begin, size_t m_end, size_t n_begin, size_t n_end,
@@ -203,7 +206,7 @@ typedef struct trips_byte_rows {
 /// Bytes of scratch, 64-byte aligned, that `trips_iattention` needs.
 size_t trips_iattention_scratch(size_t lk, size_t d);
 
-/// `trips_attention` in 8 bits, for d up to 65536.
+/// `trips_attention` in 8 bits, for d up to TRIPS_MOST_INPUTS.
 ///
 /// Scores are exact integer sums. Softmax is fp32. Its weights, times the scales of the values' rows, are rounded to 1/255 of the
 /// largest in their group of keys and multiplied by the values in integers; the divisor is the sum of the weights before rounding.
