@@ -51,6 +51,12 @@ public final class Model: Sendable {
         return made
     }
 
+    /// The names of all graphs' inputs, in order, each once.
+    package var inputNames: [String] {
+        var seen = Set<String>()
+        return graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }.filter { seen.insert($0).inserted }
+    }
+
     /// The graph with this name.
     public func graph(_ name: String) -> Graph? { graphs.first { $0.name == name } }
 

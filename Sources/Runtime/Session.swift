@@ -11,7 +11,7 @@ public final class Session {
     private var routes = RecentValues<Request, Route>()
     private var inputsByRequest = RecentValues<InputRequest, [(name: String, type: ValueType)]>()
     private var graphsByGiven = RecentValues<GivenOutputs, Graph>()
-    private lazy var inputNames: [String] = model.graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }
+    private lazy var inputNames = model.inputNames
     private var examplesAtOnce = RecentValues<PlanKey, Int>()
     private var decodingParts: DecodingParts?
 
@@ -123,8 +123,7 @@ public final class Session {
         _ inputs: [String: Tensor], outputs: [String]? = nil, traces: [String] = []
     ) throws -> [String: Tensor] {
         if let unknown = inputs.keys.filter({ !inputNames.contains($0) && !isOutput($0) }).min() {
-            var seen = Set<String>()
-            let names = inputNames.filter { !isOutput($0) && seen.insert($0).inserted }
+            let names = inputNames.filter { !isOutput($0) }
             throw TripsError.usage("no such input", found: unknown, expected: names.joined(separator: ", "))
         }
         return try compute(inputs, outputs: outputs, traces: traces)

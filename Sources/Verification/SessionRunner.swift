@@ -12,12 +12,7 @@ package struct SessionRunner: ModelRunner {
 
     private var graphs: [Graph] { session.model.graphs }
 
-    /// What callers give: inputs that another graph computes are left out, unless nothing else is there.
-    package var inputNames: [String] {
-        var seen = Set<String>()
-        return graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }.filter { seen.insert($0).inserted }
-    }
-
+    package var inputNames: [String] { session.model.inputNames }
     package var outputNames: [String] { session.outputNames }
     package var traceNames: [String] { session.traceNames }
     package var leadingTokens: Int { graphs.leadingTokens }

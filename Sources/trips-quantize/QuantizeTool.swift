@@ -76,9 +76,7 @@ struct QuantizeTool: Tool {
         let start = clock.now
         let report = try Progress.shown("quantizing", quiet: common.quiet) { progress in
             try quantize(
-                model, to: outputPath, options(calibration: goldens(references)),
-                writing: writing,
-                threads: common.threads
+                model, to: outputPath, options(calibration: goldens(references)), writing: writing, threads: common.threads
             ) { progress.update($0, of: $1) }
         }
         printText(report.text)
@@ -104,17 +102,13 @@ struct QuantizeTool: Tool {
     }
 
     private func goldens(_ references: [GoldenReference]) throws -> [GoldenSet] {
-        let names = references.isEmpty ? [] : try inputNames()
+        let names = references.isEmpty ? [] : try Model(contentsOf: model).inputNames
         return try references.map { reference in
             let golden = try reference.load(inputNames: names, outputNames: []) {
                 $0.inputName.map(names.contains) ?? false
             }
             return GoldenSet(name: golden.name, inputs: golden.passInputs)
         }
-    }
-
-    private func inputNames() throws -> [String] {
-        try Model(contentsOf: model).graphs.flatMap { graph in graph.inputs.map(graph.name(of:)) }
     }
 
     private var outputPath: String {

@@ -1,4 +1,5 @@
 import Foundation
+import Goldens
 import ModelGraph
 import PackageFormat
 import Support
@@ -237,6 +238,26 @@ import Verification
         #expect(special.status == 73)
     }
 
+    /// Both graphs read the mask, which counts once among the inputs where test data give their places alone.
+    @Test func calibrationReadsInputsWithoutNamesAsTheVerifierDoes() throws {
+        let scratch = try TemporaryFolder()
+        let (path, golden) = (scratch["vqa.trips"], fixtures + "/albef-vqa/golden.safetensors")
+        #expect(try run("trips-convert", [fixtures + "/albef-vqa/checkpoint.safetensors", "-o", path]).status == 0)
+        let inputs = try #require(GoldenReference.references(at: golden).first).load().inputs
+        let names = ["image", "input_ids", "attention_mask", "question_states", "answer_ids", "answer_mask"]
+        try FileManager.default.createDirectory(atPath: scratch["set"], withIntermediateDirectories: false)
+        for (number, name) in names.enumerated() {
+            if let tensor = inputs[name] { try scratch.write(serialized(tensor), "set/input_\(number).pb") }
+        }
+        let packages = try [golden, scratch["set"]].enumerated().map { index, calibration in
+            let quantized = scratch["\(index).trips"]
+            let outcome = try run("trips-quantize", ["--int8", path, "-o", quantized, "--calibration", calibration])
+            #expect(outcome.status == 0 && outcome.output.contains("answer_logits"), "\(outcome.errors)")
+            return try Data(contentsOf: URL(fileURLWithPath: quantized))
+        }
+        #expect(packages[0] == packages[1])
+    }
+
     @Test func namesOfOneCharacterAreNames() throws {
         let scratch = try TemporaryFolder()
         let golden = scratch["g"]
@@ -456,4 +477,14 @@ import Verification
         let coarse = try tolerances("--preset", name)
         #expect(coarse.preset == preset && coarse.allowsFlips, "\(name)")
     }
+}
+
+/// A small tensor as ONNX's TensorProto, without a name.
+private func serialized(_ tensor: Tensor) -> [UInt8] {
+    let numbers = tensor.withBytes { Array($0) }
+    var bytes: [UInt8] = []
+    for size in tensor.shape { bytes += [0x08, UInt8(size)] }
+    bytes += [0x10, tensor.dataType == .int64 ? 7 : 1]
+    bytes += [0x4A, UInt8(numbers.count & 127 | 128), UInt8(numbers.count >> 7)]
+    return bytes + numbers
 }
