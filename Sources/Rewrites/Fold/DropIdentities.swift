@@ -28,12 +28,9 @@ struct DropIdentities: Rewrite {
         case is Concat:
             let parts = node.inputs.compactMap { $0 }.filter { !graph.shape(of: $0).contains(0) }
             return parts.count == 1 ? parts[0] : nil
-        case is Pad:
-            return try node.input(1).flatMap { try graph.operand($0).constantIntegers() }?.allSatisfy { $0 == 0 } == true
-                ? node.input(0) : nil
-        case is Tile:
-            return try node.input(1).flatMap { try graph.operand($0).constantIntegers() }?.allSatisfy { $0 == 1 } == true
-                ? node.input(0) : nil
+        case is Pad, is Tile:
+            let neutral = node.op is Pad ? 0 : 1
+            return try graph.constantIntegers(node.input(1))?.allSatisfy { $0 == neutral } == true ? node.input(0) : nil
         case is Where:
             return try graph.number(node.input(0)).flatMap { $0 != 0 ? node.input(1) : node.input(2) }
         case let binary as Binary:

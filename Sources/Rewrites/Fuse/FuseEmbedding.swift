@@ -7,8 +7,7 @@ struct FuseEmbedding: Rewrite {
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         if node.op is Gather { return try lookup(node, graph) }
-        guard let (a, b) = graph.operands(of: node.outputs.first, .add) else { return nil }
-        for (sum, addend) in [(a, b), (b, a)] {
+        for (sum, addend) in graph.operandsInEitherOrder(of: node.outputs.first, .add) {
             guard let (embedding, op) = graph.producer(of: sum, Embedding.self), graph.hasOneUse(sum),
                 graph.type(of: node.output) == graph.type(of: sum), isTable(addend, graph)
             else { continue }

@@ -28,8 +28,7 @@ struct FuseGELU: Rewrite {
             {
                 return (x, .quick)
             }
-            guard let (a, b) = graph.operands(of: gate, .add) else { continue }
-            for (one, function) in [(a, b), (b, a)] {
+            for (one, function) in graph.operandsInEitherOrder(of: gate, .add) {
                 // The gate is 1 + f or, where the factor was multiplied in, 0.5 + 0.5 f.
                 guard let offset = try graph.number(one), isClose(scale * offset, 0.5) else { continue }
                 let (inner, factor) = try graph.scaled(function).map { ($0.value, $0.by) } ?? (function, 1)

@@ -15,7 +15,9 @@ struct FuseL2Normalize: Rewrite {
             let bound = try graph.number(clip.input(1))
         {
             (length, epsilon) = (inner, bound)
-        } else if let (inner, bound) = try graph.sorted(graph.operands(of: length, .max), where: { try graph.number($0) == nil }),
+        } else if let (inner, bound) = try graph.operandsInEitherOrder(of: length, .max).first(where: {
+            try graph.number($0.0) == nil
+        }),
             let number = try graph.number(bound)
         {
             (length, epsilon) = (inner, number)

@@ -21,12 +21,9 @@ struct FusePadding: Rewrite {
     /// All begins, then all ends, of the spatial axes; nil where they are not known, where something is cut off, or batch or
     /// channels are padded.
     private func amounts(_ pad: Node, _ graph: Graph, rank: Int) throws -> [Int]? {
-        guard let stated = try pad.input(1).flatMap({ try graph.operand($0).constantIntegers() }) else { return nil }
-        var axes = Array(0..<rank)
-        if let value = pad.input(3) {
-            guard let named = try graph.operand(value).constantIntegers() else { return nil }
-            axes = try resolveAxes(named, rank: rank)
-        }
+        let named = try pad.input(3) == nil ? Array(0..<rank) : graph.constantIntegers(pad.input(3))
+        guard let stated = try graph.constantIntegers(pad.input(1)), let named else { return nil }
+        let axes = try resolveAxes(named, rank: rank)
         guard stated.count == 2 * axes.count, stated.allSatisfy({ 0...Window.limit ~= $0 }) else { return nil }
         var amounts = Array(repeating: 0, count: 2 * rank)
         for (index, axis) in axes.enumerated() {

@@ -7,8 +7,7 @@ struct FuseTokens: Rewrite {
 
     func patch(at node: Node, in graph: Graph) throws -> Patch? {
         if let concat = node.op as? Concat { return try classToken(concat, node, graph) }
-        guard let (a, b) = graph.operands(of: node.outputs.first, .add) else { return nil }
-        for (tokens, positions) in [(a, b), (b, a)] {
+        for (tokens, positions) in graph.operandsInEitherOrder(of: node.outputs.first, .add) {
             guard let (embedding, op) = graph.producer(of: tokens, PatchEmbedding.self), embedding.input(4) == nil,
                 graph.hasOneUse(tokens),
                 let table = graph.constant(of: positions),

@@ -106,7 +106,8 @@ struct LiftPatchSelection: Rewrite {
     /// Σ score · x over the dropped tokens, perhaps divided by Σ score.
     private func fusion(_ value: ValueID, of x: ValueID, _ choice: Choice, _ graph: Graph) throws -> PatchSelection.Fusion? {
         if let (choose, _) = graph.producer(of: value, Where.self), let quotient = choose.input(1), let mean = choose.input(2),
-            let scores = try positive(choose.input(0), graph), let dropped = try gathered(mean, by: .mean, of: x, graph),
+            let scores = try positive(choose.input(0), graph),
+            let dropped = try reduced(mean, by: .mean, graph).flatMap({ try gathered($0, of: x, graph) }),
             try areDropped(dropped, choice, graph), let (gather, _) = graph.producer(of: scores, GatherElements.self),
             gather.input(0) == choice.scores, gather.input(1) == dropped
         {
@@ -156,10 +157,7 @@ struct LiftPatchSelection: Rewrite {
     private func reduced(_ value: ValueID, by kind: Reduce.Kind, _ graph: Graph) throws -> ValueID? {
         for candidate in try [value] + graph.views(of: value).map(\.source) {
             guard let (node, op) = graph.producer(of: candidate, Reduce.self) else { continue }
-            guard op.kind == kind, try node.input(1).flatMap({ try graph.operand($0).constantIntegers() }) == [1] else {
-                return nil
-            }
-            return node.input(0)
+            return try op.kind == kind && graph.constantIntegers(node.input(1)) == [1] ? node.input(0) : nil
         }
         return nil
     }
@@ -178,7 +176,7 @@ struct LiftPatchSelection: Rewrite {
         var current = scores
         if let reshape = graph.producer(of: current, Reshape.self)?.node, let inner = reshape.input(0) { current = inner }
         guard let (mean, op) = graph.producer(of: current, Reduce.self), op.kind == .mean, let probabilities = mean.input(0),
-            try mean.input(1).flatMap({ try graph.operand($0).constantIntegers() }) == [1],
+            try graph.constantIntegers(mean.input(1)) == [1],
             let (softmax, softmaxOp) = graph.producer(of: probabilities, Softmax.self), let input = softmax.input(0),
             graph.type(of: input).rank == 4, try resolveAxis(softmaxOp.axis, rank: 4) == 3
         else { return nil }

@@ -17,6 +17,11 @@ extension Graph {
         return (a, b)
     }
 
+    /// The operands of a sum or product in both orders; none where the value is no such result.
+    func operandsInEitherOrder(of value: ValueID?, _ kind: Binary.Kind) -> [(ValueID, ValueID)] {
+        operands(of: value, kind).map { [($0.a, $0.b), ($0.b, $0.a)] } ?? []
+    }
+
     func operand(of value: ValueID?, _ kind: Unary.Kind) -> ValueID? {
         guard let (node, op) = producer(of: value, Unary.self), op.kind == kind else { return nil }
         return node.input(0)
@@ -55,12 +60,8 @@ extension Graph {
         }
     }
 
-    /// The operands of a sum or product, the one for which `isFirst` holds first.
-    func sorted(_ pair: (a: ValueID, b: ValueID)?, where isFirst: (ValueID) throws -> Bool) rethrows -> (ValueID, ValueID)? {
-        guard let (a, b) = pair else { return nil }
-        if try isFirst(a) { return (a, b) }
-        return try isFirst(b) ? (b, a) : nil
-    }
+    /// The integers of a small known operand; nil where it is absent or not known.
+    func constantIntegers(_ value: ValueID?) throws -> [Int]? { try value.flatMap { try operand($0).constantIntegers() } }
 
     /// A value and the number that it is multiplied by or divided by; nil where it is no such product.
     func scaled(_ value: ValueID) throws -> (value: ValueID, by: Double)? {
@@ -87,7 +88,7 @@ extension Graph {
 
     /// True where an operand of `axes` names the last axis of `x` alone.
     func reducesLastAxis(_ node: Node, of x: ValueID) throws -> Bool {
-        guard let axes = try node.input(1).flatMap({ try operand($0).constantIntegers() }), axes.count == 1 else { return false }
+        guard let axes = try constantIntegers(node.input(1)), axes.count == 1 else { return false }
         return try resolveAxis(axes[0], rank: type(of: x).rank) == type(of: x).rank - 1
     }
 }

@@ -14,7 +14,7 @@ extension Graph {
         var moved = 0
         for choice in try topologicalOrder() where choice.op as? Gather == Gather(axis: 1) {
             guard let states = choice.input(0), let index = choice.input(1), shape(of: states).count == 3,
-                let row = try operand(index).constantIntegers(), row.count == 1
+                let row = try constantIntegers(index), row.count == 1
             else { continue }
             let nodes = try nodes(readOnlyFor: choice)
             guard !nodes.isEmpty else { continue }

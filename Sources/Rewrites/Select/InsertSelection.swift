@@ -8,10 +8,10 @@ extension Graph {
         var row = guide
         if type(of: guide).rank == 3 {
             let existing = try consumers(of: guide).first { node in
-                guard let gather = node.op as? Gather, gather.axis == 1, let index = node.input(1), shape(of: index).isEmpty else {
+                guard node.op as? Gather == Gather(axis: 1), let index = node.input(1), shape(of: index).isEmpty else {
                     return false
                 }
-                return try operand(index).constantIntegers() == [0]
+                return try constantIntegers(index) == [0]
             }
             if let existing {
                 row = existing.output
