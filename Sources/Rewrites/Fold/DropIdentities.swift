@@ -43,9 +43,10 @@ struct DropIdentities: Rewrite {
     /// but division by it.
     private func neutral(_ kind: Binary.Kind, _ node: Node, _ graph: Graph) throws -> ValueID? {
         if kind == .and || kind == .or {
-            let (a, b) = (try node.input(0).flatMap(graph.uniformNumber), try node.input(1).flatMap(graph.uniformNumber))
-            func isNeutral(_ x: Tensor?) throws -> Bool { try x?.elements(Bool.self) == [kind == .and] }
-            return try isNeutral(b) ? node.input(0) : isNeutral(a) ? node.input(1) : nil
+            func isNeutral(_ index: Int) throws -> Bool {
+                try node.input(index).flatMap { try graph.uniformNumber($0) }?.elements(Bool.self) == [kind == .and]
+            }
+            return try isNeutral(1) ? node.input(0) : isNeutral(0) ? node.input(1) : nil
         }
         let (a, b) = (try graph.number(node.input(0)), try graph.number(node.input(1)))
         switch kind {

@@ -69,7 +69,7 @@ extension Graph {
         guard let moved = chosen.map({ [$0] }) ?? node.movedOperands ?? elementwiseOperands(node), !moved.isEmpty else {
             return nil
         }
-        let scalars = try moved.map { try uniform($0) }
+        let scalars = try moved.map { try uniformNumber($0, atMost: 1) }
         guard scalars.allSatisfy({ $0 != nil }),
             node.op is ConstantOfShape || chosen != nil || moved.contains(where: isSplat) || isExpansion(node)
         else { return nil }
@@ -115,15 +115,6 @@ extension Graph {
     private func isExpansion(_ node: Node) -> Bool {
         guard node.op is Expand || node.op is Tile, let x = node.input(0) else { return false }
         return shape(of: node.output) != shape(of: x)
-    }
-
-    /// The element, rank 0, that a value is made of.
-    private func uniform(_ value: ValueID) throws -> Tensor? {
-        switch content(of: value) {
-        case .splat(let scalar): return scalar
-        case .tensor(let constant): return try elementCount(of: constant.shape) == 1 ? constant.load().reshaped([]) : nil
-        case .dimensions, nil: return nil
-        }
     }
 
     /// The operand of Where that all elements come from, where that is known.

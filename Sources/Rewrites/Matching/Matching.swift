@@ -29,21 +29,16 @@ extension Graph {
 
     /// The number that all elements of a known value are; of constants only those of one element are looked at.
     func number(_ value: ValueID?) throws -> Double? {
-        guard let value, let content = content(of: value) else { return nil }
-        switch content {
-        case .splat(let scalar): return try scalar.numbers().first
-        case .tensor(let constant):
-            guard try elementCount(of: constant.shape) == 1 else { return nil }
-            return try constant.load().numbers().first
-        case .dimensions(let sizes):
-            guard sizes.count == 1, let size = sizes.first?.constant else { return nil }
-            return Double(size)
+        guard let value else { return nil }
+        if case .dimensions(let sizes) = content(of: value) {
+            return sizes.count == 1 ? sizes[0].constant.map { Double($0) } : nil
         }
+        return try elements(of: value, atMost: 1)?.numbers().first
     }
 
-    /// The number, rank 0, that all elements of a known value are; nil where they differ.
-    func uniformNumber(_ value: ValueID) throws -> Tensor? {
-        guard let tensor = try elements(of: value, atMost: 1 << 20), tensor.byteCount > 0 else { return nil }
+    /// The number, rank 0, that all elements of a known value are; nil where they differ, or the tensor has more than `count`.
+    func uniformNumber(_ value: ValueID, atMost count: Int = 1 << 20) throws -> Tensor? {
+        guard let tensor = try elements(of: value, atMost: count), tensor.byteCount > 0 else { return nil }
         let width = tensor.dataType.byteWidth
         return try tensor.withBytes { bytes in
             guard bytes.indices.dropFirst(width).allSatisfy({ bytes[$0] == bytes[$0 - width] }) else { return nil }
