@@ -14,9 +14,7 @@ extension Graph {
             LiftDynamicQuantization(), DropDynamicRounding(), LiftMovedIntegers(), DropFixedRounding(),
             FusePatchEmbedding(), FuseTokens(), FuseEmbedding(), FuseLinear(), FuseBias(),
             FuseLayerNorm(), FuseGELU(isClose: isClose), FuseL2Normalize(isClose: isClose), FusePaddingMask(),
-            FuseCausalPaddingMask(),
-            FuseAttention(isClose: isClose), SinkViews(),
-            FusePadding(), FuseConvolutionBias(), FuseBatchNormalization(), FuseSwish(),
+            FuseAttention(isClose: isClose), SinkViews(), FusePadding(), FuseBatchNormalization(), FuseSwish(),
             UnpackProjections(), LiftPatchSelection(isClose: isClose), ThreadPositions(), MergeDuplicates(),
         ]
         for _ in 0..<16 {

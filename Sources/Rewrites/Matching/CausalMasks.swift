@@ -72,11 +72,7 @@ extension Graph {
             return try type(of: value).dataType.isFloatingPoint
                 && isMask(value) { $1 ? Double($0) <= Attention.maskedScore : $0 == 0 }
         }
-        if let (inverse, factor) = try scaled(value), factor <= Attention.maskedScore,
-            let (one, kept) = operands(of: inverse, .sub), try number(one) == 1
-        {
-            return try isCausal(kept)
-        }
+        if let (kept, factor) = try scaledInverse(value), factor <= Attention.maskedScore { return try isCausal(kept) }
         guard let (choice, _) = producer(of: value, Where.self), let condition = choice.input(0) else { return false }
         return try number(choice.input(1)) == 0 && (number(choice.input(2)) ?? 0) <= Attention.maskedScore && isCausal(condition)
     }

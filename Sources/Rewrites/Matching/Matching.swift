@@ -70,6 +70,14 @@ extension Graph {
         return nil
     }
 
+    /// kept and factor where a value is (1 - kept) · factor, as addends are made of what is kept.
+    func scaledInverse(_ value: ValueID) throws -> (kept: ValueID, factor: Double)? {
+        guard let (inverse, factor) = try scaled(value), let (one, kept) = operands(of: inverse, .sub), try number(one) == 1 else {
+            return nil
+        }
+        return (kept, factor)
+    }
+
     /// True where nothing but one node reads a value.
     func hasOneUse(_ value: ValueID) -> Bool { consumers(of: value).count == 1 && !isOutput(value) && !isTraced(value) }
 
