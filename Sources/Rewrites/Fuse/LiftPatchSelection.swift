@@ -117,8 +117,7 @@ struct LiftPatchSelection: Rewrite {
         var sum = value
         var divisor: ValueID?
         if let (a, b) = graph.operands(of: value, .div) { (sum, divisor) = (a, b) }
-        guard let product = try reduced(sum, by: .sum, graph), let (a, b) = graph.operands(of: product, .mul) else { return nil }
-        for (weights, tokens) in [(a, b), (b, a)] {
+        for (weights, tokens) in try graph.operandsInEitherOrder(of: reduced(sum, by: .sum, graph), .mul) {
             guard let scores = try column(weights, graph), let dropped = try gathered(tokens, of: x, graph),
                 try areDropped(dropped, choice, graph),
                 let (gather, op) = graph.producer(of: scores, GatherElements.self), try resolveAxis(op.axis, rank: 2) == 1,
@@ -139,11 +138,6 @@ struct LiftPatchSelection: Rewrite {
             }
         }
         return nil
-    }
-
-    /// The indices [B, K] where a value is a mean of the patches of `x` at those places.
-    private func gathered(_ value: ValueID, by kind: Reduce.Kind, of x: ValueID, _ graph: Graph) throws -> ValueID? {
-        try reduced(value, by: kind, graph).flatMap { try gathered($0, of: x, graph) }
     }
 
     private func areDropped(_ indices: ValueID, _ choice: Choice, _ graph: Graph) throws -> Bool {

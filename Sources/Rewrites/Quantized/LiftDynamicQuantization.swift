@@ -24,7 +24,7 @@ struct LiftDynamicQuantization: Rewrite {
         let dequantize = DequantizeLinear(axis: isConvolution ? 0 : -1)
         let numbers = patch.add(dequantize, operands, name: "\(parts.product.name).weight", outputName: graph.name(of: weight))
         let op: any Operator = (parts.product.op as? ConvInteger)?.convolution ?? MatMul()
-        patch.replace(output, with: patch.add(op, [x, numbers], name: parts.product.name, outputName: graph.name(of: output)))
+        patch.replace(node, in: graph, with: op, [x, numbers], name: parts.product.name)
         return patch
     }
 

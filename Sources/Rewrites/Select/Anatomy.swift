@@ -6,7 +6,6 @@ struct Anatomy {
     var vision: [Tower] = []
     /// Layers fed by word embeddings that do not see an image.
     var texts: [Tower] = []
-    var text: Tower? { texts.last }
     /// Layers after the text tower that see an image, or (without an image in the graph) something else.
     var fusion: [TransformerBlock] = []
     /// Layers whose tokens see no later ones.

@@ -236,8 +236,8 @@ private struct Following {
     /// that state.
     private mutating func restateLooseMasks(_ graph: inout Graph) throws {
         var changed = false
-        let lists = Set(
-            segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }.map { $0.map { [$0.old, $0.new] } })
+        let lists = segments.values.filter { $0.count > 1 && $0.contains(where: \.isChanged) }
+        let states = Dictionary(lists.map { ($0.map(\.old), $0) }, uniquingKeysWith: { first, _ in first })
         for node in graph.nodes {
             guard let concat = node.op as? Concat, !followed.contains(graph.name(of: node.output)),
                 node.inputs.contains(where: { $0.map { graph.content(of: $0) != nil } ?? false })
@@ -245,9 +245,9 @@ private struct Following {
             let axis = try resolveAxis(concat.axis, rank: graph.type(of: node.output).rank)
             let sizes = node.inputs.compactMap { $0 }.map { graph.shape(of: $0)[axis] }
             guard graph.type(of: node.output).rank == 2 || graph.type(of: node.output).rank == 4,
-                let match = lists.first(where: { $0.map { $0[0] } == sizes })
+                let parts = states[sizes]
             else { continue }
-            try restate(node, axis: axis, match.map { Segment(old: $0[0], new: $0[1]) }, &graph)
+            try restate(node, axis: axis, parts, &graph)
             changed = true
         }
         if changed { try graph.inferAgain() }

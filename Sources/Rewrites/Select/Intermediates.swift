@@ -11,7 +11,7 @@ extension Graph {
             nameStates(of: tower.blocks, anatomy.vision.count == 1 ? "vision" : "vision\(index)")
             if namesSelections { nameSelections(of: tower.blocks) }
         }
-        nameStates(of: anatomy.text?.blocks ?? [], "text")
+        nameStates(of: anatomy.texts.last?.blocks ?? [], "text")
         nameStates(of: anatomy.decoder?.blocks ?? [], "decoder")
         nameFusion(anatomy.fusion)
     }
