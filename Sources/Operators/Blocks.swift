@@ -118,25 +118,7 @@ private func quantizedRow(_ x: Source<Float>, count: Int) -> (levels: [Int8], sc
 
 extension LayerNorm: Computable {
     package func compute(_ inputs: [TensorView?], into outputs: [MutableTensorView], on pool: ThreadPool) throws {
-        try widened(inputs, outputs) { inputs, outputs in
-            let (x, y) = (try inputs.required(0), outputs[0])
-            let width = x.shape.last ?? 1
-            func run<T: Real>(_: T.Type) throws {
-                let (source, target, scale) = (x.source(T.self), y.target(T.self), try inputs.required(1).source(T.self))
-                let (bias, epsilon) = (inputs.optional(2)?.source(T.self), Double(epsilon))
-                parallel(width == 0 ? 0 : x.count / width, grain: taskGrain / max(1, width), on: pool) { part in
-                    for row in part {
-                        let values = UnsafeBufferPointer(start: (source + row * width).base, count: width)
-                        let (mean, factor) = moments(values, epsilon: epsilon)
-                        for index in 0..<width {
-                            let normal = T((Double(values[index]) - mean) * factor)
-                            target[row * width + index] = normal * scale[index] + (bias?[index] ?? 0)
-                        }
-                    }
-                }
-            }
-            if x.dataType == .float64 { try run(Double.self) } else { try run(Float.self) }
-        }
+        try LayerNormalization(axis: -1, epsilon: epsilon).compute(inputs, into: outputs, on: pool)
     }
 }
 

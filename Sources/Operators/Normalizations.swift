@@ -4,7 +4,7 @@ import Tensors
 
 /// Mean and 1 / sqrt(variance + epsilon) of a row, in double precision.
 @inline(__always)
-func moments<T: Real>(_ row: UnsafeBufferPointer<T>, epsilon: Double) -> (mean: Double, inverseDeviation: Double) {
+private func moments<T: Real>(_ row: UnsafeBufferPointer<T>, epsilon: Double) -> (mean: Double, inverseDeviation: Double) {
     let count = Double(row.count)
     let mean = sum(row) { Double($0) } / count
     let variance = sum(row) { (Double($0) - mean) * (Double($0) - mean) } / count
