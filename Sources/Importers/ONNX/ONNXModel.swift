@@ -100,10 +100,8 @@ struct ONNXTensor: Sendable {
         case raw([UInt8])
         case floats([Float])
         case doubles([Double])
-        /// `int32_data`, `int64_data`
+        /// `int32_data`, `int64_data`, and the bits of `uint64_data`.
         case integers([Int64], field: ONNXDataField)
-        /// `uint64_data`
-        case unsigned([UInt64])
         /// In the model's file, in this field.
         case place(offset: Int, length: Int, field: ONNXDataField)
         /// In another file.

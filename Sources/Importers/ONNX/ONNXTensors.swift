@@ -47,10 +47,6 @@ final class ONNXTensorReader {
                 try allow(dataType, in: field)
                 try check(numbers.count, count, "elements")
                 return Constant(try integers(numbers, dataType, shape))
-            case .unsigned(let numbers):
-                try allow(dataType, in: .uint64Data)
-                try check(numbers.count, count, "elements")
-                return Constant(try integers(numbers.map { Int64(bitPattern: $0) }, dataType, shape))
             case .place(let offset, let length, let field):
                 return try constant(dataType, shape, count, at: offset, length: length, field: field)
             case .external(let entries):

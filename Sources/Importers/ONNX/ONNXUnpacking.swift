@@ -54,7 +54,10 @@ extension ONNXTensor {
         if tensor.n_int64_data > 0 {
             payloads.append(.integers(copied(tensor.int64_data, tensor.n_int64_data), field: .int64Data))
         }
-        if tensor.n_uint64_data > 0 { payloads.append(.unsigned(copied(tensor.uint64_data, tensor.n_uint64_data))) }
+        if tensor.n_uint64_data > 0 {
+            let numbers = copied(tensor.uint64_data, tensor.n_uint64_data).map { Int64(bitPattern: $0) }
+            payloads.append(.integers(numbers, field: .uint64Data))
+        }
         if tensor.has_data_location != 0 && tensor.data_location != 0 {
             guard tensor.data_location == 1 else {
                 throw TripsError.data("data location of tensor \"\(name)\"", found: tensor.data_location, expected: "0 or 1")
