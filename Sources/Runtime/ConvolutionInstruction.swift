@@ -152,8 +152,8 @@ extension trips_finishing {
             residual_first: false)
     }
 
-    static func curve(_ activation: trips_activation, gated: Bool = false) -> Self {
-        var finishing = line(gated: gated)
+    static func curve(_ activation: trips_activation) -> Self {
+        var finishing = line()
         finishing.activation = activation
         return finishing
     }

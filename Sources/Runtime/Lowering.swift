@@ -59,15 +59,13 @@ struct Lowering {
                 instruction.keepsNorm =
                     graph.isOutput(instruction.input) || graph.consumers(of: instruction.input).count > instruction.members.count
             }
-            emit(instruction)
-        } else if let instruction = try attention(node) ?? layerNorm(node) ?? selection(node) ?? patchEmbedding(node) {
-            done.insert(node.id)
-            emit(instruction)
-        } else if let instruction = try convolution(node) {
-            done.insert(node.id)
+            return emit(instruction)
+        }
+        done.insert(node.id)
+        if let instruction = try attention(node) ?? layerNorm(node) ?? selection(node) ?? patchEmbedding(node) ?? convolution(node)
+        {
             emit(instruction)
         } else if node.op.isReshape, let source = node.input(0), graph.content(of: source) == nil {
-            done.insert(node.id)
             aliases[node.output] = source
             written.insert(node.output)
         } else {
@@ -75,7 +73,6 @@ struct Lowering {
             guard let op = node.op as? any Computable else {
                 throw TripsError.data("no computation is known for the operator", found: type(of: node.op).name)
             }
-            done.insert(node.id)
             emit(GenericInstruction(node: node, op: op, multiplyAccumulates: try cost(node), reads: variables(node)))
         }
     }
@@ -159,7 +156,7 @@ struct Lowering {
     // MARK: Convolutions
 
     /// A convolution with the activation and the residual that follow it, in either order.
-    private mutating func convolution(_ node: Node) throws -> ConvolutionInstruction? {
+    private mutating func convolution(_ node: Node) throws -> (any Instruction)? {
         guard let op = node.op as? Conv, isFloat(node), let input = node.input(0),
             let weight = node.input(1).flatMap(graph.constant),
             let x = graph.type(of: input).constantShape, let output = graph.type(of: node.output).constantShape,
