@@ -154,10 +154,7 @@ extension Graph {
 
 extension Tensor {
     /// Original positions, int64 [B, T], by example.
-    fileprivate func positionRows() throws -> [[Int]] {
-        let (numbers, width) = (try elements(Int64.self).map { Int($0) }, shape[1])
-        return (0..<shape[0]).map { Array(numbers[$0 * width..<($0 + 1) * width]) }
-    }
+    fileprivate func positionRows() throws -> [[Int]] { try integers().rows(shape[0]) }
 
     /// Rows of the last axis, concatenated.
     fileprivate func rows(_ rows: [Int]) throws -> [Double] {

@@ -91,7 +91,7 @@ extension Session {
         else {
             throw TripsError.usage("answers to rank", expected: "answer_ids and answer_mask [C, A], A of 2 or more, k in 1 ... C")
         }
-        let (answers, masks) = (try rows(ids), try rows(mask))
+        let (answers, masks) = (try ids.integers().rows(ids.shape[0]), try mask.integers().rows(ids.shape[0]))
         let states = try inputs["question_states"] == nil ? compute(inputs, outputs: ["question_states"]) : [:]
         let known = inputs.merging(states) { _, new in new }
 
@@ -128,9 +128,7 @@ extension Session {
         for name in ["question_states", "attention_mask"] {
             if let shared = known[name] { inputs[name] = try shared.repeatingFirst(ids.count) }
         }
-        let length = ids[0].count
-        let logits = try compute(inputs, outputs: ["answer_logits"]).rows(of: "answer_logits", [ids.count, length])
-        return ids.indices.map { Array(logits[$0 * length..<($0 + 1) * length]) }
+        return try compute(inputs, outputs: ["answer_logits"]).rows(of: "answer_logits", [ids.count, ids[0].count]).rows(ids.count)
     }
 
     private func chance(_ logarithms: [Float], _ id: Int) throws -> Float {
@@ -138,12 +136,6 @@ extension Session {
             throw TripsError.usage("answer token", found: id, expected: "within the vocabulary of \(logarithms.count)")
         }
         return logarithms[id]
-    }
-
-    private func rows(_ tensor: Tensor) throws -> [[Int]] {
-        let (count, width) = (tensor.shape[0], tensor.shape[1])
-        let values = try tensor.integers()
-        return (0..<count).map { row in Array(values[row * width..<(row + 1) * width]) }
     }
 }
 
@@ -199,12 +191,11 @@ extension [String: Tensor] {
     /// The rows of a result [..., V], flattened; `shape` are the leading sizes.
     /// - Throws: `data` where the result has another shape, as outputs of graphs depend on the package and not on the caller.
     func rows(of name: String, _ shape: [Int]) throws -> [[Float]] {
-        guard let tensor = self[name], tensor.shape.dropLast() == shape[...], let width = tensor.shape.last else {
+        guard let tensor = self[name], !tensor.shape.isEmpty, tensor.shape.dropLast() == shape[...] else {
             throw TripsError.data(
                 "shape of \(name)", found: self[name].map { "\($0.shape)" }, expected: "\(shape) and the vocabulary")
         }
-        let values = try tensor.elements(Float.self)
-        return (0..<shape.reduce(1, *)).map { Array(values[$0 * width..<($0 + 1) * width]) }
+        return try tensor.elements(Float.self).rows(shape.reduce(1, *))
     }
 }
 

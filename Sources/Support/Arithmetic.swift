@@ -15,3 +15,11 @@ extension Range<Int> {
         lowerBound + count * index / parts..<lowerBound + count * (index + 1) / parts
     }
 }
+
+extension Array {
+    /// As many rows of equal length, one after the other.
+    package func rows(_ count: Int) -> [[Element]] {
+        let width = self.count / Swift.max(1, count)
+        return (0..<count).map { Array(self[$0 * width..<($0 + 1) * width]) }
+    }
+}

@@ -86,18 +86,14 @@ private func ordered(_ kept: [[Int]], by scores: [[Double]]) -> [[Int]] {
 
 /// A matrix [B, N] of scores as rows; nil for another rank.
 private func scoreRows(_ tensor: Tensor) throws -> [[Double]]? {
-    tensor.shape.count == 2 ? rows(try tensor.numbers(), tensor.shape) : nil
+    tensor.shape.count == 2 ? try tensor.numbers().rows(tensor.shape[0]) : nil
 }
 
 /// A matrix [B, K] of integers as rows; nil for another rank or type, or numbers out of range.
 private func indexRows(_ tensor: Tensor, in range: Range<Int>) throws -> [[Int]]? {
     guard tensor.shape.count == 2, tensor.shape[0] > 0, tensor.dataType.isInteger else { return nil }
     let numbers = try tensor.integers()
-    return numbers.allSatisfy(range.contains) ? rows(numbers, tensor.shape) : nil
-}
-
-private func rows<Number>(_ numbers: [Number], _ shape: [Int]) -> [[Number]] {
-    (0..<shape[0]).map { Array(numbers[$0 * shape[1]..<($0 + 1) * shape[1]]) }
+    return numbers.allSatisfy(range.contains) ? numbers.rows(tensor.shape[0]) : nil
 }
 
 /// How a selection layer's choice compares with the reference's, over a batch.
@@ -322,7 +318,7 @@ func judgeSelection(_ comparison: SelectionComparison?, x: Tensor, golden g: Ten
     var judgement = Judgement(
         verdict: .pass, reason: comparison?.summary, criterion: criterion, dataType: g.dataType, shape: g.shape)
     if case .sets(let margin) = criterion {
-        let equal = try rows(x.integers(), x.shape).map(Set.init) == rows(g.integers(), g.shape).map(Set.init)
+        let equal = try x.integers().rows(x.shape[0]).map(Set.init) == g.integers().rows(g.shape[0]).map(Set.init)
         let allowed = margin.flatMap { comparison?.isExplained(within: $0) } ?? false
         judgement.verdict = equal || allowed ? .pass : .fail
         if equal && comparison?.flips ?? 0 == 0 { judgement.reason = nil }
