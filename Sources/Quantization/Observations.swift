@@ -17,7 +17,7 @@ final class Observations {
         var sample: [Float] = []
     }
 
-    private let model: Model?
+    /// Gives the inputs of the groups; nil without samples.
     private let session: Session?
     private let samples: [GoldenSet]
     private let inventory: LayerInventory
@@ -42,7 +42,7 @@ final class Observations {
             try tapped[group.graph].addOutput(Observations.tap(index), group.input)
         }
         guard !samples.isEmpty else {
-            (model, session) = (nil, nil)
+            session = nil
             do {
                 try SyntheticPass.run(tapped) { name, rows in
                     if let index = Observations.index(ofTap: name) { add(try rows.finiteRows(), to: index) }
@@ -52,8 +52,7 @@ final class Observations {
             }
             return
         }
-        let model = Model(graphs: tapped)
-        (self.model, session) = (model, Session(model, threads: pool.ownThreads))
+        session = Session(Model(graphs: tapped), threads: pool.ownThreads)
         for sample in samples {
             for (index, rows) in try observe(Array(inventory.groups.indices), sample) { add(rows, to: index) }
         }
@@ -159,8 +158,7 @@ final class Observations {
         let (integers, scales) = (try constant(layer.matrix.weight, "integers"), try constant(layer.matrix.scales, "scales"))
         try graph.addOutput("exact", graph.add(Linear(), [input, constant(weight, "weight")], name: "exact")[0])
         try graph.addOutput("rounded", graph.add(op, [input, integers, scales, nil, scale], name: "rounded")[0])
-        let model = Model(graphs: [graph])
-        let results = try Session(model, threads: pool.ownThreads).run(["rows": rows])
+        let results = try Session(Model(graphs: [graph]), threads: pool.ownThreads).run(["rows": rows])
         guard let exact = results["exact"], let rounded = results["rounded"] else { return nil }
         return snr(try rounded.numbers(), reference: try exact.numbers())
     }
