@@ -54,13 +54,11 @@ public struct ArchitectureOptions: ParsableArguments {
             throw ValidationError(
                 "--architecture: found \(architecture); expected one of \(Self.architectures.joined(separator: ", "))")
         }
-        let counts = [
-            ("--vision-heads", visionHeads, 1024), ("--text-heads", textHeads, 1024), ("--fusion-layers", fusionLayers, 1024),
-            ("--stride-layer", strideLayer, 1024), ("--image-size", imageSize, 8192),
-        ]
-        for case (let name, let value?, let limit) in counts where !(1...limit).contains(value) {
-            throw ValidationError("\(name) \(value): expected 1 to \(limit)")
-        }
+        try checkRange("--vision-heads", visionHeads, 1...1024)
+        try checkRange("--text-heads", textHeads, 1...1024)
+        try checkRange("--fusion-layers", fusionLayers, 1...1024)
+        try checkRange("--stride-layer", strideLayer, 1...1024)
+        try checkRange("--image-size", imageSize, 1...8192)
     }
 
     /// Writes what was asked for into the options of a conversion.

@@ -36,11 +36,7 @@ public struct ExampleOptions: ParsableArguments {
     /// True where there is an image or a text.
     public var isGiven: Bool { !image.isEmpty || text != nil }
 
-    public func validate() throws {
-        if let textLength, !(2...512).contains(textLength) {
-            throw ValidationError("--text-length \(textLength): expected 2 to 512")
-        }
-    }
+    public func validate() throws { try checkRange("--text-length", textLength, 2...512) }
 
     /// The tokenizer that was named, else the package's; nil where there is none.
     public func tokenizer(of model: Model) throws -> WordPiece? {

@@ -24,6 +24,11 @@ public func towerSummary(_ graph: Graph) -> [String] {
     }
 }
 
+/// The towers of a graph as lines of a list of facts.
+public func towerLines(_ graph: Graph) -> [String] {
+    towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
+}
+
 /// The heads of the attentions that compute a tower's last state from its first.
 private func headCounts(in graph: Graph, tower: String) -> String? {
     let states = graph.traces.filter { $0.name.hasPrefix(tower + ".") }

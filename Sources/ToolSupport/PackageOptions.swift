@@ -23,7 +23,7 @@ public struct PackageOptions: ParsableArguments {
     public init() {}
 
     public func validate() throws {
-        if let level, !(-131072...22).contains(level) { throw ValidationError("--level \(level): expected -131072 to 22") }
+        try checkRange("--level", level, -131072...22)
         try validating(writing(force: false).check)
     }
 

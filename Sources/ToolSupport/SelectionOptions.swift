@@ -84,11 +84,9 @@ public struct SelectionOptions: ParsableArguments {
             keepRates: try numbers(keepRate ?? "0.7", of: "--keep-rate", expected: "numbers, such as 0.7"),
             guidance: guidance ?? .text, fusion: fuse ?? .normalized, order: order ?? .original, seed: seed ?? 0,
             visionTower: visionTower, textGuide: textGuide)
-        try validating { try request.check() }
         // In the model's order, so that the same request is recorded in the same way.
-        let rates = request.keepRates.count == 1 ? request.blocks.map { _ in request.keepRates[0] } : request.keepRates
-        let pairs = zip(request.blocks, rates).sorted { $0.0 < $1.0 }
-        (request.blocks, request.keepRates) = (pairs.map(\.0), pairs.map(\.1))
+        let rates = try validating { try request.rates() }
+        (request.blocks, request.keepRates) = (rates.map(\.block), rates.map(\.rate))
         return request
     }
 

@@ -60,12 +60,19 @@ private func checkArguments() throws {
 }
 
 /// Runs a check of the library; what it refuses becomes an error of the parser, which adds how the command is used.
-public func validating(_ check: () throws -> Void) throws {
+public func validating<Result>(_ check: () throws -> Result) throws -> Result {
     do {
-        try check()
+        return try check()
     } catch let error as TripsError {
         throw ValidationError(spellingFlags(error.description))
     }
+}
+
+/// Refuses a number that an option does not take.
+/// - Parameter option: with its dashes.
+public func checkRange(_ option: String, _ number: Int?, _ range: ClosedRange<Int>) throws {
+    guard let number, !range.contains(number) else { return }
+    throw ValidationError("\(option) \(number): expected \(range.lowerBound) to \(range.upperBound)")
 }
 
 /// The error for a missing first argument, which an option that takes several names may have taken for one of them.
@@ -105,9 +112,7 @@ public struct CommonOptions: ParsableArguments {
 
     public var quiet: Bool { progress.quiet }
 
-    public func validate() throws {
-        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads \(threads): expected 1 to 1024") }
-    }
+    public func validate() throws { try checkRange("--threads", threads, 1...1024) }
 }
 
 /// Whether files that are there already may be replaced.
@@ -142,7 +147,10 @@ public struct ReplacingOptions: ParsableArguments {
     }
 
     /// Writes a text file whole or not at all.
-    public func write(_ text: String, to path: String) throws {
-        try AtomicFile.write(to: path, replacing: force) { try $0.write(Array(text.utf8)) }
+    public func write(_ text: String, to path: String) throws { try write(Array(text.utf8), to: path) }
+
+    /// Writes a file whole or not at all.
+    public func write(_ bytes: [UInt8], to path: String) throws {
+        try AtomicFile.write(to: path, replacing: force) { try $0.write(bytes) }
     }
 }

@@ -62,12 +62,9 @@ struct BenchTool: Tool {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        let counts: [(String, Int?, Int)] = [
-            ("--batch", batch, 4096), ("--text-length", textLength, 65536), ("--runs", runs, 100_000),
-        ]
-        for case (let name, let value?, let limit) in counts where !(1...limit).contains(value) {
-            throw ValidationError("\(name) \(value): expected 1 to \(limit)")
-        }
+        try checkRange("--batch", batch, 1...4096)
+        try checkRange("--text-length", textLength, 1...65536)
+        try checkRange("--runs", runs, 1...100_000)
     }
 
     func run() throws {

@@ -98,7 +98,7 @@ struct ConvertTool: Tool {
         let manifest = report.manifest
         var lines = manifest.factLines
         for graph in report.model.graphs {
-            lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
+            lines += towerLines(graph)
             let names = { (values: [(name: String, type: ValueType)]) in
                 values.map { "\($0.name) \($0.type)" }.joined(separator: ", ")
             }

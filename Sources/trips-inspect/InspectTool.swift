@@ -62,7 +62,7 @@ struct InspectTool: Tool {
             lines.append("mapped        \(mapped.count), \(byteText(mapped.reduce(0) { $0 + $1.compressedByteCount }))")
         }
         for graph in graphs {
-            lines += towerSummary(graph).map { "tower         \(graph.name == "main" ? "" : "\(graph.name): ")\($0)" }
+            lines += towerLines(graph)
             if let cost = costText(graph, among: graphs) { lines.append("cost          \(graph.name): \(cost)") }
         }
         return lines.joined(separator: "\n")

@@ -55,8 +55,7 @@ struct RunTool: Tool {
             printText(answer.lines.joined(separator: "\n"))
         }
         if let picture, let path = example.image.first {
-            let bytes = try answer.illustrated(Picture(path: path)).png()
-            try AtomicFile.write(to: picture, replacing: replacing.force) { try $0.write(bytes) }
+            try replacing.write(answer.illustrated(Picture(path: path)).png(), to: picture)
         }
     }
 

@@ -132,7 +132,6 @@ struct VerifyTool: Tool {
         let name = fileName(of: path)
         var options = try options(for: package)
         options.tolerances = tolerances.tolerances(fitting: TolerancePreset(fitting: package.manifest, reference.manifest))
-        options.intermediates = intermediates
         var sets = goldens.map(ComparisonInput.reference)
         if example.isGiven { sets.append(.set(try example.goldenSet(for: package, tokenizer: example.tokenizer(of: package)))) }
         var found = try withProgress("comparing", of: sets.count) { advance in

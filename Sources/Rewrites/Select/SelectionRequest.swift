@@ -58,7 +58,7 @@ public struct SelectionRequest: Sendable, Hashable, Codable {
 
     /// The blocks, ascending, each with its rate.
     /// - Throws: as `check`.
-    func rates(blockCount: Int) throws -> [(block: Int, rate: Double)] {
+    package func rates(blockCount: Int? = nil) throws -> [(block: Int, rate: Double)] {
         try check(blockCount: blockCount)
         return blocks.enumerated().map { ($1, keepRates.count == 1 ? keepRates[0] : keepRates[$0]) }.sorted { $0.0 < $1.0 }
     }
