@@ -62,11 +62,11 @@ extension Session {
         let clock = ContinuousClock()
         let start = clock.now
         let outputs = Set(outputNames)
-        guard candidates.isEmpty || outputs.contains("answer_logits") || outputs.contains("prediction") else {
+        let (ranks, generates) = (outputs.contains("answer_logits"), outputs.contains("next_logits"))
+        guard candidates.isEmpty || ranks || outputs.contains("prediction") else {
             throw TripsError.usage(
                 "this model neither ranks answers nor tells classes apart", found: "`candidates`", expected: "none")
         }
-        let (ranks, generates) = (outputs.contains("answer_logits"), outputs.contains("next_logits"))
         guard !ranks || tokenizer != nil && !candidates.isEmpty else {
             throw TripsError.usage("this model ranks given answers", expected: "`candidates` and a vocabulary")
         }

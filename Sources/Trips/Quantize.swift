@@ -72,11 +72,14 @@ private func record(
     if options.scheme == .int8 {
         summary +=
             options.weightsOnly
-            ? " weights, fp32 arithmetic" : " weights and activations, \(report.attentions) attentions in int8, 32-bit sums"
+            ? " weights, fp32 arithmetic"
+            : " weights and activations, \(counted(report.attentions, "attention")) in int8, 32-bit sums"
         let count = options.calibration.count
-        summary += count == 0 ? ", without data" : ", calibrated on \(count) input\(count == 1 ? "" : "s")"
+        summary += count == 0 ? ", without data" : ", calibrated on \(counted(count, "input"))"
     }
-    if report.quantizedBefore > 0, let before { summary += "; \(report.quantizedBefore) layers as before: \(before.summary)" }
+    if report.quantizedBefore > 0, let before {
+        summary += "; \(counted(report.quantizedBefore, "layer")) as before: \(before.summary)"
+    }
     let names = Set(report.layers.map(\.name))
     return Manifest.Quantization(
         scheme: options.scheme, summary: summary,
