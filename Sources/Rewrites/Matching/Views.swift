@@ -39,8 +39,7 @@ extension Graph {
     }
 
     private func isView(_ node: Node) -> Bool {
-        node.op is Reshape || node.op is Transpose || node.op is Squeeze || node.op is Unsqueeze || node.op is Flatten
-            || node.op is Identity || node.op is Slice || node.op is Gather || node.op is Split
+        node.op.isReshape || node.op is Transpose || node.op is Slice || node.op is Gather || node.op is Split
     }
 
     /// False where the operator alone determines a size, which it does once the inputs' sizes are known: it must stay.

@@ -36,7 +36,7 @@ extension Graph {
     }
 
     /// The selection that reads the state after a block's attention.
-    private func selection(in block: TransformerBlock) -> Node? {
+    func selection(in block: TransformerBlock) -> Node? {
         consumers(of: block.residual).first { $0.op is PatchSelection && $0.input(0) == block.residual }
     }
 

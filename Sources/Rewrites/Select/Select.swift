@@ -44,8 +44,7 @@ extension Graph {
     /// What became of the tokens in the blocks of a tower that select now.
     private func selectionBlocks(_ tower: Tower, _ rates: [(block: Int, rate: Double)]) -> [SelectionReport.Block] {
         rates.compactMap { block, rate in
-            let readers = consumers(of: tower.blocks[block - 1].residual)
-            guard let node = readers.first(where: { $0.op is PatchSelection }) else { return nil }
+            guard let node = selection(in: tower.blocks[block - 1]) else { return nil }
             return .init(
                 block: block, keepRate: rate, tokensBefore: shape(of: node.outputs[2])[1],
                 tokensAfter: shape(of: node.outputs[3])[1])
