@@ -36,7 +36,7 @@ public struct Effect: Sendable, Encodable {
     ) throws -> Effect {
         let inputs = golden.passInputs
         let times = try compareTimes(model, reference, inputs: inputs, threads: threads)
-        let batch = ["image", "image0", "input_ids", "decoder_ids"].lazy.compactMap { inputs[$0]?.shape.first }.first ?? 1
+        let batch = model.inputNames.lazy.compactMap { inputs[$0]?.shape }.first { $0.count > 1 }?[0] ?? 1
         let cost = { (model: Model) in
             try Session(model, threads: threads).profile(inputs, runs: 1).reduce(0) { $0 + $1.multiplyAccumulates }
         }

@@ -162,6 +162,15 @@ private func references(_ path: String) throws -> [GoldenReference] {
     #expect(try cost(golden.inputs) == encode + decode)
 }
 
+@Test func batchesAreCountedWhateverTheInputsAreCalled() throws {
+    var graph = Graph(name: "main")
+    let pixels = try graph.addInput("pixel_values", ValueType(.float32, [Dimension(symbol: "batch"), 4]))
+    try graph.addOutput("y", graph.add(Unary(.relu), [pixels], name: "y")[0])
+    let model = Model(graphs: [graph])
+    let golden = GoldenSet(name: "three", inputs: ["pixel_values": try noise([3, 4])])
+    #expect(try Effect.measure(model, beside: model, named: "itself", on: golden, threads: 1).batch == 3)
+}
+
 /// A decoder reads as many image states as the encoder leaves, not as many as the text has tokens.
 @Test(arguments: ["mplug-caption", "mplug-vqa", "albef-vqa"]) func statedCostsAreThoseOfARun(name: String) throws {
     let model = try model(name)
