@@ -123,12 +123,12 @@ package final class AtomicFile {
             }
             return
         }
-        guard replacing else {
-            throw TripsError(.cannotCreate, "exists already", at: path, expected: "another name, or `replacing`")
-        }
         let isDangling = stat(path, &status) != 0
         guard isDangling || status.st_mode & S_IFMT == S_IFREG else {
             throw TripsError(.cannotCreate, "cannot be replaced: not a regular file", at: path)
+        }
+        guard replacing else {
+            throw TripsError(.cannotCreate, "exists already", at: path, expected: "another name, or `replacing`")
         }
     }
 

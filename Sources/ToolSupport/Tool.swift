@@ -126,19 +126,13 @@ public struct ReplacingOptions: ParsableArguments {
     /// - Parameter inputs: files that the output must not replace.
     /// - Throws: `cannotCreate`; `usage` where the output is one of the inputs.
     public func checkOutput(_ path: String, besides inputs: [String] = []) throws {
-        var isFolder: ObjCBool = false
-        let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
-        if exists && (isFolder.boolValue || !force) {
-            throw TripsError(
-                .cannotCreate, isFolder.boolValue ? "is a folder" : "exists already; --force replaces it", at: path)
-        }
+        try AtomicFile.checkTarget(path, replacing: force)
         let folder = Support.folder(of: path)
         guard FileManager.default.isWritableFile(atPath: folder) else {
             let isThere = FileManager.default.fileExists(atPath: folder)
             throw TripsError(.cannotCreate, isThere ? "its folder cannot be written to" : "its folder does not exist", at: path)
         }
         for input in inputs { try AtomicFile.checkTarget(path, isNot: input) }
-        try AtomicFile.checkTarget(path, replacing: force)
     }
 
     /// Whether each output is a file of its own, however its path is written.
