@@ -1,3 +1,5 @@
+import Tensors
+
 /// The overlap of two choices of patches (Jaccard): the share of those in either that are in both; 1 where neither has any.
 /// - Parameters: original patches; -1, a fused token, is none.
 package func patchOverlap(_ left: [Int], _ right: [Int]) -> Double {
@@ -35,4 +37,23 @@ package func tokenIdentities(_ positions: [Int]) -> [Int] {
         return -fused
     }
     return backwards.reversed()
+}
+
+extension Graph {
+    /// Outputs [B, P + T (+ L), D] of the T image tokens that the last selection leaves, behind P leading ones, whatever they are
+    /// called; L is open.
+    /// - Returns: by the output's name, the trace with the tokens' original positions [B, T].
+    package func imageTokenOutputs(behind leading: Int) throws -> [String: String] {
+        let positions = traces.last { trace in
+            SelectionTrace(trace.name)?.part == .positions && type(of: trace.value).dataType == .int64
+                && type(of: trace.value).rank == 2
+        }
+        guard let positions else { return [:] }
+        return try outputs.reduce(into: [:]) { found, output in
+            guard type(of: output.value).rank == 3 else { return }
+            let others = try shape(of: output.value)[1].subtracting(shape(of: positions.value)[1])
+            let withoutText = try others.substituting(Dictionary(uniqueKeysWithValues: others.symbols.map { ($0, Dimension(0)) }))
+            if withoutText.constant == leading { found[output.name] = positions.name }
+        }
+    }
 }

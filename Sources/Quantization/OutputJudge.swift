@@ -36,10 +36,7 @@ package final class OutputJudge {
         let leading = graphs.leadingTokens
         self.leading = leading
         tokenPositions = try graphs.reduce(into: [:]) { found, graph in
-            guard let last = graph.traces.last(where: { positions.contains($0.name) }) else { return }
-            for (name, value) in graph.outputs where try graph.holdsTokens(value, at: last.value, behind: leading) {
-                found[name] = last.name
-            }
+            found.merge(try graph.imageTokenOutputs(behind: leading)) { first, _ in first }
         }
         reference = try OutputJudge.run(session, samples, outputs, positions)
         guard reference.contains(where: { !$0.isEmpty }) else {
@@ -139,16 +136,6 @@ package final class OutputJudge {
         guard left.shape == right.shape else { return 0 }
         let overlaps = try zip(left.positionRows(), right.positionRows()).map { patchOverlap($0, $1) }
         return overlaps.reduce(0, +) / Double(max(1, overlaps.count))
-    }
-}
-
-extension Graph {
-    /// Whether a value is [B, P + T (+ L), D], where `positions` are [B, T], P is the number of leading tokens, and L is open.
-    fileprivate func holdsTokens(_ value: ValueID, at positions: ValueID, behind leading: Int) throws -> Bool {
-        guard shape(of: value).count == 3 else { return false }
-        let behind = try shape(of: value)[1].subtracting(shape(of: positions)[1])
-        let withoutText = try behind.substituting(Dictionary(uniqueKeysWithValues: behind.symbols.map { ($0, Dimension(0)) }))
-        return withoutText.constant == leading
     }
 }
 

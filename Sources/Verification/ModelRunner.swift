@@ -13,6 +13,9 @@ package protocol ModelRunner {
     /// How many tokens precede the patches, [CLS] among them.
     var leadingTokens: Int { get }
 
+    /// Outputs that hold the image tokens which the last selection leaves, as far as the model shows it.
+    var imageTokenOutputs: Set<String> { get throws }
+
     /// Whether the patches that selections keep are in the order of their scores.
     var isOrderedByScore: Bool { get }
 

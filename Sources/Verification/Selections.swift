@@ -293,7 +293,7 @@ enum ImageTokens: Equatable {
     /// After the last block.
     case final
 
-    /// Nil for tensors without image tokens.
+    /// Nil for names that tell of no image tokens.
     init?(of name: String) {
         let parts = name.split(separator: ".")
         if parts.first == "vision", parts.count == 2 {

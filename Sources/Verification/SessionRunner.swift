@@ -16,6 +16,9 @@ package struct SessionRunner: ModelRunner {
     package var outputNames: [String] { session.outputNames }
     package var traceNames: [String] { session.traceNames }
     package var leadingTokens: Int { graphs.leadingTokens }
+    package var imageTokenOutputs: Set<String> {
+        get throws { Set(try graphs.flatMap { try $0.imageTokenOutputs(behind: leadingTokens).keys }) }
+    }
     package var isOrderedByScore: Bool { graphs.contains { $0.nodes.contains { ($0.op as? PatchSelection)?.order == .score } } }
 
     package func run(_ inputs: [String: Tensor], outputs: [String], traces: [String]) throws -> [String: Tensor] {

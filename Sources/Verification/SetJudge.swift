@@ -9,6 +9,7 @@ struct SetJudge {
     private let tolerances: Tolerances
     private let judging: Bool
     private let leadingTokens: Int
+    private let imageTokenOutputs: Set<String>
     /// How the model's selections compare with the reference's.
     let selections: [SelectionComparison]
     /// The model's selections, as far as they count.
@@ -18,15 +19,14 @@ struct SetJudge {
     private let flipped: Bool
 
     /// - Parameters:
+    ///   - model: what found these tensors.
     ///   - judging: false also compares tensors whose numbers of tokens differ.
-    ///   - leadingTokens: how many precede the patches.
-    ///   - isOrderedByScore: whether kept patches are in the order of their scores.
     init(
-        _ found: [String: Tensor], _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool, leadingTokens: Int,
-        isOrderedByScore: Bool
+        _ found: [String: Tensor], of model: any ModelRunner, _ golden: GoldenSet, _ tolerances: Tolerances, judging: Bool
     ) throws {
         (self.found, self.golden, self.tolerances, self.judging) = (found, golden, tolerances, judging)
-        self.leadingTokens = leadingTokens
+        (leadingTokens, imageTokenOutputs) = (model.leadingTokens, try model.imageTokenOutputs)
+        let isOrderedByScore = model.isOrderedByScore
         // A verdict rests on what the reference states; other selections of the model are there to be drawn.
         own = try SelectionTrail(
             judging ? found.filter { golden.intermediates[$0.key] != nil } : found, isOrderedByScore: isOrderedByScore)
@@ -62,7 +62,8 @@ struct SetJudge {
 
     /// Which tokens show the same patch, where selections flipped.
     private func alignment(of name: String, _ x: Tensor, _ g: Tensor) -> TokenAlignment? {
-        guard flipped, let tokens = ImageTokens(of: name), let left = own.last(before: tokens),
+        let tokens = ImageTokens(of: name) ?? (imageTokenOutputs.contains(name) ? .final : nil)
+        guard flipped, let tokens, let left = own.last(before: tokens),
             let right = theirs.last(before: tokens) ?? (judging ? nil : .unselected(own)), !judging || left.number == right.number
         else { return nil }
         return TokenAlignment(

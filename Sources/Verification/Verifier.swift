@@ -148,9 +148,7 @@ package struct Verifier {
     /// Judges what the model gave; also for values that come from elsewhere, such as another package.
     /// - Parameter judging: false also compares tensors whose numbers of tokens differ.
     func compare(_ found: [String: Tensor], with golden: GoldenSet, judging: Bool) throws -> SetResult {
-        let judge = try SetJudge(
-            found, golden, options.tolerances, judging: judging, leadingTokens: model.leadingTokens,
-            isOrderedByScore: model.isOrderedByScore)
+        let judge = try SetJudge(found, of: model, golden, options.tolerances, judging: judging)
         var result = SetResult(name: golden.name, metadata: golden.metadata)
         result.selections = judge.selections
         if let settings = options.illustrations, report.illustrations.count < settings.count {

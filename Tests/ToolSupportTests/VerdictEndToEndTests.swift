@@ -123,6 +123,26 @@ private func references(_ path: String) throws -> [GoldenReference] {
     #expect(open.effect?.savings?.hasSuffix(" times less") == true)
 }
 
+/// ONNX models call their states as they like: that one holds image tokens shows in the graph.
+@Test func tokensAreComparedByPatchWhateverTheirOutputIsCalled() throws {
+    func selecting(_ seed: Int) throws -> Model {
+        var graph = Graph(name: "main")
+        let tokens = try graph.addInput("tokens", ValueType(.float32, [2, 8, 4]))
+        let op = PatchSelection(heads: 1, keepRate: 0.5, guidance: .random, fusion: .none, seed: seed)
+        let selected = try graph.add(op, [tokens, tokens], name: "select")
+        try graph.addOutput("last_hidden_state", selected[0])
+        for (part, value) in zip(SelectionTrace.Part.allCases, selected.dropFirst()) {
+            graph.addTrace(SelectionTrace(layer: 1, part).name, value)
+        }
+        return Model(graphs: [graph])
+    }
+    let set = ComparisonInput.set(GoldenSet(name: "tokens", inputs: ["tokens": try noise([2, 8, 4])]))
+    let found = try compare(selecting(1), with: selecting(2), named: "other", on: [set], measuring: false)
+    let state = try #require(found.outputs.first?.worst)
+    #expect(found.selections.first?.setsWithFlips == 1)
+    #expect(state.alignment?.unmatched ?? 0 > 0 && state.metrics?.snr == .infinity)
+}
+
 @Test func whatCannotBeComparedSaysWhy() throws {
     func model(_ outputs: String..., width: Int) throws -> Model {
         var graph = Graph(name: "main")

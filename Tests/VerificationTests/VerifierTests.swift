@@ -13,6 +13,7 @@ private struct FakeModel: ModelRunner {
     var outputNames: [String]
     var traceNames: [String] = []
     var leadingTokens = 1
+    var imageTokenOutputs: Set<String> = []
     var isOrderedByScore = false
     var values: [String: Tensor]
 
