@@ -181,8 +181,8 @@ private struct DirectoryRecord {
         _ = try fields.take(6)
         headerOffset = try fields.word()
         nameBytes = try fields.take(nameLength)
-        guard let name = String(validating: nameBytes, as: UTF8.self), !name.utf8.contains(0) else {
-            throw TripsError.data("a zip entry's name is not UTF-8")
+        guard let name = String(untrusted: nameBytes), !name.utf8.contains(0) else {
+            throw TripsError.data("a zip entry's name", expected: "\(String.untrustedForm), no zero byte")
         }
         self.name = name
         var extra = ByteCursor(try fields.take(extraLength))

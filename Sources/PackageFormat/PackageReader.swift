@@ -89,8 +89,8 @@ public struct PackageReader: Sendable {
 
     private func checkVocabulary() throws {
         guard let name = manifest.vocabulary else { return }
-        guard String(validating: try constant(named: name).load().elements(UInt8.self), as: UTF8.self) != nil else {
-            throw TripsError.data("malformed text", at: "\(file.name): tensor \"\(name)\"", expected: "UTF-8")
+        guard String(untrusted: try constant(named: name).load().elements(UInt8.self)) != nil else {
+            throw TripsError.data("malformed text", at: "\(file.name): tensor \"\(name)\"", expected: String.untrustedForm)
         }
     }
 }

@@ -40,6 +40,9 @@ public struct WordPiece: Sendable {
         self = try locating(file.name) { try WordPiece(vocabulary: text) }
     }
 
+    /// The longest text that is filled up.
+    package static let maximalLength = 65_536
+
     /// The ids of a text, [CLS] first and [SEP] last.
     /// - Parameter maximalLength: longer texts lose their end, but keep [SEP].
     public func encode(_ text: String, maximalLength: Int? = nil) -> [Int] {
@@ -48,10 +51,17 @@ public struct WordPiece: Sendable {
         return [classID] + ids + [separatorID]
     }
 
-    /// Ids and mask [1, L] as a model takes them.
+    /// Ids and mask, int64 [1, L], as a model takes them.
+    /// - Parameters:
+    ///   - maximalLength: tokens beyond which a text is cut.
+    ///   - length: L; shorter texts are filled up, and longer ones cut. Nil: as long as the text.
+    /// - Throws: `usage` where `length` is above 65536.
     public func modelInput(_ text: String, maximalLength: Int? = nil, paddedTo length: Int? = nil) throws -> (
         ids: Tensor, mask: Tensor
     ) {
+        if let length, length > WordPiece.maximalLength {
+            throw TripsError.usage("tokens of a text", found: length, expected: "at most \(WordPiece.maximalLength)")
+        }
         let ids = encode(text, maximalLength: length.map { min($0, maximalLength ?? $0) } ?? maximalLength)
         let padding = max(length ?? 0, ids.count) - ids.count
         let all = ids + Array(repeating: paddingID, count: padding)
@@ -91,8 +101,12 @@ public struct WordPiece: Sendable {
     /// Words and punctuation marks, lowercased and without accents.
     private func split(_ text: String) -> [String] {
         var cleaned = String.UnicodeScalarView()
+        var marks = 0
         for scalar in text.unicodeScalars {
             if scalar.value == 0 || scalar.value == 0xFFFD || isControl(scalar) { continue }
+            marks = scalar.isCombiningMark ? marks + 1 : 0
+            // The time of decomposing grows with the square of the marks in a row. A joiner parts them, and goes with the accents.
+            if marks > 0, marks.isMultiple(of: Unicode.Scalar.marksInARow) { cleaned.append(combiningGraphemeJoiner) }
             if isSpace(scalar) {
                 cleaned.append(" ")
             } else if isIdeograph(scalar) {
@@ -146,6 +160,8 @@ public struct WordPiece: Sendable {
         return found
     }
 }
+
+private let combiningGraphemeJoiner: Unicode.Scalar = "\u{34F}"
 
 private func isSpace(_ scalar: Unicode.Scalar) -> Bool {
     ["\t", "\n", "\r", " "].contains(scalar) || scalar.properties.isWhitespace

@@ -187,7 +187,7 @@ private struct JSONParser {
             position += 1
             switch byte {
             case UInt8(ascii: "\""):
-                guard let string = String(validating: text, as: UTF8.self) else { throw error("valid UTF-8") }
+                guard let string = String(untrusted: text) else { throw error(String.untrustedForm) }
                 return string
             case UInt8(ascii: "\\"): text += try escape()
             case 0..<0x20:

@@ -57,10 +57,10 @@ package final class ReadableFile: Sendable {
 
     /// The whole file, such as a list of words.
     /// - Parameter kind: names what it should be, in the error.
-    /// - Throws: `data` where it is no UTF-8, or larger than 16 MiB.
+    /// - Throws: `data` where it is not of `String.untrustedForm`, or larger than 16 MiB.
     package func text(of kind: String) throws -> String {
-        guard size <= 16 << 20, let text = String(validating: try bytes(at: 0, count: size), as: UTF8.self) else {
-            throw TripsError.data(kind, at: name, found: "\(size) bytes", expected: "UTF-8 text of at most 16 MiB")
+        guard size <= 16 << 20, let text = String(untrusted: try bytes(at: 0, count: size)) else {
+            throw TripsError.data(kind, at: name, found: "\(size) bytes", expected: "\(String.untrustedForm), at most 16 MiB")
         }
         return text
     }

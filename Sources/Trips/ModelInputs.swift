@@ -12,8 +12,8 @@ extension Model {
     public func tokenizer() throws -> WordPiece? {
         try tokenizer { vocabulary in
             try locating("the package's vocabulary") {
-                guard let text = String(validating: try vocabulary.load().elements(UInt8.self), as: UTF8.self) else {
-                    throw TripsError.data("malformed text", expected: "UTF-8")
+                guard let text = String(untrusted: try vocabulary.load().elements(UInt8.self)) else {
+                    throw TripsError.data("malformed text", expected: String.untrustedForm)
                 }
                 return try WordPiece(vocabulary: text)
             }
@@ -84,8 +84,9 @@ extension Model {
                 "`maximalLength`", found: maximalLength, expected: "at most \(longest), the positions of this model")
         }
         let fixed = ids.type.shape.last?.constant
-        if let fixed, fixed < 2 || fixed > min(longest, 65_536) {
-            throw TripsError.data("tokens of the input input_ids", found: fixed, expected: "2 to \(min(longest, 65_536))")
+        let largest = min(longest, WordPiece.maximalLength)
+        if let fixed, fixed < 2 || fixed > largest {
+            throw TripsError.data("tokens of the input input_ids", found: fixed, expected: "2 to \(largest)")
         }
         return try tokenizer.modelInput(text, maximalLength: maximalLength ?? min(40, longest), paddedTo: fixed)
     }

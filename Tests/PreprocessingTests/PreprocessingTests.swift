@@ -189,3 +189,17 @@ private let files = [
     #expect(tokenizer.decode(tokenizer.encode("two dogs running")) == "two dogs running")
     #expect(throws: TripsError.self) { try WordPiece(vocabulary: "a\nb") }
 }
+
+/// Accents go, however many there are, and in a time that does not grow with the square of their number.
+@Test func endlessAccentsAreDropped() throws {
+    let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\nab\nc")
+    let accents = String(repeating: "\u{301}\u{316}", count: 100_000)
+    #expect(tokenizer.encode("a\(accents)b\(accents) c") == [2, 4, 5, 3])
+}
+
+@Test func textsAreFilledUpToSomeLength() throws {
+    let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\na")
+    #expect(try tokenizer.modelInput("a a", paddedTo: 5).ids.integers() == [2, 4, 4, 3, 0])
+    #expect(try tokenizer.modelInput("a a", paddedTo: 3).ids.integers() == [2, 4, 3])
+    #expect { try tokenizer.modelInput("a a", paddedTo: .max) } throws: { ($0 as? TripsError)?.kind == .usage }
+}

@@ -29,6 +29,16 @@ import Testing
         #expect(table.text == "name    verdict\na\u{FFFD}PASS  fail")
     }
 
+    /// Marks in a row take a time that grows with the square of their number wherever text is compared.
+    @Test func textOfFilesHasNoEndlessMarks() throws {
+        func marks(_ count: Int) -> String { String(repeating: "\u{301}\u{316}", count: count / 2) }
+        #expect(String(untrusted: "é\(marks(30))a\(marks(30))".utf8) == "é\(marks(30))a\(marks(30))")
+        #expect(String(untrusted: "a\(marks(32))".utf8) == nil && String(untrusted: [0x61, 0xFF]) == nil)
+        #expect { try JSON(parsing: Array("{\"a\(marks(100_000))\": 1}".utf8)) } throws: {
+            "\($0)".contains("at most 30 combining marks in a row")
+        }
+    }
+
     @Test func errorsOfAnotherKindSayTheSame() {
         let error = TripsError.usage("shape", at: "x", found: 1, expected: 2).inside("a.npz")
         #expect(error.asKind(.data) == TripsError.data("shape", at: "x", found: 1, expected: 2).inside("a.npz"))

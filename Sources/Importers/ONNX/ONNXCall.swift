@@ -53,7 +53,7 @@ final class ONNXCall {
 
     func text(_ name: String) throws -> String? {
         guard let value = unread.removeValue(forKey: name) else { return nil }
-        guard case .string(let bytes) = value, let text = String(validating: bytes, as: UTF8.self) else {
+        guard case .string(let bytes) = value, let text = String(untrusted: bytes) else {
             throw unsuitable(name, value, "STRING")
         }
         return text

@@ -96,8 +96,9 @@ struct WireWalker {
         case .text:
             let bytes = try reader.bytes(count, end: fieldEnd)
             // protobuf-c gives text as C strings, which a zero byte would cut short.
-            guard String(validating: bytes, as: UTF8.self) != nil, !bytes.contains(0) else {
-                throw TripsError.data("malformed ONNX", at: place(), found: "text with a zero byte or invalid UTF-8")
+            guard String(untrusted: bytes) != nil, !bytes.contains(0) else {
+                throw TripsError.data(
+                    "malformed ONNX", at: place(), found: "text with a zero byte or invalid UTF-8", expected: String.untrustedForm)
             }
             result.appendDelimited(field, bytes)
         case .payload where count > WireWalker.inlineLimit:

@@ -473,8 +473,8 @@ struct Unpickler {
     }
 
     private mutating func text(_ count: Int) throws -> String {
-        guard let text = String(validating: try take(count), as: UTF8.self) else {
-            throw TripsError.data("a string in the pickle", expected: "UTF-8")
+        guard let text = String(untrusted: try take(count)) else {
+            throw TripsError.data("a string in the pickle", expected: String.untrustedForm)
         }
         return text
     }
