@@ -49,7 +49,6 @@ package func readNPY(_ bytes: [UInt8]) throws -> Tensor {
     let tensor = try Tensor(header.dataType, stored) { target in
         bytes[(start + length)...].withUnsafeBytes { target.copyMemory(from: $0) }
         if header.isBigEndian { reverseElements(target, width: header.dataType.byteWidth) }
-        if header.dataType == .bool { for index in target.indices where target[index] > 1 { target[index] = 1 } }
     }
     return header.isFortranOrder ? try tensor.gathered(header.shape, strides: denseStrides(stored).reversed()) : tensor
 }

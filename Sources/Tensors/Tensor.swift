@@ -14,13 +14,20 @@ public struct Tensor: Sendable {
     /// Number of elements.
     public var count: Int { storage.byteCount / dataType.byteWidth }
 
-    /// A tensor whose bytes `fill` writes; memory is zeroed before.
+    /// A tensor whose bytes `fill` writes; memory is zeroed before. A Boolean is true where its byte is not 0.
     /// - Throws: `data` where the shape overflows or memory is refused, and what `fill` throws.
     public init(_ dataType: DataType, _ shape: [Int], fill: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
         self.dataType = dataType
         self.shape = shape
         storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape))
         try fill(storage.bytes)
+        makeBooleans()
+    }
+
+    /// Bytes of Booleans become 0 or 1, as Swift and the operators have them.
+    private func makeBooleans() {
+        guard dataType == .bool else { return }
+        for index in storage.bytes.indices where storage.bytes[index] > 1 { storage.bytes[index] = 1 }
     }
 
     /// A tensor whose elements `fill` writes through a view; memory is zeroed before.
@@ -47,7 +54,9 @@ public struct Tensor: Sendable {
     {
         let storage = try AlignedMemory(byteCount: Tensors.byteCount(of: dataType, shape), zeroed: false)
         try fill(storage)
-        return Tensor(dataType: dataType, shape: shape, storage: storage)
+        let tensor = Tensor(dataType: dataType, shape: shape, storage: storage)
+        tensor.makeBooleans()
+        return tensor
     }
 
     /// A tensor whose bytes lie in other memory, at a 64-byte boundary with 64 spare bytes after its end; they do not change while
@@ -56,6 +65,11 @@ public struct Tensor: Sendable {
     package init(_ dataType: DataType, _ shape: [Int], mapped bytes: UnsafeRawBufferPointer, owner: any Sendable) throws {
         guard try Tensors.byteCount(of: dataType, shape) == bytes.count else {
             throw TripsError.data("bytes of a tensor", found: bytes.count, expected: "\(dataType)\(shape)")
+        }
+        guard dataType != .bool else {
+            // Their bytes may be neither 0 nor 1.
+            try self.init(dataType, shape) { $0.copyMemory(from: bytes) }
+            return
         }
         self.init(dataType: dataType, shape: shape, storage: try AlignedMemory(reading: bytes, owner: owner))
     }

@@ -107,6 +107,17 @@ import Tensors
         #expect(rounded.rounded(to: .float16).identity == rounded.identity)
     }
 
+    /// Swift's `Bool` is 0 or 1; with another byte its operations are undefined.
+    @Test func anyByteButZeroIsTrue() throws {
+        let written = try Tensor(.bool, [3]) { $0.copyBytes(from: [7, 0, 2]) }
+        #expect(try written.elements(Bool.self) == [true, false, true] && written.integers() == [1, 0, 1])
+        let loaded = try Tensor.uninitialized(.bool, [2]) { $0.bytes.copyBytes(from: [0, 128]) }
+        #expect(try loaded.integers() == [0, 1])
+        let bytes = try Tensor([UInt8](repeating: 3, count: 4), shape: [4])
+        let mapped = try bytes.withBytes { try Tensor(.bool, [4], mapped: $0, owner: bytes) }
+        #expect(try mapped.integers() == [1, 1, 1, 1] && bytes.integers() == [3, 3, 3, 3])
+    }
+
     @Test func shapesThatOverflowAreRefused() {
         #expect(throws: TripsError.self) { try elementCount(of: [1 << 40, 1 << 40]) }
         #expect(throws: TripsError.self) { try byteCount(of: .float64, [1 << 61]) }
