@@ -56,12 +56,19 @@ extension Session {
     ///   - inputs: as `Model.inputs(images:text:tokenizer:maximalLength:)` makes them.
     ///   - tokenizer: to read the candidates and to spell generated text.
     ///   - candidates: answers to rank (ALBEF's visual question answering), or the names of a classifier's classes.
-    /// - Throws: `usage` where inputs are missing or are those of several examples, a model ranks answers and none are given, or
-    ///   names do not fit the classes; as `run`.
+    /// - Throws: `usage` where the model has no output that is an answer, inputs are missing or are those of several examples, a
+    ///   model ranks answers and none are given, or names do not fit the classes; as `run`.
     public func answer(_ inputs: [String: Tensor], tokenizer: WordPiece?, candidates: [String] = []) throws -> Answer {
         let clock = ContinuousClock()
         let start = clock.now
         let outputs = Set(outputNames)
+        let selections = traceNames.filter { SelectionTrace($0) != nil }
+        guard !selections.isEmpty || !outputs.isDisjoint(with: Answer.outputNames) else {
+            throw TripsError.usage(
+                "this model has no output that is an answer",
+                found: outputNames.isEmpty ? "none" : outputNames.joined(separator: ", "),
+                expected: Answer.outputNames.joined(separator: ", "))
+        }
         let (ranks, generates) = (outputs.contains("answer_logits"), outputs.contains("next_logits"))
         guard candidates.isEmpty || ranks || outputs.contains("prediction") else {
             throw TripsError.usage(
@@ -70,11 +77,11 @@ extension Session {
         guard !ranks || tokenizer != nil && !candidates.isEmpty else {
             throw TripsError.usage("this model ranks given answers", expected: "`candidates` and a vocabulary")
         }
-        let plain = outputNames.filter { ["itm_logits", "image_feat", "text_feat", "prediction"].contains($0) }
+        let plain = outputNames.filter(Answer.plainOutputNames.contains)
         try checkGiven(inputs, for: plain + outputs.intersection(["answer_logits", "next_logits"]))
         // All at once, so that the image is encoded once.
         let states = ranks || generates ? statesBetweenGraphs.filter { inputs[$0] == nil } : []
-        let found = try run(inputs, outputs: plain + states, traces: traceNames.filter { SelectionTrace($0) != nil })
+        let found = try run(inputs, outputs: plain + states, traces: selections)
         var answer = Answer()
         try answer.take(found.filter { plain.contains($0.key) }, architecture: model.manifest.architecture, candidates)
         answer.selections = try Answer.selections(in: found)
@@ -123,6 +130,11 @@ extension Session {
 }
 
 extension Answer {
+    /// Outputs that are answers by themselves.
+    fileprivate static let plainOutputNames = ["itm_logits", "image_feat", "text_feat", "prediction"]
+    /// Outputs from which answers are made.
+    fileprivate static let outputNames = plainOutputNames + ["answer_logits", "next_logits"]
+
     /// Reads the outputs that need no further runs.
     /// - Throws: `usage` where they are those of several examples.
     fileprivate mutating func take(_ results: [String: Tensor], architecture: String?, _ candidates: [String]) throws {

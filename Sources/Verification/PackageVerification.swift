@@ -26,13 +26,14 @@ extension TolerancePreset {
 ///   - timing: also take the time of each kind of operator, on the first set; the verdict does not depend on it.
 ///   - threads: for the runtime; nil: all processors.
 ///   - observe: called after each set with what was found in it.
-/// - Throws: `data` and `cannotOpen` for golden sets, `usage` for tolerances that name nothing, `CancellationError` where the task
-///   that calls was cancelled.
+/// - Throws: `data` and `cannotOpen` for golden sets, `usage` where there is none and for tolerances that name nothing,
+///   `CancellationError` where the task that calls was cancelled.
 public func verify(
     _ model: Model, against goldens: [GoldenReference], options: VerificationOptions = VerificationOptions(),
     isolating: Bool = false,
     timing: Bool = false, threads: Int? = nil, observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
+    guard !goldens.isEmpty else { throw TripsError.usage("no golden set to judge by") }
     let runner = SessionRunner(Session(model, threads: threads))
     let preset = TolerancePreset(fitting: model.manifest)
     var verifier = try Verifier(runner, options: options, arithmetic: preset, isolating: isolating)
@@ -93,6 +94,7 @@ public func compare(
     options: VerificationOptions = VerificationOptions(), judging: Bool = false, measuring: Bool = true, threads: Int? = nil,
     observe: (SetResult) throws -> Void = { _ in }
 ) throws -> VerificationReport {
+    guard !inputs.isEmpty else { throw TripsError.usage("no inputs to compare on") }
     let (own, other) = (SessionRunner(Session(model, threads: threads)), SessionRunner(Session(reference, threads: threads)))
     var options = options
     if !judging { options.intermediates = true }

@@ -125,6 +125,26 @@ private actor Worker {
         #expect(try answer.selections.map(\.kept) == [kept.integers()])
     }
 
+    /// Where nothing that is known can be answered, silence would look like an answer.
+    @Test func aModelWithoutAnswersIsRefused() throws {
+        let scratch = try TemporaryFolder()
+        var options = ConversionOptions()
+        options.tensorsOnly = true
+        try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: scratch["tensors.trips"], options)
+        let session = Session(try Model(contentsOf: scratch["tensors.trips"]))
+        #expect { try session.answer([:], tokenizer: nil) } throws: {
+            ($0 as? TripsError)?.kind == .usage && "\($0)".contains("no output that is an answer; found none; expected itm_logits")
+        }
+    }
+
+    @Test func nothingToJudgeByIsNoPass() throws {
+        let scratch = try TemporaryFolder()
+        try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: scratch["m.trips"])
+        let model = try Model(contentsOf: scratch["m.trips"])
+        #expect { try verify(model, against: []) } throws: { ($0 as? TripsError)?.kind == .usage }
+        #expect { try compare(model, with: model, named: "itself", on: []) } throws: { ($0 as? TripsError)?.kind == .usage }
+    }
+
     @Test func actorsWithSessionsOfTheirOwnAnswer() async throws {
         let scratch = try TemporaryFolder()
         try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: scratch["m.trips"])
