@@ -49,7 +49,9 @@ public final class Session {
         var continuation: Continuation?
     }
 
-    /// - Parameter threads: threads to work with; nil: as many as there are processors.
+    /// A session that has planned nothing yet.
+    /// - Parameter threads: threads of its own, 1 to 1024, the one that calls `run` counted; nil: as many as there are processors,
+    ///   shared by all sessions that state no number.
     public init(_ model: Model, threads: Int? = nil) {
         self.model = model
         pool = threads.map { ThreadPool(threads: $0) } ?? .shared

@@ -20,8 +20,10 @@ public final class ThreadPool: Sendable {
     /// Processors that the process may use at the same time, by its affinity mask and the quotas of its control groups.
     public static var availableProcessors: Int { Processors.available }
 
+    /// A pool of its own threads, which end when it goes.
+    /// - Parameter threads: 1 to 1024; other numbers count as the nearest of these.
     public init(threads: Int) {
-        self.threads = max(1, threads)
+        self.threads = min(max(1, threads), 1024)
         state = State(threads: self.threads)
         for number in 1..<self.threads {
             let thread = Thread { [state] in state.work(number) }

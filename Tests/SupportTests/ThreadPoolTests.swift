@@ -37,6 +37,10 @@ import Support
 
     @Test func thereIsAProcessorToRunOn() { #expect((1...1024).contains(ThreadPool.availableProcessors)) }
 
+    @Test(arguments: [(Int.min, 1), (0, 1), (1, 1), (2, 2)]) func thereIsAlwaysAThread(asked: Int, threads: Int) {
+        #expect(ThreadPool(threads: asked).threads == threads)
+    }
+
     @Test func loopsMayBeNested() {
         let pool = ThreadPool(threads: 3)
         let sum = Atomic<Int>(0)
