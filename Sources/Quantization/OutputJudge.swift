@@ -40,9 +40,10 @@ package final class OutputJudge {
         }
         reference = try OutputJudge.run(session, samples, outputs, positions)
         guard reference.contains(where: { !$0.isEmpty }) else {
+            let names = Set(samples.flatMap(\.inputs.keys)).sorted()
             throw TripsError.data(
                 "the calibration inputs do not suffice for any output",
-                found: Set(samples.flatMap(\.inputs.keys)).sorted().joined(separator: ", "),
+                found: names.isEmpty ? "none" : names.joined(separator: ", "),
                 expected: "inputs of \(session.outputNames.joined(separator: ", "))")
         }
     }
