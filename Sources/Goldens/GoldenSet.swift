@@ -16,6 +16,7 @@ public struct GoldenSet: Sendable {
     /// Keys of the file whose tensors were not asked for.
     public private(set) var unread: [GoldenKey] = []
 
+    /// A set made in memory.
     public init(
         name: String, inputs: [String: Tensor] = [:], outputs: [String: Tensor] = [:],
         intermediates: [String: Tensor] = [:], metadata: GoldenMetadata = GoldenMetadata()
@@ -80,6 +81,7 @@ public struct GoldenMetadata: Sendable, Equatable {
     /// All of it, by key.
     public var values: [String: String]
 
+    /// Metadata of these texts.
     public init(_ values: [String: String] = [:]) { self.values = values }
 
     /// Members of a JSON object: texts, numbers and booleans as text, lists of them joined by commas; others are ignored.

@@ -19,7 +19,7 @@ public struct ImportedModel: Sendable {
     /// Paths of the files beside the source that hold its weights, such as an index's shards.
     public var weightFiles: [String]
 
-    public init(
+    package init(
         graphs: [Graph], format: SourceFormat, architecture: Architecture? = nil, settings: [Setting] = [],
         leftOut: [SkippedTensors] = [], producer: [(name: String, value: String)] = [], generation: Generation? = nil,
         weightFiles: [String] = []

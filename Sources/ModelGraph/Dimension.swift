@@ -13,10 +13,12 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
         var coefficient: Int
     }
 
+    /// A size that is a number.
     public init(_ constant: Int) {
         terms = constant == 0 ? [] : [Term(symbols: [], coefficient: constant)]
     }
 
+    /// A size that each run may choose, such as `batch`.
     public init(symbol: String) {
         terms = [Term(symbols: [symbol], coefficient: 1)]
     }
@@ -244,6 +246,7 @@ public struct Dimension: Hashable, Sendable, CustomStringConvertible {
 }
 
 extension Dimension: ExpressibleByIntegerLiteral {
+    /// A size that is a number.
     public init(integerLiteral value: Int) { self.init(value) }
 }
 

@@ -58,7 +58,7 @@ public struct Graph: Sendable {
     }
 
     /// An empty graph.
-    public init(name: String) { self.name = name }
+    package init(name: String) { self.name = name }
 
     // MARK: Looking
 
@@ -115,7 +115,7 @@ public struct Graph: Sendable {
     // MARK: Building
 
     /// Adds an input. Its name must be free.
-    public mutating func addInput(_ name: String, _ type: ValueType) throws -> ValueID {
+    package mutating func addInput(_ name: String, _ type: ValueType) throws -> ValueID {
         let value = try addValue(name, type)
         inputs.append(value)
         return value
@@ -137,13 +137,13 @@ public struct Graph: Sendable {
     }
 
     /// Adds a constant; a number is appended to a name that is taken.
-    public mutating func addConstant(_ constant: Constant, name: String) throws -> ValueID {
+    package mutating func addConstant(_ constant: Constant, name: String) throws -> ValueID {
         let type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
         return try addValue(name, type, content: .tensor(constant), isNumbered: true)
     }
 
     /// Adds a value that is known, in any of the forms of `Content`.
-    public mutating func addKnown(_ content: Content, _ type: ValueType, name: String) throws -> ValueID {
+    package mutating func addKnown(_ content: Content, _ type: ValueType, name: String) throws -> ValueID {
         try addValue(name, type, content: content, isNumbered: true)
     }
 
@@ -151,7 +151,7 @@ public struct Graph: Sendable {
     /// - Parameter outputNames: names for the first outputs; nil or missing ones are made from the node's name.
     /// - Throws: what the shape rule throws, with the node's name and operator as the place.
     @discardableResult
-    public mutating func add(
+    package mutating func add(
         _ op: any Operator, _ inputs: [ValueID?], name: String, outputNames: [String?] = []
     ) throws -> [ValueID] {
         let id = NodeID(nodeSlots.count)
@@ -175,7 +175,7 @@ public struct Graph: Sendable {
 
     /// Declares an output of the graph. Output names are a namespace of their own.
     /// - Throws: `data` where the name is taken, or there are more than 10000 outputs.
-    public mutating func addOutput(_ name: String, _ value: ValueID) throws {
+    package mutating func addOutput(_ name: String, _ value: ValueID) throws {
         guard outputs.count < Graph.maximalOutputs else {
             throw TripsError.data(
                 "number of outputs", found: "more than \(Graph.maximalOutputs)", expected: "at most \(Graph.maximalOutputs)")
@@ -187,13 +187,13 @@ public struct Graph: Sendable {
     }
 
     /// Gives an intermediate its canonical name; a name given before moves to this value.
-    public mutating func addTrace(_ name: String, _ value: ValueID) {
+    package mutating func addTrace(_ name: String, _ value: ValueID) {
         traces.removeAll { $0.name == name }
         traces.append((name, value))
     }
 
     /// Drops all traces.
-    public mutating func removeTraces() { traces = [] }
+    package mutating func removeTraces() { traces = [] }
 
     /// States the sizes of an input. Types that follow from them are inferred again by `inferAgain`.
     package mutating func setShape(of input: ValueID, _ shape: [Dimension]) {
@@ -202,7 +202,7 @@ public struct Graph: Sendable {
     }
 
     /// States what a value holds, so that nothing has to compute it.
-    public mutating func setContent(_ content: Content, of value: ValueID) {
+    package mutating func setContent(_ content: Content, of value: ValueID) {
         values[value.index].content = content
         if case .tensor(let constant) = content {
             values[value.index].type = ValueType(constant.dataType, constant.shape.map { Dimension($0) })
@@ -213,7 +213,7 @@ public struct Graph: Sendable {
     // MARK: Changing
 
     /// Makes everything that reads `old`, outputs and traces too, read `new` instead.
-    public mutating func replace(_ old: ValueID, with new: ValueID, except kept: Set<NodeID> = []) {
+    package mutating func replace(_ old: ValueID, with new: ValueID, except kept: Set<NodeID> = []) {
         guard old != new else { return }
         let moving = values[old.index].consumers.filter { !kept.contains($0) }
         for id in moving {
@@ -243,7 +243,7 @@ public struct Graph: Sendable {
 
     /// Keeps only the outputs with these names, in this order.
     /// - Throws: `usage` where one does not exist.
-    public mutating func selectOutputs(_ names: [String]) throws {
+    package mutating func selectOutputs(_ names: [String]) throws {
         outputs = try names.map { name in
             guard let output = outputs.first(where: { $0.name == name }) else {
                 throw TripsError.usage("no such output", found: name, expected: outputs.map(\.name).joined(separator: ", "))

@@ -8,6 +8,7 @@ import Tensors
 public struct GraphDocument: Sendable, Codable {
     /// A value that is given to each run.
     public struct Input: Sendable, Codable {
+        /// Unlike all other values' of the graph.
         public var name: String
         /// Data type and shape, whose sizes may be open.
         public var type: ValueType
@@ -15,7 +16,9 @@ public struct GraphDocument: Sendable, Codable {
 
     /// A value that is known before the model runs; exactly one of `tensor`, `sizes` and `splat` is present.
     public struct Known: Sendable, Codable {
+        /// Unlike all other values' of the graph.
         public var name: String
+        /// Data type and shape.
         public var type: ValueType
         /// The name of the package's tensor.
         public var tensor: String?
@@ -118,6 +121,7 @@ public struct GraphDocument: Sendable, Codable {
 
     /// A name that a value has outside the graph.
     public struct Binding: Sendable, Codable {
+        /// The name outside.
         public var name: String
         /// The value's name in the graph.
         public var value: String

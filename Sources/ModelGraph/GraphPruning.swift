@@ -1,7 +1,7 @@
 /// Dropping what nothing needs.
 extension Graph {
     /// Drops nodes that neither an output nor a trace needs; a session computes what is asked for only.
-    public mutating func prune() {
+    package mutating func prune() {
         var needed = Set<NodeID>()
         var pending = outputs.map(\.value) + traces.map(\.value)
         var sources: [String: ValueID]?
@@ -46,7 +46,7 @@ extension Graph {
     }
 
     /// Removes inputs that nothing reads, except those whose shapes determine a size that is needed.
-    public mutating func removeUnusedInputs() {
+    package mutating func removeUnusedInputs() {
         let read = inputs.filter { !values[$0.index].consumers.isEmpty || isOutput($0) }
         let known = nodes.flatMap { $0.inputs.compactMap { $0 } } + outputs.map(\.value) + traces.map(\.value)
         let sources = inputsDeterminingSizes(of: known, besides: read)

@@ -4,7 +4,7 @@ import Support
 extension Graph {
     /// Runs the shape rules again, in order, so that types follow what was changed upstream.
     /// - Throws: what a shape rule throws, with node and operator as the place.
-    public mutating func inferAgain() throws {
+    package mutating func inferAgain() throws {
         for node in try topologicalOrder() { try inferAgain(node) }
     }
 
@@ -42,7 +42,7 @@ extension Graph {
     }
 
     /// Replaces symbols by numbers in the inputs' types and in what is known, and runs the shape rules again.
-    public mutating func bind(_ symbols: [String: Int]) throws { try bind(symbols.mapValues { Dimension($0) }) }
+    package mutating func bind(_ symbols: [String: Int]) throws { try bind(symbols.mapValues { Dimension($0) }) }
 
     /// The same, for sizes that follow from other symbols.
     package mutating func bind(_ symbols: [String: Dimension]) throws {

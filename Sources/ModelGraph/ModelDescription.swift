@@ -21,7 +21,7 @@ public struct Setting: Sendable, Hashable, Codable {
     /// Where it came from.
     public var source: Source
 
-    public init(_ name: String, _ value: String, from source: Source) {
+    package init(_ name: String, _ value: String, from source: Source) {
         self.name = name
         self.value = value
         self.source = source
@@ -37,7 +37,7 @@ public struct SkippedTensors: Sendable, Hashable, Codable {
     /// Bytes of all of them.
     public var bytes: Int
 
-    public init(reason: String, count: Int, bytes: Int) {
+    package init(reason: String, count: Int, bytes: Int) {
         self.reason = reason
         self.count = count
         self.bytes = bytes
@@ -75,6 +75,7 @@ public struct Generation: Sendable, Hashable, Codable {
     /// Grounding: how many ids there are for coordinates 0 ... 1.
     public var targetCount: Int?
 
+    /// One hypothesis, BERT's [CLS] and [SEP] as start and end, and no coordinates, unless it is said otherwise.
     public init(
         method: Method, startID: Int = classID, endID: Int = separatorID, beam: Int = 1, minimalLength: Int = 1, maximalLength: Int,
         alpha: Double = 0.6, firstTargetID: Int? = nil, targetCount: Int? = nil

@@ -22,6 +22,7 @@ public protocol Operator: Sendable, Hashable, Codable {
 extension Operator {
     /// `String(describing:)` gives the same, but looks first whether each type describes itself: 10 ms at a program's start.
     public static var name: String { _typeName(Self.self, qualified: false) }
+    /// One input.
     public static var maximalInputs: Int? { 1 }
     public func multiplyAccumulates(_: [ValueType?], _: [ValueType]) throws -> Dimension? { nil }
 

@@ -55,9 +55,9 @@ private func refuseUnknownKeys(of decoder: any Decoder, decodedAs value: Any) th
 }
 
 /// All operators that a package can hold.
-public enum OperatorTable {
+package enum OperatorTable {
     /// Their types: blocks, then primitives.
-    public static let all: [any Operator.Type] = blocks + primitives
+    package static let all: [any Operator.Type] = blocks + primitives
 
     static let blocks: [any Operator.Type] = [
         PatchEmbedding.self, Linear.self, QuantizedLinear.self, LayerNorm.self, Attention.self, GELU.self, Embedding.self,

@@ -2,7 +2,7 @@ import Support
 import Tensors
 
 /// A local change of a graph that keeps its numbers: given a node where a pattern may end, what to put in its place.
-public protocol Rewrite: Sendable {
+package protocol Rewrite: Sendable {
     /// The name in the audit trail.
     var name: String { get }
 
@@ -11,7 +11,7 @@ public protocol Rewrite: Sendable {
 }
 
 /// Nodes and constants to add to a graph, and values to replace by them.
-public struct Patch: Sendable {
+package struct Patch: Sendable {
     fileprivate enum Addition: Sendable {
         case node(any Operator, [ValueID?], name: String, outputNames: [String?], outputCount: Int)
         case constant(Constant, name: String)
@@ -22,15 +22,15 @@ public struct Patch: Sendable {
     private var nextIndex: Int
 
     /// A patch for `graph` as it is now; it must be applied before the graph changes otherwise.
-    public init(for graph: Graph) { nextIndex = graph.valueCount }
+    package init(for graph: Graph) { nextIndex = graph.valueCount }
 
     /// Adds a node with one output.
-    public mutating func add(_ op: any Operator, _ inputs: [ValueID?], name: String, outputName: String? = nil) -> ValueID {
+    package mutating func add(_ op: any Operator, _ inputs: [ValueID?], name: String, outputName: String? = nil) -> ValueID {
         add(op, inputs, name: name, outputNames: [outputName], outputCount: 1)[0]
     }
 
     /// Adds a node with `outputCount` outputs.
-    public mutating func add(
+    package mutating func add(
         _ op: any Operator, _ inputs: [ValueID?], name: String, outputNames: [String?] = [], outputCount: Int
     ) -> [ValueID] {
         additions.append(.node(op, inputs, name: name, outputNames: outputNames, outputCount: outputCount))
@@ -38,19 +38,19 @@ public struct Patch: Sendable {
     }
 
     /// Adds a constant.
-    public mutating func add(_ constant: Constant, name: String) -> ValueID {
+    package mutating func add(_ constant: Constant, name: String) -> ValueID {
         additions.append(.constant(constant, name: name))
         return nextID()
     }
 
     /// Adds a value that is known, in any of the forms of `Content`.
-    public mutating func add(_ content: Content, _ type: ValueType, name: String) -> ValueID {
+    package mutating func add(_ content: Content, _ type: ValueType, name: String) -> ValueID {
         additions.append(.known(content, type, name: name))
         return nextID()
     }
 
     /// Makes everything that reads `old` read `new`, which must have the same type.
-    public mutating func replace(_ old: ValueID, with new: ValueID) { replacements.append((old, new)) }
+    package mutating func replace(_ old: ValueID, with new: ValueID) { replacements.append((old, new)) }
 
     private mutating func nextID() -> ValueID {
         defer { nextIndex += 1 }
@@ -65,7 +65,7 @@ extension Graph {
     /// - Returns: the audit trail: how often each rewrite was applied.
     /// - Throws: `data` where a patch would change a type, which is a mistake in the rewrite.
     @discardableResult
-    public mutating func rewrite(_ rewrites: [any Rewrite], validating: Bool = false) throws -> [String: Int] {
+    package mutating func rewrite(_ rewrites: [any Rewrite], validating: Bool = false) throws -> [String: Int] {
         var trail: [String: Int] = [:]
         var changed = true
         // Far more than any model takes: rewrites that undo each other on some odd graph must not go on for ever.

@@ -17,10 +17,12 @@ public struct NodeID: Hashable, Sendable, Comparable {
 
 /// Data type and shape of a value.
 public struct ValueType: Hashable, Sendable, CustomStringConvertible, Codable {
+    /// The type of the elements.
     public var dataType: DataType
     /// A size for each axis, the slowest first.
     public var shape: [Dimension]
 
+    /// A type with a size for each axis, the slowest first.
     public init(_ dataType: DataType, _ shape: [Dimension]) {
         self.dataType = dataType
         self.shape = shape
@@ -79,7 +81,7 @@ public struct Operand: Sendable {
     /// Elements of an operand that states sizes, axes or paddings: more than any real one has.
     package static let maximalCount = 4096
 
-    public init(_ type: ValueType, content: Content? = nil) {
+    package init(_ type: ValueType, content: Content? = nil) {
         self.type = type
         self.content = content
     }

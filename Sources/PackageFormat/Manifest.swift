@@ -40,14 +40,16 @@ public struct Manifest: Sendable, Codable {
     public internal(set) var tensors: [TensorRecord] = []
 
     /// A manifest that says nothing yet but what writes it.
-    public init(tool: Tool) { self.tool = tool }
+    package init(tool: Tool) { self.tool = tool }
 
     /// A program and its version.
     public struct Tool: Sendable, Codable, Equatable {
+        /// Such as `trips`.
         public var name: String
+        /// Such as `0.1.0`.
         public var version: String
 
-        public init(name: String, version: String) {
+        package init(name: String, version: String) {
             self.name = name
             self.version = version
         }
@@ -65,7 +67,7 @@ public struct Manifest: Sendable, Codable {
         /// What the file says of its making, such as `pytorch 2.4, opset 17`.
         public var producer: String?
 
-        public init(file: String, format: String, sha256: String, producer: String? = nil) {
+        package init(file: String, format: String, sha256: String, producer: String? = nil) {
             self.file = file
             self.format = format
             self.sha256 = sha256
@@ -90,7 +92,7 @@ public struct Manifest: Sendable, Codable {
         /// Image tokens that leave, the fused one counted, without [CLS].
         public var tokensAfter: String
 
-        public init(
+        package init(
             block: Int, keepRate: Double, guidance: PatchSelection.Guidance, fusion: PatchSelection.Fusion,
             order: PatchSelection.Order, tokensBefore: String, tokensAfter: String
         ) {
@@ -121,7 +123,7 @@ public struct Manifest: Sendable, Codable {
         /// What became of each layer.
         public var layers: [Layer]
 
-        public init(scheme: Scheme, summary: String, layers: [Layer] = []) {
+        package init(scheme: Scheme, summary: String, layers: [Layer] = []) {
             self.scheme = scheme
             self.summary = summary
             self.layers = layers
@@ -145,7 +147,7 @@ public struct Manifest: Sendable, Codable {
                 case snr = "signalToNoise"
             }
 
-            public init(
+            package init(
                 name: String, precision: WeightPrecision, groupSize: Int? = nil, snr: Double? = nil, note: String? = nil
             ) {
                 self.name = name
@@ -168,6 +170,7 @@ public struct Manifest: Sendable, Codable {
         /// How sizes are changed.
         public var resampling: Resampling
 
+        /// A way that a package does not state.
         public init(imageSize: Int, mean: [Double], deviation: [Double], resampling: Resampling) {
             self.imageSize = imageSize
             self.mean = mean
@@ -196,7 +199,7 @@ public struct Manifest: Sendable, Codable {
         /// How the numbers lie in the file where they are mapped; nil where they are compressed.
         public var mapped: Mapping?
 
-        public init(name: String, dataType: DataType, storedType: DataType, shape: [Int], mapped: Mapping? = nil) {
+        package init(name: String, dataType: DataType, storedType: DataType, shape: [Int], mapped: Mapping? = nil) {
             self.name = name
             self.dataType = dataType
             self.storedType = storedType
@@ -214,13 +217,14 @@ public struct Manifest: Sendable, Codable {
                 case panels
             }
 
+            /// Rows or panels.
             public var order: Order
             /// For int8 panels: inputs that share a scale; 0: all of an output's.
             public var group: Int?
             /// For int8 panels: the tensor of the scales, which the panels hold too.
             public var scales: String?
 
-            public init(_ order: Order, group: Int? = nil, scales: String? = nil) {
+            package init(_ order: Order, group: Int? = nil, scales: String? = nil) {
                 self.order = order
                 self.group = group
                 self.scales = scales

@@ -36,6 +36,7 @@ public enum PackageWriter {
         /// Whether a file that is already there may be replaced.
         public var replacing: Bool
 
+        /// Compressed, in the types of the source, and nothing replaced, unless it is said otherwise.
         public init(
             level: Int? = nil, plain: Bool = false, mapped: Bool = false, storage: Storage = .asIs, replacing: Bool = false
         ) {

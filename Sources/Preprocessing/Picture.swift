@@ -19,8 +19,9 @@ public struct Picture: Sendable, Equatable {
         (self.width, self.height, self.pixels) = (width, height, pixels)
     }
 
-    /// The largest side and area of pictures that are read.
+    /// The largest width and height of a picture, in pixels.
     public static let maximalSide = 32768
+    /// The largest area of a picture that is read, in pixels.
     public static let maximalArea = 100_000_000
 
     /// Reads a JPEG or PNG file, distinguished by their first bytes. Transparency is dropped, orientation tags and colour

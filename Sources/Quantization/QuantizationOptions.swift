@@ -20,6 +20,7 @@ public struct QuantizationOptions: Sendable {
     /// ratio, in dB, on each calibration input that suffices for it.
     public var minimalSNR: Double?
 
+    /// All layers, without calibration.
     public init(_ scheme: Scheme) { self.scheme = scheme }
 
     /// - Throws: `usage` where options do not go together, or a number is out of range.
@@ -94,8 +95,9 @@ public struct QuantizationReport: Sendable, Codable {
     public var quantizedBefore = 0
     /// Attentions whose products are computed in int8.
     public var attentions = 0
-    /// Of all layers' weights together, before compression.
+    /// Of all layers' weights together, in the types in which they were stored, before compression.
     public var bytesBefore = 0
+    /// The same of the new weights.
     public var bytesAfter = 0
     /// With calibration: SNR of each output, in dB, over all calibration inputs together. Other inputs may lose more, as the weights
     /// were rounded for these.
@@ -108,8 +110,9 @@ public struct QuantizationReport: Sendable, Codable {
     public var selectionOverlap: [String: Double] = [:]
     /// Layers that were put back to reach the wanted ratio, the most sensitive first.
     public var putBack: [String] = []
-    /// Median milliseconds of one run, before and after, measured alternating on this machine; nil where that was not asked for.
+    /// Median milliseconds of one run of the package as it was, measured in turn with the new one; nil where that was not asked for.
     public var millisecondsBefore: Double?
+    /// The same of the new package.
     public var millisecondsAfter: Double?
 
     private enum CodingKeys: String, CodingKey {

@@ -7,6 +7,7 @@ public struct StepTime: Sendable, Codable {
     public let label: String
     /// Their operators, joined by `+` where they are fused.
     public let kind: String
+    /// Multiply-accumulate operations of one run.
     public let multiplyAccumulates: Int
     /// Median over the runs.
     public let milliseconds: Double
@@ -20,6 +21,7 @@ public struct KindTime: Sendable, Encodable {
     public var steps: Int
     /// Of all these steps together.
     public var milliseconds: Double
+    /// Multiply-accumulate operations of all these steps together.
     public var multiplyAccumulates: Int
 }
 

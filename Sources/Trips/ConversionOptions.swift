@@ -18,10 +18,16 @@ public struct ConversionOptions: Sendable {
     /// How the package is written.
     public var writing = PackageWriter.Options()
 
+    /// All as the source has it, without selection.
     public init() {}
 }
 
 /// A stage on the way from a source to a package.
 public enum ConversionStage: String, Sendable, CaseIterable {
-    case fold, fuse, select
+    /// What depends on constants and sizes alone is computed.
+    case fold
+    /// Primitive operators that form a block become that block.
+    case fuse
+    /// Selection layers are inserted where the options ask for them.
+    case select
 }

@@ -26,8 +26,9 @@ public struct ConversionReport: Sendable {
     public let model: PreparedModel
     /// The package's.
     public let manifest: Manifest
-    /// Size of the source, with all the files that hold its weights, and of the package, in bytes.
+    /// Size of the source, with all the files that hold its weights, in bytes.
     public let sourceBytes: Int
+    /// Size of the package, in bytes.
     public let packageBytes: Int
 }
 

@@ -10,9 +10,11 @@ public struct Effect: Sendable, Encodable {
     public var batch: Int
     /// Of one run.
     public var multiplyAccumulates: Int
+    /// Of one run of the other package.
     public var referenceMultiplyAccumulates: Int
     /// Median time of a run in seconds, both packages in turn on the same inputs.
     public var seconds: Double
+    /// The same of the other package.
     public var referenceSeconds: Double
 
     /// How many multiplications it spares, in words; nil where one side has none.

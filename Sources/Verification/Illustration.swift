@@ -35,12 +35,14 @@ public struct Illustration: Sendable {
 public struct IllustrationOptions: Sendable {
     /// How many golden sets are shown.
     public var count = 8
-    /// By channel, as the model takes its images; nil: the input's range is stretched to a picture's.
+    /// Of each channel, as the model takes its images; nil: the input's range is stretched to a picture's.
     public var mean: [Double]?
+    /// By which each channel was divided; nil as for `mean`.
     public var deviation: [Double]?
     /// For the words of a text.
     public var tokenizer: WordPiece?
 
+    /// Eight sets, without words.
     public init() {}
 }
 

@@ -24,8 +24,9 @@ public struct Judgement: Sendable {
     public var agreement: Agreement?
     /// How many tokens were compared by their patch, and how many of each side had no partner.
     public var alignment: TokenAlignment?
-    /// The reference's type and shape, where they were compared.
+    /// The reference's type, where types were compared.
     public var dataType: DataType?
+    /// The reference's shape, where shapes were compared.
     public var shape: [Int] = []
 
     package init(verdict: Verdict, reason: String? = nil, criterion: Criterion? = nil, dataType: DataType? = nil, shape: [Int] = [])

@@ -4,7 +4,9 @@ import Tensors
 
 /// The spread of an error over the elements of a tensor.
 public struct ErrorSpread: Sendable, Codable, Equatable {
+    /// Of all elements.
     public var maximum = 0.0
+    /// Over all elements.
     public var mean = 0.0
     /// The lower one of two in the middle.
     public var median = 0.0
@@ -124,8 +126,9 @@ public struct Agreement: Sendable, Codable, Equatable {
     public var topK = 1.0
     /// 5, or fewer where rows are short.
     public var k = 1
-    /// KL(softmax g ‖ softmax x) in nats, mean and worst over rows.
+    /// KL(softmax g ‖ softmax x) in nats, mean over rows.
     public var divergence = 0.0
+    /// The same of the worst row.
     public var worstDivergence = 0.0
 
     /// Nil where the tensors have no rows of two or more finite elements.

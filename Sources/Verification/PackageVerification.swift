@@ -74,6 +74,7 @@ extension VerificationOptions {
 
 /// Inputs on which two packages are compared.
 public enum ComparisonInput: Sendable {
+    /// A set in files, which are read when it is its turn.
     case reference(GoldenReference)
     /// A set in memory; its outputs are not looked at.
     case set(GoldenSet)

@@ -128,8 +128,9 @@ public struct Divergence: Sendable, Equatable {
     public struct Jump: Sendable, Equatable, Codable {
         /// The state that left it.
         public var name: String
-        /// SNR of what entered the block, and of what left it, in dB.
+        /// SNR of what entered the block, in dB.
         public var before: Double
+        /// SNR of what left it, in dB.
         public var after: Double
 
         package init(name: String, before: Double, after: Double) { (self.name, self.before, self.after) = (name, before, after) }
@@ -169,7 +170,7 @@ public struct VerificationReport: Sendable {
     /// Metadata of the golden sets; of a key that several have, the first value.
     public var metadata: [String: String] = [:]
 
-    public init() {}
+    package init() {}
 
     /// `pass`, `fail`, or `unjudged` where packages were only compared.
     public var verdict: Verdict {

@@ -75,6 +75,7 @@ public struct ToleranceRule: Sendable, Equatable {
     /// The tolerance; for an SNR in dB.
     public var value: Double
 
+    /// A tolerance for all tensors, or for those that a pattern names.
     public init(pattern: String? = nil, value: Double) {
         self.pattern = pattern
         self.value = value
@@ -108,6 +109,7 @@ public struct Tolerances: Sendable {
     /// The least SNR in dB, instead of the two.
     public var snr: [ToleranceRule] = []
 
+    /// Those of fp32.
     public init() {}
 
     /// Whether nothing was asked for.

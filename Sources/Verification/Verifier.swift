@@ -13,6 +13,7 @@ public struct VerificationOptions: Sendable {
     /// What to draw of selections; nil: nothing.
     public var illustrations: IllustrationOptions?
 
+    /// Outputs alone, by the tolerances of fp32.
     public init() {}
 }
 

@@ -15,7 +15,7 @@ public struct Checkpoint: Sendable {
     /// Paths of the other files that hold tensors: an index's shards, in its order.
     public let shards: [String]
 
-    public init(
+    package init(
         tensors: [(name: String, constant: Constant)], metadata: [String: String] = [:], format: SourceFormat = .safetensors,
         others: [SkippedTensors] = [], shards: [String] = []
     ) {

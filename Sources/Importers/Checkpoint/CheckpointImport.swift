@@ -22,6 +22,7 @@ public struct CheckpointOptions: Sendable {
     /// Patterns (`*` stands for any characters) of tensors that the architecture does not know and that may be left out.
     public var leftOut: [String]
 
+    /// What is not stated is taken from the checkpoint, or is as released.
     public init(
         architecture: Architecture? = nil, visionHeads: Int? = nil, textHeads: Int? = nil, fusionLayers: Int? = nil,
         strideLayer: Int? = nil, configurationPath: String? = nil, imageSize: Int? = nil, leftOut: [String] = []

@@ -8,6 +8,7 @@ public struct ONNXImportOptions: Sendable {
     /// External data may lie outside the model's folder, behind links (as caches made of links have it).
     public var followsLinks: Bool
 
+    /// Links out of the folder are refused unless it is said otherwise.
     public init(followsLinks: Bool = false) { self.followsLinks = followsLinks }
 }
 

@@ -5,30 +5,30 @@ import Tensors
 ///
 /// Inputs: q [B, L, D]; k [B, M, D]; v [B, M, E]; optional additive mask that broadcasts to [B, heads, L, M]. Heads lie
 /// side by side in the last axis. Output [B, L, E]. A batch of 1 in k, v and mask serves every q of the batch.
-public struct Attention: Operator {
-    public static let maximalInputs: Int? = 4
+package struct Attention: Operator {
+    package static let maximalInputs: Int? = 4
     /// The result for a query whose keys are all masked by -∞.
-    public enum FullyMasked: String, Sendable, Hashable, NamedChoice {
+    package enum FullyMasked: String, Sendable, Hashable, NamedChoice {
         case zero
         /// Zero, and also for a query whose weights are NaN because one of its scores is NaN or ∞.
         case zeroForNaN
     }
 
     /// A divisor of both widths, D and E.
-    public var heads: Int
+    package var heads: Int
     /// nil: 1 / sqrt(D / heads).
-    public var scale: Float?
+    package var scale: Float?
     /// Query i attends to keys 0 ... i only.
-    public var causal: Bool
+    package var causal: Bool
     /// How both products are computed: `int8` quantizes queries and keys, and weights and values, as the model runs.
-    public var activations: ActivationPrecision
+    package var activations: ActivationPrecision
     /// nil: NaN, as plain softmax gives.
-    public var fullyMasked: FullyMasked?
+    package var fullyMasked: FullyMasked?
 
     /// What BERT adds to the scores of hidden keys; the exponential of this and of anything less is 0 in fp32.
     package static let maskedScore = -10000.0
 
-    public init(
+    package init(
         heads: Int, scale: Float? = nil, causal: Bool = false, activations: ActivationPrecision = .float32,
         fullyMasked: FullyMasked? = nil
     ) {
@@ -39,7 +39,7 @@ public struct Attention: Operator {
         self.fullyMasked = fullyMasked
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let q = try inputs.required(0, "q").floating("q").ranked(3, "q").type
         let k = try inputs.required(1, "k").typed(q.dataType, "k").ranked(3, "k").type
         let v = try inputs.required(2, "v").typed(q.dataType, "v").ranked(3, "v").type
@@ -54,7 +54,7 @@ public struct Attention: Operator {
         return [ValueType(q.dataType, [batch, q.shape[1], v.shape[2]])]
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let q = inputs[0], let k = inputs[1], let v = inputs[2], let y = outputs.first else { return nil }
         let pairs = try y.shape[0].multiplied(by: q.shape[1]).multiplied(by: k.shape[1])
         return try pairs.multiplied(by: q.shape[2].adding(v.shape[2]))
@@ -65,7 +65,7 @@ extension Attention {
     private enum Key: String, CodingKey { case heads, scale, causal, activations, fullyMasked }
 
     /// Products in floating point are not written.
-    public func encode(to encoder: any Encoder) throws {
+    package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: Key.self)
         try container.encode(heads, forKey: .heads)
         try container.encodeIfPresent(scale, forKey: .scale)
@@ -74,7 +74,7 @@ extension Attention {
         try container.encodeIfPresent(fullyMasked, forKey: .fullyMasked)
     }
 
-    public init(from decoder: any Decoder) throws {
+    package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: Key.self)
         self.init(
             heads: try container.decode(Int.self, forKey: .heads),

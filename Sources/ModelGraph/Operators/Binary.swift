@@ -4,10 +4,10 @@ import Tensors
 /// A function of pairs of elements, with broadcasting.
 ///
 /// Inputs: a; b, of one type (the exponent of a power may have another). Output: as a; booleans for comparisons.
-public struct Binary: Operator {
-    public static let maximalInputs: Int? = 2
+package struct Binary: Operator {
+    package static let maximalInputs: Int? = 2
     /// Which function; a and b are the operands.
-    public enum Kind: String, Sendable, Hashable, NamedChoice {
+    package enum Kind: String, Sendable, Hashable, NamedChoice {
         case add, sub, mul
         /// Integers are divided towards zero.
         case div
@@ -24,7 +24,7 @@ public struct Binary: Operator {
         case equal, less, lessOrEqual, greater, greaterOrEqual
 
         /// True where the results are booleans that compare two numbers.
-        public var isComparison: Bool {
+        package var isComparison: Bool {
             switch self {
             case .equal, .less, .lessOrEqual, .greater, .greaterOrEqual: true
             default: false
@@ -32,11 +32,11 @@ public struct Binary: Operator {
         }
     }
 
-    public var kind: Kind
+    package var kind: Kind
 
-    public init(_ kind: Kind) { self.kind = kind }
+    package init(_ kind: Kind) { self.kind = kind }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let (a, b) = (try inputs.required(0, "a").type, try inputs.required(1, "b").type)
         guard a.dataType == b.dataType || kind == .pow else {
             throw TripsError.data("data types of a and b", found: "\(a) and \(b)", expected: "one type")

@@ -7,17 +7,17 @@ import Tensors
 /// y = x · Wᵀ + b over the last axis.
 ///
 /// Inputs: x [..., K]; weight [N, K], a row for each output; optional bias [N]. Output [..., N].
-public struct Linear: Operator {
-    public static let maximalInputs: Int? = 3
-    public init() {}
+package struct Linear: Operator {
+    package static let maximalInputs: Int? = 3
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         let weight = try inputs.required(1, "weight").typed(x.dataType, "weight").ranked(2, "weight").type
         return [try linearType(x, outputs: weight.shape[0], inputs: weight.shape[1], bias: inputs.optional(2))]
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let weight = inputs[1], let y = outputs.first else { return nil }
         return try product(y.shape).multiplied(by: weight.shape[1])
     }
@@ -32,7 +32,7 @@ private func linearType(_ x: ValueType, outputs: Dimension, inputs: Dimension, b
 }
 
 /// How a quantized layer treats its activations.
-public enum ActivationPrecision: String, Sendable, Hashable, NamedChoice {
+package enum ActivationPrecision: String, Sendable, Hashable, NamedChoice {
     /// Rows are quantized to int8 as the model runs; products are summed up in 32-bit integers.
     case int8
     /// Weights, where there are any, are widened when they are loaded; all arithmetic is fp32.
@@ -43,19 +43,19 @@ public enum ActivationPrecision: String, Sendable, Hashable, NamedChoice {
 ///
 /// Inputs: x [..., K]; weight int8 [N, K]; scales [N, G], one for each output and group of K/G inputs (the last group may be
 /// shorter: group g starts at g · groupSize); optional bias [N]; optional input scale s [K]. All but the weight are float32.
-public struct QuantizedLinear: Operator {
-    public static let maximalInputs: Int? = 5
+package struct QuantizedLinear: Operator {
+    package static let maximalInputs: Int? = 5
     /// Inputs that share a scale.
-    public var groupSize: Int
+    package var groupSize: Int
     /// How x is multiplied: rounded to int8 by rows, or in float32 by the widened weights.
-    public var activations: ActivationPrecision
+    package var activations: ActivationPrecision
 
-    public init(groupSize: Int, activations: ActivationPrecision) {
+    package init(groupSize: Int, activations: ActivationPrecision) {
         self.groupSize = groupSize
         self.activations = activations
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").typed(.float32, "x").type
         let weight = try inputs.required(1, "weight").ranked(2, "weight").type
         guard weight.dataType == .int8, let width = weight.shape[1].constant, groupSize > 0 else {
@@ -68,7 +68,7 @@ public struct QuantizedLinear: Operator {
         return [try linearType(x, outputs: weight.shape[0], inputs: weight.shape[1], bias: inputs.optional(3))]
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         try Linear().multiplyAccumulates(inputs, outputs)
     }
 }
@@ -76,14 +76,14 @@ public struct QuantizedLinear: Operator {
 /// Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba et al. 2016).
 ///
 /// Inputs: x [..., D]; weight [D]; optional bias [D]. Output as x.
-public struct LayerNorm: Operator {
-    public static let maximalInputs: Int? = 3
+package struct LayerNorm: Operator {
+    package static let maximalInputs: Int? = 3
     /// Added to the variance.
-    public var epsilon: Float
+    package var epsilon: Float
 
-    public init(epsilon: Float) { self.epsilon = epsilon }
+    package init(epsilon: Float) { self.epsilon = epsilon }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         guard let width = x.shape.last else { throw TripsError.data("rank of x", found: x, expected: "1 or more") }
         try inputs.required(1, "weight").typed(x.dataType, "weight").shaped([width], "weight")
@@ -93,9 +93,9 @@ public struct LayerNorm: Operator {
 }
 
 /// Gaussian error linear units (Hendrycks and Gimpel 2016).
-public struct GELU: Operator {
+package struct GELU: Operator {
     /// How Φ, the distribution function of the normal distribution, is computed.
-    public enum Form: String, Sendable, Hashable, NamedChoice {
+    package enum Form: String, Sendable, Hashable, NamedChoice {
         /// x · Φ(x), by the error function.
         case erf
         /// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
@@ -103,32 +103,32 @@ public struct GELU: Operator {
         /// x · sigmoid(1.702 x)
         case quick
     }
-    public var form: Form
+    package var form: Form
 
-    public init(_ form: Form) { self.form = form }
+    package init(_ form: Form) { self.form = form }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
 }
 
 /// Divides the rows of the last axis by their Euclidean length, or by epsilon where that is longer.
-public struct L2Normalize: Operator {
+package struct L2Normalize: Operator {
     /// The least length that is divided by.
-    public var epsilon: Float
+    package var epsilon: Float
 
-    public init(epsilon: Float) { self.epsilon = epsilon }
+    package init(epsilon: Float) { self.epsilon = epsilon }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").floating("x").type] }
 }
 
 /// Looks up rows of tables and adds them: words, positions and token types of BERT.
 ///
 /// Inputs: ids [B, L], integers; table [V, D]; optional positions that broadcast to [B, L, D]; optional token types, the
 /// same. Output [B, L, D].
-public struct Embedding: Operator {
-    public static let maximalInputs: Int? = 4
-    public init() {}
+package struct Embedding: Operator {
+    package static let maximalInputs: Int? = 4
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let table = try inputs.required(1, "table").floating("table").ranked(2, "table").type
         return [try embeddingType(inputs.required(0, "ids"), table.shape[1], table.dataType, inputs.dropFirst(2))]
     }
@@ -137,11 +137,11 @@ public struct Embedding: Operator {
 /// `Embedding` with an int8 table and a scale for each row.
 ///
 /// Inputs: ids [B, L]; table int8 [V, D]; scales float32 [V]; optional positions; optional token types. Output float32.
-public struct QuantizedEmbedding: Operator {
-    public static let maximalInputs: Int? = 5
-    public init() {}
+package struct QuantizedEmbedding: Operator {
+    package static let maximalInputs: Int? = 5
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let table = try inputs.required(1, "table").ranked(2, "table").type
         guard table.dataType == .int8 else { throw TripsError.data("quantized table", found: table, expected: "int8") }
         try inputs.required(2, "scales").typed(.float32, "scales").shaped([table.shape[0]], "scales")
@@ -170,18 +170,18 @@ private func embeddingType(
 ///
 /// Input: mask [B, L], integers, booleans or floating point. Output float32: [B, 1, 1, L], or [B, 1, L, L] where causal:
 /// 1 where m holds and the key is not after the query, as BERT's decoder mode makes it.
-public struct PaddingMask: Operator {
+package struct PaddingMask: Operator {
     /// Addend for a key that no query may see.
-    public var maskedValue: Float
+    package var maskedValue: Float
     /// Queries see no later keys either.
-    public var causal: Bool
+    package var causal: Bool
 
-    public init(maskedValue: Float, causal: Bool = false) {
+    package init(maskedValue: Float, causal: Bool = false) {
         self.maskedValue = maskedValue
         self.causal = causal
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let mask = try inputs.required(0, "mask").ranked(2, "mask").type
         return [ValueType(.float32, [mask.shape[0], 1, causal ? mask.shape[1] : 1, mask.shape[1]])]
     }

@@ -2,12 +2,12 @@ import Support
 import Tensors
 
 /// Sums of products over named axes (Einstein's notation). Inputs: one tensor for each term of the equation.
-public struct Einsum: Operator {
-    public static let maximalInputs: Int? = nil
+package struct Einsum: Operator {
+    package static let maximalInputs: Int? = nil
     /// Such as `bij,bjk->bik`.
-    public var equation: String
+    package var equation: String
 
-    public init(equation: String) { self.equation = equation }
+    package init(equation: String) { self.equation = equation }
 
     /// The axes of each operand and of the result, as numbers in place of the names.
     package struct Plan: Sendable {
@@ -56,7 +56,7 @@ public struct Einsum: Operator {
         return Plan(terms: terms, output: output, names: ellipsis + letters.count)
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let types = try inputs.indices.map { try inputs.required($0, "operand").type }
         guard let first = types.first, types.allSatisfy({ $0.dataType == first.dataType }), first.dataType != .bool else {
             throw TripsError.data("operands", found: "\(types)", expected: "one numeric type")
@@ -74,7 +74,7 @@ public struct Einsum: Operator {
         return sizes
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         let types = inputs.compactMap { $0 }
         guard types.count > 1 else { return nil }
         return try product(Einsum.sizes(plan(ranks: types.map(\.rank)), types))

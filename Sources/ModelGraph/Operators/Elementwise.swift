@@ -2,11 +2,11 @@ import Support
 import Tensors
 
 /// Inputs: condition, booleans; x; y, of one type. All are broadcast. Output: x where the condition holds, else y.
-public struct Where: Operator {
-    public static let maximalInputs: Int? = 3
-    public init() {}
+package struct Where: Operator {
+    package static let maximalInputs: Int? = 3
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let condition = try inputs.required(0, "condition").typed(.bool, "condition").type
         let x = try inputs.required(1, "x").type
         let y = try inputs.required(2, "y").typed(x.dataType, "y").type
@@ -15,11 +15,11 @@ public struct Where: Operator {
 }
 
 /// Inputs: x; optional min; optional max, both scalars. Output: min(max(x, min), max).
-public struct Clip: Operator {
-    public static let maximalInputs: Int? = 3
-    public init() {}
+package struct Clip: Operator {
+    package static let maximalInputs: Int? = 3
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         guard x.dataType != .bool else { throw TripsError.data("data type of x", found: x, expected: "numbers") }
         for (index, name) in [(1, "min"), (2, "max")] {
@@ -30,17 +30,17 @@ public struct Clip: Operator {
 }
 
 /// Another element type for the same numbers. Input: x.
-public struct Cast: Operator {
-    public var to: DataType
+package struct Cast: Operator {
+    package var to: DataType
 
-    public init(to: DataType) { self.to = to }
+    package init(to: DataType) { self.to = to }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [ValueType(to, try inputs.required(0, "x").type.shape)] }
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] { [ValueType(to, try inputs.required(0, "x").type.shape)] }
 }
 
 /// Input: x. Output: x.
-public struct Identity: Operator {
-    public init() {}
+package struct Identity: Operator {
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] { [try inputs.required(0, "x").type] }
 }

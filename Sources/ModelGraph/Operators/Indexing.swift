@@ -2,14 +2,14 @@ import Support
 import Tensors
 
 /// Inputs: x; indices, negative ones from the end. Output: the slices of x along the axis that the indices name.
-public struct Gather: Operator {
-    public static let maximalInputs: Int? = 2
+package struct Gather: Operator {
+    package static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
 
-    public init(axis: Int = 0) { self.axis = axis }
+    package init(axis: Int = 0) { self.axis = axis }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let indices = try inputs.required(1, "indices").indexing("indices").type
         let axis = try resolveAxis(axis, rank: x.rank)
@@ -18,14 +18,14 @@ public struct Gather: Operator {
 }
 
 /// Inputs: x; indices of x's rank. Output: for each index the element at the index's own place, but on the axis.
-public struct GatherElements: Operator {
-    public static let maximalInputs: Int? = 2
+package struct GatherElements: Operator {
+    package static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
 
-    public init(axis: Int = 0) { self.axis = axis }
+    package init(axis: Int = 0) { self.axis = axis }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let indices = try inputs.required(1, "indices").indexing("indices").ranked(x.rank, "indices").type
         try checkWithin(indices, x, except: resolveAxis(axis, rank: x.rank))
@@ -43,14 +43,14 @@ private func checkWithin(_ indices: ValueType, _ x: ValueType, except axis: Int)
 }
 
 /// Inputs: x; indices [..., K], int64: places in the first K axes after the batch. Output: what is there.
-public struct GatherND: Operator {
-    public static let maximalInputs: Int? = 2
+package struct GatherND: Operator {
+    package static let maximalInputs: Int? = 2
     /// Leading axes that x and indices share.
-    public var batchDimensions: Int
+    package var batchDimensions: Int
 
-    public init(batchDimensions: Int = 0) { self.batchDimensions = batchDimensions }
+    package init(batchDimensions: Int = 0) { self.batchDimensions = batchDimensions }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let indices = try inputs.required(1, "indices").indexing("indices").type
         guard batchDimensions >= 0, batchDimensions < min(x.rank, indices.rank) else {
@@ -74,23 +74,23 @@ private func indexDepth(_ indices: ValueType, in rank: Int) throws -> Int {
 }
 
 /// How an update is combined with what is there.
-public enum ScatterReduction: String, Sendable, Hashable, NamedChoice {
+package enum ScatterReduction: String, Sendable, Hashable, NamedChoice {
     case none, add, mul, min, max
 }
 
 /// Inputs: x; indices of x's rank; updates, as indices. Output: x with the updates at the places that GatherElements reads.
-public struct ScatterElements: Operator {
-    public static let maximalInputs: Int? = 3
+package struct ScatterElements: Operator {
+    package static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
-    public var axis: Int
-    public var reduction: ScatterReduction
+    package var axis: Int
+    package var reduction: ScatterReduction
 
-    public init(axis: Int = 0, reduction: ScatterReduction = .none) {
+    package init(axis: Int = 0, reduction: ScatterReduction = .none) {
         self.axis = axis
         self.reduction = reduction
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let indices = try inputs.required(1, "indices").indexing("indices").ranked(x.rank, "indices").type
         try inputs.required(2, "updates").typed(x.dataType, "updates").shaped(indices.shape, "updates")
@@ -100,13 +100,13 @@ public struct ScatterElements: Operator {
 }
 
 /// Inputs: x; indices [..., K], int64: places in x's first K axes; updates for each. Output: x with the updates.
-public struct ScatterND: Operator {
-    public static let maximalInputs: Int? = 3
-    public var reduction: ScatterReduction
+package struct ScatterND: Operator {
+    package static let maximalInputs: Int? = 3
+    package var reduction: ScatterReduction
 
-    public init(reduction: ScatterReduction = .none) { self.reduction = reduction }
+    package init(reduction: ScatterReduction = .none) { self.reduction = reduction }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let indices = try inputs.required(1, "indices").indexing("indices").type
         let depth = try indexDepth(indices, in: x.rank)
@@ -118,19 +118,19 @@ public struct ScatterND: Operator {
 
 /// Inputs: x; k, one integer. Outputs: the k largest (or smallest) values along the axis, the most extreme first; their
 /// indices, int64. Among equal values the lower index comes first.
-public struct TopK: Operator {
-    public static let maximalInputs: Int? = 2
+package struct TopK: Operator {
+    package static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// False: the smallest values.
-    public var largest: Bool
+    package var largest: Bool
 
-    public init(axis: Int = -1, largest: Bool = true) {
+    package init(axis: Int = -1, largest: Bool = true) {
         self.axis = axis
         self.largest = largest
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let k = try inputs.required(1, "k")
         guard x.dataType != .bool, try k.length("k") == 1 else {
@@ -149,14 +149,14 @@ public struct TopK: Operator {
 
 /// Inputs: indices; depth, one number; values, the off and the on value. Output: indices with a new axis of size depth: on
 /// at the index, off elsewhere; all off where the index lies outside.
-public struct OneHot: Operator {
-    public static let maximalInputs: Int? = 3
+package struct OneHot: Operator {
+    package static let maximalInputs: Int? = 3
     /// Of the output; negative: counted from its end.
-    public var axis: Int
+    package var axis: Int
 
-    public init(axis: Int = -1) { self.axis = axis }
+    package init(axis: Int = -1) { self.axis = axis }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let indices = try inputs.required(0, "indices").type
         let depth = try inputs.required(1, "depth")
         let values = try inputs.required(2, "values").shaped([2], "values").type
@@ -178,13 +178,13 @@ public struct OneHot: Operator {
 }
 
 /// Input: x. Output: int64 [rank, count], the indices of the elements that are not zero, in order.
-public struct NonZero: Operator {
+package struct NonZero: Operator {
     /// Elements of a constant up to which it is loaded to count those that are not zero: each inference does so again.
     private static let largestCounted = 1 << 22
 
-    public init() {}
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x")
         var count = Dimension.unknown
         if case .tensor(let constant) = x.content, try elementCount(of: constant.shape) <= NonZero.largestCounted {
@@ -195,14 +195,14 @@ public struct NonZero: Operator {
 }
 
 /// Inputs: x, matrices; optional k, the diagonal (absent: 0). Output: x above (or below) the diagonal, 0 elsewhere.
-public struct Trilu: Operator {
-    public static let maximalInputs: Int? = 2
+package struct Trilu: Operator {
+    package static let maximalInputs: Int? = 2
     /// False: what is below the diagonal stays.
-    public var upper: Bool
+    package var upper: Bool
 
-    public init(upper: Bool = true) { self.upper = upper }
+    package init(upper: Bool = true) { self.upper = upper }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         guard x.rank >= 2 else { throw TripsError.data("rank of x", found: x, expected: "2 or more") }
         if let k = inputs.optional(1), try k.length("k") != 1 || !k.type.dataType.isInteger {

@@ -2,17 +2,17 @@ import Support
 import Tensors
 
 /// Inputs: x; shape, where one size may be -1: what is left. Output: the same elements in that shape.
-public struct Reshape: Operator {
-    public static let maximalInputs: Int? = 2
+package struct Reshape: Operator {
+    package static let maximalInputs: Int? = 2
     /// Zeros mean size 0; otherwise the size of the same axis of x.
-    public var allowZero: Bool
+    package var allowZero: Bool
 
-    public init(allowZero: Bool = false) { self.allowZero = allowZero }
+    package init(allowZero: Bool = false) { self.allowZero = allowZero }
 
     /// A reshape to sizes of which some are 0, or may turn out to be.
     package init(to sizes: [Dimension]) { self.init(allowZero: sizes.contains { $0.constant ?? 0 == 0 }) }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let stated = try inputs.required(1, "shape")
         guard let sizes = try stated.integers() else {
@@ -56,13 +56,13 @@ public struct Reshape: Operator {
 }
 
 /// Input: x. Output: a matrix; axes before `axis` are its rows, the others its columns.
-public struct Flatten: Operator {
+package struct Flatten: Operator {
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
 
-    public init(axis: Int = 1) { self.axis = axis }
+    package init(axis: Int = 1) { self.axis = axis }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         // The axis may also be the one after the last.
         let axis = try axis == x.rank ? x.rank : resolveAxis(axis, rank: x.rank)
@@ -71,11 +71,11 @@ public struct Flatten: Operator {
 }
 
 /// Inputs: x; optional axes of size 1 (absent: all such). Output: x without them.
-public struct Squeeze: Operator {
-    public static let maximalInputs: Int? = 2
-    public init() {}
+package struct Squeeze: Operator {
+    package static let maximalInputs: Int? = 2
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         guard let stated = inputs.optional(1) else {
             guard x.constantShape != nil else {
@@ -97,11 +97,11 @@ public struct Squeeze: Operator {
 }
 
 /// Inputs: x; axes of the output. Output: x with new axes of size 1.
-public struct Unsqueeze: Operator {
-    public static let maximalInputs: Int? = 2
-    public init() {}
+package struct Unsqueeze: Operator {
+    package static let maximalInputs: Int? = 2
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let stated = try inputs.required(1, "axes")
         let rank = try x.rank + stated.length("axes")
@@ -115,13 +115,13 @@ public struct Unsqueeze: Operator {
 }
 
 /// The sizes of axes start ..< end of x, as int64. Input: x.
-public struct Shape: Operator {
+package struct Shape: Operator {
     /// Negative: from the end; beyond the ends: clamped.
-    public var start: Int
+    package var start: Int
     /// nil: the rank.
-    public var end: Int?
+    package var end: Int?
 
-    public init(start: Int = 0, end: Int? = nil) {
+    package init(start: Int = 0, end: Int? = nil) {
         self.start = start
         self.end = end
     }
@@ -133,27 +133,27 @@ public struct Shape: Operator {
         return first..<max(first, last)
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         [ValueType(.int64, [Dimension(axes(rank: try inputs.required(0, "x").type.rank).count)])]
     }
 }
 
 /// The number of elements of x, an int64 scalar. Input: x.
-public struct Size: Operator {
-    public init() {}
+package struct Size: Operator {
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         _ = try inputs.required(0, "x")
         return [ValueType(.int64, [])]
     }
 }
 
 /// Inputs: shape; optional value, one element (absent: float32 0). Output: a tensor of that shape, the value everywhere.
-public struct ConstantOfShape: Operator {
-    public static let maximalInputs: Int? = 2
-    public init() {}
+package struct ConstantOfShape: Operator {
+    package static let maximalInputs: Int? = 2
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let shape = try inputs.required(0, "shape")
         let value = try inputs.optional(1)?.single("value")
         return [ValueType(value?.type.dataType ?? .float32, try shape.statedSizes("shape"))]
@@ -161,13 +161,13 @@ public struct ConstantOfShape: Operator {
 }
 
 /// Inputs: start; limit; delta, scalars of one type. Output: start, start + delta, … as long as the limit is not reached.
-public struct Arange: Operator {
-    public static let maximalInputs: Int? = 3
-    public static let name = "Range"
+package struct Arange: Operator {
+    package static let maximalInputs: Int? = 3
+    package static let name = "Range"
 
-    public init() {}
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let start = try inputs.required(0, "start").single("start")
         let limit = try inputs.required(1, "limit").typed(start.type.dataType, "limit").single("limit")
         let delta = try inputs.required(2, "delta").typed(start.type.dataType, "delta").single("delta")
@@ -200,11 +200,11 @@ public struct Arange: Operator {
 }
 
 /// Inputs: x; shape. Output: x broadcast with the shape.
-public struct Expand: Operator {
-    public static let maximalInputs: Int? = 2
-    public init() {}
+package struct Expand: Operator {
+    package static let maximalInputs: Int? = 2
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let sizes = try inputs.required(1, "shape").statedSizes("shape")
         return [ValueType(x.dataType, try broadcastShape([x.shape, sizes]))]
@@ -212,11 +212,11 @@ public struct Expand: Operator {
 }
 
 /// Inputs: x; repeats, one for each axis. Output: x, laid side by side.
-public struct Tile: Operator {
-    public static let maximalInputs: Int? = 2
-    public init() {}
+package struct Tile: Operator {
+    package static let maximalInputs: Int? = 2
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let repeats = try inputs.required(1, "repeats").statedSizes("repeats")
         guard repeats.count == x.rank else {
@@ -237,11 +237,11 @@ extension Operand {
 }
 
 /// Input: x. Output: x with its axes in another order: output axis i is input axis permutation[i].
-public struct Transpose: Operator {
+package struct Transpose: Operator {
     /// nil: the axes in reverse order.
-    public var permutation: [Int]?
+    package var permutation: [Int]?
 
-    public init(permutation: [Int]? = nil) { self.permutation = permutation }
+    package init(permutation: [Int]? = nil) { self.permutation = permutation }
 
     /// The permutation for an operand of this rank.
     /// - Throws: `data` where it is none.
@@ -254,21 +254,21 @@ public struct Transpose: Operator {
         return axes
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         return [ValueType(x.dataType, try resolved(rank: x.rank).map { x.shape[$0] })]
     }
 }
 
 /// Inputs: one or more tensors of one type and rank. Output: them, one after the other along the axis.
-public struct Concat: Operator {
-    public static let maximalInputs: Int? = nil
+package struct Concat: Operator {
+    package static let maximalInputs: Int? = nil
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
 
-    public init(axis: Int) { self.axis = axis }
+    package init(axis: Int) { self.axis = axis }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let first = try inputs.required(0, "x").type
         let axis = try resolveAxis(axis, rank: first.rank)
         var shape = first.shape
@@ -288,19 +288,19 @@ public struct Concat: Operator {
 }
 
 /// Inputs: x; optional sizes of the parts (absent: equal parts, the last may be smaller). Outputs: parts along the axis.
-public struct Split: Operator {
-    public static let maximalInputs: Int? = 2
+package struct Split: Operator {
+    package static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// The number of parts.
-    public var outputs: Int
+    package var outputs: Int
 
-    public init(axis: Int = 0, outputs: Int) {
+    package init(axis: Int = 0, outputs: Int) {
         self.axis = axis
         self.outputs = outputs
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let axis = try resolveAxis(axis, rank: x.rank)
         guard outputs > 0, outputs <= 65536 else {
@@ -335,11 +335,11 @@ public struct Split: Operator {
 }
 
 /// Inputs: x; starts; ends; optional axes (absent: the first ones); optional steps (absent: 1). Output: a part of x.
-public struct Slice: Operator {
-    public static let maximalInputs: Int? = 5
-    public init() {}
+package struct Slice: Operator {
+    package static let maximalInputs: Int? = 5
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let (starts, ends) = (try inputs.required(1, "starts"), try inputs.required(2, "ends"))
         let count = try starts.length("starts")
@@ -433,17 +433,17 @@ public struct Slice: Operator {
 
 /// Inputs: x; pads, all begins and then all ends, negative ones crop; optional value (absent: 0); optional axes (absent:
 /// all). Output: x with more at its borders.
-public struct Pad: Operator {
-    public static let maximalInputs: Int? = 4
+package struct Pad: Operator {
+    package static let maximalInputs: Int? = 4
     /// What stands at the new places: a number, or elements of x (mirrored, the nearest, or from the other side).
-    public enum Mode: String, Sendable, Hashable, NamedChoice {
+    package enum Mode: String, Sendable, Hashable, NamedChoice {
         case constant, reflect, edge, wrap
     }
-    public var mode: Mode
+    package var mode: Mode
 
-    public init(mode: Mode = .constant) { self.mode = mode }
+    package init(mode: Mode = .constant) { self.mode = mode }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let pads = try inputs.required(1, "pads")
         try inputs.optional(2)?.typed(x.dataType, "value").single("value")

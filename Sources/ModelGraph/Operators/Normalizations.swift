@@ -5,22 +5,22 @@ import Tensors
 ///
 /// Inputs: x; scale; optional bias, which broadcast to x. Outputs: as x; with statistics also the mean and the inverse
 /// standard deviation, float32.
-public struct LayerNormalization: Operator {
-    public static let maximalInputs: Int? = 3
+package struct LayerNormalization: Operator {
+    package static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// Added to the variance.
-    public var epsilon: Float
+    package var epsilon: Float
     /// Mean and inverse standard deviation are outputs, too.
-    public var statistics: Bool
+    package var statistics: Bool
 
-    public init(axis: Int = -1, epsilon: Float = 1e-5, statistics: Bool = false) {
+    package init(axis: Int = -1, epsilon: Float = 1e-5, statistics: Bool = false) {
         self.axis = axis
         self.epsilon = epsilon
         self.statistics = statistics
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         let axis = try resolveAxis(axis, rank: x.rank)
         try inputs.required(1, "scale").typed(x.dataType, "scale").broadcasting(to: x.shape, "scale")
@@ -33,19 +33,19 @@ public struct LayerNormalization: Operator {
 /// Divides by the root of the mean square over the axes from `axis` on, then scales (Zhang and Sennrich 2019).
 ///
 /// Inputs: x; scale, which broadcasts to x. Output: as x.
-public struct RMSNormalization: Operator {
-    public static let maximalInputs: Int? = 2
+package struct RMSNormalization: Operator {
+    package static let maximalInputs: Int? = 2
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// Added to the mean square.
-    public var epsilon: Float
+    package var epsilon: Float
 
-    public init(axis: Int = -1, epsilon: Float = 1e-5) {
+    package init(axis: Int = -1, epsilon: Float = 1e-5) {
         self.axis = axis
         self.epsilon = epsilon
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         _ = try resolveAxis(axis, rank: x.rank)
         try inputs.required(1, "scale").floating("scale").broadcasting(to: x.shape, "scale")
@@ -56,19 +56,19 @@ public struct RMSNormalization: Operator {
 /// Normalises each group of channels of each example (Wu and He 2018).
 ///
 /// Inputs: x [B, C, ...]; scale; bias, a number for each channel, or for each group. Output: as x.
-public struct GroupNormalization: Operator {
-    public static let maximalInputs: Int? = 3
+package struct GroupNormalization: Operator {
+    package static let maximalInputs: Int? = 3
     /// Groups of neighbouring channels, of equal size.
-    public var groups: Int
+    package var groups: Int
     /// Added to the variance.
-    public var epsilon: Float
+    package var epsilon: Float
 
-    public init(groups: Int, epsilon: Float = 1e-5) {
+    package init(groups: Int, epsilon: Float = 1e-5) {
         self.groups = groups
         self.epsilon = epsilon
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         guard x.rank >= 2, groups > 0, x.shape[1].constant.map({ $0 % groups == 0 }) ?? true else {
             throw TripsError.data("channels of x", found: x, expected: "a multiple of \(groups)")
@@ -84,14 +84,14 @@ public struct GroupNormalization: Operator {
 }
 
 /// Normalises each channel of each example. Inputs: x [B, C, ...]; scale [C]; bias [C]. Output: as x.
-public struct InstanceNormalization: Operator {
-    public static let maximalInputs: Int? = 3
+package struct InstanceNormalization: Operator {
+    package static let maximalInputs: Int? = 3
     /// Added to the variance.
-    public var epsilon: Float
+    package var epsilon: Float
 
-    public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
+    package init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         guard x.rank >= 2 else { throw TripsError.data("rank of x", found: x, expected: "2 or more") }
         try inputs.required(1, "scale").typed(x.dataType, "scale").shaped([x.shape[1]], "scale")
@@ -101,14 +101,14 @@ public struct InstanceNormalization: Operator {
 }
 
 /// Inputs: x [B, C, ...]; scale [C]; bias [C]; mean [C]; variance [C]. Output: as x, normalised by the stated statistics.
-public struct BatchNormalization: Operator {
-    public static let maximalInputs: Int? = 5
+package struct BatchNormalization: Operator {
+    package static let maximalInputs: Int? = 5
     /// Added to the variance.
-    public var epsilon: Float
+    package var epsilon: Float
 
-    public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
+    package init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         let channels = x.rank > 1 ? x.shape[1] : 1
         for (index, name) in ["scale", "bias", "mean", "variance"].enumerated() {
@@ -119,18 +119,18 @@ public struct BatchNormalization: Operator {
 }
 
 /// Divides by the p-norm along the axis; where that is 0 the result is 0. Input: x.
-public struct LpNormalization: Operator {
+package struct LpNormalization: Operator {
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// 1 or 2.
-    public var p: Int
+    package var p: Int
 
-    public init(axis: Int = -1, p: Int = 2) {
+    package init(axis: Int = -1, p: Int = 2) {
         self.axis = axis
         self.p = p
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         _ = try resolveAxis(axis, rank: x.rank)
         guard p == 1 || p == 2 else { throw TripsError.data("p", found: p, expected: "1 or 2") }

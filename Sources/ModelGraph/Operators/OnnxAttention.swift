@@ -7,27 +7,27 @@ import Tensors
 /// [B, heads, L, M]; optional past key and past value [B, heads, P, D]; optional number of keys of each example that are
 /// no padding, int64 [B]. Outputs: y as q; present key and present value [B, heads, P + M, D]; scores
 /// [B, heads, L, P + M]: the first `outputs` of them.
-public struct OnnxAttention: Operator {
-    public static let maximalInputs: Int? = 7
+package struct OnnxAttention: Operator {
+    package static let maximalInputs: Int? = 7
     /// Which scores are put out.
-    public enum Scores: Int, Sendable, Hashable, Codable, CaseIterable {
+    package enum Scores: Int, Sendable, Hashable, Codable, CaseIterable {
         case products = 0, capped, masked, softmax
     }
     /// Needed where the operands have rank 3.
-    public var queryHeads: Int?
-    public var keyHeads: Int?
+    package var queryHeads: Int?
+    package var keyHeads: Int?
     /// nil: 1 / sqrt(D)
-    public var scale: Float?
+    package var scale: Float?
     /// Queries see no later keys.
-    public var causal: Bool
+    package var causal: Bool
     /// Scores become softcap · tanh(score / softcap); 0: they stay.
-    public var softcap: Float
+    package var softcap: Float
     /// Of the fourth output.
-    public var scores: Scores
+    package var scores: Scores
     /// 1 ... 4
-    public var outputs: Int
+    package var outputs: Int
 
-    public init(
+    package init(
         queryHeads: Int? = nil, keyHeads: Int? = nil, scale: Float? = nil, causal: Bool = false, softcap: Float = 0,
         scores: Scores = .products, outputs: Int = 1
     ) {
@@ -40,7 +40,7 @@ public struct OnnxAttention: Operator {
         self.outputs = outputs
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let q = try inputs.required(0, "q").floating("q").type
         let k = try inputs.required(1, "k").floating("k").ranked(q.rank, "k").type
         let v = try inputs.required(2, "v").floating("v").ranked(q.rank, "v").type
@@ -100,7 +100,7 @@ public struct OnnxAttention: Operator {
         return [type.shape[0], Dimension(heads), type.shape[1], width]
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let q = inputs[0], let k = inputs[1], let v = inputs[2] else { return nil }
         let (query, key, value) = (try headed(q, queryHeads, "q"), try headed(k, keyHeads, "k"), try headed(v, keyHeads, "v"))
         var length = key[2]

@@ -5,11 +5,11 @@ import Tensors
 ///
 /// Inputs: image [B, C, H, W]; weight [D, C, p, q]; optional bias [D]; optional class token (D elements), which goes
 /// first; optional positions, added to all tokens ([1, T, D]). Output: tokens [B, T, D], row by row, T = H/p · W/q (+ 1).
-public struct PatchEmbedding: Operator {
-    public static let maximalInputs: Int? = 5
-    public init() {}
+package struct PatchEmbedding: Operator {
+    package static let maximalInputs: Int? = 5
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let image = try inputs.required(0, "image").floating("image").ranked(4, "image").type
         let weight = try inputs.required(1, "weight").typed(image.dataType, "weight").ranked(4, "weight").type
         let width = weight.shape[0]
@@ -34,7 +34,7 @@ public struct PatchEmbedding: Operator {
         return size.divided(roundingDownBy: patch) ?? .unknown
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let weight = inputs[1], let tokens = outputs.first else { return nil }
         let patches = inputs.count > 3 && inputs[3] != nil ? try tokens.shape[1].subtracting(1) : tokens.shape[1]
         return try tokens.shape[0].multiplied(by: patches).multiplied(by: product(weight.shape))

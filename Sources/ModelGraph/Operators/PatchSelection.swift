@@ -10,6 +10,7 @@ import Tensors
 /// Outputs: tokens [B, P + K (+ 1), D]; indices int64 [B, K], ascending; scores float32 [B, N]; positions int64
 /// [B, K (+ 1)], -1 for the fused token. K = ceil(keepRate · N - 1e-9); for K = N nothing is fused.
 public struct PatchSelection: Operator {
+    /// Tokens, keys, query and positions.
     public static let maximalInputs: Int? = 4
     /// What scores the image tokens.
     public enum Guidance: String, Sendable, Hashable, NamedChoice {
@@ -42,8 +43,11 @@ public struct PatchSelection: Operator {
     public var scale: Float?
     /// In (0, 1].
     public var keepRate: Double
+    /// What scores the image tokens.
     public var guidance: Guidance
+    /// What becomes of the tokens that are dropped.
     public var fusion: Fusion
+    /// How the tokens that stay are ordered.
     public var order: Order
     /// For random guidance.
     public var seed: Int
@@ -52,7 +56,7 @@ public struct PatchSelection: Operator {
     /// Tokens in front, [CLS] the first, that always stay and are not scored.
     public var leading: Int
 
-    public init(
+    package init(
         heads: Int, scale: Float? = nil, keepRate: Double, guidance: Guidance = .text, fusion: Fusion = .normalized,
         order: Order = .original, seed: Int = 0, sharesKeys: Bool = false, leading: Int = 1
     ) {

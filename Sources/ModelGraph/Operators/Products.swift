@@ -2,11 +2,11 @@ import Support
 import Tensors
 
 /// The product of matrices, with broadcast batches (NumPy's matmul). Inputs: a [..., M, K]; b [..., K, N].
-public struct MatMul: Operator {
-    public static let maximalInputs: Int? = 2
-    public init() {}
+package struct MatMul: Operator {
+    package static let maximalInputs: Int? = 2
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let a = try inputs.required(0, "a").type
         let b = try inputs.required(1, "b").typed(a.dataType, "b").type
         guard a.dataType != .bool, let inner = a.shape.last, b.rank > 0 else {
@@ -21,30 +21,30 @@ public struct MatMul: Operator {
         return [ValueType(a.dataType, shape)]
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let inner = inputs[0]?.shape.last, let y = outputs.first else { return nil }
         return try product(y.shape).multiplied(by: inner)
     }
 }
 
 /// alpha · a' · b' + beta · c. Inputs: matrices a; b; optional c, which broadcasts to the output.
-public struct Gemm: Operator {
-    public static let maximalInputs: Int? = 3
-    public var alpha: Float
-    public var beta: Float
+package struct Gemm: Operator {
+    package static let maximalInputs: Int? = 3
+    package var alpha: Float
+    package var beta: Float
     /// a' is the transpose of a.
-    public var transposeA: Bool
+    package var transposeA: Bool
     /// b' is the transpose of b.
-    public var transposeB: Bool
+    package var transposeB: Bool
 
-    public init(alpha: Float = 1, beta: Float = 1, transposeA: Bool = false, transposeB: Bool = false) {
+    package init(alpha: Float = 1, beta: Float = 1, transposeA: Bool = false, transposeB: Bool = false) {
         self.alpha = alpha
         self.beta = beta
         self.transposeA = transposeA
         self.transposeB = transposeB
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let a = try inputs.required(0, "a").ranked(2, "a").type
         let b = try inputs.required(1, "b").ranked(2, "b").typed(a.dataType, "b").type
         guard a.dataType != .bool, mayBeEqual(a.shape[transposeA ? 0 : 1], b.shape[transposeB ? 1 : 0]) else {
@@ -55,7 +55,7 @@ public struct Gemm: Operator {
         return [ValueType(a.dataType, shape)]
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let a = inputs[0], let y = outputs.first else { return nil }
         return try product(y.shape).multiplied(by: a.shape[transposeA ? 0 : 1])
     }

@@ -5,22 +5,22 @@ import Tensors
 ///
 /// Inputs: x; scale: a scalar, [size of the axis], or with blocks x's shape divided along the axis; optional zero point as
 /// scale, whose type is the output's.
-public struct QuantizeLinear: Operator {
-    public static let maximalInputs: Int? = 3
+package struct QuantizeLinear: Operator {
+    package static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// Elements along the axis that share a scale; 0: none but by axis.
-    public var blockSize: Int
+    package var blockSize: Int
     /// Where no zero point states it.
-    public var outputType: DataType
+    package var outputType: DataType
 
-    public init(axis: Int = 1, blockSize: Int = 0, outputType: DataType = .uint8) {
+    package init(axis: Int = 1, blockSize: Int = 0, outputType: DataType = .uint8) {
         self.axis = axis
         self.blockSize = blockSize
         self.outputType = outputType
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let scale = try inputs.required(1, "scale").floating("scale")
         guard x.dataType.isFloatingPoint || x.dataType == .int32 else {
@@ -35,19 +35,19 @@ public struct QuantizeLinear: Operator {
 }
 
 /// The numbers that integers represent: (x - zero point) · scale. Inputs as those of `QuantizeLinear`.
-public struct DequantizeLinear: Operator {
-    public static let maximalInputs: Int? = 3
+package struct DequantizeLinear: Operator {
+    package static let maximalInputs: Int? = 3
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// As that of `QuantizeLinear`.
-    public var blockSize: Int
+    package var blockSize: Int
 
-    public init(axis: Int = 1, blockSize: Int = 0) {
+    package init(axis: Int = 1, blockSize: Int = 0) {
         self.axis = axis
         self.blockSize = blockSize
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let scale = try inputs.required(1, "scale").floating("scale")
         guard x.dataType.isInteger else { throw TripsError.data("data type of x", found: x, expected: "integers") }
@@ -60,10 +60,10 @@ public struct DequantizeLinear: Operator {
 /// Integers in place of x: its smallest and largest number, 0 among them, become 0 and 255.
 ///
 /// Input: x, float32. Outputs: integers, uint8; scale, float32 []; zero point, uint8 [].
-public struct DynamicQuantizeLinear: Operator {
-    public init() {}
+package struct DynamicQuantizeLinear: Operator {
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").typed(.float32, "x").type
         return [ValueType(.uint8, x.shape), ValueType(.float32, []), ValueType(.uint8, [])]
     }
@@ -73,11 +73,11 @@ public struct DynamicQuantizeLinear: Operator {
 ///
 /// Inputs: a [..., M, K]; b [..., K, N]; optional zero point of a: one, [M] for a matrix, or [..., M, 1]; optional zero point of b:
 /// one, [N] or [..., 1, N]. Output int32 [..., M, N].
-public struct MatMulInteger: Operator {
-    public static let maximalInputs: Int? = 4
-    public init() {}
+package struct MatMulInteger: Operator {
+    package static let maximalInputs: Int? = 4
+    package init() {}
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let a = try inputs.required(0, "a").bytes("a"), b = try inputs.required(1, "b").bytes("b")
         if let zero = try inputs.optional(2)?.typed(a.dataType, "zero point of a") {
             if a.rank == 2, zero.type.rank == 1, zero.type.shape[0] != 1 {
@@ -90,7 +90,7 @@ public struct MatMulInteger: Operator {
         return try MatMul().infer([a, b].map { Operand(ValueType(.int32, $0.shape)) })
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         try MatMul().multiplyAccumulates(inputs, outputs)
     }
 }
@@ -99,14 +99,14 @@ public struct MatMulInteger: Operator {
 ///
 /// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional zero point of x, one; optional zero point of the weight, one or
 /// [O]. Output int32 [B, O, ...].
-public struct ConvInteger: Operator {
-    public static let maximalInputs: Int? = 4
+package struct ConvInteger: Operator {
+    package static let maximalInputs: Int? = 4
     /// Windows and groups.
-    public var convolution: Conv
+    package var convolution: Conv
 
-    public init(_ convolution: Conv = Conv()) { self.convolution = convolution }
+    package init(_ convolution: Conv = Conv()) { self.convolution = convolution }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").bytes("x"), weight = try inputs.required(1, "weight").bytes("weight")
         let output = try convolution.infer([x, weight].map { Operand(ValueType(.float32, $0.shape)) })
         if let zero = try inputs.optional(2)?.typed(x.dataType, "zero point of x"), try !zero.isSingle {
@@ -118,7 +118,7 @@ public struct ConvInteger: Operator {
         return output.map { ValueType(.int32, $0.shape) }
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         try convolution.multiplyAccumulates(inputs, outputs)
     }
 }

@@ -2,24 +2,24 @@ import Support
 import Tensors
 
 /// Inputs: x; optional axes (absent or empty: all). Output: x with these axes reduced to one number.
-public struct Reduce: Operator {
-    public static let maximalInputs: Int? = 2
-    public enum Kind: String, Sendable, Hashable, NamedChoice {
+package struct Reduce: Operator {
+    package static let maximalInputs: Int? = 2
+    package enum Kind: String, Sendable, Hashable, NamedChoice {
         case sum, mean, max, min, prod, l1, l2, logSum, logSumExp, sumSquare
     }
-    public var kind: Kind
+    package var kind: Kind
     /// Reduced axes stay, with size 1.
-    public var keepDimensions: Bool
+    package var keepDimensions: Bool
     /// Without axes nothing is reduced.
-    public var noopWithEmptyAxes: Bool
+    package var noopWithEmptyAxes: Bool
 
-    public init(_ kind: Kind, keepDimensions: Bool = true, noopWithEmptyAxes: Bool = false) {
+    package init(_ kind: Kind, keepDimensions: Bool = true, noopWithEmptyAxes: Bool = false) {
         self.kind = kind
         self.keepDimensions = keepDimensions
         self.noopWithEmptyAxes = noopWithEmptyAxes
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         guard x.dataType != .bool || kind == .max || kind == .min else {
             throw TripsError.data("data type of x", found: x, expected: "numbers")
@@ -42,24 +42,24 @@ public struct Reduce: Operator {
 }
 
 /// The index of the largest or smallest element along an axis, int64. Input: x.
-public struct ArgReduce: Operator {
-    public enum Kind: String, Sendable, Hashable, NamedChoice { case max, min }
-    public var kind: Kind
+package struct ArgReduce: Operator {
+    package enum Kind: String, Sendable, Hashable, NamedChoice { case max, min }
+    package var kind: Kind
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
     /// The axis stays, with size 1.
-    public var keepDimensions: Bool
+    package var keepDimensions: Bool
     /// Of equal elements the last counts.
-    public var selectLastIndex: Bool
+    package var selectLastIndex: Bool
 
-    public init(_ kind: Kind, axis: Int = 0, keepDimensions: Bool = true, selectLastIndex: Bool = false) {
+    package init(_ kind: Kind, axis: Int = 0, keepDimensions: Bool = true, selectLastIndex: Bool = false) {
         self.kind = kind
         self.axis = axis
         self.keepDimensions = keepDimensions
         self.selectLastIndex = selectLastIndex
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let axis = try resolveAxis(axis, rank: x.rank)
         guard x.shape[axis] != 0, x.dataType != .bool else {
@@ -72,19 +72,19 @@ public struct ArgReduce: Operator {
 }
 
 /// Inputs: x; axis, one integer. Output: the sums of the elements up to each place along the axis.
-public struct CumSum: Operator {
-    public static let maximalInputs: Int? = 2
+package struct CumSum: Operator {
+    package static let maximalInputs: Int? = 2
     /// The element itself does not count.
-    public var exclusive: Bool
+    package var exclusive: Bool
     /// From the end.
-    public var reverse: Bool
+    package var reverse: Bool
 
-    public init(exclusive: Bool = false, reverse: Bool = false) {
+    package init(exclusive: Bool = false, reverse: Bool = false) {
         self.exclusive = exclusive
         self.reverse = reverse
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let axis = try inputs.required(1, "axis")
         guard x.dataType != .bool, try axis.length("axis") == 1 else {
@@ -96,13 +96,13 @@ public struct CumSum: Operator {
 }
 
 /// exp(x) / Σ exp(x) along the axis. Input: x.
-public struct Softmax: Operator {
+package struct Softmax: Operator {
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
 
-    public init(axis: Int = -1) { self.axis = axis }
+    package init(axis: Int = -1) { self.axis = axis }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x").type
         _ = try resolveAxis(axis, rank: x.rank)
         return [x]
@@ -110,11 +110,11 @@ public struct Softmax: Operator {
 }
 
 /// x - log Σ exp(x) along the axis. Input: x.
-public struct LogSoftmax: Operator {
+package struct LogSoftmax: Operator {
     /// Negative: counted from the last.
-    public var axis: Int
+    package var axis: Int
 
-    public init(axis: Int = -1) { self.axis = axis }
+    package init(axis: Int = -1) { self.axis = axis }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] { try Softmax(axis: axis).infer(inputs) }
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] { try Softmax(axis: axis).infer(inputs) }
 }

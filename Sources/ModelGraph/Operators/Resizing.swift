@@ -4,12 +4,12 @@ import Tensors
 /// Changes sizes by interpolation.
 ///
 /// Inputs: x; optional roi (for tfCropAndResize); optional scales; optional sizes: one of the two, for each of the axes.
-public struct Resize: Operator {
-    public static let maximalInputs: Int? = 4
+package struct Resize: Operator {
+    package static let maximalInputs: Int? = 4
     /// How elements of x are combined.
-    public enum Mode: String, Sendable, Hashable, NamedChoice { case nearest, linear, cubic }
+    package enum Mode: String, Sendable, Hashable, NamedChoice { case nearest, linear, cubic }
     /// Which place of x a place of the output stands for; names and formulas are ONNX's.
-    public enum Coordinates: String, Sendable, Hashable, NamedChoice {
+    package enum Coordinates: String, Sendable, Hashable, NamedChoice {
         case halfPixel = "half_pixel"
         case halfPixelSymmetric = "half_pixel_symmetric"
         case pytorchHalfPixel = "pytorch_half_pixel"
@@ -19,35 +19,35 @@ public struct Resize: Operator {
         case tfCropAndResize = "tf_crop_and_resize"
     }
     /// Which neighbour `nearest` takes.
-    public enum Nearest: String, Sendable, Hashable, NamedChoice {
+    package enum Nearest: String, Sendable, Hashable, NamedChoice {
         case roundPreferFloor = "round_prefer_floor"
         case roundPreferCeil = "round_prefer_ceil"
         case floor, ceil
     }
     /// How stated sizes are read: as they are, or as bounds for a picture that keeps its proportions.
-    public enum AspectRatio: String, Sendable, Hashable, NamedChoice {
+    package enum AspectRatio: String, Sendable, Hashable, NamedChoice {
         case stretch
         case notLarger = "not_larger"
         case notSmaller = "not_smaller"
     }
 
-    public var mode: Mode
-    public var coordinates: Coordinates
-    public var nearest: Nearest
+    package var mode: Mode
+    package var coordinates: Coordinates
+    package var nearest: Nearest
     /// Of the cubic convolution (Keys 1981).
-    public var cubicCoefficient: Float
+    package var cubicCoefficient: Float
     /// Weights of samples outside are 0, and the others add up to 1.
-    public var excludeOutside: Bool
+    package var excludeOutside: Bool
     /// The filter is widened when shrinking.
-    public var antialias: Bool
+    package var antialias: Bool
     /// The number outside of x, for tfCropAndResize.
-    public var extrapolation: Float
+    package var extrapolation: Float
     /// How sizes are read.
-    public var aspectRatio: AspectRatio
+    package var aspectRatio: AspectRatio
     /// nil: all axes, in order.
-    public var axes: [Int]?
+    package var axes: [Int]?
 
-    public init(
+    package init(
         mode: Mode = .nearest, coordinates: Coordinates = .halfPixel, nearest: Nearest = .roundPreferFloor,
         cubicCoefficient: Float = -0.75, excludeOutside: Bool = false, antialias: Bool = false, extrapolation: Float = 0,
         aspectRatio: AspectRatio = .stretch, axes: [Int]? = nil
@@ -63,7 +63,7 @@ public struct Resize: Operator {
         self.axes = axes
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let axes = try resolveAxes(axes ?? Array(x.shape.indices), rank: x.rank)
         let scales = try stated(inputs.optional(2), "scales", count: axes.count)

@@ -4,8 +4,8 @@ import Tensors
 /// A function of each element.
 ///
 /// Input: x. Output: as x; booleans for the predicates.
-public struct Unary: Operator {
-    public enum Kind: String, Sendable, Hashable, NamedChoice {
+package struct Unary: Operator {
+    package enum Kind: String, Sendable, Hashable, NamedChoice {
         case abs, neg, sign, reciprocal, sqrt, exp, log, erf
         case floor, ceil
         /// Halves go to the even neighbour.
@@ -32,19 +32,19 @@ public struct Unary: Operator {
         case isNaN, isInf, isPositiveInf, isNegativeInf
     }
 
-    public var kind: Kind
+    package var kind: Kind
     /// nil: the default of the kind.
-    public var alpha: Float?
+    package var alpha: Float?
     /// nil: the default of the kind.
-    public var beta: Float?
+    package var beta: Float?
 
-    public init(_ kind: Kind, alpha: Float? = nil, beta: Float? = nil) {
+    package init(_ kind: Kind, alpha: Float? = nil, beta: Float? = nil) {
         self.kind = kind
         self.alpha = alpha
         self.beta = beta
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").type
         let accepted: Bool
         switch kind {

@@ -2,9 +2,9 @@ import Support
 import Tensors
 
 /// How windows slide over the spatial axes of [B, C, ...]: what convolutions and pools share.
-public struct Window: Sendable, Hashable, Codable {
+package struct Window: Sendable, Hashable, Codable {
     /// How paddings are found where they are not stated.
-    public enum AutoPad: String, Sendable, Hashable, NamedChoice {
+    package enum AutoPad: String, Sendable, Hashable, NamedChoice {
         case notSet = "NOTSET"
         case sameUpper = "SAME_UPPER"
         case sameLower = "SAME_LOWER"
@@ -20,15 +20,15 @@ public struct Window: Sendable, Hashable, Codable {
         }
     }
     /// nil: 1 for each axis.
-    public var strides: [Int]?
+    package var strides: [Int]?
     /// nil: 1 for each axis.
-    public var dilations: [Int]?
+    package var dilations: [Int]?
     /// All begins, then all ends; nil: 0.
-    public var pads: [Int]?
+    package var pads: [Int]?
     /// `pads` counts only where this is `notSet`.
-    public var autoPad: AutoPad
+    package var autoPad: AutoPad
 
-    public init(strides: [Int]? = nil, dilations: [Int]? = nil, pads: [Int]? = nil, autoPad: AutoPad = .notSet) {
+    package init(strides: [Int]? = nil, dilations: [Int]? = nil, pads: [Int]? = nil, autoPad: AutoPad = .notSet) {
         self.strides = strides
         self.dilations = dilations
         self.pads = pads
@@ -136,22 +136,22 @@ extension Operand {
 }
 
 /// Inputs: x [B, C, ...]; weight [O, C / groups, ...]; optional bias [O]. Output [B, O, ...].
-public struct Conv: Operator {
-    public static let maximalInputs: Int? = 3
+package struct Conv: Operator {
+    package static let maximalInputs: Int? = 3
     /// How the kernel slides.
-    public var window: Window
+    package var window: Window
     /// Groups of channels that are convolved apart.
-    public var groups: Int
+    package var groups: Int
     /// nil: the weight's.
-    public var kernelShape: [Int]?
+    package var kernelShape: [Int]?
 
-    public init(window: Window = Window(), groups: Int = 1, kernelShape: [Int]? = nil) {
+    package init(window: Window = Window(), groups: Int = 1, kernelShape: [Int]? = nil) {
         self.window = window
         self.groups = groups
         self.kernelShape = kernelShape
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x")
         let weight = try inputs.required(1, "weight").typed(x.type.dataType, "weight").ranked(x.type.rank, "weight")
         let sizes = try window.outputSizes(kernel: weight.kernel(stated: kernelShape), sizes: x.spatial("x"))
@@ -166,27 +166,27 @@ public struct Conv: Operator {
         return [ValueType(x.type.dataType, [x.type.shape[0], outputs] + sizes)]
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let weight = inputs[1], let y = outputs.first else { return nil }
         return try product(y.shape).multiplied(by: product(weight.shape[1...]))
     }
 }
 
 /// The transpose of a convolution. Inputs: x [B, C, ...]; weight [C, O / groups, ...]; optional bias [O]. Output [B, O, ...].
-public struct ConvTranspose: Operator {
-    public static let maximalInputs: Int? = 3
+package struct ConvTranspose: Operator {
+    package static let maximalInputs: Int? = 3
     /// That of the convolution whose transpose it is.
-    public var window: Window
+    package var window: Window
     /// Groups of channels that are convolved apart.
-    public var groups: Int
+    package var groups: Int
     /// nil: the weight's.
-    public var kernelShape: [Int]?
+    package var kernelShape: [Int]?
     /// Added to the sizes, at the end; nil: 0.
-    public var outputPadding: [Int]?
+    package var outputPadding: [Int]?
     /// The sizes of the output; paddings follow from them. nil: they follow from the paddings.
-    public var outputShape: [Int]?
+    package var outputShape: [Int]?
 
-    public init(
+    package init(
         window: Window = Window(), groups: Int = 1, kernelShape: [Int]? = nil, outputPadding: [Int]? = nil,
         outputShape: [Int]? = nil
     ) {
@@ -197,7 +197,7 @@ public struct ConvTranspose: Operator {
         self.outputShape = outputShape
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x")
         let weight = try inputs.required(1, "weight").typed(x.type.dataType, "weight").ranked(x.type.rank, "weight")
         let kernel = try weight.kernel(stated: kernelShape)
@@ -251,7 +251,7 @@ public struct ConvTranspose: Operator {
         return axes
     }
 
-    public func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
+    package func multiplyAccumulates(_ inputs: [ValueType?], _ outputs: [ValueType]) throws -> Dimension? {
         guard let x = inputs[0], let weight = inputs[1] else { return nil }
         return try product(x.shape).multiplied(by: product(weight.shape[1...]))
     }
@@ -259,17 +259,17 @@ public struct ConvTranspose: Operator {
 
 /// The largest element of each window. Input: x [B, C, ...]. Outputs: the elements; with `indices` also where in x they
 /// are, as int64 places in the flattened x.
-public struct MaxPool: Operator {
-    public var kernelShape: [Int]
-    public var window: Window
+package struct MaxPool: Operator {
+    package var kernelShape: [Int]
+    package var window: Window
     /// A last window that reaches beyond the end counts.
-    public var ceilMode: Bool
+    package var ceilMode: Bool
     /// Places are an output, too.
-    public var indices: Bool
+    package var indices: Bool
     /// Places count down the columns of the spatial axes.
-    public var columnMajor: Bool
+    package var columnMajor: Bool
 
-    public init(
+    package init(
         kernelShape: [Int], window: Window = Window(), ceilMode: Bool = false, indices: Bool = false, columnMajor: Bool = false
     ) {
         self.kernelShape = kernelShape
@@ -279,7 +279,7 @@ public struct MaxPool: Operator {
         self.columnMajor = columnMajor
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x")
         guard x.type.dataType != .bool else { throw TripsError.data("data type of x", found: x.type, expected: "numbers") }
         let sizes = try window.outputSizes(kernel: kernelShape, sizes: x.spatial("x"), ceilMode: ceilMode)
@@ -289,22 +289,22 @@ public struct MaxPool: Operator {
 }
 
 /// The mean of each window. Input: x [B, C, ...].
-public struct AveragePool: Operator {
-    public var kernelShape: [Int]
-    public var window: Window
+package struct AveragePool: Operator {
+    package var kernelShape: [Int]
+    package var window: Window
     /// A last window that reaches beyond the end counts.
-    public var ceilMode: Bool
+    package var ceilMode: Bool
     /// Elements of the padding count, as zeros.
-    public var countPadding: Bool
+    package var countPadding: Bool
 
-    public init(kernelShape: [Int], window: Window = Window(), ceilMode: Bool = false, countPadding: Bool = false) {
+    package init(kernelShape: [Int], window: Window = Window(), ceilMode: Bool = false, countPadding: Bool = false) {
         self.kernelShape = kernelShape
         self.window = window
         self.ceilMode = ceilMode
         self.countPadding = countPadding
     }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x")
         let sizes = try window.outputSizes(kernel: kernelShape, sizes: x.spatial("x"), ceilMode: ceilMode)
         return [ValueType(x.type.dataType, x.type.shape[..<2] + sizes)]
@@ -312,13 +312,13 @@ public struct AveragePool: Operator {
 }
 
 /// Mean or maximum over all spatial axes, which stay with size 1. Input: x [B, C, ...].
-public struct GlobalPool: Operator {
-    public enum Kind: String, Sendable, Hashable, NamedChoice { case average, max }
-    public var kind: Kind
+package struct GlobalPool: Operator {
+    package enum Kind: String, Sendable, Hashable, NamedChoice { case average, max }
+    package var kind: Kind
 
-    public init(_ kind: Kind) { self.kind = kind }
+    package init(_ kind: Kind) { self.kind = kind }
 
-    public func infer(_ inputs: [Operand?]) throws -> [ValueType] {
+    package func infer(_ inputs: [Operand?]) throws -> [ValueType] {
         let x = try inputs.required(0, "x").floating("x")
         let sizes = try x.spatial("x")
         return [ValueType(x.type.dataType, x.type.shape[..<2] + sizes.map { _ in 1 })]

@@ -9,7 +9,7 @@ extension Graph {
     /// - Parameter lookups: also look up constant indices in tables, which the recognition of embeddings must still see.
     /// - Throws: `data` where an operator cannot take its operands.
     @discardableResult
-    public mutating func fold(lookups: Bool = false) throws -> AuditTrail {
+    package mutating func fold(lookups: Bool = false) throws -> AuditTrail {
         var trail = AuditTrail()
         trail.add("widen to float32", try promoteHalves())
         for _ in 0..<64 {

@@ -6,7 +6,7 @@ extension Graph {
     /// - Parameter validating: check the whole graph after each rewrite (for tests).
     /// - Throws: `data` where a rewrite would change a type, which is a mistake in it.
     @discardableResult
-    public mutating func fuse(validating: Bool = false) throws -> AuditTrail {
+    package mutating func fuse(validating: Bool = false) throws -> AuditTrail {
         var trail = AuditTrail()
         let isClose = Closeness(of: self)
         let rewrites: [any Rewrite] = [

@@ -3,7 +3,7 @@ import ModelGraph
 import Tensors
 
 /// The audit trail's name for `DropFixedRounding`.
-public let fixedRoundings = "fixed roundings of activations"
+package let fixedRoundings = "fixed roundings of activations"
 
 /// A rounding to integers of a fixed range and back, as static quantization writes it around each operator, is dropped: layers and
 /// attention round what they read by rows, and lose less by that.

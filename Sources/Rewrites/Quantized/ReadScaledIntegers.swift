@@ -6,7 +6,7 @@ extension Graph {
     /// recognise and change layers with floating-point weights.
     /// - Returns: how often that was done.
     @discardableResult
-    public mutating func readScaledIntegers(arithmetic: SourceArithmetic) throws -> AuditTrail {
+    package mutating func readScaledIntegers(arithmetic: SourceArithmetic) throws -> AuditTrail {
         var trail = AuditTrail()
         trail.add(try rewrite([ReadScaledIntegers(activations: arithmetic.layers)]))
         if arithmetic.attention == .int8 { try quantizeAttention() }

@@ -1,19 +1,19 @@
 import ModelGraph
 
 /// What a source computes in 8 bits, besides having weights as integers.
-public struct SourceArithmetic: Sendable {
+package struct SourceArithmetic: Sendable {
     /// How linear layers treat what they read.
-    public var layers: ActivationPrecision
+    package var layers: ActivationPrecision
     /// How attention computes its products.
-    public var attention: ActivationPrecision
+    package var attention: ActivationPrecision
 
-    public init(layers: ActivationPrecision = .float32, attention: ActivationPrecision = .float32) {
+    package init(layers: ActivationPrecision = .float32, attention: ActivationPrecision = .float32) {
         self.layers = layers
         self.attention = attention
     }
 
     /// - Parameter graph: as imported, folded but not fused.
-    public init(of graph: Graph) {
+    package init(of graph: Graph) {
         self.init()
         func isRounded(_ value: ValueID?) -> Bool {
             guard let (node, _) = graph.producer(of: value, DequantizeLinear.self) else { return false }

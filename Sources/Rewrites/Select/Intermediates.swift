@@ -3,7 +3,7 @@ import ModelGraph
 extension Graph {
     /// Gives intermediates their canonical names: `vision.L`, `text.L`, `fusion.L` (and `.image`), `decoder.L`, `selection.L.…`.
     /// - Throws: `data` where the graph has a cycle.
-    public mutating func nameIntermediates() throws {
+    package mutating func nameIntermediates() throws {
         let anatomy = try Anatomy(of: self)
         // The names of selections have no place for a tower's number: they are given where one tower alone selects.
         let namesSelections = anatomy.vision.count { $0.blocks.contains { selection(in: $0) != nil } } == 1

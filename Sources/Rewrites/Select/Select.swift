@@ -7,7 +7,7 @@ extension Graph {
     /// - Throws: `usage` where the request does not suit the model: no such block, no text to guide, unequal widths, a value
     ///   in the way that cannot follow; the message names it.
     @discardableResult
-    public mutating func select(_ request: SelectionRequest) throws -> SelectionReport {
+    package mutating func select(_ request: SelectionRequest) throws -> SelectionReport {
         let anatomy = try Anatomy(of: self)
         let tower = try visionTower(anatomy, named: request.visionTower)
         let rates = try request.rates(blockCount: tower.blocks.count)

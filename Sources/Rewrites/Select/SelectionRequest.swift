@@ -20,6 +20,7 @@ public struct SelectionRequest: Sendable, Hashable, Codable {
     /// The name of the value [B, L, D] whose first row guides, or of that row [B, D]; nil: the last text-only hidden state.
     public var textGuide: String?
 
+    /// As the paper selects, unless it is said otherwise; towers are recognised.
     public init(
         blocks: [Int], keepRates: [Double] = [0.7], guidance: PatchSelection.Guidance = .text,
         fusion: PatchSelection.Fusion = .normalized, order: PatchSelection.Order = .original, seed: Int = 0,
