@@ -125,6 +125,23 @@ private actor Worker {
         #expect(try answer.selections.map(\.kept) == [kept.integers()])
     }
 
+    /// A service may open a model from a file that it removes at once, and keep what a run gave when all else is gone.
+    @Test(arguments: [false, true]) func aModelOutlivesItsFileAndItsResultsOutliveIt(mapped: Bool) throws {
+        let scratch = try TemporaryFolder()
+        var options = ConversionOptions()
+        options.writing.mapped = mapped
+        try convert("\(fixtures)/albef-pretrain/checkpoint.safetensors", to: scratch["m.trips"], options)
+        func run(removing: Bool) throws -> [String: Tensor] {
+            let model = try Model(contentsOf: scratch["m.trips"])
+            if removing { try FileManager.default.removeItem(atPath: scratch["m.trips"]) }
+            let session = Session(model, threads: 2)
+            return try session.run(session.syntheticInputs(batch: 2, length: 5))
+        }
+        let (expected, found) = (try run(removing: false), try run(removing: true))
+        #expect(Set(found.keys) == Set(expected.keys) && scratch.contents.isEmpty)
+        for (name, tensor) in found { #expect(try tensor.numbers() == expected[name]?.numbers(), "\(name)") }
+    }
+
     /// Where nothing that is known can be answered, silence would look like an answer.
     @Test func aModelWithoutAnswersIsRefused() throws {
         let scratch = try TemporaryFolder()
@@ -176,6 +193,6 @@ private actor Worker {
         golden.inputs["note"] = try Tensor([Int64(1)], shape: [1])
         let report = try client.compare([.set(golden)])
         #expect(report.passes && report.effect == nil && !report.outputs.isEmpty)
-        #expect(Trips.Dimension(3).constant == 3 && Trips.Slice() == Trips.Slice())
+        #expect(Trips.Dimension(3).constant == 3)
     }
 }
