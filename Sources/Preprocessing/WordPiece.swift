@@ -85,10 +85,11 @@ public struct WordPiece: Sendable {
     /// The text between special words, and their ids, in order.
     private func parts(of text: String) -> [(text: String, special: Int?)] {
         var parts: [(text: String, special: Int?)] = []
-        var rest = text[...]
+        // By scalars: comparing characters takes a time that grows with the square of the marks in one.
+        var rest = text.unicodeScalars[...]
         while let bracket = rest.firstIndex(of: "[") {
-            let word = WordPiece.specialWords.first { rest[bracket...].hasPrefix($0) && ids[$0] != nil }
-            let end = word.map { rest.index(bracket, offsetBy: $0.count) } ?? rest.index(after: bracket)
+            let word = WordPiece.specialWords.first { rest[bracket...].starts(with: $0.unicodeScalars) && ids[$0] != nil }
+            let end = rest.index(bracket, offsetBy: word?.unicodeScalars.count ?? 1)
             parts.append((String(word == nil ? rest[..<end] : rest[..<bracket]), nil))
             if let word { parts.append((word, ids[word])) }
             rest = rest[end...]

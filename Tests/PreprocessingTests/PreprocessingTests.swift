@@ -195,6 +195,7 @@ private let files = [
     let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\nab\nc")
     let accents = String(repeating: "\u{301}\u{316}", count: 100_000)
     #expect(tokenizer.encode("a\(accents)b\(accents) c") == [2, 4, 5, 3])
+    #expect(tokenizer.encode("[SEP]\(accents)c") == [2, 3, 5, 3])
 }
 
 @Test func textsAreFilledUpToSomeLength() throws {
