@@ -111,7 +111,8 @@ public struct WordPiece: Sendable {
             if isSpace(scalar) {
                 cleaned.append(" ")
             } else if isIdeograph(scalar) {
-                cleaned.append(contentsOf: [" ", scalar, " "])
+                // One by one: to append several copies all that is there already.
+                for scalar in [" ", scalar, " "] { cleaned.append(scalar) }
             } else {
                 cleaned.append(scalar)
             }

@@ -198,6 +198,12 @@ private let files = [
     #expect(tokenizer.encode("[SEP]\(accents)c") == [2, 3, 5, 3])
 }
 
+/// Each is a word of its own, in a time that does not grow with the square of their number.
+@Test func ideographsWithoutEndAreWords() throws {
+    let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\n中")
+    #expect(tokenizer.encode(String(repeating: "中", count: 200_000)) == [2] + Array(repeating: 4, count: 200_000) + [3])
+}
+
 @Test func textsAreFilledUpToSomeLength() throws {
     let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\na")
     #expect(try tokenizer.modelInput("a a", paddedTo: 5).ids.integers() == [2, 4, 4, 3, 0])
