@@ -117,16 +117,14 @@ public struct WordPiece: Sendable {
                 cleaned.append(scalar)
             }
         }
-        let plain = String(cleaned).decomposedStringWithCanonicalMapping.unicodeScalars.filter {
-            $0.properties.generalCategory != .nonspacingMark
-        }
+        let plain = withoutAccents(cleaned)
         var words: [String] = []
         var word = ""
         func endWord() {
             if !word.isEmpty { words.append(word) }
             word = ""
         }
-        for scalar in String(String.UnicodeScalarView(plain)).lowercased().unicodeScalars {
+        for scalar in String(plain).lowercased().unicodeScalars {
             if scalar == " " {
                 endWord()
             } else if isPunctuation(scalar) {
@@ -161,6 +159,26 @@ public struct WordPiece: Sendable {
         }
         return found
     }
+}
+
+/// The text decomposed, less the marks. It goes in parts, as the time of decomposing grows with the square of the length.
+private func withoutAccents(_ text: String.UnicodeScalarView) -> String.UnicodeScalarView {
+    var plain = String.UnicodeScalarView()
+    var part = String.UnicodeScalarView()
+    var count = 0
+    func endPart() {
+        for scalar in String(part).decomposedStringWithCanonicalMapping.unicodeScalars
+        where scalar.properties.generalCategory != .nonspacingMark { plain.append(scalar) }
+        (part, count) = (String.UnicodeScalarView(), 0)
+    }
+    for scalar in text {
+        // Marks stay with what they belong to.
+        if count >= 256, !scalar.isCombiningMark { endPart() }
+        part.append(scalar)
+        count += 1
+    }
+    endPart()
+    return plain
 }
 
 private let combiningGraphemeJoiner: Unicode.Scalar = "\u{34F}"

@@ -204,6 +204,14 @@ private let files = [
     #expect(tokenizer.encode(String(repeating: "中", count: 200_000)) == [2] + Array(repeating: 4, count: 200_000) + [3])
 }
 
+/// Words are decomposed in parts, whose ends are not seen.
+@Test(arguments: 250...260) func longWordsLoseAllTheirAccents(length: Int) throws {
+    let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\ne")
+    let text = String(repeating: "é,", count: length / 2) + "e\u{316}\u{301}" + String(repeating: " e\u{301}", count: length)
+    let words = tokenizer.encode(text).filter { $0 == 4 }.count
+    #expect(words == length / 2 + 1 + length)
+}
+
 @Test func textsAreFilledUpToSomeLength() throws {
     let tokenizer = try WordPiece(vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\na")
     #expect(try tokenizer.modelInput("a a", paddedTo: 5).ids.integers() == [2, 4, 4, 3, 0])
