@@ -50,8 +50,21 @@ static void rgb_of_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t count) {
     }
 }
 
+// Pictures have a dozen scans or so. Each passes over all coefficients, however few bytes it takes: a small file must not ask for
+// hours.
+enum { MOST_SCANS = 500 };
+
+static void bound_scans(j_common_ptr info) {
+    int scan = ((j_decompress_ptr)info)->input_scan_number;
+    if (scan <= MOST_SCANS) return;
+    handler *self = (handler *)info->err;
+    snprintf(self->message, 200, "more than %d scans", MOST_SCANS);
+    longjmp(self->escape, 1);
+}
+
 static int decode(const uint8_t *bytes, size_t count, trips_picture_size *size, uint8_t *pixels, char *message) {
     struct jpeg_decompress_struct info;
+    struct jpeg_progress_mgr progress = {.progress_monitor = bound_scans};
     handler errors;
     memset(&info, 0, sizeof info);
     info.err = jpeg_std_error(&errors.base);
@@ -81,6 +94,7 @@ static int decode(const uint8_t *bytes, size_t count, trips_picture_size *size, 
         int inks = info.num_components == 4;
         info.out_color_space = inks ? JCS_CMYK : JCS_RGB;
         info.mem->max_memory_to_use = 1L << 30;
+        info.progress = &progress;
         jpeg_start_decompress(&info);
         JSAMPARRAY ink = inks ? info.mem->alloc_sarray((j_common_ptr)&info, JPOOL_IMAGE, 4 * size->width, 1) : NULL;
         while (info.output_scanline < info.output_height) {

@@ -128,6 +128,23 @@ private let files = [
     }
 }
 
+/// Each scan passes over all coefficients, and one without any takes a few bytes.
+@Test func picturesOfVeryManyScansAreRefused() throws {
+    let file = try ReadableFile(path: samples + "/progressive.jpg")
+    let sound = try file.bytes(at: 0, count: file.size)
+    let scans = sound.indices.filter { sound[$0...].starts(with: [0xFF, 0xDA]) }
+    // The second scan alone, up to the tables of the third, with all bits of its coefficients: it may be sent again.
+    var scan = Array(sound[scans[1]..<scans[2]])
+    let tables = try #require(scan.indices.dropFirst().first { scan[$0...].starts(with: [0xFF, 0xC4]) })
+    scan.removeSubrange(tables...)
+    scan[7 + 2 * Int(scan[4])] = 0
+    func picture(scans count: Int) throws -> Picture {
+        try Picture(decoding: sound[..<scans[1]] + (1..<count).flatMap { _ in scan } + [0xFF, 0xD9])
+    }
+    #expect(try picture(scans: 500) == picture(scans: 2))
+    #expect { try picture(scans: 501) } throws: { "\($0)".contains("more than 500 scans") }
+}
+
 @Test func whatIsNoPictureIsRefused() throws {
     for bytes in [Array("GIF89a".utf8), [], [0xFF, 0xD8], Array("RIFF....WEBP".utf8)] {
         #expect { try Picture(decoding: bytes) } throws: { "\($0)".contains("not a picture that can be read") }
