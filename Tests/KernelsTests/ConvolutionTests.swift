@@ -65,6 +65,8 @@ extension KernelTests {
             .init(size: 3, phases: 2, places: 9, stride: 3, before: 11),
             .init(size: 2, phases: 1, places: 3, stride: 1, before: 9),
             .init(size: 70, phases: 1, places: 35, stride: 2, before: 0),
+            .init(size: 31, phases: 1, places: 16, stride: 2, before: 0),
+            .init(size: 3, phases: 1, places: 4, stride: 1, before: -5),
         ]
         for (a, b) in zip(axes, axes.dropFirst() + axes.prefix(1)) {
             for c in axes {
@@ -136,22 +138,29 @@ extension KernelTests {
             line(1, 0, -.infinity, .infinity), line(1, 0, 0, 6), line(1 / 6, 0.5, 0, 1, true), curve(TRIPS_ACTIVATION_RELU, false),
             curve(TRIPS_ACTIVATION_SIGMOID, true), curve(TRIPS_ACTIVATION_GELU_ERF, false),
         ]
-        for (rows, n, gap) in [(3, 7, 2), (2, 16, 0), (4, 33, 3), (5, 5, 0), (0, 4, 0), (2, 0, 1)] {
-            let ld = n + gap
-            var x = random.floats(rows * ld, scale: 9)
+        // Rows with and without a gap behind them.
+        for (rows, n, gaps) in [
+            (3, 7, [2, 2, 2]), (2, 16, [0, 0, 0]), (4, 33, [3, 3, 3]), (5, 5, [0, 0, 0]), (0, 4, [0, 0, 0]), (2, 0, [1, 1, 1]),
+            (3, 9, [1, 0, 0]), (3, 9, [0, 2, 0]), (3, 9, [0, 0, 3]),
+        ] {
+            let (ldx, ldy, ldr) = (n + gaps[0], n + gaps[1], n + gaps[2])
+            var x = random.floats(rows * ldx, scale: 9)
             if !x.isEmpty { x[0] = .nan }
-            let residual = random.floats(rows * ld)
+            let residual = random.floats(rows * ldr), untouched = [Float](repeating: 7, count: rows * ldy)
             for var finishing in all {
                 for (addend, first) in [(nil, false), (residual, false), (residual, true)] as [([Float]?, Bool)] {
                     finishing.residual_first = first
-                    var expected = x
-                    trips_finish_ref(&expected, ld, x, ld, rows, n, addend, ld, &finishing)
+                    var expected = untouched
+                    trips_finish_ref(&expected, ldy, x, ldx, rows, n, addend, ldr, &finishing)
                     onEachPath { path in
-                        var (y, inPlace) = (x, x)
-                        trips_finish(&y, ld, x, ld, rows, n, addend, ld, &finishing)
+                        var (y, inPlace) = (untouched, x)
+                        trips_finish(&y, ldy, x, ldx, rows, n, addend, ldr, &finishing)
                         #expect(error(y, expected) < 1e-6, "\(name(path)) \(rows) \(n) \(finishing)")
-                        trips_finish(&inPlace, ld, inPlace, ld, rows, n, addend, ld, &finishing)
-                        #expect(error(inPlace, y) == 0, "\(name(path)) \(rows) \(n)")
+                        trips_finish(&inPlace, ldx, inPlace, ldx, rows, n, addend, ldr, &finishing)
+                        for row in 0..<rows {
+                            let (own, apart) = (inPlace[row * ldx..<row * ldx + n], y[row * ldy..<row * ldy + n])
+                            #expect(error(Array(own), Array(apart)) == 0, "\(name(path)) \(rows) \(n)")
+                        }
                     }
                 }
             }

@@ -51,6 +51,8 @@ extension KernelTests {
                 x[2 * ldx + k - 1] = .nan
                 x[3 * ldx] = -.infinity
                 for i in 0..<k { x[4 * ldx + i] *= 1e-38 }
+                x[5 * ldx + 1] = .greatestFiniteMagnitude
+                for i in 0..<k { x[6 * ldx + i] = i == 2 ? 1e-35 : 0 }
             }
             let factors = random.floats(k, scale: 2)
             for factors in [nil, factors] as [[Float]?] {
@@ -150,7 +152,7 @@ extension KernelTests {
     /// Integer sums are exact; scaling and adding up groups rounds a few times: 1e-5 relative to outputs up to about 10.
     @Test func igemmMatchesTheReference() {
         var random = Generator(state: 6)
-        for size in sizes + [(1, 96, 8), (31, 90, 300)] {
+        for size in sizes + [(1, 96, 8), (31, 90, 300), (5, 300, 2100)] {
             for group in groups {
                 let p = Problem(size, group: group, random: &random, extreme: false), packed = p.packed(), ldc = p.n + 1
                 let rowScale = random.floats(p.m, scale: 0.01), bias = random.floats(p.n), residual = random.floats(p.m * ldc)
@@ -205,7 +207,7 @@ extension KernelTests {
     func igemmToBytesQuantizesWhatIgemmGives(m: Int, part: Int) {
         var random = Generator(state: 13)
         for group in groups {
-            for k in [12, 130] {
+            for k in [12, 130, 2100] {
                 let p = Problem((m, 3 * part, k), group: group, random: &random, extreme: false), packed = p.packed(), rows = m + 2
                 var rowScale = random.floats(m, scale: 0.01)
                 rowScale[m - 1] = m > 2 ? .nan : 0

@@ -21,10 +21,10 @@ let paths = (1..<UInt32(TRIPS_PATH_COUNT)).map { trips_path(rawValue: $0) }.filt
 
 func name(_ path: trips_path) -> String { String(cString: trips_path_name(path)) }
 
-/// Runs `body` on each path in turn. The choice holds for the thread that makes it.
-func onEachPath(_ body: (trips_path) -> Void) {
+/// Runs `body` on each path in turn, at the end on one more. The choice holds for the thread that makes it.
+func onEachPath(and last: trips_path? = nil, _ body: (trips_path) -> Void) {
     let before = trips_kernels_path()
-    for path in paths {
+    for path in paths + [last].compactMap(\.self) {
         #expect(trips_kernels_force(path))
         body(path)
     }
@@ -71,6 +71,6 @@ extension KernelTests {
         #expect(trips_path_available(trips_kernels_path()))
         #expect(name(TRIPS_PATH_AVX512_VNNI) == "avx512vnni" && name(TRIPS_PATH_AVX512_AMX) == "avx512amx")
         #expect(name(TRIPS_PATH_NEON_I8MM) == "neoni8mm")
-        onEachPath { #expect(trips_kernels_path() == $0) }
+        onEachPath(and: TRIPS_PATH_SCALAR) { #expect(trips_kernels_path() == $0) }
     }
 }

@@ -1,10 +1,12 @@
 import Kernels
 import Testing
 
-/// Sizes around the tile heights and panel widths.
+/// Sizes around the tile heights and panel widths; more columns than stay in the cache at once; and distances between rows at which
+/// they would evict each other.
 private let sizes: [(m: Int, n: Int, k: Int)] = [
     (0, 5, 3), (3, 0, 2), (1, 1, 1), (2, 33, 0), (1, 64, 7), (3, 129, 40), (5, 31, 17), (7, 100, 33), (8, 32, 64),
     (13, 48, 19), (14, 47, 65), (15, 257, 12), (29, 65, 100), (43, 96, 31), (15, 70, 1024), (29, 33, 1536),
+    (15, 200, 1030), (6, 600, 512),
 ]
 
 extension KernelTests {
@@ -81,7 +83,7 @@ extension KernelTests {
     @Test func sgemmMatchesTheReference() {
         var random = Generator(state: 2)
         for (m, n, k) in sizes {
-            let lda = k + 5, ldc = n + 3, a = random.floats(m * lda), w = random.floats(n * k)
+            let lda = k > 0 && k % 512 == 0 ? k : k + 5, ldc = n + 3, a = random.floats(m * lda), w = random.floats(n * k)
             let bias = random.floats(n), residual = random.floats(m * ldc)
             var packed = [Float](repeating: 0, count: trips_sgemm_pack_size(n, k))
             trips_sgemm_pack_ref(&packed, w, k, n, k, 0, n)

@@ -145,6 +145,7 @@ extension KernelTests {
             trips_activate_ref(&apart, x, x.count, activation)
             check(apart, tolerance, "scalar, apart")
             onEachPath { path in
+                apart = .init(repeating: 7, count: x.count)
                 trips_activate(&apart, x, x.count, activation)
                 #expect(error(apart, activated(x, activation, trips_sgemm)) == 0, "\(name(path)) \(activation)")
                 for (product, tolerance) in [
