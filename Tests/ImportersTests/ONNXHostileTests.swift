@@ -108,6 +108,27 @@ import Testing
         #expect(try refusal(Onnx.model(Onnx.graph([relu], inputs: [Onnx.value("x", [-1])])).bytes).contains("found -1"))
     }
 
+    /// What takes two bytes in the file or less, and many times that in memory.
+    @Test func smallPartsAreNotMany() throws {
+        /// 2ⁿ times the same.
+        func repeating(_ bytes: [UInt8], _ exponent: Int) -> WireWriter {
+            WireWriter(bytes: (0..<exponent).reduce(bytes) { bytes, _ in bytes + bytes })
+        }
+        let numbers = [UInt8](repeating: 1, count: 1 << 24)
+        let graphs = [
+            // Nodes; inputs, attributes, numbers of an attribute and texts of one; sizes.
+            repeating([0x0A, 0], 20), WireWriter().message(1, repeating([0x0A, 0], 22)),
+            WireWriter().message(1, repeating([0x2A, 0], 20)),
+            WireWriter().message(1, WireWriter().message(5, WireWriter().blob(8, numbers))),
+            WireWriter().message(1, WireWriter().message(5, repeating([0x4A, 0], 22))),
+            WireWriter().message(5, WireWriter().blob(1, numbers)),
+        ]
+        for graph in graphs { #expect(try refusal(Onnx.model(graph).bytes).contains("too large without its weights")) }
+        let type = String(repeating: "x", count: 5000)
+        let long = try refusal(Onnx.model(Onnx.graph([Onnx.node(type, ["x"], ["y"])])).bytes)
+        #expect(long.contains("NodeProto, field 4") && long.contains("5000 bytes; expected at most 4096"))
+    }
+
     /// What would take hours where work grew with the square of what a file repeats.
     @Test func repetitionCostsNoMoreThanItsBytes() throws {
         let many = 20_000
@@ -206,12 +227,12 @@ import Testing
                     "does not suit its function"))
         }
         // A long name, made longer by each call that it stands in.
-        let long = String(repeating: "n", count: 4 << 20)
-        let nodes = (0..<4).map { Onnx.node("Relu", ["a"], [$0 == 0 ? "b" : "c\($0)"], name: long) }
+        let long = String(repeating: "n", count: 4000)
+        let nodes = (0..<1000).map { Onnx.node("Relu", ["a"], [$0 == 0 ? "b" : "c\($0)"], name: long) }
         let call = Onnx.node("F", ["x"], ["y"], domain: "local", name: long)
         let model = Onnx.model(Onnx.graph([call]), functions: [Onnx.function("F", ["a"], ["b"], nodes)])
         _ = try outcome(model.bytes)
-        let calls = (0..<3).map { Onnx.node("F", ["x"], [$0 == 0 ? "y" : "z\($0)"], domain: "local", name: long) }
+        let calls = (0..<12).map { Onnx.node("F", ["x"], [$0 == 0 ? "y" : "z\($0)"], domain: "local", name: long) }
         #expect(
             try refusal(Onnx.model(Onnx.graph(calls), functions: [Onnx.function("F", ["a"], ["b"], nodes)]).bytes).contains(
                 "too many nodes"))

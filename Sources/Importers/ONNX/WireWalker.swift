@@ -7,9 +7,14 @@ import Support
 struct WireWalker {
     /// Payloads up to this size stay in the message.
     static let inlineLimit = 1024
-    /// What a model may hold besides its weights.
-    private static let structureLimit = 128 << 20
-    private static let messageLimit = 1_000_000
+    /// Bytes that a model may take in memory besides its weights, and about how many of them a part takes there at least, whose
+    /// size in the file may be next to nothing.
+    private static let structureLimit = 512 << 20
+    private static let messageSize = 512
+    private static let textSize = 128
+    private static let numberSize = 32
+    /// The longest text, in bytes: a name appears in messages.
+    private static let textLimit = 4096
     /// Stands for all fields that hold a tensor's numbers.
     private static let anyPayload = -1
 
@@ -21,27 +26,29 @@ struct WireWalker {
     }
 
     private var reader: WireReader
-    private let fileSize: Int
-    private var emitted = 0
-    private var messages = 0
+    /// Bytes that what was read takes in memory.
+    private var taken = 0
 
     /// The small message for a file that holds `kind`.
     /// - Throws: `data` where the file is malformed or holds what Trips does not read.
     static func walk(_ file: ReadableFile, as kind: WireMessage) throws -> [UInt8] {
-        var walker = WireWalker(reader: WireReader(file), fileSize: file.size)
+        var walker = WireWalker(reader: WireReader(file))
         return try walker.message(kind, end: file.size)
     }
 
-    private init(reader: WireReader, fileSize: Int) {
-        self.reader = reader
-        self.fileSize = fileSize
+    private init(reader: WireReader) { self.reader = reader }
+
+    private mutating func take(_ count: Int, of size: Int = 1) throws {
+        guard count <= (WireWalker.structureLimit - taken) / size else {
+            throw TripsError.data(
+                "the model is too large without its weights", at: "byte \(reader.position)",
+                expected: "at most \(WireWalker.structureLimit) bytes in memory")
+        }
+        taken += count * size
     }
 
     private mutating func message(_ kind: WireMessage, end: Int) throws -> [UInt8] {
-        messages += 1
-        guard messages <= WireWalker.messageLimit else {
-            throw TripsError.data("the model has too many parts", found: "more than \(WireWalker.messageLimit) messages")
-        }
+        try take(1, of: WireWalker.messageSize)
         var result: [UInt8] = []
         var seen = Set<Int>()
         while reader.position < end {
@@ -51,14 +58,7 @@ struct WireWalker {
                 try skip(type, end: end)
                 continue
             }
-            let before = result.count
             try value(rule, field, type, end: end, named: "\(kind.name), field \(field), byte \(start)", &seen, &result)
-            emitted += result.count - before
-            guard emitted <= WireWalker.structureLimit else {
-                throw TripsError.data(
-                    "the model is too large without its weights", found: "more than \(emitted) bytes",
-                    expected: "at most \(WireWalker.structureLimit)")
-            }
         }
         return result
     }
@@ -94,6 +94,11 @@ struct WireWalker {
             }
             result.appendDelimited(field, try message(kind, end: fieldEnd))
         case .text:
+            guard count <= WireWalker.textLimit else {
+                throw TripsError.data(
+                    "a long name", at: place(), found: "\(count) bytes", expected: "at most \(WireWalker.textLimit)")
+            }
+            try take(WireWalker.textSize + count)
             let bytes = try reader.bytes(count, end: fieldEnd)
             // protobuf-c gives text as C strings, which a zero byte would cut short.
             guard String(untrusted: bytes) != nil, !bytes.contains(0) else {
@@ -111,11 +116,14 @@ struct WireWalker {
             }
             try reader.skip(count, end: fieldEnd)
         case .payload, .bytes, .integers, .floats, .doubles:
+            try take(rule.type == .varint ? count : count / 4, of: WireWalker.numberSize)
+            try take(WireWalker.textSize)
             result.appendDelimited(field, try reader.bytes(count, end: fieldEnd))
         }
     }
 
     private mutating func scalar(_ field: Int, _ type: WireType, end: Int, _ result: inout [UInt8]) throws {
+        try take(WireWalker.numberSize)
         result.appendKey(field, type)
         switch type {
         case .varint: result.appendVarint(try reader.varint(end: end))
