@@ -26,14 +26,15 @@ private struct Problem {
         scales = random.floats(n * trips_group_count(k, group), scale: 0.01)
     }
 
+    /// In two ranges, the second first.
     func packed(reference: Bool = true) -> [UInt32] {
         var result = [UInt32](repeating: 0xabcd_abcd, count: trips_igemm_pack_size(n, k, group) / 4)
+        let middle = n / 2 / 16 * 16, pack = reference ? trips_igemm_pack_ref : trips_igemm_pack
         result.withUnsafeMutableBytes { buffer in
             guard let base = buffer.baseAddress else { return }
-            if reference {
-                trips_igemm_pack_ref(base, w, k, scales, n, k, group, 0, n)
-            } else {
-                trips_igemm_pack(base, w, k, scales, n, k, group, 0, n)
+            for (begin, end) in [(middle, n), (0, middle)] {
+                let rows = Array(w[(begin * k)...]), factors = Array(scales[(begin * trips_group_count(k, group))...])
+                pack(base, rows, k, factors, n, k, group, begin, end)
             }
         }
         return result
@@ -94,7 +95,12 @@ extension KernelTests {
             for group in groups {
                 let problem = Problem(size, group: group, random: &random, extreme: false)
                 var rows = [Int8](repeating: 99, count: problem.w.count)
-                trips_igemm_unpack(&rows, problem.k, problem.packed(), problem.k, group, 0, problem.n)
+                let packed = problem.packed(), middle = problem.n / 3
+                trips_igemm_unpack(&rows, problem.k, packed, problem.k, group, 0, middle)
+                rows.withUnsafeMutableBufferPointer { rows in
+                    guard let base = rows.baseAddress else { return }
+                    trips_igemm_unpack(base + middle * problem.k, problem.k, packed, problem.k, group, middle, problem.n)
+                }
                 #expect(rows == problem.w, "\(size) \(group)")
             }
         }
