@@ -62,9 +62,8 @@ INLINE vf vf_tanh(vf x) {
 }
 
 /// Φ(−a) = erfc(a/√2)/2 for a ≥ 0, as 2 to a polynomial, which needs no division: absolute error 3e-8, and
-/// a Φ(−a) likewise. The leading coefficient is negative, so large a go to 0; the clamp keeps a⁸ finite.
+/// a Φ(−a) likewise. The leading coefficient is negative, so large a go to 0, infinity as well.
 INLINE vf vf_normal_tail(vf a) {
-    a = vf_min(vf_set(16.0f), a);
     vf p = vf_set(-1.67423434e-6f);
     p = vf_fma(p, a, vf_set(2.57921329e-5f));
     p = vf_fma(p, a, vf_set(-1.23218240e-4f));
