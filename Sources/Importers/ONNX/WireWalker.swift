@@ -13,6 +13,8 @@ struct WireWalker {
     private static let messageSize = 512
     private static let textSize = 128
     private static let numberSize = 32
+    /// A text lies in the message, in what protobuf-c makes of it, and in strings made of that.
+    private static let textCopies = 4
     /// The longest text, in bytes: a name appears in messages.
     private static let textLimit = 4096
     /// Stands for all fields that hold a tensor's numbers.
@@ -41,7 +43,7 @@ struct WireWalker {
     private mutating func take(_ count: Int, of size: Int = 1) throws {
         guard count <= (WireWalker.structureLimit - taken) / size else {
             throw TripsError.data(
-                "the model is too large without its weights", at: "byte \(reader.position)",
+                "the model is too large without its weights", at: "byte \(reader.position)", found: "more than \(taken) bytes",
                 expected: "at most \(WireWalker.structureLimit) bytes in memory")
         }
         taken += count * size
@@ -98,7 +100,7 @@ struct WireWalker {
                 throw TripsError.data(
                     "a long name", at: place(), found: "\(count) bytes", expected: "at most \(WireWalker.textLimit)")
             }
-            try take(WireWalker.textSize + count)
+            try take(WireWalker.textSize + WireWalker.textCopies * count)
             let bytes = try reader.bytes(count, end: fieldEnd)
             // protobuf-c gives text as C strings, which a zero byte would cut short.
             guard String(untrusted: bytes) != nil, !bytes.contains(0) else {
