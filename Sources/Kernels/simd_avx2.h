@@ -103,8 +103,6 @@ INLINE vi vi_dot4(vi sum, vi a, vi b) { return _mm256_dpbusd_avx_epi32(sum, a, b
 INLINE vi vi_dot2(vi sum, vi a, vi b, vi c, vi d) {
     return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, b), _mm256_madd_epi16(c, d)));
 }
-INLINE vi vi_even(vi a) { return _mm256_and_si256(a, _mm256_set1_epi16(0xff)); }
-INLINE vi vi_odd(vi a) { return _mm256_srli_epi16(a, 8); }
 INLINE vi vi_even_signed(vi a) { return _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8); }
 INLINE vi vi_odd_signed(vi a) { return _mm256_srai_epi16(a, 8); }
 INLINE vi vi_broadcast(const uint8_t *p) {

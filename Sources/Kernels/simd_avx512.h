@@ -106,9 +106,7 @@ INLINE vi vi_dot4(vi sum, vi a, vi b) { return _mm512_dpbusd_epi32(sum, a, b); }
 INLINE vi vi_dot2(vi sum, vi a, vi b, vi c, vi d) {
     return _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(a, b), _mm512_madd_epi16(c, d)));
 }
-/// Even and odd bytes as 16-bit numbers.
-INLINE vi vi_even(vi a) { return _mm512_and_si512(a, _mm512_set1_epi16(0xff)); }
-INLINE vi vi_odd(vi a) { return _mm512_srli_epi16(a, 8); }
+/// Even and odd bytes, signed, as 16-bit numbers.
 INLINE vi vi_even_signed(vi a) { return _mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8); }
 INLINE vi vi_odd_signed(vi a) { return _mm512_srai_epi16(a, 8); }
 /// The same 4 bytes in every lane.

@@ -127,8 +127,6 @@ INLINE vi vi_dot2(vi sum, vi a, vi b, vi c, vi d) {
     int16x8_t second = vmulq_s16(vreinterpretq_s16_s32(c), vreinterpretq_s16_s32(d));
     return vpadalq_s16(vpadalq_s16(sum, first), second);
 }
-INLINE vi vi_even(vi a) { return vandq_s32(a, vdupq_n_s32(0x00ff00ff)); }
-INLINE vi vi_odd(vi a) { return vreinterpretq_s32_u16(vshrq_n_u16(vreinterpretq_u16_s32(a), 8)); }
 INLINE vi vi_even_signed(vi a) {
     return vreinterpretq_s32_s16(vshrq_n_s16(vshlq_n_s16(vreinterpretq_s16_s32(a), 8), 8));
 }
